@@ -1,0 +1,1 @@
+"""Stage 5: the Cog build context. Imports nothing from outside this folder."""

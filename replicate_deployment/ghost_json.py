@@ -1,0 +1,101 @@
+"""ghost.json, read side: the facts an artifact carries, and the proof that its files are the ones it lists.
+
+The write side is `training/artifact.py`. Reading lives here because the container must read and imports nothing from
+outside this folder.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .chat_format import Labels
+from .errors import WeightsError
+
+NAME = "ghost.json"
+FORMAT = 1
+# Files that can change what a model says or run code; one that ghost.json does not list is refused.
+GUARDED_SUFFIXES = {
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".pkl",
+    ".pickle",
+    ".npz",
+    ".h5",
+    ".msgpack",
+    ".gguf",
+}
+
+
+@dataclass(frozen=True)
+class Ghost:
+    """One ghost.json. `facts` is the parsed document; its blocks are described in ARCHITECTURE.md."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def labels(self) -> Labels:
+        labels = self.facts["text"]["labels"]
+        return Labels(me=labels["me"], other=labels["other"])
+
+    @property
+    def stop_sequences(self) -> list[str]:
+        return list(self.facts["text"]["stop_sequences"])
+
+    def block(self, name: str) -> dict[str, Any]:
+        """A block that this stage needs. Raises WeightsError when an earlier stage has not written it."""
+        value = self.facts.get(name)
+        if not isinstance(value, dict):
+            raise WeightsError(f"{self.folder / NAME}: no '{name}' block; found {', '.join(sorted(self.facts))}")
+        return value
+
+
+def read(folder: Path) -> Ghost:
+    """Raises WeightsError when ghost.json is missing, not JSON, or of another format."""
+    path = folder / NAME
+    if not folder.is_dir():
+        raise WeightsError(f"{folder}: no such folder")
+    if not path.is_file():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+        raise WeightsError(f"{folder}: no {NAME} here (found {found}); is this the folder that a ghost stage wrote?")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        labels = facts["text"]["labels"]
+        Labels(me=labels["me"], other=labels["other"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: not a readable ghost.json ({type(error).__name__}: {error})") from error
+    if facts.get("format") != FORMAT:
+        raise WeightsError(f"{path}: format {facts.get('format')!r}, this version reads {FORMAT}")
+    return Ghost(folder, facts)
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in 1 MiB pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def verify(ghost: Ghost, *, hashes: bool = True) -> None:
+    """Every listed file is there and unchanged, and no unlisted weights or pickles lie beside it.
+
+    `hashes=False` compares sizes only (seconds less for 14.5 GB). Raises WeightsError naming the first bad file.
+    """
+    files = ghost.block("files")
+    for name, facts in files.items():
+        path = ghost.folder / name
+        if not path.is_file():
+            raise WeightsError(f"{path}: listed in {NAME} but missing; copy or pull the folder again")
+        size = path.stat().st_size
+        if size != facts["size"]:
+            raise WeightsError(f"{path}: {size:,} bytes, {NAME} says {facts['size']:,}; truncated or replaced")
+        if hashes and sha256(path) != facts["sha256"]:
+            raise WeightsError(f"{path}: its SHA-256 is not the one in {NAME}; the file was altered")
+    for path in sorted(ghost.folder.rglob("*")):
+        name = path.relative_to(ghost.folder).as_posix()
+        if path.suffix in GUARDED_SUFFIXES and name not in files:
+            raise WeightsError(f"{path}: weights that {NAME} does not list are refused; remove the file")

@@ -1,0 +1,49 @@
+"""From text to ids, the same way in training, in the merge's golden prompt and in serving.
+
+What people type is tokenised with special tokens split, so a literal "</s>" in a message is six characters of text;
+the real BOS and end tokens are only ever added here, by id.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import WeightsError
+
+Tokenizer = Any  # transformers' PreTrainedTokenizerFast; untyped upstream
+
+
+class Encoding(NamedTuple):
+    """`ids[i]` covers the characters `offsets[i][0]:offsets[i][1]` of the text; BOS and end token cover none."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+def load_tokenizer(folder: str | Path, **hub: Any) -> Tokenizer:
+    """The tokenizer of a model folder (or of a Hub repo, with `hub` such as `revision=`), checked for our use.
+
+    Raises WeightsError when it is missing, slow, or lacks BOS or an end token of its own.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **hub)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder}: no tokenizer could be loaded ({str(error).splitlines()[0]})") from error
+    if not tokenizer.is_fast:
+        raise WeightsError(f"{folder}: the tokenizer has no fast version, and labels need its character offsets")
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise WeightsError(f"{folder}: the tokenizer has no BOS or no end token; a Mistral tokenizer has both")
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, text: str, *, end: bool = False) -> Encoding:
+    """BOS + text (+ end token), as ids with character offsets."""
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    ids, offsets = list(encoded["input_ids"]), [tuple(span) for span in encoded["offset_mapping"]]
+    ids.insert(0, tokenizer.bos_token_id)
+    offsets.insert(0, (0, 0))
+    if end:
+        ids.append(tokenizer.eos_token_id)
+        offsets.append((len(text), len(text)))
+    return Encoding(ids, offsets)

@@ -1,0 +1,1 @@
+"""Programs: each also a `ghost` verb."""

@@ -1,0 +1,45 @@
+"""ghost.json, write side: every stage copies its predecessor's facts, adds its block and lists its files.
+
+Blocks, in the order in which stages add them:
+
+    format    1
+    text      {labels {me, other}, recipe, stop_sequences}           prepare
+    data      {counts {...}, train_sha256, val_sha256}               prepare
+    base      {repo, revision}                                       train
+    training  {the resolved config, steps, losses, versions}         train
+    merge     {scale per target, dtype, the proof's figures}         merge
+    sampling  {max_new_tokens, temperature, ...}                     merge
+    golden    {prompt, ids, next_top5_logprobs, tolerance}           merge
+    files     {name: {sha256, size}}                                 every stage, its own files
+
+Artifacts carry facts: no later stage asks a person for a number that an earlier one knew.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from replicate_deployment import ghost_json
+from training.errors import ArtifactError
+
+
+def write(folder: Path, predecessor: dict[str, Any] | None, **blocks: dict[str, Any]) -> None:
+    """Write `folder/ghost.json`: the predecessor's facts, these blocks, and the hash of every file in the folder.
+
+    Call it last, in the folder that is still aside. Raises ArtifactError when a block is already there: a fact has
+    one author.
+    """
+    facts = dict(predecessor or {})
+    facts.pop("files", None)
+    facts["format"] = ghost_json.FORMAT
+    for name, block in blocks.items():
+        if name in facts:
+            raise ArtifactError(f"{folder}: the '{name}' block was written by an earlier stage and is not overwritten")
+        facts[name] = block
+    facts["files"] = {
+        path.relative_to(folder).as_posix(): {"sha256": ghost_json.sha256(path), "size": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ghost_json.NAME
+    }
+    text = json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
+    (folder / ghost_json.NAME).write_text(text, encoding="utf-8")

@@ -1,0 +1,72 @@
+"""`ghost`: one verb per stage. A verb's module is imported only when that verb is called.
+
+A verb module offers two functions: `add_arguments(parser)` and `run(args) -> int` (the exit code).
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from replicate_deployment.errors import GhostError
+
+
+class Verb(NamedTuple):
+    module: str
+    help: str
+
+
+VERBS = {
+    "extract": Verb("training.extraction.extract", "chat exports (files, folders, zips) → clean CSV"),
+    "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),
+    "train": Verb("training.finetuning.train", "JSONL → LoRA adapter, by QLoRA"),
+    "merge": Verb("scripts.merge_lora_fp16", "adapter + base → FP16 safetensors, with a proof"),
+    "check": Verb("scripts.sanity_check", "is this model whole, and the one that was trained?"),
+    "try": Verb("scripts.test_model", "a fixed set of prompts, with replies and timing"),
+    "preflight": Verb("replicate_deployment.preflight", "all that can be known to fail before `cog push`"),
+    "serve": Verb("training.serve", "Cog's own HTTP server, without Docker"),
+    "demo": Verb("training.sample.demo", "the whole line on a bundled sample, offline, on a CPU"),
+}
+
+# The house rule: nothing here reports home, and no code is fetched at run time. Set before any import reads them.
+QUIET_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "USE_HUB_KERNELS": "0",  # else bitsandbytes' CPU path fetches native code when `kernels` is installed
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Exit codes: 0 success, 1 a reported failure, 2 bad usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for name, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    parser = argparse.ArgumentParser(
+        prog="ghost",
+        description="Turns the chats you have already written into a small language model that answers as you would.",
+        epilog="`ghost VERB --help` tells more about each.",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    called = next((word for word in arguments if not word.startswith("-")), None)
+    for name, verb in VERBS.items():
+        subparser = verbs.add_parser(name, help=verb.help, description=verb.help)
+        if name == called:
+            module = importlib.import_module(verb.module)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except GhostError as error:
+        print(f"ghost {args.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"ghost {args.verb}: interrupted; nothing half-written is left behind", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Every error that a person is meant to read.
+
+    GhostError                    (replicate_deployment.errors; exit code 1)
+    ├── UsageError                wrong flags or a wrong combination of them (exit code 2)
+    ├── ExportError               a chat export that cannot be read, or whose dates cannot be decided
+    ├── ConfigError               training_config.yaml or user_config.json: unknown key, impossible value
+    ├── DataError                 CSV or JSONL that is missing, malformed or not enough to train on
+    ├── BaseModelError            a base that is missing, not causal-LM or not the one that is recorded
+    ├── TrainingError             training cannot start or go on
+    ├── MergeError                an adapter that does not fit its base, or a merge that fails its proof
+    ├── ArtifactError             ghost.json missing, malformed or contradicted by the files beside it
+    ├── PromptError               a prompt that cannot be answered      ┐
+    ├── SettingsError             a sampling setting out of range       │ replicate_deployment.errors
+    └── WeightsError              a model folder that must not be served ┘
+
+Raise the branch whose stage found the problem. The message says what is wrong, what was found and what to type
+next; it never holds the body of a chat message. `training.cli` prints it and exits; nothing else catches it.
+"""
+
+from replicate_deployment.errors import GhostError
+
+
+class UsageError(GhostError):
+    exit_code = 2
+
+
+class ExportError(GhostError):
+    pass
+
+
+class ConfigError(GhostError):
+    pass
+
+
+class DataError(GhostError):
+    pass
+
+
+class BaseModelError(GhostError):
+    pass
+
+
+class TrainingError(GhostError):
+    pass
+
+
+class MergeError(GhostError):
+    pass
+
+
+class ArtifactError(GhostError):
+    pass

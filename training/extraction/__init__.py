@@ -1,0 +1,1 @@
+"""Stage 1: one module per platform, and what they share."""

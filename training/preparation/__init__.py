@@ -1,0 +1,1 @@
+"""Stage 2: speakers, conversations, windows, split, JSONL."""

@@ -1,0 +1,86 @@
+"""The starter base: a small Mistral made on the spot, for the demo and the tests.
+
+Same architecture class as Mistral-7B (grouped-query attention, RMSNorm, SwiGLU, untied head) and the same kind of
+tokenizer (BPE over "▁" words with byte fallback, BOS 1, end token 2, no pad, a newline is the one token <0x0A>).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+CONTEXT = 2048  # positions; longer than `sequence_len` plus a reply
+BYTE_TOKENS = [f"<0x{value:02X}>" for value in range(256)]
+
+
+def make_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """A Mistral-like tokenizer trained on `texts`: ids 0-2 are <unk>, <s>, </s>; 3-258 the bytes; then words."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    # Merges must cross neither a newline nor a space; Mistral's own training split words the same way.
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("\n"), "isolated"), pre_tokenizers.Metaspace("▁", "first", split=True)]
+    )
+    bpe.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    specials = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*specials, *BYTE_TOKENS],
+        initial_alphabet=[chr(code) for code in range(0x21, 0x7F)],
+        show_progress=False,
+    )
+    # A line at a time: a newline that is no word of the vocabulary falls back to its byte.
+    bpe.train_from_iterator((line for text in texts for line in text.split("\n")), trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_without_special_bytes(bpe, specials),
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=CONTEXT,
+    )
+    return tokenizer
+
+
+def _without_special_bytes(bpe: Any, specials: list[str]) -> Any:
+    """The trainer marks its reserved bytes as special tokens, which decoding would skip; keep them as plain pieces."""
+    import json
+
+    from tokenizers import Tokenizer
+
+    document = json.loads(bpe.to_str())
+    document["added_tokens"] = [token for token in document["added_tokens"] if token["content"] in specials]
+    return Tokenizer.from_str(json.dumps(document))
+
+
+def make_model(tokenizer: Any, *, seed: int, hidden: int = 256, layers: int = 6, heads: int = 8) -> Any:
+    """A randomly initialised MistralForCausalLM in float32, sized in the proportions of the 7B."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(seed)
+    return MistralForCausalLM(
+        MistralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=hidden * 7 // 2,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads // 4,
+            max_position_embeddings=CONTEXT,
+            sliding_window=None,
+            rope_theta=1e6,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=None,
+        )
+    )
+
+
+def save_base(folder: Path, model: Any, tokenizer: Any) -> None:
+    """The folder layout of a base on the Hub: config, safetensors, tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
