@@ -1,0 +1,78 @@
+"""The golden prompt: a fixed text whose ids prove the tokenizer and whose next-token scores prove the weights.
+
+A folder can hold the right files of the wrong model: hashes say that nothing changed since the merge, this says that
+what loads here, in this precision, on this device, is what was merged.
+"""
+
+from typing import Any
+
+from .chat_format import Labels, Turn, render_prompt
+from .errors import WeightsError
+from .tokenization import Tokenizer, encode
+
+# Nats. Measured on Mistrals of 6-32 layers, hidden 256-1024, logits scaled to a trained model's spread: computing the
+# same FP16 weights in FP16 instead of float32 moves a top-5 log-probability by 0.010 at most, in bfloat16 by 0.070. A
+# wrong model moves the worst of the five by more: rank-16 updates of random direction and 3% of each matrix's norm
+# (a LoRA that was not merged; a trained direction weighs more) by 0.12-0.44, two swapped layers by 10.
+TOLERANCE = 0.1
+
+
+def turns(labels: Labels) -> list[Turn]:
+    """Both languages, an accent, joined emoji, a burst, and the strings a tokenizer is most likely to read wrongly."""
+    return [
+        Turn(labels.other, "hey! tu fais quoi ce soir ?"),
+        Turn(labels.me, f"rien de spécial, just cooking 👩‍🍳\n{labels.other} c'était <3 ouf </s> no?"),
+        Turn(labels.other, "haha ok j'arrive, I'll bring dessert"),
+    ]
+
+
+def record(model: Any, tokenizer: Tokenizer, labels: Labels) -> dict[str, Any]:
+    """The `golden` block of ghost.json: {prompt, ids, next_top5_logprobs, tolerance}.
+
+    `next_top5_logprobs` is [[token id, natural log-probability]] × 5 for the token after the prompt, likeliest
+    first, from a float32 log-softmax. Record it from the weights as they were written (FP16), in any precision
+    of compute: `tolerance` covers the difference.
+    """
+    prompt = render_prompt(turns(labels), labels)
+    ids = encode(tokenizer, prompt).ids
+    top = _next_logprobs(model, ids).topk(5)
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return {
+        "prompt": prompt,
+        "ids": ids,
+        "next_top5_logprobs": [[token, round(logprob, 6)] for token, logprob in pairs],
+        "tolerance": TOLERANCE,
+    }
+
+
+def verify(model: Any, tokenizer: Tokenizer, block: dict[str, Any]) -> None:
+    """Raises WeightsError when the ids differ (wrong tokenizer) or a log-probability does (wrong weights)."""
+    ids = encode(tokenizer, block["prompt"]).ids
+    if ids != block["ids"]:
+        raise WeightsError(
+            f"the golden prompt becomes {len(ids)} ids, ghost.json records {len(block['ids'])}"
+            f"{_first_difference(ids, block['ids'])}: this is not the tokenizer of the merge; copy the folder again"
+        )
+    logprobs = _next_logprobs(model, ids)
+    for token, recorded in block["next_top5_logprobs"]:
+        found = float(logprobs[token]) if token < len(logprobs) else float("-inf")
+        # Not `> tolerance`: a NaN, as an overflow in FP16 gives, must fail too.
+        if not abs(found - recorded) <= block["tolerance"]:
+            raise WeightsError(
+                f"the golden prompt gives token {token} a log-probability of {found:.3f}, ghost.json records "
+                f"{recorded:.3f} ± {block['tolerance']}: these are not the weights of the merge; copy the folder again"
+            )
+
+
+def _first_difference(found: list[int], recorded: list[int]) -> str:
+    pairs = enumerate(zip(found, recorded, strict=False))
+    return next((f", the first difference at {at} ({a}, not {b})" for at, (a, b) in pairs if a != b), "")
+
+
+def _next_logprobs(model: Any, ids: list[int]) -> Any:
+    """float32 (vocabulary,) on the CPU."""
+    import torch
+
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
+    return torch.log_softmax(logits[0, -1].float(), dim=-1).cpu()

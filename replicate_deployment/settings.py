@@ -1,0 +1,65 @@
+"""How a reply is sampled. The one home of the defaults and of the ranges.
+
+The merge writes `asdict(Settings())` into ghost.json; from there on the artifact says it. Cog's inputs, the bot and
+the tests take their numbers from here. Standard library only.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+from .errors import SettingsError
+
+
+class Range(NamedTuple):
+    """The values that a setting may take, both ends included."""
+
+    low: float
+    high: float
+
+
+RANGES = {
+    "max_new_tokens": Range(1, 1024),
+    "temperature": Range(0.0, 2.0),
+    "top_p": Range(0.0, 1.0),
+    "top_k": Range(0, 1000),
+    "repetition_penalty": Range(1.0, 2.0),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Raises SettingsError, naming the setting, its range and what was found, when a value is outside its range."""
+
+    max_new_tokens: int = 96
+    """Tokens after which a reply is cut, if it has not ended by itself."""
+    temperature: float = 0.7
+    """0 always takes the likeliest token; higher is wilder."""
+    top_p: float = 1.0
+    """Sample from the likeliest tokens that together hold this probability; 1 is off."""
+    top_k: int = 0
+    """Sample from this many likeliest tokens; 0 is off."""
+    repetition_penalty: float = 1.2
+    """Divides the score of tokens already seen; 1 is off."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, (low, high) = getattr(self, field.name), RANGES[field.name]
+            whole = isinstance(field.default, int)
+            number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+            if not number or math.isnan(value) or not low <= value <= high:
+                kind = "a whole number" if whole else "a number"
+                raise SettingsError(f"{field.name}: {value!r} is not {kind} from {low} to {high}")
+
+    def replace(self, **changes: Any) -> "Settings":
+        """These settings with some changed. Raises SettingsError on an unknown name too."""
+        return from_facts(asdict(self) | changes)
+
+
+def from_facts(block: Mapping[str, Any]) -> Settings:
+    """The settings of ghost.json's `sampling` block. Raises SettingsError naming the first unknown key."""
+    unknown = sorted(set(block) - set(RANGES))
+    if unknown:
+        raise SettingsError(f"{unknown[0]}: no such setting; there are {', '.join(RANGES)}")
+    return Settings(**block)
