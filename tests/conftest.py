@@ -1,8 +1,17 @@
 """Shared fixtures. Every test runs offline, on a CPU, on models made here."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# No test, and no process that a test starts, reaches beyond this machine.
+OFFLINE = Path(__file__).parent / "offline"
+sys.path.insert(0, str(OFFLINE))
+import loopback_only  # noqa: E402, F401
+
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
 
 SENTENCES = [
     "hey tu fais quoi ce soir",

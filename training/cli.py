@@ -16,18 +16,19 @@ from replicate_deployment.errors import GhostError
 class Verb(NamedTuple):
     module: str
     help: str
+    extra: str = ""  # the part of pyproject.toml that installs what this verb needs
 
 
 VERBS = {
     "extract": Verb("training.extraction.extract", "chat exports (files, folders, zips) → clean CSV"),
     "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),
-    "train": Verb("training.finetuning.train", "JSONL → LoRA adapter, by QLoRA"),
-    "merge": Verb("scripts.merge_lora_fp16", "adapter + base → FP16 safetensors, with a proof"),
-    "check": Verb("scripts.sanity_check", "is this model whole, and the one that was trained?"),
-    "try": Verb("scripts.test_model", "a fixed set of prompts, with replies and timing"),
+    "train": Verb("training.finetuning.train", "JSONL → LoRA adapter, by QLoRA", "train"),
+    "merge": Verb("scripts.merge_lora_fp16", "adapter + base → FP16 safetensors, with a proof", "train"),
+    "check": Verb("scripts.sanity_check", "is this model whole, and the one that was trained?", "serve"),
+    "try": Verb("scripts.test_model", "a fixed set of prompts, with replies and timing", "serve"),
     "preflight": Verb("replicate_deployment.preflight", "all that can be known to fail before `cog push`"),
-    "serve": Verb("training.serve", "Cog's own HTTP server, without Docker"),
-    "demo": Verb("training.sample.demo", "the whole line on a bundled sample, offline, on a CPU"),
+    "serve": Verb("training.serve", "Cog's own HTTP server, without Docker", "serve"),
+    "demo": Verb("training.sample.demo", "the whole line on a bundled sample, offline, on a CPU", "train,serve"),
 }
 
 # The house rule: nothing here reports home, and no code is fetched at run time. Set before any import reads them.
@@ -60,6 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         return int(args.run(args))
+    except ModuleNotFoundError as error:
+        extra = VERBS[args.verb].extra
+        if not extra or (error.name or "").split(".")[0] in {"training", "scripts", "replicate_deployment"}:
+            raise
+        print(f"ghost {args.verb}: {error.name} is not installed; type: pip install -e '.[{extra}]'", file=sys.stderr)
+        return 1
     except GhostError as error:
         print(f"ghost {args.verb}: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,0 +1,116 @@
+"""The walls of the house: what may import what, and what a bare laptop can do."""
+
+import ast
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from replicate_deployment.errors import GhostError
+from training import cli, errors
+
+ROOT = Path(__file__).parents[1]
+OURS = {"training", "scripts", "telegram_bot", "benchmarks"}
+HEAVY = ["torch", "transformers", "peft", "bitsandbytes", "accelerate", "pandas", "cog"]
+
+
+def python(*arguments: str, block: list[str] = [], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:  # noqa: B006
+    """A fresh interpreter in which the packages in `block` cannot be imported, as if they were not installed."""
+    refuse = (
+        f"import sys; [sys.modules.__setitem__(name, None) for name in {block!r}]; sys.path.insert(0, {str(ROOT)!r}); "
+    )
+    return subprocess.run(
+        [sys.executable, "-c", refuse + arguments[0], *arguments[1:]],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "replicate_deployment").glob("*.py")), ids=lambda path: path.name)
+def test_the_build_context_imports_nothing_of_ours_from_outside(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level <= 1, f"line {node.lineno} climbs out of the folder"
+            names = [node.module or ""] if node.level == 0 else []
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        assert not {name.split(".")[0] for name in names} & OURS, f"line {node.lineno}"
+
+
+def test_training_imports_without_torch() -> None:
+    done = python("import training, training.cli, training.artifact", block=HEAVY)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = python(
+        "import sys, training.cli\n"
+        "try: training.cli.main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        f"loaded = set({HEAVY!r}) & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([verb, "--help"])
+    assert stop.value.code == 0
+    assert f"ghost {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["train", "merge", "check", "try", "serve"])
+def test_a_missing_extra_is_one_line(verb: str, tmp_path: Path) -> None:
+    done = python("from training import cli; sys.exit(cli.main(sys.argv[1:]))", verb, block=HEAVY, cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_unknown_verb_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["extrct"])
+    assert stop.value.code == 2
+    assert "extract" in capsys.readouterr().err
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    def below(parent: type[GhostError]) -> set[str]:
+        return {name for child in parent.__subclasses__() for name in (child.__name__, *below(child))}
+
+    drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
+    assert drawn == below(GhostError)
+
+
+def test_an_error_is_one_line_and_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.main(["extract", str(tmp_path / "nowhere")])
+    err = capsys.readouterr().err.strip()
+    assert code == 1
+    assert err.startswith("ghost extract: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_network_is_blocked_here_and_in_child_processes() -> None:
+    with pytest.raises(OSError, match="network is blocked"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    done = python("import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)")
+    assert "network is blocked" in done.stderr
+
+
+def test_no_source_file_outgrows_a_head() -> None:
+    tracked = subprocess.run(["git", "ls-files", "*.py"], capture_output=True, text=True, cwd=ROOT, check=False)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    code = [ROOT / name for name in tracked.stdout.split() if not name.startswith(("tests/", "benchmarks/"))]
+    long = {path.name: lines for path in code if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 350}
+    assert not long, json.dumps(long)

@@ -1,0 +1,81 @@
+"""ghost.json: written by stages, read and verified by whoever takes the folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from replicate_deployment import ghost_json
+from replicate_deployment.errors import WeightsError
+from training import artifact
+from training.errors import ArtifactError
+
+TEXT = {"labels": {"me": "A:", "other": "B:"}, "recipe": "windows", "stop_sequences": ["\nB:"]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "config.json").write_text("{}")
+    artifact.write(tmp_path, None, text=TEXT)
+    return tmp_path
+
+
+def test_facts_travel_and_blocks_are_added(folder: Path, tmp_path: Path) -> None:
+    first = ghost_json.read(folder)
+    later = tmp_path / "later"
+    later.mkdir()
+    artifact.write(later, first.facts, base={"repo": "owner/name"})
+    ghost = ghost_json.read(later)
+    assert ghost.facts["text"] == TEXT
+    assert ghost.block("base") == {"repo": "owner/name"}
+    assert ghost.block("files") == {}  # its own files, not its predecessor's
+    assert ghost.stop_sequences == ["\nB:"]
+
+
+def test_a_fact_has_one_author(folder: Path) -> None:
+    with pytest.raises(ArtifactError, match="'text' block was written by an earlier stage"):
+        artifact.write(folder, ghost_json.read(folder).facts, text=TEXT)
+
+
+def test_an_untouched_folder_verifies(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")  # unlisted, but neither weights nor code
+    ghost_json.verify(ghost_json.read(folder))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "missing"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"weight"), "truncated or replaced"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"WEIGHTS"), "altered"),
+        (lambda folder: (folder / "extra.bin").touch(), "does not list"),
+        (lambda folder: (folder / "sub").mkdir() or (folder / "sub" / "x.pkl").touch(), "does not list"),
+    ],
+)
+def test_a_harmed_folder_is_refused(folder: Path, harm: object, message: str) -> None:
+    harm(folder)  # type: ignore[operator]
+    with pytest.raises(WeightsError, match=message):
+        ghost_json.verify(ghost_json.read(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no ghost.json here"),
+        ("{", "not a readable"),
+        ("[]", "not a readable"),
+        (json.dumps({"format": 1}), "not a readable"),
+        (json.dumps({"format": 99, "text": TEXT}), "format 99, this version reads 1"),
+    ],
+)
+def test_an_unreadable_document_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "ghost.json").write_text(content)
+    with pytest.raises(WeightsError, match=message):
+        ghost_json.read(tmp_path)
+
+
+def test_a_missing_block_is_named(folder: Path) -> None:
+    with pytest.raises(WeightsError, match="no 'golden' block"):
+        ghost_json.read(folder).block("golden")
