@@ -144,7 +144,7 @@ def _download(repo: str, revision: str | None) -> Path:
         raise BaseModelError(
             f"{repo}: no such folder here and no such repo on the Hub (if it is private: hf auth login)"
         ) from error
-    except (OSError, ValueError, errors.HTTPError) as error:  # offline, proxies, timeouts, a broken transfer
+    except Exception as error:  # offline, proxies, a broken transfer: the HTTP library's own exceptions, which vary
         raise BaseModelError(
             f"{repo}: no such folder here, and the Hub could not be reached ({type(error).__name__}). "
             "Go online once to cache it, or give a folder: --base PATH"
