@@ -1,0 +1,112 @@
+"""`ghost prepare`: CSV → train.jsonl and val.jsonl of A:/B: windows, with their report and the first ghost.json."""
+
+import argparse
+import json
+import shutil
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from replicate_deployment import ghost_json
+from replicate_deployment.chat_format import Labels
+from training import artifact
+from training.aside import replace_folder
+from training.console import console, progress
+from training.errors import DataError
+from training.preparation import jsonl, report, speakers
+from training.preparation.split import training_conversations
+from training.preparation.windows import examples
+
+TRAIN, VAL, REPORT = "train.jsonl", "val.jsonl", "preparation_report.json"
+KEEP = ".gitkeep"  # keeps the empty folder in a clone
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cleaned", type=Path, default=Path("data/cleaned"), help="what `ghost extract` wrote")
+    parser.add_argument("--out", type=Path, default=Path("data/processed"), help="folder to write, replaced as a whole")
+    parser.add_argument("--user-config", type=Path, default=speakers.CONFIG, help="whose voice this is")
+    parser.add_argument(
+        "--me",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="your name as the chats spell it, once for each spelling; stands in for the config's user_identifiers",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    from training.preparation import conversations as chats
+
+    config = speakers.load(args.user_config)
+    labels = config.labels
+    refuse_foreign_files(args.out)
+    messages = chats.read(args.cleaned, config.zone)
+    counts = {str(name): int(count) for name, count in messages.table["sender"].value_counts().items()}
+    mine = speakers.recognise(config, args.me, counts, args.user_config)
+    table = chats.arrange(messages.table, mine)
+    conversations = chats.conversations(table, labels)
+
+    found = examples([[turn.label == labels.me for turn in talk.turns] for talk in conversations])
+    training = training_conversations([len(talk.turns) for talk in conversations])
+    if not any(found.windows[:training]):
+        raise DataError(
+            f"no window to train on: {int(table['mine'].sum()):,} of {len(table):,} messages are yours, but no turn of "
+            "yours comes after another's within half an hour in the conversations that train. "
+            f"Are all your names in {args.user_config}, and were whole chats exported?"
+        )
+
+    figures = report.figures(config, messages, table, conversations, found, training)
+    with replace_folder(args.out) as folder, progress("writing", len(conversations)) as bar:
+        talks = iter(zip(conversations, found.by_conversation, strict=True))
+        for name, share in ((TRAIN, training), (VAL, None)):
+            with (folder / name).open("w", encoding="utf-8", newline="\n") as stream:
+                for talk, windows in islice(talks, share):
+                    stream.writelines(jsonl.lines(talk.turns, windows, labels))
+                    bar.advance()
+        (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        artifact.write(folder, None, text=_text_block(labels), data=_data_block(figures, folder))
+        if (args.out / KEEP).exists():
+            shutil.copy(args.out / KEEP, folder)
+    if args.json:
+        print(json.dumps(figures, ensure_ascii=False, indent=2))
+    else:
+        console.print(report.summary(figures, args.out), soft_wrap=True)
+    return 0
+
+
+def refuse_foreign_files(out: Path) -> None:
+    """Raises DataError when `out` holds what no preparation wrote: the folder is replaced as a whole."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; --out needs a folder")
+    own = {TRAIN, VAL, REPORT, ghost_json.NAME, KEEP}
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in own) if out.exists() else []
+    if foreign:
+        raise DataError(
+            f"{out} holds {', '.join(foreign[:3])}, not written by ghost prepare: move it, or name another --out"
+        )
+
+
+def _text_block(labels: Labels) -> dict[str, Any]:
+    return {
+        "labels": {"me": labels.me, "other": labels.other},
+        "recipe": report.RECIPE,
+        "stop_sequences": labels.stop_sequences,
+    }
+
+
+def _data_block(figures: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {
+        "counts": {
+            "messages": figures["messages"]["used"],
+            "conversations": figures["conversations"]["total"],
+            "turns": figures["turns"]["total"],
+            "own_turns": figures["turns"]["yours"],
+            "windows": figures["windows"]["total"],
+            "seeds": figures["seeds"]["total"],
+            "train_lines": figures["lines"]["train"],
+            "val_lines": figures["lines"]["val"],
+        },
+        "train_sha256": ghost_json.sha256(folder / TRAIN),
+        "val_sha256": ghost_json.sha256(folder / VAL),
+    }

@@ -1,0 +1,112 @@
+"""What preparation did, in figures: preparation_report.json and the summary on the terminal. No message bodies."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.preparation.jsonl import holds_special_string
+from training.preparation.speakers import UserConfig
+from training.preparation.windows import Examples, Window
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from training.preparation.conversations import Conversation, Messages
+
+RECIPE = "windows"
+
+
+def figures(
+    config: UserConfig,
+    messages: "Messages",
+    table: "pd.DataFrame",
+    conversations: Sequence["Conversation"],
+    found: Examples,
+    training: int,
+) -> dict[str, Any]:
+    """preparation_report.json. `table` is arranged; the first `training` conversations train.
+
+    It names you and counts the others, holds no times of day and no paths, and is the same from run to run.
+    """
+    turns = [len(talk.turns) for talk in conversations]
+    windows = [len(some) for some in found.windows]
+    seeds = [len(some) for some in found.seeds]
+    sizes = Counter(target - start for start, target in chain.from_iterable(found.windows))
+    own = table.loc[table["mine"], "sender"]
+    return {
+        "recipe": RECIPE,
+        "labels": {"yours": config.user_label, "others": config.other_label},
+        "timezone": config.timezone,
+        "your_names": sorted(map(str, own.unique())),
+        "people": int(table["sender"].nunique()),
+        "chats": int(table["path"].nunique()),
+        "messages": {
+            "read": messages.read,
+            "empty": messages.empty,
+            "used": len(table),
+            "yours": len(own),
+            "placed_by_timezone": messages.without_offset,
+            "out_of_order": messages.out_of_order,
+        },
+        "conversations": _halves([1] * len(turns), training),
+        "turns": {
+            **_halves(turns, training),
+            "yours": sum(turn.label == config.user_label for talk in conversations for turn in talk.turns),
+        },
+        "windows": {
+            **_halves(windows, training),
+            "by_context_turns": {str(size): sizes[size] for size in sorted(sizes)},
+        },
+        "seeds": {
+            **_halves(seeds, training),
+            "drawn": found.drawn,
+            "equal_to_a_window": found.drawn - sum(seeds),
+        },
+        "lines": {
+            **_halves([a + b for a, b in zip(windows, seeds, strict=True)], training),
+            "with_special_strings": sum(map(_with_special_strings, conversations, found.by_conversation)),
+        },
+        # `fit` in windows.py cuts, but to tokens of the base's tokenizer, which is at hand when training starts.
+        "cut_to_sequence_len": "by training, which reports how many",
+    }
+
+
+def summary(figures: dict[str, Any], out: Path) -> str:
+    """The figures for a person, and what to type next."""
+    messages, turns, windows, lines = (figures[name] for name in ("messages", "turns", "windows", "lines"))
+    sizes = ", ".join(f"{size}: {count:,}" for size, count in windows["by_context_turns"].items())
+    rows = [
+        ("messages", f"{messages['used']:,} by {figures['people']:,} people in {figures['chats']:,} chats"),
+        ("yours", f"{messages['yours']:,}, as {', '.join(figures['your_names'])}"),
+        ("conversations", f"{figures['conversations']['total']:,}"),
+        ("turns", f"{turns['total']:,}, of which yours {turns['yours']:,}"),
+        ("windows", f"{windows['total']:,} (by turns of context: {sizes})"),
+        ("instruct seeds", f"{figures['seeds']['total']:,}"),
+        ("train / val", f"{lines['train']:,} / {lines['val']:,} lines in {out}"),
+    ]
+    notes = [
+        (messages["placed_by_timezone"], f"messages without a UTC offset were placed in {figures['timezone']}"),
+        (messages["empty"], "empty messages were left out"),
+        (messages["out_of_order"], "messages were not in time order, and were sorted"),
+        (lines["with_special_strings"], "lines hold a typed special token such as </s>: ghost reads it as plain text"),
+        (int(not lines["val"]), "side of the split is empty, val.jsonl: one more conversation would fill it"),
+    ]
+    return "\n".join(
+        [
+            *(f"{name:<16}{value}" for name, value in rows),
+            *(f"note: {count:,} {note}" for count, note in notes if count),
+            "next: ghost train",
+        ]
+    )
+
+
+def _halves(counts: Sequence[int], training: int) -> dict[str, int]:
+    """`counts` holds a number per conversation, of which the first `training` train."""
+    return {"total": sum(counts), "train": sum(counts[:training]), "val": sum(counts[training:])}
+
+
+def _with_special_strings(talk: "Conversation", windows: Sequence[Window]) -> int:
+    typed = [holds_special_string(turn) for turn in talk.turns]
+    return sum(any(typed[start : target + 1]) for start, target in windows) if any(typed) else 0
