@@ -4,6 +4,7 @@ What people type is tokenised with special tokens split, so a literal "</s>" in 
 the real BOS and end tokens are only ever added here, by id.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,3 +48,23 @@ def encode(tokenizer: Tokenizer, text: str, *, end: bool = False) -> Encoding:
         ids.append(tokenizer.eos_token_id)
         offsets.append((len(text), len(text)))
     return Encoding(ids, offsets)
+
+
+def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
+    """The UTF-8 bytes that each id stands for; none for special tokens.
+
+    Decoding by `tokenizer.decode` would not do for a stream: it replaces a whole run of byte tokens when one of them is
+    invalid, so after half an emoji the newline of "\\nB:", a byte token too, would be lost and the turn not stopped.
+
+    Raises WeightsError for a tokenizer without byte fallback; Mistral's has it.
+    """
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    if "<0x0A>" not in pieces:
+        raise WeightsError("the tokenizer has no byte tokens (<0x0A>), as Mistral-7B-v0.3's has; use such a base")
+    special = {token_id for token_id, added in tokenizer.added_tokens_decoder.items() if added.special}
+    return [b"" if token_id in special else _piece_bytes(piece) for token_id, piece in enumerate(pieces)]
+
+
+def _piece_bytes(piece: str) -> bytes:
+    byte = re.fullmatch(r"<0x([0-9A-F]{2})>", piece)
+    return bytes.fromhex(byte[1]) if byte else piece.replace("▁", " ").encode()

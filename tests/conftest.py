@@ -32,3 +32,38 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-base"
     starter.save_base(folder, model, tokenizer)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_merged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A merged folder as `ghost merge` writes it, from the tiny base: servable, and talking rubbish."""
+    from dataclasses import asdict
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from replicate_deployment import golden
+    from replicate_deployment.chat_format import DEFAULT_LABELS, chat_template
+    from replicate_deployment.settings import Settings
+    from replicate_deployment.tokenization import load_tokenizer
+    from training import artifact
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-merged"
+    tokenizer = load_tokenizer(tiny_base)
+    tokenizer.chat_template = chat_template(DEFAULT_LABELS)
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float16)
+    model.save_pretrained(folder)
+    labels = {"me": DEFAULT_LABELS.me, "other": DEFAULT_LABELS.other}
+    artifact.write(
+        folder,
+        None,
+        text={"labels": labels, "recipe": "windows", "stop_sequences": DEFAULT_LABELS.stop_sequences},
+        data={"counts": {"messages": 0}, "train_sha256": "", "val_sha256": ""},
+        base={"repo": str(tiny_base), "revision": None},
+        training={"steps": 0},
+        merge={"dtype": "float16"},
+        sampling=asdict(Settings()),
+        golden=golden.record(model.float(), tokenizer, DEFAULT_LABELS),
+    )
+    return folder
