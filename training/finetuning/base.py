@@ -88,11 +88,11 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def load_base(base: Base, *, nf4: bool, double_quant: bool = False) -> Any:
-    """The causal language model: nf4 with bfloat16 compute for training, or float32 on the CPU for the merge.
+def load_base(base: Base, *, nf4: bool, double_quant: bool = False, bf16: bool = True) -> Any:
+    """The causal language model: nf4 for training, on the CUDA device where there is one; or float32 on the CPU.
 
-    `double_quant` also quantises nf4's scales (0.4 bits a weight less). nf4 lies on the CUDA device where there is
-    one. Raises BaseModelError when a tensor that the architecture needs is not in the files.
+    For nf4, `double_quant` also quantises its scales (0.4 bits a weight less), and computation is in bfloat16 or
+    else in float32. Raises BaseModelError when a tensor that the architecture needs is not in the files.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -100,13 +100,14 @@ def load_base(base: Base, *, nf4: bool, double_quant: bool = False) -> Any:
 
     placement: dict[str, Any] = {"dtype": torch.float32}
     if nf4:
+        dtype = torch.bfloat16 if bf16 else torch.float32
         placement = {
-            "dtype": torch.bfloat16,
+            "dtype": dtype,
             "device_map": {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"},
             "quantization_config": BitsAndBytesConfig(
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
-                bnb_4bit_compute_dtype=torch.bfloat16,
+                bnb_4bit_compute_dtype=dtype,
                 bnb_4bit_use_double_quant=double_quant,
             ),
         }

@@ -1,0 +1,81 @@
+"""The trainable model: a frozen nf4 base with float32 LoRA adapters, and how both are saved."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from replicate_deployment.tokenization import Tokenizer
+from training.errors import BaseModelError, ConfigError, TrainingError
+from training.finetuning.base import Base, load_base
+from training.finetuning.config import TrainingConfig
+
+
+def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
+    """A PeftModel whose only trained parameters are LoRA's, in float32. B starts at zero: it answers as the base.
+
+    The first weights of A come from torch's global generator: seed it before. Raises ConfigError when the config
+    asks for layers or positions that the base lacks, BaseModelError when it has fewer ids than its tokenizer.
+    """
+    import torch
+    from bitsandbytes.nn import Linear4bit
+    from peft import LoraConfig, get_peft_model
+
+    double_quant = config.bnb_config_kwargs.bnb_4bit_use_double_quant
+    model = load_base(base, nf4=config.load_in_4bit, double_quant=double_quant, bf16=config.bf16)
+    if config.sequence_len > model.config.max_position_embeddings:
+        positions = model.config.max_position_embeddings
+        raise ConfigError(f"sequence_len: {config.sequence_len}, but {base.repo} has {positions} positions")
+    if len(tokenizer) > model.config.vocab_size:
+        found = f"{len(tokenizer)} ids in the tokenizer, {model.config.vocab_size} in the model"
+        raise BaseModelError(f"{base.folder}: {found}; they belong to different models")
+    model.config.use_cache = False  # keys and values of past tokens serve generation only
+    model.requires_grad_(False)
+    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    for target in config.lora_target_modules:
+        if target not in linear:
+            raise ConfigError(
+                f"lora_target_modules: {base.repo} has no layer {target}; it has {', '.join(sorted(linear))}"
+            )
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # On CPUs with AVX512-BF16 bitsandbytes repacks the weights at the first evaluation, for a kernel
+            # without a backward pass: training after it would lose every gradient that passes through the base.
+            module.support_avx512bf16_for_cpu = False
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_target_modules),
+    )
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.2x by the attribute's old name; the answer is right.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, lora)
+
+
+def save_adapter(model: Any, base: Base, folder: Path) -> None:
+    """adapter_model.safetensors and adapter_config.json, which names the base by repo and revision.
+
+    peft's own save_pretrained adds a model card and asks the Hub about the base. Raises TrainingError on a weight
+    that is not finite.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save
+
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise TrainingError(
+                f"{name} holds NaN or infinity: lower learning_rate, or set bf16: true, and train again"
+            )
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    (folder / "adapter_model.safetensors").write_bytes(save(contiguous))  # save_file would make it unreadable to others
+    lora = model.peft_config["default"]
+    lora.base_model_name_or_path = base.repo
+    lora.revision = None if base.revision == "local" else base.revision
+    lora.target_modules = sorted(lora.target_modules)  # a set: its order changes from run to run
+    lora.inference_mode = True  # as peft saves it: loading it does not set it up for training
+    lora.save_pretrained(folder)
