@@ -4,12 +4,43 @@ Same architecture class as Mistral-7B (grouped-query attention, RMSNorm, SwiGLU,
 tokenizer (BPE over "▁" words with byte fallback, BOS 1, end token 2, no pad, a newline is the one token <0x0A>).
 """
 
+import hashlib
 from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from training.aside import replace_folder
+from training.sample.pretraining import Recipe, pretrain, windows
+
+RECIPE = Recipe()
 CONTEXT = 2048  # positions; longer than `sequence_len` plus a reply
 BYTE_TOKENS = [f"<0x{value:02X}>" for value in range(256)]
+
+
+def starter_base(cache: Path, recipe: Recipe = RECIPE) -> Path:
+    """A pretrained starter base (config.json, safetensors, tokenizer) under `cache`; made when it is not there yet.
+
+    The folder is named after everything that went into it, so a changed number or script makes another base.
+    """
+    folder = cache / f"starter-{_fingerprint(recipe)}"
+    if (folder / "config.json").is_file():  # the folder appears whole or not at all
+        return folder
+    tokenizer = make_tokenizer(islice(windows(recipe.seed), recipe.tokenizer_windows), recipe.vocab_size)
+    model = make_model(tokenizer, seed=recipe.seed, hidden=recipe.hidden, layers=recipe.layers, heads=recipe.heads)
+    pretrain(model, tokenizer, recipe)
+    with replace_folder(folder) as aside:
+        save_base(aside, model, tokenizer)
+    return folder
+
+
+def _fingerprint(recipe: Recipe) -> str:
+    """Hex digest of the recipe's numbers and of the source of all that writes, cuts and learns the chats."""
+    digest = hashlib.sha256(repr(sorted(asdict(recipe).items())).encode())
+    for name in ("topics_fr", "topics_en", "scripts", "people", "chats", "pretraining", "starter"):
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def make_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
@@ -34,7 +65,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     )
     # A line at a time: a newline that is no word of the vocabulary falls back to its byte.
     bpe.train_from_iterator((line for text in texts for line in text.split("\n")), trainer)
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=_without_special_bytes(bpe, specials),
         unk_token="<unk>",
         bos_token="<s>",
@@ -42,7 +73,6 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT,
     )
-    return tokenizer
 
 
 def _without_special_bytes(bpe: Any, specials: list[str]) -> Any:
