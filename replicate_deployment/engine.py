@@ -29,13 +29,15 @@ CONTEXT_TURNS = 20
 class Reply(Iterator[str]):
     """The pieces of one reply. `close()` stops the work; "".join(reply) is the whole.
 
-    `output_tokens` counts what the model has drawn so far, the end token and a stop sequence included.
+    `output_tokens` counts what the model has drawn so far, the end token and a stop sequence included; `written` is
+    its text, before the cut and the un-escaping.
     `finish_reason` is None until the reply has ended.
     """
 
     def __init__(self, engine: "Engine", prompt_ids: list[int], drawn: Iterator[int], scanner: ReplyScanner) -> None:
         self.prompt_tokens = len(prompt_ids)
         self.output_tokens = 0
+        self.written = ""
         self.finish_reason: Literal["end_token", "stop_sequence", "length"] | None = None
         self._pieces = self._read(engine, drawn, scanner)
 
@@ -53,7 +55,9 @@ class Reply(Iterator[str]):
             if token == engine.tokenizer.eos_token_id:
                 self.finish_reason = "end_token"
                 break
-            if piece := scanner.feed(utf8.decode(engine.token_bytes[token])):
+            text = utf8.decode(engine.token_bytes[token])
+            self.written += text
+            if piece := scanner.feed(text):
                 yield piece
             if scanner.stopped is not None:
                 self.finish_reason = "stop_sequence"
@@ -87,10 +91,12 @@ class Engine:
 
         Raises WeightsError when the folder is not a whole, unchanged merged model, or its weights compute otherwise.
         """
-        from transformers import AutoModelForCausalLM
-
         ghost = ghost_json.read(folder)
         ghost_json.verify(ghost, hashes=hashes)
+        from transformers import AutoModelForCausalLM  # after the checks: importing it takes longer than they do
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # it would fill the container's log; callers have their own
         tokenizer = load_tokenizer(folder)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:

@@ -8,6 +8,7 @@
     ├── BaseModelError            a base that is missing, not causal-LM or not the one that is recorded
     ├── TrainingError             training cannot start or go on
     ├── MergeError                an adapter that does not fit its base, or a merge that fails its proof
+    ├── ServerError               the prediction server does not start, or does not answer
     ├── ArtifactError             ghost.json missing, malformed or contradicted by the files beside it
     ├── PromptError               a prompt that cannot be answered      ┐
     ├── SettingsError             a sampling setting out of range       │ replicate_deployment.errors
@@ -45,6 +46,10 @@ class TrainingError(GhostError):
 
 
 class MergeError(GhostError):
+    pass
+
+
+class ServerError(GhostError):
     pass
 
 

@@ -1,0 +1,79 @@
+"""Cog's face on the engine, and nothing else.
+
+Cog's builder reads the inputs without running this file: their defaults and ranges must be literals, and a
+description one plain string. A test holds them equal to settings.py.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from cog import BaseRunner, ConcatenateIterator, Input, streaming
+
+HERE = Path(__file__).resolve().parent
+
+# In the repository this folder is the package `replicate_deployment`. In Cog's container its files lie flat in /src,
+# so the package is put together from there; then every other module keeps its relative imports in both places.
+if importlib.util.find_spec("replicate_deployment") is None:
+    spec = importlib.util.spec_from_file_location(
+        "replicate_deployment", HERE / "__init__.py", submodule_search_locations=[str(HERE)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["replicate_deployment"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["replicate_deployment"])
+
+from replicate_deployment.chat_format import Turn, read_prompt  # noqa: E402
+from replicate_deployment.settings import Settings  # noqa: E402
+
+
+class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
+    def setup(self) -> None:
+        """Load the weights of GHOST_WEIGHTS, else of `weights/`, and answer once, so that READY means it can."""
+        from replicate_deployment.engine import Engine  # torch: not needed to read the inputs
+
+        self.engine = Engine.load(Path(os.environ.get("GHOST_WEIGHTS") or HERE / "weights"))
+        hello = [Turn(self.engine.labels.other, "hey")]
+        "".join(self.engine.reply(hello, self.engine.settings.replace(max_new_tokens=8)))
+
+    @streaming  # type: ignore[untyped-decorator]
+    def run(
+        self,
+        prompt: str = Input(
+            description="A message, or a history whose lines start with the labels (B: hi) and that ends in a B: turn."
+        ),
+        max_new_tokens: int = Input(default=96, ge=1, le=1024, description="Cut the reply after this many tokens."),
+        temperature: float = Input(default=0.7, ge=0, le=2, description="0 always takes the likeliest token."),
+        top_p: float = Input(
+            default=1.0,
+            ge=0,
+            le=1,
+            description="Choose among the likeliest tokens of this total probability; 1 is off.",
+        ),
+        top_k: int = Input(default=0, ge=0, le=1000, description="Choose among this many likeliest tokens; 0 is off."),
+        repetition_penalty: float = Input(
+            default=1.2, ge=1, le=2, description="Make tokens that were already seen less likely; 1 is off."
+        ),
+        stop_sequences: list[str] = Input(
+            default=[], description="Texts that end the reply and are not said. Leave empty for those of the model."
+        ),
+        seed: int | None = Input(
+            default=None,
+            ge=0,
+            le=4294967295,
+            description="The same seed gives the same reply. Leave out for a new one.",
+        ),
+    ) -> ConcatenateIterator[str]:
+        settings = Settings(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            repetition_penalty=repetition_penalty,
+        )
+        turns = read_prompt(prompt, self.engine.labels)
+        reply = self.engine.reply(turns, settings, stop_sequences=stop_sequences or None, seed=seed)
+        yield from reply
+        self.record_metric("input_tokens", reply.prompt_tokens)
+        self.record_metric("output_tokens", reply.output_tokens)
