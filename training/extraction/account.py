@@ -1,0 +1,133 @@
+"""What went in and what became of it: every record of every file is exactly one kind, and the sums are equal."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from training.extraction.record import Kind, Record
+
+FORMAT = 1
+SHOWN = 20  # unreadable lines that the terminal lists; the report lists them all
+
+
+@dataclass(slots=True)
+class FileAccount:
+    """One input file. `unreadable` holds line or entry numbers, never content."""
+
+    file: str
+    platform: str
+    reason: str
+    facts: Mapping[str, str]
+    records: int = 0
+    kinds: Counter[Kind] = field(default_factory=Counter)
+    unreadable: list[int] = field(default_factory=list)
+    error: str | None = None
+
+    def count(self, record: Record, kind: Kind) -> None:
+        self.records += 1
+        self.kinds[kind] += 1
+        if kind is Kind.UNREADABLE:
+            self.unreadable.append(record.position)
+
+    def move_to_duplicates(self, number: int) -> None:
+        self.kinds[Kind.MESSAGE] -= number
+        self.kinds[Kind.DUPLICATE] += number
+
+    @property
+    def kinds_counted(self) -> dict[str, int]:
+        return {str(kind): self.kinds[kind] for kind in Kind}
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "file": self.file,
+            "platform": self.platform,
+            "reason": self.reason,
+            **self.facts,
+            "records": self.records,
+            "kinds": self.kinds_counted,
+            "unreadable": self.unreadable,
+            "error": self.error,
+        }
+
+
+@dataclass(slots=True)
+class Account:
+    """A whole extraction: files read, files refused with a line each, files passed over."""
+
+    files: list[FileAccount] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    attachments: int = 0
+    beside_json: int = 0  # HTML pages of a thread whose JSON was read
+    conversations: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def messages(self) -> int:
+        return sum(file.kinds[Kind.MESSAGE] for file in self.files)
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each thing that was not understood."""
+        lines = list(self.refused)
+        for file in self.files:
+            if file.error:
+                lines.append(file.error)
+            if file.unreadable:
+                shown = ", ".join(f"{number:,}" for number in file.unreadable[:SHOWN])
+                more = ", …" if len(file.unreadable) > SHOWN else ""
+                word = "entry" if file.platform in ("telegram", "messenger") else "line"
+                lines.append(f"{file.file}: {len(file.unreadable):,} unreadable, at {word} {shown}{more}")
+        return lines
+
+    def write_down(self, written: Path, title: str, records: list[Record]) -> None:
+        """Add a conversation that lies at `written`, relative to --out."""
+        self.conversations.append(
+            {
+                "file": written.as_posix(),
+                "title": title,
+                "messages": len(records),
+                "senders": dict(Counter(record.sender for record in records).most_common()),
+                "first": records[0].timestamp,
+                "last": records[-1].timestamp,
+            }
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        totals = sum((file.kinds for file in self.files), Counter[Kind]())
+        return {
+            "format": FORMAT,
+            "files": [file.as_json() for file in self.files],
+            "refused": self.refused,
+            "attachments_passed_over": self.attachments,
+            "html_beside_json_passed_over": self.beside_json,
+            "conversations": self.conversations,
+            "totals": {"records": sum(file.records for file in self.files)}
+            | {str(kind): totals[kind] for kind in Kind},
+        }
+
+    def table(self) -> Table:
+        """A row for each file: records = messages + everything that was left out, by kind."""
+        table = Table(box=None, pad_edge=False)
+        base = os.path.commonpath([os.path.dirname(file.file) for file in self.files]) if self.files else ""
+        table.add_column(f"in {base}" if base else "file", overflow="fold")
+        table.add_column("platform")
+        table.add_column("records", justify="right")
+        table.add_column("messages", justify="right")
+        table.add_column("left out", overflow="fold")
+        for file in self.files:
+            table.add_row(
+                os.path.relpath(file.file, base) if base else file.file,
+                file.platform,
+                f"{file.records:,}",
+                f"{file.kinds[Kind.MESSAGE]:,}",
+                _left_out(file.kinds_counted.items()),
+            )
+        return table
+
+
+def _left_out(kinds: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{number:,} {kind}" for kind, number in kinds if number and kind != Kind.MESSAGE)

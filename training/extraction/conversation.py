@@ -1,0 +1,99 @@
+"""Conversations put together from their exports: overlap removed once, time order restored, one CSV each."""
+
+import csv
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from training.extraction.record import Chat, Record
+
+COLUMNS = ("timestamp", "sender", "message")
+NAIVE = len("2022-03-18T14:56:00")
+LONGEST_NAME = 120  # bytes of a file's name, well under the 255 of common file systems
+UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+
+
+@dataclass(slots=True)
+class Conversation:
+    platform: str
+    chat: Chat
+    messages: list[Record] = field(default_factory=list)
+
+    def holds(self, chat: Chat, messages: list[Record]) -> bool:
+        """Whether `messages` are from another export of this conversation.
+
+        An id decides. Two chats may share a title, so a title needs more: a message in common, or that the people of
+        one export are all in the other.
+        """
+        if chat.is_id:
+            return chat.key == self.chat.key
+        people, others = ({record.sender for record in side} for side in (self.messages, messages))
+        return people <= others or others <= people or not _keys(self.messages).keys().isdisjoint(_keys(messages))
+
+    def add(self, messages: list[Record]) -> int:
+        """Take the messages of one export. Returns how many were already there from earlier exports.
+
+        Somebody may well say "ok" twice in a minute: within one export equal messages are different messages.
+        """
+        if not self.messages:
+            self.messages = messages
+            return 0
+        known = _keys(self.messages)
+        fresh = []
+        for record in messages:
+            if known[_key(record)]:
+                known[_key(record)] -= 1
+            else:
+                fresh.append(record)
+        self.messages += fresh
+        return len(messages) - len(fresh)
+
+    def in_time_order(self) -> list[Record]:
+        """By time, ties in file order. Naive times are compared as they stand."""
+        return sorted(self.messages, key=_instant)
+
+
+def write(conversations: Iterable[Conversation], folder: Path) -> Iterator[tuple[Path, Conversation, list[Record]]]:
+    """Write `folder/<platform>/<conversation>.csv`, readable by their owner only; yield each path and what it holds."""
+    taken: set[str] = set()
+    for conversation in conversations:
+        records = conversation.in_time_order()
+        path = folder / conversation.platform / _file_name(conversation, taken)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(handle, "w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows((record.timestamp, record.sender, record.text) for record in records)
+        yield path, conversation, records
+
+
+def _file_name(conversation: Conversation, taken: set[str]) -> str:
+    """A name that every file system takes, told apart from the others without regard to case."""
+    name = UNSAFE.sub("_", unicodedata.normalize("NFC", conversation.chat.title))
+    name = name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore").strip(" .") or "chat"
+    unique, number = name, 1
+    while f"{conversation.platform}/{unique.casefold()}" in taken:
+        number += 1
+        unique = f"{name}-{number}"
+    taken.add(f"{conversation.platform}/{unique.casefold()}")
+    return f"{unique}.csv"
+
+
+def _key(record: Record) -> tuple[str, str, str]:
+    return record.timestamp, record.sender, record.text
+
+
+def _keys(messages: list[Record]) -> Counter[tuple[str, str, str]]:
+    return Counter(map(_key, messages))
+
+
+def _instant(record: Record) -> str:
+    if len(record.timestamp) <= NAIVE:
+        return record.timestamp
+    return datetime.fromisoformat(record.timestamp).astimezone(UTC).isoformat()

@@ -1,0 +1,102 @@
+"""Day first or month first? Decided from every date of a file, never from one line, and the evidence is kept.
+
+A year of four digits shows its own place. What remains open is the order of day and month, and in two-digit dates
+whether the year comes first.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from itertools import pairwise
+from typing import NamedTuple
+
+from training.errors import ExportError
+
+NAMES = {"dmy": "day/month", "mdy": "month/day", "ymd": "year/month/day"}
+EPOCH = 2009  # WhatsApp's first year: an earlier two-digit year is a misread day
+
+Triple = tuple[int, int, int]
+Runs = Sequence[tuple[Triple, int]]  # the dates of a file's headers in file order, equal neighbours counted
+
+
+class DateOrder(NamedTuple):
+    order: str  # a key of NAMES
+    evidence: str
+
+
+def read_date(parts: Triple, order: str) -> date | None:
+    """The date that three numbers spell in this order, or None when there is no such day."""
+    first, middle, last = parts
+    if first > 99:
+        year, month, day = parts
+    elif last > 99 and order != "ymd":
+        day, month, year = parts if order == "dmy" else (middle, first, last)
+    elif middle > 99 and order != "ymd":  # [06/2018/13, ...]
+        day, year, month = parts if order == "dmy" else (last, middle, first)
+    elif max(parts) <= 99:
+        year, month, day = {"dmy": (last, middle, first), "mdy": (last, first, middle), "ymd": parts}[order]
+        year += 2000
+        if not EPOCH <= year <= date.today().year + 1:
+            return None
+    else:
+        return None
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return None
+
+
+def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> DateOrder:
+    """The order of a file's dates.
+
+    style   the order that the header's other signs suggest (AM/PM, dots), or None
+    answer  --date-order: it decides unless a date rules it out
+    Raises ExportError when nothing decides; the message asks for --date-order.
+    """
+    headers = sum(count for _, count in dates)
+    known = {order: {parts: read_date(parts, order) for parts, _ in dates} for order in NAMES}
+    fits = {order: sum(count for parts, count in dates if known[order][parts]) for order in NAMES}
+    best = max(fits.values())
+    if not best:
+        raise ExportError(f"{name}: none of its {headers:,} date headers is a date; is this a chat export?")
+    candidates = [order for order in NAMES if fits[order] == best]
+    if all(known[order] == known[candidates[0]] for order in candidates):
+        order = "ymd" if "ymd" in candidates else candidates[0]
+        return DateOrder(order, _by_fit(known, dates, order))
+    if answer in candidates:
+        return DateOrder(answer, f"{_both(candidates)}; --date-order says {NAMES[answer]}")
+    jumps = {order: _jumps_back([known[order][parts] for parts, _ in dates]) for order in candidates}
+    fewest = min(jumps.values())
+    steady = [order for order in candidates if jumps[order] == fewest]
+    if len(steady) > 1 and "ymd" in steady:  # two digits with the year first are rare: they must earn it
+        steady.remove("ymd")
+    if len(steady) == 1:
+        counts = ", ".join(f"{NAMES[order]} runs backwards {jumps[order]:,} times" for order in candidates)
+        return DateOrder(steady[0], f"{_both(candidates)}; {counts}: read as {NAMES[steady[0]]}")
+    if style in steady:
+        return DateOrder(style, f"{_both(candidates)}; the header's style is {NAMES[style]}")
+    raise ExportError(f"{name}: {_both(candidates)}. Say which: ghost extract … --date-order dmy")
+
+
+def _by_fit(known: dict[str, dict[Triple, date | None]], dates: Runs, order: str) -> str:
+    headers = sum(count for _, count in dates)
+    if order == "ymd":
+        return f"the year comes first in {headers:,} date headers"
+    only = {
+        this: sum(count for parts, count in dates if known[this][parts] and not known[other][parts])
+        for this, other in (("dmy", "mdy"), ("mdy", "dmy"))
+    }
+    return (
+        f"{only['dmy']:,} of {headers:,} date headers fit only day/month, {only['mdy']:,} fit only month/day:"
+        f" read as {NAMES[order]}"
+    )
+
+
+def _both(candidates: list[str]) -> str:
+    names = [NAMES[order] for order in candidates]
+    return f"every date fits {'both ' if len(names) == 2 else ''}{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _jumps_back(days: Sequence[date | None]) -> int:
+    """How often the days run backwards. The first one does not count: WhatsApp stamps its notice at export."""
+    read = [day for day in days[1:] if day is not None]
+    return sum(later < earlier for earlier, later in pairwise(read))

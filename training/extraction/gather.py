@@ -1,0 +1,115 @@
+"""Every export under some paths, read into conversations; what cannot be read is accounted for and the rest goes on."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from training.console import Bar, progress
+from training.errors import ExportError
+from training.extraction.account import Account, FileAccount
+from training.extraction.conversation import Conversation
+from training.extraction.recognise import PLATFORMS, Recognised, recognise
+from training.extraction.record import Chat, Kind, Reading, Record
+from training.extraction.source import Source, discover
+
+TICK = 20_000  # records between two signs of life
+UNKNOWN = f"no chat export we know; if it is one, say which: --platform {'|'.join(PLATFORMS)}"
+
+
+def gather(
+    paths: Sequence[Path], platform: str | None, date_order: str | None, min_chars: int
+) -> tuple[Account, list[Conversation]]:
+    """Read every export under `paths`. Conversations are in the order in which they were met; none is empty."""
+    account = Account()
+    recognised = _recognise_all(_sources(paths, account), platform, account)
+    conversations: dict[tuple[str, str], list[Conversation]] = {}
+    with progress("Extracting", total=len(recognised)) as bar:
+        for source, (reader, reason) in recognised:
+            bar.describe(source.name)
+            try:
+                reading = reader.read(source, date_order)
+            except ExportError as error:
+                account.refused.append(str(error))
+            else:
+                file = FileAccount(str(source), reader.NAME, reason, reading.facts)
+                account.files.append(file)
+                for chat, messages in _read(reading, file, min_chars, bar).items():
+                    same_key = conversations.setdefault((reader.NAME, chat.key), [])
+                    file.move_to_duplicates(_conversation(same_key, reader.NAME, chat, messages).add(messages))
+            bar.advance()
+    return account, [conversation for same_key in conversations.values() for conversation in same_key]
+
+
+def _sources(paths: Sequence[Path], account: Account) -> list[Source]:
+    sources = []
+    for found in discover(paths):
+        if isinstance(found, ExportError):
+            account.refused.append(str(found))
+        elif found.is_attachment:
+            account.attachments += 1
+        else:
+            sources.append(found)
+    names = {str(source) for source in sources}
+    pages = [source for source in sources if f"{str(source).removesuffix('.html')}.json" in names]
+    account.beside_json += len(pages)
+    return [source for source in sources if source not in pages]
+
+
+def _recognise_all(
+    sources: Sequence[Source], platform: str | None, account: Account
+) -> list[tuple[Source, Recognised]]:
+    """What can be read, platform by platform, the files of each from the oldest to the newest."""
+    recognised: list[tuple[Source, Recognised]] = []
+    with progress("Recognising", total=len(sources)) as bar:
+        for _, group in groupby(sources, key=lambda source: source.path):
+            matches = []
+            unknown = []
+            for source in group:
+                try:
+                    match = recognise(source, platform)
+                except ExportError as error:
+                    account.refused.append(str(error))
+                else:
+                    if match is None:
+                        unknown.append(source)
+                    else:
+                        matches.append((source, match))
+                bar.advance()
+            recognised += matches
+            if matches:  # in a zip with a chat, other files are what somebody sent in it
+                account.attachments += len(unknown)
+            else:
+                account.refused += [f"{source}: {UNKNOWN}" for source in unknown]
+    ordered: list[tuple[Source, Recognised]] = []
+    for known in PLATFORMS.values():
+        ours = [pair for pair in recognised if pair[1].platform is known]
+        ordered += reversed(ours) if known.NEWEST_FIRST else ours
+    return ordered
+
+
+def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict[Chat, list[Record]]:
+    """The messages of one file by chat; everything else is counted. What precedes a defect is kept and reported."""
+    chats: dict[Chat, list[Record]] = {}
+    try:
+        for record in reading.records:
+            kind = record.kind
+            if kind is Kind.MESSAGE:
+                if len(record.text.strip()) < min_chars:
+                    kind = Kind.EMPTY
+                else:
+                    chats.setdefault(record.chat, []).append(record)
+            file.count(record, kind)
+            if file.records % TICK == 0:
+                bar.describe(f"{file.records:,} records of {file.file}")
+    except ExportError as error:
+        file.error = str(error)
+    return chats
+
+
+def _conversation(same_key: list[Conversation], platform: str, chat: Chat, messages: list[Record]) -> Conversation:
+    """The conversation that these messages continue, or a new one under the same key."""
+    for conversation in same_key:
+        if conversation.holds(chat, messages):
+            return conversation
+    same_key.append(Conversation(platform, chat))
+    return same_key[-1]

@@ -1,0 +1,32 @@
+"""What a platform module offers: two names and two functions."""
+
+from typing import NamedTuple, Protocol
+
+from training.extraction.record import Reading
+from training.extraction.source import Source
+
+
+class Evidence(NamedTuple):
+    """What a file's first 64 KiB show.
+
+    head   the text, undecodable bytes replaced
+    paths  of JSON, the path of every key seen, with `item` for array elements: `messages.item.date_unixtime`;
+           a string that is an array element itself is `participants.item=`
+    """
+
+    head: str
+    paths: frozenset[str]
+
+
+class Platform(Protocol):
+    NAME: str
+    NEWEST_FIRST: bool  # the numbered files of one chat run backwards in time
+
+    def recognise(self, source: Source, evidence: Evidence) -> str | None:
+        """The reason why this file is the platform's, or None.
+
+        Raises ExportError for a form of the platform's that cannot be read, saying how to export one that can.
+        """
+
+    def read(self, source: Source, date_order: str | None) -> Reading:
+        """Decide what concerns the whole file, then stream its records. Raises ExportError."""
