@@ -25,6 +25,7 @@ from training import artifact
 from training.aside import replace_folder
 from training.console import console, progress
 from training.errors import MergeError, UsageError
+from training.finetuning import config as training_config
 from training.finetuning.base import Base, load_base, resolve_base
 
 SEED = 0  # of the rows that the proof recomputes
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "adapter", type=Path, nargs="?", default=Path("models/adapter"), help="what `ghost train` wrote"
     )
-    parser.add_argument("--base", help="folder or Hub repo of the base (default: the one that ghost.json records)")
+    parser.add_argument("--base", help="folder or Hub repo of the base (default: the one it was trained on)")
     parser.add_argument(
         "--out", type=Path, default=Path("models/merged"), help="the merged model (default: %(default)s)"
     )
@@ -61,12 +62,11 @@ def run(args: argparse.Namespace) -> int:
 def find_base(ghost: Ghost, name: str | None) -> Base:
     """The base that the adapter was trained on. Raises MergeError when its weights are not the recorded ones."""
     recorded = ghost.block("base")
-    if name is None and recorded["revision"] == "local":
-        raise UsageError(
-            f"{ghost.folder}: trained on a local folder named {recorded['repo']!r}; say where: --base PATH"
-        )
+    local = recorded["revision"] == "local"
+    if name is None:
+        name = _local_base(ghost) if local else recorded["repo"]
     with progress("hashing the base"):
-        base = resolve_base(name or recorded["repo"], None if recorded["revision"] == "local" else recorded["revision"])
+        base = resolve_base(name, None if local else recorded["revision"])
     if base.weights_sha256 != recorded["weights_sha256"]:
         raise MergeError(
             f"adapter of another base: {ghost.folder} was trained on {recorded['repo']} ({recorded['revision']}), "
@@ -74,6 +74,16 @@ def find_base(ghost: Ghost, name: str | None) -> Base:
             f"weights {base.weights_sha256[:12]}…"
         )
     return base
+
+
+def _local_base(ghost: Ghost) -> str:
+    """Where the base lay at the time of training. ghost.json does not say: it travels, and paths are private."""
+    path = ghost.folder / "training_config.yaml"
+    name = training_config.load(path).base_model if path.is_file() else None
+    if name is None or not Path(name).is_dir():
+        base = ghost.block("base")["repo"]
+        raise UsageError(f"{ghost.folder}: trained on a local folder named {base!r}; say where it is: --base PATH")
+    return name
 
 
 def merge(ghost: Ghost, base: Base, out: Path, *, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
@@ -143,7 +153,7 @@ def prove(ghost: Ghost, merged: Base, base: Base) -> Proof:
     """
     tokenizer = load_tokenizer(merged.folder)
     texts = parity.probes(tokenizer, ghost.labels)
-    trained = parity.score_with_adapter(base, ghost.folder, texts, nf4=False)
+    trained = parity.score_with_adapter(base, ghost.folder, texts, "base + adapter", nf4=False)
     model = load_base(merged, nf4=False)
     scores = parity.score(model, texts, "merged")
     block = golden.record(model, tokenizer, ghost.labels)
@@ -154,7 +164,11 @@ def prove(ghost: Ghost, merged: Base, base: Base) -> Proof:
             f"the merged model is not the trained one: mean |Δlogp| {against_float32.mean_abs_logprob:.2g} nats on "
             f"{against_float32.tokens} tokens, {parity.LIMIT:g} allowed; nothing was written"
         )
-    nf4 = parity.score_with_adapter(base, ghost.folder, texts, nf4=True)
+    config = ghost.block("training")["config"]
+    double_quant = config["bnb_config_kwargs"]["bnb_4bit_use_double_quant"]
+    nf4 = parity.score_with_adapter(
+        base, ghost.folder, texts, "nf4 base + adapter", nf4=True, double_quant=double_quant, bf16=config["bf16"]
+    )
     return Proof(against_float32, parity.difference(scores, nf4), block)
 
 

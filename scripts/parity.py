@@ -129,8 +129,8 @@ def score(model: Any, probes: list[list[int]], label: str) -> list[Any]:
     return results
 
 
-def score_with_adapter(base: Base, adapter: Path, probes: list[list[int]], *, nf4: bool) -> list[Any]:
-    """`score` of base + adapter, unmerged, through peft: what training evaluated."""
+def score_with_adapter(base: Base, adapter: Path, probes: list[list[int]], label: str, **precision: bool) -> list[Any]:
+    """`score` of base + adapter, unmerged, through peft. `precision` is that of `load_base`."""
     import warnings
 
     from peft import PeftModel
@@ -138,5 +138,5 @@ def score_with_adapter(base: Base, adapter: Path, probes: list[list[int]], *, nf
     with warnings.catch_warnings():
         # peft 0.21 asks transformers for a name that it is about to rename
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        model = PeftModel.from_pretrained(load_base(base, nf4=nf4), str(adapter)).eval()
-    return score(model, probes, "base + adapter, nf4" if nf4 else "base + adapter")
+        model = PeftModel.from_pretrained(load_base(base, **precision), str(adapter)).eval()
+    return score(model, probes, label)

@@ -14,7 +14,16 @@ TEXT = {
     "recipe": "windows",
     "stop_sequences": ["\nB:", "\n<", "\n\n", "\nA:"],
 }
+TRAINING = {"config": {"bf16": True, "bnb_config_kwargs": {"bnb_4bit_use_double_quant": True}}, "steps": 1}
 Recipe = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """These models are so small that threads only wait for each other: several times slower on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +68,7 @@ def make_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> R
         load_tokenizer(tiny_base).save_pretrained(folder)
         base = resolve_base(str(tiny_base), None)
         recorded = {"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256}
-        artifact.write(folder, None, text=TEXT, data={"counts": {"windows": 7}}, base=recorded, training={"steps": 1})
+        artifact.write(folder, None, text=TEXT, data={"counts": {"windows": 7}}, base=recorded, training=TRAINING)
         return folder
 
     return make
