@@ -139,7 +139,7 @@ def _rows(path: Path) -> list[list[str]]:
                 raise DataError(f"{path}:1: the header is {','.join(header)!r}, not {','.join(HEADER)!r}. {_AGAIN}")
             rows = list(reader)
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}:{reader.line_num + 1}: not UTF-8 ({error.reason}). {_AGAIN}") from error
+            raise DataError(f"{path}:{_undecodable_line(path)}: not UTF-8 ({error.reason}). {_AGAIN}") from error
         except csv.Error as error:
             raise DataError(f"{path}:{reader.line_num}: not readable as CSV ({error}). {_AGAIN}") from error
     for row, cells in enumerate(rows):
@@ -155,6 +155,16 @@ def _line(path: Path, row: int) -> int:
         for _ in range(row + 1):
             next(reader)
         return reader.line_num + 1
+
+
+def _undecodable_line(path: Path) -> int:
+    """Found by decoding the whole: a stream decodes in blocks, ahead of the line that the reader is at."""
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        content = content[: error.start]
+    return content.count(b"\n") + 1
 
 
 def _instants(local: pd.Series, aware: pd.Series, chats: pd.Series, zone: ZoneInfo) -> pd.Series:

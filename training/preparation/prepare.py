@@ -82,9 +82,7 @@ def refuse_foreign_files(out: Path) -> None:
     own = {TRAIN, VAL, REPORT, ghost_json.NAME, KEEP}
     foreign = sorted(path.name for path in out.iterdir() if path.name not in own) if out.exists() else []
     if foreign:
-        raise DataError(
-            f"{out} holds {', '.join(foreign[:3])}, not written by ghost prepare: move it, or name another --out"
-        )
+        raise DataError(f"{out} holds {foreign[0]}, which ghost prepare did not write: move it, or name another --out")
 
 
 def _text_block(labels: Labels) -> dict[str, Any]:

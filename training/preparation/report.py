@@ -86,17 +86,19 @@ def summary(figures: dict[str, Any], out: Path) -> str:
         ("instruct seeds", f"{figures['seeds']['total']:,}"),
         ("train / val", f"{lines['train']:,} / {lines['val']:,} lines in {out}"),
     ]
-    notes = [
+    counted = [
         (messages["placed_by_timezone"], f"messages without a UTC offset were placed in {figures['timezone']}"),
         (messages["empty"], "empty messages were left out"),
         (messages["out_of_order"], "messages were not in time order, and were sorted"),
         (lines["with_special_strings"], "lines hold a typed special token such as </s>: ghost reads it as plain text"),
-        (int(not lines["val"]), "side of the split is empty, val.jsonl: one more conversation would fill it"),
     ]
+    notes = [f"note: {count:,} {what}" for count, what in counted if count]
+    if not lines["val"]:
+        notes.append("note: val.jsonl is empty: the conversations after the first 90% of turns gave no window")
     return "\n".join(
         [
             *(f"{name:<16}{value}" for name, value in rows),
-            *(f"note: {count:,} {note}" for count, note in notes if count),
+            *notes,
             "next: ghost train",
         ]
     )

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from replicate_deployment.chat_format import Labels
 from training.errors import ConfigError
@@ -36,14 +36,16 @@ class UserConfig:
     def __post_init__(self) -> None:
         if not all(isinstance(name, str) and name.strip() for name in self.user_identifiers):
             raise ConfigError("user_identifiers: a list of names, none of them blank")
-        if self.timezone not in available_timezones():
+        try:
+            ZoneInfo(self.timezone)
+        except (TypeError, ValueError, OSError, ZoneInfoNotFoundError):
             close = difflib.get_close_matches(str(self.timezone), available_timezones(), n=1)
             hint = close[0] if close else "Europe/Paris"
-            raise ConfigError(f"timezone: {self.timezone!r} is no IANA time zone; a valid one is {hint!r}")
+            raise ConfigError(f"timezone: {self.timezone!r} is no IANA time zone; a valid one is {hint!r}") from None
         try:
-            self.labels  # noqa: B018  (Labels refuses what could not be told from text)
+            Labels(me=self.user_label, other=self.other_label)
         except (TypeError, ValueError) as error:
-            raise ConfigError(str(error)) from error
+            raise ConfigError(f"user_label, other_label: {error}") from error
 
     @property
     def labels(self) -> Labels:

@@ -1,0 +1,241 @@
+"""`ghost prepare`, from the command line to the bytes of its files."""
+
+import json
+import random
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate_deployment import ghost_json
+from replicate_deployment.chat_format import END_TOKEN, Turn, parse, render
+from tests.training.preparation import literal
+from tests.training.preparation.test_conversations import NOON, write_csv
+from training.cli import main
+
+Capture = pytest.CaptureFixture[str]
+WORDS = ["salut", "ok", "plan B: on y va", "\nA: non", "<3", "</s>", "été 😂", "\n\n", 'say "hi"', "C:\\temp"]
+
+
+def _chats(folder: Path, *, seed: int = 0, chats: int = 4, messages: int = 400) -> dict[str, list[literal.Message]]:
+    """Random chats as CSV; also as the literal preparation reads them."""
+    rng, found = random.Random(seed), {}
+    for number in range(chats):
+        now, rows, read = NOON, [], []
+        for _ in range(messages):
+            now += timedelta(seconds=rng.choice([0, 20, 180, 181, 600, 1799, 1800, 40_000] + [60] * 12))
+            sender, text = rng.choice(["Ada", "Bea", "Carl"]), " ".join(rng.choices(WORDS, k=rng.randint(1, 4)))
+            rows.append((now.isoformat(), sender, text))
+            if text.strip():
+                read.append(literal.Message(now, sender == "Ada", text.strip()))
+        path = f"whatsapp/chat {number}.csv"
+        write_csv(folder / path, rows)
+        found[path] = read
+    return found
+
+
+def _alternating(count: int, later: timedelta = timedelta(0)) -> list[tuple[str, str, str]]:
+    """One conversation of single messages, Bea's first."""
+    times = [NOON + later + timedelta(minutes=4 * number) for number in range(count)]
+    return [(time.isoformat(), ["Bea", "Ada"][number % 2], f"[at] {time}") for number, time in enumerate(times)]
+
+
+def _prepare(*arguments: str | Path) -> int:
+    return main(["prepare", *map(str, arguments)])
+
+
+def _lines(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [json.loads(line)["text"] for line in stream]
+
+
+@pytest.fixture
+def cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "data" / "cleaned"
+
+
+def test_the_lines_are_the_literal_windows_and_a_tenth_of_seeds(cleaned: Path, tmp_path: Path) -> None:
+    talks = [
+        (
+            messages[0][0].time,
+            path,
+            [Turn("A:" if t[0].is_mine else "B:", "\n".join(m.text for m in t)) for t in messages],
+        )
+        for path, chat in _chats(cleaned).items()
+        for messages in literal.conversations(chat)
+    ]
+    talks.sort(key=lambda talk: talk[:2])
+    counts = [len(turns) for _, _, turns in talks]
+    expected: dict[bool, list[str]] = {True: [], False: []}
+    pairs: dict[bool, list[str]] = {True: [], False: []}
+    for index, (_, _, turns) in enumerate(talks):
+        side = literal.trains(counts, index)
+        for positions in literal.windows([turn.label == "A:" for turn in turns]):
+            expected[side].append(render([turns[position] for position in positions]) + END_TOKEN)
+        pairs[side] += [
+            render([turns[n - 1], turns[n]]) + END_TOKEN
+            for n in range(1, len(turns))
+            if turns[n].label == "A:" and turns[n - 1].label == "B:"
+        ]
+
+    assert _prepare("--me", "ada") == 0
+    out = tmp_path / "data" / "processed"
+    written = {True: _lines(out / "train.jsonl"), False: _lines(out / "val.jsonl")}
+    report = json.loads((out / "preparation_report.json").read_text(encoding="utf-8"))
+    for side, name in ((True, "train"), (False, "val")):
+        unmatched = iter(expected[side])
+        awaited = next(unmatched)
+        seeds = []
+        for line in written[side]:
+            if line == awaited:
+                awaited = next(unmatched, "")
+            else:
+                seeds.append(line)
+        assert awaited == "", "every literal window is written, in order"
+        assert len(seeds) == report["seeds"][name] > 0
+        assert set(seeds) <= set(pairs[side])
+    assert report["seeds"]["drawn"] == (len(pairs[True] + pairs[False]) + 5) // 10
+    assert report["seeds"]["drawn"] == report["seeds"]["total"] + report["seeds"]["equal_to_a_window"]
+    specials = sum("</s>" in line.removesuffix(END_TOKEN) for line in written[True] + written[False])
+    assert report["lines"]["with_special_strings"] == specials > 0
+
+
+def test_every_line_is_what_json_dumps_writes_and_parse_reads(cleaned: Path, tmp_path: Path) -> None:
+    _chats(cleaned, chats=1)
+    assert _prepare("--me", "Ada") == 0
+    content = (tmp_path / "data/processed/train.jsonl").read_text(encoding="utf-8")
+    for line in content.split("\n")[:-1]:
+        text = json.loads(line)["text"]
+        assert line == json.dumps({"text": text}, ensure_ascii=False)
+        turns = parse(text.removesuffix(END_TOKEN))
+        assert turns[-1].label == "A:"
+        assert turns[-2].label == "B:"
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_no_turn_is_on_both_sides(cleaned: Path, tmp_path: Path) -> None:
+    write_csv(cleaned / "chat.csv", _alternating(60) + _alternating(6, timedelta(days=1)))
+    assert _prepare("--me", "Ada") == 0
+    sides = [
+        {turn for line in _lines(tmp_path / "data/processed" / name) for turn in parse(line.removesuffix(END_TOKEN))}
+        for name in ("train.jsonl", "val.jsonl")
+    ]
+    assert len(sides[0]) > 40
+    assert len(sides[1]) == 6
+    assert not sides[0] & sides[1]
+
+
+def test_two_runs_give_the_same_bytes_whatever_the_order_of_files(cleaned: Path, tmp_path: Path) -> None:
+    _chats(cleaned)
+    shuffled = tmp_path / "elsewhere"
+    for path in sorted(cleaned.rglob("*.csv"), reverse=True):
+        copy = shuffled / path.relative_to(cleaned)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    assert _prepare("--me", "Ada") == _prepare("--me", "Ada", "--cleaned", shuffled, "--out", "again") == 0
+    assert _contents(tmp_path / "data/processed") == _contents(tmp_path / "again")
+
+
+def test_ghost_json_carries_the_facts_and_verifies(cleaned: Path, tmp_path: Path) -> None:
+    _chats(cleaned)
+    config = {"user_identifiers": ["Ada"], "user_label": "Moi:", "other_label": "Toi:"}
+    (tmp_path / "mine.json").write_text(json.dumps(config), encoding="utf-8")
+    assert _prepare("--user-config", "mine.json") == 0
+    out = tmp_path / "data" / "processed"
+    ghost = ghost_json.read(out)
+    ghost_json.verify(ghost)
+    assert ghost.facts["text"] == {
+        "labels": {"me": "Moi:", "other": "Toi:"},
+        "recipe": "windows",
+        "stop_sequences": ["\nToi:", "\n<", "\n\n", "\nMoi:"],
+    }
+    assert ghost.facts["data"]["train_sha256"] == ghost_json.sha256(out / "train.jsonl")
+    assert ghost.facts["data"]["val_sha256"] == ghost_json.sha256(out / "val.jsonl")
+    assert ghost.facts["data"]["counts"]["train_lines"] == len(_lines(out / "train.jsonl"))
+    report = json.loads((out / "preparation_report.json").read_text(encoding="utf-8"))
+    assert ghost.facts["data"]["counts"]["messages"] == 1600 - report["messages"]["empty"]
+    assert _lines(out / "train.jsonl")[0].startswith(("Moi: ", "Toi: "))
+    assert set(ghost.facts["files"]) == {"train.jsonl", "val.jsonl", "preparation_report.json"}
+
+
+def test_json_prints_the_report_and_nothing_else(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    _chats(cleaned)
+    assert _prepare("--me", "Ada", "--json") == 0
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "data/processed/preparation_report.json").read_text(encoding="utf-8"))
+
+
+def test_the_summary_says_what_was_found_and_what_to_type_next(cleaned: Path, capsys: Capture) -> None:
+    rows = [(time.removesuffix("+00:00"), sender, text) for time, sender, text in _alternating(8)]
+    write_csv(cleaned / "chat.csv", rows)
+    assert _prepare("--me", "Ada") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "messages        8 by 2 people in 1 chats",
+        "yours           4, as Ada",
+        "conversations   1",
+        "turns           8, of which yours 4",
+        "windows         1 (by turns of context: 5: 1)",
+        "instruct seeds  0",
+        "train / val     1 / 0 lines in data/processed",
+        "note: 8 messages without a UTC offset were placed in UTC",
+        "note: val.jsonl is empty: the conversations after the first 90% of turns gave no window",
+        "next: ghost train",
+    ]
+
+
+def test_the_folder_is_replaced_as_a_whole_and_keeps_its_gitkeep(cleaned: Path, tmp_path: Path) -> None:
+    _chats(cleaned)
+    out = tmp_path / "data" / "processed"
+    out.mkdir()
+    (out / ".gitkeep").touch()
+    assert _prepare("--me", "Ada") == 0
+    before = _contents(out)
+    assert ".gitkeep" in before
+    assert _prepare("--me", "Ada") == 0
+    assert _contents(out) == before
+
+
+@pytest.mark.parametrize("existing", ["thesis", "models"])
+def test_a_folder_with_other_files_is_refused_untouched(
+    cleaned: Path, tmp_path: Path, capsys: Capture, existing: str
+) -> None:
+    _chats(cleaned, chats=1)
+    (tmp_path / "out" / existing).mkdir(parents=True)
+    assert _prepare("--me", "Ada", "--out", "out") == 1
+    assert f"out holds {existing}, which ghost prepare did not write" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [existing]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "out").touch()
+    assert _prepare("--me", "Ada", "--out", "out") == 1
+    assert "out is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "me", "complaint"),
+    [
+        (["Ada", "Ada"], "Ada", "no window to train on: 2 of 2 messages are yours"),
+        (["Ada", "Bea"], "Ada", "no window to train on: 1 of 2 messages are yours"),
+        (["Bea", "Ada"], "Ad", "--me 'Ad' sent none of these messages"),
+        ([], "Ada", "without a single message. First: ghost extract"),
+    ],
+)
+def test_what_cannot_be_prepared_leaves_the_old_data_in_place(
+    cleaned: Path, tmp_path: Path, capsys: Capture, rows: list[str], me: str, complaint: str
+) -> None:
+    write_csv(cleaned / "chat.csv", [(NOON.isoformat(), sender, "secret") for sender in rows])
+    out = tmp_path / "data" / "processed"
+    out.mkdir()
+    (out / "train.jsonl").write_text("old", encoding="utf-8")
+    assert _prepare("--me", me) == 1
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert "secret" not in captured.err
+    assert _contents(out) == {"train.jsonl": b"old"}
