@@ -83,7 +83,7 @@ def read_split(path: Path, tokenizer: Tokenizer, labels: Labels, config: Trainin
 
     with progress(f"tokenising {path.name}", len(lines)) as bar:
         for number, line in enumerate(lines, start=1):
-            turns = _read_line(line, labels, f"{path}, line {number}")
+            turns = read_line(line, labels, f"{path}, line {number}")
             example = encode_window(tokenizer, turns, labels, train_on_inputs=config.train_on_inputs)
             if len(example["input_ids"]) > config.sequence_len:
                 kept = fit(turns, count_tokens, config.sequence_len)
@@ -128,7 +128,8 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
     }
 
 
-def _read_line(line: str, labels: Labels, where: str) -> list[Turn]:
+def read_line(line: str, labels: Labels, where: str) -> list[Turn]:
+    """The turns of one line, the last of them a reply. Raises DataError, beginning with `where`, on anything else."""
     try:
         text = json.loads(line)["text"]
         window = text.removesuffix(END_TOKEN)

@@ -42,7 +42,7 @@ def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
             # without a backward pass: training after it would lose every gradient that passes through the base.
             module.support_avx512bf16_for_cpu = False
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable()
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,

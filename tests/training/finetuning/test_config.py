@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.training.finetuning.conftest import RECIPE_OF_RECORD
+from training.errors import ConfigError
+from training.finetuning import config as training_config
+from training.finetuning.config import TrainingConfig
+
+# Read in axolotl-ai-cloud/axolotl at 067b021c8b87a9e5e380b9173c704cf7340e30f5, src/axolotl/utils/schemas/.
+AXOLOTL = {
+    "model.py": {"base_model", "output_dir"},
+    "deprecated.py (RemappedParameters, not deprecated)": {"revision_of_model"},
+    "peft.py": {
+        "load_in_4bit",
+        "bnb_config_kwargs",
+        "adapter",
+        "lora_r",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_target_modules",
+    },
+    "training.py": {
+        "train_on_inputs",
+        "group_by_length",
+        "micro_batch_size",
+        "gradient_accumulation_steps",
+        "eval_batch_size",
+        "num_epochs",
+        "optimizer",
+        "learning_rate",
+        "lr_scheduler",
+        "weight_decay",
+        "max_grad_norm",
+    },
+    "config.py": {
+        "bf16",
+        "datasets",
+        "test_datasets",
+        "sequence_len",
+        "warmup_ratio",
+        "gradient_checkpointing",
+        "seed",
+        "logging_steps",
+    },
+}
+AXOLOTL_DATASET = {"path", "split", "type"}  # datasets.py, SFTDataset
+
+
+def changed(tmp_path: Path, **changes: object) -> Path:
+    document = yaml.safe_load(RECIPE_OF_RECORD.read_text(encoding="utf-8")) | changes
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+def test_the_recipe_of_record(recipe: TrainingConfig) -> None:
+    assert recipe.base_model == "mistralai/Mistral-7B-v0.3"
+    assert (recipe.adapter, recipe.load_in_4bit, recipe.bnb_config_kwargs.bnb_4bit_quant_type) == ("qlora", True, "nf4")
+    assert (recipe.lora_r, recipe.lora_alpha, recipe.lora_dropout) == (16, 32, 0.05)
+    assert recipe.lora_target_modules == tuple(f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down"))
+    assert (recipe.sequence_len, recipe.micro_batch_size, recipe.gradient_accumulation_steps) == (1024, 1, 64)
+    assert (recipe.learning_rate, recipe.lr_scheduler, recipe.num_epochs) == (5e-5, "cosine", 8)
+    assert (recipe.bf16, recipe.train_on_inputs) == (True, True)
+
+
+def test_every_key_is_one_of_axolotls() -> None:
+    document = yaml.safe_load(RECIPE_OF_RECORD.read_text(encoding="utf-8"))
+    assert set(document) == set().union(*AXOLOTL.values())
+    assert {key for dataset in document["datasets"] for key in dataset} == AXOLOTL_DATASET
+
+
+def test_a_dumped_config_reads_back_equal(tmp_path: Path, recipe: TrainingConfig) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(training_config.dump(recipe), encoding="utf-8")
+    assert training_config.load(path) == recipe
+
+
+def test_a_number_that_yaml_takes_for_text_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    text = RECIPE_OF_RECORD.read_text(encoding="utf-8").replace("learning_rate: 0.00005", "learning_rate: 5e-5")
+    path.write_text(text, encoding="utf-8")
+    assert yaml.safe_load(text)["learning_rate"] == "5e-5"
+    assert training_config.load(path).learning_rate == 5e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"lora_alfa": 32}, "unknown key lora_alfa; did you mean lora_alpha?"),
+        ({"bnb_config_kwargs": {"bnb_4bit_quant_typ": "nf4"}}, "did you mean bnb_config_kwargs.bnb_4bit_quant_type?"),
+        ({"bnb_config_kwargs": {"bnb_4bit_quant_type": "nf4"}}, "missing key bnb_config_kwargs.bnb_4bit_use_double"),
+        ({"wandb": 1}, "unknown key wandb"),
+        ({"lora_r": "16"}, "lora_r: expected a whole number, found '16'"),
+        ({"lora_r": True}, "lora_r: expected a whole number, found True"),
+        ({"lora_r": 0}, "lora_r: must be above 0"),
+        ({"bf16": "auto"}, "bf16: expected true or false"),
+        ({"learning_rate": "fast"}, "learning_rate: expected a number, found 'fast'"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a number"),
+        ({"learning_rate": True}, "learning_rate: expected a number"),
+        ({"adapter": "lora"}, "adapter: 'lora' is not one of qlora"),
+        ({"load_in_4bit": False}, "load_in_4bit: false contradicts adapter: qlora"),
+        ({"lora_target_modules": []}, "lora_target_modules: expected a list with at least one entry"),
+        ({"lora_target_modules": "q_proj"}, "lora_target_modules: expected a list"),
+        ({"lora_dropout": 1.0}, "lora_dropout: must be from 0 to below 1"),
+        ({"weight_decay": -0.1}, "weight_decay: must not be negative"),
+        ({"seed": -1}, "seed: must be from 0"),
+        ({"sequence_len": 8}, "sequence_len: must be at least 16"),
+        ({"datasets": [{"path": "a", "split": "train", "type": "alpaca"}]}, "datasets[0].type: 'alpaca' is not one of"),
+        ({"datasets": [{"path": "elsewhere/t.jsonl", "split": "train", "type": "completion"}]}, "must lie beside"),
+        ({"datasets": ["train.jsonl"]}, "datasets[0]: expected keys, found 'train.jsonl'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_key_and_file(tmp_path: Path, changes: dict[str, object], complaint: str) -> None:
+    path = changed(tmp_path, **changes)
+    with pytest.raises(ConfigError) as refusal:
+        training_config.load(path)
+    assert complaint in str(refusal.value)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(RECIPE_OF_RECORD.read_text(encoding="utf-8").replace("\nseed: 42", "\n#"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="missing key seed"):
+        training_config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"), [("a: [", "line 1: not YAML"), ("", "expected keys, found nothing"), ("- a", "found a list")]
+)
+def test_what_is_no_config_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=complaint):
+        training_config.load(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        training_config.load(tmp_path / "none.yaml")

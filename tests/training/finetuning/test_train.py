@@ -1,0 +1,220 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate_deployment import ghost_json
+from replicate_deployment.tokenization import load_tokenizer
+from tests.training.finetuning.conftest import LINES, write_prepared
+from training import cli
+from training.finetuning import config as training_config
+from training.finetuning import heldout, loop, train
+from training.finetuning.base import resolve_base
+from training.finetuning.config import TrainingConfig
+from training.finetuning.data import read_split
+from training.finetuning.model import trainable
+
+WriteConfig = Callable[..., Path]
+Ghost = Callable[..., int]
+
+
+@pytest.fixture
+def ghost_train(tiny_base: Path, prepared: Path, write_config: WriteConfig, tmp_path: Path) -> Ghost:
+    """Run `ghost train` on the tiny base; keywords replace keys of the config."""
+
+    def run(*arguments: str, data: Path = prepared, base: Path = tiny_base, out: str = "adapter", **keys: Any) -> int:
+        paths = ["--data", str(data), "--base", str(base), "--out", str(tmp_path / out)]
+        return cli.main(["train", "--config", str(write_config(**keys)), *paths, *arguments])
+
+    return run
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(folder / "adapter_model.safetensors"))
+
+
+def test_the_whole_verb(
+    ghost_train: Ghost, tiny_base: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ghost_train(group_by_length=True) == 0
+    printed, out = capsys.readouterr().out, tmp_path / "adapter"
+    assert "16 to train on, 2 held out" in printed
+    assert "6: 3 epochs, 8 windows a step" in printed
+    assert f"ghost merge {out}" in printed
+
+    report = json.loads((out / train.REPORT).read_text(encoding="utf-8"))
+    assert [entry["step"] for entry in report["log"]] == [1, 2, 3, 4, 5, 6]
+    assert report["log"][-1]["loss"] < report["log"][0]["loss"]
+    before, after = report["heldout"]["before"], report["heldout"]["after"]
+    assert after["loss"] < before["loss"]
+    assert after["reply_loss"] < before["reply_loss"]
+    assert before["reply_tokens"] < before["tokens"]
+
+    ghost = ghost_json.read(out)
+    ghost_json.verify(ghost)
+    base = resolve_base(str(tiny_base), None)
+    assert ghost.facts["text"] == ghost_json.read(prepared).facts["text"]
+    assert ghost.block("data") == ghost_json.read(prepared).block("data")
+    assert ghost.block("base") == {"repo": "tiny-base", "revision": "local", "weights_sha256": base.weights_sha256}
+    assert ghost.block("training")["heldout"] == report["heldout"]
+    assert str(tmp_path) not in (out / ghost_json.NAME).read_text(encoding="utf-8")
+
+    config = training_config.load(out / train.CONFIG)
+    assert (config.base_model, config.output_dir) == (str(tiny_base), str(out))
+    adapter = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("tiny-base", None)
+    assert (adapter["r"], adapter["lora_alpha"]) == (16, 32)
+    assert load_tokenizer(out).eos_token_id == load_tokenizer(tiny_base).eos_token_id
+    assert {str(tensor.dtype) for tensor in weights(out).values()} == {"torch.float32"}
+
+
+def test_the_same_seed_gives_the_same_adapter(ghost_train: Ghost, tmp_path: Path) -> None:
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert ghost_train(out=out, seed=seed, num_epochs=1, lora_dropout=0.1) == 0
+    first, again, other = ((tmp_path / out / "adapter_model.safetensors").read_bytes() for out in "abc")
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    "keys", [{"micro_batch_size": 1, "gradient_accumulation_steps": 8}, {"gradient_checkpointing": True}]
+)
+def test_how_a_step_is_computed_does_not_change_it(ghost_train: Ghost, tmp_path: Path, keys: dict[str, Any]) -> None:
+    # Windows differ in length: a mean of means instead of a mean over tokens would show.
+    common = {"micro_batch_size": 8, "gradient_accumulation_steps": 1, "num_epochs": 1, "learning_rate": 1e-3}
+    assert ghost_train(out="a", **common) == 0
+    assert ghost_train(out="b", **{**common, **keys}) == 0
+    one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert one.keys() == other.keys()
+    assert all(tensor.allclose(other[name], atol=1e-5) for name, tensor in one.items())
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21 calls it
+def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
+    ghost_train: Ghost, tiny_base: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from peft import PeftModel
+
+    from training.finetuning.base import load_base
+
+    assert ghost_train("--json", train_on_inputs=False) == 0
+    report = json.loads(capsys.readouterr().out)
+    base = resolve_base(str(tiny_base), None)
+    model = PeftModel.from_pretrained(load_base(base, nf4=True, double_quant=True, bf16=False), tmp_path / "adapter")
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # that kernel rounds to bfloat16
+    config = training_config.load(tmp_path / "adapter" / train.CONFIG)
+    val = read_split(prepared / "val.jsonl", load_tokenizer(tiny_base), ghost_json.read(prepared).labels, config)
+    for size in (1, 2):  # batches of any size, padded or not
+        found = heldout.heldout_loss(model, val.examples, dataclasses.replace(config, eval_batch_size=size))
+        assert found is not None
+        assert found.loss == pytest.approx(report["heldout"]["after"]["loss"], abs=1e-5)
+        assert (found.loss, found.tokens) == (found.reply_loss, found.reply_tokens)
+
+
+def test_evaluating_does_not_cut_the_gradients(tiny_base: Path, prepared: Path, write_config: WriteConfig) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    config, tokenizer = training_config.load(write_config()), load_tokenizer(tiny_base)
+    model = trainable(resolve_base(str(tiny_base), None), config, tokenizer)
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert len(layers) == 2 * 7
+    assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert len(trained) == 2 * 2 * 7
+    assert all("lora_" in name for name in trained)
+
+
+def test_an_empty_held_out_file_is_said_not_refused(
+    ghost_train: Ghost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ghost_train(data=write_prepared(tmp_path / "p", LINES, []), num_epochs=1) == 0
+    assert "no held-out windows" in capsys.readouterr().out
+    report = json.loads((tmp_path / "adapter" / train.REPORT).read_text(encoding="utf-8"))
+    assert report["heldout"] == {"before": None, "after": None}
+
+
+@pytest.mark.parametrize("stage", ["training", "writing"])
+def test_a_killed_training_leaves_the_old_adapter(
+    ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    def die(*arguments: Any, **keywords: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "models" / "adapter"
+    out.mkdir(parents=True)
+    (out / train.REPORT).write_text("the old one")
+    monkeypatch.setattr(*((loop, "train") if stage == "training" else (train.artifact, "write")), die)
+    assert ghost_train(out="models/adapter", num_epochs=1) == 130
+    assert [path.name for path in out.parent.iterdir()] == ["adapter"]
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(train.REPORT, "the old one")]
+
+
+def truncate_embeddings(base: Path, tmp_path: Path) -> Path:
+    """A base whose model has fewer ids than its tokenizer."""
+    from transformers import MistralForCausalLM
+
+    copy = tmp_path / "small-base"
+    shutil.copytree(base, copy)
+    model = MistralForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(300)
+    model.save_pretrained(copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"learning_rate": 1e30}, "Lower learning_rate"),
+        ({"lora_target_modules": ("q_proj", "w_pack")}, "no layer w_pack; it has down_proj, gate_proj"),
+        ({"sequence_len": 4096}, "sequence_len: 4096, but tiny-base has 2048 positions"),
+        ({"sequence_len": 16}, "no window to train on (all 1 are longer than sequence_len)"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(
+    ghost_train: Ghost, tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: dict[str, Any], complaint: str
+) -> None:
+    data = write_prepared(tmp_path / "long", [LINES[0]], []) if "sequence_len" in keys else None
+    assert ghost_train(**keys, **({"data": data} if data else {})) == 1
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_wrong_folders_are_refused(
+    ghost_train: Ghost, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ghost_train(data=tmp_path / "none") == 1
+    assert "no such file; write it with: ghost prepare" in capsys.readouterr().err
+    assert ghost_train(data=write_prepared(tmp_path / "empty", [], [])) == 1
+    assert "no window to train on (it is empty)" in capsys.readouterr().err
+    assert ghost_train(base=tmp_path / "none") == 1
+    assert "no such folder" in capsys.readouterr().err
+    assert ghost_train(base=truncate_embeddings(tiny_base, tmp_path)) == 1
+    assert "they belong to different models" in capsys.readouterr().err
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    assert ghost_train(out="photos") == 2
+    assert "photos holds cat.jpg, not written by ghost train" in capsys.readouterr().err
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_another_base_drops_the_pinned_revision(recipe: TrainingConfig) -> None:
+    assert train.with_arguments(recipe, None, "other/base", None).revision_of_model is None
+    assert train.with_arguments(recipe, None, recipe.base_model, None) == recipe
+    moved = train.with_arguments(recipe, Path("elsewhere"), None, Path("out"))
+    assert (moved.datasets[0].path, moved.test_datasets[0].path) == ("elsewhere/train.jsonl", "elsewhere/val.jsonl")
+    assert moved.output_dir == "out"
+
+
+@pytest.mark.parametrize(("windows", "steps"), [(1, 8), (64, 8), (65, 16), (52_000, 813 * 8)])
+def test_steps_of_the_recipe_of_record(recipe: TrainingConfig, windows: int, steps: int) -> None:
+    assert loop.count_steps(windows, recipe) == steps
