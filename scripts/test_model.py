@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicate_deployment.chat_format import END_TOKEN, Labels, Turn, parse, render, unescape
-from replicate_deployment.errors import PromptError
+from replicate_deployment.chat_format import Labels, Turn, render, unescape
 from replicate_deployment.settings import Settings
 from training.console import console, progress
 from training.errors import DataError, UsageError
+from training.finetuning.data import read_line
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
@@ -146,27 +146,19 @@ def one_turn(written: str, stop_sequences: list[str], labels: Labels) -> str:
 
 
 def read_contexts(path: Path, labels: Labels) -> list[list[Turn]]:
-    """The turns before each window's target. Raises DataError naming the line that is not a window of `prepare`."""
-    try:
-        with path.open(encoding="utf-8", newline="\n") as stream:  # a line separator in a message ends no line
-            contexts = [_context(f"{path}:{number}", line, labels) for number, line in enumerate(stream, start=1)]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); `ghost prepare` writes val.jsonl") from error
+    """The turns before each window's reply. Raises DataError naming the line that `prepare` did not write."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; `ghost prepare` writes val.jsonl")
+    contexts = []
+    with path.open(encoding="utf-8", newline="\n") as stream:  # a line separator in a message ends no line
+        for number, line in enumerate(stream, start=1):
+            *context, _ = read_line(line, labels, f"{path}, line {number}")
+            if context[-1].label != labels.other:
+                raise DataError(f"{path}, line {number}: the reply must follow a turn of {labels.other}")
+            contexts.append(context)
     if not contexts:
         raise DataError(f"{path}: empty; prepare more conversations, so that some are held out")
     return contexts
-
-
-def _context(where: str, line: str, labels: Labels) -> list[Turn]:
-    try:
-        text = json.loads(line)["text"]
-        turns = parse(text.removesuffix(END_TOKEN), labels)
-    except (ValueError, KeyError, TypeError, AttributeError, PromptError) as error:
-        raise DataError(f"{where}: not a window of turns ({type(error).__name__})") from error
-    *context, target = turns
-    if target.label != labels.me or not context or context[-1].label != labels.other:
-        raise DataError(f"{where}: must end with a turn of {labels.other} and the reply of {labels.me}")
-    return context
 
 
 def spread(items: list[Any], limit: int) -> list[Any]:
