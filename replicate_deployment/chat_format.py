@@ -23,7 +23,8 @@ from typing import NamedTuple
 from .errors import PromptError
 
 END_TOKEN = "</s>"  # as it is spelled in the JSONL; wherever ids are built it is added by id
-# What Mistral's tokenizer would read as special tokens if it were not told to split them: all 771 of v0.3 begin so.
+# What Mistral's tokenizer reads as special tokens unless told to split them: each of the 751 control pieces of its
+# v3 SentencePiece model (in the package mistral-common) starts with one of these.
 SPECIAL_STRINGS = (
     "<unk>",
     "<s>",
@@ -35,6 +36,10 @@ SPECIAL_STRINGS = (
     "[/AVAILABLE_TOOLS]",
     "[TOOL_RESULTS]",
     "[/TOOL_RESULTS]",
+    "[IMG]",
+    "[PREFIX]",
+    "[MIDDLE]",
+    "[SUFFIX]",
     "[control_",
 )
 
