@@ -1,0 +1,134 @@
+"""`ghost demo`: the whole line on a bundled sample, offline, on a CPU, ending in replies over HTTP.
+
+Each stage is the verb that a person would type, with the same flags; what is particular to the demo is the sample, the
+starter base and the summary, which reads the reports that the stages wrote.
+"""
+
+import argparse
+import json
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from training.console import console
+
+CONFIG = Path(__file__).parents[2] / "config" / "demo_config.yaml"
+CACHE = Path(".cache") / "starter"
+SEED = 7
+MESSAGES = 3_600
+PROMPTS = (
+    "salut! tu fais quoi ce soir?",
+    "did you see the match yesterday?",
+    "B: I'm starving\nA: same mdr\nB: pizza or ramen?",
+    "t'as fini ton truc pour lundi?",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), help="folder of the demo's artifacts, one a stage (default: demo)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from training.sample.exports import write_exports
+    from training.sample.starter import starter_base
+
+    out: Path = args.out
+    raw, user_config = out / "raw", out / "user_config.json"
+    cleaned, processed, adapter, merged = (out / stage for stage in ("cleaned", "processed", "adapter", "merged"))
+    seconds: dict[str, float] = {}
+
+    with stage("sample", "an invented person's chats, as WhatsApp, Telegram and Messenger export them", seconds):
+        sample = write_exports(raw, seed=SEED, messages=MESSAGES)
+        whose = {"user_identifiers": sample.names, "timezone": sample.timezone}
+        user_config.write_text(json.dumps(whose, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        console.print(f"{sum(sample.messages.values()):,} messages in {raw}")
+    with stage("starter base", "a small Mistral, trained on other invented people's chats; kept in .cache", seconds):
+        base = starter_base(CACHE)
+        console.print(f"{base}")
+
+    line: list[list[Any]] = [
+        ["extract", raw, "--out", cleaned],
+        ["prepare", "--cleaned", cleaned, "--user-config", user_config, "--out", processed],
+        ["train", "--config", CONFIG, "--data", processed, "--base", base, "--out", adapter],
+        ["merge", adapter, "--base", base, "--out", merged],
+    ]
+    for verb, *flags in line:
+        with stage(verb, f"$ {shlex.join(['ghost', verb, *map(str, flags)])}", seconds):
+            if code := call(verb, flags):
+                return code
+    with stage("serve", f"$ ghost serve --weights {merged}", seconds):
+        replies = fetch_replies(merged)
+    show_replies(replies)
+    show_summary(out, seconds)
+    return 0
+
+
+@contextmanager
+def stage(name: str, line: str, seconds: dict[str, float]) -> Iterator[None]:
+    console.print(f"\n── {name} " + "─" * (60 - len(name)), style="bold")
+    console.print(line, style="cyan", soft_wrap=True)
+    started = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - started
+
+
+def call(verb: str, flags: list[Any]) -> int:
+    from training.cli import main
+
+    return main([verb, *map(str, flags)])
+
+
+def fetch_replies(merged: Path) -> list[tuple[str, str]]:
+    """(prompt, reply) of each prompt, over HTTP from the real Cog server."""
+    from training.serve import predict, running_server
+
+    with running_server(merged) as url:
+        return [(prompt, predict(url, prompt, seed=SEED)) for prompt in PROMPTS]
+
+
+def show_replies(replies: list[tuple[str, str]]) -> None:
+    for prompt, reply in replies:
+        console.print()
+        for line in prompt.split("\n"):
+            console.print(f"  {line if line.startswith(('A: ', 'B: ')) else f'B: {line}'}", style="dim")
+        for number, line in enumerate(reply.split("\n")):
+            console.print(f"  {'   ' if number else 'A: '}{line}", style="bold green")
+
+
+def show_summary(out: Path, seconds: dict[str, float]) -> None:
+    extraction, preparation, training = (
+        json.loads((out / path).read_text(encoding="utf-8"))
+        for path in (
+            "cleaned/extraction_report.json",
+            "processed/preparation_report.json",
+            "adapter/training_report.json",
+        )
+    )
+    before, after = (training["heldout"][when]["reply_loss"] for when in ("before", "after"))
+    rows = {
+        "messages in": f"{extraction['totals']['records']:,} records, {extraction['totals']['message']:,} messages",
+        "windows": f"{preparation['windows']['total']:,}, and {preparation['seeds']['total']:,} instruct seeds",
+        "loss": f"{before:.3f} → {after:.3f} on held-out replies, nats a token",
+        "seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
+        "CSV": out / "cleaned",
+        "JSONL": out / "processed",
+        "adapter": out / "adapter",
+        "model": out / "merged",
+    }
+    console.print("\n── done " + "─" * 56, style="bold")
+    for name, value in rows.items():
+        console.print(f"{name:<12} {value}", soft_wrap=True)
+    console.print(
+        "\nWith your own chats (README.md says how to export them):\n"
+        "  source .venv/bin/activate\n"
+        "  ghost extract PATH/TO/EXPORTS\n"
+        '  ghost prepare --me "Your Name"\n'
+        "  ghost train        # on a rented GPU\n"
+        f"Or talk to this one:  ghost serve --weights {out / 'merged'}",
+        soft_wrap=True,
+    )
