@@ -1,0 +1,76 @@
+"""What Cog reads from predict.py, by its inspector, by its builder and in its container."""
+
+import ast
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import replicate_deployment
+from replicate_deployment import schema
+from replicate_deployment.predict import Predictor
+from replicate_deployment.settings import RANGES, Settings
+
+SOURCE = Path(replicate_deployment.__file__).parent
+
+
+def test_the_literals_are_those_of_the_settings() -> None:
+    inputs = {name: parameter.default for name, parameter in inspect.signature(Predictor.run).parameters.items()}
+    assert {name: inputs[name].default for name in RANGES} == asdict(Settings())
+    assert {name: (inputs[name].ge, inputs[name].le) for name in RANGES} == RANGES
+    assert all(inputs[name].description for name in inputs if name != "self")
+
+
+def test_the_builder_can_read_the_inputs_without_running_them() -> None:
+    """Cog's builder takes literals only; it drops other ranges in silence and does not join or unescape strings."""
+    tree = ast.parse((SOURCE / "predict.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Input"]
+    assert len(calls) == len(inspect.signature(Predictor.run).parameters) - 1
+    for keyword in (keyword for call in calls for keyword in call.keywords):
+        ast.literal_eval(keyword.value)
+        if keyword.arg == "description":
+            assert isinstance(keyword.value, ast.Constant)
+            assert keyword.value.end_lineno == keyword.value.lineno
+            assert "\\" not in ast.unparse(keyword.value)
+
+
+def test_the_schema_is_what_cogs_server_reads() -> None:
+    document = schema.openapi()
+    inputs = document["components"]["schemas"]["Input"]
+    assert inputs["required"] == ["prompt"]
+    assert inputs["properties"]["temperature"]["minimum"] == 0
+    assert inputs["properties"]["stop_sequences"] | {"description": ""} == {
+        "x-order": 6,
+        "title": "Stop Sequences",
+        "type": "array",
+        "items": {"type": "string"},
+        "default": [],
+        "description": "",
+    }
+    assert inputs["properties"]["seed"]["nullable"]
+    assert "default" not in inputs["properties"]["seed"]
+    output = document["components"]["schemas"]["Output"]
+    assert (output["x-cog-array-type"], output["x-cog-array-display"]) == ("iterator", "concatenate")
+    assert document["paths"]["/predictions"]["post"]["x-cog-streaming"] is True
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_the_files_work_flat_as_in_the_container(tmp_path: Path) -> None:
+    folder = tmp_path / "src"
+    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    program = (
+        "import sys, pathlib\n"
+        # Forget this repository, as a container without it would.
+        "sys.path = [p for p in sys.path if not (pathlib.Path(p) / 'replicate_deployment').is_dir()]\n"
+        "sys.meta_path = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]\n"
+        "from cog.predictor import load_predictor_from_ref\n"
+        "load_predictor_from_ref('predict.py:Predictor')\n"
+        "import importlib.util, replicate_deployment.settings\n"
+        "print(replicate_deployment.settings.__file__)\n"
+        "print(importlib.util.find_spec('replicate_deployment.engine').origin)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [str(folder / "settings.py"), str(folder / "engine.py")], done.stderr
