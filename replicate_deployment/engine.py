@@ -93,6 +93,7 @@ class Engine:
         """
         ghost = ghost_json.read(folder)
         ghost_json.verify(ghost, hashes=hashes)
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM  # after the checks: importing it takes longer than they do
         from transformers.utils.logging import disable_progress_bar
 
@@ -108,7 +109,7 @@ class Engine:
                 trust_remote_code=False,
                 local_files_only=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise WeightsError(f"{folder}: the model could not be loaded onto {device} ({reason})") from error
         golden.verify(model.eval(), tokenizer, ghost.block("golden"))
