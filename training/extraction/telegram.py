@@ -168,7 +168,7 @@ class _Repaired:
         chunk = self._stream.read(size)
         if chunk and size > 0:
             chunk += self._stream.readline(1 << 20)  # both defects lie within one line
-        if not self._started:
+        if chunk and not self._started:  # ijson first asks for no bytes, to see their type
             chunk, self._started = chunk.removeprefix(b"\xef\xbb\xbf"), True
         if b"\\x" in chunk:
             chunk = self.ESCAPES.sub(lambda pair: b"\\u00" + pair[1] if pair[1] else pair[0], chunk)

@@ -31,9 +31,12 @@ FAMILIES = {
     "time date -": rf"{MARK}{CLOCK_FIRST}{SP}[-–]{SP}",
     "date time": rf"{MARK}{DATE_FIRST}{SP}",  # Croatian, 2018
 }
-# The first ": " ends the name, so `User:)` is one; the body may be empty or, of a vanished message, a single dot.
-NAME = "(?![\u200e\u200f])(?P<sender>[^:\n]+(?=: )|[^:\n]+(?::(?! |\\.?\r?\n)[^:\n]+)*):(?: |(?=\\.?\r?\n))"
-LOOSE_NAME = "(?![\u200e\u200f])(?P<sender>[^:\n]+): ?"  # Chinese iOS: `Bob:Hi`
+# The first ": " ends the name, so `User:)` is one; the body may be empty or, of a vanished message, a single dot. The
+# first alternative is the common case of the second, at a quarter of its cost.
+NAME = "[^:\n]+(?=: )|[^:\n]+(?::(?! |\\.?\r?\n)[^:\n]+)*(?=:(?: |\\.?\r?\n))"
+# iOS in Chinese: `Bob:Hi`. Elsewhere on iOS a line without a name starts with a mark; quotes are of an event's.
+IOS_NAME = NAME + '|[^:\n"“„«]{1,40}(?=:)'
+SENDER = "(?:(?![\u200e\u200f])(?P<sender>{}): ?)?"
 
 SAMPLE = 200_000  # characters taken from a large file's beginning, middle and end
 
@@ -77,12 +80,11 @@ def choose(text: str) -> Header | None:
     # Genuine iOS files: 19,308 of 19,310 headers follow CRLF, and all 979 continuation lines a bare LF.
     if family.startswith("[") and sum(1 for _ in re.finditer("\r\n" + header, sample)) >= 0.9 * counts[family] - 1:
         newline = "\r\n" if "\r\n" in sample else "\n"
-    strict, loose = (sum(1 for _ in re.finditer(f"\n{header}{sender}", sample)) for sender in (NAME, LOOSE_NAME))
-    sender = LOOSE_NAME if strict < loose / 2 else NAME
+    sender = SENDER.format(IOS_NAME if family.startswith("[") else NAME)
     return Header(
         family,
         newline,
-        re.compile(f"{newline}{header}(?:{sender})?"),
+        re.compile(newline + header + sender),
         re.compile(newline + header.replace("(?P<clock>", "(?:").replace("(?P<date>", "(")),
     )
 

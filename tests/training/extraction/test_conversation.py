@@ -1,0 +1,98 @@
+import csv
+import stat
+from pathlib import Path
+
+import pytest
+
+from training.extraction.conversation import Conversation, write
+from training.extraction.record import Chat, Kind, Record
+
+CHAT = Chat("bob", "Bob", is_id=False)
+
+
+def said(*messages: str, sender: str = "Lea", minute: int = 0, chat: Chat = CHAT) -> list[Record]:
+    return [Record(chat, f"2022-03-13T14:{minute:02}:00", sender, text, Kind.MESSAGE, 1) for text in messages]
+
+
+def conversation(*messages: Record, chat: Chat = CHAT) -> Conversation:
+    return Conversation("whatsapp", chat, list(messages))
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def test_overlap_is_removed_once_and_counted() -> None:
+    together = conversation()
+    assert together.add(said("ok", "ok", "bye")) == 0
+    assert together.add(said("ok", "ok", "ok", "new")) == 2
+    assert together.add(said("ok", "new")) == 2
+    assert [record.text for record in together.messages] == ["ok", "ok", "bye", "ok", "new"]
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (said("later", minute=5), True),
+        (said("later", sender="Zoe", minute=5), False),
+        (said("hi") + said("later", sender="Zoe", minute=5), True),
+    ],
+    ids=["the same people", "other people", "a message in common"],
+)
+def test_two_chats_may_share_a_title(other: list[Record], same: bool) -> None:
+    assert conversation(*said("hi")).holds(CHAT, other) is same
+
+
+def test_an_id_needs_no_more_evidence() -> None:
+    chat = Chat("7", "Bob", is_id=True)
+    assert conversation(*said("hi"), chat=chat).holds(chat, said("later", sender="Zoe"))
+
+
+def test_a_csv_is_in_time_order_with_file_order_breaking_ties(tmp_path: Path) -> None:
+    messages = said("c", minute=2) + said("a", "b", minute=1)
+    ((path, _, _),) = write([conversation(*messages)], tmp_path)
+    assert [row[2] for row in rows(path)] == ["message", "a", "b", "c"]
+
+
+def test_times_with_offsets_are_ordered_by_the_instant(tmp_path: Path) -> None:
+    stamps = ["2022-03-13T10:00:00+02:00", "2022-03-13T09:30:00+00:00", "2022-03-13T08:10:00.500+00:00"]
+    messages = [Record(CHAT, stamp, "Lea", stamp, Kind.MESSAGE, 1) for stamp in stamps]
+    ((path, _, _),) = write([conversation(*messages)], tmp_path)
+    assert [row[0] for row in rows(path)][1:] == [stamps[0], stamps[2], stamps[1]]
+
+
+def test_any_text_comes_back_from_the_csv(tmp_path: Path) -> None:
+    odd = ['a "quoted", field', "two\nlines", "\u2028 \x1e \x85", "=1+1", " blanks ", "👨\u200d👩\u200d👧", ";\t'"]
+    ((path, _, _),) = write([conversation(*said(*odd))], tmp_path)
+    assert path.read_bytes().startswith(b"timestamp,sender,message\n")
+    assert [row[2] for row in rows(path)][1:] == odd
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("Bob", "Bob"),
+        ("a/b\\c:d*e", "a_b_c_d_e"),
+        ("..", "chat"),
+        ("\n", "_"),
+        ("é" * 100, "é" * 60),
+        ("Zoë 👩\u200d💻", "Zoë 👩\u200d💻"),
+    ],
+)
+def test_titles_become_safe_names(tmp_path: Path, title: str, name: str) -> None:
+    ((path, _, _),) = write([conversation(*said("hi"), chat=Chat("k", title, is_id=True))], tmp_path)
+    assert path.relative_to(tmp_path) == Path("whatsapp", f"{name}.csv")
+
+
+def test_chats_with_one_name_never_overwrite_each_other(tmp_path: Path) -> None:
+    titles = ["Bob", "Bob", "bob", "Bob-2"]
+    chats = [conversation(*said(str(n)), chat=Chat(str(n), title, is_id=True)) for n, title in enumerate(titles)]
+    written = [path for path, _, _ in write(chats, tmp_path)]
+    assert len({path.name.casefold() for path in written}) == 4
+    assert [rows(path)[1][2] for path in written] == ["0", "1", "2", "3"]
+
+
+def test_only_the_owner_can_read(tmp_path: Path) -> None:
+    ((path, _, _),) = write([conversation(*said("hi"))], tmp_path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -1,0 +1,81 @@
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.errors import ExportError
+from training.extraction.date_order import NAMES, Runs, decide, read_date
+
+
+def runs(*dates: tuple[int, int, int]) -> Runs:
+    return [(each, 1) for each in dates]
+
+
+def test_one_impossible_day_decides_and_is_the_evidence() -> None:
+    order = decide([((3, 4, 2022), 4117), ((13, 4, 2022), 3)], None, None, "chat.txt")
+    assert order.order == "dmy"
+    assert order.evidence == ("3 of 4,120 date headers fit only day/month, 0 fit only month/day: read as day/month")
+
+
+@pytest.mark.parametrize(
+    ("dates", "expected"),
+    [
+        (runs((13, 4, 22)), "dmy"),
+        (runs((4, 13, 22)), "mdy"),
+        (runs((2022, 4, 3), (2022, 5, 6)), "ymd"),
+        (runs((6, 2018, 13)), "mdy"),
+        (runs((15, 1, 20), (16, 1, 20), (1, 2, 20)), "dmy"),  # as year/month/day it would start in 2001
+        (runs((3, 3, 2022)), "dmy"),  # both readings are the same day
+    ],
+)
+def test_dates_that_decide_themselves(dates: Runs, expected: str) -> None:
+    assert decide(dates, None, None, "chat.txt").order == expected
+
+
+def test_time_does_not_run_backwards() -> None:
+    days = runs((10, 1, 2022), (11, 1, 2022), (12, 1, 2022), (1, 2, 2022), (2, 2, 2022))
+    order = decide(days, None, None, "chat.txt")
+    assert order.order == "dmy"
+    assert "month/day runs backwards 1 times" in order.evidence
+
+
+def test_undecidable_dates_ask_for_the_flag() -> None:
+    with pytest.raises(ExportError) as caught:
+        decide(runs((10, 12, 2024)), None, None, "data/raw/other.txt")
+    assert str(caught.value) == (
+        "data/raw/other.txt: every date fits both day/month and month/day. Say which: ghost extract … --date-order dmy"
+    )
+
+
+def test_the_answer_decides_unless_a_date_rules_it_out() -> None:
+    assert decide(runs((10, 12, 2024)), "mdy", "dmy", "chat.txt").order == "dmy"
+    assert decide(runs((10, 13, 2024)), None, "dmy", "chat.txt").order == "mdy"
+
+
+def test_the_headers_style_comes_last() -> None:
+    order = decide(runs((10, 12, 2024)), "dmy", None, "chat.txt")
+    assert order.order == "dmy"
+    assert "style" in order.evidence
+
+
+def test_no_date_at_all_is_an_error() -> None:
+    with pytest.raises(ExportError, match="none of its 1 date headers is a date"):
+        decide(runs((45, 45, 2022)), None, None, "chat.txt")
+
+
+@given(
+    st.lists(st.dates(date(2010, 1, 1), date(2025, 12, 31)), min_size=1, max_size=30),
+    st.sampled_from(["dmy", "mdy", "ymd"]),
+)
+def test_a_decision_by_impossible_days_gives_the_dates_back(days: list[date], order: str) -> None:
+    numbers = [{"d": day.day, "m": day.month, "y": day.year} for day in days]
+    dates = runs(*((each[order[0]], each[order[1]], each[order[2]]) for each in numbers))
+    readings = {each: [read_date(parts, each) for parts, _ in dates] for each in NAMES}
+    assert readings[order] == days
+    try:
+        decided = decide(dates, None, None, "chat.txt")
+    except ExportError:
+        assert readings["dmy"] != readings["mdy"]  # only what can be read in two ways is asked about
+    else:
+        assert "fit only" not in decided.evidence or readings[decided.order] == days

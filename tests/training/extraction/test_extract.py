@@ -1,0 +1,189 @@
+"""The verb: files in, CSVs and an account out."""
+
+import csv
+import json
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.training.extraction.exports import save
+from training.cli import main
+
+CHAT = "13/03/2022, 14:56 - Lea: hi\n13/03/2022, 14:57 - Bob: <Media omitted>\n13/03/2022, 14:58 - Bob: yo\nthere\n"
+
+
+def extract(folder: Path, *arguments: str | Path) -> tuple[int, dict[str, Any]]:
+    out = folder / "cleaned"
+    code = main(["extract", *map(str, arguments), "--out", str(out)])
+    report = out / "extraction_report.json"
+    return code, json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def test_a_chat_becomes_a_csv_and_an_account(tmp_path: Path) -> None:
+    code, report = extract(tmp_path, save(tmp_path, CHAT, "in/WhatsApp Chat with Bob.txt"))
+    assert code == 0
+    assert rows(tmp_path / "cleaned/whatsapp/Bob.csv") == [
+        ["timestamp", "sender", "message"],
+        ["2022-03-13T14:56:00", "Lea", "hi"],
+        ["2022-03-13T14:58:00", "Bob", "yo\nthere"],
+    ]
+    (file,) = report["files"]
+    assert (file["records"], file["kinds"]["message"], file["kinds"]["media"]) == (3, 2, 1)
+    assert "3 of 3 date headers fit only day/month" in file["evidence"]
+    (conversation,) = report["conversations"]
+    assert conversation["senders"] == {"Lea": 1, "Bob": 1}
+    assert stat.S_IMODE((tmp_path / "cleaned/extraction_report.json").stat().st_mode) == 0o600
+
+
+def test_no_message_text_reaches_the_report_or_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, report = extract(tmp_path, save(tmp_path, CHAT.replace("yo\n", "SECRET\n") + "32/03/2022, 1:00 - L: SECRET\n"))
+    assert "SECRET" not in json.dumps(report) + "".join(capsys.readouterr())
+
+
+def test_json_prints_the_report_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, report = extract(tmp_path, save(tmp_path, CHAT), "--json")
+    assert json.loads(capsys.readouterr().out) == report
+
+
+def test_what_is_not_understood_is_named_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, CHAT, "in/good.txt")
+    save(tmp_path, "dear diary", "in/diary.txt")
+    save(tmp_path, b"13/03/2022, 14:56 - L\xe9a: a", "in/latin.txt")
+    save(tmp_path, "10/12/2024, 10:00 - Lea: a", "in/dates.txt")
+    save(tmp_path, b"\xff\xd8", "in/photo.jpg")
+    code, report = extract(tmp_path, tmp_path / "in")
+    assert code == 1
+    assert [Path(file["file"]).name for file in report["files"]] == ["good.txt"]
+    assert report["attachments_passed_over"] == 1
+    shown = capsys.readouterr().out
+    for part in ("dates.txt: every date fits both", "diary.txt: no chat export we know", "latin.txt: not UTF-8"):
+        assert sum(part in line for line in report["refused"]) == 1
+        assert part in shown
+
+
+def test_an_unreadable_record_is_named_by_its_line_and_told_by_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, report = extract(tmp_path, save(tmp_path, CHAT + "32/03/2022, 14:59 - Lea: x\n"))
+    assert code == 1
+    assert report["files"][0]["unreadable"] == [5]
+    assert "1 unreadable, at line 5" in capsys.readouterr().out
+
+
+def test_date_order_and_platform_are_the_users_to_say(tmp_path: Path) -> None:
+    path = save(tmp_path, "10/12/2024, 10:00 - Lea: a")
+    assert extract(tmp_path, path, "--date-order", "mdy", "--platform", "whatsapp")[0] == 0
+    assert rows(tmp_path / "cleaned/whatsapp/chat.csv")[1][0] == "2024-10-12T10:00:00"
+
+
+def test_min_chars_counts_short_messages_as_empty(tmp_path: Path) -> None:
+    _, report = extract(tmp_path, save(tmp_path, CHAT), "--min-chars", "3")
+    assert (report["totals"]["message"], report["totals"]["empty"]) == (1, 1)
+
+
+@pytest.mark.parametrize("arguments", [("--min-chars", "0"), ("--platform", "icq"), ("--date-order", "ydm")])
+def test_bad_usage_exits_with_2(tmp_path: Path, arguments: tuple[str, str]) -> None:
+    path = str(save(tmp_path, CHAT))
+    try:
+        code = main(["extract", path, "--out", str(tmp_path / "cleaned"), *arguments])
+    except SystemExit as exit:
+        code = int(exit.code or 0)
+    assert code == 2
+    assert not (tmp_path / "cleaned").exists()
+
+
+def test_overlapping_exports_are_one_conversation(tmp_path: Path) -> None:
+    save(tmp_path, CHAT, "a/WhatsApp Chat with Bob.txt")
+    save(tmp_path, CHAT + "14/03/2022, 9:00 - Lea: more\n", "b/WhatsApp Chat with Bob.txt")
+    _, report = extract(tmp_path, tmp_path / "a", tmp_path / "b")
+    assert [file["kinds"]["duplicate"] for file in report["files"]] == [0, 2]
+    assert [row[2] for row in rows(tmp_path / "cleaned/whatsapp/Bob.csv")] == ["message", "hi", "yo\nthere", "more"]
+
+
+def test_messenger_files_are_merged_in_numeric_order(tmp_path: Path) -> None:
+    """Equal times in three files: only the numbers tell that message_10 is the oldest."""
+    for number in (1, 2, 10):
+        row = {"sender_name": "Lea", "timestamp_ms": 1600000000000, "content": f"file {number}"}
+        thread = {"participants": [{"name": "Lea"}], "messages": [row], "title": "Bob", "thread_path": "inbox/bob_1"}
+        save(tmp_path, thread, f"in/messages/inbox/bob_1/message_{number}.json")
+    extract(tmp_path, tmp_path / "in")
+    read = rows(tmp_path / "cleaned/messenger/Bob.csv")
+    assert [row[2] for row in read][1:] == ["file 10", "file 2", "file 1"]
+
+
+def test_an_html_page_beside_its_json_is_passed_over(tmp_path: Path) -> None:
+    row = {"sender_name": "Lea", "timestamp_ms": 1600000000000, "content": "hi"}
+    save(tmp_path, {"participants": [{"name": "Lea"}], "messages": [row]}, "in/message_1.json")
+    save(tmp_path, "<!DOCTYPE html><html>", "in/message_1.html")
+    code, report = extract(tmp_path, tmp_path / "in")
+    assert (code, report["html_beside_json_passed_over"]) == (0, 1)
+
+
+def test_a_zip_with_a_chat_may_hold_other_text(tmp_path: Path) -> None:
+    path = tmp_path / "WhatsApp Chat - Bob.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("_chat.txt", CHAT)
+        archive.writestr("00000046-Some file.txt", "dear diary")
+        archive.writestr("00000035-PHOTO.jpg", b"\xff\xd8")
+    code, report = extract(tmp_path, path)
+    assert (code, report["attachments_passed_over"]) == (0, 2)
+    assert (tmp_path / "cleaned/whatsapp/Bob.csv").exists()
+
+
+def test_nothing_extracted_keeps_the_old_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    extract(tmp_path, save(tmp_path, CHAT))
+    before = sorted(tmp_path.joinpath("cleaned").rglob("*"))
+    code, _ = extract(tmp_path, save(tmp_path, "dear diary", "diary.txt"))
+    assert code == 1
+    assert "no message in" in capsys.readouterr().err
+    assert sorted(tmp_path.joinpath("cleaned").rglob("*")) == before
+
+
+def test_a_second_extraction_replaces_the_first_and_keeps_gitkeep(tmp_path: Path) -> None:
+    save(tmp_path, "", "cleaned/.gitkeep")
+    extract(tmp_path, save(tmp_path, CHAT, "first.txt"))
+    extract(tmp_path, save(tmp_path, CHAT, "second.txt"))
+    names = sorted(path.name for path in tmp_path.joinpath("cleaned").rglob("*") if path.is_file())
+    assert names == [".gitkeep", "extraction_report.json", "second.csv"]
+
+
+def test_a_folder_with_somebody_elses_files_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(tmp_path, CHAT)
+    extract(tmp_path, path)
+    save(tmp_path, "mine", "cleaned/whatsapp/notes.txt")
+    code, _ = extract(tmp_path, path)
+    assert code == 2
+    assert "whatsapp/notes.txt" in capsys.readouterr().err
+    assert (tmp_path / "cleaned/whatsapp/notes.txt").read_text() == "mine"
+
+
+BODIES = st.one_of(
+    st.sampled_from(["<Media omitted>", "null", "This message was deleted", "Missed voice call", "", ".", "ok"]),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40),
+)
+LINES = st.lists(st.tuples(st.sampled_from(["Lea: ", "Bob:", ""]), st.integers(1, 40), BODIES), min_size=1, max_size=30)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LINES)
+def test_every_record_is_exactly_one_kind(tmp_path: Path, lines: list[tuple[str, int, str]]) -> None:
+    text = "13/03/2022, 14:56 - Lea: a real one\n" + "".join(
+        f"{day:02}/03/2022, 14:56 - {sender}{body}\n" for sender, day, body in lines
+    )
+    _, report = extract(tmp_path, save(tmp_path, text))
+    (file,) = report["files"]
+    assert file["records"] == sum(file["kinds"].values()) >= 1 + len(lines)
+    assert len(file["unreadable"]) == file["kinds"]["unreadable"] >= sum(day > 31 for _, day, _ in lines)
+    assert file["kinds"]["message"] == sum(each["messages"] for each in report["conversations"])

@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.extraction.exports import records, save
+from training.errors import ExportError
+from training.extraction.recognise import recognise
+from training.extraction.record import Kind
+from training.extraction.source import Source
+
+
+def message(text: Any = "hi", **fields: Any) -> dict[str, Any]:
+    return {"id": 1, "type": "message", "date": "2024-03-10T13:00:00", "from": "Léa", "text": text} | fields
+
+
+def chat(*messages: Any, **fields: Any) -> dict[str, Any]:
+    return {"name": "Bob", "type": "personal_chat", "id": 7, "messages": list(messages)} | fields
+
+
+def test_a_single_chat(tmp_path: Path) -> None:
+    parts = ["he", {"type": "bold", "text": "llo"}, "\r\n", {"type": "link", "text": "x.org"}]
+    read = records(save(tmp_path, chat(message("salut 👩🏽\u200d🚒"), message(parts)), "result.json"))
+    assert [(each.chat.title, each.sender, each.text, each.position) for each in read] == [
+        ("Bob", "Léa", "salut 👩🏽\u200d🚒", 1),
+        ("Bob", "Léa", "hello\nx.org", 2),
+    ]
+
+
+@pytest.mark.parametrize("section", ["chats", "left_chats"])
+def test_a_full_account_keeps_chats_with_one_name_apart(tmp_path: Path, section: str) -> None:
+    chats = [chat(message("one")), chat(message("two"), id=8), chat(type="saved_messages", id=9)]
+    read = records(save(tmp_path, {"about": "x", section: {"list": chats}}))
+    assert [(each.chat.title, each.text) for each in read] == [("Bob", "one"), ("Bob", "two")]
+    assert read[0].chat.key != read[1].chat.key
+
+
+@pytest.mark.parametrize(
+    ("fields", "timestamp"),
+    [
+        ({}, "2024-03-10T13:00:00"),
+        ({"date_unixtime": "1710072000"}, "2024-03-10T13:00:00+01:00"),
+        ({"date_unixtime": "1710072000", "date": None}, "2024-03-10T12:00:00+00:00"),
+        ({"date_unixtime": "1710091800"}, "2024-03-10T13:00:00-04:30"),
+        ({"date_unixtime": "1"}, "1970-01-01T00:00:01+00:00"),
+    ],
+)
+def test_the_offset_is_what_the_two_clocks_show(tmp_path: Path, fields: dict[str, Any], timestamp: str) -> None:
+    (read,) = records(save(tmp_path, chat(message(**fields))))
+    assert read.timestamp == timestamp
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        (message("", photo="photos/1.jpg"), Kind.MEDIA),
+        (message("sunset", photo="photos/1.jpg"), Kind.MESSAGE),
+        (message("", media_type="sticker"), Kind.MEDIA),
+        (message("", poll={"question": "lunch?"}), Kind.POLL),
+        (message("", location_information={"latitude": 1.5, "longitude": 2}), Kind.LOCATION),
+        (message("", type="service", action="phone_call", actor="Léa"), Kind.CALL),
+        (message("", type="service", action="pin_message", actor="Léa"), Kind.SYSTEM),
+        ({"id": 1, "type": "unsupported"}, Kind.UNREADABLE),
+        (message(date="yesterday"), Kind.UNREADABLE),
+        ("not an object", Kind.UNREADABLE),
+    ],
+)
+def test_kinds(tmp_path: Path, entry: Any, kind: Kind) -> None:
+    assert records(save(tmp_path, chat(entry)))[0].kind is kind
+
+
+def test_a_deleted_account_has_its_id_for_a_name(tmp_path: Path) -> None:
+    (read,) = records(save(tmp_path, chat(message(**{"from": None, "from_id": "user12"}))))
+    assert read.sender == "user12"
+
+
+def test_both_defects_of_real_versions_are_repaired(tmp_path: Path) -> None:
+    raw = r"""{
+ "name": "Bob", "type": "bot_chat", "id": 1,
+ "messages": [
+  {"id": 1, "type": "message", "date": "2024-03-10T12:00:00", "from": "Bot",
+   "text": [
+    {
+     "text": "page one\x0Cpage two, typed \\x0C, \"document_id\": none",
+     "document_id": video_files/sticker (2).webm
+    },
+    {
+     "document_id": "5",
+     "text": "!"
+    }
+   ]}
+ ]
+}"""
+    (read,) = records(save(tmp_path, raw, "result.json"))
+    assert read.text == 'page one\x0cpage two, typed \\x0C, "document_id": none!'
+
+
+def test_half_a_surrogate_pair_does_not_reach_the_csv(tmp_path: Path) -> None:
+    raw = json.dumps(chat(message("cut off \ud83d")))
+    (read,) = records(save(tmp_path, raw))
+    assert read.text.encode().startswith(b"cut off ")
+
+
+def test_a_cancelled_export_gives_what_it_holds_and_then_says_so(tmp_path: Path) -> None:
+    whole = save(tmp_path, chat(*[message(f"{n}") for n in range(50)])).read_bytes()
+    source = Source(save(tmp_path, whole[:-40]))
+    recognised = recognise(source)
+    assert recognised is not None
+    stream = recognised.platform.read(source, None).records
+    assert [next(stream).text for _ in range(49)] == [str(n) for n in range(49)]
+    with pytest.raises(ExportError, match="not valid JSON after entry 49"):
+        next(stream)
+
+
+def test_html_is_answered_with_how_to_export_json(tmp_path: Path) -> None:
+    page = '<!DOCTYPE html><html><body><div class="page_wrap"><div class="page_body chat_page"><div class="history">'
+    with pytest.raises(ExportError, match="Machine-readable JSON"):
+        records(save(tmp_path, page, "messages.html"))
+
+
+def test_a_bom_and_an_empty_chat_are_recognised(tmp_path: Path) -> None:
+    assert records(save(tmp_path, b"\xef\xbb\xbf" + save(tmp_path, chat()).read_bytes())) == []

@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import pytest
+
+from tests.training.extraction.exports import save, whatsapp
+from training.extraction.record import Kind, Record
+
+ANDROID = "13/03/2022, 14:56 - "
+IOS = "[13/03/2022, 14:56:01] "
+NOTICE = f"{IOS}The group: \u200eMessages and calls are end-to-end encrypted.\r\n"
+
+
+def android(folder: Path, rest: str) -> Record:
+    return whatsapp(save(folder, ANDROID + rest))[0]
+
+
+def ios(folder: Path, rest: str, mark: str = "") -> Record:
+    return whatsapp(save(folder, f"{NOTICE}{mark}{IOS}{rest}\r\n"))[1]
+
+
+VOICE = [
+    "I left my keys",
+    "You left",
+    "Bob added you to the list",
+    "image omitted from the report",
+    "the <Media omitted> mark is ugly",
+    "ok",
+    "<3",
+    ":)",
+    "👨‍👩‍👧‍👦 🏳️‍🌈 👍🏿 🇫🇷",
+    "j’ai l'été à Noël, ça va?",
+    "WHAT   two  blanks",
+    "missed voice call? no, I was out",
+    "plan B: see (file attached) below",
+    "https://maps.google.com is down",
+    "PS: I love you (3 times)",
+    "null and void",
+    "e\u0301 decomposed stays decomposed",
+]
+
+
+@pytest.mark.parametrize("words", VOICE)
+def test_what_a_person_typed_is_kept_to_the_letter(tmp_path: Path, words: str) -> None:
+    for read in (android(tmp_path, f"Lea: {words}"), ios(tmp_path, f"Lea: {words}")):
+        assert (read.kind, read.sender, read.text) == (Kind.MESSAGE, "Lea", words)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("<Media omitted>", Kind.MEDIA),
+        ("<Médias omis>", Kind.MEDIA),
+        ("<Без медиафайлов>", Kind.MEDIA),
+        ("\u200eIMG-20220323-WA0002.jpg (file attached)", Kind.MEDIA),
+        ("\u200eAlex.vcf (soubor byl přiložen)", Kind.MEDIA),
+        ("<Media omitted>\nResume.pdf", Kind.MEDIA),
+        ("null", Kind.MEDIA),
+        ("This message was deleted", Kind.DELETED),
+        ("Tato zpráva byla odstraněna.", Kind.DELETED),
+        ("Missed voice call", Kind.CALL),
+        ("location: https://maps.google.com/?q=51.5,-0.12", Kind.LOCATION),
+        ("Pimlico Gardens\nLondon\nhttps://foursquare.com/v/4e89af95e5fa82ad4c0aa03b", Kind.LOCATION),
+        ("live location shared", Kind.LOCATION),
+        ("POLL:\nlunch\nOPTION: pizza (3 votes)\nOPTION: sushi (1 vote)", Kind.POLL),
+        ("ANKET:\nöğle\nSEÇENEK: pizza (3 oy)\n", Kind.POLL),
+        ("Waiting for this message. This may take a while.", Kind.SYSTEM),
+    ],
+)
+def test_what_android_writes_itself(tmp_path: Path, body: str, kind: Kind) -> None:
+    read = android(tmp_path, f"Lea: {body}")
+    assert (read.kind, read.text) == (kind, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("\u200eimage omitted", Kind.MEDIA),
+        ("\u200eVideo weggelassen", Kind.MEDIA),
+        ("\u200e<attached: 00000035-PHOTO-2022-03-27-21-41-55.jpg>", Kind.MEDIA),
+        ("\u200e<00000035-PHOTO-2022-03-27-21-41-55.jpg eklendi>", Kind.MEDIA),
+        ("Some file.txt \u200edocument omitted", Kind.MEDIA),
+        ("Resume.pdf • \u200e2 pages \u200e<attached: 00000047-Resume.pdf>", Kind.MEDIA),
+        ("\u200eThis message was deleted.", Kind.DELETED),
+        ("\u200eThis message was deleted by admin Bob.", Kind.DELETED),
+        ("\u200eMissed voice call. \u200eTap to call back", Kind.CALL),
+        ("\u200eLocation: https://maps.google.com/?q=-51.5,0.12", Kind.LOCATION),
+        ("Gardens (London): https://foursquare.com/v/4e89af95e5fa82ad4c0aa03b", Kind.LOCATION),
+        ("\u200eBob added you", Kind.SYSTEM),
+        ("\u200e\u200eYour security code with Bob changed. \u200eTap to learn more.", Kind.SYSTEM),
+    ],
+)
+def test_what_ios_writes_itself_starts_with_a_mark(tmp_path: Path, body: str, kind: Kind) -> None:
+    read = ios(tmp_path, f"Lea: {body}")
+    assert (read.kind, read.text) == (kind, "")
+
+
+def test_an_unknown_language_is_told_by_the_mark_on_the_header(tmp_path: Path) -> None:
+    assert ios(tmp_path, "Lea: \u200ekuva puuttuu", mark="\u200e").kind is Kind.MEDIA
+    assert ios(tmp_path, "Lea: \u200eBob liittyi").kind is Kind.SYSTEM
+
+
+@pytest.mark.parametrize(
+    "mark", [" <This message was edited>", " \u200e<Se editó este mensaje.>", " <Mensagem editada>"]
+)
+def test_an_edit_mark_goes_and_the_words_stay(tmp_path: Path, mark: str) -> None:
+    for read in (android(tmp_path, f"Lea: two\nlines{mark}"), ios(tmp_path, f"Lea: two\nlines{mark}")):
+        assert (read.kind, read.text) == (Kind.MESSAGE, "two\nlines")
+
+
+def test_captions_are_messages(tmp_path: Path) -> None:
+    for body in ("<Media omitted>\nsunset 🌅\nhere", "IMG-20220323-WA0002.jpg (file attached)\nsunset 🌅\nhere"):
+        assert android(tmp_path, f"Lea: {body}").text == "sunset 🌅\nhere"
+    assert ios(tmp_path, "Lea: sunset \u200e<attached: 00000035-PHOTO.jpg>").text == "sunset"
+
+
+def test_a_line_without_a_sender_is_whatsapps(tmp_path: Path) -> None:
+    for rest in (
+        "You left",
+        'Bob created group "Fun"',
+        'You changed the subject from "fun" to "fun: the sequel"',
+        "Bob added you to a group in the community: Fans",
+    ):
+        assert android(tmp_path, rest).kind is Kind.SYSTEM
+    assert ios(tmp_path, "\u200eBob changed the subject to “fun: the sequel”").kind is Kind.SYSTEM
+
+
+def test_a_vanished_message_is_empty(tmp_path: Path) -> None:
+    assert android(tmp_path, "Lea:.").kind is Kind.EMPTY
+    assert android(tmp_path, "Lea: .").text == "."
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("~\u202fYSL", "YSL"),
+        ("\u202a+44\u00a07722\u00a0123\u202c", "+44 7722 123"),
+        ("🤓", "🤓"),
+        ("Zoë 👩‍💻", "Zoë 👩‍💻"),
+    ],
+)
+def test_names_lose_their_invisible_wrapping(tmp_path: Path, written: str, name: str) -> None:
+    assert android(tmp_path, f"{written}: hi").sender == ios(tmp_path, f"{written}: hi").sender == name
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("WhatsApp Chat with Bob.txt", "Bob"),
+        ("WhatsApp_Chat_with_Bob_B (1).txt", "Bob B"),
+        ("Discussion WhatsApp avec Bob.txt", "Bob"),
+        ("Bob ile WhatsApp Sohbeti.txt", "Bob"),
+        ("Trip/_chat.txt", "Trip"),
+        ("anything.txt", "anything"),
+    ],
+)
+def test_the_file_name_gives_the_chats_title(tmp_path: Path, name: str, title: str) -> None:
+    assert whatsapp(save(tmp_path, f"{ANDROID}Lea: hi", name))[0].chat.title == title

@@ -1,0 +1,145 @@
+"""One small chat in every header spelling that WhatsApp has used; one expected result for all of them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.extraction.exports import records, save, whatsapp
+from training.errors import ExportError
+from training.extraction.record import Kind
+
+# 13 and 14 March 2022: no date fits two orders. `{}` of the second header is a day later.
+VARIANTS = {
+    "android en-US": ("3/13/22, 2:56 PM - ", "3/14/22, 9:05 AM - "),
+    "android en-US, since 2023": ("3/13/22, 2:56\u202fPM - ", "3/14/22, 9:05\u202fAM - "),
+    "android en-GB": ("13/03/2022, 14:56 - ", "14/03/2022, 09:05 - "),
+    "android en-IN": ("13/03/22, 2:56 pm - ", "14/03/22, 9:05 am - "),
+    "android es-MX": ("13/3/2022 2:56 p.\u00a0m. - ", "14/3/2022 9:05 a.\u00a0m. - "),
+    "android es, plain blanks": ("13/3/2022, 2:56 p. m. - ", "14/3/2022, 9:05 a. m. - "),
+    "android de": ("13.03.22, 14:56 - ", "14.03.22, 09:05 - "),
+    "android cs": ("13.03.22 14:56 - ", "14.03.22 09:05 - "),
+    "android nl": ("13-03-2022 14:56 - ", "14-03-2022 09:05 - "),
+    "android id": ("13/03/22 14.56 - ", "14/03/22 09.05 - "),
+    "android en-CA": ("2022-03-13, 2:56 p.m. - ", "2022-03-14, 9:05 a.m. - "),
+    "android en-ZA": ("2022/03/13, 14:56 - ", "2022/03/14, 09:05 - "),
+    "android, dot after the time": ("2022/03/13, 14:56. - ", "2022/03/14, 09:05. - "),
+    "android fi": ("13.3.2022 klo 14.56 - ", "14.3.2022 klo 9.05 - "),
+    "android, day periods": ("13/03/2022, 2:56 in the afternoon - ", "14/03/2022, 9:05 in the morning - "),
+    "android zh": ("2022/03/13 下午2:56 - ", "2022/03/14 上午9:05 - "),
+    "android ko": ("2022/03/13 오후 2:56 - ", "2022/03/14 오전 9:05 - "),
+    "android hr, 2018": ("13. 3. 2022. 14:56:00 ", "14. 3. 2022. 9:05:00 "),
+    "colon, 2012": ("13/03/2022 14:56:00: ", "14/03/2022 9:05:00: "),
+    "colon, 12 hours": ("3/13/22, 2:56:00 PM: ", "3/14/22, 9:05:00 AM: "),
+    "ios en": ("[3/13/22, 14:56:00] ", "[3/14/22, 09:05:00] "),
+    "ios en, 12 hours": ("[3/13/22, 2:56:00\u202fPM] ", "[3/14/22, 9:05:00\u202fAM] "),
+    "ios fr": ("[13/03/2022 14:56:00] ", "[14/03/2022 09:05:00] "),
+    "ios de": ("[13.03.22, 14:56:00] ", "[14.03.22, 09:05:00] "),
+    "ios id": ("[13/03/22 14.56.00] ", "[14/03/22 09.05.00] "),
+    "ios en-CA": ("[2022-03-13, 2:56:00 p.m.] ", "[2022-03-14, 9:05:00 a.m.] "),
+    "ios vi, time first": ("[14:56:00, 13/03/2022] ", "[09:05:00, 14/03/2022] "),
+    "ios, Buddhist calendar": ("[3/13/2565 BE, 14:56:00] ", "[3/14/2565 BE, 09:05:00] "),
+    "ios, Japanese calendar": ("[3/13/R4, 14:56:00] ", "[3/14/R4, 09:05:00] "),
+    "ios ar": ("[١٣\u200f/٣\u200f/٢٠٢٢، ٢:٥٦:٠٠\u00a0م] ", "[١٤\u200f/٣\u200f/٢٠٢٢، ٩:٠٥:٠٠\u00a0ص] "),
+    "ios, marks before the bracket": ("\u200e[13/03/2022, 14:56:00] ", "\u200e[14/03/2022, 09:05:00] "),
+}
+FIRST = "on se voit à 5: at the café?\nAmène 10/03 [les clés] 👩🏽‍🚒\n\nj’ai hâte"
+SECOND = "I left my keys"
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_header_spelling_gives_the_same_messages(tmp_path: Path, variant: str, newline: str) -> None:
+    first, second = VARIANTS[variant]
+    text = f"{first}Léa :): {FIRST}{newline}{second}Marc - Paul: {SECOND}{newline}"
+    read = records(save(tmp_path, text))
+    assert [(each.timestamp, each.sender, each.text, each.kind) for each in read] == [
+        ("2022-03-13T14:56:00", "Léa :)", FIRST, Kind.MESSAGE),
+        ("2022-03-14T09:05:00", "Marc - Paul", SECOND, Kind.MESSAGE),
+    ]
+    assert [each.position for each in read] == [1, 5]
+
+
+@pytest.mark.parametrize("prefix", [b"\xef\xbb\xbf", "\u200e".encode()], ids=["BOM", "LRM"])
+def test_a_mark_at_the_start_of_the_file_hides_nothing(tmp_path: Path, prefix: bytes) -> None:
+    read = whatsapp(save(tmp_path, prefix + b"13/03/2022, 14:56 - Lea: hi"))
+    assert [(each.sender, each.text) for each in read] == [("Lea", "hi")]
+
+
+def test_utf16_is_read_when_it_says_so(tmp_path: Path) -> None:
+    read = whatsapp(save(tmp_path, "13/03/2022, 14:56 - Léa: été".encode("utf-16")))
+    assert [(each.sender, each.text) for each in read] == [("Léa", "été")]
+
+
+@pytest.mark.parametrize(
+    ("clock", "expected"),
+    [
+        ("12:05 AM", "00:05"),
+        ("12:05 PM", "12:05"),
+        ("00:08 a. m.", "00:08"),
+        ("13:37 p.m.", "13:37"),
+        ("4:20 p.m.", "16:20"),
+    ],
+)
+def test_twelve_hour_clocks(tmp_path: Path, clock: str, expected: str) -> None:
+    (read,) = whatsapp(save(tmp_path, f"13/03/2022, {clock} - Lea: hi"))
+    assert read.timestamp == f"2022-03-13T{expected}:00"
+
+
+def test_in_a_crlf_ios_file_a_pasted_chat_stays_in_its_message(tmp_path: Path) -> None:
+    pasted = "look:\n[13/03/2022, 14:56:00] Bob: pasted\n[13/03/2022, 14:57:00] Eve: pasted too"
+    bodies = ["lol"] * 20 + [pasted] + ["lol"] * 20
+    text = "".join(f"[14/03/2022, 09:05:00] Lea: {body}\r\n" for body in bodies)
+    assert [each.text for each in whatsapp(save(tmp_path, text))] == bodies
+
+
+def test_pasted_stamps_without_a_year_are_no_headers(tmp_path: Path) -> None:
+    pasted = "look:\n[9/8, 4:15 PM] Bob: pasted\n[10/03 10:30] Eve: pasted"
+    text = f"13/03/2022, 14:56 - Lea: {pasted}\n13/03/2022, 14:57 - Marc: lol"
+    assert [each.text for each in whatsapp(save(tmp_path, text))] == [pasted, "lol"]
+
+
+def test_unicode_line_separators_are_text(tmp_path: Path) -> None:
+    odd = "a\u2028b\u0085c\u000bd\u001ee"
+    text = f"13/03/2022, 14:56 - Lea: {odd}\n13/03/2022, 14:57 - Marc: lol"
+    assert [each.text for each in whatsapp(save(tmp_path, text))] == [odd, "lol"]
+
+
+def test_a_date_that_does_not_exist_is_unreadable_and_named_by_its_line(tmp_path: Path) -> None:
+    text = "13/03/2022, 14:56 - Lea: a\nb\n31/02/2022, 10:00 - Lea: c\n14/03/2022, 25:61 - Lea: d\n"
+    read = whatsapp(save(tmp_path, text))
+    assert [(each.kind, each.position) for each in read] == [
+        (Kind.MESSAGE, 1),
+        (Kind.UNREADABLE, 3),
+        (Kind.UNREADABLE, 4),
+    ]
+
+
+def test_lines_before_the_first_header_are_not_lost(tmp_path: Path) -> None:
+    text = "Messages and calls are end-to-end encrypted.\n???\n13/03/2022, 14:56 - Lea: a"
+    assert [(each.kind, each.position) for each in whatsapp(save(tmp_path, text))] == [
+        (Kind.SYSTEM, 1),
+        (Kind.UNREADABLE, 2),
+        (Kind.MESSAGE, 3),
+    ]
+
+
+def test_on_ios_a_name_may_be_followed_at_once_by_the_body(tmp_path: Path) -> None:
+    text = "[2026/7/9 02:28:09] Alice: Hey: you\n[2026/7/9 02:28:37] Bob:Hi\n"
+    assert [(each.sender, each.text) for each in whatsapp(save(tmp_path, text))] == [
+        ("Alice", "Hey: you"),
+        ("Bob", "Hi"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"13/03/2022, 14:56 - L\xe9a: a", "not UTF-8 at byte 21"),
+        (b"13/03/2022, 14:56 - L: a\0", "NUL"),
+        (b"", "no line"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_one_line(tmp_path: Path, content: bytes, says: str) -> None:
+    with pytest.raises(ExportError, match=says) as caught:
+        whatsapp(save(tmp_path, content))
+    assert "\n" not in str(caught.value)
