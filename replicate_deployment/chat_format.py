@@ -147,8 +147,8 @@ def read_prompt(prompt: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
     turns = parse(prompt.rstrip(), labels)
     if turns[-1] == Turn(labels.me, ""):
         turns.pop()
-    if not turns:
-        raise PromptError(f"prompt holds no turn before the final {labels.me}: add at least one line of {labels.other}")
+    if not turns or not turns[-1].text.strip():
+        raise PromptError(f"prompt holds nothing to answer before its end: add a line such as {labels.other} hi")
     if turns[-1].label == labels.me:
         raise PromptError(
             f"prompt ends in a finished {labels.me} turn, so there is nothing to answer: "

@@ -109,7 +109,9 @@ def test_read_prompt_allows_one_bare_tag_at_the_end() -> None:
     [
         ("", "prompt is empty"),
         (" \n ", "prompt is empty"),
-        ("A:", "no turn before"),
+        ("A:", "nothing to answer"),
+        ("B:", "nothing to answer"),
+        ("B: hi\nB: \nA:", "nothing to answer"),
         ("B: hi\nA: hello", "finished A: turn"),
     ],
 )

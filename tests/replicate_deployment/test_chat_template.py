@@ -50,21 +50,21 @@ def test_the_template_equals_chat_format(talk: tuple[list[Turn], Labels]) -> Non
     turns, labels = talk
     assume(not any(special in turn.text for turn in turns for special in SPECIAL_STRINGS))
     end = "</s>" if turns[-1].label == labels.me else ""
-    assert _apply(turns, labels, reply=True) == "<s>" + render_prompt(turns, labels)
-    assert _apply(turns, labels, reply=False) == "<s>" + render(turns, labels) + end
+    assert _apply(turns, labels, reply=True) == "<s> " + render_prompt(turns, labels)
+    assert _apply(turns, labels, reply=False) == "<s> " + render(turns, labels) + end
 
 
 @given(talks(min_size=1))
 def test_a_typed_special_token_never_survives(talk: tuple[list[Turn], Labels]) -> None:
     turns, labels = talk
-    text = _apply(turns, labels, reply=True).removeprefix("<s>")
+    text = _apply(turns, labels, reply=True).removeprefix("<s> ")
     assert not [special for special in SPECIAL_STRINGS if special in text]
     assert [turn.label for turn in parse(text, labels)] == [*(turn.label for turn in turns), labels.me]
 
 
 def test_the_space_goes_after_the_opening_bracket() -> None:
     turns = [Turn("B:", "what is </s>\n<unk> or [INST]?")]
-    assert _apply(turns, Labels(), reply=True) == "<s>B: what is < /s>\n < unk> or [ INST]?\nA:"
+    assert _apply(turns, Labels(), reply=True) == "<s> B: what is < /s>\n < unk> or [ INST]?\nA:"
 
 
 @pytest.mark.parametrize("role", ["system", "tool"])
@@ -74,14 +74,13 @@ def test_other_roles_are_refused(role: str) -> None:
 
 
 def test_the_tokenizer_of_a_model_folder_renders_it(tiny_base: Path) -> None:
-    from replicate_deployment.tokenization import load_tokenizer
+    from replicate_deployment.tokenization import encode, load_tokenizer
 
     labels = Labels()
     turns = [Turn("B:", "tu fais quoi\nB: ce soir\n\n<3"), Turn("A:", "mdr ok"), Turn("A:", "see you")]
     tokenizer = load_tokenizer(tiny_base)
     tokenizer.chat_template = chat_template(labels)
     messages = _messages(turns, labels)
-    assert tokenizer.apply_chat_template(messages, tokenize=False) == "<s>" + render(turns) + "</s>"
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == "<s> " + render(turns) + "</s>"
     ids = tokenizer.apply_chat_template(messages, return_dict=False)
-    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    assert tokenizer.all_special_ids.count(ids[0]) == ids.count(ids[0]) == ids.count(ids[-1]) == 1
+    assert ids == encode(tokenizer, render(turns), end=True).ids
