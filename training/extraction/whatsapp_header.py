@@ -71,7 +71,7 @@ def choose(text: str) -> Header | None:
         middle = len(text) // 2
         sample = "\n".join(("", text[:SAMPLE], text[middle : middle + SAMPLE], text[-SAMPLE:]))
     counts = {family: sum(1 for _ in re.finditer("\n" + header, sample)) for family, header in FAMILIES.items()}
-    counts["date time"] //= 2  # it matches all that `date time -` does: believed only when it finds far more
+    counts["date time"] -= counts["date time -"]  # the looser of the two matches the other's headers as well
     family = max(counts, key=lambda each: counts[each])
     header = FAMILIES[family]
     if not counts[family]:
