@@ -30,7 +30,7 @@ from training.finetuning.base import Base, load_base, resolve_base
 
 SEED = 0  # of the rows that the proof recomputes
 MEMORY = (
-    "Merging needs the memory of two tensors. The proof then loads the model in float32, first base + adapter, then "
+    "Merging needs the memory of a few tensors. The proof then loads the model in float32, first base + adapter, then "
     "the merged one: 4 bytes a parameter, 29 GB for a 7B model. Disk: 2 bytes a parameter, beside any earlier merge."
 )
 
@@ -181,11 +181,7 @@ def _write_configs(folder: Path, base: Base, tokenizer: Tokenizer) -> None:
     # `torch_dtype`: the name that transformers before 4.56 knows; later ones read it too.
     _write_json(folder / "config.json", config | ids | {"torch_dtype": "float16"})
     # No stop_strings: plain generate() then fails without a tokenizer. Stops are the engine's, from ghost.json.
-    sampling = asdict(Settings())
-    greedy = sampling["temperature"] == 0
-    if greedy:
-        del sampling["temperature"]
-    _write_json(folder / "generation_config.json", ids | sampling | {"do_sample": not greedy})
+    _write_json(folder / "generation_config.json", ids | asdict(Settings()) | {"do_sample": True})
     tokenizer.save_pretrained(folder)
 
 

@@ -51,7 +51,8 @@ def check_arithmetic(base: Weights, adapter: Adapter, folder: Path, *, seed: int
     Recomputed in float64 by numpy, so by other code than the merge. A float32 result lies within e of the exact x,
     e = (r + 4)·u·|s|·|B|·|A| + u·|W|: the standard bound for a dot product of length r and the steps after it (Higham,
     Accuracy and Stability of Numerical Algorithms, 3.1). Rounding keeps order, so a correct value lies in
-    [fp16(x - e), fp16(x + e)], nearly always one number. Without an adapter the value is fp16(W) exactly.
+    [fp16(x - e), fp16(x + e)]: one number, but for the few x that lie within e of a rounding border or cancel to about
+    e. Without an adapter the value is fp16(W) exactly.
 
     Raises MergeError naming the first tensor that fails.
     """

@@ -1,7 +1,9 @@
 """The merge against peft's own, its refusals, and its promise to write nothing that it could not prove."""
 
+import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import pytest
 
 from replicate_deployment import ghost_json
+from replicate_deployment.tokenization import encode
 from scripts import merge_lora_fp16, parity
 from scripts.weights import Weights, plan_shards
 from training.cli import main
 from training.errors import GhostError, MergeError, UsageError
+from training.finetuning import config
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -79,10 +83,9 @@ def test_transformers_reads_the_folder(merged: Path) -> None:
     generation = GenerationConfig.from_pretrained(merged)
     assert (generation.do_sample, generation.temperature, generation.eos_token_id) == (True, 0.7, 2)
     assert generation.stop_strings is None
-    rendered = AutoTokenizer.from_pretrained(merged).apply_chat_template(
-        [{"role": "user", "content": "hey"}], tokenize=False, add_generation_prompt=True
-    )
-    assert rendered.removeprefix("<s>") == "B: hey\nA:"
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "hey"}], add_generation_prompt=True)
+    assert chat["input_ids"] == encode(tokenizer, "B: hey\nA:").ids
 
 
 def test_a_second_run_is_byte_identical(merged: Path, adapter: Path, tiny_base: Path, tmp_path: Path) -> None:
@@ -121,7 +124,15 @@ def test_the_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -
         merge(adapter, tmp_path / "other", tmp_path / "merged")
 
 
-def test_a_local_base_must_be_named(adapter: Path) -> None:
+def test_a_local_base_is_found_where_training_found_it(adapter: Path, tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter, tmp_path / "adapter")
+    recipe = config.load(Path(__file__).parents[2] / config.DEFAULT_PATH)
+    written = config.dump(dataclasses.replace(recipe, base_model=str(tiny_base), revision_of_model=None))
+    (tmp_path / "adapter" / "training_config.yaml").write_text(written)
+    assert merge_lora_fp16.find_base(ghost_json.read(tmp_path / "adapter"), None).folder == tiny_base
+
+
+def test_a_local_base_that_moved_must_be_named(adapter: Path) -> None:
     with pytest.raises(UsageError, match="--base PATH"):
         merge_lora_fp16.find_base(ghost_json.read(adapter), None)
 
@@ -151,7 +162,7 @@ REFUSED_TENSORS = {
     "a tensor of no module": (add("base_model.model.model.layers.0.self_attn.x_proj.lora_A.weight"), "x_proj"),
     "a whole module": (add("base_model.model.lm_head.weight"), "1 tensors have no place in this base, first .*lm_head"),
     "a wrapper's prefix": (
-        add(f"base_model.model._orig_mod.{Q_PROJ}.lora_A.weight"),
+        add(Q_PROJ.replace("model.model.", "model._orig_mod.model.") + ".lora_A.weight"),
         "no place in this base.*_orig_mod",
     ),
     "a half pair": (drop(f"{Q_PROJ}.lora_B.weight"), r"q_proj\.lora_B\.weight is missing"),
@@ -230,8 +241,6 @@ def test_a_failing_proof_leaves_the_old_model(
 
 
 def test_one_changed_value_fails_the_arithmetic(merged: Path, adapter: Path, tiny_base: Path, tmp_path: Path) -> None:
-    import shutil
-
     from scripts.adapter import open_adapter
 
     shutil.copytree(merged, tmp_path / "changed")
@@ -243,6 +252,40 @@ def test_one_changed_value_fails_the_arithmetic(merged: Path, adapter: Path, tin
         assert parity.check_arithmetic(base, factors, merged, seed=0).tensors == len(base.shapes)
         with pytest.raises(MergeError, match=r"model\.norm\.weight: 1 of 64 values"):
             parity.check_arithmetic(base, factors, tmp_path / "changed", seed=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("rank", [1, 16])
+def test_one_unit_in_the_last_place_is_noticed(rank: int, dtype: str, tmp_path: Path) -> None:
+    """Whatever the base's dtype; but for the few values where float32 itself is not that exact."""
+    import torch
+    from safetensors.torch import save_file
+
+    from scripts.adapter import Adapter
+    from scripts.weights import write_shards
+
+    torch.manual_seed(rank)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "merged").mkdir()
+    w = torch.randn(48, 32).to(getattr(torch, dtype))
+    save_file({"x.weight": w}, tmp_path / "base" / "model.safetensors")
+    factors = {
+        f"base_model.model.x.lora_{half}.weight": torch.randn(shape)
+        for half, shape in (("A", (rank, 32)), ("B", (48, rank)))
+    }
+    save_file(factors, tmp_path / "adapter.safetensors")
+    with Weights.of_model(tmp_path / "base") as base, Weights([tmp_path / "adapter.safetensors"]) as ab:
+        adapter = Adapter(rank, 0.3, frozenset({"x.weight"}), ab)
+        honest = merge_lora_fp16._merged(base, adapter, lambda: None)("x.weight")
+        for target in (torch.inf, -torch.inf):
+            moved = torch.nextafter(honest, torch.full_like(honest, target))
+            write_shards(tmp_path / "merged", base.shapes, lambda name, moved=moved: moved)
+            with pytest.raises(MergeError, match=r"x\.weight: ([\d,]+) of 1,536 values") as refused:
+                parity.check_arithmetic(base, adapter, tmp_path / "merged", seed=0)
+            noticed = int(str(refused.value).split()[1].replace(",", ""))
+            assert noticed > 0.95 * honest.numel()
+        write_shards(tmp_path / "merged", base.shapes, lambda name: honest)
+        assert parity.check_arithmetic(base, adapter, tmp_path / "merged", seed=0).values_checked == honest.numel()
 
 
 def test_a_folder_that_no_merge_wrote_is_not_replaced(adapter: Path, tiny_base: Path, tmp_path: Path) -> None:
