@@ -75,7 +75,7 @@ def sampling(context: Context) -> str:
 @check_of_weights("chat template")
 def template(context: Context) -> str:
     _need("transformers")
-    from .tokenization import load_tokenizer
+    from .tokenization import encode, load_tokenizer
 
     tokenizer, labels = load_tokenizer(context.weights), context.ghost.labels
     # The equality is claimed for turns without special strings.
@@ -85,10 +85,10 @@ def template(context: Context) -> str:
     roles = [{"role": "user" if label == labels.other else "assistant", "content": text} for label, text in turns]
     if tokenizer.chat_template is None:
         raise Problem("the tokenizer has no chat template", "ghost merge")
-    rendered = tokenizer.apply_chat_template(roles, tokenize=False, add_generation_prompt=True)
-    if rendered != tokenizer.bos_token + render_prompt(turns, labels):
-        raise Problem("the tokenizer's chat template does not render as chat_format does", "ghost merge")
-    return "renders as chat_format" + (", word for word" if tokenizer.chat_template == chat_template(labels) else "")
+    ids = tokenizer.apply_chat_template(roles, add_generation_prompt=True, return_dict=False)
+    if ids != encode(tokenizer, render_prompt(turns, labels)).ids:
+        raise Problem("the tokenizer's chat template does not give the ids that chat_format gives", "ghost merge")
+    return "the ids of chat_format" + (", word for word" if tokenizer.chat_template == chat_template(labels) else "")
 
 
 @check_of_weights("golden prompt")

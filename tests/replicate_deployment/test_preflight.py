@@ -100,7 +100,7 @@ BREAKAGES = [
     ("shards", relisted(with_index(1)), "the index says 1 bytes"),
     ("end token", relisted(replaced("weights/generation_config.json", 'eos_token_id": 2', 'eos_token_id": 1')), "on 1"),
     ("sampling", replaced("weights/ghost.json", '"temperature": 0.7', '"temperature": 7'), "temperature: 7"),
-    ("chat template", relisted(replaced("weights/chat_template.jinja", '"\\n" ~ me', 'me')), "does not render"),
+    ("chat template", relisted(replaced("weights/chat_template.jinja", '"\\n" ~ me', 'me')), "does not give the ids"),
     ("golden prompt", relisted(other_weights), "not the weights of the merge"),
 ]  # fmt: skip
 
