@@ -28,6 +28,7 @@ from training.console import console, progress
 from training.errors import ServerError
 
 PREDICTOR = Path(replicate_deployment.__file__).parent / "predict.py"
+BUSY_SECONDS = 60  # to wait for somebody else's prediction
 DRAIN_SECONDS = 10  # for a running prediction, after SIGTERM; then the server is killed
 # No proxy: the server is this machine's, and a proxy set in the environment would not reach it.
 _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -69,7 +70,14 @@ def running_server(weights: Path, port: int = 0, host: str = "127.0.0.1") -> Ite
 
 def predict(url: str, prompt: str, **inputs: Any) -> str:
     """The whole reply. `inputs` are those of predict.py. Raises ServerError with what the server says."""
-    status, answer = _request(f"{url}/predictions", {"input": {"prompt": prompt, **inputs}})
+    deadline = time.monotonic() + BUSY_SECONDS
+    # The server answers one at a time and is free again a moment after its answer: of 400 calls one after the other 34
+    # met "busy". Such a call has started nothing, so it is safe to repeat.
+    while True:
+        status, answer = _request(f"{url}/predictions", {"input": {"prompt": prompt, **inputs}})
+        if status != 409 or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
     if status == 422:
         problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in answer["detail"]]
         raise ServerError("; ".join(problems))

@@ -49,7 +49,14 @@ def url(tiny_merged: Path) -> Iterator[str]:
 @pytest.fixture
 def http(url: str) -> Iterator[httpx2.Client]:
     with httpx2.Client(base_url=url, trust_env=False, timeout=60) as client:
+        wait_until_free(client)
         yield client
+
+
+def wait_until_free(http: httpx2.Client) -> None:
+    """The server is free only a moment after it has answered."""
+    while http.get("/health-check").json()["status"] == "BUSY":
+        time.sleep(0.02)
 
 
 def post(http: httpx2.Client, **inputs: Any) -> httpx2.Response:
@@ -72,6 +79,7 @@ def test_the_same_seed_gives_the_same_reply_streamed_or_not(url: str, http: http
     inputs = {"prompt": "on se voit ?", "max_new_tokens": 8, "seed": 4}
     whole = serve.predict(url, **inputs)
     assert whole
+    wait_until_free(http)
     with http.stream(
         "POST", "/predictions", json={"input": inputs}, headers={"Accept": "text/event-stream"}
     ) as response:
@@ -81,6 +89,11 @@ def test_the_same_seed_gives_the_same_reply_streamed_or_not(url: str, http: http
     assert (events[0][0], events[-1][0]) == ("event: start", "event: completed")
     assert len(chunks) > 1
     assert "".join(json.loads(data.removeprefix("data: "))["chunk"] for data in chunks) == whole
+
+
+def test_predictions_one_after_the_other_never_meet_a_busy_server(url: str) -> None:
+    replies = [serve.predict(url, "hey", max_new_tokens=3, seed=2) for _ in range(30)]
+    assert len(set(replies)) == 1
 
 
 def test_stop_sequences_may_hold_a_comma(url: str) -> None:
@@ -128,8 +141,7 @@ def test_busy_then_cancelled_then_free(url: str, http: httpx2.Client) -> None:
     assert running.status_code == 202
     assert post(http, prompt="hey").status_code == 409
     assert http.post("/predictions/long/cancel").status_code == 200
-    while http.get("/health-check").json()["status"] == "BUSY":
-        time.sleep(0.05)
+    wait_until_free(http)
     assert post(http, prompt="hey", max_new_tokens=2).json()["status"] == "succeeded"
 
 
