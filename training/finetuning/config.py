@@ -84,8 +84,7 @@ def load(path: Path) -> TrainingConfig:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise ConfigError(f"{path}{line}: not YAML ({getattr(error, 'problem', None) or error})") from error
-    config = _build(TrainingConfig, document, "", path)
-    assert isinstance(config, TrainingConfig)
+    config: TrainingConfig = _build(TrainingConfig, document, "", path)
     for key, complaint in _impossible(config):
         raise ConfigError(f"{path}: {key}: {complaint}")
     return config

@@ -15,6 +15,7 @@ from training.errors import DataError
 from training.finetuning.config import TrainingConfig
 from training.preparation.windows import fit
 
+RECIPE = "windows"
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
 
 
@@ -62,6 +63,11 @@ def read_facts(train: Path, val: Path) -> ghost_json.Ghost:
         recorded = ghost.block("data")
     except WeightsError as error:
         raise DataError(f"{error}. Write the folder anew: ghost prepare --out {train.parent}") from error
+    recipe = ghost.facts["text"].get("recipe")
+    if recipe != RECIPE:
+        raise DataError(
+            f"{train.parent}: prepared as {recipe!r}, and only {RECIPE!r} is trained; run ghost prepare again"
+        )
     for path, key in ((train, "train_sha256"), (val, "val_sha256")):
         if ghost_json.sha256(path) != recorded.get(key):
             raise DataError(

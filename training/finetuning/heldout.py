@@ -29,7 +29,7 @@ def heldout_loss(model: Any, examples: list[Example], config: TrainingConfig) ->
     total, tokens, reply_total, reply_tokens = 0.0, 0, 0.0, 0
     by_length = sorted(examples, key=lambda example: len(example["input_ids"]))  # so batches hold little padding
     model.eval()
-    with torch.inference_mode(), progress("held-out loss", len(examples)) as bar:
+    with torch.no_grad(), progress("held-out loss", len(examples)) as bar:
         for start in range(0, len(by_length), config.eval_batch_size):
             some = by_length[start : start + config.eval_batch_size]
             batch = {name: tensor.to(device) for name, tensor in collate(some).items()}

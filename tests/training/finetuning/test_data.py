@@ -123,6 +123,13 @@ def test_a_broken_line_is_named(tokenizer: Any, tmp_path: Path, recipe: Training
         read(tokenizer, tmp_path, recipe)
 
 
+def test_a_recipe_that_is_not_trained_is_refused(prepared: Path) -> None:
+    ghost = prepared / "ghost.json"
+    ghost.write_text(ghost.read_text(encoding="utf-8").replace('"windows"', '"conversations"'), encoding="utf-8")
+    with pytest.raises(DataError, match="prepared as 'conversations'"):
+        read_facts(prepared / "train.jsonl", prepared / "val.jsonl")
+
+
 def test_altered_or_missing_files_are_refused(prepared: Path) -> None:
     train, val = prepared / "train.jsonl", prepared / "val.jsonl"
     assert read_facts(train, val).labels == DEFAULT_LABELS
