@@ -13,9 +13,9 @@ from replicate_deployment.tokenization import Tokenizer, encode
 from training.console import progress
 from training.errors import DataError
 from training.finetuning.config import TrainingConfig
+from training.preparation.report import RECIPE
 from training.preparation.windows import fit
 
-RECIPE = "windows"
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
 
 
