@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,10 +72,22 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("verb", ["train", "merge", "check", "try", "serve"])
-def test_a_missing_extra_is_one_line(verb: str, tmp_path: Path) -> None:
+def test_a_bare_laptop_is_told_in_one_line(verb: str, tmp_path: Path) -> None:
     done = python("from training import cli; sys.exit(cli.main(sys.argv[1:]))", verb, block=HEAVY, cwd=tmp_path)
     assert done.returncode == 1
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert len((done.stdout + done.stderr).strip().splitlines()) == 1, done.stderr
+
+
+def test_a_missing_package_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object) -> int:
+        raise ModuleNotFoundError("No module named 'peft'", name="peft")
+
+    verb = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+    monkeypatch.setitem(sys.modules, cli.VERBS["merge"].module, verb)
+    assert cli.main(["merge"]) == 1
+    assert capsys.readouterr().err == "ghost merge: peft is not installed; type: pip install -e '.[train]'\n"
 
 
 def test_unknown_verb_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,11 +105,13 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert drawn == below(GhostError)
 
 
-def test_an_error_is_one_line_and_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = cli.main(["extract", str(tmp_path / "nowhere")])
+@pytest.mark.parametrize(("verb", "flag", "code"), [("extract", "", 2), ("prepare", "--cleaned=", 1)])
+def test_an_error_is_one_line_and_its_exit_code(
+    verb: str, flag: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([verb, f"{flag}{tmp_path / 'nowhere'}"]) == code
     err = capsys.readouterr().err.strip()
-    assert code == 1
-    assert err.startswith("ghost extract: ")
+    assert err.startswith(f"ghost {verb}: ")
     assert len(err.splitlines()) == 1
 
 
