@@ -17,7 +17,7 @@ NEWEST_FIRST = True  # message_1.json is the newest file
 
 HTML = re.compile(r'class="[^"]*(_3-95|_a6-g)\b')
 MEDIA = ("photos", "videos", "audio_files", "files", "gifs", "sticker")
-EVENTS = {"Subscribe", "Unsubscribe"}
+EVENTS = ("Subscribe", "Unsubscribe")
 # Rows that repeat the `reactions` array as text, with a blank at the end that nobody types.
 REACTION = re.compile(r"Reacted \S+ to your message ")
 
@@ -109,9 +109,9 @@ def _is_mojibake(thread: dict[str, Any]) -> bool:
 
 
 def _strings(thread: dict[str, Any]) -> Iterator[str]:
-    people = thread.get("participants") or []
-    rows = [thread, *(row for row in (*people, *thread["messages"]) if isinstance(row, dict))]
-    for row in rows:
+    people = thread.get("participants")
+    rows = [thread, *(people if isinstance(people, list) else []), *thread["messages"]]
+    for row in (row for row in rows if isinstance(row, dict)):
         yield from (
             value for key in ("title", "name", "sender_name", "content") if isinstance(value := row.get(key), str)
         )

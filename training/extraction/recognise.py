@@ -14,6 +14,7 @@ from training.extraction.source import Source
 # In the order of trial: the forms that cannot be mistaken come first.
 MODULES: tuple[Platform, ...] = (telegram, messenger, whatsapp)
 PLATFORMS = {platform.NAME: platform for platform in MODULES}
+DEEP = 400  # characters of a path: no export nests like this, and each deeper level costs more than the last
 
 
 class Recognised(NamedTuple):
@@ -43,6 +44,8 @@ def _json_paths(head: bytes) -> frozenset[str]:
     paths: set[str] = set()
     try:
         for prefix, event, value in ijson.parse(head.removeprefix(b"\xef\xbb\xbf")):
+            if len(prefix) > DEEP:
+                break
             if event == "map_key":
                 paths.add(f"{prefix}.{value}".lstrip("."))
             elif event == "string" and prefix.endswith(".item"):

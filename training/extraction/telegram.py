@@ -25,7 +25,7 @@ CHAT_TYPES = re.compile(
     r'"type"\s*:\s*"(personal_chat|bot_chat|saved_messages|replies|verification_codes|private_group'
     r'|(?:private|public)_supergroup|(?:private|public)_channel|public_group)"'
 )
-CALLS = {"phone_call", "group_call"}
+CALLS = ("phone_call", "group_call")
 MEDIA = ("photo", "file", "media_type", "contact_information", "game_title", "invoice_information")
 
 
@@ -81,7 +81,8 @@ def _chats(stream: IO[bytes]) -> Iterator[tuple[dict[str, Any], Iterable[Any]]]:
         yield header, _items(stream, "messages.item")
     for section in sections:
         for chat in _items(stream, f"{section}.list.item"):
-            yield chat, chat.get("messages") or []
+            messages = chat.get("messages", []) if isinstance(chat, dict) else chat
+            yield chat if isinstance(chat, dict) else {}, messages if isinstance(messages, list) else [messages]
 
 
 def _root(stream: IO[bytes]) -> tuple[list[str], dict[str, Any]]:
@@ -89,7 +90,7 @@ def _root(stream: IO[bytes]) -> tuple[list[str], dict[str, Any]]:
     header: dict[str, Any] = {}
     sections: list[str] = []
     for prefix, event, value in ijson.parse(_Repaired(stream)):
-        if prefix == "messages" and event == "start_array":
+        if prefix in ("messages", "item"):  # the messages start, or the root is no object
             return [], header
         if prefix in SECTIONS and event == "start_map":
             sections.append(prefix)

@@ -26,19 +26,20 @@ START = 4  # characters that tell most bodies apart from every phrase, at a frac
 STARTS = frozenset(phrase[:START] for phrase in PHRASES)
 INVISIBLE = frozenset("\u200e\u200f\u202a\u202b\u2066\u2067\u2068\ufeff")
 
-EDIT_MARK = re.compile(rf"[ \u200e\u200f]*<(?:{'|'.join(map(re.escape, EDITED))})\.?>$", re.IGNORECASE)
+EDIT_MARK = re.compile(rf"<(?:{'|'.join(map(re.escape, EDITED))})\.?>", re.IGNORECASE)
 ANDROID_FILE = re.compile(
     rf"[\u200e\u200f]?[^\n]*\.\w{{2,5}} \((?:{'|'.join(map(re.escape, FILE_ATTACHED))})\)(?:\n|$)", re.IGNORECASE
 )
 # "<attached: 00000035-PHOTO-2022-03-27-21-41-55.jpg>" in any language: the number tells; "x.jpg <attached>" until 2015.
-IOS_FILE = re.compile(r"<[^<>\n]*?\d{8}-(?P<name>[^<>\n]+?) ?(?: \w+)?>|^\S+\.\w{2,5} <\u200e?\w+>")
+IOS_FILE = re.compile(r"<[^<>\n]{0,60}?\d{8}-(?P<name>[^<>\n]{1,300}?) ?(?: \w+)?>|^\S+\.\w{2,5} <\u200e?\w+>")
 LOCATION = re.compile(
     r"[\u200e\u200f]?[^\n:：]{1,40}[:：] ?https?://maps\.google\.com/\?q=-?\d\S*"
-    r"|[^\n]+\([^\n]*\): https://foursquare\.com/v/\w+"
+    r"|[^\n(]+\([^\n]*\): https://foursquare\.com/v/\w+"
     r"|[^\n]+(?:\n[^\n]+){0,2}\nhttps://foursquare\.com/v/\w+"
 )
-# Option lines end in a count, in every language: "OPTION: pizza (3 votes)".
-POLL = re.compile(r"[\u200e\u200f]?[^\W\d_a-z]+: ?\n(?:.*\n)+?(?:[\u200e\u200f]?[^\W\d_a-z]+: .* \(\d+ \w+\)\s*)+$")
+# "POLL:" alone on the first line, and last of all "OPTION: pizza (3 votes)", each word in its language.
+POLL = re.compile(r"[\u200e\u200f]?[^\W\d_a-z]+: ?")
+POLL_OPTION = re.compile(r"[\u200e\u200f]?[^\W\d_a-z]+: .* \(\d+ \w+\)")
 
 
 def is_notice(body: str) -> bool:
@@ -60,7 +61,7 @@ def android_body(body: str, marked: bool) -> tuple[Kind, str]:
 def unmarked_body(body: str, marked: bool) -> tuple[Kind, str]:
     """A body without U+200E to go by: Android's, or an iOS export whose marks an editor has lost."""
     if body.endswith(">"):
-        body = EDIT_MARK.sub("", body)
+        body = _without_edit_mark(body)
     if body[:START].casefold() in STARTS or body[:1] in INVISIBLE:
         first, _, rest = body.partition("\n")
         kind = PHRASES.get(normal(first))
@@ -78,7 +79,7 @@ def ios_body(mark: str) -> Classify:
 
     def classify(body: str, marked: bool) -> tuple[Kind, str]:
         if body.endswith(">"):
-            body = EDIT_MARK.sub("", body)
+            body = _without_edit_mark(body)
         if not body.startswith(mark):
             return _file_or_caption(body, mark) if mark in body else _shape(body)
         first, _, rest = body.partition("\n")
@@ -99,6 +100,11 @@ def ios_body(mark: str) -> Classify:
     return classify
 
 
+def _without_edit_mark(body: str) -> str:
+    start = body.rfind("<")
+    return body[:start].rstrip(" \u200e\u200f") if EDIT_MARK.fullmatch(body, start) else body
+
+
 def _file_or_caption(body: str, mark: str) -> tuple[Kind, str]:
     """`Some file.txt ‎document omitted` is a file and its name; other words before the mark are a caption."""
     before, _, fragment = body.rpartition(mark)
@@ -116,8 +122,10 @@ def _shape(body: str) -> tuple[Kind, str]:
     """What shows by its form in every language."""
     if "://" in body and LOCATION.fullmatch(body):
         return Kind.LOCATION, ""
-    if "\n" in body and POLL.match(body):
-        return Kind.POLL, ""
+    if "\n" in body:
+        lines = body.rstrip().split("\n")
+        if POLL.fullmatch(lines[0]) and POLL_OPTION.fullmatch(lines[-1]):
+            return Kind.POLL, ""
     return Kind.MESSAGE, body
 
 

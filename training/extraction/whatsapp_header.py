@@ -27,9 +27,9 @@ CLOCK_FIRST = rf"{MARK}(?P<clock>{CLOCK})[,،]?{SP}(?P<date>{DATE})"  # Vietname
 FAMILIES = {
     "[date time]": rf"{MARK}\[{DATE_FIRST}\]{SP}?",
     "[time date]": rf"{MARK}\[{CLOCK_FIRST}\]{SP}?",
-    "date time -": rf"{MARK}{DATE_FIRST}(?:{SP}[-–]{SP}|:{SP})",
-    "time date -": rf"{MARK}{CLOCK_FIRST}{SP}[-–]{SP}",
-    "date time": rf"{MARK}{DATE_FIRST}{SP}",  # Croatian, 2018
+    "date time -": rf"{DATE_FIRST}(?:{SP}[-–]{SP}|:{SP})",
+    "time date -": rf"{CLOCK_FIRST}{SP}[-–]{SP}",
+    "date time": rf"{DATE_FIRST}{SP}",  # Croatian, 2018
 }
 # The first ": " ends the name, so `User:)` is one; the body may be empty or, of a vanished message, a single dot. The
 # first alternative is the common case of the second, at a quarter of its cost.
