@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.aside import replace_folder
+from training.console import console
 from training.sample.pretraining import Recipe, pretrain, windows
 
 RECIPE = Recipe()
@@ -29,7 +30,8 @@ def starter_base(cache: Path, recipe: Recipe = RECIPE) -> Path:
         return folder
     tokenizer = make_tokenizer(islice(windows(recipe.seed), recipe.tokenizer_windows), recipe.vocab_size)
     model = make_model(tokenizer, seed=recipe.seed, hidden=recipe.hidden, layers=recipe.layers, heads=recipe.heads)
-    pretrain(model, tokenizer, recipe)
+    loss = pretrain(model, tokenizer, recipe)
+    console.print(f"starter base: {model.num_parameters():,} parameters, {loss:.2f} nats per token")
     with replace_folder(folder) as aside:
         save_base(aside, model, tokenizer)
     return folder
@@ -112,5 +114,8 @@ def make_model(tokenizer: Any, *, seed: int, hidden: int = 256, layers: int = 6,
 
 def save_base(folder: Path, model: Any, tokenizer: Any) -> None:
     """The folder layout of a base on the Hub: config, safetensors, tokenizer."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # a bar for thirty megabytes says nothing
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,6 +1,8 @@
 """The starter base: a tokenizer with Mistral's habits, and a cache that is named after its recipe."""
 
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,10 +14,21 @@ from replicate_deployment.chat_format import parse
 from replicate_deployment.tokenization import encode, load_tokenizer
 from training.sample import starter
 from training.sample.people import NOA, OTHERS
-from training.sample.pretraining import Recipe, packed_rows, windows
+from training.sample.pretraining import Recipe, packed_rows, pretrain, windows
 from training.sample.starter import make_tokenizer, starter_base
 
 TINY = Recipe(vocab_size=600, hidden=32, layers=2, heads=4, tokenizer_windows=50, row=32, rows=2, steps=2, warmup=1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Matrices of this size are slower on two threads, by far on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +82,12 @@ def test_rows_hold_whole_windows_one_after_the_other(tokenizer: Any) -> None:
     while len(expected) < len(ids):
         expected += encode(tokenizer, next(stream), end=True).ids
     assert ids == expected[: len(ids)]
+
+
+def test_pretraining_learns(tokenizer: Any) -> None:
+    recipe = replace(TINY, row=64, steps=25, warmup=3, lr=1e-2)
+    model = starter.make_model(tokenizer, seed=0, hidden=recipe.hidden, layers=recipe.layers, heads=recipe.heads)
+    assert pretrain(model, tokenizer, recipe) < math.log(len(tokenizer)) - 0.5  # an untrained head knows nothing
 
 
 def test_a_base_is_made_once_per_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
