@@ -65,8 +65,8 @@ def find_base(ghost: Ghost, name: str | None) -> Base:
     local = recorded["revision"] == "local"
     if name is None:
         name = _local_base(ghost) if local else recorded["repo"]
-    with progress("hashing the base"):
-        base = resolve_base(name, None if local else recorded["revision"])
+    with progress("hashing the base"):  # a commit means something in its own repo only
+        base = resolve_base(name, recorded["revision"] if name == recorded["repo"] and not local else None)
     if base.weights_sha256 != recorded["weights_sha256"]:
         raise MergeError(
             f"adapter of another base: {ghost.folder} was trained on {recorded['repo']} ({recorded['revision']}), "
