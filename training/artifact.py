@@ -5,7 +5,7 @@ Blocks, in the order in which stages add them:
     format    1
     text      {labels {me, other}, recipe, stop_sequences}           prepare
     data      {counts {...}, train_sha256, val_sha256}               prepare
-    base      {repo, revision}                                       train
+    base      {repo, revision, weights_sha256}                       train
     training  {the resolved config, steps, losses, versions}         train
     merge     {scale per target, dtype, the proof's figures}         merge
     sampling  {max_new_tokens, temperature, ...}                     merge
