@@ -17,19 +17,19 @@ SHOWN = 20  # unreadable lines that the terminal lists; the report lists them al
 
 @dataclass(slots=True)
 class FileAccount:
-    """One input file. `unreadable` holds line or entry numbers, never content."""
+    """One input file. `unreadable` holds positions, never content."""
 
     file: str
     platform: str
     reason: str
     facts: Mapping[str, str]
+    unit: str  # what the numbers in `unreadable` count: lines or entries
     records: int = 0
     kinds: Counter[Kind] = field(default_factory=Counter)
     unreadable: list[int] = field(default_factory=list)
     error: str | None = None
 
-    def count(self, record: Record, kind: Kind) -> None:
-        self.records += 1
+    def leave_out(self, record: Record, kind: Kind) -> None:
         self.kinds[kind] += 1
         if kind is Kind.UNREADABLE:
             self.unreadable.append(record.position)
@@ -79,8 +79,7 @@ class Account:
             if file.unreadable:
                 shown = ", ".join(f"{number:,}" for number in file.unreadable[:SHOWN])
                 more = ", …" if len(file.unreadable) > SHOWN else ""
-                word = "entry" if file.platform in ("telegram", "messenger") else "line"
-                lines.append(f"{file.file}: {len(file.unreadable):,} unreadable, at {word} {shown}{more}")
+                lines.append(f"{file.file}: {len(file.unreadable):,} unreadable, at {file.unit} {shown}{more}")
         return lines
 
     def write_down(self, written: Path, title: str, records: list[Record]) -> None:

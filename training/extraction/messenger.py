@@ -13,6 +13,7 @@ from training.extraction.source import Source
 from training.extraction.text import line_breaks, well_formed
 
 NAME = "messenger"
+UNIT = "entry"
 NEWEST_FIRST = True  # message_1.json is the newest file
 
 HTML = re.compile(r'class="[^"]*(_3-95|_a6-g)\b')

@@ -1,4 +1,4 @@
-"""What a platform module offers: two names and two functions."""
+"""What a platform module offers: three facts and two functions."""
 
 from typing import NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ class Evidence(NamedTuple):
 
 class Platform(Protocol):
     NAME: str
+    UNIT: str  # what Record.position counts
     NEWEST_FIRST: bool  # the numbered files of one chat run backwards in time
 
     def recognise(self, source: Source, evidence: Evidence) -> str | None:

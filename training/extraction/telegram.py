@@ -17,6 +17,7 @@ from training.extraction.source import Source
 from training.extraction.text import line_breaks, well_formed
 
 NAME = "telegram"
+UNIT = "entry"
 NEWEST_FIRST = False
 
 SECTIONS = ("chats", "left_chats")
@@ -105,6 +106,8 @@ def _items(stream: IO[bytes], prefix: str) -> Iterator[Any]:
 
 
 def _record(chat: Chat, message: Any, position: int) -> Record:
+    if isinstance(message, dict) and message.get("type") == "unsupported":
+        return Record(chat, "", "", "", Kind.SYSTEM, position)  # all that Telegram says of what it cannot export
     timestamp = _timestamp(message) if isinstance(message, dict) else None
     if timestamp is None or message.get("type") not in ("message", "service"):
         return Record(chat, "", "", "", Kind.UNREADABLE, position)

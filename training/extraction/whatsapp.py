@@ -18,6 +18,7 @@ from training.extraction.whatsapp_header import Header
 from training.extraction.whatsapp_markers import EXPORT_TITLES, MARKS, PHRASES, normal
 
 NAME = "whatsapp"
+UNIT = "line"
 NEWEST_FIRST = False
 
 NOTICES = 3  # the encryption notice is among a chat's first records
@@ -163,10 +164,10 @@ class _Stamps:
         self._clocks: dict[str, str | None] = {}
 
     def iso(self, date: str, clock: str) -> str | None:
-        if date not in self._dates:
+        try:
+            iso_day, iso_clock = self._dates[date], self._clocks[clock]
+        except KeyError:
             day = read_date(whatsapp_header.triple(date), self._order)
-            self._dates[date] = day.isoformat() if day else None
-        if clock not in self._clocks:
-            self._clocks[clock] = whatsapp_header.clock(clock)
-        iso_day, iso_clock = self._dates[date], self._clocks[clock]
+            iso_day = self._dates[date] = day.isoformat() if day else None
+            iso_clock = self._clocks[clock] = whatsapp_header.clock(clock)
         return f"{iso_day}T{iso_clock}" if iso_day and iso_clock else None
