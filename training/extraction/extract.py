@@ -81,7 +81,8 @@ def refuse_foreign_files(out: Path) -> None:
 
 
 def show(account: Account, out: Path) -> None:
-    console.print(account.table())
+    if account.files:
+        console.print(account.table())
     for file in account.files:
         if file.facts.get("evidence"):
             console.print(f"{file.file}: {file.facts['evidence']}", soft_wrap=True)

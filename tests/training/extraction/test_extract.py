@@ -4,6 +4,7 @@ import csv
 import json
 import stat
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.training.extraction.exports import save
 from training.cli import main
+from training.sample.exports import write_exports
 
 CHAT = "13/03/2022, 14:56 - Lea: hi\n13/03/2022, 14:57 - Bob: <Media omitted>\n13/03/2022, 14:58 - Bob: yo\nthere\n"
 
@@ -167,6 +169,16 @@ def test_a_folder_with_somebody_elses_files_is_refused(tmp_path: Path, capsys: p
     assert code == 2
     assert "whatsapp/notes.txt" in capsys.readouterr().err
     assert (tmp_path / "cleaned/whatsapp/notes.txt").read_text() == "mine"
+
+
+def test_the_bundled_sample_comes_back_message_for_message(tmp_path: Path) -> None:
+    """Its writer spells the three formats from the programs' own output and shares nothing with the parsers."""
+    written = write_exports(tmp_path / "exports", seed=5, messages=800)
+    code, report = extract(tmp_path, tmp_path / "exports")
+    read = Counter[str]()
+    for file in report["files"]:
+        read[file["platform"]] += file["kinds"]["message"]
+    assert (code, read) == (0, written.texts)
 
 
 BODIES = st.one_of(
