@@ -29,7 +29,7 @@ class Recipe:
     tokenizer_windows: int = 4000  # texts that the tokenizer is trained on
     row: int = 128  # tokens
     rows: int = 4  # per step; in a fixed minute, many small steps learn far more than few large ones
-    steps: int = 400
+    steps: int = 360
     warmup: int = 20  # steps
     lr: float = 3e-3  # of the embeddings ten times this
     weight_decay: float = 0.1
