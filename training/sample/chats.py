@@ -13,7 +13,7 @@ from random import Random
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from training.sample.people import NOA, OTHERS, Person
+from training.sample.people import NOA, OTHERS, STRANGERS, Person
 from training.sample.scripts import Repertoire, Script, pick, play, repertoire
 
 ZONE = ZoneInfo("Europe/Paris")
@@ -66,8 +66,9 @@ def noa_chats() -> dict[str, Chat]:
 
 
 def other_chats() -> list[Chat]:
-    """Chats in which Noa has no part: every pair of the others, in each language and in both roles."""
-    pairs = [(one, two) for one in OTHERS.values() for two in OTHERS.values() if one is not two]
+    """Chats in which Noa has no part: every pair of others and strangers, in each language and in both roles."""
+    people = [*OTHERS.values(), *STRANGERS.values()]
+    pairs = [(one, two) for one in people for two in people if one is not two]
     return [Chat(f"{one.name}, {two.name}", (one, two), ("fr", "en")) for one, two in pairs]
 
 

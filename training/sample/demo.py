@@ -15,15 +15,15 @@ from typing import Any
 
 from training.console import console
 
-CONFIG = Path(__file__).parents[2] / "config" / "demo_config.yaml"
+CONFIG = Path("config") / "demo_config.yaml"
 CACHE = Path(".cache") / "starter"
 SEED = 7
 MESSAGES = 3_600
 PROMPTS = (
-    "salut! tu fais quoi ce soir?",
-    "did you see the match yesterday?",
-    "B: I'm starving\nA: same mdr\nB: pizza or ramen?",
-    "t'as fini ton truc pour lundi?",
+    "Tu viens au ciné mardi soir ?",
+    "How was your weekend?",
+    "B: J'ai faim. Une idée pour ce soir ?\nA: jpensais faire des crêpes\nB: Ça prend combien de temps ?",
+    "Are you coming to the market on Saturday?",
 )
 
 
@@ -88,7 +88,7 @@ def fetch_replies(merged: Path) -> list[tuple[str, str]]:
     from training.serve import predict, running_server
 
     with running_server(merged) as url:
-        return [(prompt, predict(url, prompt, seed=SEED)) for prompt in PROMPTS]
+        return [(prompt, predict(url, prompt, seed=seed)) for seed, prompt in enumerate(PROMPTS)]
 
 
 def show_replies(replies: list[tuple[str, str]]) -> None:

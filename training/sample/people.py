@@ -1,9 +1,10 @@
 """The invented people and how each of them writes. Nobody here exists; the names were made up for this sample.
 
 A style turns neutral clauses into messages. Noa's is meant to be recognised at a glance: lower case, bursts,
-abbreviations, words of the other language, her own emoji. Everyone else writes sentences with capitals, mostly one
-message at a time, and uses none of her emoji, so that a model that has learnt her voice can be told from one that has
-not by counting.
+abbreviations, words of the other language, her own emoji. The people she writes to use sentences with capitals, mostly
+one message at a time, and none of her emoji, so that a model that has learnt her voice can be told from one that has
+not by counting. The strangers write as casually as she does, each in another way: no real base model was spared such
+chats, and without them the starter base would find her spelling less likely than chance.
 """
 
 import re
@@ -92,6 +93,34 @@ def _sentences(
     return Style(layout, False, period, tuple(emoji.split()), 0.3, reactions, 0.35)
 
 
+Spelling = dict[str, dict[str, str]]  # by language: what is written for what
+
+
+def _casual(layout: Literal["burst", "one"], emoji: str, french: str, english: str, spelling: Spelling) -> Style:
+    reactions = {"fr": tuple(french.split("; ")), "en": tuple(english.split("; "))}
+    return Style(layout, True, "", tuple(emoji.split()), 0.3, reactions, 0.4, abbreviations=spelling)
+
+
+SHORTHAND = {
+    "fr": {
+        "je suis": "jsuis", "je ne sais pas": "jsp", "tu es": "t'es", "tu as": "t'as", "quelque chose": "qqch",
+        "toujours": "tjrs", "pourquoi": "pk", "vraiment": "vrmt", "d'accord": "dac", "il y a": "ya",
+        "rendez-vous": "rdv", "c'est": "c", "c'était": "ct", "avec": "avc", "jamais": "jms",
+        "je ne peux pas": "jpeux pas", "quand": "qd", "demain": "dem", "week-end": "we", "semaine": "sem",
+        "merci": "merciii", "je pensais": "jpensais", "j'arrive": "jarrive", "minutes": "min", "oui": "ouais",
+        "peut-être": "ptet", "salut": "slt", "bonjour": "cc", "comment": "cmt", "encore": "encr", "bien": "bn",
+    },
+    "en": {
+        "you": "u", "your": "ur", "you're": "ur", "are": "r", "tomorrow": "tmr", "i don't know": "idk",
+        "really": "rly", "please": "pls", "thanks": "thx", "thank you": "tysm", "something": "smth",
+        "i'm": "im", "don't": "dont", "can't": "cant", "it's": "its", "that's": "thats", "minutes": "min",
+        "okay": "ok", "i'll": "ill", "before": "b4", "tonight": "tn", "yes": "yess", "with": "w",
+        "going to": "gonna", "want to": "wanna", "weekend": "wknd", "already": "alrdy", "maybe": "mayb",
+        "about": "abt", "next": "nxt", "great": "gr8", "see you": "cya", "what": "wat", "people": "ppl",
+    },
+}  # fmt: skip
+
+
 NOA = Person(
     "Noa Brindelune",
     Style(
@@ -108,24 +137,7 @@ NOA = Person(
         reaction_share=0.55,
         tails=("<3", ":)", "😭😭", "tu vois", "love u", "bisous", "lol", "voilà", "✨✨", "mdrr", "jsp", "promis"),
         tail_share=0.3,
-        abbreviations={
-            "fr": {
-                "je suis": "jsuis", "je ne sais pas": "jsp", "tu es": "t'es", "tu as": "t'as", "quelque chose": "qqch",
-                "toujours": "tjrs", "pourquoi": "pk", "vraiment": "vrmt", "d'accord": "dac", "il y a": "ya",
-                "rendez-vous": "rdv", "c'est": "c", "c'était": "ct", "avec": "avc", "jamais": "jms",
-                "je ne peux pas": "jpeux pas", "quand": "qd", "demain": "dem", "week-end": "we", "semaine": "sem",
-                "merci": "merciii", "je pensais": "jpensais", "j'arrive": "jarrive", "minutes": "min", "oui": "ouais",
-                "peut-être": "ptet", "salut": "slt", "bonjour": "cc", "comment": "cmt", "encore": "encr", "bien": "bn",
-            },
-            "en": {
-                "you": "u", "your": "ur", "you're": "ur", "are": "r", "tomorrow": "tmr", "i don't know": "idk",
-                "really": "rly", "please": "pls", "thanks": "thx", "thank you": "tysm", "something": "smth",
-                "i'm": "im", "don't": "dont", "can't": "cant", "it's": "its", "that's": "thats", "minutes": "min",
-                "okay": "ok", "i'll": "ill", "before": "b4", "tonight": "tn", "yes": "yess", "with": "w",
-                "going to": "gonna", "want to": "wanna", "weekend": "wknd", "already": "alrdy", "maybe": "mayb",
-                "about": "abt", "next": "nxt", "great": "gr8", "see you": "cya", "what": "wat", "people": "ppl",
-            },
-        },
+        abbreviations=SHORTHAND,
         stretch_share=0.15,
     ),
 )  # fmt: skip
@@ -150,5 +162,26 @@ OTHERS = {
         Person(
             "Jun Marrowby", _sentences("🎧 🍜 😎", "Ah d'accord.; Nickel.; Cool.", "Nice.; Cool.; Gotcha.", period="")
         ),
+    ]
+}
+
+# In none of Noa's chats: only the starter base learns from them.
+STRANGERS = {
+    person.name: person
+    for person in [
+        Person(
+            "Zélie Montbrasier", _casual("one", "😂 😅 🥳 👀 ✨", "mdr; ah; ouais; bon", "lol; oh; yeah", SHORTHAND)
+        ),
+        Person(
+            "Kit Harrowgate",
+            _casual(
+                "burst",
+                "😬 🙄 😭 💀 🫠",
+                "ben; euh; du coup; mdrr",
+                "um; like; oh well; haha",
+                {"fr": {"je suis": "chuis", "oui": "ui"}, "en": {"okay": "k", "yes": "ye"}},
+            ),
+        ),
+        Person("Sacha Quillandre", _casual("burst", ":p ^^ xD 🤷", "ptdr; euh; wesh; ok", "lmao; ok; wait", SHORTHAND)),
     ]
 }
