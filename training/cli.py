@@ -40,24 +40,29 @@ QUIET_ENVIRONMENT = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Exit codes: 0 success, 1 a reported failure, 2 bad usage, 130 interrupted."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for name, value in QUIET_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+def build_parser(called: str | None) -> argparse.ArgumentParser:
+    """All verbs with a line each; the flags only of the one that is called, whose module is imported for them."""
     parser = argparse.ArgumentParser(
         prog="ghost",
         description="Turns the chats you have already written into a small language model that answers as you would.",
         epilog="`ghost VERB --help` tells more about each.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    called = next((word for word in arguments if not word.startswith("-")), None)
     for name, verb in VERBS.items():
         subparser = verbs.add_parser(name, help=verb.help, description=verb.help)
         if name == called:
             module = importlib.import_module(verb.module)
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Exit codes: 0 success, 1 a reported failure, 2 bad usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for name, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    parser = build_parser(next((word for word in arguments if not word.startswith("-")), None))
     args = parser.parse_args(arguments)
     try:
         return int(args.run(args))

@@ -18,14 +18,6 @@ TRAINING = {"config": {"bf16": True, "bnb_config_kwargs": {"bnb_4bit_use_double_
 Recipe = Callable[..., Path]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """These models are so small that threads only wait for each other: several times slower on a busy machine."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def make_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """`make_adapter(edit=..., **lora)`: a folder like the one that `ghost train` writes, with random A and B.

@@ -19,6 +19,7 @@ CONFIG = Path("config") / "demo_config.yaml"
 CACHE = Path(".cache") / "starter"
 SEED = 7
 MESSAGES = 3_600
+TEMPERATURE = 0.3  # a model this small rambles at the 0.7 that suits a real one
 PROMPTS = (
     "Tu viens au ciné mardi soir ?",
     "How was your weekend?",
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
                 return code
     with stage("serve", f"$ ghost serve --weights {merged}", seconds):
         replies = fetch_replies(merged)
+        console.print(f"{len(replies)} replies over HTTP, one turn each, temperature {TEMPERATURE}:")
     show_replies(replies)
     show_summary(out, seconds)
     return 0
@@ -88,7 +90,9 @@ def fetch_replies(merged: Path) -> list[tuple[str, str]]:
     from training.serve import predict, running_server
 
     with running_server(merged) as url:
-        return [(prompt, predict(url, prompt, seed=seed)) for seed, prompt in enumerate(PROMPTS)]
+        return [
+            (prompt, predict(url, prompt, seed=seed, temperature=TEMPERATURE)) for seed, prompt in enumerate(PROMPTS)
+        ]
 
 
 def show_replies(replies: list[tuple[str, str]]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,17 +17,6 @@ from training.sample.pretraining import Recipe, packed_rows, pretrain, windows
 from training.sample.starter import make_tokenizer, starter_base
 
 TINY = Recipe(vocab_size=600, hidden=32, layers=2, heads=4, tokenizer_windows=50, row=32, rows=2, steps=2, warmup=1)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Matrices of this size are slower on two threads, by far on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

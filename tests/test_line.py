@@ -1,0 +1,51 @@
+"""The whole line with the network blocked, and what the README tells a person to type."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from training import cli
+from training.sample import demo, starter
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_verb_passes_without_a_network(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`demo` calls extract, prepare, train, merge and serve. Sockets reach this machine only: see tests/offline."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(demo, "MESSAGES", 250)
+    monkeypatch.setattr(starter, "starter_base", lambda cache: tiny_base)
+    out = tmp_path / "demo"
+    assert cli.main(["demo", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert all(f"── {stage} ─" in told for stage in ("sample", "extract", "prepare", "train", "merge", "serve"))
+    assert re.search(r"loss +\d+\.\d+ → \d+\.\d+", told)
+
+    merged = str(out / "merged")
+    held_out = str(out / "processed" / "val.jsonl")
+    assert cli.main(["check", merged]) == 0
+    assert cli.main(["try", merged, "--held-out", held_out, "--limit", "2"]) == 0
+    assert cli.main(["preflight", "--no-weights"]) == 0
+    assert {"demo", "extract", "prepare", "train", "merge", "serve", "check", "try", "preflight"} == set(cli.VERBS)
+
+
+def lines_of_the_readme() -> list[str]:
+    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.startswith("ghost ")]
+
+
+@pytest.mark.parametrize("line", lines_of_the_readme())
+def test_the_readme_types_what_ghost_understands(line: str) -> None:
+    _, *arguments = shlex.split(line, comments=True)
+    args = cli.build_parser(arguments[0]).parse_args(arguments)
+    assert args.verb == arguments[0]
+
+
+def test_the_readme_shows_every_verb_of_the_line() -> None:
+    shown = {shlex.split(line)[1] for line in lines_of_the_readme()}
+    assert {"extract", "prepare", "train", "merge", "check", "try", "serve", "preflight"} <= shown
