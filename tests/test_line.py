@@ -17,7 +17,7 @@ def test_every_verb_passes_without_a_network(
 ) -> None:
     """`demo` calls extract, prepare, train, merge and serve. Sockets reach this machine only: see tests/offline."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(demo, "MESSAGES", 250)
+    monkeypatch.setattr(demo, "MESSAGES", 400)
     monkeypatch.setattr(starter, "starter_base", lambda cache: tiny_base)
     out = tmp_path / "demo"
     assert cli.main(["demo", "--out", str(out)]) == 0
