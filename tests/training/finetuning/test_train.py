@@ -15,7 +15,7 @@ from training.finetuning import config as training_config
 from training.finetuning import heldout, loop, train
 from training.finetuning.base import resolve_base
 from training.finetuning.config import TrainingConfig
-from training.finetuning.data import read_split
+from training.finetuning.data import collate, read_split
 from training.finetuning.model import trainable
 
 WriteConfig = Callable[..., Path]
@@ -120,16 +120,30 @@ def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
 
 
 def test_evaluating_does_not_cut_the_gradients(tiny_base: Path, prepared: Path, write_config: WriteConfig) -> None:
+    import torch
     from bitsandbytes.nn import Linear4bit
 
     config, tokenizer = training_config.load(write_config()), load_tokenizer(tiny_base)
     model = trainable(resolve_base(str(tiny_base), None), config, tokenizer)
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     assert len(layers) == 2 * 7
+    # Not every CPU has the kernel that would cut them, so the switch is looked at as well.
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert len(trained) == 2 * 2 * 7
     assert all("lora_" in name for name in trained)
+
+    examples = read_split(prepared / "val.jsonl", tokenizer, ghost_json.read(prepared).labels, config).examples
+    assert heldout.heldout_loss(model, examples, config) is not None
+    for name, parameter in trained.items():
+        if "lora_B" in name:  # while B is zero, A has no gradient
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.train()
+    model(**collate(examples)).loss.backward()
+    # The first layer's gradients pass through every other matrix of the base.
+    first = [parameter for name, parameter in trained.items() if ".layers.0." in name]
+    assert len(first) == 2 * 7
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in first)
 
 
 def test_an_empty_held_out_file_is_said_not_refused(
