@@ -40,7 +40,8 @@ def train(model: Any, examples: list[Example], config: TrainingConfig, steps: in
             optim=config.optimizer,
             learning_rate=config.learning_rate,
             lr_scheduler_type=config.lr_scheduler,
-            warmup_steps=config.warmup_ratio,  # below 1 it is read as a share of all steps
+            # Given the ratio, the Trainer rounds up; the first step of a warm-up has rate 0, so one step learns nothing.
+            warmup_steps=int(config.warmup_ratio * steps),
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
             logging_steps=config.logging_steps,

@@ -74,6 +74,14 @@ def test_the_whole_verb(
     assert {str(tensor.dtype) for tensor in weights(out).values()} == {"torch.float32"}
 
 
+def test_a_training_of_one_step_learns(ghost_train: Ghost, capsys: pytest.CaptureFixture[str]) -> None:
+    """A warm-up starts at a rate of 0, and one that lasts the whole training would change nothing."""
+    assert ghost_train("--json", num_epochs=1, gradient_accumulation_steps=4, warmup_ratio=0.9) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [entry["learning_rate"] for entry in report["log"]] == [1e-2]
+    assert report["heldout"]["after"]["loss"] < report["heldout"]["before"]["loss"]
+
+
 def test_the_same_seed_gives_the_same_adapter(ghost_train: Ghost, tmp_path: Path) -> None:
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert ghost_train(out=out, seed=seed, num_epochs=1, lora_dropout=0.1) == 0
