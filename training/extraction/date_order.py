@@ -49,7 +49,7 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
     """The order of a file's dates.
 
     style   the order that the header's other signs suggest (AM/PM, dots), or None
-    answer  --date-order: it decides unless a date rules it out
+    answer  --date-order: it decides wherever a single date fits it; dates that do not are then unreadable
     Raises ExportError when nothing decides; the message asks for --date-order.
     """
     headers = sum(count for _, count in dates)
@@ -58,12 +58,16 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
     best = max(fits.values())
     if not best:
         raise ExportError(f"{name}: none of its {headers:,} date headers is a date; is this a chat export?")
+    if answer is not None and 0 < fits[answer] < best:
+        against = f"{headers - fits[answer]:,} of {headers:,} date headers do not fit it and are unreadable"
+        return DateOrder(answer, f"--date-order says {NAMES[answer]}; {against}")
     candidates = [order for order in NAMES if fits[order] == best]
     if all(known[order] == known[candidates[0]] for order in candidates):
         order = "ymd" if "ymd" in candidates else candidates[0]
         return DateOrder(order, _by_fit(known, dates, order))
+    undecided = _undecided(candidates, best, headers)
     if answer in candidates:
-        return DateOrder(answer, f"{_both(candidates)}; --date-order says {NAMES[answer]}")
+        return DateOrder(answer, f"{undecided}; --date-order says {NAMES[answer]}")
     jumps = {order: _jumps_back([known[order][parts] for parts, _ in dates]) for order in candidates}
     fewest = min(jumps.values())
     steady = [order for order in candidates if jumps[order] == fewest]
@@ -71,10 +75,10 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
         steady.remove("ymd")
     if len(steady) == 1:
         counts = ", ".join(f"{NAMES[order]} runs backwards {jumps[order]:,} times" for order in candidates)
-        return DateOrder(steady[0], f"{_both(candidates)}; {counts}: read as {NAMES[steady[0]]}")
+        return DateOrder(steady[0], f"{undecided}; {counts}: read as {NAMES[steady[0]]}")
     if style in steady:
-        return DateOrder(style, f"{_both(candidates)}; the header's style is {NAMES[style]}")
-    raise ExportError(f"{name}: {_both(candidates)}. Say which: ghost extract … --date-order dmy")
+        return DateOrder(style, f"{undecided}; the header's style is {NAMES[style]}")
+    raise ExportError(f"{name}: {undecided}. Say which: ghost extract … --date-order dmy")
 
 
 def _by_fit(known: dict[str, dict[Triple, date | None]], dates: Runs, order: str) -> str:
@@ -85,15 +89,19 @@ def _by_fit(known: dict[str, dict[Triple, date | None]], dates: Runs, order: str
         this: sum(count for parts, count in dates if known[this][parts] and not known[other][parts])
         for this, other in (("dmy", "mdy"), ("mdy", "dmy"))
     }
+    majority = " by majority" if only["dmy"] and only["mdy"] else ""  # pasted lines, or two exports glued together
     return (
         f"{only['dmy']:,} of {headers:,} date headers fit only day/month, {only['mdy']:,} fit only month/day:"
-        f" read as {NAMES[order]}"
+        f" read as {NAMES[order]}{majority}"
     )
 
 
-def _both(candidates: list[str]) -> str:
+def _undecided(candidates: list[str], best: int, headers: int) -> str:
     names = [NAMES[order] for order in candidates]
-    return f"every date fits {'both ' if len(names) == 2 else ''}{', '.join(names[:-1])} and {names[-1]}"
+    orders = f"{', '.join(names[:-1])} and {names[-1]}"
+    if best < headers:
+        return f"{best:,} of {headers:,} date headers fit {orders}, each"
+    return f"every date fits {'both ' if len(names) == 2 else ''}{orders}"
 
 
 def _jumps_back(days: Sequence[date | None]) -> int:

@@ -48,9 +48,28 @@ def test_undecidable_dates_ask_for_the_flag() -> None:
     )
 
 
-def test_the_answer_decides_unless_a_date_rules_it_out() -> None:
+def test_the_answer_decides_unless_no_date_fits_it() -> None:
     assert decide(runs((10, 12, 2024)), "mdy", "dmy", "chat.txt").order == "dmy"
     assert decide(runs((10, 13, 2024)), None, "dmy", "chat.txt").order == "mdy"
+
+
+def test_one_pasted_line_does_not_overrule_the_answer() -> None:
+    order = decide([((1, 5, 2022), 6), ((13, 1, 2022), 1)], None, "mdy", "chat.txt")
+    assert order == ("mdy", "--date-order says month/day; 1 of 7 date headers do not fit it and are unreadable")
+
+
+def test_contradicting_days_are_put_to_the_vote() -> None:
+    order = decide([((13, 4, 2022), 5), ((4, 14, 2022), 2)], None, None, "chat.txt")
+    assert order.order == "dmy"
+    assert order.evidence == (
+        "5 of 7 date headers fit only day/month, 2 fit only month/day: read as day/month by majority"
+    )
+
+
+def test_a_tied_vote_asks_for_the_flag() -> None:
+    with pytest.raises(ExportError, match="2 of 3 date headers fit day/month and month/day, each") as caught:
+        decide(runs((1, 1, 2022), (13, 4, 2022), (4, 14, 2022)), None, None, "chat.txt")
+    assert "--date-order" in str(caught.value)
 
 
 def test_the_headers_style_comes_last() -> None:

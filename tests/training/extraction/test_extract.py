@@ -90,6 +90,14 @@ def test_date_order_and_platform_are_the_users_to_say(tmp_path: Path) -> None:
     assert rows(tmp_path / "cleaned/whatsapp/chat.csv")[1][0] == "2024-10-12T10:00:00"
 
 
+def test_a_pasted_line_is_unreadable_in_the_order_that_the_user_says(tmp_path: Path) -> None:
+    days = "".join(f"1/{day}/2022, 10:00 - Lea: {day}\n" for day in range(5, 11))
+    path = save(tmp_path, f"{days}13/1/2022, 10:00 - Zoe: pasted\n")
+    code, report = extract(tmp_path, path, "--date-order", "mdy")
+    assert (code, report["files"][0]["unreadable"]) == (1, [7])
+    assert rows(tmp_path / "cleaned/whatsapp/chat.csv")[1][0] == "2022-01-05T10:00:00"
+
+
 def test_min_chars_counts_short_messages_as_empty(tmp_path: Path) -> None:
     _, report = extract(tmp_path, save(tmp_path, CHAT), "--min-chars", "3")
     assert (report["totals"]["message"], report["totals"]["empty"]) == (1, 1)
