@@ -14,6 +14,7 @@ from training.extraction.record import Chat, Record
 
 COLUMNS = ("timestamp", "sender", "message")
 NAIVE = len("2022-03-18T14:56:00")
+MINUTE = len("2022-03-18T14:56")
 LONGEST_NAME = 120  # bytes of a file's name, well under the 255 of common file systems
 UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
@@ -85,11 +86,19 @@ def _file_name(conversation: Conversation, taken: set[str]) -> str:
     return f"{unique}.csv"
 
 
-def _key(record: Record) -> tuple[str, str, str]:
-    return record.timestamp, record.sender, record.text
+def _key(record: Record) -> tuple[str, ...]:
+    """What a message has in common with itself in another export.
+
+    Its id, or else when, who and what: the offset may have changed with the computer's zone between two exports, and
+    of one WhatsApp chat Android writes the minutes, iOS the seconds.
+    """
+    if record.id:
+        return (record.id,)
+    instant = _instant(record)
+    return instant[:MINUTE] if len(instant) <= NAIVE else instant, record.sender, record.text
 
 
-def _keys(messages: list[Record]) -> Counter[tuple[str, str, str]]:
+def _keys(messages: list[Record]) -> Counter[tuple[str, ...]]:
     return Counter(map(_key, messages))
 
 

@@ -38,6 +38,7 @@ class Record(NamedTuple):
 
     timestamp  ISO 8601 text: with the offset where the export knows it, local time without one where it does not
     position   line number in a text export, entry number in a JSON one; counts from 1
+    id         the platform's own number of the message within its chat, where the export has one
     """
 
     chat: Chat
@@ -46,6 +47,7 @@ class Record(NamedTuple):
     text: str
     kind: Kind
     position: int
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

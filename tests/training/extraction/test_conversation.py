@@ -32,6 +32,31 @@ def test_overlap_is_removed_once_and_counted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("2024-03-10T13:00:00+02:00", "Lea", "hi", "7"), ("2024-03-10T07:00:00-04:00", "Lea", "hi", "7")),
+        (("2024-03-10T13:00:00", "Lea", "hi", "7"), ("2024-03-10T13:00:00+02:00", "Léa M.", "hi", "7")),
+        (("2024-03-10T13:00:00+02:00", "Lea", "hi", ""), ("2024-03-10T11:00:00+00:00", "Lea", "hi", "")),
+        (("2024-03-10T13:00:00", "Lea", "hi", ""), ("2024-03-10T13:00:41", "Lea", "hi", "")),
+    ],
+    ids=["another zone", "renamed, and the first without an offset", "the same instant", "Android and iOS"],
+)
+def test_a_message_is_known_in_another_spelling(
+    first: tuple[str, str, str, str], second: tuple[str, str, str, str]
+) -> None:
+    stamped = [Record(CHAT, stamp, who, text, Kind.MESSAGE, 1, id) for stamp, who, text, id in (first, second)]
+    for one, other in (stamped, reversed(stamped)):
+        together = conversation(one)
+        assert together.add([other, other]) == 1  # the second of the two is another message
+
+
+def test_what_differs_is_kept() -> None:
+    first = Record(CHAT, "2024-03-10T13:00:00", "Lea", "hi", Kind.MESSAGE, 1)
+    for change in ({"timestamp": "2024-03-10T13:01:00"}, {"sender": "Bob"}, {"text": "ho"}, {"id": "7"}):
+        assert conversation(first).add([first._replace(**change)]) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("other", "same"),
     [
         (said("later", minute=5), True),

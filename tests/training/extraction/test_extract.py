@@ -122,6 +122,30 @@ def test_overlapping_exports_are_one_conversation(tmp_path: Path) -> None:
     assert [row[2] for row in rows(tmp_path / "cleaned/whatsapp/Bob.csv")] == ["message", "hi", "yo\nthere", "more"]
 
 
+def test_a_chat_exported_from_both_phones_is_one(tmp_path: Path) -> None:
+    said = [(minute, 7 * minute % 60) for minute in range(20)]
+    android = "".join(f"13/03/2022, 14:{minute:02} - Lea: ok\n" for minute, _ in said)
+    ios = "".join(f"[13/03/2022, 14:{minute:02}:{second:02}] Lea: ok\r\n" for minute, second in said)
+    save(tmp_path, android, "in/WhatsApp Chat with Bob.txt")
+    save(tmp_path, ios, "in/WhatsApp Chat - Bob/_chat.txt")
+    _, report = extract(tmp_path, tmp_path / "in")
+    assert (report["totals"]["message"], report["totals"]["duplicate"]) == (20, 20)
+
+
+def test_telegrams_ids_tell_what_was_exported_twice(tmp_path: Path) -> None:
+    """At home, then abroad with the contact renamed, and once by an old version that has no UTC clock."""
+    for who, hour, has_utc in (("Bob", 13, True), ("Bobby", 7, True), ("Bob", 13, False)):
+        messages = [
+            {"id": n, "type": "message", "date": f"2024-03-10T{hour:02}:{n:02}:00", "from": who, "text": "ok"}
+            | ({"date_unixtime": str(1710072000 + 60 * n)} if has_utc else {})
+            for n in range(10)
+        ]
+        chat = {"name": who, "type": "personal_chat", "id": 7, "messages": messages}
+        save(tmp_path, chat, f"in/{who}-{has_utc}/result.json")
+    _, report = extract(tmp_path, tmp_path / "in")
+    assert (report["totals"]["message"], report["totals"]["duplicate"]) == (10, 20)
+
+
 def test_messenger_files_are_merged_in_numeric_order(tmp_path: Path) -> None:
     """Equal times in three files: only the numbers tell that message_10 is the oldest."""
     for number in (1, 2, 10):
