@@ -1,7 +1,9 @@
 """Where exports lie: files, folders and zips. A zip is read in place; nothing is ever unpacked to disk."""
 
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ HEAD = 64 * 1024  # bytes that recognition looks at
 ENCRYPTED = 0x1  # bit 0 of a zip member's flags
 # Deflate reaches 1000:1 on zeros and about 5:1 on chats; this leaves room for walls of one emoji.
 BOMB_RATIO, BOMB_SIZE = 200, 64 * 1024 * 1024
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
 # What travels with a chat and is not one. Counted as attachments, never opened.
 ATTACHMENTS = frozenset(
@@ -69,7 +73,7 @@ class Source:
             else:
                 with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
                     yield stream
-        except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        except DAMAGE as error:
             raise ExportError(f"{self}: damaged or unknown compression ({error}); export the chat again") from None
         except OSError as error:
             raise ExportError(f"{self}: cannot be read ({error.strerror or error})") from None
@@ -116,7 +120,7 @@ def _members(path: Path) -> Iterator[Source | ExportError]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, ValueError) as error:
+    except (*DAMAGE, OSError, ValueError) as error:
         yield ExportError(f"{path}: not a readable zip ({error}); export the chat again")
         return
     for member in sorted(members, key=lambda entry: natural(entry.filename)):

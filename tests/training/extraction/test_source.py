@@ -1,3 +1,4 @@
+import random
 import zipfile
 from pathlib import Path
 
@@ -94,3 +95,19 @@ def test_a_damaged_member_is_an_export_error(tmp_path: Path) -> None:
     assert isinstance(source, Source)
     with pytest.raises(ExportError, match="damaged"):
         source.head()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_flipped_bytes_in_a_compressed_member_are_an_export_error(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "x.zip"
+    words = bytes(random.Random(5).choices(b"abcdefgh ", k=2000))
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("_chat.txt", words)
+    whole = path.read_bytes()
+    for start in range(len("PK\x03\x04") + 26 + len("_chat.txt"), 400, 8):
+        path.write_bytes(whole[:start] + bytes(byte ^ 0xFF for byte in whole[start : start + 8]) + whole[start + 8 :])
+        (source,) = discover([path])
+        assert isinstance(source, Source)
+        with pytest.raises(ExportError, match="damaged|cannot be read") as caught:
+            source.head()
+        assert "\n" not in str(caught.value)
