@@ -128,19 +128,20 @@ class Engine:
         turns: Sequence[Turn],
         settings: Settings,
         *,
-        stop_sequences: Sequence[str] | None = None,
+        stop_sequences: Sequence[str] = (),
         seed: int | None = None,
     ) -> Reply:
         """The next turn of `labels.me`, as an iterator of text pieces; nothing runs before the first is asked for.
 
         `turns` end with one of the other side; the oldest are left out beyond CONTEXT_TURNS and beyond the context
-        length minus `max_new_tokens`. `stop_sequences` replace those of ghost.json. The same `seed` gives the same
-        reply. Raises PromptError when the last turn alone does not fit, SettingsError on an empty stop sequence.
+        length minus `max_new_tokens`. `stop_sequences` come on top of those of ghost.json, so a reply is always one
+        turn. The same `seed` gives the same reply. Raises PromptError when the last turn alone does not fit,
+        SettingsError on an empty stop sequence.
         """
         if not turns or turns[-1].label != self.labels.other:
             raise PromptError(f"there is no turn of {self.labels.other} to answer at the end of the conversation")
         prompt_ids = self._context(turns, settings.max_new_tokens)
-        scanner = ReplyScanner(self.ghost.stop_sequences if stop_sequences is None else stop_sequences, self.labels)
+        scanner = ReplyScanner([*self.ghost.stop_sequences, *stop_sequences], self.labels)
         return Reply(self, prompt_ids, self._draw(prompt_ids, settings, seed), scanner)
 
     def _context(self, turns: Sequence[Turn], max_new_tokens: int) -> list[int]:

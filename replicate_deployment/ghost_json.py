@@ -65,9 +65,14 @@ def read(folder: Path) -> Ghost:
         raise WeightsError(f"{folder}: no {NAME} here (found {found}); is this the folder that a ghost stage wrote?")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        labels = facts["text"]["labels"]
+        labels, stops = facts["text"]["labels"], facts["text"]["stop_sequences"]
         Labels(me=labels["me"], other=labels["other"])
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(stop, str) and stop for stop in stops):
+            raise ValueError("stop_sequences are texts that are not empty")
+        for name, file in facts["files"].items():
+            if not isinstance(file["size"], int) or not isinstance(file["sha256"], str):
+                raise ValueError(f"files: {name} has no size and sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: not a readable ghost.json ({type(error).__name__}: {error})") from error
     if facts.get("format") != FORMAT:
         raise WeightsError(f"{path}: format {facts.get('format')!r}, this version reads {FORMAT}")

@@ -56,7 +56,7 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
             default=1.2, ge=1, le=2, description="Make tokens that were already seen less likely; 1 is off."
         ),
         stop_sequences: list[str] = Input(
-            default=[], description="Texts that end the reply and are not said. Leave empty for those of the model."
+            default=[], description="More texts that end the reply and are not said; the model's own always do."
         ),
         seed: int | None = Input(
             default=None,
@@ -73,7 +73,7 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
             repetition_penalty=repetition_penalty,
         )
         turns = read_prompt(prompt, self.engine.labels)
-        reply = self.engine.reply(turns, settings, stop_sequences=stop_sequences or None, seed=seed)
+        reply = self.engine.reply(turns, settings, stop_sequences=stop_sequences, seed=seed)
         yield from reply
         self.record_metric("input_tokens", reply.prompt_tokens)
         self.record_metric("output_tokens", reply.output_tokens)

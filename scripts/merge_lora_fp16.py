@@ -22,7 +22,7 @@ from scripts import parity
 from scripts.adapter import Adapter, open_adapter
 from scripts.weights import SHARD_BYTES, Tensor, Weights, fp16_bytes, write_shards
 from training import artifact
-from training.aside import replace_folder
+from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import MergeError, UsageError
 from training.finetuning import config as training_config
@@ -92,7 +92,7 @@ def merge(ghost: Ghost, base: Base, out: Path, *, shard_bytes: int = SHARD_BYTES
     Raises MergeError when the adapter does not fit the base, a value does not fit FP16, or the proof fails; UsageError
     when `out` holds something else. `out` is then as it was.
     """
-    _check_out(out)
+    refuse_foreign_files(out, artifact.own_files(out, "merge"))
     tokenizer = load_tokenizer(ghost.folder)
     tokenizer.chat_template = chat_format.chat_template(ghost.labels)
     with replace_folder(out) as aside:
@@ -187,16 +187,6 @@ def _write_configs(folder: Path, base: Base, tokenizer: Tokenizer) -> None:
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _check_out(out: Path) -> None:
-    """`out` is replaced as a whole, so it must be nothing, empty, or an earlier merge."""
-    if out.is_dir() and any(out.iterdir()):
-        known = out / ghost_json.NAME
-        if not known.is_file() or "merge" not in ghost_json.read(out).facts:
-            raise UsageError(f"{out}: holds something that no merge wrote, and is not replaced; choose another --out")
-    elif out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: a file; --out is the folder to write")
 
 
 def _check_disk(folder: Path, weights: Weights) -> None:

@@ -90,6 +90,25 @@ def test_a_missing_package_is_named_with_its_extra(
     assert capsys.readouterr().err == "ghost merge: peft is not installed; type: pip install -e '.[train]'\n"
 
 
+def test_a_stop_from_outside_is_one_line(tmp_path: Path) -> None:
+    code = "import os, signal, sys; from types import SimpleNamespace; from training import cli; run = lambda args: "
+    code += "os.kill(os.getpid(), signal.SIGTERM); sys.modules[cli.VERBS['merge'].module] = "
+    code += "SimpleNamespace(add_arguments=lambda parser: None, run=run); sys.exit(cli.main(['merge']))"
+    done = python(code)
+    assert done.returncode == 1
+    assert done.stderr.startswith("ghost merge: stopped")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_disk_that_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "chat.txt").write_text("18/03/2022, 14:56 - Noa: salut\n18/03/2022, 14:57 - Malo: hey\n")
+    (tmp_path / "file").touch()
+    assert cli.main(["extract", str(tmp_path / "chat.txt"), "--out", str(tmp_path / "file" / "below")]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("ghost extract: ")
+    assert "Not a directory" in err or "File exists" in err
+
+
 def test_unknown_verb_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["extrct"])

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from replicate_deployment import ghost_json
+from replicate_deployment.errors import WeightsError
 from training.errors import ArtifactError
 
 
@@ -43,3 +44,13 @@ def write(folder: Path, predecessor: dict[str, Any] | None, **blocks: dict[str, 
     }
     text = json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
     (folder / ghost_json.NAME).write_text(text, encoding="utf-8")
+
+
+def own_files(folder: Path, block: str) -> set[str]:
+    """What the stage that adds `block` wrote to `folder`; empty when another stage, or nobody, wrote it."""
+    try:
+        ghost = ghost_json.read(folder)
+    except WeightsError:
+        return set()
+    author = [name for name in ("data", "training", "merge") if name in ghost.facts][-1:]
+    return {ghost_json.NAME, *ghost.block("files")} if author == [block] else set()

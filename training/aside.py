@@ -1,34 +1,28 @@
 """Write aside, then rename: a killed stage leaves the old artifact or the new one, never half of one."""
 
+import glob
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from training.errors import UsageError
 
-@contextmanager
-def replace_file(final: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `final`; what was written there becomes `final` if the block succeeds."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.replace(temporary, final)
-    finally:
-        temporary.unlink(missing_ok=True)
+KEEP = ".gitkeep"  # keeps an empty folder in a clone; no stage's file, and every stage leaves it where it is
 
 
 @contextmanager
 def replace_folder(final: Path) -> Iterator[Path]:
     """Yield an empty folder beside `final`; it takes the place of `final` if the block succeeds.
 
-    A folder cannot be renamed over another, so the old one steps aside first. A kill between the two renames
-    leaves it under `.NAME.old`; the next call puts it back.
+    Everything in it is readable by its owner only: from the first CSV to the merged model, it is somebody's chats.
+    A folder cannot be renamed over another, so the old one steps aside first. A kill between the two renames leaves it
+    under `.NAME.old`; the next call puts it back, and removes what killed processes left half-written.
     """
+    final = final.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
     old = final.parent / f".{final.name}.old"
     if old.exists():
@@ -36,13 +30,44 @@ def replace_folder(final: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             os.replace(old, final)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent))
+    for left in final.parent.glob(f".{glob.escape(final.name)}.*.part"):
+        writer = re.search(r"\.(\d+)\.[^.]*\.part$", left.name)
+        if writer and not _runs(int(writer[1])):
+            shutil.rmtree(left)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}.", suffix=".part", dir=final.parent))
     try:
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp's 0700 would surprise those who share the artifact
+        if (final / KEEP).exists():
+            (temporary / KEEP).touch()
+        for path in temporary.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
         if final.exists():
             os.replace(final, old)
         os.replace(temporary, final)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_foreign_files(out: Path, own: Iterable[str]) -> None:
+    """Raises UsageError when `out` holds files other than `own` (paths within it): it is replaced as a whole."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; --out names a folder")
+    ours = {Path(name) for name in (*own, KEEP)}
+    ours |= {parent for name in ours for parent in name.parents}
+    foreign = sorted(name.as_posix() for path in out.rglob("*") if (name := path.relative_to(out)) not in ours)
+    if foreign:
+        names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        raise UsageError(f"{out} is replaced as a whole, and holds other files: {names}. Move them, or change --out")
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, but it runs
+    return True

@@ -6,8 +6,10 @@ A verb module offers two functions: `add_arguments(parser)` and `run(args) -> in
 import argparse
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from replicate_deployment.errors import GhostError
@@ -58,26 +60,46 @@ def build_parser(called: str | None) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Exit codes: 0 success, 1 a reported failure, 2 bad usage, 130 interrupted."""
+    """Run one verb. Exit codes: 0 success, 1 a reported failure or a stop from outside, 2 bad usage."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     parser = build_parser(next((word for word in arguments if not word.startswith("-")), None))
     args = parser.parse_args(arguments)
     try:
-        return int(args.run(args))
+        with stopped_by_signals():
+            return int(args.run(args))
+    except GhostError as error:
+        return fail(args.verb, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return fail(args.verb, "stopped; nothing half-written is left, and what was there before is untouched")
     except ModuleNotFoundError as error:
         extra = VERBS[args.verb].extra
         if not extra or (error.name or "").split(".")[0] in {"training", "scripts", "replicate_deployment"}:
             raise
-        print(f"ghost {args.verb}: {error.name} is not installed; type: pip install -e '.[{extra}]'", file=sys.stderr)
-        return 1
-    except GhostError as error:
-        print(f"ghost {args.verb}: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(f"ghost {args.verb}: interrupted; nothing half-written is left behind", file=sys.stderr)
-        return 130
+        return fail(args.verb, f"{error.name} is not installed; type: pip install -e '.[{extra}]'")
+    except OSError as error:  # a full disk, a read-only folder
+        return fail(args.verb, f"{error.filename or 'the disk'}: {error.strerror or error}")
+
+
+def fail(verb: str, message: str, code: int = 1) -> int:
+    print(f"ghost {verb}: {message}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a verb as Ctrl-C does, cleaning up; what the shell ignores (nohup) stays ignored."""
+    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+    previous = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@
     └── WeightsError              a model folder that must not be served ┘
 
 Raise the branch whose stage found the problem. The message says what is wrong, what was found and what to type
-next; it never holds the body of a chat message. `training.cli` prints it and exits; nothing else catches it.
+next; it never holds the body of a chat message. `training.cli` prints it and exits; others catch it only to
+go on with the next file or check.
 """
 
 from replicate_deployment.errors import GhostError

@@ -41,21 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
-    try:
-        with ExitStack() as stack:
-            with progress("loading the model"):
-                server = stack.enter_context(_started(args.weights, args.port, args.host))
-            body = json.dumps({"input": {"prompt": "hey"}})
-            line = ["curl", f"{server.url}/predictions", "-H", "Content-Type: application/json", "-d", body]
-            console.print(f"ready; Ctrl-C ends it. Try:\n{shlex.join(line)}", soft_wrap=True)
-            try:
-                code = server.process.wait()
-            except KeyboardInterrupt:
-                return 0
-            raise ServerError(f"Cog's server ended by itself with code {code}: {server.last_words()}")
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with ExitStack() as stack:
+        with progress("loading the model"):
+            server = stack.enter_context(_started(args.weights, args.port, args.host))
+        body = json.dumps({"input": {"prompt": "hey"}})
+        line = ["curl", f"{server.url}/predictions", "-H", "Content-Type: application/json", "-d", body]
+        console.print(f"ready; Ctrl-C ends it. Try:\n{shlex.join(line)}", soft_wrap=True)
+        try:
+            code = server.process.wait()
+        except KeyboardInterrupt:  # Ctrl-C, or a signal that training/cli.py turns into it
+            return 0
+        raise ServerError(f"Cog's server ended by itself with code {code}: {server.last_words()}")
 
 
 @contextmanager

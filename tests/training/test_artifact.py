@@ -66,7 +66,9 @@ def test_a_harmed_folder_is_refused(folder: Path, harm: object, message: str) ->
         ("{", "not a readable"),
         ("[]", "not a readable"),
         (json.dumps({"format": 1}), "not a readable"),
-        (json.dumps({"format": 99, "text": TEXT}), "format 99, this version reads 1"),
+        (json.dumps({"format": 1, "text": {"labels": TEXT["labels"]}, "files": {}}), "not a readable"),
+        (json.dumps({"format": 1, "text": TEXT, "files": {"x": {"size": 1}}}), "not a readable"),
+        (json.dumps({"format": 99, "text": TEXT, "files": {}}), "format 99, this version reads 1"),
     ],
 )
 def test_an_unreadable_document_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
@@ -79,3 +81,14 @@ def test_an_unreadable_document_is_refused(tmp_path: Path, content: str | None, 
 def test_a_missing_block_is_named(folder: Path) -> None:
     with pytest.raises(WeightsError, match="no 'golden' block"):
         ghost_json.read(folder).block("golden")
+
+
+def test_a_stage_owns_only_what_it_wrote(folder: Path) -> None:
+    assert artifact.own_files(folder, "data") == set()  # no block of any stage yet
+    adapter = folder / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").touch()
+    artifact.write(adapter, ghost_json.read(folder).facts, data={}, training={})
+    assert artifact.own_files(adapter, "training") == {"ghost.json", "adapter_model.safetensors"}
+    assert artifact.own_files(adapter, "merge") == artifact.own_files(adapter, "data") == set()
+    assert artifact.own_files(folder / "nowhere", "data") == set()

@@ -19,7 +19,7 @@ from training import cli, serve
 from training.errors import ServerError
 
 # Random weights know no end: greedy and with a stop that never comes, a reply runs to its last token.
-ENDLESS = {"prompt": "hey", "temperature": 0, "max_new_tokens": 1024, "stop_sequences": ["\x00"]}
+ENDLESS = {"prompt": "hey", "temperature": 0, "max_new_tokens": 1024}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_predictions_one_after_the_other_never_meet_a_busy_server(url: str) -> N
 
 def test_stop_sequences_may_hold_a_comma(url: str) -> None:
     inputs = {"prompt": "hey", "max_new_tokens": 30, "seed": 1}
-    reply = serve.predict(url, stop_sequences=["\x00"], **inputs)
+    reply = serve.predict(url, **inputs)
     stop = reply[4:6]
     assert serve.predict(url, stop_sequences=[stop, ", and"], **inputs) == reply[: reply.index(stop)].rstrip()
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from training.extraction.gather import gather
 from training.extraction.recognise import PLATFORMS
 
 REPORT = "extraction_report.json"
-KEEP = ".gitkeep"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.min_chars < 1:
         raise UsageError(f"--min-chars {args.min_chars}: must be at least 1")
-    refuse_foreign_files(args.out)
+    aside.refuse_foreign_files(args.out, own_files(args.out))
     account, found = gather(args.paths, args.platform, args.date_order, args.min_chars)
     if account.messages:
         save(account, found, args.out)
@@ -53,31 +51,15 @@ def save(account: Account, found: Sequence[Conversation], out: Path) -> None:
         report = folder / REPORT
         report.touch(mode=0o600)
         report.write_text(json.dumps(account.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        if (out / KEEP).exists():
-            shutil.copyfile(out / KEEP, folder / KEEP)
 
 
-def refuse_foreign_files(out: Path) -> None:
-    """Raise UsageError when rebuilding `out` would remove something that extraction did not write."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UsageError(f"{out}: is a file; --out names a folder")
+def own_files(out: Path) -> set[str]:
+    """What extraction wrote to `out`, by its report; empty when there is none to read."""
     try:
         report = json.loads((out / REPORT).read_text(encoding="utf-8"))
-        ours = {REPORT, *(conversation["file"] for conversation in report["conversations"])}
+        return {REPORT, *(conversation["file"] for conversation in report["conversations"])}
     except (OSError, ValueError, KeyError, TypeError):
-        ours = set()
-    foreign = sorted(
-        found
-        for path in out.rglob("*")
-        if path.is_file() and path.name != KEEP and (found := path.relative_to(out).as_posix()) not in ours
-    )
-    if foreign:
-        raise UsageError(
-            f"{out}: holds {len(foreign):,} files that extraction did not write, such as {foreign[0]};"
-            " move them or name another --out"
-        )
+        return set()
 
 
 def show(account: Account, out: Path) -> None:

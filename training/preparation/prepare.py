@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
 from training import artifact
-from training.aside import replace_folder
+from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import DataError
 from training.preparation import jsonl, report, speakers
@@ -18,7 +17,6 @@ from training.preparation.split import training_conversations
 from training.preparation.windows import examples
 
 TRAIN, VAL, REPORT = "train.jsonl", "val.jsonl", "preparation_report.json"
-KEEP = ".gitkeep"  # keeps the empty folder in a clone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = speakers.load(args.user_config)
     labels = config.labels
-    refuse_foreign_files(args.out)
+    refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
     messages = chats.read(args.cleaned, config.zone)
     counts = {str(name): int(count) for name, count in messages.table["sender"].value_counts().items()}
     mine = speakers.recognise(config, args.me, counts, args.user_config)
@@ -66,23 +64,11 @@ def run(args: argparse.Namespace) -> int:
                     bar.advance()
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         artifact.write(folder, None, text=_text_block(labels), data=_data_block(figures, folder))
-        if (args.out / KEEP).exists():
-            shutil.copy(args.out / KEEP, folder)
     if args.json:
         print(json.dumps(figures, ensure_ascii=False, indent=2))
     else:
         console.print(report.summary(figures, args.out), soft_wrap=True)
     return 0
-
-
-def refuse_foreign_files(out: Path) -> None:
-    """Raises DataError when `out` holds what no preparation wrote: the folder is replaced as a whole."""
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file; --out needs a folder")
-    own = {TRAIN, VAL, REPORT, ghost_json.NAME, KEEP}
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in own) if out.exists() else []
-    if foreign:
-        raise DataError(f"{out} holds {foreign[0]}, which ghost prepare did not write: move it, or name another --out")
 
 
 def _text_block(labels: Labels) -> dict[str, Any]:

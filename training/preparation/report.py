@@ -58,6 +58,8 @@ def figures(
         "windows": {
             **_halves(windows, training),
             "by_context_turns": {str(size): sizes[size] for size in sorted(sizes)},
+            # Windows overlap: in how many of them, on average, a turn is shown in one epoch.
+            "times_a_turn_is_shown": round(sum(map(_turns_shown, found.windows)) / max(sum(turns), 1), 2),
         },
         "seeds": {
             **_halves(seeds, training),
@@ -83,6 +85,7 @@ def summary(figures: dict[str, Any], out: Path) -> str:
         ("conversations", f"{figures['conversations']['total']:,}"),
         ("turns", f"{turns['total']:,}, of which yours {turns['yours']:,}"),
         ("windows", f"{windows['total']:,} (by turns of context: {sizes})"),
+        ("", f"each turn is shown {windows['times_a_turn_is_shown']:.1f} times an epoch"),
         ("instruct seeds", f"{figures['seeds']['total']:,}"),
         ("train / val", f"{lines['train']:,} / {lines['val']:,} lines in {out}"),
     ]
@@ -102,6 +105,10 @@ def summary(figures: dict[str, Any], out: Path) -> str:
             "next: ghost train",
         ]
     )
+
+
+def _turns_shown(windows: Sequence[Window]) -> int:
+    return sum(target - start + 1 for start, target in windows)
 
 
 def _halves(counts: Sequence[int], training: int) -> dict[str, int]:

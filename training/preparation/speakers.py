@@ -120,11 +120,12 @@ def _proposal(counts: Mapping[str, int], path: Path) -> str:
     if len(ranked) > LISTED:
         listing.append(f"  and {len(ranked) - LISTED:,} more")
     line = f'"user_identifiers": {json.dumps(ranked[:1], ensure_ascii=False)}'
+    where = f"this line in {path}:  {line}" if path.exists() else f"{path} with this line:  {{{line}}}"
     return "\n".join(
         [
             "The senders, by messages:",
             *listing,
-            f"If you are the first of them, write this line in {path}:  {line}",
+            f"If you are the first of them, write {where}",
             f"or say it for this run:  ghost prepare --me {json.dumps(ranked[0], ensure_ascii=False)}",
         ]
     )

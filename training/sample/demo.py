@@ -7,13 +7,17 @@ starter base and the summary, which reads the reports that the stages wrote.
 import argparse
 import json
 import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
+from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, read_prompt, render
 from training.console import console
+from training.errors import ServerError, UsageError
 
 CONFIG = Path("config") / "demo_config.yaml"
 CACHE = Path(".cache") / "starter"
@@ -39,11 +43,14 @@ def run(args: argparse.Namespace) -> int:
     from training.sample.starter import starter_base
 
     out: Path = args.out
+    if (out / "raw").exists() and not (out / "user_config.json").exists():
+        raise UsageError(f"{out} holds a raw/ that is no demo's; name another --out")
     raw, user_config = out / "raw", out / "user_config.json"
     cleaned, processed, adapter, merged = (out / stage for stage in ("cleaned", "processed", "adapter", "merged"))
     seconds: dict[str, float] = {}
 
     with stage("sample", "an invented person's chats, as WhatsApp, Telegram and Messenger export them", seconds):
+        shutil.rmtree(raw, ignore_errors=True)
         sample = write_exports(raw, seed=SEED, messages=MESSAGES)
         whose = {"user_identifiers": sample.names, "timezone": sample.timezone}
         user_config.write_text(json.dumps(whose, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
@@ -90,18 +97,21 @@ def fetch_replies(merged: Path) -> list[tuple[str, str]]:
     from training.serve import predict, running_server
 
     with running_server(merged) as url:
-        return [
+        replies = [
             (prompt, predict(url, prompt, seed=seed, temperature=TEMPERATURE)) for seed, prompt in enumerate(PROMPTS)
         ]
+    for _, reply in replies:
+        if any(DEFAULT_LABELS.split_tag(line) for line in reply.split("\n")):
+            raise ServerError("a reply holds more than one turn, which the engine must not let through")
+    return replies
 
 
 def show_replies(replies: list[tuple[str, str]]) -> None:
     for prompt, reply in replies:
-        console.print()
-        for line in prompt.split("\n"):
-            console.print(f"  {line if line.startswith(('A: ', 'B: ')) else f'B: {line}'}", style="dim")
-        for number, line in enumerate(reply.split("\n")):
-            console.print(f"  {'   ' if number else 'A: '}{line}", style="bold green")
+        asked = render(read_prompt(prompt))
+        told = render([Turn(DEFAULT_LABELS.me, reply)])
+        console.print(indent(f"\n{asked}", "  "), style="dim")
+        console.print(indent(told.replace("\n", "\n   "), "  "), style="bold green")
 
 
 def show_summary(out: Path, seconds: dict[str, float]) -> None:

@@ -11,11 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from replicate_deployment import chat_format, tokenization
 from training.aside import replace_folder
 from training.console import console
 from training.sample.pretraining import Recipe, pretrain, windows
 
 RECIPE = Recipe()
+SOURCES = ("topics_fr", "topics_en", "scripts", "people", "chats", "pretraining", "starter")
 CONTEXT = 2048  # positions; longer than `sequence_len` plus a reply
 BYTE_TOKENS = [f"<0x{value:02X}>" for value in range(256)]
 
@@ -40,8 +42,9 @@ def starter_base(cache: Path, recipe: Recipe = RECIPE) -> Path:
 def _fingerprint(recipe: Recipe) -> str:
     """Hex digest of the recipe's numbers and of the source of all that writes, cuts and learns the chats."""
     digest = hashlib.sha256(repr(sorted(asdict(recipe).items())).encode())
-    for name in ("topics_fr", "topics_en", "scripts", "people", "chats", "pretraining", "starter"):
-        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    sources = [Path(__file__).parent / f"{name}.py" for name in SOURCES]
+    for path in [*sources, Path(chat_format.__file__), Path(tokenization.__file__)]:
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import END_TOKEN, Turn, parse, render
 from tests.training.preparation import literal
 from tests.training.preparation.test_conversations import NOON, write_csv
+from training import artifact
 from training.cli import main
 
 Capture = pytest.CaptureFixture[str]
@@ -181,6 +182,7 @@ def test_the_summary_says_what_was_found_and_what_to_type_next(cleaned: Path, ca
         "conversations   1",
         "turns           8, of which yours 4",
         "windows         1 (by turns of context: 5: 1)",
+        "                each turn is shown 0.8 times an epoch",
         "instruct seeds  0",
         "train / val     1 / 0 lines in data/processed",
         "note: 8 messages without a UTC offset were placed in UTC",
@@ -207,14 +209,14 @@ def test_a_folder_with_other_files_is_refused_untouched(
 ) -> None:
     _chats(cleaned, chats=1)
     (tmp_path / "out" / existing).mkdir(parents=True)
-    assert _prepare("--me", "Ada", "--out", "out") == 1
-    assert f"out holds {existing}, which ghost prepare did not write" in capsys.readouterr().err
+    assert _prepare("--me", "Ada", "--out", "out") == 2
+    assert f"out is replaced as a whole, and holds other files: {existing}" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [existing]
 
 
 def test_a_file_in_place_of_the_folder_is_refused(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "out").touch()
-    assert _prepare("--me", "Ada", "--out", "out") == 1
+    assert _prepare("--me", "Ada", "--out", "out") == 2
     assert "out is a file" in capsys.readouterr().err
 
 
@@ -234,8 +236,10 @@ def test_what_cannot_be_prepared_leaves_the_old_data_in_place(
     out = tmp_path / "data" / "processed"
     out.mkdir()
     (out / "train.jsonl").write_text("old", encoding="utf-8")
+    artifact.write(out, None, text={"labels": {"me": "A:", "other": "B:"}, "stop_sequences": []}, data={})
+    before = _contents(out)
     assert _prepare("--me", me) == 1
     captured = capsys.readouterr()
     assert complaint in captured.err
     assert "secret" not in captured.err
-    assert _contents(out) == {"train.jsonl": b"old"}
+    assert _contents(out) == before

@@ -10,7 +10,7 @@ from training.errors import ConfigError
 from training.preparation import speakers
 from training.preparation.speakers import UserConfig, fold, load, matching, recognise
 
-SHIPPED = Path(__file__).parents[3] / "config" / "user_config.json"
+SHIPPED = Path(__file__).parents[3] / "config" / "user_config.example.json"
 
 
 def _config(folder: Path, **values: Any) -> Path:
