@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from training.errors import ExportError, UsageError
+from training.extraction.text import printable
 
 HEAD = 64 * 1024  # bytes that recognition looks at
 ENCRYPTED = 0x1  # bit 0 of a zip member's flags
@@ -40,20 +41,20 @@ NOT_THREADS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, or a member of a zip."""
+    """A file, or a member of a zip. `path` opens it; its names in words are printable."""
 
     path: Path
     member: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}/{self.member}" if self.member else str(self.path)
+        return printable(f"{self.path}/{self.member}" if self.member else str(self.path))
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Folders and file name, a zip counting as a folder under its name without the ending."""
-        if not self.member:
-            return self.path.absolute().parts
-        return (*self.path.absolute().with_suffix("").parts, *PurePosixPath(self.member).parts)
+        path = self.path.absolute()
+        parts = (*path.with_suffix("").parts, *PurePosixPath(self.member).parts) if self.member else path.parts
+        return tuple(map(printable, parts))
 
     @property
     def name(self) -> str:
@@ -121,7 +122,7 @@ def _members(path: Path) -> Iterator[Source | ExportError]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (*DAMAGE, OSError, ValueError) as error:
-        yield ExportError(f"{path}: not a readable zip ({error}); export the chat again")
+        yield ExportError(f"{Source(path)}: not a readable zip ({error}); export the chat again")
         return
     for member in sorted(members, key=lambda entry: natural(entry.filename)):
         source = Source(path, member.filename)

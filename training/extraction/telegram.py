@@ -70,7 +70,7 @@ def _records(source: Source) -> Iterator[Record]:
 def _chat(header: dict[str, Any], source: Source) -> Chat:
     """Users, groups and channels number apart, and a group may turn public between two exports."""
     kind = str(header.get("type", ""))
-    title = str(header.get("name") or kind or source.parts[-2])
+    title = well_formed(str(header.get("name") or kind or source.parts[-2]))
     if "id" not in header:
         return Chat(title, title, is_id=False)
     return Chat(f"{kind.removeprefix('private_').removeprefix('public_')} {header['id']}", title, is_id=True)

@@ -15,3 +15,8 @@ def well_formed(text: str) -> str:
     if LONE_SURROGATE.search(text):
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def printable(name: str) -> str:
+    """A file's name as text: on disk it is bytes, and bytes that are not UTF-8 reach Python as lone surrogates."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import stat
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -73,6 +75,22 @@ def test_what_is_not_understood_is_named_and_the_rest_goes_on(
     for part in ("dates.txt: every date fits both", "diary.txt: no chat export we know", "latin.txt: not UTF-8"):
         assert sum(part in line for line in report["refused"]) == 1
         assert part in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse a file name that is not UTF-8")
+def test_a_file_name_that_is_not_utf8_is_shown_with_a_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, content in (("WhatsApp Chat with %slise.txt", CHAT), ("%s.txt", "dear diary"), ("%s.zip", "no zip")):
+        save(folder, content, name % os.fsdecode(b"\xc9"))
+    code, report = extract(tmp_path, folder)
+    assert (code, [Path(file["file"]).name for file in report["files"]]) == (1, ["WhatsApp Chat with \ufffdlise.txt"])
+    assert [line.removeprefix(f"{folder}/").split(":")[0] for line in report["refused"]] == [
+        "\ufffd.zip",
+        "\ufffd.txt",
+    ]
+    assert report["conversations"][0]["title"] == "\ufffdlise"
+    assert "\ufffd.zip: not a readable zip" in capsys.readouterr().out
 
 
 def test_an_unreadable_record_is_named_by_its_line_and_told_by_the_exit_code(

@@ -108,6 +108,6 @@ def test_flipped_bytes_in_a_compressed_member_are_an_export_error(tmp_path: Path
         path.write_bytes(whole[:start] + bytes(byte ^ 0xFF for byte in whole[start : start + 8]) + whole[start + 8 :])
         (source,) = discover([path])
         assert isinstance(source, Source)
-        with pytest.raises(ExportError, match="damaged|cannot be read") as caught:
+        with pytest.raises(ExportError, match=r"damaged|cannot be read") as caught:
             source.head()
         assert "\n" not in str(caught.value)

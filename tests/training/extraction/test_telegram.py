@@ -98,9 +98,10 @@ def test_both_defects_of_real_versions_are_repaired(tmp_path: Path) -> None:
 
 
 def test_half_a_surrogate_pair_does_not_reach_the_csv(tmp_path: Path) -> None:
-    raw = json.dumps(chat(message("cut off \ud83d")))
+    raw = json.dumps(chat(message("cut off \ud83d"), name="Bob \ud83d"))
     (read,) = records(save(tmp_path, raw))
     assert read.text.encode().startswith(b"cut off ")
+    assert read.chat.title.encode().startswith(b"Bob ")
 
 
 def test_a_cancelled_export_gives_what_it_holds_and_then_says_so(tmp_path: Path) -> None:
