@@ -112,7 +112,7 @@ def _record(chat: Chat, message: Any, position: int) -> Record:
     if timestamp is None or message.get("type") not in ("message", "service"):
         return Record(chat, "", "", "", Kind.UNREADABLE, position)
     sender = str(message.get("from") or message.get("actor") or message.get("from_id") or "")
-    text = line_breaks(well_formed(_text(message.get("text", ""))))
+    text = line_breaks(well_formed(_text(message.get("text") or "")))
     # Without the chat's id, two chats of one title may meet, and each numbers its messages from 1.
     number = str(message.get("id", "")) if chat.is_id else ""
     return Record(chat, timestamp, well_formed(sender), text, _kind(message, text), position, number)

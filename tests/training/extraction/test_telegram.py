@@ -71,6 +71,11 @@ def test_kinds(tmp_path: Path, entry: Any, kind: Kind) -> None:
     assert records(save(tmp_path, chat(entry)))[0].kind is kind
 
 
+@pytest.mark.parametrize("text", [None, "", []])
+def test_no_text_is_empty_text(tmp_path: Path, text: Any) -> None:
+    assert records(save(tmp_path, chat(message(text))))[0].text == ""
+
+
 def test_a_deleted_account_has_its_id_for_a_name(tmp_path: Path) -> None:
     (read,) = records(save(tmp_path, chat(message(**{"from": None, "from_id": "user12"}))))
     assert read.sender == "user12"
