@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, read_prompt, render
+from replicate_deployment.chat_format import DEFAULT_LABELS, END_TOKEN, Turn, parse, read_prompt, render
 from training.console import console
 from training.errors import ServerError, UsageError
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         replies = fetch_replies(merged)
         console.print(f"{len(replies)} replies over HTTP, one turn each, temperature {TEMPERATURE}:")
     show_replies(replies)
-    show_summary(out, seconds)
+    show_summary(out, seconds, overlap(processed))
     return 0
 
 
@@ -114,7 +114,19 @@ def show_replies(replies: list[tuple[str, str]]) -> None:
         console.print(indent(told.replace("\n", "\n   "), "  "), style="bold green")
 
 
-def show_summary(out: Path, seconds: dict[str, float]) -> None:
+def overlap(processed: Path) -> dict[str, float]:
+    """The share of held-out replies that occur word for word in training, by length: what reciting could gain."""
+    from training.sample.chats import verbatim_overlap
+
+    def windows(name: str) -> Iterator[list[Turn]]:
+        for line in (processed / name).read_text(encoding="utf-8").splitlines():
+            yield parse(json.loads(line)["text"].removesuffix(END_TOKEN))
+
+    seen = {turn.text for turns in windows("train.jsonl") for turn in turns if turn.label == DEFAULT_LABELS.me}
+    return verbatim_overlap(seen, {turns[-1].text for turns in windows("val.jsonl")})
+
+
+def show_summary(out: Path, seconds: dict[str, float], shares: dict[str, float]) -> None:
     extraction, preparation, training = (
         json.loads((out / path).read_text(encoding="utf-8"))
         for path in (
@@ -128,6 +140,8 @@ def show_summary(out: Path, seconds: dict[str, float]) -> None:
         "messages in": f"{extraction['totals']['records']:,} records, {extraction['totals']['message']:,} messages",
         "windows": f"{preparation['windows']['total']:,}, and {preparation['seeds']['total']:,} instruct seeds",
         "loss": f"{before:.3f} → {after:.3f} on held-out replies, nats a token",
+        "recited": ", ".join(f"{share:.0%} of {length} characters" for length, share in shares.items())
+        + ": held-out replies that training holds word for word",
         "seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
         "CSV": out / "cleaned",
         "JSONL": out / "processed",
