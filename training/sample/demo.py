@@ -119,7 +119,7 @@ def overlap(processed: Path) -> dict[str, float]:
     from training.sample.chats import verbatim_overlap
 
     def windows(name: str) -> Iterator[list[Turn]]:
-        for line in (processed / name).read_text(encoding="utf-8").splitlines():
+        for line in (processed / name).read_text(encoding="utf-8").rstrip("\n").split("\n"):
             yield parse(json.loads(line)["text"].removesuffix(END_TOKEN))
 
     seen = {turn.text for turns in windows("train.jsonl") for turn in turns if turn.label == DEFAULT_LABELS.me}
