@@ -122,6 +122,9 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
     except ExportError as error:
         file.error = str(error)
     file.kinds[message] = sum(map(len, chats.values()))
+    assert file.records == file.kinds.total(), (
+        f"{file.file}: {file.records} records, {file.kinds.total()} accounted for"
+    )
     return chats
 
 

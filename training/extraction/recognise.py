@@ -1,6 +1,6 @@
 """Which platform wrote this file? Decided by content, with a reason; names only break ties.
 
-To add a platform: write a module with the shape of `platform.Platform` and list it in PLATFORMS.
+To add a platform: write a module with the shape of `platform.Platform` and list it in MODULES.
 """
 
 from typing import NamedTuple
