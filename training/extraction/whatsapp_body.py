@@ -41,11 +41,12 @@ LOCATION = re.compile(
 # "POLL:" alone on the first line, and last of all "OPTION: pizza (3 votes)", each word in its language.
 POLL = re.compile(r"[\u200e\u200f]?[^\W\d_a-z]+: ?")
 POLL_OPTION = re.compile(r"[\u200e\u200f]?[^\W\d_a-z]+: .* \(\d+ \w+\)")
+NOTICE = re.compile("|".join(".{0,80}".join(map(re.escape, form.split(" … "))) for form in ENCRYPTION))
 
 
 def is_notice(body: str) -> bool:
     """The encryption notice, which on iOS and in old exports has a sender."""
-    return any(stem in body for stem in ENCRYPTION)
+    return NOTICE.match(MARKS.sub("", body)) is not None
 
 
 def is_event(sender: str) -> bool:

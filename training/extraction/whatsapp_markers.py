@@ -178,23 +178,24 @@ ar  تم تعديل هذه الرسالة
 ru  Это сообщение изменено
 """)
 
-# The encryption notice and its older forms: a stem is enough, the rest of the sentence changes every year.
+# The encryption notice and its older forms, from their first word on: people, too, talk about encryption. `…` stands
+# for some words; what follows the last of these changes every year.
 ENCRYPTION = _table("""
-en  end-to-end encrypt
-fr  chiffrés de bout en bout | chiffrement de bout en bout
-de  Ende-zu-Ende-verschlüssel
-es  cifrados de extremo a extremo | cifrado de extremo a extremo
-it  crittografati end-to-end | crittografia end-to-end
-pt  encriptadas ponto a ponto | completamente encriptadas
-br  criptografia de ponta a ponta | criptografia de ponta-a-ponta
-nl  end-to-end versleuteld | end-to-end encryptie
-tr  uçtan uca şifre
-ru  сквозным шифрованием
-ar  مشفرة تمامًا بين الطرفين | خلال التشفير التام
-cs  koncovým šifrováním
-id  terenkripsi secara end-to-end | enkripsi end-to-end
-th  การเข้ารหัสจากต้นทางถึงปลายทาง
-ja  エンドツーエンド暗号化 | エンドツーエンドの暗号化
+en  Messages and calls are end-to-end encrypt | Messages … now secured with end-to-end encrypt
+fr  Les messages … chiffrés de bout en bout | Les messages … chiffrement de bout en bout
+de  Nachrichten … Ende-zu-Ende-verschlüssel | Nachrichten … Ende-zu-Ende-Verschlüssel
+es  Los mensajes … cifrados de extremo a extremo | Los mensajes … cifrado de extremo a extremo
+it  I messaggi … crittografati end-to-end | I messaggi … crittografia end-to-end
+pt  As mensagens … encriptadas ponto a ponto | As mensagens … completamente encriptadas
+br  As mensagens … criptografia de ponta a ponta | As mensagens … criptografia de ponta-a-ponta
+nl  Berichten … end-to-end versleuteld | Berichten … end-to-end encryptie
+tr  Mesajlar … uçtan uca şifre | Bu sohbet … uçtan uca şifre
+ru  Сообщения … сквозным шифрованием
+ar  الرسائل … مشفرة تمامًا بين الطرفين | الرسائل … خلال التشفير التام
+cs  Zprávy … koncovým šifrováním
+id  Pesan … terenkripsi secara end-to-end | Pesan … enkripsi end-to-end
+th  ข้อความ … การเข้ารหัสจากต้นทางถึงปลายทาง
+ja  メッセージ … エンドツーエンド暗号化 | メッセージ … エンドツーエンドの暗号化
 """)
 
 # Android events that may hold ": ", so that what precedes the colon must not pass for a sender.

@@ -107,6 +107,33 @@ def test_an_edit_mark_goes_and_the_words_stay(tmp_path: Path, mark: str) -> None
         assert (read.kind, read.text) == (Kind.MESSAGE, "two\nlines")
 
 
+NOTICES = [
+    "Messages and calls are end-to-end encrypted. Only people in this chat can read, listen to, or share them.",
+    "Messages you send to this group are now secured with end-to-end encryption. Tap for more info.",
+    "Los mensajes y las llamadas están cifrados de extremo a extremo. Nadie fuera de este chat puede leerlos.",
+    "メッセージと通話はエンドツーエンド暗号化されています。",
+]
+
+
+@pytest.mark.parametrize("words", NOTICES)
+def test_the_encryption_notice_may_have_a_sender(tmp_path: Path, words: str) -> None:
+    assert android(tmp_path, f"Lea: {words}").kind is Kind.SYSTEM
+    assert ios(tmp_path, f"Trip: {words}").kind is Kind.SYSTEM
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "is this end-to-end encrypted or not? my address is 5 Elm Street",
+        "Messages here are end-to-end encrypted, I read",
+        "mira: los mensajes están cifrados de extremo a extremo",
+    ],
+)
+def test_people_talk_about_encryption_too(tmp_path: Path, words: str) -> None:
+    for read in (android(tmp_path, f"Lea: {words}"), ios(tmp_path, f"Lea: {words}")):
+        assert (read.kind, read.text) == (Kind.MESSAGE, words)
+
+
 def test_captions_are_messages(tmp_path: Path) -> None:
     for body in ("<Media omitted>\nsunset 🌅\nhere", "IMG-20220323-WA0002.jpg (file attached)\nsunset 🌅\nhere"):
         assert android(tmp_path, f"Lea: {body}").text == "sunset 🌅\nhere"
