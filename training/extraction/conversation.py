@@ -7,7 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from operator import itemgetter
 from pathlib import Path
 
 from training.extraction.record import Chat, Record
@@ -15,6 +16,10 @@ from training.extraction.record import Chat, Record
 COLUMNS = ("timestamp", "sender", "message")
 NAIVE = len("2022-03-18T14:56:00")
 MINUTE = len("2022-03-18T14:56")
+HOUR = len("2022-03-18T14")
+DATE = len("2022-03-18")
+SUNDAY = 6
+NIGHT = ("00", "01", "02", "03")  # the hours that a clock repeats in autumn, on a Sunday nearly everywhere
 LONGEST_NAME = 120  # bytes of a file's name, well under the 255 of common file systems
 UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
@@ -24,6 +29,7 @@ class Conversation:
     platform: str
     chat: Chat
     messages: list[Record] = field(default_factory=list)
+    is_merged: bool = False  # from more than one export: a step back in time is where they meet
 
     def holds(self, chat: Chat, messages: list[Record]) -> bool:
         """Whether `messages` are from another export of this conversation.
@@ -52,11 +58,15 @@ class Conversation:
             else:
                 fresh.append(record)
         self.messages += fresh
+        self.is_merged = self.is_merged or bool(fresh)
         return len(messages) - len(fresh)
 
     def in_time_order(self) -> list[Record]:
-        """By time, ties in file order. Naive times are compared as they stand."""
-        return sorted(self.messages, key=_instant)
+        """By time, ties in file order. Naive times are compared as they stand, save for autumn's repeated hour."""
+        instants = [_instant(record) for record in self.messages]
+        if not self.is_merged:
+            instants = _second_pass_later(instants)
+        return [record for _, record in sorted(zip(instants, self.messages, strict=True), key=itemgetter(0))]
 
 
 def write(conversations: Iterable[Conversation], folder: Path) -> Iterator[tuple[Path, Conversation, list[Record]]]:
@@ -106,3 +116,25 @@ def _instant(record: Record) -> str:
     if len(record.timestamp) <= NAIVE:
         return record.timestamp
     return datetime.fromisoformat(record.timestamp).astimezone(UTC).isoformat()
+
+
+def _second_pass_later(instants: list[str]) -> list[str]:
+    """Sort keys under which an hour that the clock repeats comes twice.
+
+    In autumn 02:50 is followed by 02:15, and only the file's order tells. A step back within one such hour of naive
+    times starts its second pass, which sorts behind the first and before the next hour: "~" comes after every digit
+    and ":". A message that merely arrived late then stays where the file has it.
+    """
+    keys = []
+    earlier = repeated = ""
+    for instant in instants:
+        hour = instant[:HOUR]
+        if instant < earlier and hour == earlier[:HOUR] and len(instant) <= NAIVE and _may_repeat(hour):
+            repeated = hour
+        keys.append(f"{hour}~{instant}" if hour == repeated else instant)
+        earlier = instant
+    return keys
+
+
+def _may_repeat(hour: str) -> bool:
+    return hour[-2:] in NIGHT and date.fromisoformat(hour[:DATE]).weekday() == SUNDAY

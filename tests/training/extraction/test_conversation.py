@@ -80,6 +80,31 @@ def test_a_csv_is_in_time_order_with_file_order_breaking_ties(tmp_path: Path) ->
     assert [row[2] for row in rows(path)] == ["message", "a", "b", "c"]
 
 
+def at(*stamps: str) -> list[Record]:
+    return [Record(CHAT, stamp, "Lea", str(number), Kind.MESSAGE, 1) for number, stamp in enumerate(stamps)]
+
+
+@pytest.mark.parametrize(
+    ("day", "hour", "order"),
+    [
+        ("2022-10-30", "02", "0 1 2 3 4 5"),
+        ("2022-10-30", "12", "0 2 3 1 4 5"),  # a clock repeats no hour at noon,
+        ("2022-10-31", "02", "0 2 3 1 4 5"),  # nor on a Monday
+    ],
+)
+def test_the_hour_that_autumn_repeats_comes_twice(day: str, hour: str, order: str) -> None:
+    stamps = [f"{day}T{hour}:{minute}:00" for minute in (10, 50, 15, 40, 55)]
+    last = f"{day}T{int(hour) + 1:02}:05:00"
+    assert " ".join(record.text for record in conversation(*at(*stamps, last)).in_time_order()) == order
+
+
+def test_where_two_exports_meet_no_hour_is_repeated() -> None:
+    together = conversation()
+    together.add(at("2022-10-30T02:30:00", "2022-10-30T02:50:00"))
+    together.add(at("2022-10-30T02:10:00"))
+    assert [record.timestamp[14:16] for record in together.in_time_order()] == ["10", "30", "50"]
+
+
 def test_times_with_offsets_are_ordered_by_the_instant(tmp_path: Path) -> None:
     stamps = ["2022-03-13T10:00:00+02:00", "2022-03-13T09:30:00+00:00", "2022-03-13T08:10:00.500+00:00"]
     messages = [Record(CHAT, stamp, "Lea", stamp, Kind.MESSAGE, 1) for stamp in stamps]

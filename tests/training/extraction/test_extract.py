@@ -9,6 +9,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.training.extraction.exports import save
 from training.cli import main
+from training.preparation.conversations import read
 from training.sample.exports import write_exports
 
 CHAT = "13/03/2022, 14:56 - Lea: hi\n13/03/2022, 14:57 - Bob: <Media omitted>\n13/03/2022, 14:58 - Bob: yo\nthere\n"
@@ -162,6 +164,16 @@ def test_telegrams_ids_tell_what_was_exported_twice(tmp_path: Path) -> None:
         save(tmp_path, chat, f"in/{who}-{has_utc}/result.json")
     _, report = extract(tmp_path, tmp_path / "in")
     assert (report["totals"]["message"], report["totals"]["duplicate"]) == (10, 20)
+
+
+def test_the_clocks_second_pass_reaches_preparation_in_order(tmp_path: Path) -> None:
+    clocks = ("1:59", "2:10", "2:50", "2:15", "2:40", "3:05")
+    extract(tmp_path, save(tmp_path, "".join(f"30/10/2022, {clock} - Lea: {clock}\n" for clock in clocks)))
+    prepared = read(tmp_path / "cleaned", ZoneInfo("Europe/Paris"))
+    assert list(prepared.table["text"]) == list(clocks)
+    passes = [instant.isoformat()[11:16] for instant in prepared.table["instant"]]
+    assert passes == ["23:59", "00:10", "00:50", "01:15", "01:40", "02:05"]
+    assert prepared.out_of_order == 0
 
 
 def test_messenger_files_are_merged_in_numeric_order(tmp_path: Path) -> None:
