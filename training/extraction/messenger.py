@@ -32,7 +32,10 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
             " that download"
         )
     if "messages.item.senderName" in paths or {"messages", "participants.item="} <= paths:
-        raise ExportError(f"{source}: Messenger's end-to-end-encrypted export, which is not read yet")
+        raise ExportError(
+            f"{source}: Messenger's end-to-end-encrypted export, which is not read yet; keep it, and for the chats from"
+            " before encryption choose Download your information, Format: JSON, on Facebook and pass that download"
+        )
     if "participants.item.name" in paths and "messages" in paths:
         return "a JSON object with participants and messages, as in Facebook's download"
     if {"messages.item.sender_name", "messages.item.timestamp_ms"} <= paths:

@@ -87,3 +87,9 @@ def test_damaged_json_is_one_line(tmp_path: Path) -> None:
 def test_html_is_answered_with_how_to_export_json(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="Format: JSON"):
         records(save(tmp_path, '<!DOCTYPE html><html><div class="_a6-g">', "message_1.html"))
+
+
+def test_the_encrypted_export_is_answered_with_what_can_be_read(tmp_path: Path) -> None:
+    rows = [{"senderName": "Lea", "text": "hi", "timestamp": 1600000000000, "type": "text"}]
+    with pytest.raises(ExportError, match="not read yet.*Download your information, Format: JSON"):
+        records(save(tmp_path, {"participants": ["Lea", "Bob"], "threadName": "Bob_1", "messages": rows}))
