@@ -91,5 +91,5 @@ def test_html_is_answered_with_how_to_export_json(tmp_path: Path) -> None:
 
 def test_the_encrypted_export_is_answered_with_what_can_be_read(tmp_path: Path) -> None:
     rows = [{"senderName": "Lea", "text": "hi", "timestamp": 1600000000000, "type": "text"}]
-    with pytest.raises(ExportError, match="not read yet.*Download your information, Format: JSON"):
+    with pytest.raises(ExportError, match=r"not read yet.*Download your information, Format: JSON"):
         records(save(tmp_path, {"participants": ["Lea", "Bob"], "threadName": "Bob_1", "messages": rows}))
