@@ -12,6 +12,7 @@ from typing import NamedTuple
 from training.errors import ExportError
 
 NAMES = {"dmy": "day/month", "mdy": "month/day", "ymd": "year/month/day"}
+ASK = " Say which: ghost extract … --date-order dmy"
 EPOCH = 2009  # WhatsApp's first year: an earlier two-digit year is a misread day
 
 Triple = tuple[int, int, int]
@@ -78,7 +79,7 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
         return DateOrder(steady[0], f"{undecided}; {counts}: read as {NAMES[steady[0]]}")
     if style in steady:
         return DateOrder(style, f"{undecided}; the header's style is {NAMES[style]}")
-    raise ExportError(f"{name}: {undecided}. Say which: ghost extract … --date-order dmy")
+    raise ExportError(f"{name}: {undecided}.{ASK}")
 
 
 def _by_fit(known: dict[str, dict[Triple, date | None]], dates: Runs, order: str) -> str:

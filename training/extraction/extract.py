@@ -11,6 +11,7 @@ from training.errors import ExportError, UsageError
 from training.extraction import conversation as conversations
 from training.extraction.account import Account
 from training.extraction.conversation import Conversation
+from training.extraction.date_order import ASK
 from training.extraction.date_order import NAMES as DATE_ORDERS
 from training.extraction.gather import gather
 from training.extraction.recognise import PLATFORMS
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(account, args.out)
     if not account.messages:
-        raise ExportError(f"no message in {' '.join(map(str, args.paths))}; {args.out} is left as it was")
+        raise ExportError(f"{nothing(account, args.paths)}; {args.out} is left as it was")
     return 1 if account.problems else 0
 
 
@@ -62,6 +63,15 @@ def own_files(out: Path) -> set[str]:
         return set()
 
 
+def nothing(account: Account, paths: Sequence[Path]) -> str:
+    """What to say when no message was found."""
+    where = " ".join(map(str, paths))
+    if account.files or account.refused:
+        return f"no message in {where}"
+    found = f"attachments only ({account.attachments:,})" if account.attachments else "no file at all"
+    return f"no chat export in {where}: {found}. Pass what the app exported: ghost extract CHAT.txt (or .zip, or .json)"
+
+
 def show(account: Account, out: Path) -> None:
     if account.files:
         console.print(account.table())
@@ -73,7 +83,11 @@ def show(account: Account, out: Path) -> None:
             f"passed over: {account.attachments:,} attachments,"
             f" {account.beside_json:,} HTML pages whose JSON lies beside them"
         )
-    for problem in account.problems:
-        console.print(f"not understood: {problem}", soft_wrap=True)
+    problems = account.problems
+    asking = sum(problem.endswith(ASK) for problem in problems)
+    for problem in problems:
+        console.print(f"not understood: {problem.removesuffix(ASK) if asking > 1 else problem}", soft_wrap=True)
+    if asking > 1:
+        console.print(f"{asking:,} files do not tell day from month.{ASK}", soft_wrap=True)
     if account.messages:
         console.print(f"{account.messages:,} messages in {len(account.conversations):,} conversations → {out}")

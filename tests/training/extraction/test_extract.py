@@ -110,6 +110,19 @@ def test_date_order_and_platform_are_the_users_to_say(tmp_path: Path) -> None:
     assert rows(tmp_path / "cleaned/whatsapp/chat.csv")[1][0] == "2024-10-12T10:00:00"
 
 
+def test_many_files_ask_for_the_date_order_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.txt", "b.txt"):
+        save(tmp_path, "10/12/2024, 10:00 - Lea: a", f"in/{name}")
+    extract(tmp_path, save(tmp_path, CHAT), tmp_path / "in")
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split("in/")[-1] for line in shown if "every date fits both" in line] == [
+        "a.txt: every date fits both day/month and month/day.",
+        "b.txt: every date fits both day/month and month/day.",
+    ]
+    closing = "2 files do not tell day from month. Say which: ghost extract … --date-order dmy"
+    assert [line for line in shown if "--date-order" in line] == [closing]
+
+
 def test_a_pasted_line_is_unreadable_in_the_order_that_the_user_says(tmp_path: Path) -> None:
     days = "".join(f"1/{day}/2022, 10:00 - Lea: {day}\n" for day in range(5, 11))
     path = save(tmp_path, f"{days}13/1/2022, 10:00 - Zoe: pasted\n")
@@ -174,6 +187,21 @@ def test_the_clocks_second_pass_reaches_preparation_in_order(tmp_path: Path) -> 
     passes = [instant.isoformat()[11:16] for instant in prepared.table["instant"]]
     assert passes == ["23:59", "00:10", "00:50", "01:15", "01:40", "02:05"]
     assert prepared.out_of_order == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [((), "no file at all. Pass what"), (("a.pdf", "b.PNG"), "attachments only (2). Pass what")],
+)
+def test_a_folder_without_an_export_is_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...], says: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in names:
+        save(tmp_path, "%PDF", f"in/{name}")
+    assert extract(tmp_path, tmp_path / "in") == (1, {})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ghost extract: no chat export in {tmp_path / 'in'}: {says}")
 
 
 def test_messenger_files_are_merged_in_numeric_order(tmp_path: Path) -> None:
