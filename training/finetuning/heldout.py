@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.console import progress
+from training.errors import TrainingError
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import IGNORED, Example, collate
 
@@ -20,7 +21,10 @@ class HeldoutLoss:
 
 
 def heldout_loss(model: Any, examples: list[Example], config: TrainingConfig) -> HeldoutLoss | None:
-    """None when there are no examples. The order of the examples does not matter; neither does `eval_batch_size`."""
+    """None when there are no examples. The order of the examples does not matter; neither does `eval_batch_size`.
+
+    Raises TrainingError when the GPU's memory is exhausted.
+    """
     if not examples:
         return None
     import torch
@@ -34,12 +38,15 @@ def heldout_loss(model: Any, examples: list[Example], config: TrainingConfig) ->
             some = by_length[start : start + config.eval_batch_size]
             batch = {name: tensor.to(device) for name, tensor in collate(some).items()}
             labels = batch.pop("labels")[:, 1:]
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                logits = model(**batch).logits[:, :-1]
-            # (examples, length - 1); zero where the label is ignored
-            losses = torch.nn.functional.cross_entropy(
-                logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
-            )
+            try:
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                    logits = model(**batch).logits[:, :-1]
+                # (examples, length - 1); zero where the label is ignored
+                losses = torch.nn.functional.cross_entropy(
+                    logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+                )
+            except torch.OutOfMemoryError as error:
+                raise TrainingError("the GPU's memory is exhausted: lower eval_batch_size") from error
             learnt = labels != IGNORED
             places = torch.arange(1, labels.shape[1] + 1, device=device)
             replies = learnt & (places >= torch.tensor([[example["reply"]] for example in some], device=device))

@@ -40,7 +40,7 @@ def train(model: Any, examples: list[Example], config: TrainingConfig, steps: in
             optim=config.optimizer,
             learning_rate=config.learning_rate,
             lr_scheduler_type=config.lr_scheduler,
-            # Given the ratio, the Trainer rounds up; the first step of a warm-up has rate 0, so one step learns nothing.
+            # Given the ratio, the Trainer rounds up; the first step of a warm-up has rate 0, so one learns nothing.
             warmup_steps=int(config.warmup_ratio * steps),
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,

@@ -3,14 +3,17 @@
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from replicate_deployment.tokenization import load_tokenizer
+from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training import artifact
-from training.aside import replace_folder
+from training.aside import refuse_foreign_files, replace_folder
 from training.console import console
-from training.errors import DataError, UsageError
+from training.errors import DataError, TrainingError
 from training.finetuning import config as training_config
 from training.finetuning.base import Base, resolve_base
 from training.finetuning.config import TrainingConfig
@@ -41,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
     out = Path(config.output_dir)
-    refuse_foreign_files(out)
+    refuse_foreign_files(out, artifact.own_files(out, "training"))
     train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
     ghost = read_facts(train_path, val_path)
     base = resolve_base(config.base_model, config.revision_of_model)
@@ -64,21 +67,52 @@ def run(args: argparse.Namespace) -> int:
     training_started = time.monotonic()
     log = loop.train(model, train.examples, config, steps)
     training_seconds = time.monotonic() - training_started
-    after = heldout_loss(model, val.examples, config)
 
-    tokens_per_second = round(train.tokens * config.num_epochs / training_seconds, 1)
-    losses = {"before": before and dataclasses.asdict(before), "after": after and dataclasses.asdict(after)}
-    report = {
+    report: dict[str, Any] = {
         "windows": {"train": _counts(train), "val": _counts(val)},
         "tokens": {"epoch": train.tokens, "epoch_predicted": train.predicted, "all": train.tokens * config.num_epochs},
         "steps": steps,
-        "heldout": losses,
+        "heldout": {"before": before and dataclasses.asdict(before), "after": None},
         "seconds": {"training": round(training_seconds, 3), "total": round(time.monotonic() - started, 3)},
-        "tokens_per_second": tokens_per_second,
+        "tokens_per_second": round(train.tokens * config.num_epochs / training_seconds, 1),
         "device": device,
         "versions": _versions(),
         "log": log,
     }
+    # Written before the second evaluation and again after it: what took hours is safe before anything else can fail.
+    write_adapter(out, model, tokenizer, base, config, ghost, report)
+    after = None
+    try:
+        after = heldout_loss(model, val.examples, config)
+    except KeyboardInterrupt as stop:
+        raise TrainingError(f"stopped; {out} holds the trained adapter, its held-out loss not measured") from stop
+    except (TrainingError, RuntimeError) as error:  # PyTorch's own: a kernel, the device
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"ghost train: {out} is whole, but its held-out loss was not measured: {why}", file=sys.stderr)
+    if after:
+        report["heldout"]["after"] = dataclasses.asdict(after)
+        report["seconds"]["total"] = round(time.monotonic() - started, 3)
+        write_adapter(out, model, tokenizer, base, config, ghost, report)
+    if args.json:
+        print(json.dumps({**report, "out": str(out)}, indent=2))
+    else:
+        console.print(_summary(before, after, training_seconds, report["tokens_per_second"], out), soft_wrap=True)
+    return 0
+
+
+def write_adapter(
+    out: Path,
+    model: Any,
+    tokenizer: Tokenizer,
+    base: Base,
+    config: TrainingConfig,
+    ghost: Ghost,
+    report: dict[str, Any],
+) -> None:
+    """The whole artifact in place of what `out` held: weights, tokenizer, config, report, ghost.json.
+
+    Raises TrainingError when a weight is not finite; `out` is then as it was.
+    """
     settings = {key: value for key, value in training_config.as_dict(config).items() if key not in LOCAL_KEYS}
     with replace_folder(out) as folder:
         save_adapter(model, base, folder)
@@ -89,13 +123,8 @@ def run(args: argparse.Namespace) -> int:
             folder,
             ghost.facts,
             base={"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256},
-            training={"config": settings, "steps": steps, "heldout": losses, "versions": report["versions"]},
+            training={"config": settings, **{key: report[key] for key in ("steps", "heldout", "versions")}},
         )
-    if args.json:
-        print(json.dumps({**report, "out": str(out)}, indent=2))
-    else:
-        console.print(_summary(before, after, training_seconds, tokens_per_second, out), soft_wrap=True)
-    return 0
 
 
 def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, out: Path | None) -> TrainingConfig:
@@ -111,15 +140,6 @@ def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, 
     if base is not None and base != config.base_model:
         config = dataclasses.replace(config, base_model=base, revision_of_model=None)
     return config if out is None else dataclasses.replace(config, output_dir=str(out))
-
-
-def refuse_foreign_files(out: Path) -> None:
-    """Raises UsageError when `out` is no earlier adapter: the folder is replaced as a whole."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; --out needs a folder")
-    if out.exists() and any(out.iterdir()) and not (out / REPORT).is_file():
-        found = ", ".join(sorted(path.name for path in out.iterdir())[:3])
-        raise UsageError(f"{out} holds {found}, not written by ghost train: move it, or name another --out")
 
 
 def _plan(config: TrainingConfig, base: Base, train: Split, val: Split, steps: int, device: str) -> str:

@@ -19,6 +19,7 @@ LINES = [
     "A: hey\nB: ok see you\nA: mdr</s>",
     "B: tu fais quoi\nA: something\n A: not a tag</s>",
 ]
+TEXT = {"labels": {"me": "A:", "other": "B:"}, "recipe": "windows", "stop_sequences": ["\nB:"]}
 
 
 def write_prepared(folder: Path, train: Sequence[str], val: Sequence[str]) -> Path:
@@ -29,7 +30,7 @@ def write_prepared(folder: Path, train: Sequence[str], val: Sequence[str]) -> Pa
     artifact.write(
         folder,
         None,
-        text={"labels": {"me": "A:", "other": "B:"}, "recipe": "windows", "stop_sequences": ["\nB:"]},
+        text=TEXT,
         data={
             "counts": {},
             "train_sha256": ghost_json.sha256(folder / "train.jsonl"),

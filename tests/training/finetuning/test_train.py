@@ -9,8 +9,9 @@ import pytest
 
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
-from tests.training.finetuning.conftest import LINES, write_prepared
-from training import cli
+from tests.training.finetuning.conftest import LINES, TEXT, write_prepared
+from training import artifact, cli
+from training.errors import TrainingError
 from training.finetuning import config as training_config
 from training.finetuning import heldout, loop, train
 from training.finetuning.base import resolve_base
@@ -163,20 +164,82 @@ def test_an_empty_held_out_file_is_said_not_refused(
     assert report["heldout"] == {"before": None, "after": None}
 
 
+@pytest.fixture
+def old_adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "models" / "adapter"
+    folder.mkdir(parents=True)
+    (folder / train.REPORT).write_text("the old one", encoding="utf-8")
+    artifact.write(folder, None, text=TEXT, training={"steps": 1})
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Also of empty folders, which hold b""."""
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+
+
 @pytest.mark.parametrize("stage", ["training", "writing"])
 def test_a_killed_training_leaves_the_old_adapter(
-    ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    ghost_train: Ghost, old_adapter: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     def die(*arguments: Any, **keywords: Any) -> None:
         raise KeyboardInterrupt
 
-    out = tmp_path / "models" / "adapter"
-    out.mkdir(parents=True)
-    (out / train.REPORT).write_text("the old one")
-    monkeypatch.setattr(*((loop, "train") if stage == "training" else (train.artifact, "write")), die)
-    assert ghost_train(out="models/adapter", num_epochs=1) == 130
-    assert [path.name for path in out.parent.iterdir()] == ["adapter"]
-    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(train.REPORT, "the old one")]
+    before = contents(old_adapter.parent)
+    monkeypatch.setattr(*((loop, "train") if stage == "training" else (artifact, "write")), die)
+    assert ghost_train(out="models/adapter", num_epochs=1) == 1
+    assert contents(old_adapter.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "message"),
+    [
+        (RuntimeError("CUDA error: unspecified launch failure\nCompile with"), 0, "not measured: CUDA error: unspec"),
+        (TrainingError("the GPU's memory is exhausted: lower eval_batch_size"), 0, "lower eval_batch_size"),
+        (KeyboardInterrupt(), 1, "stopped; "),
+    ],
+)
+def test_a_failing_last_evaluation_does_not_cost_the_adapter(
+    ghost_train: Ghost,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failure: BaseException,
+    code: int,
+    message: str,
+) -> None:
+    calls = iter([heldout.heldout_loss])
+
+    def once(*arguments: Any) -> Any:
+        for honest in calls:
+            return honest(*arguments)
+        raise failure
+
+    monkeypatch.setattr(train, "heldout_loss", once)
+    assert ghost_train(num_epochs=1) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    ghost = ghost_json.read(tmp_path / "adapter")
+    ghost_json.verify(ghost)
+    assert ghost.block("training")["heldout"]["before"]["loss"] > 0
+    assert ghost.block("training")["heldout"]["after"] is None
+    assert any(tensor.any() for name, tensor in weights(tmp_path / "adapter").items() if "lora_B" in name)
+
+
+def test_exhausted_memory_in_an_evaluation_says_what_to_lower(
+    tiny_base: Path, prepared: Path, recipe: TrainingConfig
+) -> None:
+    import torch
+
+    class Full(torch.nn.Linear):
+        def forward(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    labels = ghost_json.read(prepared).labels
+    examples = read_split(prepared / "val.jsonl", load_tokenizer(tiny_base), labels, recipe).examples
+    with pytest.raises(TrainingError, match="lower eval_batch_size"):
+        heldout.heldout_loss(Full(1, 1), examples, recipe)
 
 
 def truncate_embeddings(base: Path, tmp_path: Path) -> Path:
@@ -225,7 +288,7 @@ def test_wrong_folders_are_refused(
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
     assert ghost_train(out="photos") == 2
-    assert "photos holds cat.jpg, not written by ghost train" in capsys.readouterr().err
+    assert "holds other files: cat.jpg" in capsys.readouterr().err
     assert (tmp_path / "photos" / "cat.jpg").exists()
 
 
