@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +191,23 @@ def test_a_killed_training_leaves_the_old_adapter(
     before = contents(old_adapter.parent)
     monkeypatch.setattr(*((loop, "train") if stage == "training" else (artifact, "write")), die)
     assert ghost_train(out="models/adapter", num_epochs=1) == 1
+    assert contents(old_adapter.parent) == before
+
+
+def test_a_terminated_process_says_one_line_and_leaves_the_old_adapter(
+    tiny_base: Path, prepared: Path, write_config: WriteConfig, old_adapter: Path
+) -> None:
+    before = contents(old_adapter.parent)
+    paths = ["--data", str(prepared), "--base", str(tiny_base), "--out", str(old_adapter)]
+    command = [sys.executable, "-m", "training.cli", "train", "--config", str(write_config(num_epochs=100_000)), *paths]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("device") for line in process.stdout)  # the last of the plan: training begins
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate()
+    assert process.returncode == 1
+    assert error.count("\n") == 1, error
+    assert error.startswith("ghost train: stopped")
     assert contents(old_adapter.parent) == before
 
 
