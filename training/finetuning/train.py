@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**report, "out": str(out)}, indent=2))
     else:
-        console.print(_summary(before, after, training_seconds, report["tokens_per_second"], out), soft_wrap=True)
+        console.print(summary(before, after, training_seconds, report["tokens_per_second"], out), soft_wrap=True)
     return 0
 
 
@@ -161,11 +161,13 @@ def _plan(config: TrainingConfig, base: Base, train: Split, val: Split, steps: i
     return "\n".join(lines)
 
 
-def _summary(before: HeldoutLoss | None, after: HeldoutLoss | None, seconds: float, rate: float, out: Path) -> str:
+def summary(before: HeldoutLoss | None, after: HeldoutLoss | None, seconds: float, rate: float, out: Path) -> str:
     lines = [f"trained   in {seconds:,.0f} s, {rate:,.0f} tokens/s"]
     if before and after:
         lines.append(f"held out  loss {before.loss:.3f} → {after.loss:.3f}")
         lines.append(f"          of replies alone {before.reply_loss:.3f} → {after.reply_loss:.3f}")
+        if after.loss > before.loss:
+            lines.append("note      the held-out loss rose: it memorises the training windows; take fewer num_epochs")
     return "\n".join([*lines, f"adapter   {out}", f"next      ghost merge {out}"])
 
 

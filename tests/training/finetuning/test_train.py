@@ -262,6 +262,12 @@ def test_exhausted_memory_in_an_evaluation_says_what_to_lower(
         heldout.heldout_loss(Full(1, 1), examples, recipe)
 
 
+def test_a_risen_held_out_loss_is_said() -> None:
+    low, high = (heldout.HeldoutLoss(loss, 10, loss, 5) for loss in (1.0, 2.0))
+    assert "the held-out loss rose" in train.summary(low, high, 1.0, 1.0, Path("out"))
+    assert "rose" not in train.summary(high, low, 1.0, 1.0, Path("out"))
+
+
 def truncate_embeddings(base: Path, tmp_path: Path) -> Path:
     """A base whose model has fewer ids than its tokenizer."""
     from transformers import MistralForCausalLM
