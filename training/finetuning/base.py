@@ -3,12 +3,13 @@
 import hashlib
 import json
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from replicate_deployment import ghost_json
+from replicate_deployment.errors import WeightsError
+from replicate_deployment.safetensors_header import read_header
 from training.errors import BaseModelError
 
 INDEX = "model.safetensors.index.json"
@@ -58,7 +59,10 @@ def resolve_base(name: str, revision: str | None) -> Base:
     _check_config(folder)
     weights = weight_files(folder)
     for path in weights:
-        _check_length(path)
+        try:
+            read_header(path)
+        except WeightsError as error:
+            raise BaseModelError(str(error)) from error
     digest = "".join(f"{path.name} {_sha256(path)}\n" for path in weights)
     return Base(folder, repo, found, hashlib.sha256(digest.encode()).hexdigest())
 
@@ -170,25 +174,6 @@ def _check_config(folder: Path) -> None:
     if "quantization_config" in config:
         method = (config["quantization_config"] or {}).get("quant_method", "?")
         raise BaseModelError(f"{path}: already quantised ({method}); name the full-precision base it was made from")
-
-
-def _check_length(path: Path) -> None:
-    """A safetensors file is 8 bytes of header length, the JSON header, then exactly the bytes the header lists."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if 8 + length > size:
-            hint = "a Git LFS pointer: run git lfs pull" if start.startswith(b"version ") else "download it again"
-            raise BaseModelError(f"{path}: {size:,} bytes, too short for its safetensors header; {hint}")
-        try:
-            header = json.loads(stream.read(length))
-            tensors = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise BaseModelError(f"{path}: not a safetensors file ({type(error).__name__} in its header)") from error
-    promised = 8 + length + max(tensors, default=0)
-    if size != promised:
-        raise BaseModelError(f"{path}: {size:,} bytes, its header promises {promised:,}; download it again")
 
 
 def _sha256(path: Path) -> str:
