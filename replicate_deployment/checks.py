@@ -1,7 +1,7 @@
 """What `cog push` would fail on, in the build context. The checks of weights/ are in weights_checks.py.
 
-A check returns what it found, or raises: Problem (what was found, what to type), Unable (why it could not be made
-here), or one of our own errors. They are shown in the order of the source. To add one, write a function.
+A check returns what it found, or raises: Problem (what was found, what to type) or one of our own errors. They are
+shown in the order of the source. To add one, write a function.
 """
 
 import ast
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from . import ghost_json
-from .ghost_json import Ghost
+from .errors import GhostError
 
 FILES = (
     "__init__.py",
@@ -46,6 +46,7 @@ TORCH_CUDA = {
     "2.11.0": ("12.6", "12.8", "12.9", "13.0"),
 }
 LFS_POINTER = b"version https://git-lfs"
+Subject = TypeVar("Subject")
 
 
 class Problem(Exception):
@@ -56,8 +57,28 @@ class Problem(Exception):
         self.todo = todo
 
 
-class Unable(Exception):
-    """A check cannot be made here; the message says why."""
+@dataclass(frozen=True)
+class Result:
+    check: str
+    status: Literal["ok", "failed", "skipped"]
+    found: str
+    todo: str = ""
+    """What to type when it failed."""
+
+    def __str__(self) -> str:
+        line = f"{self.status:8}{self.check:28}{self.found}"
+        return f"{line}\n{'':36}→ {self.todo}" if self.todo else line
+
+
+def result(name: str, look: Callable[[Subject], str], subject: Subject) -> Result:
+    try:
+        return Result(name, "ok", look(subject))
+    except Problem as problem:
+        return Result(name, "failed", str(problem), problem.todo)
+    except GhostError as error:
+        return Result(name, "failed", str(error))
+    except (OSError, ValueError, KeyError, TypeError) as error:  # a file that is missing or not what its name says
+        return Result(name, "failed", f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
@@ -85,24 +106,13 @@ class Context:
         exact = {line: re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.+]*)", line) for line in wanted if line}
         return {pin[1] if pin else line: pin[2] if pin else "" for line, pin in exact.items()}
 
-    @cached_property
-    def ghost(self) -> Ghost:
-        return ghost_json.read(self.weights)
+
+CHECKS: dict[str, Callable[[Context], str]] = {}
 
 
-@dataclass(frozen=True)
-class Check:
-    name: str
-    of_weights: bool
-    look: Callable[[Context], str]
-
-
-CHECKS: list[Check] = []
-
-
-def check(name: str, *, of_weights: bool = False) -> Callable[[Callable[[Context], str]], Callable[[Context], str]]:
+def check(name: str) -> Callable[[Callable[[Context], str]], Callable[[Context], str]]:
     def listed(look: Callable[[Context], str]) -> Callable[[Context], str]:
-        CHECKS.append(Check(name, of_weights, look))
+        CHECKS[name] = look
         return look
 
     return listed
@@ -209,6 +219,14 @@ def nothing_else(context: Context) -> str:
             if stream.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise Problem(f"{path}: a Git LFS pointer, not the file", "git lfs pull")
     return f"{count} files"
+
+
+@check("weights in the image")
+def no_link(context: Context) -> str:
+    if context.weights.is_symlink():
+        found = f"{context.weights} is a link, and Docker follows none out of the build context"
+        raise Problem(found, f"copy what it links to: cp -r {context.weights.resolve()}/. {context.weights}/")
+    return "no link out of the build context"
 
 
 def _walk(folder: Path) -> Iterator[Path]:

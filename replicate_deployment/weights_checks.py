@@ -1,86 +1,119 @@
-"""What `cog push` would fail on, in weights/: the merged model as the engine will load it."""
+"""The checks of a merged model's folder, for `ghost preflight` (which looks at weights/) and `ghost check`.
 
-import importlib.util
+A check takes the Model and returns what it found, or raises as those of checks.py do.
+"""
+
 import json
-import struct
-from functools import partial
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import ghost_json, golden
 from .chat_format import END_TOKEN, Turn, chat_template, render_prompt
-from .checks import Context, Problem, Unable, check
+from .checks import Problem
+from .ghost_json import Ghost
+from .safetensors_header import read_header
 from .settings import from_facts
+from .tokenization import Tokenizer, encode, load_tokenizer
 
-check_of_weights = partial(check, of_weights=True)
+if TYPE_CHECKING:
+    from .engine import Engine
 
-
-@check_of_weights("ghost.json and hashes")
-def hashes(context: Context) -> str:
-    if context.weights.is_symlink():
-        found = f"{context.weights} is a link, and Docker follows none out of the build context"
-        raise Problem(found, f"copy what it links to: cp -r {context.weights.resolve()}/. {context.weights}/")
-    ghost_json.verify(context.ghost)
-    return f"{len(context.ghost.block('files'))} files as recorded"
+CONFIGS = ("config.json", "generation_config.json")
+COPY = "copy or pull the merged folder again"
 
 
-@check_of_weights("shards")
-def shards(context: Context) -> str:
-    todo = "copy or pull the merged folder again"
-    headers = {path.name: _header(path) for path in sorted(context.weights.glob("*.safetensors"))}
-    tensors = {name: (shard, facts) for shard, header in headers.items() for name, facts in header.items()}
+class Model:
+    """The folder under test; each part is loaded when a check first asks for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def ghost(self) -> Ghost:
+        return ghost_json.read(self.folder)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.folder)
+
+    @cached_property
+    def engine(self) -> "Engine":
+        import accelerate  # noqa: F401  (loading needs it, and says so late and at length)
+
+        from .engine import Engine
+
+        return Engine.load(self.folder, hashes=False)  # `hashes` has hashed them
+
+    def json(self, name: str) -> dict[str, Any]:
+        return dict(json.loads((self.folder / name).read_text(encoding="utf-8")))
+
+
+def hashes(model: Model) -> str:
+    ghost_json.verify(model.ghost)
+    return f"{len(model.ghost.block('files'))} files as recorded"
+
+
+def shards(model: Model) -> str:
+    headers = {path.name: read_header(path) for path in sorted(model.folder.glob("*.safetensors"))}
+    tensors = [(name, shard, entry) for shard, header in headers.items() for name, entry in header.items()]
+    homes = {name: shard for name, shard, _ in tensors}
     if not tensors:
-        raise Problem(f"no safetensors in {context.weights}", todo)
-    for name, (shard, facts) in tensors.items():
-        if facts["dtype"] != "F16":
-            raise Problem(f"{shard}: {name} is {facts['dtype']}, not F16", "ghost merge")
-    size = sum(facts["data_offsets"][1] - facts["data_offsets"][0] for _, facts in tensors.values())
-    index = context.weights / "model.safetensors.index.json"
+        raise Problem(f"no tensors in {model.folder}", COPY)
+    if len(homes) < len(tensors):
+        twice = next(f"{shard} and {homes[name]}" for name, shard, _ in tensors if shard != homes[name])
+        raise Problem(f"{len(tensors) - len(homes)} tensors are there twice, first in {twice}", COPY)
+    other = [(name, entry.dtype) for name, _, entry in tensors if entry.dtype != "F16"]
+    if other:
+        name, dtype = other[0]
+        raise Problem(f"{len(other)} of {len(tensors)} tensors are not F16, first {name} ({dtype})", "ghost merge")
+    size = sum(entry.size for *_, entry in tensors)
+    index = model.folder / "model.safetensors.index.json"
     if index.is_file():
-        document = json.loads(index.read_text(encoding="utf-8"))
-        if document["weight_map"] != {name: shard for name, (shard, _) in tensors.items()}:
-            raise Problem("the index and the shards' headers do not list the same tensors", todo)
+        document = model.json(index.name)
+        if document["weight_map"] != homes:
+            raise Problem("the index and the shards' headers do not list the same tensors", COPY)
         if document["metadata"]["total_size"] != size:
-            raise Problem(f"the index says {document['metadata']['total_size']:,} bytes, the headers {size:,}", todo)
+            raise Problem(f"the index says {document['metadata']['total_size']:,} bytes, the headers {size:,}", COPY)
     elif len(headers) > 1:
-        raise Problem(f"{len(headers)} shards and no {index.name}", todo)
+        raise Problem(f"{len(headers)} shards and no {index.name}", COPY)
     return f"{len(headers)} with {len(tensors)} F16 tensors, {size / 1e9:.2f} GB"
 
 
-@check_of_weights("end token")
-def end_token(context: Context) -> str:
-    def read(name: str) -> dict[str, Any]:
-        path = context.weights / name
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+def end_token(model: Model) -> str:
+    """A lost or different end token is what makes a model talk on."""
+    spelled = model.json("tokenizer_config.json")
+    ids = {added["content"]: added["id"] for added in model.json("tokenizer.json")["added_tokens"]}
 
-    spelled = read("tokenizer_config.json").get("eos_token")
-    spelled = spelled["content"] if isinstance(spelled, dict) else spelled
-    ids = {added["content"]: added["id"] for added in read("tokenizer.json").get("added_tokens", [])}
-    for name in ("config.json", "generation_config.json"):
-        facts = read(name)
-        if "eos_token_id" in facts and facts["eos_token_id"] != ids.get(spelled):
-            found = f"{name} ends on {facts['eos_token_id']}, the tokenizer's {spelled} is {ids.get(spelled)}"
-            raise Problem(found, "ghost merge")
-        if facts.get("pad_token_id") is not None and facts["pad_token_id"] == facts.get("eos_token_id"):
-            raise Problem(f"{name}: the pad token is the end token", "ghost merge")
-    return f"{spelled} = {ids.get(spelled)}"
+    def of_tokenizer(kind: str) -> int | None:
+        token = spelled.get(f"{kind}_token")
+        return ids.get(token["content"] if isinstance(token, dict) else token)
+
+    for kind in ("bos", "eos"):
+        said = {"the tokenizer": of_tokenizer(kind)}
+        said |= {name: model.json(name).get(f"{kind}_token_id") for name in CONFIGS}
+        if None in said.values() or len(set(map(repr, said.values()))) > 1:
+            found = ", ".join(f"{name} says {token}" for name, token in said.items())
+            raise Problem(f"{kind}_token_id differs or is missing: {found}", "ghost merge")
+    bos, end = of_tokenizer("bos"), of_tokenizer("eos")
+    pads = {"the tokenizer": of_tokenizer("pad")} | {name: model.json(name).get("pad_token_id") for name in CONFIGS}
+    for name, pad in pads.items():
+        if pad == end:
+            raise Problem(f"{name}: the pad token is the end token, so the end of replies may be masked", "ghost merge")
+    return f"end {end} and BOS {bos}, the same in tokenizer, config and generation config"
 
 
-@check_of_weights("sampling")
-def sampling(context: Context) -> str:
-    settings = from_facts(context.ghost.block("sampling"))
+def sampling(model: Model) -> str:
+    settings = from_facts(model.ghost.block("sampling"))
     return f"{settings.max_new_tokens} tokens at temperature {settings.temperature}"
 
 
-@check_of_weights("chat template")
-def template(context: Context) -> str:
-    _need("transformers")
-    from .tokenization import encode, load_tokenizer
-
-    tokenizer, labels = load_tokenizer(context.weights), context.ghost.labels
+def template(model: Model) -> str:
+    tokenizer, labels = model.tokenizer, model.ghost.labels
     # The equality is claimed for turns without special strings.
     turns = [Turn(label, text.replace(END_TOKEN, "")) for label, text in golden.turns(labels)]
-    if context.ghost.facts["text"]["recipe"] != "windows":
+    if model.ghost.facts["text"]["recipe"] != "windows":
         turns = turns[-1:]  # only windows leave an A: turn of the history without an end token
     roles = [{"role": "user" if label == labels.other else "assistant", "content": text} for label, text in turns]
     if tokenizer.chat_template is None:
@@ -91,31 +124,21 @@ def template(context: Context) -> str:
     return "the ids of chat_format" + (", word for word" if tokenizer.chat_template == chat_template(labels) else "")
 
 
-@check_of_weights("golden prompt")
-def golden_prompt(context: Context) -> str:
-    _need("torch", "transformers", "accelerate")
-    from .engine import Engine
-
-    engine = Engine.load(context.weights, hashes=False)
-    return f"{len(engine.ghost.block('golden')['ids'])} ids and 5 log-probabilities, on {engine.model.device}"
-
-
-def _need(*packages: str) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Unable(f"{missing[0]} is not installed: pip install -e '.[serve]'")
+def golden_prompt(model: Model) -> str:
+    engine, block = model.engine, model.ghost.block("golden")
+    # Not every file that can name an end token is read by `end_token`; this is the one that will end replies.
+    loaded, configured = engine.tokenizer.eos_token_id, engine.model.config.eos_token_id
+    if loaded != configured:
+        raise Problem(f"loaded, the tokenizer ends on {loaded} and the model on {configured}", "ghost merge")
+    device, tolerance = engine.model.device, block["tolerance"]
+    return f"{len(block['ids'])} ids, 5 log-probabilities within {tolerance:g} nats, on {device}"
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """Format: eight bytes of little-endian length, then JSON, then the tensors without gaps."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if length > size - 8:
-            raise Problem(f"{path.name}: not a whole safetensors file", "copy or pull the merged folder again")
-        header = dict(json.loads(stream.read(length)))
-    header.pop("__metadata__", None)
-    if max((facts["data_offsets"][1] for facts in header.values()), default=0) != size - 8 - length:
-        raise Problem(f"{path.name}: its tensors do not fill it", "copy or pull the merged folder again")
-    return header
+CHECKS: dict[str, Callable[[Model], str]] = {
+    "ghost.json and hashes": hashes,
+    "shards": shards,
+    "end token": end_token,
+    "sampling": sampling,
+    "chat template": template,
+    "golden prompt": golden_prompt,
+}

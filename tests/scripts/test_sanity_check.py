@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from replicate_deployment import ghost_json
-from replicate_deployment.tokenization import Encoding
+from replicate_deployment import ghost_json, weights_checks
+from replicate_deployment.checks import Result
+from replicate_deployment.tokenization import Encoding, encode
+from replicate_deployment.weights_checks import Model
 from scripts import sanity_check, test_model
-from scripts.sanity_check import Outcome, Subject
 from training import artifact
 from training.cli import main
 
@@ -34,7 +35,7 @@ def damaged(merged: Path, folder: Path, damage: Callable[[Path], object]) -> Pat
 
 
 def failures(folder: Path) -> dict[str, str]:
-    return {outcome.name: outcome.detail for outcome in sanity_check.inspect(Subject(folder)) if not outcome.ok}
+    return {result.check: result.found for result in sanity_check.inspect(Model(folder)) if result.status != "ok"}
 
 
 def edit_json(name: str, **changes: Any) -> Callable[[Path], object]:
@@ -75,24 +76,24 @@ def test_a_merged_model_passes_every_check(merged: Path, capsys: pytest.CaptureF
     assert main(["check", str(merged), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is True
-    assert [check["name"] for check in document["checks"]] == [*sanity_check.CHECKS]
-    details = {check["name"]: check["detail"] for check in document["checks"]}
-    assert details["dtype"] == "21 tensors, all F16"
+    assert [check["check"] for check in document["checks"]] == [*sanity_check.CHECKS]
+    details = {check["check"]: check["found"] for check in document["checks"]}
+    assert details["shards"].startswith("1 with 21 F16 tensors")
     assert details["endings"].startswith("greedy: ")
 
 
 DAMAGES = {
-    "one F32 tensor": (edit_weights(to_float32), "dtype", r"1 of 21 tensors are not F16, first model\.norm\.weight"),
+    "one F32 tensor": (edit_weights(to_float32), "shards", r"1 of 21 tensors are not F16, first model\.norm\.weight"),
     "other weights": (edit_weights(other_head), "golden prompt", "not the weights of the merge"),
-    "end token of config": (edit_json("config.json", eos_token_id=7), "special tokens", "config.json says 7"),
+    "end token of config": (edit_json("config.json", eos_token_id=7), "end token", "config.json says 7"),
     "end token of generate": (
         edit_json("generation_config.json", eos_token_id=None),
-        "special tokens",
-        "eos_token_id differs: .*generation_config.json says None",
+        "end token",
+        "eos_token_id differs or is missing: .*generation_config.json says None",
     ),
     "pad is end": (
         edit_json("tokenizer_config.json", pad_token="</s>"),
-        "special tokens",
+        "end token",
         "pad token is the end token",
     ),
     "newline": (no_newline_piece, "newline", "not the one token"),
@@ -108,42 +109,55 @@ def test_damage_is_named_by_its_check(damage: Any, check: str, message: str, mer
     assert re.search(message, found[check])
 
 
+def test_what_preflight_looks_at_is_looked_at_here() -> None:
+    shared = {name for name, check in sanity_check.CHECKS.items() if weights_checks.CHECKS.get(name) == check}
+    assert set(weights_checks.CHECKS) - shared == {"ghost.json and hashes"}  # the same, behind a progress bar
+    assert "ghost.json and hashes" in sanity_check.CHECKS
+
+
 def test_a_changed_file_fails_before_anything_is_loaded(merged: Path, tmp_path: Path) -> None:
     shutil.copytree(merged, tmp_path / "model")
     with (tmp_path / "model" / "tokenizer.json").open("a") as stream:
         stream.write(" ")
-    [outcome] = sanity_check.inspect(Subject(tmp_path / "model"))
-    assert (outcome.name, outcome.ok) == ("files", False)
-    assert "tokenizer.json" in outcome.detail
+    [result] = sanity_check.inspect(Model(tmp_path / "model"))
+    assert (result.check, result.status) == ("ghost.json and hashes", "failed")
+    assert "tokenizer.json" in result.found
 
 
 def test_a_failure_sets_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "nothing")]) == 1
-    assert capsys.readouterr().out.startswith("FAIL  files")
+    assert capsys.readouterr().out.startswith("failed  ghost.json and hashes")
 
 
 def test_logits_must_be_finite(merged: Path) -> None:
     import torch
 
-    subject = Subject(merged)
+    model = Model(merged)
     with torch.no_grad():
-        subject.engine.model.lm_head.weight[5] = float("nan")
-    [outcome] = [outcome for outcome in sanity_check.inspect(subject) if outcome.name == "logits"]
-    assert not outcome.ok
-    assert outcome.detail == "prompt 'short': NaN or infinite logits"
+        model.engine.model.lm_head.weight[5] = float("nan")
+    *_, last = sanity_check.inspect(model)
+    assert last == Result("logits", "failed", "prompt 'short': NaN or infinite logits")
+
+
+def test_the_loaded_tokenizer_must_end_where_the_model_does(merged: Path) -> None:
+    """As when a file that only transformers reads names another end token."""
+    model = Model(merged)
+    model.engine.tokenizer.eos_token = "<s>"
+    *_, last = sanity_check.inspect(model)
+    assert last == Result(
+        "golden prompt", "failed", "loaded, the tokenizer ends on 1 and the model on 2", "ghost merge"
+    )
 
 
 def test_the_prompt_must_be_a_prefix(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a tokenizer whose last token before the reply depends on what follows it."""
-    honest = sanity_check.encode
-    monkeypatch.setattr(sanity_check, "encode", lambda *parts: Encoding(honest(*parts).ids[::-1], []))
-    [outcome] = [outcome for outcome in sanity_check.inspect(Subject(merged)) if outcome.name == "prompt prefix"]
-    assert not outcome.ok
-    assert "'short'" in outcome.detail
+    monkeypatch.setattr(sanity_check, "encode", lambda *parts: Encoding(encode(*parts).ids[::-1], []))
+    [result] = [result for result in sanity_check.inspect(Model(merged)) if result.check == "prompt prefix"]
+    assert result.status == "failed"
+    assert "'short'" in result.found
 
 
 def test_a_reply_that_goes_on_fails_the_endings(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = sanity_check.answer
-    monkeypatch.setattr(sanity_check, "answer", lambda *parts: replace(honest(*parts), leaked=True))
-    *_, last = sanity_check.inspect(Subject(merged))
-    assert last == Outcome("endings", False, "2 of 2 greedy replies go on past a stop sequence")
+    monkeypatch.setattr(sanity_check, "answer", lambda *parts: replace(test_model.answer(*parts), leaked=True))
+    *_, last = sanity_check.inspect(Model(merged))
+    assert last == Result("endings", "failed", "2 of 2 greedy replies go on past a stop sequence")
