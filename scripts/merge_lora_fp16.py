@@ -201,8 +201,8 @@ def report(out: Path, block: dict[str, Any]) -> None:
     lines = [
         f"merged      {arithmetic['merged']} of {arithmetic['tensors']} tensors, scale {block['scale']:g}, all F16",
         f"arithmetic  fp16(W + s·B·A), recomputed for {share:.0%} of {arithmetic['values']:,} values, in every tensor",
-        f"float32     {_compared(float32)}; limit {float32['limit']:g}",
-        f"nf4         {_compared(nf4)}; no limit: training saw 4-bit weights",
+        f"float32     {_compared(float32)}; limit of the mean {float32['limit']:g}",
+        f"nf4         {_compared(nf4)}; no limit: it only tells what 4 bits changed",
         f"written     {out}; next: ghost check {out}",
     ]
     console.print("\n".join(lines), soft_wrap=True)

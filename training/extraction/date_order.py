@@ -50,7 +50,8 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
     """The order of a file's dates.
 
     style   the order that the header's other signs suggest (AM/PM, dots), or None
-    answer  --date-order: it decides wherever a single date fits it; dates that do not are then unreadable
+    answer  --date-order: it decides where most dates fit it, and those that do not are then unreadable. One answer
+            serves a whole folder, so a file whose dates mostly contradict it goes by its dates
     Raises ExportError when nothing decides; the message asks for --date-order.
     """
     headers = sum(count for _, count in dates)
@@ -59,13 +60,14 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
     best = max(fits.values())
     if not best:
         raise ExportError(f"{name}: none of its {headers:,} date headers is a date; is this a chat export?")
-    if answer is not None and 0 < fits[answer] < best:
+    if answer is not None and headers / 2 < fits[answer] < best:
         against = f"{headers - fits[answer]:,} of {headers:,} date headers do not fit it and are unreadable"
         return DateOrder(answer, f"--date-order says {NAMES[answer]}; {against}")
     candidates = [order for order in NAMES if fits[order] == best]
     if all(known[order] == known[candidates[0]] for order in candidates):
         order = "ymd" if "ymd" in candidates else candidates[0]
-        return DateOrder(order, _by_fit(known, dates, order))
+        overruled = f"; --date-order {answer} fits only {fits[answer]:,}" if answer and fits[answer] < best else ""
+        return DateOrder(order, _by_fit(known, dates, order) + overruled)
     undecided = _undecided(candidates, best, headers)
     if answer in candidates:
         return DateOrder(answer, f"{undecided}; --date-order says {NAMES[answer]}")
@@ -76,6 +78,7 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
         steady.remove("ymd")
     if len(steady) == 1:
         counts = ", ".join(f"{NAMES[order]} runs backwards {jumps[order]:,} times" for order in candidates)
+        counts += ", and two digits of a year seldom come first" if list(jumps.values()).count(fewest) > 1 else ""
         return DateOrder(steady[0], f"{undecided}; {counts}: read as {NAMES[steady[0]]}")
     if style in steady:
         return DateOrder(style, f"{undecided}; the header's style is {NAMES[style]}")

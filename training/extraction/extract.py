@@ -21,10 +21,15 @@ REPORT = "extraction_report.json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="exports: files, folders or zips")
-    parser.add_argument("--out", type=Path, default=Path("data/cleaned"), help="folder of the CSVs, rebuilt each time")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("data/cleaned"),
+        help="folder of the CSVs, replaced as a whole by each run (default: %(default)s)",
+    )
     parser.add_argument("--platform", choices=PLATFORMS, help="read every file as this platform's")
     parser.add_argument("--date-order", choices=DATE_ORDERS, help="for WhatsApp files whose dates fit more than one")
-    parser.add_argument("--min-chars", type=int, default=1, help="shorter messages are left out")
+    parser.add_argument("--min-chars", type=int, default=1, help="shorter messages are left out (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
 

@@ -28,7 +28,12 @@ LOCAL_KEYS = {"base_model", "revision_of_model", "datasets", "test_datasets", "o
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, default=training_config.DEFAULT_PATH, help="every number of training")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=training_config.DEFAULT_PATH,
+        help="every number of training (default: %(default)s)",
+    )
     parser.add_argument("--data", type=Path, help="what `ghost prepare` wrote, instead of the config's datasets")
     parser.add_argument("--base", metavar="PATH_OR_REPO", help="instead of the config's base_model")
     parser.add_argument("--out", type=Path, help="folder of the adapter, instead of the config's output_dir")

@@ -20,9 +20,18 @@ TRAIN, VAL, REPORT = "train.jsonl", "val.jsonl", "preparation_report.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cleaned", type=Path, default=Path("data/cleaned"), help="what `ghost extract` wrote")
-    parser.add_argument("--out", type=Path, default=Path("data/processed"), help="folder to write, replaced as a whole")
-    parser.add_argument("--user-config", type=Path, default=speakers.CONFIG, help="whose voice this is")
+    parser.add_argument(
+        "--cleaned", type=Path, default=Path("data/cleaned"), help="what `ghost extract` wrote (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("data/processed"),
+        help="folder to write, replaced as a whole (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--user-config", type=Path, default=speakers.CONFIG, help="whose voice this is (default: %(default)s)"
+    )
     parser.add_argument(
         "--me",
         metavar="NAME",
@@ -67,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(figures, ensure_ascii=False, indent=2))
     else:
-        console.print(report.summary(figures, args.out), soft_wrap=True)
+        console.print(report.summary(figures, args.out, report.unclaimed(table)), soft_wrap=True)
     return 0
 
 

@@ -42,6 +42,7 @@ def figures(
         "your_names": sorted(map(str, own.unique())),
         "people": int(table["sender"].nunique()),
         "chats": int(table["path"].nunique()),
+        "chats_without_you": len(_without_you(table)),
         "messages": {
             "read": messages.read,
             "empty": messages.empty,
@@ -75,8 +76,19 @@ def figures(
     }
 
 
-def summary(figures: dict[str, Any], out: Path) -> str:
-    """The figures for a person, and what to type next."""
+def _without_you(table: "pd.DataFrame") -> "pd.Index[str]":
+    mine = table.groupby("path", observed=True)["mine"].any()
+    return mine.index[~mine]
+
+
+def unclaimed(table: "pd.DataFrame") -> list[str]:
+    """Who writes most in the chats that hold no message of yours: one of them may be you, under another name."""
+    elsewhere = table[table["path"].isin(_without_you(table))]
+    return list(elsewhere["sender"].astype(str).value_counts().index[:3])
+
+
+def summary(figures: dict[str, Any], out: Path, unclaimed: Sequence[str]) -> str:
+    """The figures for a person, and what to type next. `unclaimed` is said here only: the report names nobody else."""
     messages, turns, windows, lines = (figures[name] for name in ("messages", "turns", "windows", "lines"))
     sizes = ", ".join(f"{size}: {count:,}" for size, count in windows["by_context_turns"].items())
     rows = [
@@ -96,6 +108,11 @@ def summary(figures: dict[str, Any], out: Path) -> str:
         (lines["with_special_strings"], "lines hold a typed special token such as </s>: ghost reads it as plain text"),
     ]
     notes = [f"note: {count:,} {what}" for count, what in counted if count]
+    if unclaimed:
+        notes.append(
+            f"note: {figures['chats_without_you']:,} of {figures['chats']:,} chats hold no message of yours. "
+            f"Who writes most there: {', '.join(unclaimed)}. Is one of them you? Then add a --me"
+        )
     if not lines["val"]:
         notes.append("note: val.jsonl is empty: the conversations after the first 90% of turns gave no window")
     return "\n".join(

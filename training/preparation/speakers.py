@@ -121,11 +121,13 @@ def _proposal(counts: Mapping[str, int], path: Path) -> str:
         listing.append(f"  and {len(ranked) - LISTED:,} more")
     line = f'"user_identifiers": {json.dumps(ranked[:1], ensure_ascii=False)}'
     where = f"this line in {path}:  {line}" if path.exists() else f"{path} with this line:  {{{line}}}"
+    me = json.dumps(ranked[0], ensure_ascii=False)
     return "\n".join(
         [
             "The senders, by messages:",
             *listing,
             f"If you are the first of them, write {where}",
-            f"or say it for this run:  ghost prepare --me {json.dumps(ranked[0], ensure_ascii=False)}",
+            "(a list: put every name under which you appear)",
+            f"or say it for this run, a --me for each name:  ghost prepare --me {me}",
         ]
     )

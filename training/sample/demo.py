@@ -55,7 +55,11 @@ def run(args: argparse.Namespace) -> int:
         whose = {"user_identifiers": sample.names, "timezone": sample.timezone}
         user_config.write_text(json.dumps(whose, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         console.print(f"{sum(sample.messages.values()):,} messages in {raw}")
-    with stage("starter base", "a small Mistral, trained on other invented people's chats; kept in .cache", seconds):
+    with stage(
+        "starter base",
+        "a small Mistral, trained on other invented people's chats: a minute or two, then kept in .cache",
+        seconds,
+    ):
         base = starter_base(CACHE)
         console.print(f"{base}")
 

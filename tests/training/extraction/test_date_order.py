@@ -58,6 +58,12 @@ def test_one_pasted_line_does_not_overrule_the_answer() -> None:
     assert order == ("mdy", "--date-order says month/day; 1 of 7 date headers do not fit it and are unreadable")
 
 
+def test_a_file_that_mostly_contradicts_the_answer_goes_by_its_dates() -> None:
+    order = decide([((4, 14, 2022), 5), ((1, 5, 2022), 2)], None, "dmy", "chat.txt")
+    assert order.order == "mdy"
+    assert order.evidence.endswith("read as month/day; --date-order dmy fits only 2")
+
+
 def test_contradicting_days_are_put_to_the_vote() -> None:
     order = decide([((13, 4, 2022), 5), ((4, 14, 2022), 2)], None, None, "chat.txt")
     assert order.order == "dmy"

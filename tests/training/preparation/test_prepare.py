@@ -243,3 +243,20 @@ def test_what_cannot_be_prepared_leaves_the_old_data_in_place(
     assert complaint in captured.err
     assert "secret" not in captured.err
     assert _contents(out) == before
+
+
+def test_chats_without_you_are_pointed_out(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    """One person under two names: half of the chats would otherwise be lost in silence."""
+    write_csv(cleaned / "one.csv", _alternating(8))
+    write_csv(
+        cleaned / "two.csv", [(time, {"Ada": "ada_l"}.get(who, who), text) for time, who, text in _alternating(9)]
+    )
+    assert _prepare("--me", "Ada") == 0
+    told = capsys.readouterr().out
+    assert "note: 1 of 2 chats hold no message of yours. Who writes most there: " in told
+    assert "ada_l" in told
+    report = json.loads((tmp_path / "data/processed/preparation_report.json").read_text(encoding="utf-8"))
+    assert report["chats_without_you"] == 1
+    assert "ada_l" not in json.dumps(report)
+    assert _prepare("--me", "Ada", "--me", "ada_l") == 0
+    assert "hold no message of yours" not in capsys.readouterr().out
