@@ -77,7 +77,7 @@ def load(path: Path) -> TrainingConfig:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        hint = "run ghost from the clone's folder" if path == DEFAULT_PATH else f"the recipe of record is {DEFAULT_PATH}"
+        hint = "run ghost in the clone" if path == DEFAULT_PATH else f"the recipe of record is {DEFAULT_PATH}"
         raise ConfigError(f"{path}: no such file; {hint}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
