@@ -24,7 +24,7 @@ types: $(VENV)/.dev
 	mypy
 
 tests: $(VENV)/.dev
-	pytest
+	pytest --numprocesses auto --dist loadfile
 
 $(VENV)/.run: pyproject.toml
 	@echo "Setting up $(VENV): torch, transformers and Cog, about a minute on a fast line"
