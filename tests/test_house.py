@@ -134,11 +134,13 @@ def test_an_error_is_one_line_and_its_exit_code(
     assert len(err.splitlines()) == 1
 
 
-def test_the_network_is_blocked_here_and_in_child_processes() -> None:
+def test_the_network_is_blocked_here_and_in_child_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOPBACK_ONLY_LOG", str(tmp_path / "asked.txt"))
     with pytest.raises(OSError, match="network is blocked"):
         socket.create_connection(("192.0.2.1", 80), timeout=1)
     done = python("import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)")
     assert "network is blocked" in done.stderr
+    assert (tmp_path / "asked.txt").read_text() == "192.0.2.1\n" * 2
 
 
 def test_no_source_file_outgrows_a_head() -> None:

@@ -16,6 +16,8 @@ def test_every_verb_passes_without_a_network(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`demo` calls extract, prepare, train, merge and serve. Sockets reach this machine only: see tests/offline."""
+    asked = tmp_path / "asked.txt"
+    monkeypatch.setenv("LOOPBACK_ONLY_LOG", str(asked))
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(demo, "MESSAGES", 400)
     monkeypatch.setattr(starter, "starter_base", lambda cache: tiny_base)
@@ -30,6 +32,7 @@ def test_every_verb_passes_without_a_network(
     assert cli.main(["check", merged]) == 0
     assert cli.main(["try", merged, "--held-out", held_out, "--limit", "2"]) == 0
     assert cli.main(["preflight", "--no-weights"]) == 0
+    assert not asked.exists(), asked.read_text()  # nothing even tried, in this process or in the server's
     assert {"demo", "extract", "prepare", "train", "merge", "serve", "check", "try", "preflight"} == set(cli.VERBS)
 
 
