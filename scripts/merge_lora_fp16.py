@@ -71,7 +71,7 @@ def find_base(ghost: Ghost, name: str | None) -> Base:
         raise MergeError(
             f"adapter of another base: {ghost.folder} was trained on {recorded['repo']} ({recorded['revision']}), "
             f"weights {recorded['weights_sha256'][:12]}…; this is {base.repo} ({base.revision}), "
-            f"weights {base.weights_sha256[:12]}…"
+            f"weights {base.weights_sha256[:12]}…. Name the right one: --base PATH_OR_REPO"
         )
     return base
 
