@@ -43,10 +43,11 @@ def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
         yield checks.result(name, look, context)
     there = (context.weights / ghost_json.NAME).is_file()
     if weights and not there:
+        shards = any(context.weights.glob("*.safetensors"))
         yield Result(
             "weights",
             "failed",
-            f"no model in {context.weights}",
+            f"{context.weights} has weights but no {ghost_json.NAME}" if shards else f"no model in {context.weights}",
             f"cp -r models/merged/. {context.weights}/ (or check without: ghost preflight --no-weights)",
         )
     model = weights_checks.Model(context.weights)

@@ -174,6 +174,11 @@ def test_without_weights_one_line_says_what_to_copy(context: Path) -> None:
     assert found["golden prompt"] == ("skipped", "no weights ")
 
 
+def test_weights_without_their_ghost_json_are_told_apart_from_none(context: Path) -> None:
+    (context / "weights" / "ghost.json").unlink()
+    assert "has weights but no ghost.json" in results(context)["weights"][1]
+
+
 def test_a_laptop_without_torch_skips_what_needs_it(context: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("transformers", "accelerate"):
         monkeypatch.setitem(sys.modules, package, None)
