@@ -100,7 +100,7 @@ def render(turns: Iterable[Turn], labels: Labels = DEFAULT_LABELS) -> str:
 
 def render_prompt(turns: Sequence[Turn], labels: Labels = DEFAULT_LABELS) -> str:
     """The turns, then the bare tag of the reply. No space after it: so it is a token prefix of prompt + reply."""
-    return render([*turns], labels) + f"\n{labels.me}"
+    return render(turns, labels) + f"\n{labels.me}"
 
 
 def escape(text: str, labels: Labels = DEFAULT_LABELS) -> str:

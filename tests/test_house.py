@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,11 +20,9 @@ OURS = {"training", "scripts", "telegram_bot", "benchmarks"}
 HEAVY = ["torch", "transformers", "peft", "bitsandbytes", "accelerate", "pandas", "cog"]
 
 
-def python(*arguments: str, block: list[str] = [], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:  # noqa: B006
+def python(*arguments: str, block: Sequence[str] = (), cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter in which the packages in `block` cannot be imported, as if they were not installed."""
-    refuse = (
-        f"import sys; [sys.modules.__setitem__(name, None) for name in {block!r}]; sys.path.insert(0, {str(ROOT)!r}); "
-    )
+    refuse = f"import sys; sys.modules.update(dict.fromkeys({list(block)!r})); sys.path.insert(0, {str(ROOT)!r}); "
     return subprocess.run(
         [sys.executable, "-c", refuse + arguments[0], *arguments[1:]],
         capture_output=True,

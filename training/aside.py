@@ -64,6 +64,8 @@ def refuse_foreign_files(out: Path, own: Iterable[str]) -> None:
 
 
 def _runs(process: int) -> bool:
+    if os.name == "nt":  # there os.kill would interrupt the process rather than ask for it
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

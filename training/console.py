@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 # File names, senders and errors may hold square brackets: nothing is read as rich markup or highlighted.
 console = Console(markup=False, highlight=False, emoji=False)
@@ -21,11 +21,11 @@ def progress(label: str, total: int | None = None) -> Iterator["Bar"]:
 class Bar:
     """One running bar: `advance` by steps done; `describe` replaces the label."""
 
-    def __init__(self, bar: Progress, task: object) -> None:
+    def __init__(self, bar: Progress, task: TaskID) -> None:
         self._bar, self._task = bar, task
 
     def advance(self, steps: float = 1) -> None:
-        self._bar.advance(self._task, steps)  # type: ignore[arg-type]
+        self._bar.advance(self._task, steps)
 
     def describe(self, label: str) -> None:
-        self._bar.update(self._task, description=label)  # type: ignore[arg-type]
+        self._bar.update(self._task, description=label)
