@@ -74,10 +74,11 @@ def _recognise_all(
 ) -> list[tuple[Source, Recognised]]:
     """What can be read, platform by platform, the files of each from the oldest to the newest."""
     recognised: list[tuple[Source, Recognised]] = []
+    unknown: list[Source] = []
     with progress("Recognising", total=len(sources)) as bar:
         for _, group in groupby(sources, key=lambda source: source.path):
             matches = []
-            unknown = []
+            others = []
             for source in group:
                 try:
                     match = recognise(source, platform)
@@ -85,15 +86,21 @@ def _recognise_all(
                     account.refused.append(str(error))
                 else:
                     if match is None:
-                        unknown.append(source)
+                        others.append(source)
                     else:
                         matches.append((source, match))
                 bar.advance()
             recognised += matches
             if matches:  # in a zip with a chat, other files are what somebody sent in it
-                account.attachments += len(unknown)
+                account.attachments += len(others)
             else:
-                account.refused += [f"{source}: {UNKNOWN}" for source in unknown]
+                unknown += others
+    companions = frozenset().union(*(match.platform.COMPANIONS for _, match in recognised))
+    for source in unknown:
+        if source.name in companions:
+            account.attachments += 1
+        else:
+            account.refused.append(f"{source}: {UNKNOWN}")
     ordered: list[tuple[Source, Recognised]] = []
     for known in PLATFORMS.values():
         ours = [pair for pair in recognised if pair[1].platform is known]

@@ -1,20 +1,30 @@
-"""Which platform wrote this file? Decided by content, with a reason; names only break ties.
+"""Which platform wrote this file? Decided by content, with a reason; two answers are a question, never a guess.
 
-To add a platform: write a module with the shape of `platform.Platform` and list it in MODULES.
+To add a platform, put a module with the shape of `platform.Platform` into `platforms/`: it is found there.
 """
 
-from typing import NamedTuple
+import pkgutil
+from importlib import import_module
+from typing import NamedTuple, cast
 
 import ijson
 
-from training.extraction import messenger, telegram, whatsapp
+from training.errors import ExportError
+from training.extraction import platforms
 from training.extraction.platform import Evidence, Platform
 from training.extraction.source import Source
 
-# In the order of trial: the forms that cannot be mistaken come first.
-MODULES: tuple[Platform, ...] = (telegram, messenger, whatsapp)
-PLATFORMS = {platform.NAME: platform for platform in MODULES}
 DEEP = 400  # characters of a path: no export nests like this, and each deeper level costs more than the last
+
+
+def _found() -> dict[str, Platform]:
+    modules = [
+        import_module(f"{platforms.__name__}.{module.name}") for module in pkgutil.iter_modules(platforms.__path__)
+    ]
+    return {platform.NAME: platform for platform in cast(list[Platform], modules)}
+
+
+PLATFORMS = _found()
 
 
 class Recognised(NamedTuple):
@@ -23,14 +33,24 @@ class Recognised(NamedTuple):
 
 
 def recognise(source: Source, override: str | None = None) -> Recognised | None:
-    """The platform of a file, or None when no module knows it. Raises ExportError for a form that cannot be read."""
+    """The platform of a file, or None when no module knows it.
+
+    Raises ExportError for a form that cannot be read, and when several platforms claim the file.
+    """
     if override is not None:
         return Recognised(PLATFORMS[override], "named by --platform")
     evidence = evidence_of(source.head())
-    for platform in PLATFORMS.values():
-        reason = platform.recognise(source, evidence)
-        if reason is not None:
-            return Recognised(platform, reason)
+    for broad in (False, True):
+        claims = [
+            Recognised(platform, reason)
+            for platform in PLATFORMS.values()
+            if platform.BROAD is broad and (reason := platform.recognise(source, evidence)) is not None
+        ]
+        if len(claims) > 1:
+            answers = " or ".join(f"--platform {claim.platform.NAME} ({claim.reason})" for claim in claims)
+            raise ExportError(f"{source}: could be of {len(claims)} platforms. Say which: {answers}")
+        if claims:
+            return claims[0]
     return None
 
 
@@ -43,7 +63,7 @@ def evidence_of(head: bytes) -> Evidence:
 def _json_paths(head: bytes) -> frozenset[str]:
     paths: set[str] = set()
     try:
-        for prefix, event, value in ijson.parse(head.removeprefix(b"\xef\xbb\xbf")):
+        for prefix, event, value in ijson.parse(head.removeprefix(b"\xef\xbb\xbf"), multiple_values=True):
             if len(prefix) > DEEP:
                 break
             if event == "map_key":

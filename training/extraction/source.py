@@ -1,6 +1,7 @@
 """Where exports lie: files, folders and zips. A zip is read in place; nothing is ever unpacked to disk."""
 
 import lzma
+import posixpath
 import re
 import zipfile
 import zlib
@@ -33,11 +34,6 @@ ATTACHMENTS = frozenset(
     for ending in endings
 )
 
-# What Facebook puts beside its threads.
-NOT_THREADS = frozenset(
-    ("autofill_information.json", "secret_conversations.json", "your_chat_settings_on_web.json", "secret_groups.json")
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -62,7 +58,19 @@ class Source:
 
     @property
     def is_attachment(self) -> bool:
-        return Path(self.name).suffix.lower() in ATTACHMENTS or self.name in NOT_THREADS
+        return Path(self.name).suffix.lower() in ATTACHMENTS
+
+    def sibling(self, name: str) -> "Source | None":
+        """The file at `name` relative to this one's folder (`../users.json` too), in the same zip; None without one."""
+        if not self.member:
+            path = self.path.parent / name
+            return Source(path) if path.is_file() else None
+        member = posixpath.normpath(posixpath.join(posixpath.dirname(self.member), name))
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return Source(self.path, member) if member in archive.namelist() else None
+        except (*DAMAGE, OSError, ValueError):
+            return None
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:

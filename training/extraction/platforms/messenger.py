@@ -15,6 +15,10 @@ from training.extraction.text import line_breaks, well_formed
 NAME = "messenger"
 UNIT = "entry"
 NEWEST_FIRST = True  # message_1.json is the newest file
+BROAD = False
+COMPANIONS: frozenset[str] = frozenset(
+    ("autofill_information.json", "secret_conversations.json", "your_chat_settings_on_web.json", "secret_groups.json")
+)
 
 HTML = re.compile(r'class="[^"]*(_3-95|_a6-g)\b')
 MEDIA = ("photos", "videos", "audio_files", "files", "gifs", "sticker")

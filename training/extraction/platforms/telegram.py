@@ -19,6 +19,8 @@ from training.extraction.text import line_breaks, well_formed
 NAME = "telegram"
 UNIT = "entry"
 NEWEST_FIRST = False
+BROAD = False
+COMPANIONS: frozenset[str] = frozenset()
 
 SECTIONS = ("chats", "left_chats")
 ACCOUNT_SECTIONS = {"personal_information", "profile_pictures", "frequent_contacts", "web_sessions", *SECTIONS}

@@ -7,19 +7,21 @@ from itertools import groupby
 from pathlib import PurePath
 
 from training.errors import ExportError
-from training.extraction import whatsapp_header
 from training.extraction.date_order import DateOrder, decide, read_date
 from training.extraction.platform import Evidence
 from training.extraction.record import Chat, Kind, Reading, Record
 from training.extraction.source import Source
 from training.extraction.text import line_breaks
-from training.extraction.whatsapp_body import Classify, android_body, ios_body, is_event, is_notice, unmarked_body
-from training.extraction.whatsapp_header import Header
-from training.extraction.whatsapp_markers import EXPORT_TITLES, MARKS, PHRASES, normal
+from training.extraction.whatsapp import header as headers
+from training.extraction.whatsapp.body import Classify, android_body, ios_body, is_event, is_notice, unmarked_body
+from training.extraction.whatsapp.header import Header
+from training.extraction.whatsapp.markers import EXPORT_TITLES, MARKS, PHRASES, normal
 
 NAME = "whatsapp"
 UNIT = "line"
 NEWEST_FIRST = False
+BROAD = True  # a date, a time and a name head many logs
+COMPANIONS: frozenset[str] = frozenset()
 
 NOTICES = 3  # the encryption notice is among a chat's first records
 TITLES = [re.compile(re.escape(title).replace(r"\{\}", "(.+)")) for title in EXPORT_TITLES]
@@ -29,7 +31,7 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
     if evidence.paths or "\0" in evidence.head:
         return None
     lines = [line for line in evidence.head.replace("\r", "\n").split("\n") if MARKS.sub("", line).strip()]
-    header = whatsapp_header.choose("\n".join(lines) + "\n")
+    header = headers.choose("\n".join(lines) + "\n")
     if header is None:
         return None
     found = sum(1 for _ in header.pattern.finditer("\n" + "\n".join(lines)))
@@ -40,7 +42,7 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 def read(source: Source, date_order: str | None) -> Reading:
     text = _decode(source)
-    header = whatsapp_header.choose(text)
+    header = headers.choose(text)
     if header is None:
         raise ExportError(f"{source}: no line starts with a WhatsApp date and time; is this a chat export?")
     if header.newline == "\n":
@@ -83,9 +85,9 @@ def _decode(source: Source) -> str:
 
 def _order(source: Source, header: Header, text: str, answer: str | None) -> DateOrder:
     written = groupby(header.dates.findall(text))
-    dates = [(whatsapp_header.triple(date), len(list(run))) for date, run in written]
+    dates = [(headers.triple(date), len(list(run))) for date, run in written]
     first = header.pattern.search(text)
-    style = whatsapp_header.style(first["date"], first["clock"], header) if first else None
+    style = headers.style(first["date"], first["clock"], header) if first else None
     return decide(dates, style, answer, str(source))
 
 
@@ -167,7 +169,7 @@ class _Stamps:
         try:
             iso_day, iso_clock = self._dates[date], self._clocks[clock]
         except KeyError:
-            day = read_date(whatsapp_header.triple(date), self._order)
+            day = read_date(headers.triple(date), self._order)
             iso_day = self._dates[date] = day.isoformat() if day else None
-            iso_clock = self._clocks[clock] = whatsapp_header.clock(clock)
+            iso_clock = self._clocks[clock] = headers.clock(clock)
         return f"{iso_day}T{iso_clock}" if iso_day and iso_clock else None

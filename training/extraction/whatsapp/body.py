@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from training.extraction.record import Kind
 from training.extraction.source import ATTACHMENTS
-from training.extraction.whatsapp_markers import (
+from training.extraction.whatsapp.markers import (
     EDITED,
     ENCRYPTION,
     EVENTS_WITH_COLON,

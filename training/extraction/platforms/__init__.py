@@ -1,0 +1,1 @@
+"""One module a platform: each file here is found, tried and offered by name without being listed anywhere."""
