@@ -34,10 +34,10 @@ class Conversation:
     def holds(self, chat: Chat, messages: list[Record]) -> bool:
         """Whether `messages` are from another export of this conversation.
 
-        An id decides. Two chats may share a title, so a title needs more: a message in common, or that the people of
-        one export are all in the other.
+        Two ids decide. Two chats may share a title or an alias, so that needs more: a message in common, or that the
+        people of one export are all in the other.
         """
-        if chat.is_id:
+        if chat.is_id and self.chat.is_id:
             return chat.key == self.chat.key
         people, others = ({record.sender for record in side} for side in (self.messages, messages))
         return people <= others or others <= people or not _keys(self.messages).keys().isdisjoint(_keys(messages))
@@ -67,6 +67,26 @@ class Conversation:
         if not self.is_merged:
             instants = _second_pass_later(instants)
         return [record for _, record in sorted(zip(instants, self.messages, strict=True), key=itemgetter(0))]
+
+
+class Conversations:
+    """The conversations of a run, found again by key or alias when another export of one is read."""
+
+    def __init__(self) -> None:
+        self.all: list[Conversation] = []
+        self._filed: dict[tuple[str, str], list[Conversation]] = {}
+
+    def of(self, platform: str, chat: Chat, messages: list[Record]) -> Conversation:
+        """The conversation that these messages continue, or a new one."""
+        keys = [(platform, key) for key in dict.fromkeys((chat.key, chat.alias)) if key]
+        for key in keys:
+            for conversation in self._filed.get(key, ()):
+                if conversation.holds(chat, messages):
+                    return conversation
+        self.all.append(Conversation(platform, chat))
+        for key in keys:
+            self._filed.setdefault(key, []).append(self.all[-1])
+        return self.all[-1]
 
 
 def write(conversations: Iterable[Conversation], folder: Path) -> Iterator[tuple[Path, Conversation, list[Record]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from training.console import Bar, progress
 from training.errors import ExportError
 from training.extraction.account import Account, FileAccount
-from training.extraction.conversation import Conversation
+from training.extraction.conversation import Conversation, Conversations
 from training.extraction.recognise import PLATFORMS, Recognised, recognise
 from training.extraction.record import Chat, Kind, Reading, Record
 from training.extraction.source import Source, discover
@@ -24,7 +24,7 @@ def gather(
     """Read every export under `paths`. Conversations are in the order in which they were met; none is empty."""
     account = Account()
     recognised = _recognise_all(_sources(paths, account), platform, account)
-    conversations: dict[tuple[str, str], list[Conversation]] = {}
+    conversations = Conversations()
     with progress("Extracting", total=len(recognised)) as bar, _collector_at_rest():
         for source, (reader, reason) in recognised:
             bar.describe(source.name)
@@ -36,10 +36,9 @@ def gather(
                 file = FileAccount(str(source), reader.NAME, reason, reading.facts, reader.UNIT)
                 account.files.append(file)
                 for chat, messages in _read(reading, file, min_chars, bar).items():
-                    same_key = conversations.setdefault((reader.NAME, chat.key), [])
-                    file.move_to_duplicates(_conversation(same_key, reader.NAME, chat, messages).add(messages))
+                    file.move_to_duplicates(conversations.of(reader.NAME, chat, messages).add(messages))
             bar.advance()
-    return account, [conversation for same_key in conversations.values() for conversation in same_key]
+    return account, conversations.all
 
 
 @contextmanager
@@ -133,12 +132,3 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
         f"{file.file}: {file.records} records, {file.kinds.total()} accounted for"
     )
     return chats
-
-
-def _conversation(same_key: list[Conversation], platform: str, chat: Chat, messages: list[Record]) -> Conversation:
-    """The conversation that these messages continue, or a new one under the same key."""
-    for conversation in same_key:
-        if conversation.holds(chat, messages):
-            return conversation
-    same_key.append(Conversation(platform, chat))
-    return same_key[-1]

@@ -26,18 +26,21 @@ class Chat:
     """A conversation, equal in every export of it.
 
     is_id  whether `key` is the platform's own id, or a title that two chats may share
+    alias  a second key, under which an export that lacks the id files the same conversation
     """
 
     key: str
     title: str
     is_id: bool
+    alias: str = ""
 
 
 class Record(NamedTuple):
     """One entry of an export: frozen and slotted like a dataclass, at a third of the cost of making one.
 
     timestamp  ISO 8601 text: with the offset where the export knows it, local time without one where it does not
-    position   line number in a text export, entry number in a JSON one; counts from 1
+    position   line number in a text export, entry number in a JSON one; counts from 1. Only of an UNREADABLE record
+               is it ever shown, so a platform may leave it 0 in the others
     id         the platform's own number of the message within its chat, where the export has one
     """
 
