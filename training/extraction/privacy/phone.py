@@ -1,11 +1,189 @@
-"""Phone numbers, by country."""
+"""Phone numbers, by country: found in text, and brought to one spelling.
 
-from collections.abc import Iterable
+libphonenumber (the `phonenumbers` package) decides whether digits are a number; it takes about 30 µs to, so that shapes
+decide first what it is asked about. Numbers with a country code are recognised everywhere. National numbers are tried
+as each of a few regions, and only in the shape in which people of that region write them, of nine digits or more.
+"""
 
-DEFAULT_REGIONS = ("FR", "US", "GB")
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from phonenumbers import (
+    NumberParseException,
+    PhoneNumber,
+    PhoneNumberFormat,
+    country_code_for_region,
+    format_number,
+    is_possible_number,
+    is_valid_number,
+    ndd_prefix_for_region,
+    parse,
+    region_code_for_number,
+)
+
+DEFAULT_REGIONS = ("FR", "GB", "US")
+# Where most who write a language live; phone numbers among the names of a run say more, this is for runs without any.
+REGIONS_OF_LANGUAGES = {
+    "de": ("DE", "AT"),
+    "es": ("ES", "MX"),
+    "fr": ("FR", "BE"),
+    "it": ("IT",),
+    "nl": ("NL", "BE"),
+    "pl": ("PL",),
+    "pt": ("PT", "BR"),
+}
+
+MARKS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions, with which WhatsApp wraps numbers and names
+GAP = r"[ \u00a0\u202f./()\-\u2010-\u2013]"
+INTERNATIONAL = re.compile(rf"(?<![\d+])(\(?\+|00)(?:{GAP}{{0,2}}\d){{8,15}}(?!\d)")
+NATIONAL = re.compile(rf"(?<![\d+])(?<!\d[.,:/])\(?0[1-9](?:{GAP}{{0,2}}\d){{7,18}}(?!\d)")
+# France's plan is closed, every 0 and nine digits is a number: no need to ask, and metadata older than a block of
+# numbers (06 39 98 is set aside for fiction) says no. In pairs, since dates have other groups.
+FRENCH = re.compile(r"0[1-9]([ .\-\u00a0\u202f/]?)\d\d(?:\1\d\d){3}(?!\d)")
+PAIRS = re.compile(r"(?:[ .\-\u00a0\u202f/]\d\d(?!\w|:))+")
+NORTH_AMERICAN = re.compile(
+    r"(?<![\d+/])(?<!\d[.,:-])(?:1[ .-]?)?"
+    r"(?:\([2-9]\d\d\)[ ]?|[2-9]\d\d([ .-]))[2-9]\d\d(?(1)\1|[ .-])\d{4}(?![-.,]?\d)"
+    r"|(?<![\d+])(?<!\d[.,:-])[2-9]\d\d[2-9]\d{6}(?![-.,:]?\d)"
+)
+OPEN = re.compile(rf"(?<![\d+])(?<!\d[.,:/])[1-9](?:{GAP}?\d){{8,11}}(?!\d)")  # countries that write no leading 0
+LINKED = re.compile(r"(?:wa\.me/|[?&]phone=)\+?([1-9]\d{7,14})(?!\d)")
+LETTERS = re.compile(r"[^\W\d_]*")
+# Before a national number, these say that it is another kind of number.
+OTHER_NUMBER = re.compile(
+    r"(?:#|\b(?:order|ref|reference|booking|confirmation|invoice|ticket|case|track\w*|serial|member|meeting|zoom|wi-?fi"
+    r"|passw\w+|pw|imei|isbn|id|code|account|commande|dossier|facture|réf\w*|suivi|colis\w*|client|adhérent|série|siret"
+    r"|compte|loto|powerball))\b\W*(?:\w+\W+){0,2}$",
+    re.IGNORECASE,
+)
+CONTEXT = 32  # characters before a number that may say what it is
 
 
 def regions_of(names: Iterable[str], languages: Iterable[str] = ()) -> tuple[str, ...]:
-    """Countries whose national numbers to expect: those of the numbers with a country code among `names` (senders,
-    titles), those where `languages` (ISO 639-1) are spoken most, and the defaults."""
-    return DEFAULT_REGIONS
+    """Regions (ISO 3166 alpha-2) whose national numbers to expect in a run.
+
+    Those of the numbers with a country code among `names` (senders and titles), those where `languages` (ISO 639-1) are
+    written most, and the defaults.
+    """
+    regions = dict.fromkeys(DEFAULT_REGIONS)
+    for name in names:
+        number = _parsed(plain(name), None) if "+" in name else None
+        region = region_code_for_number(number) if number else None
+        if region:
+            regions[region] = None
+    for language in languages:
+        regions |= dict.fromkeys(REGIONS_OF_LANGUAGES.get(language, ()))
+    return tuple(regions)
+
+
+def plain(name: str) -> str:
+    """A name without direction marks and without the tilde before names that are not in the address book."""
+    return re.sub(f"[{MARKS}]", "", name).strip().lstrip("~").strip()
+
+
+def canonical(text: str, regions: Sequence[str]) -> str | None:
+    """E.164 of text that is a phone number and nothing else, or its bare digits where no region knows it; else None.
+
+    Short codes of services (up to six digits) are nobody's number.
+    """
+    text = plain(text)
+    digits = "".join(character for character in text if character.isdigit())
+    if len(digits) < 7 or not re.fullmatch(rf"\+?(?:{GAP}*\d)+", text):
+        return None
+    # A number in a mention has its country code without the plus, hence the second try.
+    for spelling, region in ((text, None), *((text, region) for region in regions), (f"+{digits}", None)):
+        number = _parsed(spelling, region)
+        if number and (is_valid_number(number) or (spelling.startswith("+") and is_possible_number(number))):
+            return str(format_number(number, PhoneNumberFormat.E164))
+    return digits
+
+
+def spans(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where phone numbers stand in text; spans may overlap."""
+    for match in LINKED.finditer(text):
+        if _is_number(f"+{match[1]}", None):
+            yield match.span(1)
+    for match in INTERNATIONAL.finditer(text):
+        if end := _end(text, match.start(), match.end(), [None] if match[1] != "00" else ["FR"]):
+            yield match.start(), end
+    plans = _plans(tuple(regions))
+    for match in NATIONAL.finditer(text):
+        if _is_other(text, *match.span()):
+            continue
+        french = FRENCH.match(text, match.start()) if "FR" in plans.trunk else None
+        end = french.end() if french else _end(text, *match.span(), plans.trunk)
+        if end and not _is_list(text, match.start(), end):
+            yield match.start(), end
+    if plans.north_american:
+        for match in NORTH_AMERICAN.finditer(text):
+            if not _is_other(text, *match.span()) and _is_number(match[0], "US"):
+                yield match.span()
+    if plans.without:
+        for match in OPEN.finditer(text):
+            if not _is_other(text, *match.span()) and (end := _end(text, *match.span(), plans.without)):
+                yield match.start(), end
+
+
+class _Plans(NamedTuple):
+    """Regions by how they write national numbers: behind a 0, as North America does, or without a prefix."""
+
+    trunk: tuple[str, ...]
+    north_american: bool
+    without: tuple[str, ...]
+
+
+@cache
+def _plans(regions: tuple[str, ...]) -> _Plans:
+    trunk = tuple(region for region in regions if ndd_prefix_for_region(region, True) == "0")
+    american = {region for region in regions if country_code_for_region(region) == 1}
+    return _Plans(trunk, bool(american), tuple(region for region in regions if region not in american.union(trunk)))
+
+
+def _is_list(text: str, start: int, end: int) -> bool:
+    """Whether a few more pairs follow, as in a lottery's draw; five or more are the next number."""
+    more = PAIRS.match(text, end)
+    return more is not None and len(more[0]) < len(" 06 39 98 00 00") and FRENCH.fullmatch(text, start, end) is not None
+
+
+def _end(text: str, start: int, end: int, regions: Sequence[str | None]) -> int | None:
+    """Where the longest number that starts here ends: after it, another group of digits may follow."""
+    for _ in range(5):
+        if any(_is_number(text[start:end], region) for region in regions):
+            return end
+        while end > start and text[end - 1].isdigit():
+            end -= 1
+        while end > start and not text[end - 1].isdigit():
+            end -= 1
+    return None
+
+
+def _is_number(text: str, region: str | None) -> bool:
+    """Valid; behind a plus a possible length is enough, as no other number is written so (but "+1000000000" points)."""
+    number = _parsed(text.lstrip("("), region)
+    if number is None:
+        return False
+    if is_valid_number(number):
+        return True
+    varied = len(set(str(number.national_number))) > 2
+    return region is None and varied and bool(is_possible_number(number))
+
+
+def _parsed(text: str, region: str | None) -> PhoneNumber | None:
+    try:
+        return parse(text, region)
+    except NumberParseException:
+        return None
+
+
+def _is_other(text: str, start: int, end: int) -> bool:
+    """Whether what stands around says that this is no phone number: a code's letters, a link, another number's name."""
+    glued = len(LETTERS.match(text[max(0, start - CONTEXT) : start][::-1])[0])  # type: ignore[index]
+    if 0 < glued < 3 or (start and text[start - 1] in "_#@=&"):
+        return True
+    if 0 < len(LETTERS.match(text, end)[0]) < 3:  # type: ignore[index]
+        return True
+    before = text[max(0, start - 200) : start]
+    word = before[max(before.rfind(" "), before.rfind("\n")) + 1 :]
+    return "://" in word or "www." in word or OTHER_NUMBER.search(text, max(0, start - CONTEXT), start) is not None
