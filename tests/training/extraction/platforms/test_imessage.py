@@ -148,6 +148,6 @@ def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="the sample exports of ../shared/formats are not here")
 def test_upstreams_sample() -> None:
-    """Upstream: 8 blocks, 2 of them announcements. One of its 6 messages was deleted, one is SharePlay without words."""
+    """Upstream: 8 blocks, 2 of them announcements. Of its 6 messages one was deleted, one is SharePlay, no words."""
     kinds = Counter(each.kind for each in records(SAMPLE))
     assert kinds == {Kind.MESSAGE: 4, Kind.DELETED: 1, Kind.SYSTEM: 1 + 2}

@@ -1,0 +1,229 @@
+"""A plain table of `timestamp,sender,message`, as CSV or as JSON lines; our own output reads back as it was written.
+
+Timestamps are ISO 8601 with a time of day, or whole epoch seconds (9 or 10 digits) or milliseconds (12 or 13).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from training.errors import ExportError
+from training.extraction.decode import decode
+from training.extraction.platform import Evidence
+from training.extraction.record import Chat, Kind, Reading, Record
+from training.extraction.source import Source
+from training.extraction.text import line_breaks, well_formed
+
+NAME = "table"
+UNIT = "line"
+NEWEST_FIRST = False
+BROAD = True  # any spreadsheet may have such columns
+COMPANIONS = frozenset(("extraction_report.json", "languages.json"))  # beside the CSVs that we wrote ourselves
+
+COLUMNS = {
+    "timestamp": ("date", "time", "datetime"),
+    "sender": ("from", "author", "name"),
+    "message": ("text", "body", "content"),
+}
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+NEEDED = "one column each for timestamp, sender and message"
+YEARS = range(1970, 2500)  # beyond them lie defects, and instants that datetime cannot move to UTC
+
+# Spellings that stay as they are; every other ISO 8601 form is rewritten.
+AS_WRITTEN = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3}(?:\d{3})?)?[+-]\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
+)
+WITH_TIME = re.compile(r"\d{4}-?\d\d-?\d\d[T ]\d\d.*", re.DOTALL)
+EPOCH = re.compile(r"(\d{9,10})|(\d{12,13})", re.ASCII)
+
+
+class Columns(NamedTuple):
+    """Where the three columns are. `others` are read by nobody."""
+
+    timestamp: str
+    sender: str
+    message: str
+    others: tuple[str, ...]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        facts = {"columns": ", ".join((self.timestamp, self.sender, self.message))}
+        return facts | ({"ignored_columns": ", ".join(self.others)} if self.others else {})
+
+
+def recognise(source: Source, evidence: Evidence) -> str | None:
+    if evidence.paths:
+        columns = _columns(_top_level(evidence))
+        return f"JSON lines with {columns.facts['columns']}" if columns and _is_lines(evidence.head) else None
+    if header := _header(evidence.head):
+        delimiter, _, columns = header
+        return f"a table with {columns.facts['columns']}, parted by {DELIMITERS[delimiter]}"
+    return None
+
+
+def read(source: Source, date_order: str | None) -> Reading:
+    text = decode(source, "save it as UTF-8")
+    stem = PurePath(source.name).stem
+    chat = Chat(stem.casefold(), stem, is_id=False)
+    if text.lstrip()[:1] == "{":
+        columns = _columns(_keys_of_first(text))
+        if columns is None:
+            raise ExportError(f"{source}: the first JSON line does not have {NEEDED}; rename its keys")
+        return Reading(_json_records(chat, columns, text), columns.facts)
+    header = _header(text)
+    if header is None:
+        raise ExportError(f"{source}: the first line does not name {NEEDED}; name them there")
+    delimiter, names, columns = header
+    facts = {"delimiter": DELIMITERS[delimiter], **columns.facts}
+    return Reading(_csv_records(source, chat, delimiter, names, columns, text), facts)
+
+
+def _columns(names: Sequence[str]) -> Columns | None:
+    """The three columns, by their own names before any other name for them; None when one is missing or open."""
+    folded = [name.strip().casefold() for name in names]
+    found = []
+    for column, aliases in COLUMNS.items():
+        candidates = [name for name, key in zip(names, folded, strict=True) if key == column]
+        candidates = candidates or [name for name, key in zip(names, folded, strict=True) if key in aliases]
+        if len(candidates) != 1:
+            return None
+        found += candidates
+    timestamp, sender, message = found
+    return Columns(timestamp, sender, message, tuple(name for name in names if name not in found))
+
+
+def _header(text: str) -> tuple[str, list[str], Columns] | None:
+    """Delimiter, all column names and the three of them, from a text's first line."""
+    line = re.match(r"[^\r\n]*", text)
+    for delimiter in DELIMITERS if line else ():
+        row = _row(delimiter).match(f"{line[0]}\n") if line else None
+        if row is None:
+            continue
+        names = _fields(delimiter, row[0])
+        if columns := _columns(names):
+            return delimiter, names, columns
+    return None
+
+
+def _field(delimiter: str) -> str:
+    return rf'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{delimiter}\n][^{delimiter}\n]*+|)'
+
+
+def _row(delimiter: str) -> re.Pattern[str]:
+    """A row of any number of fields, with the end of its line."""
+    field = _field(delimiter)
+    return re.compile(rf"{field}(?:{delimiter}{field})*+(?:\n|\Z)")
+
+
+def _fields(delimiter: str, row: str) -> list[str]:
+    row = row.removesuffix("\n")
+    return [
+        _unquoted(each) for each in re.findall(rf"(?:^|(?<={delimiter})){_field(delimiter)}(?={delimiter}|\Z)", row)
+    ]
+
+
+def _unquoted(field: str) -> str:
+    return field[1:-1].replace('""', '"') if field[:1] == '"' else field
+
+
+def _csv_records(
+    source: Source, chat: Chat, delimiter: str, names: list[str], columns: Columns, text: str
+) -> Iterator[Record]:
+    """One record a row. csv.reader is not asked: it has a limit on fields, and a lone CR ends its rows."""
+    newline = text.find("\n")
+    if newline < 0:
+        text = line_breaks(text)  # rows that end in CR alone
+    elif text[newline - 1 : newline] == "\r":
+        text = text.replace("\r\n", "\n")
+    field = _field(delimiter)
+    row = re.compile(delimiter.join([f"({field})"] * len(names)) + r"(?:\n|\Z)")
+    any_row, unclosed = _row(delimiter), re.compile(rf'(?:{field}{delimiter})*+"[^"]*+(?:""[^"]*+)*+\Z')
+    groups = [names.index(name) for name in (columns.timestamp, columns.sender, columns.message)]
+    start, line = text.find("\n") + 1 or len(text), 2
+    while start < len(text):
+        if text[start] == "\n":  # a blank line is no entry
+            start, line = start + 1, line + 1
+            continue
+        if match := row.match(text, start):
+            fields = match.groups()
+            timestamp, sender, message = (_unquoted(fields[group]) for group in groups)
+            yield _record(chat, timestamp, sender, message, line)
+        else:
+            if unclosed.match(text, start):
+                raise ExportError(
+                    f"{source}: the row at line {line:,} opens a quote that nothing closes; save it again"
+                )
+            match = any_row.match(text, start)
+            yield Record(chat, "", "", "", Kind.UNREADABLE, line)
+        end = match.end() if match else text.find("\n", start) + 1 or len(text)
+        line += text.count("\n", start, end)
+        start = end
+
+
+def _json_records(chat: Chat, columns: Columns, text: str) -> Iterator[Record]:
+    for line, written in enumerate(text.split("\n"), start=1):
+        if not written.strip():
+            continue
+        try:
+            row = json.loads(written)
+            values = [row[columns.timestamp], row[columns.sender], row[columns.message]]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            values = [None]
+        if all(_is_plain(value) for value in values):
+            timestamp, sender, message = (well_formed(str(value)) for value in values)
+            yield _record(chat, timestamp, sender, message, line)
+        else:
+            yield Record(chat, "", "", "", Kind.UNREADABLE, line)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _record(chat: Chat, written: str, sender: str, message: str, line: int) -> Record:
+    timestamp = _timestamp(written)
+    if timestamp is None:
+        return Record(chat, "", "", "", Kind.UNREADABLE, line)
+    return Record(chat, timestamp, sender, message, Kind.MESSAGE if message else Kind.EMPTY, line)
+
+
+def _timestamp(written: str) -> str | None:
+    """ISO 8601, an offset only where the table has one. A day without a time would be a guess at midnight."""
+    written = written.strip()
+    try:
+        if epoch := EPOCH.fullmatch(written):
+            seconds, milliseconds = epoch.groups()
+            if seconds:
+                return datetime.fromtimestamp(int(seconds), UTC).isoformat()
+            return datetime.fromtimestamp(int(milliseconds) / 1000, UTC).isoformat(timespec="milliseconds")
+        if not WITH_TIME.fullmatch(written):
+            return None
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        return None
+    if moment.year not in YEARS:
+        return None
+    if AS_WRITTEN.fullmatch(written):
+        return written
+    return moment.isoformat() if moment.tzinfo else moment.isoformat(timespec="seconds")
+
+
+def _top_level(evidence: Evidence) -> list[str]:
+    return [path for path in evidence.paths if "." not in path]
+
+
+def _is_lines(head: str) -> bool:
+    """Whether the first line is a whole JSON object; a head of one long line may hide its end."""
+    first = head.lstrip().split("\n", 1)[0]
+    return first[:1] == "{" and (first.rstrip().endswith("}") or first == head.lstrip())
+
+
+def _keys_of_first(text: str) -> list[str]:
+    try:
+        row = json.loads(text.lstrip().split("\n", 1)[0])
+    except (ValueError, RecursionError):
+        return []
+    return [str(key) for key in row] if isinstance(row, dict) else []
