@@ -1,20 +1,26 @@
 """Telegram Desktop's machine-readable JSON: one chat, or a whole account with the chats that were left.
 
-Streamed with ijson: a chat at a time from a full export, a message at a time from a single one.
+Streamed: a file of any size needs the memory of one message. An account lists a group that became a supergroup once,
+the old group's messages under ids less 1,000,000,000 in the supergroup's chat, as do exports of the supergroup alone.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from calendar import timegm
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import IO, Any
+from functools import lru_cache
+from itertools import chain
+from sys import intern
+from typing import Any
 
-import ijson
+import msgspec
 
 from training.errors import ExportError
+from training.extraction.json_stream import Broken, Cursor, CutOff
 from training.extraction.platform import Evidence
 from training.extraction.record import Chat, Kind, Reading, Record
 from training.extraction.source import Source
-from training.extraction.text import line_breaks, well_formed
+from training.extraction.text import line_breaks
 
 NAME = "telegram"
 UNIT = "entry"
@@ -28,8 +34,63 @@ CHAT_TYPES = re.compile(
     r'"type"\s*:\s*"(personal_chat|bot_chat|saved_messages|replies|verification_codes|private_group'
     r'|(?:private|public)_supergroup|(?:private|public)_channel|public_group)"'
 )
+HEADER = ("name", "type", "id")
 CALLS = ("phone_call", "group_call")
-MEDIA = ("photo", "file", "media_type", "contact_information", "game_title", "invoice_information")
+
+# Control characters were written as `\\x0C`, an escape that JSON lacks (tdesktop issue 27571). Pairs of backslashes are
+# consumed together, so that a backslash that a person typed survives.
+ESCAPES = re.compile(rb"\\x([0-9A-Fa-f]{2})|\\.", re.DOTALL)
+# Version 4.1 wrote a custom emoji's file without quotes (issue 24961); inside a string the quotes of a typed
+# `"document_id": ` are escaped.
+UNQUOTED = re.compile(rb'("document_id": )(?!["\d\-n])([^\r\n]*?)(,?)(?=\r?\n)')
+
+SECONDS = {f":{second // 60:02}:{second % 60:02}": second for second in range(3600)}
+HOUR = len("2022-03-18T14")
+FURTHEST = 14 * 3600  # seconds between a zone and UTC, at most
+
+
+MEDIA = (
+    "photo",
+    "file",
+    "media_type",
+    "contact_information",
+    "game_title",
+    "invoice_information",
+    "giveaway_information",
+    "giveaway_results",
+    "paid_stars_amount",
+)
+FORWARDED = "Deleted Account"  # Telegram's own name for people who left it
+
+
+class Message(msgspec.Struct, rename={"sender": "from"}, gc=False):
+    """The fields that say who, when and what, of any type, because people edit these files. The rest is skipped."""
+
+    type: Any = None
+    id: Any = ""
+    date: Any = None
+    date_unixtime: Any = None
+    sender: Any = None
+    from_id: Any = None
+    actor: Any = None
+    action: Any = None
+    forwarded_from: Any = msgspec.UNSET
+    forwarded_from_id: Any = None
+    text: Any = None
+    poll: Any = None
+    todo_list: Any = None
+    location_information: Any = msgspec.UNSET  # null without coordinates
+    live_location_period_seconds: Any = None
+    place_name: Any = None
+    photo: Any = None
+    file: Any = None
+    media_type: Any = None
+    contact_information: Any = None
+    game_title: Any = None
+    invoice_information: Any = None
+    giveaway_information: Any = None
+    giveaway_results: Any = None
+    paid_stars_amount: Any = None
 
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
@@ -49,85 +110,162 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    return Reading(_records(source))
+    return Reading(chain.from_iterable(_records(source)))
 
 
-def _records(source: Source) -> Iterator[Record]:
+def _records(source: Source) -> Iterator[list[Record]]:
     position = 0
     with source.open() as stream:
+        cursor = Cursor(stream, _repaired)
         try:
-            for header, messages in _chats(stream):
-                chat = _chat(header, source)
-                for message in messages:
-                    position += 1
-                    yield _record(chat, message, position)
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())[:80]
+            for header, messages in _chats(cursor):
+                yield _batch(_chat(header, source), messages, position)
+                position += len(messages)
+            if cursor.peek():
+                raise Broken(f"byte {cursor.place:,}: more after its end")
+        except Broken as error:
+            cancelled = "; an export that was cancelled ends like this" if isinstance(error, CutOff) else ""
             raise ExportError(
-                f"{source}: not valid JSON after entry {position:,} ({reason}); an export that was cancelled ends like"
-                " this: export it again"
+                f"{source}: not valid JSON after entry {position:,} ({error}){cancelled}: export it again"
             ) from None
+
+
+def _repaired(invalid: bytes) -> bytes:
+    """JSON with the two defects of real Telegram versions undone."""
+    escaped = ESCAPES.sub(lambda pair: b"\\u00" + pair[1] if pair[1] else pair[0], invalid)
+    return UNQUOTED.sub(rb'\1"\2"\3', escaped)
+
+
+def _chats(cursor: Cursor) -> Iterator[tuple[dict[str, Any], list[Message | None]]]:
+    """Some messages at a time, with the header of their chat. The root is a chat, or holds sections of chats."""
+    header: dict[str, Any] = {}
+    for key in cursor.names():
+        if key in SECTIONS:
+            for section_key in cursor.names():
+                if section_key == "list":
+                    yield from _listed(cursor)
+        else:
+            yield from _part_of_chat(cursor, key, header)
+
+
+def _listed(cursor: Cursor) -> Iterator[tuple[dict[str, Any], list[Message | None]]]:
+    for _ in cursor.elements():
+        header: dict[str, Any] = {}
+        if cursor.peek() != b"{":
+            yield header, [None]
+        for key in cursor.names():
+            yield from _part_of_chat(cursor, key, header)
+
+
+def _part_of_chat(
+    cursor: Cursor, key: str, header: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], list[Message | None]]]:
+    if key in HEADER:
+        header[key] = cursor.value()
+    elif key == "messages":
+        if "id" not in header:  # Telegram writes it before the messages; a file made by hand may have it behind them
+            cursor.look_ahead(lambda: _header_behind(cursor, header))
+        if cursor.peek() != b"[":
+            yield header, [None]
+        for messages in cursor.batches(Message):
+            yield header, messages
+
+
+def _header_behind(cursor: Cursor, header: dict[str, Any]) -> None:
+    cursor.skip()
+    for key in cursor.names():
+        if key in HEADER:
+            header[key] = cursor.value()
 
 
 def _chat(header: dict[str, Any], source: Source) -> Chat:
     """Users, groups and channels number apart, and a group may turn public between two exports."""
-    kind = str(header.get("type", ""))
-    title = well_formed(str(header.get("name") or kind or source.parts[-2]))
-    if "id" not in header:
+    kind = str(header.get("type") or "")
+    title = str(header.get("name") or kind or source.parts[-2])
+    if header.get("id") is None:
         return Chat(title, title, is_id=False)
     return Chat(f"{kind.removeprefix('private_').removeprefix('public_')} {header['id']}", title, is_id=True)
 
 
-def _chats(stream: IO[bytes]) -> Iterator[tuple[dict[str, Any], Iterable[Any]]]:
-    sections, header = _root(stream)
-    if not sections:
-        yield header, _items(stream, "messages.item")
-    for section in sections:
-        for chat in _items(stream, f"{section}.list.item"):
-            messages = chat.get("messages", []) if isinstance(chat, dict) else chat
-            yield chat if isinstance(chat, dict) else {}, messages if isinstance(messages, list) else [messages]
+def _batch(chat: Chat, messages: list[Message | None], before: int) -> list[Record]:
+    """The records of messages with `before` messages before them in the file.
+
+    Plain words take the short way here, with the hour and the offset of the message before: half the time.
+    """
+    records = []
+    seconds, unset, words, is_id = SECONDS, msgspec.UNSET, Kind.MESSAGE, chat.is_id
+    hour, hour_starts, apart, offset = "", 0, None, ""
+    for position, message in enumerate(messages, start=before + 1):
+        if message is None:
+            records.append(Record(chat, "", "", "", Kind.UNREADABLE, position))
+            continue
+        text = message.text
+        sender = message.sender
+        if (
+            message.type != "message"
+            or text.__class__ is not str
+            or not text
+            or sender.__class__ is not str
+            or message.forwarded_from is not unset
+            or message.poll is not None
+            or message.location_information is not unset
+        ):
+            records.append(_record(chat, message, position))
+            continue
+        timestamp = message.date
+        unixtime = message.date_unixtime
+        try:
+            if timestamp[:HOUR] != hour:
+                hour_starts = _hour(timestamp[:HOUR])
+                hour = timestamp[:HOUR]
+            clock = hour_starts + seconds[timestamp[HOUR:]]
+            if unixtime:
+                if clock - int(unixtime) != apart:
+                    offset = _offset(clock - int(unixtime))
+                    apart = clock - int(unixtime)
+                timestamp += offset
+        except (KeyError, ValueError, TypeError, OverflowError):
+            records.append(_record(chat, message, position))
+            continue
+        if "\r" in text:
+            text = line_breaks(text)
+        number = str(message.id) if is_id else ""
+        records.append(Record(chat, timestamp, intern(sender), text, words, position, number))
+    return records
 
 
-def _root(stream: IO[bytes]) -> tuple[list[str], dict[str, Any]]:
-    """The account's chat sections, or the header of a single chat, which Telegram writes before its messages."""
-    header: dict[str, Any] = {}
-    sections: list[str] = []
-    for prefix, event, value in ijson.parse(_Repaired(stream)):
-        if prefix in ("messages", "item"):  # the messages start, or the root is no object
-            return [], header
-        if prefix in SECTIONS and event == "start_map":
-            sections.append(prefix)
-        elif event in ("string", "number") and prefix in ("name", "type", "id"):
-            header[prefix] = value
-    return sections, header
-
-
-def _items(stream: IO[bytes], prefix: str) -> Iterator[Any]:
-    stream.seek(0)
-    return iter(ijson.items(_Repaired(stream), prefix, use_float=True))
-
-
-def _record(chat: Chat, message: Any, position: int) -> Record:
-    if isinstance(message, dict) and message.get("type") == "unsupported":
+def _record(chat: Chat, message: Message, position: int) -> Record:
+    if message.type == "unsupported":
         return Record(chat, "", "", "", Kind.SYSTEM, position)  # all that Telegram says of what it cannot export
-    timestamp = _timestamp(message) if isinstance(message, dict) else None
-    if timestamp is None or message.get("type") not in ("message", "service"):
+    timestamp = _timestamp(message)
+    if timestamp is None or message.type not in ("message", "service"):
         return Record(chat, "", "", "", Kind.UNREADABLE, position)
-    sender = str(message.get("from") or message.get("actor") or message.get("from_id") or "")
-    text = line_breaks(well_formed(_text(message.get("text") or "")))
+    text = line_breaks(_text(message.text or ""))
     # Without the chat's id, two chats of one title may meet, and each numbers its messages from 1.
-    number = str(message.get("id", "")) if chat.is_id else ""
-    return Record(chat, timestamp, well_formed(sender), text, _kind(message, text), position, number)
+    number = str(message.id) if chat.is_id else ""
+    return Record(chat, timestamp, _sender(message), text, _kind(message, text), position, number)
 
 
-def _kind(message: dict[str, Any], text: str) -> Kind:
-    if message["type"] == "service":
-        return Kind.CALL if message.get("action") in CALLS else Kind.SYSTEM
-    if "poll" in message:
+def _sender(message: Message) -> str:
+    """Whose words these are: of a forwarded message its author's, whose name Telegram leaves null or hides at times.
+
+    A deleted account has no name but its id, which old exports write as a number.
+    """
+    if message.forwarded_from is not msgspec.UNSET:
+        return str(message.forwarded_from or message.forwarded_from_id or FORWARDED)
+    if isinstance(message.from_id, int):
+        return str(message.sender or message.actor or f"user{message.from_id}")
+    return str(message.sender or message.actor or message.from_id or "")
+
+
+def _kind(message: Message, text: str) -> Kind:
+    if message.type == "service":
+        return Kind.CALL if message.action in CALLS else Kind.SYSTEM
+    if message.poll is not None or message.todo_list is not None:
         return Kind.POLL
-    if "location_information" in message or "live_location_period_seconds" in message:
+    if message.location_information is not msgspec.UNSET or message.live_location_period_seconds or message.place_name:
         return Kind.LOCATION
-    if not text and any(key in message for key in MEDIA):
+    if not text and any(getattr(message, field) is not None for field in MEDIA):
         return Kind.MEDIA
     return Kind.MESSAGE  # a caption is what the person wrote
 
@@ -139,47 +277,39 @@ def _text(text: Any) -> str:
     return str(text)
 
 
-def _timestamp(message: dict[str, Any]) -> str | None:
+def _timestamp(message: Message) -> str | None:
     """Local time with its offset when the export gives both clocks, else whichever it gives."""
     try:
-        local = datetime.fromisoformat(message["date"]) if message.get("date") else None
-        if not message.get("date_unixtime"):
+        local = datetime.fromisoformat(message.date) if message.date else None
+        if not message.date_unixtime:
             return local.isoformat() if local else None
-        instant = datetime.fromtimestamp(int(message["date_unixtime"]), UTC)
+        instant = datetime.fromtimestamp(int(message.date_unixtime), UTC)
+        if local is None or local.tzinfo is not None:
+            return instant.isoformat()
+        return local.isoformat() + _offset(round((local - instant.replace(tzinfo=None)).total_seconds()))
+    except _NoZone:  # the two clocks contradict each other, and UTC is the exact one
+        return instant.isoformat()
     except (ValueError, TypeError, OverflowError, OSError):
         return None
-    if local is None or local.tzinfo is not None:
-        return instant.isoformat()
-    minutes = round((local - instant.replace(tzinfo=None)).total_seconds() / 60)
-    if abs(minutes) > 14 * 60:  # no such zone: the two clocks contradict each other, and UTC is the exact one
-        return instant.isoformat()
-    sign = "+" if minutes >= 0 else "-"
-    return f"{local.isoformat()}{sign}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
 
 
-class _Repaired:
-    """The stream with the two defects of real Telegram versions undone; valid JSON passes unchanged.
+class _NoZone(ValueError):
+    """Two clocks further apart than any zone is from UTC."""
 
-    Control characters were written as `\\x0C`, an escape that JSON lacks (tdesktop issue 27571); version 4.1 wrote a
-    custom emoji's `document_id` without quotes (issue 24961). Pairs of backslashes are consumed together, so that a
-    backslash that a person typed survives; inside a string the quotes of a typed `"document_id": ` are escaped.
-    """
 
-    ESCAPES = re.compile(rb"\\x([0-9A-Fa-f]{2})|\\.", re.DOTALL)
-    UNQUOTED = re.compile(rb'("document_id": )(?!["\d\-n])([^\r\n]*?)(,?)(?=\r?\n)')
+@lru_cache(maxsize=4096)
+def _hour(hour: str) -> int:
+    """Seconds from 1970 to an hour spelled as Telegram does, `2022-03-18T14`. ValueError for another spelling."""
+    time = datetime.fromisoformat(f"{hour}:00:00")
+    if time.isoformat()[:HOUR] != hour:
+        raise ValueError(hour)
+    return timegm(time.timetuple())
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._started = False
 
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._stream.read(size)
-        if chunk and size > 0:
-            chunk += self._stream.readline(1 << 20)  # both defects lie within one line
-        if chunk and not self._started:  # ijson first asks for no bytes, to see their type
-            chunk, self._started = chunk.removeprefix(b"\xef\xbb\xbf"), True
-        if b"\\x" in chunk:
-            chunk = self.ESCAPES.sub(lambda pair: b"\\u00" + pair[1] if pair[1] else pair[0], chunk)
-        if b'"document_id": ' in chunk:
-            chunk = self.UNQUOTED.sub(rb'\1"\2"\3', chunk)
-        return chunk
+@lru_cache(maxsize=4096)
+def _offset(seconds: int) -> str:
+    """`+01:00`, to the nearest minute."""
+    if abs(seconds) > FURTHEST:
+        raise _NoZone
+    minutes = round(seconds / 60)
+    return f"{'+' if minutes >= 0 else '-'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"

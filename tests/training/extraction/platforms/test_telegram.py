@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
-from training.extraction.recognise import recognise
+from training.extraction.recognise import PLATFORMS, recognise
 from training.extraction.record import Kind
 from training.extraction.source import Source
 
@@ -58,9 +58,17 @@ def test_the_offset_is_what_the_two_clocks_show(tmp_path: Path, fields: dict[str
         (message("sunset", photo="photos/1.jpg"), Kind.MESSAGE),
         (message("", media_type="sticker"), Kind.MEDIA),
         (message("", poll={"question": "lunch?"}), Kind.POLL),
+        (message("", todo_list={"title": "party"}), Kind.POLL),
         (message("", location_information={"latitude": 1.5, "longitude": 2}), Kind.LOCATION),
+        (message("", location_information=None), Kind.LOCATION),
+        (message("", place_name="Café", address="1 rue X"), Kind.LOCATION),
+        (message("", contact_information={"first_name": "Bob"}), Kind.MEDIA),
+        (message("", game_title="chess"), Kind.MEDIA),
+        (message("", giveaway_results={"winners": []}), Kind.MEDIA),
+        (message("", photo="photos/1.jpg", forwarded_from="Zoé"), Kind.MEDIA),
         (message("", type="service", action="phone_call", actor="Léa"), Kind.CALL),
         (message("", type="service", action="pin_message", actor="Léa"), Kind.SYSTEM),
+        (message("I won", type="service", action="send_webview_data"), Kind.SYSTEM),
         ({"id": 1, "type": "unsupported"}, Kind.SYSTEM),
         (message(type="hologram"), Kind.UNREADABLE),
         (message(date="yesterday"), Kind.UNREADABLE),
@@ -76,9 +84,56 @@ def test_no_text_is_empty_text(tmp_path: Path, text: Any) -> None:
     assert records(save(tmp_path, chat(message(text))))[0].text == ""
 
 
-def test_a_deleted_account_has_its_id_for_a_name(tmp_path: Path) -> None:
-    (read,) = records(save(tmp_path, chat(message(**{"from": None, "from_id": "user12"}))))
-    assert read.sender == "user12"
+@pytest.mark.parametrize(
+    ("fields", "sender"),
+    [
+        ({"from": None, "from_id": "user12"}, "user12"),
+        ({"from": None, "from_id": 12}, "user12"),
+        ({"from_id": 12}, "Léa"),
+        ({"forwarded_from": "Zoé"}, "Zoé"),
+        ({"forwarded_from": None, "forwarded_from_id": "user9"}, "user9"),
+        ({"forwarded_from": None}, "Deleted Account"),
+    ],
+)
+def test_the_sender_is_whose_words_they_are(tmp_path: Path, fields: dict[str, Any], sender: str) -> None:
+    (read,) = records(save(tmp_path, chat(message(**fields))))
+    assert (read.sender, read.text, read.kind) == (sender, "hi", Kind.MESSAGE)
+
+
+def test_a_supergroup_brings_the_messages_of_the_group_it_was(tmp_path: Path) -> None:
+    group = chat(message("old", id=-999999993), message("new", id=7), type="private_supergroup")
+    assert [(each.text, each.id) for each in records(save(tmp_path, group))] == [("old", "-999999993"), ("new", "7")]
+
+
+@pytest.mark.parametrize("wrap", [lambda made: made, lambda made: {"chats": {"list": [made, made]}}])
+def test_a_header_behind_the_messages_counts_all_the_same(tmp_path: Path, wrap: Any) -> None:
+    made = {"messages": [message("one"), message("two")], "name": "Bob", "type": "personal_chat", "id": 7}
+    read = records(save(tmp_path, wrap(made)))
+    assert {(each.chat.title, each.chat.key) for each in read} == {("Bob", "personal_chat 7")}
+    assert [each.text for each in read[:2]] == ["one", "two"]
+
+
+def test_entries_are_numbered_through_the_file_and_a_broken_one_is_only_itself(tmp_path: Path) -> None:
+    text = json.dumps(chat(*[message(f"{n}") for n in range(4)]), indent=1)
+    read = records(save(tmp_path, text.replace('"text": "1"', '"text": "1" or 2"')))
+    assert [(each.position, each.text, each.kind) for each in read] == [
+        (1, "0", Kind.MESSAGE),
+        (2, "", Kind.UNREADABLE),
+        (3, "2", Kind.MESSAGE),
+        (4, "3", Kind.MESSAGE),
+    ]
+
+
+@pytest.mark.parametrize("odd", [5, None, {"id": 1}, "x"])
+def test_what_is_no_list_of_messages_is_an_unreadable_entry(tmp_path: Path, odd: Any) -> None:
+    account = {"chats": {"list": [odd, {"id": 1, "messages": odd}, chat(message("read"))]}}
+    read = records(save(tmp_path, account))
+    assert [each.kind for each in read] == [Kind.UNREADABLE] * (len(read) - 1) + [Kind.MESSAGE]
+
+
+def test_bytes_that_are_no_utf_8_are_marked_and_the_rest_is_kept(tmp_path: Path) -> None:
+    content = json.dumps(chat(message("caf#"))).encode().replace(b"#", b"\xe9")
+    assert records(save(tmp_path, content))[0].text == "caf\ufffd"
 
 
 def test_both_defects_of_real_versions_are_repaired(tmp_path: Path) -> None:
@@ -117,6 +172,14 @@ def test_a_cancelled_export_gives_what_it_holds_and_then_says_so(tmp_path: Path)
     stream = recognised.platform.read(source, None).records
     assert [next(stream).text for _ in range(49)] == [str(n) for n in range(49)]
     with pytest.raises(ExportError, match="not valid JSON after entry 49"):
+        next(stream)
+
+
+def test_more_than_one_json_value_is_said_after_the_first_is_read(tmp_path: Path) -> None:
+    path = save(tmp_path, json.dumps(chat(message("one"))) * 2)
+    stream = PLATFORMS["telegram"].read(Source(path), None).records
+    assert next(stream).text == "one"
+    with pytest.raises(ExportError, match=r"not valid JSON after entry 1 \(byte"):
         next(stream)
 
 
