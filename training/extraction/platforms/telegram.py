@@ -115,19 +115,25 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 def _records(source: Source) -> Iterator[list[Record]]:
     position = 0
+    holds_chats = False
     with source.open() as stream:
         cursor = Cursor(stream, _repaired)
         try:
             for header, messages in _chats(cursor):
+                holds_chats = True
                 yield _batch(_chat(header, source), messages, position)
                 position += len(messages)
-            if cursor.peek():
+            if holds_chats and cursor.peek():
                 raise Broken(f"byte {cursor.place:,}: more after its end")
         except Broken as error:
             cancelled = "; an export that was cancelled ends like this" if isinstance(error, CutOff) else ""
             raise ExportError(
                 f"{source}: not valid JSON after entry {position:,} ({error}){cancelled}: export it again"
             ) from None
+    if not holds_chats:
+        raise ExportError(
+            f"{source}: no chat in it; in Telegram Desktop choose which chats to export, and export again"
+        )
 
 
 def _repaired(invalid: bytes) -> bytes:
@@ -137,7 +143,7 @@ def _repaired(invalid: bytes) -> bytes:
 
 
 def _chats(cursor: Cursor) -> Iterator[tuple[dict[str, Any], list[Message | None]]]:
-    """Some messages at a time, with the header of their chat. The root is a chat, or holds sections of chats."""
+    """Some messages at a time, or none, with the header of their chat. The root is a chat, or holds sections of chats."""
     header: dict[str, Any] = {}
     for key in cursor.names():
         if key in SECTIONS:
@@ -149,6 +155,7 @@ def _chats(cursor: Cursor) -> Iterator[tuple[dict[str, Any], list[Message | None
 
 
 def _listed(cursor: Cursor) -> Iterator[tuple[dict[str, Any], list[Message | None]]]:
+    yield {}, []
     for _ in cursor.elements():
         header: dict[str, Any] = {}
         if cursor.peek() != b"{":
@@ -165,6 +172,7 @@ def _part_of_chat(
     elif key == "messages":
         if "id" not in header:  # Telegram writes it before the messages; a file made by hand may have it behind them
             cursor.look_ahead(lambda: _header_behind(cursor, header))
+        yield header, []
         if cursor.peek() != b"[":
             yield header, [None]
         for messages in cursor.batches(Message):

@@ -183,6 +183,12 @@ def test_more_than_one_json_value_is_said_after_the_first_is_read(tmp_path: Path
         next(stream)
 
 
+@pytest.mark.parametrize("content", ['{"personal_information": {"user_id": 1}, "contacts": {"list": []}}', "[1]", "x"])
+def test_a_file_without_chats_is_said(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ExportError, match="no chat in it"):
+        list(PLATFORMS["telegram"].read(Source(save(tmp_path, content)), None).records)
+
+
 def test_html_is_answered_with_how_to_export_json(tmp_path: Path) -> None:
     page = '<!DOCTYPE html><html><body><div class="page_wrap"><div class="page_body chat_page"><div class="history">'
     with pytest.raises(ExportError, match="Machine-readable JSON"):
