@@ -17,7 +17,7 @@ from training.extraction.source import Source, discover
 
 FORMATS = Path(__file__).parents[5] / "shared" / "formats" / "slack" / "rusq_slackdump"
 
-USERS = [
+USERS: list[dict[str, Any]] = [
     {"id": "U1", "team_id": "T1", "name": "ada", "profile": {"display_name": "Ada", "real_name": "Ada Lovelace"}},
     {"id": "U2", "name": "kay", "real_name": "Kay Example", "profile": {"display_name": ""}},
     {"id": "U3", "name": "bo"},
