@@ -1,25 +1,35 @@
 """Where exports lie: files, folders and zips. A zip is read in place; nothing is ever unpacked to disk."""
 
-import lzma
+import io
+import os
 import posixpath
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
+from unicodedata import normalize
 
 from training.errors import ExportError, UsageError
 from training.extraction.text import printable
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 HEAD = 64 * 1024  # bytes that recognition looks at
+PIECE = 1024 * 1024  # bytes that are unpacked at a time
 ENCRYPTED = 0x1  # bit 0 of a zip member's flags
+# zlib is asked for a piece at a time; bz2 and lzma hand over whatever a piece unpacks to, which reaches 1,000,000:1.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Deflate reaches 1000:1 on zeros and about 5:1 on chats; this leaves room for walls of one emoji.
 BOMB_RATIO, BOMB_SIZE = 200, 64 * 1024 * 1024
 
-DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 # What travels with a chat and is not one. Counted as attachments, never opened.
 ATTACHMENTS = frozenset(
@@ -47,10 +57,13 @@ class Source:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Folders and file name, a zip counting as a folder under its name without the ending."""
+        """Folders and file name, a zip counting as a folder under its name without the ending.
+
+        Composed (NFC): Macs write names decomposed, and one chat's title is one whatever the phone.
+        """
         path = self.path.absolute()
         parts = (*path.with_suffix("").parts, *PurePosixPath(self.member).parts) if self.member else path.parts
-        return tuple(map(printable, parts))
+        return tuple(normalize("NFC", printable(part)) for part in parts)
 
     @property
     def name(self) -> str:
@@ -67,21 +80,17 @@ class Source:
             return Source(path) if path.is_file() else None
         member = posixpath.normpath(posixpath.join(posixpath.dirname(self.member), name))
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                return Source(self.path, member) if member in archive.namelist() else None
-        except (*DAMAGE, OSError, ValueError):
+            archive(self.path).getinfo(member)
+        except (*DAMAGE, OSError, ValueError, KeyError):
             return None
+        return Source(self.path, member)
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """Open for reading. Raises ExportError when the file or the zip member cannot be read."""
         try:
-            if not self.member:
-                with self.path.open("rb") as stream:
-                    yield stream
-            else:
-                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-                    yield stream
+            with self._stream() as stream:
+                yield stream
         except DAMAGE as error:
             raise ExportError(f"{self}: damaged or unknown compression ({error}); export the chat again") from None
         except OSError as error:
@@ -91,6 +100,60 @@ class Source:
         with self.open() as stream:
             return stream.read(HEAD)
 
+    def _stream(self) -> IO[bytes]:
+        if not self.member:
+            return self.path.open("rb")
+        try:
+            return io.BufferedReader(_Member(archive(self.path).open(self.member)), PIECE)
+        except (ValueError, KeyError, RuntimeError) as error:  # a directory that contradicts the file, each in its way
+            if isinstance(error, NotImplementedError):
+                raise
+            raise zipfile.BadZipFile(str(error)) from None
+
+
+class _Member(io.RawIOBase):
+    """A zip's member, unpacked a piece at a time: read as a whole, zipfile first unpacks 2 GiB and then looks whether
+    the directory promised as much."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer)
+        piece = self._stream.read(min(len(view), PIECE))
+        view[: len(piece)] = piece
+        return len(piece)
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self._stream.read(PIECE), b""))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def archive(path: Path) -> zipfile.ZipFile:
+    """The zip at `path`, open; not to be closed. Raises DAMAGE, OSError or ValueError."""
+    status = path.stat()
+    return _archive(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)  # reading the directory of 100,000 members takes a second, and each member needs it
+def _archive(path: Path, modified: int, size: int) -> zipfile.ZipFile:
+    try:  # without a flag that says so names are cp437, but Macs and Android write UTF-8
+        return zipfile.ZipFile(path, metadata_encoding="utf-8")
+    except UnicodeDecodeError:
+        return zipfile.ZipFile(path)
+
 
 def discover(paths: Iterable[Path]) -> Iterator[Source | ExportError]:
     """Every file under `paths`, folders in natural order, zips opened; what must not be read comes as an ExportError.
@@ -99,13 +162,15 @@ def discover(paths: Iterable[Path]) -> Iterator[Source | ExportError]:
     """
     seen: set[Path] = set()
     for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder")
-        for file in sorted(_files(path), key=lambda found: natural(str(found))):
+        if not _exists(path):
+            raise UsageError(f"{printable(str(path))}: no such file or folder")
+        files, refused = _files(path)
+        yield from refused
+        for file in sorted(files, key=lambda found: natural(str(found))):
             if file.resolve() in seen:  # the same file named twice, or a folder and a file in it
                 continue
             seen.add(file.resolve())
-            if file.suffix.lower() == ".zip" or (zipfile.is_zipfile(file) and not file.suffix):
+            if file.suffix.lower() == ".zip" or (not file.suffix and zipfile.is_zipfile(file)):
                 yield from _members(file)
             else:
                 yield Source(file)
@@ -116,34 +181,87 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d{1,18})", name)]
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    for found in path.rglob("*"):
-        if found.is_file() and not any(part.startswith(".") for part in found.relative_to(path).parts):
-            yield found
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long: somebody's `$(cat chat.txt)`
+        return False
+
+
+def _files(path: Path) -> tuple[list[Path], list[ExportError]]:
+    """The files at or under a path, hidden ones left out, and a line for each thing that cannot be looked into.
+
+    Links are followed, each folder is entered once: a link to a folder above ends nothing.
+    """
+    files: list[Path] = []
+    refused: list[ExportError] = []
+    entered: set[tuple[int, int]] = set()
+    waiting = [path]
+    while waiting:
+        found = waiting.pop()
+        try:
+            status = found.stat()
+            if stat.S_ISREG(status.st_mode):
+                files.append(found)
+            elif not stat.S_ISDIR(status.st_mode):
+                refused.append(ExportError(f"{Source(found)}: no file but a pipe, socket or device; save it as a file"))
+            elif (status.st_dev, status.st_ino) not in entered:
+                entered.add((status.st_dev, status.st_ino))
+                waiting += (found / name for name in os.listdir(found) if not name.startswith("."))
+        except OSError as error:
+            refused.append(ExportError(f"{Source(found)}: cannot be read ({error.strerror or error})"))
+    return files, refused
 
 
 def _members(path: Path) -> Iterator[Source | ExportError]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+        members = archive(path).infolist()
+        size = path.stat().st_size
     except (*DAMAGE, OSError, ValueError) as error:
         yield ExportError(f"{Source(path)}: not a readable zip ({error}); export the chat again")
         return
-    for member in sorted(members, key=lambda entry: natural(entry.filename)):
-        source = Source(path, member.filename)
-        if member.is_dir() or member.filename.startswith("__MACOSX/"):
+    readable = []
+    last = {member.filename: index for index, member in enumerate(members)}
+    for index, member in enumerate(members):
+        if member.is_dir() or any(part.startswith(".") and part.strip(".") for part in _parts(member)):
             continue
-        if member.filename.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", member.filename):
-            yield ExportError(f"{source}: a path that leaves the zip; refused")
-        elif member.flag_bits & ENCRYPTED:
-            yield ExportError(f"{source}: encrypted; unzip it with its password and pass the folder")
-        elif member.filename.lower().endswith(".zip"):
-            yield ExportError(f"{source}: a zip inside a zip; take it out and pass it by itself")
-        elif member.file_size > BOMB_SIZE and member.file_size > BOMB_RATIO * member.compress_size:
-            ratio = member.file_size // max(member.compress_size, 1)
-            yield ExportError(f"{source}: {ratio:,} times larger than its compressed size; refused as a zip bomb")
+        if member.filename.startswith("__MACOSX/"):
+            continue
+        refusal = (
+            "another member of this name follows; refused" if last[member.filename] > index else _refusal(member, size)
+        )
+        if refusal:
+            yield ExportError(f"{Source(path, member.filename)}: {refusal}")
         else:
-            yield source
+            readable.append(member)
+    if _is_bomb(sum(member.file_size for member in readable), size):
+        yield ExportError(
+            f"{Source(path)}: together its files are over {BOMB_RATIO} times its size; refused as a zip bomb"
+        )
+        return
+    for member in sorted(readable, key=lambda entry: natural(entry.filename)):
+        yield Source(path, member.filename)
+
+
+def _refusal(member: zipfile.ZipInfo, size: int) -> str | None:
+    """Why a member of a zip of `size` bytes must not be read, or None."""
+    if member.filename.startswith(("/", "\\")) or ".." in _parts(member):
+        return "a path that leaves the zip; refused"
+    if member.flag_bits & ENCRYPTED:
+        return "encrypted; unzip it with its password and pass the folder"
+    if member.filename.lower().endswith(".zip"):
+        return "a zip inside a zip; take it out and pass it by itself"
+    if member.compress_type not in METHODS:
+        return "compressed in a way that exports never are; unzip it and pass the folder"
+    packed = min(member.compress_size, size)  # what the directory claims may be false
+    if _is_bomb(member.file_size, packed):
+        return f"{member.file_size // max(packed, 1):,} times larger than its compressed size; refused as a zip bomb"
+    return None
+
+
+def _parts(member: zipfile.ZipInfo) -> list[str]:
+    return re.split(r"[/\\]", member.filename)
+
+
+def _is_bomb(size: int, packed: int) -> bool:
+    return size > BOMB_SIZE and size > BOMB_RATIO * packed

@@ -3,6 +3,7 @@
 import re
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def line_breaks(text: str) -> str:
@@ -18,5 +19,9 @@ def well_formed(text: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name as text: on disk it is bytes, and bytes that are not UTF-8 reach Python as lone surrogates."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A file's name as one line of text.
+
+    On disk it is bytes, and bytes that are not UTF-8 reach Python as lone surrogates; it may also hold line breaks and
+    the escapes that move a terminal's cursor. Each of these becomes U+FFFD.
+    """
+    return CONTROL.sub("\ufffd", name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

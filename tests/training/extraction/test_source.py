@@ -97,11 +97,10 @@ def test_a_damaged_member_is_an_export_error(tmp_path: Path) -> None:
         source.head()
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_flipped_bytes_in_a_compressed_member_are_an_export_error(tmp_path: Path, method: int) -> None:
+def test_flipped_bytes_in_a_compressed_member_are_an_export_error(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     words = bytes(random.Random(5).choices(b"abcdefgh ", k=2000))
-    with zipfile.ZipFile(path, "w", method) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("_chat.txt", words)
     whole = path.read_bytes()
     for start in range(len("PK\x03\x04") + 26 + len("_chat.txt"), 400, 8):
