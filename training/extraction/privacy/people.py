@@ -1,9 +1,22 @@
 """Who wrote, and whom they mention, under another name: `Contact N` for a phone number, or invented names for all."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol
 
-from training.extraction.privacy.phone import DEFAULT_REGIONS
+from training.extraction.privacy import phone
+from training.extraction.privacy.names import EVERYDAY, INVENTED
+from training.extraction.privacy.recognisers import emails
+from training.preparation.speakers import fold
+
+# WhatsApp isolates a mentioned name (U+2068 … U+2069); of a number it writes the digits, with or without the plus.
+MENTION = re.compile(r"@(?:\u2068([^\u2068\u2069\n]{1,200})\u2069|(?=\+?\d))")
+DIGITS = re.compile(r"\d{8,15}(?!\w)")
+WORD = re.compile(r"[^\W_]+")
+BETWEEN = re.compile(r"[ \u00a0\u202f.'’-]{1,2}")  # words of one name
+SENTENCE_END = re.compile(r"(?:^|[.!?…\n:])[\s\"'«“(*_~-]*$")
 
 
 class People(Protocol):
@@ -19,38 +32,194 @@ class People(Protocol):
         """For a message: mentions. Call it before `Masker.mask`. The same object when nothing changes."""
 
 
+def identity(name: str, regions: Sequence[str]) -> str | None:
+    """What is equal in every spelling of a phone number or e-mail address that stands for a person; None for names."""
+    if number := phone.canonical(name, regions):
+        return number
+    plain = phone.plain(name)
+    return plain.casefold() if any(span == (0, len(plain)) for span in emails(plain)) else None
+
+
+def _key(name: str, regions: Sequence[str]) -> str:
+    return identity(name, regions) or fold(phone.plain(name))
+
+
 class Contacts:
     """`Contact N` for every phone number or e-mail address that stands for a person: N by first meeting, the same
-    number the same N however it is spelled. Names in `me` stay as senders, as `--me` must find them."""
+    number the same N however it is spelled. Names in `me` stay as senders, as `--me` must find them later."""
 
-    def __init__(self, me: Iterable[str] = (), regions: Sequence[str] = DEFAULT_REGIONS) -> None: ...
+    def __init__(self, me: Iterable[str] = (), regions: Sequence[str] = phone.DEFAULT_REGIONS) -> None:
+        self._me = frozenset(_key(name, regions) for name in me)
+        self._regions = regions
+        self._contacts: dict[str, str] = {}
+        self._senders: dict[str, str] = {}
 
     def sender(self, name: str) -> str:
-        return name
+        known = self._senders.get(name)
+        if known is None:
+            known = self._senders[name] = name if _key(name, self._regions) in self._me else self._named(name)
+        return known
 
     def title(self, title: str) -> str:
-        return title
+        return self.sender(title)
 
     def body(self, text: str) -> str:
-        return text
+        return mentions(text, self._regions, self._mentioned) if "@" in text else text
+
+    def _named(self, name: str) -> str:
+        key = identity(name, self._regions)
+        return self._contact(key) if key else numbers(name, self._regions, self._contact)
+
+    def _mentioned(self, name: str) -> str:
+        key = identity(name, self._regions)
+        return self._contact(key) if key else name
+
+    def _contact(self, key: str) -> str:
+        return self._contacts.setdefault(key, f"Contact {len(self._contacts) + 1}")
 
 
 class Pseudonyms:
-    """`--pseudonyms`: everyone but `me` gets an invented name, numbers included.
+    """`--pseudonyms`: everyone but `me` gets an invented name, numbers included, and no two people the same.
 
     names  every sender of the run and every title of a one-to-one chat: known before the first answer, so that an
            answer depends on the set of names and not on the order of files
+
+    In bodies full names and first names are replaced too, in any case. Not replaced: surnames and nicknames alone,
+    user names, people who neither wrote nor are mentioned, and, but for a capital in the middle of a sentence, first
+    names that are words (Rose, Will).
     """
 
     def __init__(
-        self, names: Iterable[str], me: Iterable[str] = (), regions: Sequence[str] = DEFAULT_REGIONS
-    ) -> None: ...
+        self, names: Iterable[str], me: Iterable[str] = (), regions: Sequence[str] = phone.DEFAULT_REGIONS
+    ) -> None:
+        self._me = frozenset(_key(name, regions) for name in me)
+        self._regions = regions
+        everyone = set(names)
+        words = {word for name in (*everyone, *self._me) for word in WORD.findall(fold(name))}
+        self._free = [name for name in INVENTED if name.casefold() not in words]
+        self._invented: dict[str, str] = {}
+        self._taken: set[str] = set()
+        self._senders: dict[str, str] = {}
+        keys = {key for name in everyone if (key := _key(name, regions)) not in self._me}
+        for key in sorted(keys):
+            self._invent(key)
+        self._by_word = self._spellings(key for key in keys if not identity(key, regions))
 
     def sender(self, name: str) -> str:
-        return name
+        known = self._senders.get(name)
+        if known is None:
+            key = _key(name, self._regions)
+            known = self._senders[name] = name if key in self._me else self._invent(key)
+        return known
 
     def title(self, title: str) -> str:
-        return title
+        key = _key(title, self._regions)
+        if key in self._me or key in self._invented:
+            return self.sender(title)
+        return self._plain(numbers(title, self._regions, self._invent))
 
     def body(self, text: str) -> str:
-        return text
+        if "@" in text:
+            text = mentions(text, self._regions, self.sender)
+        return self._plain(text)
+
+    def _invent(self, key: str) -> str:
+        """The key's hash chooses; a name that is taken gives way to the next, and after all of them to "Name 2"."""
+        if key not in self._invented:
+            first = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big")
+            round_, place = divmod(len(self._invented), len(self._free))
+            names = self._free if not round_ else [f"{name} {round_ + 1}" for name in self._free]
+            place = first % len(names)
+            while names[place] in self._taken:
+                place = (place + 1) % len(names)
+            self._invented[key] = names[place]
+            self._taken.add(names[place])
+        return self._invented[key]
+
+    def _spellings(self, keys: Iterable[str]) -> dict[str, list[tuple[list[str], str]]]:
+        """By first word, what to look for in bodies and what it becomes, the longest first."""
+        spellings: dict[str, dict[tuple[str, ...], set[str]]] = {}
+        for key in sorted(keys):
+            if words := WORD.findall(key):
+                of_word = spellings.setdefault(words[0], {})
+                of_word.setdefault(tuple(words), set()).add(key)
+                of_word.setdefault(_first(key), set()).add(key)
+        mine = {_first(name) for name in self._me}
+        by_word = {}
+        for word, wanted in spellings.items():
+            for first in mine.intersection(wanted):
+                del wanted[first]
+            # A first name that two people share is nobody's in particular: it gets a name of its own.
+            by_word[word] = [
+                (list(words), self._invent(keys.pop() if len(keys) == 1 else " ".join(words)))
+                for words, keys in sorted(wanted.items(), key=lambda item: -len(item[0]))
+            ]
+        return by_word
+
+    def _plain(self, text: str) -> str:
+        if self._by_word.keys().isdisjoint(WORD.findall(text.casefold())):
+            return text
+        tokens = [(match.start(), match.end(), fold(match[0])) for match in WORD.finditer(text)]
+        pieces: list[str] = []
+        end = index = 0
+        while index < len(tokens):
+            start, _, word = tokens[index]
+            step = 1
+            for words, invented in self._by_word.get(word, ()):
+                here = tokens[index : index + len(words)]
+                if [token[2] for token in here] == words and _is_name(text, here):
+                    pieces += text[end:start], invented
+                    end, step = here[-1][1], len(words)
+                    break
+            index += step
+        return "".join(pieces) + text[end:] if pieces else text
+
+
+def _first(name: str) -> tuple[str, ...]:
+    """The words of a first name: Jean-Pierre has two, and neither is his."""
+    return next((words for part in name.split() if (words := tuple(WORD.findall(part)))), ())
+
+
+def _is_name(text: str, tokens: list[tuple[int, int, str]]) -> bool:
+    """Whether words that spell a name stand for it: close together, or, alone and also a word, written as a name."""
+    if len(tokens) > 1:
+        return all(BETWEEN.fullmatch(text, left[1], right[0]) for left, right in pairwise(tokens))
+    start, _, word = tokens[0]
+    if len(word) > 2 and word not in EVERYDAY:
+        return True
+    if start and text[start - 1] in "@\u2068":
+        return True
+    return text[start].isupper() and not SENTENCE_END.search(text[max(0, start - 16) : start])
+
+
+def mentions(text: str, regions: Sequence[str], rename: Callable[[str], str]) -> str:
+    """The text with every mention of a number or an isolated name renamed; the @ and the isolates stay."""
+    pieces: list[str] = []
+    end = 0
+    for match in MENTION.finditer(text):
+        if match[1]:
+            start, stop = match.span(1)
+        else:
+            start = match.end()
+            digits = DIGITS.match(text, start)
+            stop = digits.end() if digits else phone.international_end(text, start) or start
+        if start < stop and not (match.start() and text[match.start() - 1].isalnum()):
+            pieces += text[end:start], rename(text[start:stop])
+            end = stop
+    return "".join(pieces) + text[end:] if pieces else text
+
+
+def numbers(name: str, regions: Sequence[str], rename: Callable[[str], str]) -> str:
+    """A name or title with every phone number and e-mail address in it renamed."""
+    pieces: list[str] = []
+    end = 0
+    for start, stop in _stretches(name, regions):
+        if start >= end and (key := identity(name[start:stop], regions)):
+            pieces += name[end:start], rename(key)
+            end = stop
+    return "".join(pieces) + name[end:] if pieces else name
+
+
+def _stretches(name: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
+    found = [*phone.spans(name, regions), *emails(name)]
+    return iter(sorted(found, key=lambda span: (span[0], -span[1])))

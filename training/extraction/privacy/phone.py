@@ -6,6 +6,7 @@ as each of a few regions, and only in the shape in which people of that region w
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -37,7 +38,7 @@ REGIONS_OF_LANGUAGES = {
 
 MARKS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions, with which WhatsApp wraps numbers and names
 GAP = r"[ \u00a0\u202f./()\-\u2010-\u2013]"
-INTERNATIONAL = re.compile(rf"(?<![\d+])(\(?\+|00)(?:{GAP}{{0,2}}\d){{8,15}}(?!\d)")
+INTERNATIONAL = re.compile(rf"(?<![\d+])(\(?\+|00)(?:{GAP}{{0,2}}\d){{7,15}}(?!\d)")
 NATIONAL = re.compile(rf"(?<![\d+])(?<!\d[.,:/])\(?0[1-9](?:{GAP}{{0,2}}\d){{7,18}}(?!\d)")
 # France's plan is closed, every 0 and nine digits is a number: no need to ask, and metadata older than a block of
 # numbers (06 39 98 is set aside for fiction) says no. In pairs, since dates have other groups.
@@ -64,18 +65,17 @@ CONTEXT = 32  # characters before a number that may say what it is
 def regions_of(names: Iterable[str], languages: Iterable[str] = ()) -> tuple[str, ...]:
     """Regions (ISO 3166 alpha-2) whose national numbers to expect in a run.
 
-    Those of the numbers with a country code among `names` (senders and titles), those where `languages` (ISO 639-1) are
-    written most, and the defaults.
+    Those of the numbers with a country code among `names` (senders and titles), the most frequent first, those where
+    `languages` (ISO 639-1) are written most, and the defaults. A number that fits several belongs to the first.
     """
-    regions = dict.fromkeys(DEFAULT_REGIONS)
+    counts: Counter[str] = Counter()
     for name in names:
         number = _parsed(plain(name), None) if "+" in name else None
         region = region_code_for_number(number) if number else None
         if region:
-            regions[region] = None
-    for language in languages:
-        regions |= dict.fromkeys(REGIONS_OF_LANGUAGES.get(language, ()))
-    return tuple(regions)
+            counts[region] += 1
+    spoken = (region for language in languages for region in REGIONS_OF_LANGUAGES.get(language, ()))
+    return tuple(dict.fromkeys([*(region for region, _ in counts.most_common()), *spoken, *DEFAULT_REGIONS]))
 
 
 def plain(name: str) -> str:
@@ -107,23 +107,30 @@ def spans(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
             yield match.span(1)
     for match in INTERNATIONAL.finditer(text):
         if end := _end(text, match.start(), match.end(), [None] if match[1] != "00" else ["FR"]):
-            yield match.start(), end
+            yield _inside(text, match.start(), end)
     plans = _plans(tuple(regions))
     for match in NATIONAL.finditer(text):
-        if _is_other(text, *match.span()):
+        if _is_other(text, match.start()):
             continue
         french = FRENCH.match(text, match.start()) if "FR" in plans.trunk else None
         end = french.end() if french else _end(text, *match.span(), plans.trunk)
-        if end and not _is_list(text, match.start(), end):
-            yield match.start(), end
+        if end and not _is_code(text, end) and not _is_list(text, match.start(), end):
+            yield _inside(text, match.start(), end)
     if plans.north_american:
         for match in NORTH_AMERICAN.finditer(text):
-            if not _is_other(text, *match.span()) and _is_number(match[0], "US"):
+            if not _is_other(text, match.start()) and not _is_code(text, match.end()) and _is_number(match[0], "US"):
                 yield match.span()
     if plans.without:
         for match in OPEN.finditer(text):
-            if not _is_other(text, *match.span()) and (end := _end(text, *match.span(), plans.without)):
+            end = None if _is_other(text, match.start()) else _end(text, *match.span(), plans.without)
+            if end and not _is_code(text, end):
                 yield match.start(), end
+
+
+def international_end(text: str, start: int) -> int | None:
+    """Where the number with a plus ends that starts here; None when there is none."""
+    match = INTERNATIONAL.match(text, start)
+    return _end(text, start, match.end(), [None]) if match else None
 
 
 class _Plans(NamedTuple):
@@ -139,6 +146,11 @@ def _plans(regions: tuple[str, ...]) -> _Plans:
     trunk = tuple(region for region in regions if ndd_prefix_for_region(region, True) == "0")
     american = {region for region in regions if country_code_for_region(region) == 1}
     return _Plans(trunk, bool(american), tuple(region for region in regions if region not in american.union(trunk)))
+
+
+def _inside(text: str, start: int, end: int) -> tuple[int, int]:
+    """Without an opening bracket that is closed behind the number only, or not at all."""
+    return (start + 1 if text[start] == "(" and ")" not in text[start:end] else start), end
 
 
 def _is_list(text: str, start: int, end: int) -> bool:
@@ -166,8 +178,8 @@ def _is_number(text: str, region: str | None) -> bool:
         return False
     if is_valid_number(number):
         return True
-    varied = len(set(str(number.national_number))) > 2
-    return region is None and varied and bool(is_possible_number(number))
+    digits = str(number.national_number)
+    return region is None and len(digits) > 6 and len(set(digits)) > 2 and bool(is_possible_number(number))
 
 
 def _parsed(text: str, region: str | None) -> PhoneNumber | None:
@@ -177,13 +189,17 @@ def _parsed(text: str, region: str | None) -> PhoneNumber | None:
         return None
 
 
-def _is_other(text: str, start: int, end: int) -> bool:
-    """Whether what stands around says that this is no phone number: a code's letters, a link, another number's name."""
-    glued = len(LETTERS.match(text[max(0, start - CONTEXT) : start][::-1])[0])  # type: ignore[index]
-    if 0 < glued < 3 or (start and text[start - 1] in "_#@=&"):
-        return True
-    if 0 < len(LETTERS.match(text, end)[0]) < 3:  # type: ignore[index]
+def _is_other(text: str, start: int) -> bool:
+    """Whether what stands before says that this is no phone number: a code's letters, a link, another number's name."""
+    glued = LETTERS.match(text[max(0, start - CONTEXT) : start][::-1])
+    if (glued and 0 < len(glued[0]) < 3) or (start and text[start - 1] in "_#@=&"):
         return True
     before = text[max(0, start - 200) : start]
     word = before[max(before.rfind(" "), before.rfind("\n")) + 1 :]
     return "://" in word or "www." in word or OTHER_NUMBER.search(text, max(0, start - CONTEXT), start) is not None
+
+
+def _is_code(text: str, end: int) -> bool:
+    """Whether a letter or two follow at once, as in 0123456789FR; a word may be glued by haste."""
+    glued = LETTERS.match(text, end, end + 3)
+    return glued is not None and 0 < len(glued[0]) < 3

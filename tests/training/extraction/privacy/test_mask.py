@@ -1,0 +1,172 @@
+"""What is personal goes, what is not stays byte for byte."""
+
+import time
+from collections import Counter
+
+import phonenumbers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stdnum import iban, luhn
+from stdnum.fr import nir
+
+from training.extraction.privacy.mask import Masker
+from training.extraction.privacy.phone import DEFAULT_REGIONS, canonical, regions_of
+from training.extraction.privacy.recognisers import KINDS, find
+
+
+def mask(text: str, regions: tuple[str, ...] = DEFAULT_REGIONS) -> str:
+    return Masker(regions).mask(text)
+
+
+CASES = {
+    "écris à lea.moreau@example.org !": "écris à [email] !",
+    "tel 06 12 34 56 78 (le soir)": "tel [phone] (le soir)",
+    "06.12.34.56.78 ou +33612345678": "[phone] ou [phone]",
+    "call (415) 555-0132 at 10:30": "call [phone] at 10:30",
+    "https://wa.me/33612345678": "https://wa.me/[phone]",
+    "vire sur FR76 6761 2220 2972 9975 2882 018 avant le 5": "vire sur [iban] avant le 5",
+    "visa 4760 3137 2159 0106 exp 11/26": "visa [card] exp 11/26",
+    "ma sécu 1 95 05 2A 004 115 59": "ma sécu [id]",
+    "ssn 536-90-4399": "ssn [id]",
+    "ssh root@192.0.2.146, ou 2001:db8::53": "ssh root@[ip], ou [ip]",
+    "https://bob:hunter2@wiki.example.org/a?b=1": "https://[secret]@wiki.example.org/a?b=1",
+    "https://a.example/x?token=abcdefgh&page=2": "https://a.example/x?token=[secret]&page=2",
+    "key sk-" + "proj-Ab3dEf6hIj9kLmNoPqRsTuVwXyZ012345": "key [key]",
+    "AKIA" + "QWERTYUIOPASDFGH": "[key]",
+    "https://api.telegram.org/bot110201543:" + "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw/getMe": "https://api.telegram.org/"
+    "[key]/getMe",
+    "-----BEGIN PRIVATE KEY-----\nMIIEvQ1\n-----END PRIVATE KEY-----\nok": "[key]\nok",
+    "0612345678@example.org": "[email]",
+    "٠٦١٢٣٤٥٦٧٨": "[phone]",
+}
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_what_is_personal_becomes_a_word(text: str) -> None:
+    assert mask(text) == CASES[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10.0.0.1-beta, v2.3.4.5, 1.2.3.4, chrome 120.0.6099.129",
+        "le 12/03/2024 à 14h30, 2023-11-05 18:42:10",
+        "12 500 000 €, $1,250.00, 3-1 6-4 7-6 6-7 10-8",
+        "commande n° 402-1234567-8901234, 1Z999AA10123456784",
+        "#12345678 @theo_le_vrai 48.858370, 2.294481",
+        "loto 07 12 23 34 45 49",
+        "https://shop.example.com/p/1234567890?color=bleu&page=2",
+        "a::b, 1::2, std::vector, 00:1A:2B:3C:4D:5E, 127.0.0.1",
+        "4970 1948 2199 3516, FR76 6761 2220 2972 9975 2882 019, 289116923402498",
+        "[phone] [email] [iban] [card] [id] [ip] [key] https://[secret]@x.example/?token=[secret]",
+        "x = y, a=b&token=no",
+    ],
+)
+def test_what_is_not_stays_the_same_object(text: str) -> None:
+    assert mask(text) is text
+
+
+def test_counts_by_kind() -> None:
+    masker = Masker()
+    masker.mask("a@example.org b@example.org 06 12 34 56 78")
+    masker.mask("c@example.org")
+    assert masker.counts == Counter(email=3, phone=1)
+    assert masker.counts.keys() <= set(KINDS)
+
+
+def test_national_numbers_of_the_regions_of_a_run() -> None:
+    belgian = "0470 12 34 56"
+    regions = regions_of(["Léa", "+32 470 12 34 56"], languages=["es"])
+    assert set(regions) == {*DEFAULT_REGIONS, "BE", "ES", "MX"}
+    assert mask(f"c'est {belgian}", regions) == "c'est [phone]"
+    assert mask("612 34 56 78", regions) == "[phone]"
+    assert canonical(belgian, regions) == "+32470123456"
+
+
+WITHOUT = st.text(st.characters(codec="utf-8", exclude_categories=["Nd"], exclude_characters="@=A"))
+NEAR = st.text(st.sampled_from("0123456789 +-./()@:=?&#[]abfsgAIKFR_xn\n\u00a0"), max_size=60)
+
+
+@given(WITHOUT)
+def test_text_without_candidates_is_unchanged(text: str) -> None:
+    assert mask(text) is text
+
+
+@given(NEAR | st.text())
+def test_masking_twice_is_masking_once(text: str) -> None:
+    once = mask(text)
+    assert mask(once) is once
+
+
+@given(NEAR | st.text())
+def test_finds_are_in_order_and_apart(text: str) -> None:
+    finds = find(text)
+    places = [place for one in finds for place in (one.start, one.end)]
+    assert places == sorted(places)
+    assert all(one.start < one.end for one in finds)
+
+
+def _digits(number: int) -> st.SearchStrategy[str]:
+    return st.text(st.sampled_from("0123456789"), min_size=number, max_size=number)
+
+
+def _grouped(number: str, size: int) -> str:
+    return " ".join(number[start : start + size] for start in range(0, len(number), size))
+
+
+IBANS = _digits(18).map(lambda digits: f"DE{iban.calc_check_digits('DE00' + digits)}{digits}").filter(iban.is_valid)
+CARDS = _digits(14).map(lambda digits: f"4{digits}{luhn.calc_check_digit('4' + digits)}")
+NIRS = st.builds("{}{:02}{:02}{:02}{}".format, *(st.integers(1, n) for n in (2, 99, 12, 95)), _digits(6)).map(
+    lambda digits: digits + nir.calc_check_digits(digits + "00")
+)
+MAILS = st.from_regex(r"[a-z][a-z0-9._]{0,12}[a-z0-9]@[a-z][a-z0-9-]{0,10}[a-z]\.(com|org|fr|example)", fullmatch=True)
+PHONES = st.sampled_from(sorted(phonenumbers.SUPPORTED_REGIONS)).flatmap(
+    lambda region: st.sampled_from(
+        [
+            phonenumbers.format_number(example, style)
+            for kind in (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE)
+            if (example := phonenumbers.example_number_for_type(region, kind)) is not None
+            if len(str(example.country_code)) + len(phonenumbers.national_significant_number(example)) > 6
+            for style in (phonenumbers.PhoneNumberFormat.E164, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
+        ]
+        or ["+33612345678"]
+    )
+)
+FRENCH = st.builds(lambda first, rest: f"0{first}{rest}", st.sampled_from("1234567"), _digits(8)).flatmap(
+    lambda number: st.sampled_from([number, _grouped(number, 2), _grouped(number, 2).replace(" ", ".")])
+)
+AROUND = st.sampled_from(["", "ok ", "c'est le ", "(", "→ ", "mon num : ", "\n", "14h "])
+AFTER = st.sampled_from(["", " ok", ".", ")", " !", ", merci", "\n", " 14h"])
+
+
+@given(
+    st.one_of(
+        IBANS,
+        IBANS.map(lambda n: _grouped(n, 4)),
+        CARDS,
+        CARDS.map(lambda n: _grouped(n, 4)),
+        NIRS,
+        MAILS,
+        PHONES,
+        FRENCH,
+    ),
+    AROUND,
+    AFTER,
+)
+def test_no_generated_value_remains(value: str, before: str, after: str) -> None:
+    masked = mask(before + value + after)
+    assert not any(character.isdigit() for character in masked.replace("14h", "")), masked
+    assert "@" not in masked
+    assert masked.startswith(before + "[")
+    assert masked.endswith("]" + after)
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "1", "1 ", "+1 ", "@", "a@", "=", "?token=", "a.", "1:", "f:", "sk-", "FR76 ", "0/"]
+)
+def test_long_lines_take_time_in_proportion(unit: str) -> None:
+    text = unit * (100_000 // len(unit))
+    start = time.process_time()
+    mask(text)
+    assert time.process_time() - start < 2
