@@ -1,0 +1,245 @@
+"""Meta's chat JSON, which Messenger and Instagram share: threads of message_N.json, and the encrypted chats' own files.
+
+Both are read whole: whether a file's text is damaged shows in all of its strings together, and the newest row is first.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from training.errors import ExportError
+from training.extraction.json_stream import Broken, Cursor
+from training.extraction.meta_rows import AppRows
+from training.extraction.platform import Evidence
+from training.extraction.record import Chat, Kind, Reading, Record
+from training.extraction.source import Source
+from training.extraction.text import line_breaks, well_formed
+
+PAGE = re.compile(r'class="[^"]*(_3-95|_a6-g)\b')
+NUMBERED = re.compile(r"message_\d+\.(json|html)")
+MEDIA = frozenset(("photos", "videos", "audio_files", "files", "gifs", "sticker", "share", "media"))
+UNSENT = frozenset(("is_unsent", "is_taken_down", "isUnsent"))
+EVENTS = ("Subscribe", "Unsubscribe", "placeholder")
+NOBODY = re.compile("facebook|messenger|instagram")  # what a deleted account is called, in every language
+FOLDERS = re.compile(r"(?:your_)?(instagram|facebook)(?:_activity|-.*)?|your_activity_across_(facebook)|(messenger)")
+# Facebook has none of these: its media lie under your_…facebook…, and its groups are joined through m.me.
+INSTAGRAM_ONLY = re.compile(
+    r'"uri": *"your_(instagram)_activity/|"joinable_mode":[^}]*"https://(ig\.me)/|"(original_content_owner)":'
+    r'|"content": *"(Liked a message)\s*"'
+)
+
+
+class Keys(NamedTuple):
+    sender: str
+    instant: str
+    text: str
+
+
+CLASSIC = Keys("sender_name", "timestamp_ms", "content")
+ENCRYPTED = Keys("senderName", "timestamp", "text")
+
+
+def is_page(source: Source, evidence: Evidence) -> bool:
+    """Whether this is the HTML form of a thread."""
+    is_html = re.match(r"\s*<(!doctype html|html)", evidence.head, re.IGNORECASE) is not None
+    return is_html and (PAGE.search(evidence.head) or NUMBERED.fullmatch(source.name)) is not None
+
+
+def is_thread(evidence: Evidence) -> str | None:
+    """The reason why this is a thread, of whichever of the two apps."""
+    paths = evidence.paths
+    if "messages" not in paths:
+        return None
+    if "messages.item.senderName" in paths or "threadName" in paths or "participants.item=" in paths:
+        return "a JSON object with participants and senderName, as in Messenger's end-to-end-encrypted download"
+    if "participants.item.name" in paths or {"participants", "thread_path"} <= paths:
+        return "a JSON object with participants and messages"
+    if {"messages.item.sender_name", "messages.item.timestamp_ms"} <= paths:
+        return "a JSON object whose messages have sender_name and timestamp_ms"
+    return None
+
+
+def is_instagram(source: Source, evidence: Evidence) -> str | None:
+    """How the folders of the download, or else what only Instagram writes, show that a thread is from Instagram."""
+    for part in reversed(source.parts):
+        if match := FOLDERS.fullmatch(part.casefold()):
+            return f"in {part}" if match[1] == "instagram" else None
+    sign = INSTAGRAM_ONLY.search(evidence.head)
+    if sign is None or _has_more_files(source):
+        return None
+    return f"with {sign[sign.lastindex or 0]}, which only Instagram writes"
+
+
+def _has_more_files(source: Source) -> bool:
+    """Whether the thread goes on in files that may lack the sign: the files of a thread must not part."""
+    if not NUMBERED.fullmatch(source.name):
+        return False
+    return source.name != "message_1.json" or source.sibling("message_2.json") is not None
+
+
+def read(source: Source) -> Reading:
+    thread, defect = _load(source)
+    keys = ENCRYPTED if _is_encrypted(thread) else CLASSIC
+    broken = _is_mojibake(thread, keys)
+    fact = "UTF-8 written byte by byte: repaired" if broken else "as written"
+    return Reading(_records(source, thread, keys, broken, defect), {"text": fact})
+
+
+def _load(source: Source) -> tuple[dict[str, Any], ExportError | None]:
+    """The thread, and what is wrong with its file, to be said after what precedes it."""
+    with source.open() as stream:
+        content = stream.read()
+    defect = None
+    try:
+        thread = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        thread, broken = _whole_part(content)
+        rows = thread.get("messages")
+        entries = len(rows) if isinstance(rows, list) else 0
+        if broken or not entries:
+            reason = " ".join(str(broken or error).split())[:80]
+            defect = ExportError(f"{source}: not valid JSON after entry {entries:,} ({reason}); download it again")
+        if defect and not entries:
+            raise defect from None
+    if not isinstance(thread, dict) or not isinstance(thread.get("messages"), list):
+        raise ExportError(f"{source}: no list of messages in it; is this a thread's message_N.json? Download it again")
+    return thread, defect
+
+
+def _whole_part(content: bytes) -> tuple[dict[str, Any], Broken | None]:
+    """What a damaged file holds until it breaks off, None for a row that is damaged by itself."""
+    thread: dict[str, Any] = {}
+    cursor = Cursor(BytesIO(content))
+    try:
+        for key in cursor.names():
+            if key == "messages" and cursor.peek() == b"[":
+                rows = thread["messages"] = []
+                for batch in cursor.batches(dict):
+                    rows += batch
+            else:
+                thread[key] = cursor.value()
+    except Broken as error:
+        return thread, error
+    return thread, None
+
+
+def _is_encrypted(thread: Mapping[str, Any]) -> bool:
+    rows = (row for row in thread["messages"] if isinstance(row, dict))
+    return "threadName" in thread or any("senderName" in row for row in rows)
+
+
+def _records(
+    source: Source, thread: Mapping[str, Any], keys: Keys, broken: bool, defect: ExportError | None
+) -> Iterator[Record]:
+    def text_of(value: Any) -> str:
+        if not isinstance(value, str) or value.isascii():
+            return line_breaks(value) if isinstance(value, str) else ""
+        return line_breaks(well_formed(_repair(value) if broken else value))
+
+    people = [text_of(name) for name in _people(thread)]
+    chat = _chat(source, thread, people, text_of)
+    entries = [
+        (position, row, text_of(row.get(keys.sender)), text_of(row.get(keys.text)))
+        if isinstance(row, dict)
+        else (position, {}, "", "")
+        for position, row in enumerate(thread["messages"], start=1)
+    ]
+    app = AppRows(people, ((sender, text) for _, _, sender, text in entries), chat.title)
+    if keys is CLASSIC or _runs_backwards(thread["messages"]):
+        entries.reverse()
+    for position, row, sender, text in entries:
+        timestamp = _timestamp(row.get(keys.instant))
+        if timestamp is None or not isinstance(row.get(keys.text), str | None):
+            yield Record(chat, "", "", "", Kind.UNREADABLE, position)
+        else:
+            yield Record(chat, timestamp, sender, text, _kind(row, sender, text, app), position)
+    if defect is not None:
+        raise defect
+
+
+def _kind(row: Mapping[str, Any], sender: str, text: str, app: AppRows) -> Kind:
+    has_media = any(row[key] for key in MEDIA & row.keys())
+    if any(row[key] for key in UNSENT & row.keys()):
+        return Kind.DELETED
+    if "call_duration" in row or row.get("type") == "Call":
+        return Kind.CALL
+    if row.get("users") or (row.get("type") in EVENTS and not has_media):
+        return Kind.SYSTEM
+    if not text.strip():
+        return Kind.MEDIA if has_media else Kind.EMPTY
+    return app.kind(sender, text, has_media) or Kind.MESSAGE  # a caption is what the person wrote
+
+
+def _chat(source: Source, thread: Mapping[str, Any], people: list[str], text_of: Any) -> Chat:
+    """Classic threads have an id, their folder's name; encrypted ones have a name that a counter was added to."""
+    if _is_encrypted(thread):
+        name = text_of(thread.get("threadName")) or source.name.removesuffix(".json")
+        title = re.sub(r"_\d+$", "", name)
+        alias = _alias(people, title)
+        return Chat(alias or name, title, is_id=False, alias=alias)
+    # The box (inbox, archived_threads, e2ee_cutover) changes between downloads; the thread's folder does not.
+    path = text_of(thread.get("thread_path"))
+    is_id = bool(path) or NUMBERED.fullmatch(source.name) is not None
+    key = (path or "/".join(source.parts[:-1])).rsplit("/", 1)[-1] if is_id else source.name.removesuffix(".json")
+    title = text_of(thread.get("title")) or key
+    return Chat(key, title, is_id, _alias(people, title))
+
+
+def _alias(people: list[str], title: str) -> str:
+    """Two people have one conversation; more of them may have many, and the title tells which."""
+    names = sorted({unicodedata.normalize("NFC", name).casefold() for name in people if name})
+    if len(names) < 2 or any(map(NOBODY.search, names)):
+        return ""
+    return "\n".join(names if len(names) == 2 else [title.casefold(), *names])
+
+
+def _people(thread: Mapping[str, Any]) -> list[Any]:
+    people = thread.get("participants")
+    return [each.get("name") if isinstance(each, dict) else each for each in people] if isinstance(people, list) else []
+
+
+def _runs_backwards(messages: list[Any]) -> bool:
+    instants = [row["timestamp"] for row in messages if isinstance(row, dict) and isinstance(row.get("timestamp"), int)]
+    return len(instants) > 1 and instants[0] > instants[-1]
+
+
+def _timestamp(milliseconds: Any) -> str | None:
+    """None for what is no instant; 0 stands for an unknown one."""
+    try:
+        instant = datetime.fromtimestamp(int(milliseconds) / 1000, UTC) if int(milliseconds) > 0 else None
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+    return instant.isoformat(timespec="milliseconds") if instant else None
+
+
+def _is_mojibake(thread: Mapping[str, Any], keys: Keys) -> bool:
+    """Facebook writes each UTF-8 byte as its own character, in every name and text of a file or in none.
+
+    A character above U+00FF proves a clean file. Otherwise the strings vote: damaged ones decode as UTF-8, while a
+    clean "café" does not.
+    """
+    votes = 0
+    rows = (row for row in thread["messages"] if isinstance(row, dict))
+    strings = [thread.get("title"), thread.get("threadName"), *_people(thread)]
+    for text in (*strings, *(row.get(key) for row in rows for key in (keys.sender, keys.text))):
+        if not isinstance(text, str) or text.isascii():
+            continue
+        try:
+            text.encode("latin-1").decode("utf-8")
+            votes += 1
+        except UnicodeEncodeError:
+            return False
+        except UnicodeDecodeError:
+            votes -= 1
+    return votes > 0
+
+
+def _repair(text: str) -> str:
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
