@@ -103,10 +103,10 @@ def write(conversations: Iterable[Conversation], folder: Path) -> Iterator[tuple
         path = folder / conversation.platform / _file_name(conversation, taken)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(",".join(COLUMNS) + "\n")
+        with open(handle, "wb") as stream:
+            stream.write((",".join(COLUMNS) + "\n").encode())
             for start in range(0, len(records), ROWS):
-                stream.write(_rows(records[start : start + ROWS]))
+                stream.write(_rows(records[start : start + ROWS]).encode())
         yield path, conversation, records
 
 

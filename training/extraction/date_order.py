@@ -17,11 +17,57 @@ EPOCH = 2009  # WhatsApp's first year: an earlier two-digit year is a misread da
 
 Triple = tuple[int, int, int]
 Runs = Sequence[tuple[Triple, int]]  # the dates of a file's headers in file order, equal neighbours counted
+PROOF = 2  # headers that fit only one of two orders, on either side of a seam
 
 
 class DateOrder(NamedTuple):
     order: str  # a key of NAMES
     evidence: str
+
+
+def decide_each(
+    dates: Runs, shapes: Sequence[str], style: Sequence[str | None], answer: str | None, name: str
+) -> dict[int, DateOrder]:
+    """The orders of a file's dates by the index of the run they start at; see `decide`.
+
+    One order from 0 on, or two where the file was put together from two exports.
+
+    shapes  how each run's dates are spelled (separators, digits of the year): one change of it is a seam
+    style   what each run's header suggests
+    """
+    changes = [index for index, (earlier, later) in enumerate(pairwise(shapes), start=1) if earlier != later]
+    if len(changes) == 1:
+        seam = changes[0]
+        if min(sum(count for _, count in side) for side in (dates[:seam], dates[seam:])) >= PROOF:
+            return _two(dates, seam, style, answer, name)
+    whole = {order: sum(count for parts, count in dates if read_date(parts, order)) for order in NAMES}
+    if max(whole.values()) < sum(count for _, count in dates) and (found := _seam(dates)) is not None:
+        return _two(dates, found, style, answer, name)
+    return {0: decide(dates, style[0], answer, name)}
+
+
+def _two(dates: Runs, seam: int, style: Sequence[str | None], answer: str | None, name: str) -> dict[int, DateOrder]:
+    before = decide(dates[:seam], style[0], answer, name)
+    after = decide(dates[seam:], style[seam], answer, name)
+    return {0: before, seam: after}
+
+
+def _seam(dates: Runs) -> int | None:
+    """Where day/month gives way to month/day or the reverse, once and for good; None when nothing proves it.
+
+    The dates between the two proofs fit both orders: the seam lies where time then runs backwards least.
+    """
+    for first, second in (("dmy", "mdy"), ("mdy", "dmy")):
+        one, other = ([read_date(parts, order) for parts, _ in dates] for order in (first, second))
+        only_one = [index for index, (day, rival) in enumerate(zip(one, other, strict=True)) if day and not rival]
+        only_other = [index for index, (day, rival) in enumerate(zip(one, other, strict=True)) if rival and not day]
+        if not only_one or not only_other or only_one[-1] >= only_other[0]:
+            continue
+        if min(sum(dates[index][1] for index in proof) for proof in (only_one, only_other)) < PROOF:
+            continue
+        seams = range(only_one[-1] + 1, only_other[0] + 1)
+        return min(seams, key=lambda seam: _jumps_back([*one[:seam], *other[seam:]]))
+    return None
 
 
 def read_date(parts: Triple, order: str) -> date | None:
