@@ -65,7 +65,7 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    text = decode(source, "save it as UTF-8")
+    text = decode(source, "save it as UTF-8", may_hold_nul=True)
     stem = PurePath(source.name).stem
     chat = Chat(stem.casefold(), stem, is_id=False)
     if text.lstrip()[:1] == "{":
