@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ class Account:
     attachments: int = 0
     beside_json: int = 0  # HTML pages of a thread whose JSON was read
     conversations: list[dict[str, Any]] = field(default_factory=list)
+    masked: dict[str, int] = field(default_factory=dict)  # replacements in messages, by kind
+    languages: dict[str, float] = field(default_factory=dict)  # shares of all messages
 
     @property
     def messages(self) -> int:
@@ -81,6 +83,13 @@ class Account:
                 more = ", …" if len(file.unreadable) > SHOWN else ""
                 lines.append(f"{file.file}: {len(file.unreadable):,} unreadable, at {file.unit} {shown}{more}")
         return lines
+
+    def rename(self, renamed: Callable[[str], str]) -> None:
+        """Call files as their chats are called: a file's name holds a contact's."""
+        self.refused = list(map(renamed, self.refused))
+        for file in self.files:
+            file.file = renamed(file.file)
+            file.error = renamed(file.error) if file.error else None
 
     def write_down(self, written: Path, title: str, records: list[Record]) -> None:
         """Add a conversation that lies at `written`, relative to --out."""
@@ -104,6 +113,7 @@ class Account:
             "attachments_passed_over": self.attachments,
             "html_beside_json_passed_over": self.beside_json,
             "conversations": self.conversations,
+            "masked": self.masked,
             "totals": {"records": sum(file.records for file in self.files)}
             | {str(kind): totals[kind] for kind in Kind},
         }

@@ -4,7 +4,6 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -95,19 +94,29 @@ class Conversations:
         return self.all[-1]
 
 
-def write(conversations: Iterable[Conversation], folder: Path) -> Iterator[tuple[Path, Conversation, list[Record]]]:
-    """Write `folder/<platform>/<conversation>.csv`, readable by their owner only; yield each path and what it holds."""
-    taken: set[str] = set()
-    for conversation in conversations:
-        records = conversation.in_time_order()
-        path = folder / conversation.platform / _file_name(conversation, taken)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "wb") as stream:
-            stream.write((",".join(COLUMNS) + "\n").encode())
-            for start in range(0, len(records), ROWS):
-                stream.write(_rows(records[start : start + ROWS]).encode())
-        yield path, conversation, records
+def path_in(folder: Path, platform: str, title: str, taken: set[str]) -> Path:
+    """`folder/<platform>/<title>.csv`, in a name that every file system takes.
+
+    taken  the names given before, in lower case; two chats that differ by case alone are told apart
+    """
+    name = UNSAFE.sub("_", unicodedata.normalize("NFC", title))
+    name = name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore").strip(" .") or "chat"
+    unique, number = name, 1
+    while f"{platform}/{unique.casefold()}" in taken:
+        number += 1
+        unique = f"{name}-{number}"
+    taken.add(f"{platform}/{unique.casefold()}")
+    return folder / platform / f"{unique}.csv"
+
+
+def write(records: list[Record], path: Path) -> None:
+    """Write a conversation's CSV, readable by its owner only."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(handle, "wb") as stream:
+        stream.write((",".join(COLUMNS) + "\n").encode())
+        for start in range(0, len(records), ROWS):
+            stream.write(_rows(records[start : start + ROWS]).encode())
 
 
 def _rows(records: list[Record]) -> str:
@@ -127,18 +136,6 @@ def _field(text: str) -> str:
     if SPECIAL.search(text):
         return '"' + text.replace('"', '""') + '"'
     return text
-
-
-def _file_name(conversation: Conversation, taken: set[str]) -> str:
-    """A name that every file system takes, told apart from the others without regard to case."""
-    name = UNSAFE.sub("_", unicodedata.normalize("NFC", conversation.chat.title))
-    name = name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore").strip(" .") or "chat"
-    unique, number = name, 1
-    while f"{conversation.platform}/{unique.casefold()}" in taken:
-        number += 1
-        unique = f"{name}-{number}"
-    taken.add(f"{conversation.platform}/{unique.casefold()}")
-    return f"{unique}.csv"
 
 
 def _key(record: Record) -> tuple[str, ...]:

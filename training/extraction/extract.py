@@ -2,11 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from training import aside
-from training.console import console
+from training import aside, speakers
+from training.console import console, progress
 from training.errors import ExportError, UsageError
 from training.extraction import conversation as conversations
 from training.extraction.account import Account
@@ -14,9 +15,14 @@ from training.extraction.conversation import Conversation
 from training.extraction.date_order import ASK
 from training.extraction.date_order import NAMES as DATE_ORDERS
 from training.extraction.gather import gather
+from training.extraction.languages import language_report
+from training.extraction.privacy.shield import Shield
 from training.extraction.recognise import PLATFORMS
+from training.extraction.record import Record
 
 REPORT = "extraction_report.json"
+LANGUAGES = "languages.json"
+LEAST_SHOWN = 0.01  # share of a language below which only languages.json names it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("data/cleaned"),
         help="folder of the CSVs, replaced as a whole by each run (default: %(default)s)",
     )
+    parser.add_argument(
+        "--me", action="append", default=[], metavar="NAME", help="your name in these chats (repeat for each spelling)"
+    )
+    parser.add_argument(
+        "--user-config",
+        type=Path,
+        default=speakers.CONFIG,
+        help="where your names stand otherwise (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pii",
+        choices=("mask", "off"),
+        default="mask",
+        help="[phone], [email] … in the place of what is personal, and Contact N for people who are but a number"
+        " (default: %(default)s)",
+    )
+    parser.add_argument("--pseudonyms", action="store_true", help="an invented name for everyone but you")
     parser.add_argument("--platform", choices=PLATFORMS, help="read every file as this platform's")
     parser.add_argument("--date-order", choices=DATE_ORDERS, help="for WhatsApp files whose dates fit more than one")
     parser.add_argument("--min-chars", type=int, default=1, help="shorter messages are left out (default: %(default)s)")
@@ -37,33 +60,64 @@ def run(args: argparse.Namespace) -> int:
     if args.min_chars < 1:
         raise UsageError(f"--min-chars {args.min_chars}: must be at least 1")
     aside.refuse_foreign_files(args.out, own_files(args.out))
+    config = speakers.load(args.user_config)
     account, found = gather(args.paths, args.platform, args.date_order, args.min_chars)
+    me = _me(config, args, found)
+    shield = Shield(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
+    problems = account.problems  # with the paths that have to be opened
+    account.rename(shield.title)
     if account.messages:
-        save(account, found, args.out)
+        save(account, found, args.out, shield)
     if args.json:
         print(json.dumps(account.as_json(), ensure_ascii=False, indent=2))
     else:
-        show(account, args.out)
+        show(account, problems, args.out)
     if not account.messages:
         raise ExportError(f"{nothing(account, args.paths)}; {args.out} is left as it was")
-    return 1 if account.problems else 0
+    return 1 if problems else 0
 
 
-def save(account: Account, found: Sequence[Conversation], out: Path) -> None:
-    """Write the CSVs and the report aside, then put them in the place of `out`."""
+def _me(config: speakers.UserConfig, args: argparse.Namespace, found: Sequence[Conversation]) -> set[str]:
+    """The senders that are the person; needed only where everyone else gets another name."""
+    if not args.me and not args.pseudonyms:
+        return set(config.user_identifiers)
+    counts = Counter(record.sender for conversation in found for record in conversation.messages)
+    return speakers.recognise(config, args.me, counts, args.user_config) if counts else set()
+
+
+def save(account: Account, found: Sequence[Conversation], out: Path, shield: Shield) -> None:
+    """Write the CSVs and the reports aside, then put them in the place of `out`."""
     with aside.replace_folder(out) as folder:
-        for path, conversation, records in conversations.write(found, folder):
-            account.write_down(path.relative_to(folder), conversation.chat.title, records)
-        report = folder / REPORT
-        report.touch(mode=0o600)
-        report.write_text(json.dumps(account.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        languages = language_report(_write(account, found, folder, shield))
+        account.masked = shield.counts
+        account.languages = languages["total"]
+        for name, report in ((REPORT, account.as_json()), (LANGUAGES, languages)):
+            (folder / name).touch(mode=0o600)
+            (folder / name).write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _write(
+    account: Account, found: Sequence[Conversation], folder: Path, shield: Shield
+) -> Iterator[tuple[str, list[Record]]]:
+    """Each conversation's file, relative to `folder`, and what it holds."""
+    taken: set[str] = set()
+    with progress("Writing", total=len(found)) as bar:
+        for conversation in found:
+            title = shield.title(conversation.chat.title)
+            path = conversations.path_in(folder, conversation.platform, title, taken)
+            bar.describe(path.name)
+            records = shield.records(conversation.in_time_order())
+            conversations.write(records, path)
+            account.write_down(path.relative_to(folder), title, records)
+            yield path.relative_to(folder).as_posix(), records
+            bar.advance()
 
 
 def own_files(out: Path) -> set[str]:
     """What extraction wrote to `out`, by its report; empty when there is none to read."""
     try:
         report = json.loads((out / REPORT).read_text(encoding="utf-8"))
-        return {REPORT, *(conversation["file"] for conversation in report["conversations"])}
+        return {REPORT, LANGUAGES, *(conversation["file"] for conversation in report["conversations"])}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -77,7 +131,7 @@ def nothing(account: Account, paths: Sequence[Path]) -> str:
     return f"no chat export in {where}: {found}. Pass what the app exported: ghost extract CHAT.txt (or .zip, or .json)"
 
 
-def show(account: Account, out: Path) -> None:
+def show(account: Account, problems: Sequence[str], out: Path) -> None:
     if account.files:
         console.print(account.table())
     for file in account.files:
@@ -88,11 +142,15 @@ def show(account: Account, out: Path) -> None:
             f"passed over: {account.attachments:,} attachments,"
             f" {account.beside_json:,} HTML pages whose JSON lies beside them"
         )
-    problems = account.problems
     asking = sum(problem.endswith(ASK) for problem in problems)
     for problem in problems:
         console.print(f"not understood: {problem.removesuffix(ASK) if asking > 1 else problem}", soft_wrap=True)
     if asking > 1:
         console.print(f"{asking:,} files do not tell day from month.{ASK}", soft_wrap=True)
+    if account.masked:
+        console.print("masked: " + ", ".join(f"{number:,} [{kind}]" for kind, number in account.masked.items()))
+    if account.languages:
+        shares = [f"{language} {share:.0%}" for language, share in account.languages.items() if share >= LEAST_SHOWN]
+        console.print("languages: " + ", ".join(shares))
     if account.messages:
         console.print(f"{account.messages:,} messages in {len(account.conversations):,} conversations → {out}")

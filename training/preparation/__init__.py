@@ -1,1 +1,1 @@
-"""Stage 2: speakers, conversations, windows, split, JSONL."""
+"""Stage 2: conversations, windows, split, JSONL."""

@@ -12,7 +12,8 @@ from training import artifact
 from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import DataError
-from training.preparation import jsonl, report, speakers
+from training import speakers
+from training.preparation import jsonl, report
 from training.preparation.split import training_conversations
 from training.preparation.windows import examples
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.preparation.jsonl import holds_special_string
-from training.preparation.speakers import UserConfig
 from training.preparation.windows import Examples, Window
+from training.speakers import UserConfig
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.extraction.conversation import Conversation, write
+from training.extraction.conversation import Conversation, path_in, write
 from training.extraction.record import Chat, Kind, Record
 
 CHAT = Chat("bob", "Bob", is_id=False)
@@ -16,6 +16,12 @@ def said(*messages: str, sender: str = "Lea", minute: int = 0, chat: Chat = CHAT
 
 def conversation(*messages: Record, chat: Chat = CHAT) -> Conversation:
     return Conversation("whatsapp", chat, list(messages))
+
+
+def written(folder: Path, *messages: Record) -> Path:
+    path = path_in(folder, "whatsapp", "Bob", set())
+    write(conversation(*messages).in_time_order(), path)
+    return path
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -76,7 +82,7 @@ def test_an_id_needs_no_more_evidence() -> None:
 
 def test_a_csv_is_in_time_order_with_file_order_breaking_ties(tmp_path: Path) -> None:
     messages = said("c", minute=2) + said("a", "b", minute=1)
-    ((path, _, _),) = write([conversation(*messages)], tmp_path)
+    path = written(tmp_path, *messages)
     assert [row[2] for row in rows(path)] == ["message", "a", "b", "c"]
 
 
@@ -108,13 +114,13 @@ def test_where_two_exports_meet_no_hour_is_repeated() -> None:
 def test_times_with_offsets_are_ordered_by_the_instant(tmp_path: Path) -> None:
     stamps = ["2022-03-13T10:00:00+02:00", "2022-03-13T09:30:00+00:00", "2022-03-13T08:10:00.500+00:00"]
     messages = [Record(CHAT, stamp, "Lea", stamp, Kind.MESSAGE, 1) for stamp in stamps]
-    ((path, _, _),) = write([conversation(*messages)], tmp_path)
+    path = written(tmp_path, *messages)
     assert [row[0] for row in rows(path)][1:] == [stamps[0], stamps[2], stamps[1]]
 
 
 def test_any_text_comes_back_from_the_csv(tmp_path: Path) -> None:
     odd = ['a "quoted", field', "two\nlines", "\u2028 \x1e \x85", "=1+1", " blanks ", "👨\u200d👩\u200d👧", ";\t'"]
-    ((path, _, _),) = write([conversation(*said(*odd))], tmp_path)
+    path = written(tmp_path, *said(*odd))
     assert path.read_bytes().startswith(b"timestamp,sender,message\n")
     assert [row[2] for row in rows(path)][1:] == odd
 
@@ -131,18 +137,16 @@ def test_any_text_comes_back_from_the_csv(tmp_path: Path) -> None:
     ],
 )
 def test_titles_become_safe_names(tmp_path: Path, title: str, name: str) -> None:
-    ((path, _, _),) = write([conversation(*said("hi"), chat=Chat("k", title, is_id=True))], tmp_path)
-    assert path.relative_to(tmp_path) == Path("whatsapp", f"{name}.csv")
+    assert path_in(tmp_path, "whatsapp", title, set()) == tmp_path / "whatsapp" / f"{name}.csv"
 
 
 def test_chats_with_one_name_never_overwrite_each_other(tmp_path: Path) -> None:
     titles = ["Bob", "Bob", "bob", "Bob-2"]
-    chats = [conversation(*said(str(n)), chat=Chat(str(n), title, is_id=True)) for n, title in enumerate(titles)]
-    written = [path for path, _, _ in write(chats, tmp_path)]
-    assert len({path.name.casefold() for path in written}) == 4
-    assert [rows(path)[1][2] for path in written] == ["0", "1", "2", "3"]
+    taken: set[str] = set()
+    paths = [path_in(tmp_path, "whatsapp", title, taken) for title in titles]
+    assert len({path.name.casefold() for path in paths}) == 4
 
 
 def test_only_the_owner_can_read(tmp_path: Path) -> None:
-    ((path, _, _),) = write([conversation(*said("hi"))], tmp_path)
+    path = written(tmp_path, *said("hi"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

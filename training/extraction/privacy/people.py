@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 from training.extraction.privacy import phone
 from training.extraction.privacy.names import EVERYDAY, INVENTED
 from training.extraction.privacy.recognisers import emails
-from training.preparation.speakers import fold
+from training.speakers import fold
 
 # WhatsApp isolates a mentioned name (U+2068 … U+2069); of a number it writes the digits, with or without the plus.
 MENTION = re.compile(r"@(?:\u2068([^\u2068\u2069\n]{1,200})\u2069|(?=\+?\d))")
@@ -84,9 +85,9 @@ class Pseudonyms:
     names  every sender of the run and every title of a one-to-one chat: known before the first answer, so that an
            answer depends on the set of names and not on the order of files
 
-    In bodies full names and first names are replaced too, in any case. Not replaced: surnames and nicknames alone,
-    user names, people who neither wrote nor are mentioned, and, but for a capital in the middle of a sentence, first
-    names that are words (Rose, Will).
+    In bodies full names and first names are replaced too, in any case, with or without accents. Not replaced: surnames
+    and nicknames alone, user names, people who neither wrote nor are mentioned, and, but for a capital in the middle
+    of a sentence, first names that are words (Rose, Will).
     """
 
     def __init__(
@@ -140,18 +141,19 @@ class Pseudonyms:
         """By first word, what to look for in bodies and what it becomes, the longest first."""
         spellings: dict[str, dict[tuple[str, ...], set[str]]] = {}
         for key in sorted(keys):
-            if words := WORD.findall(key):
-                of_word = spellings.setdefault(words[0], {})
-                of_word.setdefault(tuple(words), set()).add(key)
-                of_word.setdefault(_first(key), set()).add(key)
-        mine = {_first(name) for name in self._me}
+            for spelling in dict.fromkeys((key, _without_accents(key))):
+                if words := WORD.findall(spelling):
+                    of_word = spellings.setdefault(words[0], {})
+                    of_word.setdefault(tuple(words), set()).add(key)
+                    of_word.setdefault(_first(spelling), set()).add(key)
+        mine = {_first(spelling) for name in self._me for spelling in (name, _without_accents(name))}
         by_word = {}
         for word, wanted in spellings.items():
             for first in mine.intersection(wanted):
                 del wanted[first]
             # A first name that two people share is nobody's in particular: it gets a name of its own.
             by_word[word] = [
-                (list(words), self._invent(keys.pop() if len(keys) == 1 else " ".join(words)))
+                (list(words), self._invent(keys.pop() if len(keys) == 1 else _without_accents(" ".join(words))))
                 for words, keys in sorted(wanted.items(), key=lambda item: -len(item[0]))
             ]
         return by_word
@@ -180,12 +182,20 @@ def _first(name: str) -> tuple[str, ...]:
     return next((words for part in name.split() if (words := tuple(WORD.findall(part)))), ())
 
 
+def _without_accents(name: str) -> str:
+    """As people type names in haste."""
+    return "".join(char for char in unicodedata.normalize("NFD", name) if not unicodedata.combining(char))
+
+
+WORDS = frozenset(map(_without_accents, EVERYDAY))
+
+
 def _is_name(text: str, tokens: list[tuple[int, int, str]]) -> bool:
     """Whether words that spell a name stand for it: close together, or, alone and also a word, written as a name."""
     if len(tokens) > 1:
         return all(BETWEEN.fullmatch(text, left[1], right[0]) for left, right in pairwise(tokens))
     start, _, word = tokens[0]
-    if len(word) > 2 and word not in EVERYDAY:
+    if len(word) > 2 and _without_accents(word) not in WORDS:
         return True
     if start and text[start - 1] in "@\u2068":
         return True
@@ -204,7 +214,9 @@ def mentions(text: str, regions: Sequence[str], rename: Callable[[str], str]) ->
             digits = DIGITS.match(text, start)
             stop = digits.end() if digits else phone.international_end(text, start) or start
         if start < stop and not (match.start() and text[match.start() - 1].isalnum()):
-            pieces += text[end:start], rename(text[start:stop])
+            # Bare digits start with the country code: read as national ones they could be another country's.
+            bare = match[1] is None and text[start].isdigit()
+            pieces += text[end:start], rename(f"+{text[start:stop]}" if bare else text[start:stop])
             end = stop
     return "".join(pieces) + text[end:] if pieces else text
 

@@ -43,6 +43,7 @@ NATIONAL = re.compile(rf"(?<![\d+])(?<!\d[.,:/])\(?0[1-9](?:{GAP}{{0,2}}\d){{7,1
 # France's plan is closed, every 0 and nine digits is a number: no need to ask, and metadata older than a block of
 # numbers (06 39 98 is set aside for fiction) says no. In pairs, since dates have other groups.
 FRENCH = re.compile(r"0[1-9]([ .\-\u00a0\u202f/]?)\d\d(?:\1\d\d){3}(?!\d)")
+GROUP_BEFORE = re.compile(r"\d{3}[ .\-]$")  # the middle of a longer number, such as a company's
 PAIRS = re.compile(r"(?:[ .\-\u00a0\u202f/]\d\d(?!\w|:))+")
 NORTH_AMERICAN = re.compile(
     r"(?<![\d+/])(?<!\d[.,:-])(?:1[ .-]?)?"
@@ -51,6 +52,7 @@ NORTH_AMERICAN = re.compile(
 )
 OPEN = re.compile(rf"(?<![\d+])(?<!\d[.,:/])[1-9](?:{GAP}?\d){{8,11}}(?!\d)")  # countries that write no leading 0
 LINKED = re.compile(r"(?:wa\.me/|[?&]phone=)\+?([1-9]\d{7,14})(?!\d)")
+EXTENSION = re.compile(r"x\d{1,5}(?!\w)")
 LETTERS = re.compile(r"[^\W\d_]*")
 # Before a national number, these say that it is another kind of number.
 OTHER_NUMBER = re.compile(
@@ -103,7 +105,7 @@ def canonical(text: str, regions: Sequence[str]) -> str | None:
 def spans(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Where phone numbers stand in text; spans may overlap."""
     for match in LINKED.finditer(text):
-        if _is_number(f"+{match[1]}", None):
+        if _is_possible(f"+{match[1]}"):
             yield match.span(1)
     for match in INTERNATIONAL.finditer(text):
         if end := _end(text, match.start(), match.end(), [None] if match[1] != "00" else ["FR"]):
@@ -113,12 +115,14 @@ def spans(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
         if _is_other(text, match.start()):
             continue
         french = FRENCH.match(text, match.start()) if "FR" in plans.trunk else None
+        if not french and GROUP_BEFORE.search(text, max(0, match.start() - 4), match.start()):
+            continue
         end = french.end() if french else _end(text, *match.span(), plans.trunk)
         if end and not _is_code(text, end) and not _is_list(text, match.start(), end):
             yield _inside(text, match.start(), end)
     if plans.north_american:
         for match in NORTH_AMERICAN.finditer(text):
-            if not _is_other(text, match.start()) and not _is_code(text, match.end()) and _is_number(match[0], "US"):
+            if not _is_other(text, match.start()) and not _is_code(text, match.end()) and _is_american(match):
                 yield match.span()
     if plans.without:
         for match in OPEN.finditer(text):
@@ -160,26 +164,38 @@ def _is_list(text: str, start: int, end: int) -> bool:
 
 
 def _end(text: str, start: int, end: int, regions: Sequence[str | None]) -> int | None:
-    """Where the longest number that starts here ends: after it, another group of digits may follow."""
-    for _ in range(5):
-        if any(_is_number(text[start:end], region) for region in regions):
-            return end
+    """Where the longest number that starts here ends: after it, another group of digits may follow.
+
+    Behind a plus a possible length is enough where no cut is valid, as nothing else is written so.
+    """
+    ends: list[int] = []
+    while end > start and len(ends) < 5:
+        ends.append(end)
         while end > start and text[end - 1].isdigit():
             end -= 1
         while end > start and not text[end - 1].isdigit():
             end -= 1
-    return None
+    for end in ends:
+        if any(_is_number(text[start:end], region) for region in regions):
+            return end
+    return next((end for end in ends if None in regions and _is_possible(text[start:end])), None)
 
 
 def _is_number(text: str, region: str | None) -> bool:
-    """Valid; behind a plus a possible length is enough, as no other number is written so (but "+1000000000" points)."""
     number = _parsed(text.lstrip("("), region)
-    if number is None:
-        return False
-    if is_valid_number(number):
-        return True
-    digits = str(number.national_number)
-    return region is None and len(digits) > 6 and len(set(digits)) > 2 and bool(is_possible_number(number))
+    return number is not None and bool(is_valid_number(number))
+
+
+def _is_possible(text: str) -> bool:
+    """But "+1000000000" is points for a good deed."""
+    number = _parsed(text.lstrip("("), None)
+    digits = str(number.national_number) if number else ""
+    return len(digits) > 6 and len(set(digits)) > 2 and bool(number and is_possible_number(number))
+
+
+def _is_american(match: re.Match[str]) -> bool:
+    """(741) 354-9909 and 883.423.6405 are phone numbers by their looks, whether or not their area is in use."""
+    return any(mark in match[0] for mark in "(.-") or _is_number(match[0], "US")
 
 
 def _parsed(text: str, region: str | None) -> PhoneNumber | None:
@@ -192,7 +208,9 @@ def _parsed(text: str, region: str | None) -> PhoneNumber | None:
 def _is_other(text: str, start: int) -> bool:
     """Whether what stands before says that this is no phone number: a code's letters, a link, another number's name."""
     glued = LETTERS.match(text[max(0, start - CONTEXT) : start][::-1])
-    if (glued and 0 < len(glued[0]) < 3) or (start and text[start - 1] in "_#@=&"):
+    if (glued and glued[0] and not (len(glued[0]) > 2 and glued[0][:2].islower())) or (
+        start and text[start - 1] in "_#@=&"
+    ):
         return True
     before = text[max(0, start - 200) : start]
     word = before[max(before.rfind(" "), before.rfind("\n")) + 1 :]
@@ -200,6 +218,6 @@ def _is_other(text: str, start: int) -> bool:
 
 
 def _is_code(text: str, end: int) -> bool:
-    """Whether a letter or two follow at once, as in 0123456789FR; a word may be glued by haste."""
+    """Whether a letter or two follow at once, as in 0123456789FR; a glued word is haste, x204 an extension."""
     glued = LETTERS.match(text, end, end + 3)
-    return glued is not None and 0 < len(glued[0]) < 3
+    return glued is not None and 0 < len(glued[0]) < 3 and not EXTENSION.match(text, end)

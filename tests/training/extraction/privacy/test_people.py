@@ -4,7 +4,7 @@ import pytest
 
 from training.extraction.privacy.names import EVERYDAY, INVENTED
 from training.extraction.privacy.people import Contacts, Pseudonyms
-from training.preparation.speakers import fold
+from training.speakers import fold
 
 SPELLINGS = (
     "+33 6 12 34 56 78",
@@ -39,6 +39,8 @@ def test_numbers_within_titles() -> None:
     contacts = Contacts()
     assert contacts.title("+1 415-555-0132, 06 12 34 56 78") == "Contact 1, Contact 2"
     assert contacts.title("Plombier 06 12 34 56 78") == "Plombier Contact 2"
+    assert contacts.title("in/WhatsApp Chat with +1 415-555-0132 (1).txt") == "in/WhatsApp Chat with Contact 1 (1).txt"
+    assert contacts.title("+49 1512 3456789 14h") == "Contact 3 14h"
 
 
 def test_my_own_number_stays_in_the_sender_column() -> None:
@@ -103,6 +105,7 @@ def people() -> Pseudonyms:
     ("body", "replaced"),
     [
         ("léa tu viens ?", {"léa": "Léa Martin"}),
+        ("lea, hein", {"lea": "Léa Martin"}),
         ("LÉA MARTIN !!", {"LÉA MARTIN": "Léa Martin"}),
         ("c'est à Léa's", {"Léa": "Léa Martin"}),
         ("@Léa et @\u2068Léa Martin\u2069", {"Léa Martin": "Léa Martin", "Léa": "Léa Martin"}),

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from training import speakers
 from training.errors import ConfigError
-from training.preparation import speakers
-from training.preparation.speakers import UserConfig, fold, load, matching, recognise
+from training.speakers import UserConfig, fold, load, matching, recognise
 
-SHIPPED = Path(__file__).parents[3] / "config" / "user_config.example.json"
+SHIPPED = Path(__file__).parents[2] / "config" / "user_config.example.json"
 
 
 def _config(folder: Path, **values: Any) -> Path:
