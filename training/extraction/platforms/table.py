@@ -67,7 +67,9 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 def read(source: Source, date_order: str | None) -> Reading:
     text = decode(source, "save it as UTF-8", may_hold_nul=True)
     stem = PurePath(source.name).stem
-    chat = Chat(stem.casefold(), stem, is_id=False)
+    # Of our own output the folder counts too: it is the platform's, and two platforms may each have a chat with Lea.
+    is_ours = source.sibling("../extraction_report.json") is not None
+    chat = Chat(f"{source.parts[-2]}/{stem}".casefold() if is_ours else stem.casefold(), stem, is_id=is_ours)
     if text.lstrip()[:1] == "{":
         columns = _columns(_keys_of_first(text))
         if columns is None:

@@ -57,6 +57,15 @@ def test_a_chat_is_named_after_its_file(tmp_path: Path) -> None:
     assert (record.chat.key, record.chat.title, record.chat.is_id) == ("trip to rome", "Trip to Rome", False)
 
 
+def test_our_own_output_keeps_chats_of_one_name_apart(tmp_path: Path) -> None:
+    save(tmp_path, "{}", "extraction_report.json")
+    chats = [records(save(tmp_path, f"{HEADER}{NOON},Lea,hi\n", f"{name}/Lea.csv"))[0].chat for name in ("line", "sms")]
+    assert [(chat.key, chat.title, chat.is_id) for chat in chats] == [
+        ("line/lea", "Lea", True),
+        ("sms/lea", "Lea", True),
+    ]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_delimiters_and_line_ends(tmp_path: Path, delimiter: str, newline: str) -> None:
