@@ -8,11 +8,10 @@ from typing import Any
 
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
-from training import artifact
+from training import artifact, speakers
 from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import DataError
-from training import speakers
 from training.preparation import jsonl, report
 from training.preparation.split import training_conversations
 from training.preparation.windows import examples
