@@ -13,8 +13,6 @@ from pathlib import PurePath
 
 from training.extraction.record import Kind
 from training.extraction.source import ATTACHMENTS
-from training.extraction.whatsapp.events import is_event as is_event
-from training.extraction.whatsapp.events import is_notice as is_notice
 from training.extraction.whatsapp.markers import (
     ATTACHED,
     BODIES,

@@ -6,9 +6,8 @@ Android writes such a line without a sender, and the line may hold the `: ` that
 from functools import cache
 
 from training.extraction.whatsapp.markers import NOTICES, events, normal
-from training.extraction.whatsapp.templates import Templates, tells
+from training.extraction.whatsapp.templates import FIRST_LETTERS, LETTERS, Templates, tells
 
-NO_NAME = 7  # letters of a literal that no name holds
 SOME_WORDS = 80  # characters that the … of a notice stands for, at most
 
 
@@ -19,9 +18,13 @@ def is_notice(body: str) -> bool:
 
 
 def is_event(sender: str) -> bool:
-    """Whether what precedes the first `: ` of an Android line is the start of an event and no name."""
+    """Whether what precedes the first `: ` of an Android line may be the start of an event and no name.
+
+    Quick, and wrong about a few names; `is_event_line` knows from the whole line.
+    """
     plain = normal(sender)
-    return plain.count('"') % 2 == 1 or any(head in plain for head in _heads())
+    starts, others = _heads()
+    return plain.count('"') % 2 == 1 or plain.startswith(starts) or any(head in plain for head in others)
 
 
 def is_event_line(rest: str) -> bool:
@@ -43,9 +46,11 @@ def _events() -> Templates:
 
 
 @cache
-def _heads() -> frozenset[str]:
-    heads = (head for each in _events().all for head in each.before_colon())
-    return frozenset(head for head in heads if tells(head, NO_NAME))
+def _heads() -> tuple[tuple[str, ...], frozenset[str]]:
+    """The literals that tell an event from a name: those at a line's start, and the others."""
+    heads = [each.before_colon() for each in _events().all]
+    starts = {first for first, *_ in filter(None, heads) if tells(first, FIRST_LETTERS)}
+    return tuple(starts), frozenset(head for _, *rest in filter(None, heads) for head in rest if tells(head, LETTERS))
 
 
 @cache

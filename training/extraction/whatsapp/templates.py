@@ -7,8 +7,8 @@ from unicodedata import category
 from training.extraction.whatsapp.markers import normal
 
 KEY = 4  # characters at a template's end or start that set most of them apart
-LETTERS, IDEOGRAPHS = 4, 3  # a literal of fewer could be part of a name, as Japanese が and Russian на are;
-FIRST_LETTERS = 3  # at a line's start it is WhatsApp's "you"
+# A literal of fewer letters could be part of a name, as Japanese が and Russian на are; at a line's start it is "you".
+LETTERS, FIRST_LETTERS, IDEOGRAPHS = 4, 3, 3
 EAST_ASIAN = "\u2e80"  # scripts from here on say much in few characters
 
 
@@ -56,7 +56,7 @@ class Templates:
         self.all = [Template(tuple(normal(line).split("{}"))) for line in lines]
         self._by_end: dict[str, list[Template]] = {}
         self._by_start: dict[str, list[Template]] = {}
-        self._others: list[Template] = []
+        self._others: list[tuple[str, Template]] = []  # with their longest literal
         self._whole = frozenset(each.literals[0] for each in self.all if len(each.literals) == 1)
         for each in self.all:
             start, end = each.literals[0], each.literals[-1]
@@ -67,7 +67,7 @@ class Templates:
             elif len(start) >= KEY:
                 self._by_start.setdefault(start[:KEY], []).append(each)
             else:
-                self._others.append(each)
+                self._others.append((max(each.literals, key=len), each))
 
     def __contains__(self, line: str) -> bool:
         """Whether a line in normal form is one of these."""
@@ -75,7 +75,8 @@ class Templates:
 
     def filled(self, line: str) -> Iterator[tuple[Template, str]]:
         """The templates that a line in normal form fills, each with what fills its first blank."""
-        for group in (self._by_end.get(line[-KEY:], ()), self._by_start.get(line[:KEY], ()), self._others):
+        others = [each for literal, each in self._others if literal in line]
+        for group in (self._by_end.get(line[-KEY:], ()), self._by_start.get(line[:KEY], ()), others):
             for each in group:
                 if (first := each.fill(line)) is not None:
                     yield each, first
