@@ -23,6 +23,7 @@ DATE_FIRST = rf"{MARK}{DATE}{COMMA}{WORD}{CLOCK}\.?"
 CLOCK_FIRST = rf"{MARK}{CLOCK}{COMMA}{DATE}"
 DASH = rf"{SP}[-–]{SP}"
 
+BARE = "date time"
 # Each is a style of its own: a line in another one is something that somebody pasted into a message.
 FAMILIES = {
     "[date time]": rf"(?P<mark>{MARK})\[{DATE_FIRST}\]{SP}?",
@@ -32,7 +33,7 @@ FAMILIES = {
     "time date -": CLOCK_FIRST + DASH,
     "day month time -": rf"{MARK}{WORDS}{COMMA}{CLOCK}{DASH}",  # Android until 2015
     "time day month -": rf"{MARK}{CLOCK}{COMMA}{WORDS}{DASH}",
-    "date time": rf"{MARK}{DATE}{COMMA}(?P<clock>{HOUR}){SP}(?![-–]{SP})",  # Croatian, 2018
+    BARE: rf"{MARK}{DATE}{COMMA}(?P<clock>{HOUR}){SP}(?![-–]{SP})",  # Croatian, 2018
 }
 # The first ": " ends the name, so `User:)` is one; the body may be empty or, of a vanished message, a single dot. The
 # first alternative is the common case of the second, at a quarter of its cost.
@@ -71,6 +72,8 @@ def choose(text: str) -> Header | None:
         middle = len(text) // 2
         sample = "\n".join(("", text[:SAMPLE], text[middle : middle + SAMPLE], text[-SAMPLE:]))
     found = {family: list(re.finditer("\n" + header, sample)) for family, header in FAMILIES.items()}
+    taken = {each.start() for family in FAMILIES if family != BARE for each in found[family]}
+    found[BARE] = [each for each in found[BARE] if each.start() not in taken]  # it matches most of the others, too
     newline = "\n"
     if "\r\n" in sample and (between := _separated_by_crlf(sample, found)):
         newline, found = "\r\n", between
@@ -90,9 +93,11 @@ def _separated_by_crlf(sample: str, found: dict[str, list[re.Match[str]]]) -> di
     trusted where a header follows it nearly always, however many headers somebody pasted behind a bare LF.
     """
     pairs = sample.rstrip().count("\r\n")
+    first = min((matches[0].start() for matches in found.values() if matches), default=0)
     for family in (family for family in FAMILIES if family.startswith("[")):
         matches = [each for each in found[family] if each.start() == 0 or sample[each.start() - 1] == "\r"]
-        if len(matches) >= 0.9 * pairs and len(matches) > 0.3 * len(found[family]) and pairs:
+        heads = bool(matches) and matches[0].start() == first  # else one CRLF was pasted before such a line
+        if pairs and heads and len(matches) >= 0.9 * pairs and len(matches) > 0.3 * len(found[family]):
             return {each: matches if each == family else [] for each in found}
     return None
 
@@ -100,9 +105,9 @@ def _separated_by_crlf(sample: str, found: dict[str, list[re.Match[str]]]) -> di
 def _name(family: str, matches: list[re.Match[str]]) -> str:
     if not family.startswith("["):
         return NAME
-    after = [re.match("[^:\n]{1,40}:( ?)", each.string[each.end() : each.end() + 50]) for each in matches]
-    named = [each[1] for each in after if each]
-    return CLOSE_NAME if named.count("") > len(named) / 2 else IOS_NAME
+    lines = [each.string[each.end() : each.end() + 200].split("\n")[0] for each in matches]
+    close = sum(": " not in line and ":" in line[:40] and line[0] not in "\u200e\u200f" for line in lines)
+    return CLOSE_NAME if close > len(lines) / 2 else IOS_NAME
 
 
 def _spellings(matches: Iterable[re.Match[str]]) -> str | None:
