@@ -67,7 +67,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        return self.parts[-1]
+        return normalize("NFC", printable((PurePosixPath(self.member) if self.member else self.path).name))
 
     @property
     def is_attachment(self) -> bool:
