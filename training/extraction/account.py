@@ -1,13 +1,10 @@
 """What went in and what became of it: every record of every file is exactly one kind, and the sums are equal."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from training.extraction.record import Kind, Record
 
@@ -117,26 +114,3 @@ class Account:
             "totals": {"records": sum(file.records for file in self.files)}
             | {str(kind): totals[kind] for kind in Kind},
         }
-
-    def table(self) -> Table:
-        """A row for each file: records = messages + everything that was left out, by kind."""
-        table = Table(box=None, pad_edge=False)
-        base = os.path.commonpath([os.path.dirname(file.file) for file in self.files]) if self.files else ""
-        table.add_column(f"in {base}" if base else "file", overflow="fold")
-        table.add_column("platform")
-        table.add_column("records", justify="right")
-        table.add_column("messages", justify="right")
-        table.add_column("left out", overflow="fold")
-        for file in self.files:
-            table.add_row(
-                os.path.relpath(file.file, base) if base else file.file,
-                file.platform,
-                f"{file.records:,}",
-                f"{file.kinds[Kind.MESSAGE]:,}",
-                _left_out(file.kinds_counted.items()),
-            )
-        return table
-
-
-def _left_out(kinds: Iterable[tuple[str, int]]) -> str:
-    return ", ".join(f"{number:,} {kind}" for kind, number in kinds if number and kind != Kind.MESSAGE)

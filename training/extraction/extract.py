@@ -7,22 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from training import aside, speakers
-from training.console import console, progress
+from training.console import progress
 from training.errors import ExportError, UsageError
 from training.extraction import conversation as conversations
 from training.extraction.account import Account
 from training.extraction.conversation import Conversation
-from training.extraction.date_order import ASK
 from training.extraction.date_order import NAMES as DATE_ORDERS
 from training.extraction.gather import gather
 from training.extraction.languages import language_report
 from training.extraction.privacy.shield import Shield
 from training.extraction.recognise import PLATFORMS
 from training.extraction.record import Record
+from training.extraction.terminal import show
 
 REPORT = "extraction_report.json"
 LANGUAGES = "languages.json"
-LEAST_SHOWN = 0.01  # share of a language below which only languages.json names it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pseudonyms", action="store_true", help="an invented name for everyone but you")
     parser.add_argument("--platform", choices=PLATFORMS, help="read every file as this platform's")
-    parser.add_argument("--date-order", choices=DATE_ORDERS, help="for WhatsApp files whose dates fit more than one")
+    parser.add_argument("--date-order", choices=DATE_ORDERS, help="for files whose dates fit more than one")
     parser.add_argument("--min-chars", type=int, default=1, help="shorter messages are left out (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(account.as_json(), ensure_ascii=False, indent=2))
     else:
-        show(account, problems, args.out)
+        show(account, problems, args.out, REPORT)
     if not account.messages:
         raise ExportError(f"{nothing(account, args.paths)}; {args.out} is left as it was")
     return 1 if problems else 0
@@ -129,28 +128,3 @@ def nothing(account: Account, paths: Sequence[Path]) -> str:
         return f"no message in {where}"
     found = f"attachments only ({account.attachments:,})" if account.attachments else "no file at all"
     return f"no chat export in {where}: {found}. Pass what the app exported: ghost extract CHAT.txt (or .zip, or .json)"
-
-
-def show(account: Account, problems: Sequence[str], out: Path) -> None:
-    if account.files:
-        console.print(account.table())
-    for file in account.files:
-        if file.facts.get("evidence"):
-            console.print(f"{file.file}: {file.facts['evidence']}", soft_wrap=True)
-    if account.attachments or account.beside_json:
-        console.print(
-            f"passed over: {account.attachments:,} attachments,"
-            f" {account.beside_json:,} HTML pages whose JSON lies beside them"
-        )
-    asking = sum(problem.endswith(ASK) for problem in problems)
-    for problem in problems:
-        console.print(f"not understood: {problem.removesuffix(ASK) if asking > 1 else problem}", soft_wrap=True)
-    if asking > 1:
-        console.print(f"{asking:,} files do not tell day from month.{ASK}", soft_wrap=True)
-    if account.masked:
-        console.print("masked: " + ", ".join(f"{number:,} [{kind}]" for kind, number in account.masked.items()))
-    if account.languages:
-        shares = [f"{language} {share:.0%}" for language, share in account.languages.items() if share >= LEAST_SHOWN]
-        console.print("languages: " + ", ".join(shares))
-    if account.messages:
-        console.print(f"{account.messages:,} messages in {len(account.conversations):,} conversations → {out}")

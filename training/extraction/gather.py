@@ -17,7 +17,7 @@ from training.extraction.source import Source, discover
 
 BATCH = 20_000  # records between two signs of life
 CHAT = itemgetter(Record._fields.index("chat"))
-UNKNOWN = f"no chat export we know; if it is one, say which: --platform {'|'.join(PLATFORMS)}"
+HINT = f"; if it is a chat export, say which: --platform {'|'.join(PLATFORMS)}"
 
 
 def gather(
@@ -101,7 +101,7 @@ def _recognise_all(
         if source.name in companions:
             account.attachments += 1
         else:
-            account.refused.append(f"{source}: {UNKNOWN}")
+            account.refused.append(f"{source}: no chat export we know{HINT}")
     ordered: list[tuple[Source, Recognised]] = []
     for known in PLATFORMS.values():
         ours = [pair for pair in recognised if pair[1].platform is known]

@@ -102,7 +102,7 @@ def read(source: Source, date_order: str | None) -> Reading:
         )
     dates, evidence = _dates(days, date_order, str(source))
     title = title or _title(PurePath(source.name).stem) or PurePath(source.name).stem.removeprefix("[LINE]").strip()
-    facts = {"columns": "blanks" if is_desktop else "tabs", "date_order": evidence}
+    facts = {"columns": "blanks" if is_desktop else "tabs", "evidence": evidence}
     if is_desktop:
         rows = _with_names(rows, title)
         facts["names"] = f"{len({row.name for row in rows if row.name}):,} learnt from what the rows share"

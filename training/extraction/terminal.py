@@ -1,0 +1,105 @@
+"""What `ghost extract` says on the terminal: the account in a table, the evidence, and whatever was not understood."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+
+from rich.table import Table
+
+from training.console import console
+from training.extraction.account import Account, FileAccount
+from training.extraction.date_order import ASK, NAMES
+from training.extraction.gather import HINT
+from training.extraction.record import Kind
+
+FEW = 12  # files that get a row and a line of evidence each; of more, each platform gets one
+WIDEST = 44  # characters of a file's name in its row
+LEAST_SHOWN = 0.01  # share of a language below which only languages.json names it
+
+
+def show(account: Account, problems: Sequence[str], out: Path, report: str) -> None:
+    """Print the account of a run.
+
+    problems  what was not understood, with the paths that have to be opened; the account may call files otherwise
+    report    the file's name in `out` that tells everything about every file
+    """
+    few = len(account.files) <= FEW
+    if account.files:
+        console.print(table(account.files if few else _by_platform(account.files), first="file" if few else "files"))
+        for line in filter(None, _evidence(account.files) if few else [_orders(account.files)]):
+            console.print(line, soft_wrap=True)
+    if account.attachments or account.beside_json:
+        console.print(
+            f"passed over: {account.attachments:,} attachments,"
+            f" {account.beside_json:,} HTML pages whose JSON lies beside them"
+        )
+    if account.masked:
+        console.print("masked: " + ", ".join(f"{number:,} [{kind}]" for kind, number in account.masked.items()))
+    if account.languages:
+        shares = [f"{language} {share:.0%}" for language, share in account.languages.items() if share >= LEAST_SHOWN]
+        console.print("languages: " + ", ".join(shares))
+    _say_what_was_not_understood(problems)
+    if account.messages:
+        console.print(f"{account.messages:,} messages in {len(account.conversations):,} conversations → {out}")
+        if not few:
+            console.print(f"file by file: {out / report}")
+
+
+def table(files: Sequence[FileAccount], first: str = "file") -> Table:
+    """A row for each account, and their sum: records = messages + everything that was left out, by kind."""
+    shown = Table(box=None, pad_edge=False, show_footer=len(files) > 1)
+    kinds = sum((file.kinds for file in files), Counter[Kind]())
+    records = sum(file.records for file in files)
+    shown.add_column(first, "all", no_wrap=True)
+    shown.add_column("platform")
+    shown.add_column("records", f"{records:,}", justify="right")
+    shown.add_column("messages", f"{kinds[Kind.MESSAGE]:,}", justify="right")
+    shown.add_column("left out", _left_out(kinds))
+    for file in files:
+        messages = f"{file.kinds[Kind.MESSAGE]:,}"
+        shown.add_row(_short(file.file), file.platform, f"{file.records:,}", messages, _left_out(file.kinds))
+    return shown
+
+
+def _by_platform(files: Iterable[FileAccount]) -> list[FileAccount]:
+    rows: dict[str, FileAccount] = {}
+    counts = Counter(file.platform for file in files)
+    for file in files:
+        row = rows.setdefault(file.platform, FileAccount(f"{counts[file.platform]:,}", file.platform, "", {}, ""))
+        row.records += file.records
+        row.kinds += file.kinds
+    return list(rows.values())
+
+
+def _evidence(files: Iterable[FileAccount]) -> list[str]:
+    return [f"{_short(file.file)}: {file.facts['evidence']}" for file in files if file.facts.get("evidence")]
+
+
+def _orders(files: Iterable[FileAccount]) -> str:
+    orders = Counter(order for file in files if (order := file.facts.get("date_order")))
+    counts = [f"{number:,} read as {NAMES.get(order, order)}" for order, number in orders.most_common()]
+    return f"dates: {', '.join(counts)}" if counts else ""
+
+
+def _left_out(kinds: Counter[Kind]) -> str:
+    return ", ".join(f"{kinds[kind]:,} {kind}" for kind in Kind if kinds[kind] and kind is not Kind.MESSAGE)
+
+
+def _short(file: str) -> str:
+    """The end of a path: the file, and the folder or zip that it lies in."""
+    name = os.path.join(*PurePath(file).parts[-2:])
+    return name if len(name) <= WIDEST else f"…{name[1 - WIDEST :]}"
+
+
+def _say_what_was_not_understood(problems: Sequence[str]) -> None:
+    """A line each; what to type next is said once where several files want the same answer."""
+    for ending, many in ((ASK, "{:,} files do not tell day from month.{}"), (HINT, "{:,} files are not known{}")):
+        asking = [problem for problem in problems if problem.endswith(ending)]
+        if len(asking) > 1:
+            for problem in asking:
+                console.print(f"not understood: {problem.removesuffix(ending)}", soft_wrap=True)
+            console.print(many.format(len(asking), ending), soft_wrap=True)
+            problems = [problem for problem in problems if problem not in asking]
+    for problem in problems:
+        console.print(f"not understood: {problem}", soft_wrap=True)
