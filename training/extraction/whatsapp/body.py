@@ -186,7 +186,7 @@ def _file_or_caption(body: str, mark: str) -> tuple[Kind, str]:
     file = IOS_FILE.search(fragment)
     if file is None and PHRASES.get(normal(fragment)) is not Kind.MEDIA:
         return _shape(body)
-    words = before.split(f" • {mark}")[0].strip()
+    words = before.split(f" • {mark}")[0].strip(" •")
     named = file["name"] if file else ""
     if words and not _is_file_name(words) and words not in (named or ""):
         return Kind.MESSAGE, words
