@@ -115,22 +115,23 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 def _records(source: Source) -> Iterator[list[Record]]:
     position = 0
-    holds_chats = False
+    chat, chats_header = None, None
     with source.open() as stream:
         cursor = Cursor(stream, _repaired)
         try:
             for header, messages in _chats(cursor):
-                holds_chats = True
-                yield _batch(_chat(header, source), messages, position)
+                if chat is None or header is not chats_header:
+                    chat, chats_header = _chat(header, source), header
+                yield _batch(chat, messages, position)
                 position += len(messages)
-            if holds_chats and cursor.peek():
+            if chat and cursor.peek():
                 raise Broken(f"byte {cursor.place:,}: more after its end")
         except Broken as error:
             cancelled = "; an export that was cancelled ends like this" if isinstance(error, CutOff) else ""
             raise ExportError(
                 f"{source}: not valid JSON after entry {position:,} ({error}){cancelled}: export it again"
             ) from None
-    if not holds_chats:
+    if chat is None:
         raise ExportError(
             f"{source}: no chat in it; in Telegram Desktop choose which chats to export, and export again"
         )
@@ -143,7 +144,7 @@ def _repaired(invalid: bytes) -> bytes:
 
 
 def _chats(cursor: Cursor) -> Iterator[tuple[dict[str, Any], list[Message | None]]]:
-    """Some messages at a time, or none, with the header of their chat. The root is a chat, or holds sections of chats."""
+    """Messages, some or none at a time, with their chat's whole header. The root is a chat, or has sections of them."""
     header: dict[str, Any] = {}
     for key in cursor.names():
         if key in SECTIONS:
