@@ -1,8 +1,17 @@
-"""One HTML page of Google Voice's Takeout: a piece of a conversation in texts, or one call."""
+"""One HTML page of Google Voice's Takeout: a piece of a conversation in texts, or one call.
 
+Takeout writes every tag by one template. The standard library's parser takes 40 s for 100 kB of `<!--` that nothing
+closes (Python 3.11.7); one expression that finds tags takes milliseconds for anything.
+"""
+
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
+from html import unescape
 
+# Nothing is given back once matched, and a name is tried at its first letter only, so the time grows as the file does.
+TAG = re.compile(r"""<(/?)([a-zA-Z]++)((?:[^<>"']++|"[^"]*+"|'[^']*+')*+)>""")
+ATTRIBUTE = re.compile(r"""(?<![\w:-])([\w:-]++)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)')""")
 ATTACHED = frozenset(("video", "audio", "vcard", "attachment"))  # classes of the links to what was sent
 
 
@@ -30,39 +39,42 @@ class Page:
 
 
 def parse(html: str) -> Page:
-    parser = _Parser()
-    parser.feed(html)
-    parser.close()
-    if not parser.page.is_whole and parser.page.entries:
-        parser.page.entries.pop()  # it may be cut anywhere
-    return parser.page
+    reader = _Reader()
+    end = 0
+    for tag in TAG.finditer(html):
+        reader.text(html[end : tag.start()])
+        end = tag.end()
+        name = tag[2].lower()
+        if tag[1]:
+            reader.close(name)
+        else:
+            reader.open(name, {key: unescape(value or other) for key, value, other in ATTRIBUTE.findall(tag[3])})
+    if not reader.page.is_whole and reader.page.entries:
+        reader.page.entries.pop()  # it may be cut anywhere
+    return reader.page
 
 
-class _Parser(HTMLParser):
+class _Reader:
     def __init__(self) -> None:
-        super().__init__()
         self.page = Page()
         self._entry = Entry()  # the one that is being read
         self._person: Entry | None = None  # inside of <a class="tel">
         self._text: list[str] | None = None  # inside of <q>, .fn, .full-text and <title>
         self._text_tag = ""
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {key: value or "" for key, value in attrs}
-        classes = set(given.get("class", "").split())
+    def open(self, tag: str, attributes: Mapping[str, str]) -> None:
+        classes = set(attributes.get("class", "").split())
         if self._text is not None:
             if tag == "br":
                 self._text.append("\n")
-        elif tag == "div" and "participants" in classes:
-            self._entry = Entry()
         elif tag == "div" and classes & {"message", "haudio"}:
             self._entry = Entry()
             self.page.entries.append(self._entry)
             self.page.is_call = "haudio" in classes
         elif tag == "abbr" and classes & {"dt", "published"}:
-            self._entry.when = given.get("title", "")
+            self._entry.when = attributes.get("title", "")
         elif tag == "a" and "tel" in classes:
-            self._person = Entry(number=given.get("href", "").removeprefix("tel:"))
+            self._person = Entry(number=attributes.get("href", "").removeprefix("tel:"))
         elif tag in ("q", "title") or "full-text" in classes or ("fn" in classes and self._person is not None):
             self._text, self._text_tag = [], tag
             if self._person is not None and tag == "abbr":  # the others stand in a <span>
@@ -70,7 +82,7 @@ class _Parser(HTMLParser):
         elif tag in ("img", "audio", "video") or (tag == "a" and classes & ATTACHED):
             self._entry.has_media = True
 
-    def handle_endtag(self, tag: str) -> None:
+    def close(self, tag: str) -> None:
         if self._text is not None and tag == self._text_tag:
             self._take("".join(self._text))
             self._text = None
@@ -80,9 +92,9 @@ class _Parser(HTMLParser):
         elif tag == "html":
             self.page.is_whole = True
 
-    def handle_data(self, data: str) -> None:
+    def text(self, text: str) -> None:
         if self._text is not None:
-            self._text.append(data)
+            self._text.append(unescape(text))
 
     def _take(self, text: str) -> None:
         if self._text_tag == "title":

@@ -25,7 +25,7 @@ def array(source: Source, prefix: str) -> Iterator[tuple[int, Any]]:
         try:
             for position, value in enumerate(ijson.items(stream, prefix), start=1):
                 yield position, value
-        except (ijson.JSONError, UnicodeDecodeError) as error:
+        except (ijson.JSONError, UnicodeDecodeError, ArithmeticError) as error:  # 1e99999999999999999999
             reason = " ".join(str(error).split())[:80]
             raise ExportError(
                 f"{source}: not valid JSON after entry {position:,} ({reason}); the file is damaged or was cut off:"

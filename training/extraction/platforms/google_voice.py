@@ -81,7 +81,9 @@ def _records(source: Source, page: Page, chat: Chat) -> Iterator[Record]:
     for position, entry in enumerate(page.entries, start=1):
         yield _record(chat, entry, page.is_call, position)
     if not page.is_whole:
-        raise ExportError(f"{source}: breaks off after entry {len(page.entries):,}; download it from Takeout again")
+        raise ExportError(
+            f"{source}: damaged or cut off after entry {len(page.entries):,}; download it from Takeout again"
+        )
 
 
 def _record(chat: Chat, entry: Entry, is_call: bool, position: int) -> Record:

@@ -22,10 +22,10 @@ MARGIN = "  "  # behind each body, so that Markdown breaks the line
 DELETED = "(This message was deleted)"
 QUOTE = re.compile(r"\n\n(?:>[^\n]*\n)+\n")  # of the message that is answered
 # Behind a body: attachments and stickers as links, what was not exported, stickers by name, reactions. A link's target
-# has its blanks escaped, so that there is one way only to tell a row of links apart.
-TAIL = re.compile(
-    r"(?:!?\[[^\]\n]*\]\(\.{1,2}/(?:media|exported_stickers)/\S*\)  |\((?:media|attachment) not exported\)  "
-    r"|\n\(\( [^\n]* \)\)|\n\(- [^\n]* -\))+\Z"
+# has its blanks escaped; it and the label are kept short so that a file of nothing but brackets takes no longer.
+TRAILER = re.compile(
+    r"!?\[[^\[\]\n]*\]\(\.{1,2}/(?:media|exported_stickers)/\S{0,400}\)  |\((?:media|attachment) not exported\)  "
+    r"|\n\(\( [^\n]* \)\)|\n\(- [^\n]* -\)"
 )
 
 
@@ -70,10 +70,20 @@ def _record(chat: Chat, header: re.Match[str], body: str, number: int, is_markdo
             return Record(chat, timestamp, header[3], "", Kind.DELETED, number)
         if quote := QUOTE.match(body):
             body = body[quote.end() :]
-        words = TAIL.sub("", body)
+        words = _without_trailers(body)
         kind = Kind.MEDIA if words != body and not words.strip() else Kind.MESSAGE
         body = words.removesuffix(MARGIN)
     return Record(chat, timestamp, header[3], body, kind, number)
+
+
+def _without_trailers(body: str) -> str:
+    """Only an unbroken row of them at the end is the exporter's."""
+    start = end = 0
+    for trailer in TRAILER.finditer(body):
+        if trailer.start() != end:
+            start = trailer.start()
+        end = trailer.end()
+    return body[:start] if end == len(body) else body
 
 
 def json_records(source: Source) -> Iterator[Record]:

@@ -1,5 +1,6 @@
 """Google Voice's Takeout: texts, pictures, groups and calls, a thread joined from its pages by number."""
 
+import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -143,8 +144,17 @@ def test_a_page_that_breaks_off(tmp_path: Path) -> None:
     path = save(tmp_path, html[: html.index(" is cut")], "a.html")
     reading = iter(google_voice.read(Source(path), None).records)
     assert next(reading).text == "one"
-    with pytest.raises(ExportError, match="breaks off after entry 1"):
+    with pytest.raises(ExportError, match="cut off after entry 1"):
         next(reading)
+
+
+@pytest.mark.parametrize("junk", ["<!--", "<![junk[", "<q", '<a href="', "<a ", "<div class='message'>", "&#", "<a b"])
+def test_junk_takes_no_longer_than_text(tmp_path: Path, junk: str) -> None:
+    html = page(said(KAY, "one")).replace("</html>", junk * (100_000 // len(junk)))
+    began = time.perf_counter()
+    with pytest.raises(ExportError):
+        records(save(tmp_path, html, "a.html"))
+    assert time.perf_counter() - began < 1
 
 
 def test_bytes_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:

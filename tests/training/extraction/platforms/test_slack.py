@@ -213,9 +213,11 @@ def test_what_stands_twice_is_counted_once(tmp_path: Path) -> None:
     assert not account.problems
 
 
-def test_a_file_that_breaks_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["", "1e99999999999999999999}]"])
+def test_a_file_that_breaks_off(tmp_path: Path, end: str) -> None:
     text = json.dumps([row("one", 1), row("two", 2)])
-    reading = iter(slack.read(Source(save(tmp_path / "general", text[:-30], "2025-01-10.json")), None).records)
+    text = text[: text.rindex('"173650')] + end
+    reading = iter(slack.read(Source(save(tmp_path / "general", text, "2025-01-10.json")), None).records)
     assert next(reading).text == "one"
     with pytest.raises(ExportError, match="after entry 1"):
         next(reading)
