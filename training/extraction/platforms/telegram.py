@@ -35,6 +35,7 @@ CHAT_TYPES = re.compile(
     r'|(?:private|public)_supergroup|(?:private|public)_channel|public_group)"'
 )
 HEADER = ("name", "type", "id")
+TYPES = ("message", "service")
 CALLS = ("phone_call", "group_call")
 
 # Control characters were written as `\\x0C`, an escape that JSON lacks (tdesktop issue 27571). Pairs of backslashes are
@@ -199,27 +200,17 @@ def _chat(header: dict[str, Any], source: Source) -> Chat:
 def _batch(chat: Chat, messages: list[Message | None], before: int) -> list[Record]:
     """The records of messages with `before` messages before them in the file.
 
-    Plain words take the short way here, with the hour and the offset of the message before: half the time.
+    What nearly every message has in common with the one before it, hour and offset, is not looked up again.
     """
-    records = []
-    seconds, unset, words, is_id = SECONDS, msgspec.UNSET, Kind.MESSAGE, chat.is_id
+    records: list[Record] = []
+    # As Record(…), in 0.1 instead of 0.3 µs.
+    new, seconds, unset, words, is_id = tuple.__new__, SECONDS, msgspec.UNSET, Kind.MESSAGE, chat.is_id
     hour, hour_starts, apart, offset = "", 0, None, ""
     for position, message in enumerate(messages, start=before + 1):
-        if message is None:
-            records.append(Record(chat, "", "", "", Kind.UNREADABLE, position))
-            continue
-        text = message.text
-        sender = message.sender
-        if (
-            message.type != "message"
-            or text.__class__ is not str
-            or not text
-            or sender.__class__ is not str
-            or message.forwarded_from is not unset
-            or message.poll is not None
-            or message.location_information is not unset
-        ):
-            records.append(_record(chat, message, position))
+        if message is None or message.type not in TYPES:
+            # Of what it cannot export Telegram writes the type alone.
+            kind = Kind.SYSTEM if message is not None and message.type == "unsupported" else Kind.UNREADABLE
+            records.append(Record(chat, "", "", "", kind, position))
             continue
         timestamp = message.date
         unixtime = message.date_unixtime
@@ -227,32 +218,33 @@ def _batch(chat: Chat, messages: list[Message | None], before: int) -> list[Reco
             if timestamp[:HOUR] != hour:
                 hour_starts = _hour(timestamp[:HOUR])
                 hour = timestamp[:HOUR]
-            clock = hour_starts + seconds[timestamp[HOUR:]]
+            clocks_apart = hour_starts + seconds[timestamp[HOUR:]]
             if unixtime:
-                if clock - int(unixtime) != apart:
-                    offset = _offset(clock - int(unixtime))
-                    apart = clock - int(unixtime)
+                clocks_apart -= int(unixtime)
+                if clocks_apart != apart:
+                    offset = _offset(clocks_apart)
+                    apart = clocks_apart
                 timestamp += offset
         except (KeyError, ValueError, TypeError, OverflowError):
-            records.append(_record(chat, message, position))
-            continue
+            timestamp = _timestamp(message)
+            if timestamp is None:
+                records.append(Record(chat, "", "", "", Kind.UNREADABLE, position))
+                continue
+        text = message.text
+        if text.__class__ is not str:
+            text = _text(text)
         if "\r" in text:
             text = line_breaks(text)
+        sender = message.sender
+        if sender.__class__ is not str or message.forwarded_from is not unset:
+            sender = _sender(message)
+        kind = words
+        if not text or message.type != "message" or message.poll or message.location_information is not unset:
+            kind = _kind(message, text)
+        # Without the chat's id, two chats of one title may meet, and each numbers its messages from 1.
         number = str(message.id) if is_id else ""
-        records.append(Record(chat, timestamp, intern(sender), text, words, position, number))
+        records.append(new(Record, (chat, timestamp, intern(sender), text, kind, position, number)))
     return records
-
-
-def _record(chat: Chat, message: Message, position: int) -> Record:
-    if message.type == "unsupported":
-        return Record(chat, "", "", "", Kind.SYSTEM, position)  # all that Telegram says of what it cannot export
-    timestamp = _timestamp(message)
-    if timestamp is None or message.type not in ("message", "service"):
-        return Record(chat, "", "", "", Kind.UNREADABLE, position)
-    text = line_breaks(_text(message.text or ""))
-    # Without the chat's id, two chats of one title may meet, and each numbers its messages from 1.
-    number = str(message.id) if chat.is_id else ""
-    return Record(chat, timestamp, _sender(message), text, _kind(message, text), position, number)
 
 
 def _sender(message: Message) -> str:
@@ -283,7 +275,7 @@ def _text(text: Any) -> str:
     """The parts join with nothing between them: `he**llo**` is one word."""
     if isinstance(text, list):
         return "".join(str(part.get("text", "")) if isinstance(part, dict) else str(part) for part in text)
-    return str(text)
+    return str(text or "")
 
 
 def _timestamp(message: Message) -> str | None:
