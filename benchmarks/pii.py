@@ -20,11 +20,45 @@ from importlib.metadata import version
 from pathlib import Path
 
 from training.extraction.privacy.mask import Masker
+from training.extraction.privacy.people import Pseudonyms
 from training.extraction.privacy.recognisers import KINDS, Find, find
 
 HERE = Path(__file__).parent
 LABELLED = HERE / "pii_labelled.jsonl"
 RESULT = HERE / "results" / "pii.md"
+NOTES = """## How it was made
+
+Labels and recognisers are by the same hand, so that the figures say what is found of what we thought of. The first run
+gave a recall of 0.918 on `dev` and 0.883 on `test`, false alarms in 1.0% of the negatives of each. Until then France's
+numbers set aside for fiction, which libphonenumber does not know, were refused: every 0 and nine digits is a number
+there now. Two cards, one in each half, did not have the check digit that their labels claim, and were corrected. Rules
+were made from the mistakes on `dev`; those on `test` were never printed.
+
+Values by another hand, from Faker, 500 of each kind and locale (fr_FR, en_US, en_GB), in "c'est … ok": all e-mail
+addresses, IBANs, IP addresses, French NIR and American SSN were found; phones: France 500 of 500, the United States
+446 (missed: ten bare digits, or 001 before an area that does not exist), the United Kingdom 468 (missed: areas set
+aside for fiction). Of its cards, those of 14 digits or more but for JCB's old 2131 and 1800; none of 12 and 13. Of
+6,500 other things (dates, ISBN, EAN, plates, SIRET, VIN, UUID, hashes, MAC addresses, user agents, URLs and more) 5
+were taken for phones, and none since two rules that came of it: three digits before a national number make it part of
+a longer one, and so do capitals. A third, that the shape 212-555-0147 needs no known area, raised the United States
+from 126.
+
+## What it does not find
+
+Masking is no guarantee. Not looked for: names (see `--pseudonyms`), postal addresses, dates of birth, passwords that
+are just words, secrets without a known prefix, national ids of other countries than France and the United States.
+Missed: whatever is spelled out ("lea arobase example point org"), numbers with a typing error in their checksum,
+national phone numbers of under nine digits or of a country that neither the numbers nor the language of the chats
+point to, and those that stand behind a word such as "order" or "commande" or in a link. Not masked on purpose:
+loopback addresses, four single digits with dots (1.1.1.1), short codes of services. Taken for phones: five pairs of a
+lottery (07 12 23 34 45).
+"""
+NAMES = HERE / "pii_names.jsonl"
+ME = "Hugo Petit"
+PEOPLE = (
+    *("Léa Martin", "Marie Dubois", "Pierre Lefèvre", "Rose Bernard", "Jean-Pierre Costa", "Antoine", "Maman", "Mark"),
+    *("Karim B.", "Sam Wilson", "Grace Hill", "Will Turner", "Priya Patel", "Chloé 🌸", "Nadia El Amrani", ME),
+)
 LABEL = re.compile(r"⟦(\w+)\|([^⟧]*)⟧")
 
 # Set before the first run.
@@ -123,6 +157,33 @@ def table(result: Score) -> list[str]:
     return lines
 
 
+def names() -> list[str]:
+    """How `--pseudonyms` treats names of known people in bodies; the rows of a table by how the name is written."""
+    people = Pseudonyms(PEOPLE, me=[ME])
+    labelled, replaced, touched, messages = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for line in NAMES.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        parts = re.split("⟦(.*?)⟧", row["text"])  # every other part is a name
+        pattern = "".join("(.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
+        after = re.fullmatch(pattern, people.body("".join(parts)))
+        group = row["group"]
+        messages[group] += 1
+        touched[group] += after is None
+        labelled[group] += len(parts) // 2
+        replaced[group] += sum(after[1 + i] != name for i, name in enumerate(parts[1::2])) if after else 0
+    lines = ["| written as | messages | names | replaced | other words changed |", "|---|---:|---:|---:|---:|"]
+    for group, meaning in {
+        "full": "full name, any case",
+        "first": "first name, any case",
+        "mention": "mention",
+        "word": "first name that is also a word (Rose, Will)",
+        "beyond": "surname or nickname alone",
+        "none": "no name, but its letters",
+    }.items():
+        lines.append(f"| {meaning} | {messages[group]} | {labelled[group]} | {replaced[group]} | {touched[group]} |")
+    return lines
+
+
 def speed(number: int = 100_000) -> tuple[float, dict[str, str]]:
     """Processor seconds a message over ordinary chat, best of five, and what the messages are made of."""
     messages = ordinary(number)
@@ -189,7 +250,7 @@ def main() -> int:
         f"{len(messages)} messages written for this, {sum(m.language == 'fr' for m in messages)} French and"
         f" {sum(m.language == 'en' for m in messages)} English. Set before the first run: recall ≥ {LEAST_RECALL},"
         f" false alarms in ≤ {MOST_FALSE_ALARMS:.0%} of the messages that hold nothing personal,"
-        f" ≤ {MOST_SECONDS * 1e6:.0f} µs a message. Recognisers were worked on with `dev` in view only.",
+        f" ≤ {MOST_SECONDS * 1e6:.0f} µs a message.",
         "",
     ]
     passed = True
@@ -200,10 +261,14 @@ def main() -> int:
         lines += [f"{result.alarmed} of {result.negatives} negatives alarmed: {result.false_alarms:.1%}.", ""]
         if half == "dev" or "--show-test" in sys.argv:
             print(*mistakes, sep="\n")
+    lines += ["## Names in bodies, with `--pseudonyms`", "", f"{len(PEOPLE)} people; no threshold was set.", ""]
+    lines += [*names(), ""]
     seconds, shares = speed()
     passed &= seconds <= MOST_SECONDS
     made_of = ", ".join(f"{name} {value}" for name, value in shares.items())
     lines += ["## Speed", "", f"{seconds * 1e6:.2f} µs a message over 100,000 generated ones ({made_of}).", ""]
+    lines.append(NOTES.rstrip())
+    lines.append("")
     RESULT.write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
     return 0 if passed else 1

@@ -44,7 +44,7 @@ NATIONAL = re.compile(rf"(?<![\d+])(?<!\d[.,:/])\(?0[1-9](?:{GAP}{{0,2}}\d){{7,1
 # numbers (06 39 98 is set aside for fiction) says no. In pairs, since dates have other groups.
 FRENCH = re.compile(r"0[1-9]([ .\-\u00a0\u202f/]?)\d\d(?:\1\d\d){3}(?!\d)")
 GROUP_BEFORE = re.compile(r"\d{3}[ .\-]$")  # the middle of a longer number, such as a company's
-PAIRS = re.compile(r"(?:[ .\-\u00a0\u202f/]\d\d(?!\w|:))+")
+PAIRS = re.compile(r"(?:[ .\-\u00a0\u202f/]\d\d(?!\w|:)){1,5}")
 NORTH_AMERICAN = re.compile(
     r"(?<![\d+/])(?<!\d[.,:-])(?:1[ .-]?)?"
     r"(?:\([2-9]\d\d\)[ ]?|[2-9]\d\d([ .-]))[2-9]\d\d(?(1)\1|[ .-])\d{4}(?![-.,]?\d)"

@@ -163,7 +163,8 @@ def test_no_generated_value_remains(value: str, before: str, after: str) -> None
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "1", "1 ", "+1 ", "@", "a@", "=", "?token=", "a.", "1:", "f:", "sk-", "FR76 ", "0/"]
+    "unit",
+    ["a", "1", "1 ", "+1 ", "@", "a@", "=", "?token=", "a.", "1:", "f:", "sk-", "FR76 ", "0/", "06 12 34 56 78 "],
 )
 def test_long_lines_take_time_in_proportion(unit: str) -> None:
     text = unit * (100_000 // len(unit))
