@@ -63,7 +63,11 @@ def evidence_of(head: bytes) -> Evidence:
 def _json_paths(head: bytes) -> frozenset[str]:
     paths: set[str] = set()
     try:
-        for prefix, event, value in ijson.parse(head.removeprefix(b"\xef\xbb\xbf"), multiple_values=True):
+        # ijson 3.6 crashes the process on an integer of more than 4,300 digits, which Python refuses to make; as a
+        # float it is an error.
+        for prefix, event, value in ijson.parse(
+            head.removeprefix(b"\xef\xbb\xbf"), multiple_values=True, use_float=True
+        ):
             if len(prefix) > DEEP:
                 break
             if event == "map_key":

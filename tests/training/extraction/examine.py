@@ -7,8 +7,6 @@ from training.extraction.recognise import PLATFORMS, Recognised, recognise
 from training.extraction.record import Kind, Record
 from training.extraction.source import Source, discover
 
-WITH_NEITHER = frozenset((Kind.DUPLICATE,))  # decided later, when conversations are put together
-
 
 def examine(source: Source, forced: str | None = None, date_order: str | None = None) -> str:
     """Recognise and read a file. Returns what became of it: a platform's name, "refused" or "unknown".
@@ -55,7 +53,6 @@ def read(source: Source, match: Recognised, date_order: str | None) -> int:
 def well_made(record: Record) -> None:
     assert type(record) is Record
     assert type(record.kind) is Kind
-    assert record.kind not in WITH_NEITHER
     assert type(record.position) is int
     for text in (*record[1:4], record.id, record.chat.key, record.chat.title, record.chat.alias):
         assert type(text) is str

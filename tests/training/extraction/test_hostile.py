@@ -9,13 +9,13 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from tests.training.extraction.exports import save
 from training.errors import ExportError, UsageError
-from training.extraction.recognise import recognise
+from training.extraction.recognise import PLATFORMS, recognise
 from training.extraction.source import PIECE, Source, discover
 
 CHAT = "13/03/2022, 14:56 - Léa: hi\n13/03/2022, 14:57 - Bob: yo\n"
@@ -148,7 +148,9 @@ def test_of_two_members_with_one_name_the_last_is_read(tmp_path: Path) -> None:
         ("cp437", "NFC"),
     ],
 )
-def test_a_name_with_accents_is_read_however_it_was_stored(tmp_path: Path, encoding: str, form: str) -> None:
+def test_a_name_with_accents_is_read_however_it_was_stored(
+    tmp_path: Path, encoding: str, form: Literal["NFC", "NFD"]
+) -> None:
     name = unicodedata.normalize(form, "Léa.txt")
     stored = name.encode(encoding.split()[0])
     path = tmp_path / "x.zip"
@@ -240,13 +242,32 @@ def test_text_in_the_place_of_a_path_is_bad_usage() -> None:
         b"\xef\xbb\xbf",
         b"{",
         b"[" * 9999,
+        b'{"a":' * 9999,
+        b'[{"ts": %s}]' % (b"1" * 9999),
+        b'{"messages": [1e999999999999, -1e400, 1.%s]}' % (b"1" * 9999),
     ],
-    ids=["empty", "NULs", "half a UTF-16 unit", "no text", "gzip", "zip", "mark alone", "brace", "brackets"],
+    ids=[
+        "empty",
+        "NULs",
+        "half a UTF-16 unit",
+        "no text",
+        "gzip",
+        "zip",
+        "mark alone",
+        "brace",
+        "brackets",
+        "braces",
+        "long number",
+        "huge number",
+    ],
 )
 def test_no_chat_is_no_crash(tmp_path: Path, content: bytes) -> None:
     source = Source(save(tmp_path, content))
     with one_line_at_most():
         assert recognise(source) is None
+    for platform in PLATFORMS.values():
+        with one_line_at_most():
+            list(platform.read(source, None).records)
 
 
 def test_a_directory_that_contradicts_the_zip_is_one_line(tmp_path: Path) -> None:
