@@ -1,6 +1,7 @@
 """The entries of JSON exports, one at a time: an array's elements, or the lines of a file of JSON lines."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,8 @@ def array(source: Source, prefix: str) -> Iterator[tuple[int, Any]]:
             for position, value in enumerate(ijson.items(stream, prefix, use_float=True), start=1):
                 yield position, value
         except (ijson.JSONError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())[:80]
+            # The parser goes on, behind a line break or one spelled out, to quote the file.
+            reason = re.split(r"\n|\\n", str(error).removeprefix("b'"))[0][:80]
             raise ExportError(
                 f"{source}: not valid JSON after entry {position:,} ({reason}); the file is damaged or was cut off:"
                 " export it again"

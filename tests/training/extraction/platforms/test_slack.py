@@ -213,14 +213,16 @@ def test_what_stands_twice_is_counted_once(tmp_path: Path) -> None:
     assert not account.problems
 
 
-@pytest.mark.parametrize("end", ["", "1e99999999999999999999}]"])
-def test_a_file_that_breaks_off(tmp_path: Path, end: str) -> None:
+@pytest.mark.parametrize("end", [b"", b"1e99999999999999999999}]", b"1" * 99 + b"}]", b'"\xff"}]', b'"a" "b"}]'])
+def test_a_file_that_breaks_off(tmp_path: Path, end: bytes) -> None:
     text = json.dumps([row("one", 1), row("two", 2)])
-    text = text[: text.rindex('"173650')] + end
-    reading = iter(slack.read(Source(save(tmp_path / "general", text, "2025-01-10.json")), None).records)
+    content = text[: text.rindex('"173650')].encode() + end
+    reading = iter(slack.read(Source(save(tmp_path / "general", content, "2025-01-10.json")), None).records)
     assert next(reading).text == "one"
-    with pytest.raises(ExportError, match="after entry 1"):
+    with pytest.raises(ExportError, match="after entry 1") as caught:
         next(reading)
+    assert "general/2025-01-10.json: not valid JSON after entry 1 (" in str(caught.value)
+    assert "message" not in str(caught.value)  # nothing of the file is quoted
 
 
 def test_empty_and_odd_arrays(tmp_path: Path) -> None:
