@@ -38,6 +38,7 @@ NAMES = {
     "2022": "2022",
     "[Work] Ann": "[Work] Ann",
     "O'Neil, Jr.": "O'Neil, Jr.",
+    'José "Pepe" López': 'José "Pepe" López',
     "Mr. X": "Mr. X",
     "Am Kos": "Am Kos",
     "-dash-": "-dash-",
@@ -57,7 +58,7 @@ NAMES = {
 WORDS = (
     "hello", "ok", "I left my keys", "j’ai hâte d’être à 5: au café", "l'apostrophe", "e\u0301te\u0301",
     "ça va ?!", "<b>&amp;", "{\"a\": 1}", "=SUM(A1)", "a;b,c\t\"d\"", "http://example.org/?q=1:2",
-    "@\u2068Léa\u2069", "18/03/2022", "14:56", "- 3: x", "12:30 - yes", "1. milk", "2022", "[brackets]",
+    "@\u2068Léa\u2069", "18/03/2022!", "14:56", "- 3: x", "12:30 - yes", "1. milk", "2022", "[brackets]",
     "Name: text", "null and void", "the image omitted his face", "he wrote <Media omitted> twice",
     "You deleted this message, why?", "location: my place", "POLL: who is in?", "IMG.jpg is broken",
     "Lea left", "מה שלומך", "كيف حالك", "आप कैसे हैं", "你好，世界", "สวัสดี", "👩‍👩‍👧‍👦", "👍🏿", "🇫🇷🇩🇪", "1️⃣",
@@ -71,7 +72,7 @@ NOTICE = (
     " to them."
 )
 STRIPPED = re.compile(
-    "[\x00-\x20\x7f-\xa0:~\u061c\u200e\u200f\u2000-\u200a\u2028-\u202f\u205f\u2066-\u2069\u3000\ufeff]"
+    "[\x00-\x20\x7f-\xa0:~\u061c\u1680\u200e\u200f\u2000-\u200a\u2028-\u202f\u205f\u2066-\u2069\u3000\ufeff]"
 )
 
 
@@ -126,9 +127,10 @@ def _moments(variant: str, rng: random.Random) -> list[datetime]:
     """When the messages were written: in order, but for a late one now and then."""
     old = "2014" in variant
     when = datetime(rng.randint(2010, 2013 if old else 2024), rng.randint(1, 12), rng.randint(1, 28))
+    number, pause = (rng.randint(1, 6), 9_000_000) if rng.random() < 0.99 else (rng.randint(50, 300), 200_000)
     moments = []
-    for _ in range(rng.randint(1, 6)):
-        when += timedelta(seconds=rng.choice([0, rng.randrange(200), rng.randrange(90_000), rng.randrange(9_000_000)]))
+    for _ in range(number):
+        when += timedelta(seconds=rng.choice([0, rng.randrange(200), rng.randrange(90_000), rng.randrange(pause)]))
         moments.append(when)
     if "this year" in variant:  # the year before has its number, and so shows which year this one is
         moments = [each.replace(year=2012, day=min(each.day, 28)) for each in moments]
