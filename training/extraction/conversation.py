@@ -33,6 +33,7 @@ class Conversation:
     chat: Chat
     messages: list[Record] = field(default_factory=list)
     is_merged: bool = False  # from more than one export: a step back in time is where they meet
+    _known: Counter[tuple[str, ...]] = field(default_factory=Counter)  # counted once a second export comes
 
     def holds(self, chat: Chat, messages: list[Record]) -> bool:
         """Whether `messages` are from another export of this conversation.
@@ -43,7 +44,10 @@ class Conversation:
         if chat.is_id and self.chat.is_id:
             return chat.key == self.chat.key
         people, others = ({record.sender for record in side} for side in (self.messages, messages))
-        return people <= others or others <= people or not _keys(self.messages).keys().isdisjoint(_keys(messages))
+        if people <= others or others <= people:
+            return True
+        known = self._counted()
+        return any(_key(record) in known for record in messages)
 
     def add(self, messages: list[Record]) -> int:
         """Take the messages of one export. Returns how many were already there from earlier exports.
@@ -53,16 +57,24 @@ class Conversation:
         if not self.messages:
             self.messages = messages
             return 0
-        known = _keys(self.messages)
+        known = self._counted()
+        met = Counter[tuple[str, ...]]()
         fresh = []
         for record in messages:
-            if known[_key(record)]:
-                known[_key(record)] -= 1
-            else:
+            key = _key(record)
+            met[key] += 1
+            if met[key] > known[key]:
                 fresh.append(record)
+        for key, times in met.items():
+            known[key] = max(times, known[key])
         self.messages += fresh
         self.is_merged = self.is_merged or bool(fresh)
         return len(messages) - len(fresh)
+
+    def _counted(self) -> Counter[tuple[str, ...]]:
+        if not self._known:
+            self._known = Counter(map(_key, self.messages))
+        return self._known
 
     def in_time_order(self) -> list[Record]:
         """By time, ties in file order. Naive times are compared as they stand, save for autumn's repeated hour."""
@@ -149,10 +161,6 @@ def _key(record: Record) -> tuple[str, ...]:
     if len(record.timestamp) <= NAIVE:
         return record.timestamp[:MINUTE], record.sender, record.text
     return _instant(record.timestamp), record.sender, record.text
-
-
-def _keys(messages: list[Record]) -> Counter[tuple[str, ...]]:
-    return Counter(map(_key, messages))
 
 
 def _instants(timestamps: list[str]) -> list[str]:
