@@ -23,7 +23,7 @@ DIFFERENT = {
     "english_android_media.txt": "23 messages: 8 of upstream's media have a caption, which somebody wrote",
     "locale_periods.txt": "a unit test's lines of four header styles: no file has two, and a line in another style than"
     " the file's is pasted text, so its bracket line is read as a part of the message before",
-    "与Alice的 WhatsApp 聊天.txt": "made up: Android writes <Media omitted>, and people may type “image omitted”; the line"
+    "与Alice的 WhatsApp 聊天.txt": "made up: Android writes <Media omitted>, people type “image omitted”; the line"
     " above the first header is counted",
     "dot-time-klo-format-test.txt": "a unit test's lines of two header styles, see locale_periods.txt",
     "lorem.txt": "the manifest says year first; the first number reaches 31 and the last does not pass 22",
