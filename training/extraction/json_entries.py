@@ -1,35 +1,34 @@
 """The entries of JSON exports, one at a time: an array's elements, or the lines of a file of JSON lines."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
-import ijson
-
 from training.errors import ExportError
+from training.extraction.json_stream import Broken, Cursor
 from training.extraction.source import Source
 
-BOM = b"\xef\xbb\xbf"
 
+def array(source: Source, name: str = "") -> Iterator[tuple[int, Any]]:
+    """Number and value of each element of the array that the file is, or that `name` is in the file's object.
 
-def array(source: Source, prefix: str) -> Iterator[tuple[int, Any]]:
-    """Number and value of each element; `prefix` is ijson's: `item`, or `messages.item` inside an object.
-
-    Raises ExportError behind the last whole element of a file that breaks off.
+    None for a value that cannot be decoded. Raises ExportError behind the last whole element of a file that breaks off.
     """
     position = 0
     with source.open() as stream:
-        if stream.read(len(BOM)) != BOM:
-            stream.seek(0)
-        try:  # use_float: without it ijson 3.6 crashes the process on an integer of more than 4,300 digits
-            for position, value in enumerate(ijson.items(stream, prefix, use_float=True), start=1):
-                yield position, value
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            # The parser goes on, behind a line break or one spelled out, to quote the file.
-            reason = re.split(r"\n|\\n", str(error).removeprefix("b'"))[0][:80]
+        try:
+            cursor = Cursor(stream)
+            if cursor.peek() != (b"{" if name else b"["):
+                raise Broken("byte 0: no list")
+            for found in cursor.names() if name else ("",):
+                if found == name:
+                    for _ in cursor.elements():
+                        value = cursor.value()
+                        position += 1
+                        yield position, value
+        except Broken as error:
             raise ExportError(
-                f"{source}: not valid JSON after entry {position:,} ({reason}); the file is damaged or was cut off:"
+                f"{source}: not valid JSON after entry {position:,} ({error}); the file is damaged or was cut off:"
                 " export it again"
             ) from None
 

@@ -63,11 +63,10 @@ def evidence_of(head: bytes) -> Evidence:
 def _json_paths(head: bytes) -> frozenset[str]:
     paths: set[str] = set()
     try:
-        # ijson 3.6 crashes the process on an integer of more than 4,300 digits, which Python refuses to make; as a
-        # float it is an error.
-        for prefix, event, value in ijson.parse(
-            head.removeprefix(b"\xef\xbb\xbf"), multiple_values=True, use_float=True
-        ):
+        # use_float: ijson 3.6 crashes the process on an integer of more than 4,300 digits, as a float it is an error.
+        # buf_size: a buffer is parsed before the first of its events is seen, and 64 KiB of "[" take half a minute.
+        options = {"multiple_values": True, "use_float": True, "buf_size": 1024}
+        for prefix, event, value in ijson.parse(head.removeprefix(b"\xef\xbb\xbf"), **options):
             if len(prefix) > DEEP:
                 break
             if event == "map_key":

@@ -80,7 +80,7 @@ def _chat(source: Source, members: Mapping[str, str]) -> Chat:
 def _records(source: Source, chat: Chat, names: dict[str, str]) -> Iterator[Record]:
     seen: set[tuple[str, str, str, str]] = set()
     unread = ""
-    for position, message in array(source, "messages.item"):
+    for position, message in array(source, "messages"):
         record = _record(message, chat, names, position)
         if record.kind is Kind.UNREADABLE and isinstance(message, dict):
             unread = unread or _date(message)

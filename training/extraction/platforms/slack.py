@@ -56,7 +56,7 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 def _records(source: Source, names: Names, chat: Chat) -> Iterator[Record]:
     seen: set[tuple[str, str, str]] = set()
-    for position, row in array(source, "item"):
+    for position, row in array(source):
         record = _record(row, names, chat, position)
         same = record.id, record.sender, record.text
         yield record._replace(kind=Kind.DUPLICATE) if record.id and same in seen else record

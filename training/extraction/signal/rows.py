@@ -22,7 +22,7 @@ def records(source: Source) -> Iterator[Record]:
     match = DETAIL.fullmatch(stem)
     title, is_group = (match[1], match[2] == "group") if match else (stem, False)
     chats: dict[str, Chat] = {}
-    for position, row in array(source, "item"):
+    for position, row in array(source):
         timestamp = (instant(row.get("sent_at")) or instant(row.get("timestamp"))) if isinstance(row, dict) else None
         if timestamp is None:
             yield Record(Chat(title, title, is_id=False), "", "", "", Kind.UNREADABLE, position)

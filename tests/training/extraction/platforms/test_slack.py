@@ -213,10 +213,19 @@ def test_what_stands_twice_is_counted_once(tmp_path: Path) -> None:
     assert not account.problems
 
 
-@pytest.mark.parametrize("end", [b"", b"1e99999999999999999999}]", b"1" * 99 + b"}]", b'"\xff"}]', b'"a" "b"}]'])
-def test_a_file_that_breaks_off(tmp_path: Path, end: bytes) -> None:
+@pytest.mark.parametrize(
+    "stamp", [b"1e99999999999999999999", b"1" * 9999, b'"\xff"', b'"a" "b"', b"[" * 9999 + b"]" * 9999]
+)
+def test_a_damaged_entry_costs_itself(tmp_path: Path, stamp: bytes) -> None:
+    text = json.dumps([row("one", 1), row("two", 2), row("three", 3)])
+    content = text.encode().replace(b'"1736500002.123459"', stamp)
+    reading = slack.read(Source(save(tmp_path / "general", content, "2025-01-10.json")), None)
+    assert [record.kind for record in reading.records] == [Kind.MESSAGE, Kind.UNREADABLE, Kind.MESSAGE]
+
+
+def test_a_file_that_breaks_off(tmp_path: Path) -> None:
     text = json.dumps([row("one", 1), row("two", 2)])
-    content = text[: text.rindex('"173650')].encode() + end
+    content = text[: text.rindex('"173650')].encode()
     reading = iter(slack.read(Source(save(tmp_path / "general", content, "2025-01-10.json")), None).records)
     assert next(reading).text == "one"
     with pytest.raises(ExportError, match="after entry 1") as caught:
