@@ -17,11 +17,16 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from .errors import PromptError
 
+Recipe = Literal["windows", "conversations"]
+"""Where end tokens stand. `windows`: after the last turn, when the person said it. `conversations`: after each turn of
+the person, in a prompt too."""
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 END_TOKEN = "</s>"  # as it is spelled in the JSONL; wherever ids are built it is added by id
 # What Mistral's tokenizer reads as special tokens unless told to split them: each of the 751 control pieces of its
 # v3 SentencePiece model (in the package mistral-common) starts with one of these.
@@ -49,6 +54,13 @@ class Turn(NamedTuple):
 
     label: str
     text: str
+
+
+class Span(NamedTuple):
+    """Characters `start … end - 1` of a text."""
+
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,48 @@ def parse(text: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
     return [Turn(label, "\n".join(lines)) for label, lines in opened]
 
 
+def spans(turns: Sequence[Turn], labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> list[Span]:
+    """Where the replies stand in `render(turns, labels)`: what a loss mask keeps, with the end token that follows each.
+
+    A span is a turn's text behind its tag, the space there included, for a prompt ends in the bare tag; the newline
+    after it is no part of it. `windows` has one such turn, the last, if the person said it; `conversations` has each
+    of the person's. They are counted from the turns, never searched for: a typed `</s>` is text.
+    """
+    starts = [0, *accumulate(len(render([turn], labels)) + 1 for turn in turns)]
+    return [
+        Span(starts[place] + len(turns[place].label), starts[place + 1] - 1) for place in _ended(turns, labels, recipe)
+    ]
+
+
+def _ended(turns: Sequence[Turn], labels: Labels, recipe: Recipe) -> list[int]:
+    """The turns after which an end token goes."""
+    places = range(len(turns)) if recipe == "conversations" else range(len(turns))[-1:]
+    return [place for place in places if turns[place].label == labels.me]
+
+
+def render_line(turns: Sequence[Turn], labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> str:
+    """The text of a JSONL line: the rendered turns, with END_TOKEN spelled where an end token goes."""
+    ended = set(_ended(turns, labels, recipe))
+    # An end token never makes a line look like another: escaping one and ending it can be done in any order.
+    return "\n".join(render([turn], labels) + END_TOKEN * (place in ended) for place, turn in enumerate(turns))
+
+
+def parse_line(text: str, labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> list[Turn]:
+    """The turns of a JSONL line's text; the inverse of `render_line`, typed `</s>` included.
+
+    Only a turn's first line starts with a tag, so the turns are certain whatever was typed in them; and one that has an
+    end token has exactly one, so what remains before it was typed. Who takes the text for one string, without turns,
+    cannot tell the two apart. Raises PromptError when the first line opens no turn, or a turn lacks its end token.
+    """
+    turns = parse(text, labels)
+    for place in _ended(turns, labels, recipe):
+        label, ended = turns[place]
+        if not ended.endswith(END_TOKEN):
+            raise PromptError(f"turn {place + 1} does not end in {END_TOKEN}")
+        turns[place] = Turn(label, ended.removesuffix(END_TOKEN))
+    return turns
+
+
 def read_prompt(prompt: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
     """What a caller typed, as turns that end with the other side's.
 
@@ -157,9 +211,14 @@ def read_prompt(prompt: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
     return turns
 
 
-def chat_template(labels: Labels = DEFAULT_LABELS) -> str:
-    """`chat_template.jinja` with these labels filled in, for a tokenizer that other servers load."""
+def chat_template(labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> str:
+    """`chat_template.jinja` with these facts filled in, for a tokenizer that other servers load."""
     source = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
-    facts = {"@ME@": labels.me, "@OTHER@": labels.other, "@SPECIAL_STRINGS@": SPECIAL_STRINGS}
+    facts = {
+        "@ME@": labels.me,
+        "@OTHER@": labels.other,
+        "@SPECIAL_STRINGS@": SPECIAL_STRINGS,
+        "@EVERY_TURN_ENDS@": recipe == "conversations",
+    }
     # A JSON literal is a Jinja literal, so a label may hold quotes and backslashes.
     return re.sub(r'"(@[A-Z_]+@)"', lambda found: json.dumps(facts[found[1]], ensure_ascii=False), source)

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import torch
 
 from . import ghost_json, golden, settings
-from .chat_format import Labels, Turn, render_prompt
+from .chat_format import Labels, Recipe, Turn, render_prompt
 from .errors import PromptError, WeightsError
 from .ghost_json import Ghost
 from .settings import Settings
 from .stopping import ReplyScanner
-from .tokenization import Tokenizer, encode, load_tokenizer, token_bytes
+from .tokenization import Tokenizer, encode, encode_prompt, load_tokenizer, token_bytes
 
 # Training windows hold 13 turns at most; a longer history is further and further from anything the model has seen.
 CONTEXT_TURNS = 20
@@ -76,6 +76,7 @@ class Engine:
     tokenizer: Tokenizer
     model: Any
     labels: Labels
+    recipe: Recipe
     settings: Settings
     """The sampling defaults that ghost.json records."""
     token_bytes: list[bytes]
@@ -92,6 +93,7 @@ class Engine:
         Raises WeightsError when the folder is not a whole, unchanged merged model, or its weights compute otherwise.
         """
         ghost = ghost_json.read(folder)
+        recipe = ghost.recipe
         ghost_json.verify(ghost, hashes=hashes)
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM  # after the checks: importing it takes longer than they do
@@ -118,6 +120,7 @@ class Engine:
             tokenizer=tokenizer,
             model=model,
             labels=ghost.labels,
+            recipe=recipe,
             settings=settings.from_facts(ghost.block("sampling")),
             token_bytes=token_bytes(tokenizer),
             unpunished=_format_ids(tokenizer, ghost.labels),
@@ -149,7 +152,7 @@ class Engine:
         room: int = self.model.config.max_position_embeddings - max_new_tokens
 
         def ids_from(start: int) -> list[int]:
-            return encode(self.tokenizer, render_prompt(turns[start:], self.labels)).ids
+            return encode_prompt(self.tokenizer, turns[start:], self.labels, self.recipe)
 
         # Dropping turns only ever helps, so bisect: a history of 1 MB is encoded five times, not twenty.
         starts = range(max(0, len(turns) - CONTEXT_TURNS), len(turns))

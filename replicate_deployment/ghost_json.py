@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .chat_format import Labels
+from .chat_format import RECIPES, Labels, Recipe
 from .errors import WeightsError
 
 NAME = "ghost.json"
@@ -46,6 +46,18 @@ class Ghost:
     @property
     def stop_sequences(self) -> list[str]:
         return list(self.facts["text"]["stop_sequences"])
+
+    @property
+    def recipe(self) -> Recipe:
+        """Raises WeightsError on one that this version does not know: end tokens would be misplaced."""
+        named = self.facts["text"].get("recipe")
+        for recipe in RECIPES:
+            if recipe == named:
+                return recipe
+        raise WeightsError(
+            f"{self.folder / NAME}: text.recipe is {named!r}, and only {' and '.join(RECIPES)} are known; "
+            "update ghost, or run ghost prepare again"
+        )
 
     def block(self, name: str) -> dict[str, Any]:
         """A block that this stage needs. Raises WeightsError when an earlier stage has not written it."""

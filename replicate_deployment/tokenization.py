@@ -5,9 +5,12 @@ the real BOS and end tokens are only ever added here, by id.
 """
 
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .chat_format import Labels, Recipe, Turn, render_prompt, spans
 from .errors import WeightsError
 
 Tokenizer = Any  # transformers' PreTrainedTokenizerFast; untyped upstream
@@ -38,16 +41,27 @@ def load_tokenizer(folder: str | Path, **hub: Any) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, text: str, *, end: bool = False) -> Encoding:
-    """BOS + text (+ end token), as ids with character offsets."""
+def encode(tokenizer: Tokenizer, text: str, *, end: bool = False, ends: Sequence[int] = ()) -> Encoding:
+    """BOS + text (+ end token), as ids with character offsets.
+
+    `ends` are characters, ascending, each the newline after a turn, before which an end token goes too. The text is
+    tokenised whole all the same: apart, what follows an end token would gain the space of a text's first word.
+    """
     encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), [tuple(span) for span in encoded["offset_mapping"]]
+    for position in reversed([*ends, len(text)] if end else ends):
+        place = bisect_left(offsets, position, key=lambda span: span[0])
+        ids.insert(place, tokenizer.eos_token_id)
+        offsets.insert(place, (position, position))
     ids.insert(0, tokenizer.bos_token_id)
     offsets.insert(0, (0, 0))
-    if end:
-        ids.append(tokenizer.eos_token_id)
-        offsets.append((len(text), len(text)))
     return Encoding(ids, offsets)
+
+
+def encode_prompt(tokenizer: Tokenizer, turns: Sequence[Turn], labels: Labels, recipe: Recipe) -> list[int]:
+    """The ids after which the person's reply to the last turn begins."""
+    ends = [span.end for span in spans(turns, labels, recipe=recipe)]
+    return encode(tokenizer, render_prompt(turns, labels), ends=ends).ids
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:

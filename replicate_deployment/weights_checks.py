@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import ghost_json, golden
-from .chat_format import END_TOKEN, Turn, chat_template, render_prompt
+from .chat_format import END_TOKEN, Turn, chat_template
 from .checks import Problem
 from .ghost_json import Ghost
 from .safetensors_header import read_header
 from .settings import from_facts
-from .tokenization import Tokenizer, encode, load_tokenizer
+from .tokenization import Tokenizer, encode_prompt, load_tokenizer
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -110,18 +110,17 @@ def sampling(model: Model) -> str:
 
 
 def template(model: Model) -> str:
-    tokenizer, labels = model.tokenizer, model.ghost.labels
+    tokenizer, labels, recipe = model.tokenizer, model.ghost.labels, model.ghost.recipe
     # The equality is claimed for turns without special strings.
     turns = [Turn(label, text.replace(END_TOKEN, "")) for label, text in golden.turns(labels)]
-    if model.ghost.facts["text"]["recipe"] != "windows":
-        turns = turns[-1:]  # only windows leave an A: turn of the history without an end token
     roles = [{"role": "user" if label == labels.other else "assistant", "content": text} for label, text in turns]
     if tokenizer.chat_template is None:
         raise Problem("the tokenizer has no chat template", "ghost merge")
     ids = tokenizer.apply_chat_template(roles, add_generation_prompt=True, return_dict=False)
-    if ids != encode(tokenizer, render_prompt(turns, labels)).ids:
+    if ids != encode_prompt(tokenizer, turns, labels, recipe):
         raise Problem("the tokenizer's chat template does not give the ids that chat_format gives", "ghost merge")
-    return "the ids of chat_format" + (", word for word" if tokenizer.chat_template == chat_template(labels) else "")
+    same = tokenizer.chat_template == chat_template(labels, recipe=recipe)
+    return "the ids of chat_format" + (", word for word" if same else "")
 
 
 def golden_prompt(model: Model) -> str:

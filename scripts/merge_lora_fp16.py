@@ -94,7 +94,7 @@ def merge(ghost: Ghost, base: Base, out: Path, *, shard_bytes: int = SHARD_BYTES
     """
     refuse_foreign_files(out, artifact.own_files(out, "merge"))
     tokenizer = load_tokenizer(ghost.folder)
-    tokenizer.chat_template = chat_format.chat_template(ghost.labels)
+    tokenizer.chat_template = chat_format.chat_template(ghost.labels, recipe=ghost.recipe)
     with replace_folder(out) as aside:
         with Weights.of_model(base.folder) as weights, open_adapter(ghost.folder, weights) as adapter:
             _check_disk(aside, weights)

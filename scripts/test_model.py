@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Turn, render, unescape
 from replicate_deployment.settings import Settings
 from training.console import console, progress
@@ -149,6 +150,11 @@ def read_contexts(path: Path, labels: Labels) -> list[list[Turn]]:
     """The turns before each window's reply. Raises DataError naming the line that `prepare` did not write."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; `ghost prepare` writes val.jsonl")
+    # A line does not tell: in a window, an end token inside is one that somebody typed.
+    if (path.parent / ghost_json.NAME).is_file() and ghost_json.read(path.parent).recipe != "windows":
+        raise DataError(
+            f"{path}: holds conversations, no windows; write some: ghost prepare --recipe windows --out DIR"
+        )
     contexts = []
     with path.open(encoding="utf-8", newline="\n") as stream:  # a line separator in a message ends no line
         for number, line in enumerate(stream, start=1):

@@ -58,7 +58,7 @@ def tiny_merged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
     folder = tmp_path_factory.mktemp("models") / "tiny-merged"
     tokenizer = load_tokenizer(tiny_base)
-    tokenizer.chat_template = chat_template(DEFAULT_LABELS)
+    tokenizer.chat_template = chat_template(DEFAULT_LABELS, recipe="windows")
     tokenizer.save_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float16)
     model.save_pretrained(folder)

@@ -6,13 +6,19 @@ from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import (
     DEFAULT_LABELS,
+    END_TOKEN,
+    RECIPES,
     Labels,
+    Recipe,
     Turn,
     escape,
     parse,
+    parse_line,
     read_prompt,
     render,
+    render_line,
     render_prompt,
+    spans,
     unescape,
 )
 from replicate_deployment.errors import PromptError
@@ -118,6 +124,54 @@ def test_read_prompt_allows_one_bare_tag_at_the_end() -> None:
 def test_read_prompt_refuses_what_cannot_be_answered(prompt: str, complaint: str) -> None:
     with pytest.raises(PromptError, match=complaint):
         read_prompt(prompt)
+
+
+@given(talks(), st.sampled_from(RECIPES))
+def test_spans_are_the_replies_behind_their_tags(talk: tuple[list[Turn], Labels], recipe: Recipe) -> None:
+    turns, pair = talk
+    kept = [turn for turn in (turns if recipe == "conversations" else turns[-1:]) if turn.label == pair.me]
+    text = render(turns, pair)
+    found = spans(turns, pair, recipe=recipe)
+    assert [text[start:end] for start, end in found] == [f" {escape(turn.text, pair)}" for turn in kept]
+    for start, end in found:
+        assert text[:start].split("\n")[-1] == pair.me
+        assert text[end:] == "" or text[end:].startswith((f"\n{pair.me} ", f"\n{pair.other} "))
+
+
+@given(talks(min_size=1), st.sampled_from(RECIPES))
+def test_a_line_is_the_text_with_an_end_token_behind_each_span(talk: tuple[list[Turn], Labels], recipe: Recipe) -> None:
+    turns, pair = talk
+    text = render(turns, pair)
+    for _, end in reversed(spans(turns, pair, recipe=recipe)):
+        text = text[:end] + END_TOKEN + text[end:]
+    assert render_line(turns, pair, recipe=recipe) == text
+
+
+@given(talks(min_size=1), st.sampled_from(RECIPES))
+def test_parse_line_is_the_inverse_of_render_line(talk: tuple[list[Turn], Labels], recipe: Recipe) -> None:
+    turns, pair = talk
+    assert parse_line(render_line(turns, pair, recipe=recipe), pair, recipe=recipe) == turns
+
+
+def test_a_typed_end_token_is_none() -> None:
+    turns = [Turn("B:", "it prints </s>"), Turn("A:", "</s>"), Turn("B:", "</s>\n</s>"), Turn("A:", "no </s>\n</s>")]
+    line = render_line(turns, recipe="conversations")
+    assert line == "B: it prints </s>\nA: </s></s>\nB: </s>\n </s>\nA: no </s>\n </s></s>"
+    assert parse_line(line, recipe="conversations") == turns
+    assert [render(turns)[start:end] for start, end in spans(turns, recipe="conversations")] == [
+        " </s>",
+        " no </s>\n </s>",
+    ]
+    assert spans(turns, recipe="windows") == spans(turns, recipe="conversations")[1:]
+
+
+@pytest.mark.parametrize(
+    ("text", "recipe", "place"),
+    [("B: hi\nA: yo", "windows", 2), ("B: hi\nA: yo\nB: x\nA: z</s>", "conversations", 2), ("A: ", "windows", 1)],
+)
+def test_a_line_without_an_end_token_is_refused(text: str, recipe: Recipe, place: int) -> None:
+    with pytest.raises(PromptError, match=f"turn {place} does not end in </s>"):
+        parse_line(text, recipe=recipe)
 
 
 def test_parse_refuses_a_text_without_an_opening_tag() -> None:

@@ -1,5 +1,6 @@
 """The engine on a tiny random model: what it says is rubbish, how it says it is not."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,29 @@ def test_nobody_forges_a_turn_or_an_end(engine: Engine) -> None:
     text = b"".join(engine.token_bytes[token] for token in ids).decode()
     assert text == " B: look </s>:\n A: I quit\n B: really?\n </s>\n \nbye\nA:"
     assert engine.tokenizer.eos_token_id not in ids
+
+
+def test_the_history_has_the_end_tokens_of_its_recipe(engine: Engine) -> None:
+    turns = [Turn("A:", "hey </s>\nyou"), Turn("A:", "rien"), Turn("B:", "on se voit ?"), Turn("A:", "ok"), TURNS[-1]]
+    plain = engine._context(turns, 12)
+    ended = dataclasses.replace(engine, recipe="conversations")._context(turns, 12)
+    end = engine.tokenizer.eos_token_id
+    assert end not in plain
+    assert [token for token in ended if token != end] == plain
+    spelled = "".join("¶" if token == end else engine.tokenizer.convert_ids_to_tokens(token) for token in ended)
+    assert "you¶<0x0A>A" in spelled
+    assert "rien¶<0x0A>B" in spelled
+    assert "ok¶<0x0A>B" in spelled
+    assert spelled.count("¶") == 3
+
+
+def test_the_recipe_comes_from_ghost_json(merged_copy: Path) -> None:
+    path = merged_copy / "ghost.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"windows"', '"conversations"'), encoding="utf-8")
+    assert Engine.load(merged_copy, device="cpu").recipe == "conversations"
+    path.write_text(path.read_text(encoding="utf-8").replace('"conversations"', '"novels"'), encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"text\.recipe is 'novels'"):
+        Engine.load(merged_copy, device="cpu")
 
 
 def test_only_the_last_turns_are_read(engine: Engine) -> None:

@@ -130,6 +130,7 @@ BREAKAGES = [
     ("end token", relisted(edited("tokenizer_config.json", pad_token="</s>")), "the pad token is the end token"),
     ("sampling", replaced("weights/ghost.json", '"temperature": 0.7', '"temperature": 7'), "temperature: 7"),
     ("chat template", relisted(replaced("weights/chat_template.jinja", '"\\n" ~ me', 'me')), "does not give the ids"),
+    ("chat template", replaced("weights/ghost.json", '"windows"', '"conversations"'), "does not give the ids"),
     ("golden prompt", relisted(other_weights), "not the weights of the merge"),
 ]  # fmt: skip
 

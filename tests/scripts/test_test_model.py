@@ -11,6 +11,7 @@ from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.engine import Engine
 from scripts import test_model
 from scripts.test_model import Answer, conversation, one_turn, read_contexts, spread, summarise
+from training import artifact
 from training.cli import main
 from training.errors import DataError
 
@@ -146,6 +147,15 @@ def test_a_line_that_is_no_window_is_named(line: str, tmp_path: Path) -> None:
     path.write_text(json.dumps({"text": WINDOW}) + "\n" + line + "\n")
     with pytest.raises(DataError, match=r"val\.jsonl"):
         read_contexts(path, DEFAULT_LABELS)
+
+
+def test_whole_conversations_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "val.jsonl").write_text(json.dumps({"text": "B: a\nA: b</s>\nB: c\nA: d</s>"}) + "\n")
+    artifact.write(
+        tmp_path, None, text={"labels": {"me": "A:", "other": "B:"}, "recipe": "conversations", "stop_sequences": []}
+    )
+    with pytest.raises(DataError, match="conversations, no windows; write some: ghost prepare --recipe windows"):
+        read_contexts(tmp_path / "val.jsonl", DEFAULT_LABELS)
 
 
 def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:

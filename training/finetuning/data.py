@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import END_TOKEN, Labels, Turn, parse, render
+from replicate_deployment.chat_format import Labels, Turn, parse_line, render, render_line
 from replicate_deployment.errors import PromptError, WeightsError
 from replicate_deployment.tokenization import Tokenizer, encode
 from training.console import progress
 from training.errors import DataError
 from training.finetuning.config import TrainingConfig
-from training.preparation.report import RECIPE
 from training.preparation.windows import fit
 
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
@@ -60,13 +59,13 @@ def read_facts(train: Path, val: Path) -> ghost_json.Ghost:
             raise DataError(f"{path}: no such file; write it with: ghost prepare --out {train.parent}")
     try:
         ghost = ghost_json.read(train.parent)
-        recorded = ghost.block("data")
+        recorded, recipe = ghost.block("data"), ghost.recipe
     except WeightsError as error:
         raise DataError(f"{error}. Write the folder anew: ghost prepare --out {train.parent}") from error
-    recipe = ghost.facts["text"].get("recipe")
-    if recipe != RECIPE:
+    if recipe != "windows":
         raise DataError(
-            f"{train.parent}: prepared as {recipe!r}, and only {RECIPE!r} is trained; run ghost prepare again"
+            f"{train.parent}: prepared as {recipe!r}, and only 'windows' is trained so far; type: "
+            f"ghost prepare --recipe windows --out {train.parent}"
         )
     for path, key in ((train, "train_sha256"), (val, "val_sha256")):
         if ghost_json.sha256(path) != recorded.get(key):
@@ -135,15 +134,13 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def read_line(line: str, labels: Labels, where: str) -> list[Turn]:
-    """The turns of one line, the last of them a reply. Raises DataError, beginning with `where`, on anything else."""
+    """The turns of one window's line, the last of them a reply. Raises DataError, beginning with `where`, on others."""
     try:
         text = json.loads(line)["text"]
-        window = text.removesuffix(END_TOKEN)
-        turns = parse(window, labels)
+        turns = parse_line(text, labels, recipe="windows")
     except (ValueError, KeyError, TypeError, AttributeError, PromptError) as error:
-        raise DataError(f"{where}: not a line of ghost prepare ({type(error).__name__})") from error
-    if window == text:
-        raise DataError(f"{where}: the text does not end in {END_TOKEN}, so the model would not learn to stop")
-    if len(turns) < 2 or turns[-1].label != labels.me or render(turns, labels) != window:
+        why = error if isinstance(error, PromptError) else type(error).__name__
+        raise DataError(f"{where}: not a line of ghost prepare ({why})") from error
+    if len(turns) < 2 or turns[-1].label != labels.me or render_line(turns, labels, recipe="windows") != text:
         raise DataError(f"{where}: not turns that end in a reply of {labels.me}; write it with ghost prepare")
     return turns

@@ -126,7 +126,10 @@ def test_a_broken_line_is_named(tokenizer: Any, tmp_path: Path, recipe: Training
 def test_a_recipe_that_is_not_trained_is_refused(prepared: Path) -> None:
     ghost = prepared / "ghost.json"
     ghost.write_text(ghost.read_text(encoding="utf-8").replace('"windows"', '"conversations"'), encoding="utf-8")
-    with pytest.raises(DataError, match="prepared as 'conversations'"):
+    with pytest.raises(DataError, match=r"prepared as 'conversations'.*ghost prepare --recipe windows --out"):
+        read_facts(prepared / "train.jsonl", prepared / "val.jsonl")
+    ghost.write_text(ghost.read_text(encoding="utf-8").replace('"conversations"', '"novels"'), encoding="utf-8")
+    with pytest.raises(DataError, match=r"text\.recipe is 'novels', and only windows and conversations are known"):
         read_facts(prepared / "train.jsonl", prepared / "val.jsonl")
 
 
