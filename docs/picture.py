@@ -1,4 +1,4 @@
-"""Draw a terminal's text as an SVG for the README:  ghost demo | python docs/picture.py docs/demo.svg
+"""Draw a terminal's text as an SVG for the README:  ghost demo | python docs/picture.py docs/demo.svg "make demo"
 
 Coloured by line: rules bold, commands cyan, replies green. No web font, so that reading the README calls nobody.
 """
@@ -14,7 +14,7 @@ from rich.terminal_theme import MONOKAI
 WIDTH = 112
 
 
-def main(target: Path) -> None:
+def main(target: Path, title: str) -> None:
     console = Console(record=True, width=WIDTH, file=StringIO(), markup=False, highlight=False, emoji=False)
     reply = False
     for line in sys.stdin.read().splitlines():
@@ -23,9 +23,9 @@ def main(target: Path) -> None:
         console.print(line, style=style, overflow="ellipsis", no_wrap=True)
     local = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     target.write_text(
-        console.export_svg(title="make demo", theme=MONOKAI, code_format=local, unique_id="demo"), encoding="utf-8"
+        console.export_svg(title=title, theme=MONOKAI, code_format=local, unique_id=target.stem), encoding="utf-8"
     )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

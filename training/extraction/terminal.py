@@ -1,6 +1,5 @@
 """What `ghost extract` says on the terminal: the account in a table, the evidence, and whatever was not understood."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
@@ -14,7 +13,8 @@ from training.extraction.gather import HINT
 from training.extraction.record import Kind
 
 FEW = 12  # files that get a row and a line of evidence each; of more, each platform gets one
-WIDEST = 44  # characters of a file's name in its row
+OTHERS = 58  # columns of a terminal that a row needs beside the file's name
+NARROWEST = 22  # characters that a file's name has at least
 LEAST_SHOWN = 0.01  # share of a language below which only languages.json names it
 
 
@@ -55,10 +55,10 @@ def table(files: Sequence[FileAccount], first: str = "file") -> Table:
     shown.add_column("platform")
     shown.add_column("records", f"{records:,}", justify="right")
     shown.add_column("messages", f"{kinds[Kind.MESSAGE]:,}", justify="right")
-    shown.add_column("left out", _left_out(kinds))
-    for file in files:
+    shown.add_column("left out", _left_out(kinds), min_width=18)
+    for name, file in zip(_names(files), files, strict=True):
         messages = f"{file.kinds[Kind.MESSAGE]:,}"
-        shown.add_row(_short(file.file), file.platform, f"{file.records:,}", messages, _left_out(file.kinds))
+        shown.add_row(name, file.platform, f"{file.records:,}", messages, _left_out(file.kinds))
     return shown
 
 
@@ -72,8 +72,9 @@ def _by_platform(files: Iterable[FileAccount]) -> list[FileAccount]:
     return list(rows.values())
 
 
-def _evidence(files: Iterable[FileAccount]) -> list[str]:
-    return [f"{_short(file.file)}: {file.facts['evidence']}" for file in files if file.facts.get("evidence")]
+def _evidence(files: Sequence[FileAccount]) -> list[str]:
+    named = zip(_names(files), files, strict=True)
+    return [f"{name}: {file.facts['evidence']}" for name, file in named if file.facts.get("evidence")]
 
 
 def _orders(files: Iterable[FileAccount]) -> str:
@@ -86,10 +87,13 @@ def _left_out(kinds: Counter[Kind]) -> str:
     return ", ".join(f"{kinds[kind]:,} {kind}" for kind in Kind if kinds[kind] and kind is not Kind.MESSAGE)
 
 
-def _short(file: str) -> str:
-    """The end of a path: the file, and the folder or zip that it lies in."""
-    name = os.path.join(*PurePath(file).parts[-2:])
-    return name if len(name) <= WIDEST else f"…{name[1 - WIDEST :]}"
+def _names(files: Sequence[FileAccount]) -> list[str]:
+    """What tells the files apart: their names, with the folder or zip where several are called alike."""
+    parts = [PurePath(file.file).parts for file in files]
+    alike = Counter(part[-1] for part in parts)
+    names = [part[-1] if alike[part[-1]] == 1 and part[-1] != "_chat.txt" else "/".join(part[-2:]) for part in parts]
+    room = max(console.width - OTHERS, NARROWEST)
+    return [name if len(name) <= room else f"…{name[1 - room :]}" for name in names]
 
 
 def _say_what_was_not_understood(problems: Sequence[str]) -> None:
