@@ -174,6 +174,7 @@ def _part_of_chat(
     elif key == "messages":
         if "id" not in header:  # Telegram writes it before the messages; a file made by hand may have it behind them
             cursor.look_ahead(lambda: _header_behind(cursor, header))
+            header.setdefault("id")
         yield header, []
         if cursor.peek() != b"[":
             yield header, [None]
