@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
     with replace_folder(args.out) as folder, progress("writing", len(conversations)) as bar:
         talks = iter(zip(conversations, found.by_conversation, strict=True))
         for name, share in ((TRAIN, training), (VAL, None)):
-            with (folder / name).open("w", encoding="utf-8", newline="\n") as stream:
+            with (folder / name).open("wb") as stream:
                 for talk, windows in islice(talks, share):
-                    stream.writelines(jsonl.lines(talk.turns, windows, labels))
+                    stream.write(jsonl.lines(talk.turns, windows, labels))
                     bar.advance()
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         artifact.write(folder, None, text=_text_block(labels), data=_data_block(figures, folder))

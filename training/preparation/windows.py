@@ -5,8 +5,9 @@ wrote it.
 """
 
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from replicate_deployment.chat_format import Turn
@@ -30,20 +31,32 @@ def windows(mine: Sequence[bool]) -> list[Window]:
     target: the last reply at or before its end. Two sizes may shrink to one window; it is kept once.
     """
     count = len(mine)
-    if count <= SIZES[0]:
-        candidates = [Window(0, count - 1)] if count else []
-    else:
-        candidates = [Window(start, start + size) for size in SIZES for start in range(0, count - size, STRIDE)]
     last_reply = _last_replies(mine)
-    shrunk = (Window(start, last_reply[end]) for start, end in candidates)
-    return list(dict.fromkeys(window for window in shrunk if window.target > window.start))
+    if count <= SIZES[0]:
+        return [Window(0, last_reply[-1])] if count and last_reply[-1] > 0 else []
+    found: list[tuple[int, int]] = []
+    smaller = [-1] * count
+    for size in SIZES:
+        targets = last_reply[size::STRIDE]
+        # A window that equals one of a smaller size equals one of the next smaller: replies only lie further on.
+        starts = range(0, count, STRIDE)
+        found += [
+            (start, target)
+            for start, target, known in zip(starts, targets, smaller, strict=False)
+            if target > start and target != known
+        ]
+        smaller = targets
+    return list(map(Window._make, found))
 
 
 def _last_replies(mine: Sequence[bool]) -> list[int]:
     """For each position, the nearest reply at or before it; -1 where there is none."""
-    found = [-1]
-    for position, (before, here) in enumerate(pairwise(mine), start=1):
-        found.append(position if here and not before else found[-1])
+    found, last, before = [], -1, True
+    for position, here in enumerate(mine):
+        if here and not before:
+            last = position
+        before = here
+        found.append(last)
     return found
 
 
@@ -58,10 +71,14 @@ def draw_seeds(conversations: Sequence[Sequence[bool]]) -> list[list[Window]]:
     They teach the model to answer without history. The share is exact, rounded to the nearest; the choice is
     seeded and depends on nothing but the conversations and their order.
     """
-    eligible = [(index, target) for index, mine in enumerate(conversations) for target in replies(mine)]
-    drawn = random.Random(SEED).sample(eligible, (len(eligible) + 5) // 10)
+    targets = list(map(replies, conversations))
+    # Drawn by number over all conversations: of a million replies, making a pair for each takes longer than the rest.
+    ends = list(accumulate(map(len, targets)))
+    count = ends[-1] if ends else 0
     seeds: list[list[Window]] = [[] for _ in conversations]
-    for index, target in sorted(drawn):
+    for number in sorted(random.Random(SEED).sample(range(count), (count + 5) // 10)):
+        index = bisect_right(ends, number)
+        target = targets[index][number - ends[index]]
         seeds[index].append(Window(target - 1, target))
     return seeds
 
@@ -82,7 +99,11 @@ def examples(conversations: Sequence[Sequence[bool]]) -> Examples:
     """Windows and seeds of all conversations, given in order of their first message."""
     found = [windows(mine) for mine in conversations]
     drawn = draw_seeds(conversations)
-    seeds = [[seed for seed in some if seed not in own] for some, own in zip(drawn, found, strict=True)]
+    seeds = [
+        [seed for seed in some if seed not in known]
+        for some, own in zip(drawn, found, strict=True)
+        for known in [set(own) if some else own]
+    ]
     return Examples(found, seeds, sum(map(len, drawn)))
 
 
