@@ -1,0 +1,213 @@
+"""One self-contained page of HTML with plots: no script, no request, light and dark, readable on a phone and on paper.
+
+A plot is SVG whose lengths along are percentages and whose heights are pixels. So it takes the width that there is, and
+its letters stay as large on a phone as on a desk, which a scaled drawing's do not. Tooltips are `<title>` elements.
+
+Markup is built by `element` alone: a plain str that goes in, be it a message or the name of a chat, comes out as text.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import ceil, floor, log10
+from pathlib import Path
+from typing import NamedTuple
+
+STYLE = Path(__file__).with_name("page.css")
+HEIGHT = 170  # pixels of a plot, without the labels below it
+HEADROOM, FOOTROOM = 16, 22  # pixels above the highest grid line, and for the labels below
+AXIS = 44  # pixels for the labels on the left
+EDGE = 7.0  # per cent of the width next to an edge in which a label is aligned to it
+CELLS = 72  # of a strip, over the whole stretch of time
+
+
+class Html(str):
+    """Markup. Any other str is text, and is escaped where it enters markup."""
+
+
+class Series(NamedTuple):
+    """What one colour stands for, and its number in each column. `tone` is 1, 2 or 3."""
+
+    name: str
+    values: Sequence[float]
+    tone: int
+
+
+class Bar(NamedTuple):
+    """A row of `bars`: its parts follow one another, and `figure` is printed at its end."""
+
+    name: str
+    parts: Sequence[float]
+    figure: str
+
+
+class Strip(NamedTuple):
+    """A row of `strips`: positions between 0 and 1, of which the first `before` have the first tone."""
+
+    name: str
+    positions: Sequence[float]
+    before: int
+
+
+def element(name: str, /, *children: str, **attributes: str | float | None) -> Html:
+    """`class_` stands for class and an underscore for a hyphen; an attribute that is None is left out."""
+    inside = "".join(child if isinstance(child, Html) else escape(child, quote=False) for child in children)
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value) if isinstance(value, float) else str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Html(f"<{name}{given}>{inside}</{name}>")
+
+
+def together(*parts: str) -> Html:
+    return Html("".join(part if isinstance(part, Html) else escape(part, quote=False) for part in parts))
+
+
+def document(title: str, *body: Html) -> str:
+    """The whole file. Its content security policy holds even for markup that somebody managed to smuggle in."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        f"{element('title', title)}\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def figure(title: str, plot: Html, *words: str, wide: bool = False) -> Html:
+    """A plot under its title, with what it shows said in words."""
+    return element("figure", element("h3", title), plot, element("figcaption", *words), class_="wide" if wide else None)
+
+
+def legend(names: Sequence[str]) -> Html:
+    """The names of tones 1, 2, …"""
+    keys = (element("span", element("i", class_=f"t{tone}"), name) for tone, name in enumerate(names, start=1))
+    return element("p", *keys, class_="legend")
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> Html:
+    """A table of two columns: what, and how much."""
+    return element("dl", *(element("div", element("dt", what), element("dd", much)) for what, much in rows))
+
+
+def columns(
+    describe: str,
+    names: Sequence[str],
+    series: Sequence[Series],
+    *,
+    ticks: Mapping[int, str],
+    stacked: bool = False,
+    percent: bool = False,
+) -> Html:
+    """Upright bars over an axis. `names` says what each column is in its tooltip, `ticks` on the axis, where it does.
+
+    With `percent`, values are shares. `describe` is read out where the plot cannot be seen.
+    """
+    tops = [sum(some) if stacked else max(some) for some in zip(*(one.values for one in series), strict=True)]
+    steps = scale(max(tops, default=0), least=0 if percent else 1)
+    as_label, as_figure = (".0%", ".1%") if percent else (",.12g", ",.12g")
+    base = HEADROOM + HEIGHT
+    height = HEIGHT / steps[-1]
+    grid = [element("line", x1="0", x2="100%", y1=base - step * height, y2=base - step * height) for step in steps]
+    axis = [element("text", format(step, as_label), x=float(AXIS - 6), y=base - step * height + 4) for step in steps]
+    drawn: list[Html] = []
+    step, width = 100 / len(names), (100 / len(names)) * 0.84 / (1 if stacked else len(series))
+    for index, name in enumerate(names):
+        below = 0.0
+        for number, one in enumerate(series):
+            value = one.values[index]
+            if value:
+                left = (index + 0.08) * step + (0 if stacked else number * width)
+                drawn.append(
+                    element(
+                        "rect",
+                        element("title", f"{name}: {format(value, as_figure)} {one.name}"),
+                        x=f"{_number(left)}%",
+                        width=f"{_number(width)}%",
+                        y=base - (below + value) * height,
+                        height=value * height,
+                        class_=f"t{one.tone}",
+                    )
+                )
+                below += value if stacked else 0
+    labels = [_label(label, (index + 0.5) * step, base + 16) for index, label in ticks.items()]
+    return element(
+        "div",
+        element("svg", *axis, width=float(AXIS), height=base + FOOTROOM, class_="axis"),
+        element("svg", element("g", *grid), *drawn, *labels, width="100%", height=base + FOOTROOM),
+        class_="plot",
+        role="img",
+        aria_label=describe,
+    )
+
+
+def bars(describe: str, rows: Sequence[Bar]) -> Html:
+    """Lying bars, longest possible for the largest sum, each with its name above it."""
+    largest = max((sum(row.parts) for row in rows), default=0) or 1
+    drawn = []
+    for row in rows:
+        parts = [
+            element("i", class_=f"t{tone}", style=f"width:{_number(100 * part / largest)}%")
+            for tone, part in enumerate(row.parts, start=1)
+        ]
+        name = element("span", row.name, dir="auto")
+        drawn.append(element("li", name, element("b", row.figure), element("div", *parts, aria_hidden="true")))
+    return element("ul", *drawn, class_="bars", aria_label=describe)
+
+
+def strips(describe: str, rows: Sequence[Strip], *, ticks: Mapping[float, str], mark: float | None = None) -> Html:
+    """Rows on one time line, each cut into cells that are the darker the more positions they hold.
+
+    `ticks` are labels, and `mark` an upright line, by share of the width.
+    """
+    counts = [(_cells(row.positions[: row.before]), _cells(row.positions[row.before :])) for row in rows]
+    most = max((max(cells.values(), default=0) for pair in counts for cells in pair), default=0) or 1
+    at = None if mark is None else f"{_number(100 * mark)}%"
+    border = [element("line", x1=at, x2=at, y1=0, y2=16, class_="mark")] if at else []
+    drawn = []
+    for row, pair in zip(rows, counts, strict=True):
+        cells = [
+            element(
+                "rect",
+                x=f"{_number(100 * cell / CELLS)}%",
+                width=f"{_number(100 / CELLS)}%",
+                height="100%",
+                class_=f"t{tone}",
+                fill_opacity=0.25 + 0.75 * (count / most) ** 0.5,
+            )
+            for tone, counted in enumerate(pair, start=1)
+            for cell, count in counted.items()
+        ]
+        lane = element("svg", *cells, *border, width="100%", height=16)
+        drawn.append(element("li", element("span", row.name, dir="auto"), lane))
+    axis = [_label(label, 100 * share, 14) for share, label in ticks.items()]
+    drawn.append(element("li", element("svg", *axis, width="100%", height=20.0), class_="ticks"))
+    return element("ul", *drawn, class_="strips", role="img", aria_label=describe)
+
+
+def scale(largest: float, least: float = 0.0) -> list[float]:
+    """Two to six evenly spaced round numbers from 0 to at least `largest`, `least` or more apart."""
+    power = 10.0 ** floor(log10(largest)) if largest > 0 else 1.0
+    steps = (power * part for part in (0.2, 0.25, 0.5, 1, 2) if power * part * 5 >= largest)
+    step = max(next(steps), least)
+    return [round(step * index, 12) for index in range(1 + max(1, ceil(round(largest / step, 9))))]
+
+
+def _cells(positions: Sequence[float]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for position in positions:
+        cell = min(int(position * CELLS), CELLS - 1)
+        found[cell] = found.get(cell, 0) + 1
+    return found
+
+
+def _label(text: str, percent: float, y: float) -> Html:
+    """Text below its place; next to an edge it begins or ends there, so that nothing hangs out."""
+    anchor = "start" if percent < EDGE else "end" if percent > 100 - EDGE else "middle"
+    return element("text", text, x=f"{_number(percent)}%", y=float(y), text_anchor=anchor)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
