@@ -3,10 +3,10 @@
     pip install atheris
     python benchmarks/fuzz_extraction.py --runs 1000000 --out benchmarks/results/fuzz.md
 
-An input is a file at a path that a platform knows (bytes 1 and 2 choose the path, a platform that must read it whatever
-it is, and now and then the whole of `ghost extract`, or the content repeated to 100 kB). `tests/training/extraction/
-examine.py` says what must hold; a second of processor time is a hang. What breaks is kept in --work by the place where
-it broke, the smallest input of each, and fuzzing goes on. Stop it whenever you like: the next call goes on from there.
+An input is a file at a path that a platform knows: its first two bytes choose the path and a platform that must read it
+whatever it is. `tests/training/extraction/examine.py` says what must hold; a second of processor time is a hang. Some
+go through the whole of `ghost extract` as well, some are repeated to 100 kB. What breaks is kept in --work by the place
+where it broke, the smallest input of each, and fuzzing goes on; a later call goes on where this one stopped.
 """
 
 import argparse
@@ -40,6 +40,7 @@ SLICE = 50_000  # inputs of one process: what leaks does not add up
 LONGEST = 1024  # bytes of an input
 REPEATED = 100_000  # bytes of the file that some inputs are repeated to
 LIMIT = 1.0  # seconds
+EXTRACTED, ENLARGED = 250, 500  # each so many inputs one goes through the whole of `ghost extract`, one is repeated
 ROOM = 1 << 20  # bytes in which a process that dies leaves behind how many inputs it took, and the last of them
 
 
@@ -161,22 +162,28 @@ def fuzz(work: Path, runs: int, number: int) -> NoReturn:
         struct.pack_into("<QQ", count, 0, total, len(data))
         count[16 : 16 + len(data)] = data
         path, choice, body = paths[data[0] % len(paths) if data else 0], data[1] if len(data) > 1 else 0, data[2:]
-        if choice == 255 and body:
-            body = (body + b"\n") * (REPEATED // (len(body) + 1))
-        path.write_bytes(body)
+        how = ""
         try:
+            path.write_bytes(body)
             with limited():
                 if path.suffix == ".zip":
                     examine.examine_zip(Source(path))
                     met["zip"] += 1
-                elif choice >= 250:
-                    met[f"ghost extract, exit code {extract(path, tree / 'out')}"] += 1
                 else:
                     met[examine.examine(Source(path), forced[choice % len(forced)], "dmy" if choice & 1 else None)] += 1
+            if total % EXTRACTED == 0:
+                how = " in ghost extract"
+                met[f"ghost extract, exit code {extract(path, tree / 'out')}, too"] += 1
+            if total % ENLARGED == 1:
+                how = " repeated"
+                path.write_bytes((body + b"\n") * (REPEATED // (len(body) + 1)))
+                with limited():
+                    examine.examine(Source(path))
+                met["repeated to 100 kB, too"] += 1
         except Hang:
-            keep(work, "hang", data, traceback.format_exc())
+            keep(work, f"hang{how}", data, traceback.format_exc())
         except Exception as error:
-            keep(work, type(error).__name__, data, traceback.format_exc())
+            keep(work, f"{type(error).__name__}{how}", data, traceback.format_exc())
         finally:
             path.unlink(missing_ok=True)
             if total == runs:
