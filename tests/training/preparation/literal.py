@@ -1,13 +1,40 @@
-"""The contract's sentences about turns, windows and the split, one after another, without a thought for speed."""
+"""The contract's sentences about turns, windows, seeds, the split and the lines, one after another.
 
+Slow, without a thought for speed, and on its own: nothing of it comes from the code that it judges.
+"""
+
+import json
+import random
+import re
 from datetime import datetime, timedelta
 from typing import NamedTuple
+
+BEGINS_LIKE_A_TAG = re.compile(r"^ *(A:|B:|<|$)")
 
 
 class Message(NamedTuple):
     time: datetime
     is_mine: bool
     text: str
+
+
+class Talk(NamedTuple):
+    """A conversation: where it is from, when it starts, its turns as (label, text)."""
+
+    start: datetime
+    path: str
+    turns: list[tuple[str, str]]
+
+
+class DataSet(NamedTuple):
+    """All that preparation promises. A stretch is the positions of its turns; per conversation, in its order."""
+
+    talks: list[Talk]
+    windows: list[list[list[int]]]
+    seeds: list[list[list[int]]]
+    trains: list[bool]
+    train: list[str]
+    val: list[str]
 
 
 def conversations(messages: list[Message]) -> list[list[list[Message]]]:
@@ -48,5 +75,92 @@ def windows(mine: list[bool]) -> list[list[int]]:
     return found
 
 
+def replies(mine: list[bool]) -> list[int]:
+    """The A: turns that follow a B: turn."""
+    return [n for n in range(len(mine)) if n > 0 and mine[n] and not mine[n - 1]]
+
+
+def drawn_seeds(talks: list[list[bool]]) -> list[list[list[int]]]:
+    """A tenth of all replies, half of one rounded up, with what they answer. The number is the seed of record."""
+    eligible = [(number, place) for number, mine in enumerate(talks) for place in replies(mine)]
+    drawn = set(random.Random(20240229).sample(eligible, (len(eligible) + 5) // 10))
+    return [
+        [[place - 1, place] for place in range(len(mine)) if (number, place) in drawn]
+        for number, mine in enumerate(talks)
+    ]
+
+
 def trains(turn_counts: list[int], index: int) -> bool:
     return sum(turn_counts[:index]) * 100 < 90 * sum(turn_counts)
+
+
+def rendered(turn: tuple[str, str]) -> str:
+    label, text = turn
+    first, *rest = text.split("\n")
+    return "\n".join([f"{label} {first}", *(f" {line}" if BEGINS_LIKE_A_TAG.match(line) else line for line in rest)])
+
+
+def json_line(text: str) -> str:
+    return json.dumps({"text": text}, ensure_ascii=False) + "\n"
+
+
+def prepare(chats: dict[str, list[Message]], recipe: str) -> DataSet:
+    """The data set of chats (path → messages, in the order of the file)."""
+    talks = []
+    for path, messages in chats.items():
+        said = [Message(time, mine, text.replace("\r\n", "\n").strip()) for time, mine, text in messages]
+        in_time_order = sorted([message for message in said if message.text != ""], key=lambda message: message.time)
+        for talk in conversations(in_time_order):
+            turns = [("A:" if turn[0].is_mine else "B:", "\n".join(m.text for m in turn)) for turn in talk]
+            talks.append(Talk(talk[0][0].time, path, turns))
+    talks.sort(key=lambda talk: (talk.start, talk.path))
+
+    mine = [[label == "A:" for label, _ in talk.turns] for talk in talks]
+    found: list[list[list[int]]] = []
+    seeds: list[list[list[int]]] = []
+    if recipe == "windows":
+        found = [windows(some) for some in mine]
+        seeds = [
+            [seed for seed in drawn if seed not in own] for drawn, own in zip(drawn_seeds(mine), found, strict=True)
+        ]
+    else:
+        found = [[list(range(len(some)))] if True in some else [] for some in mine]
+        seeds = [[] for _ in mine]
+    turn_counts = [len(some) for some in mine]
+    side = [trains(turn_counts, index) for index in range(len(mine))]
+
+    written: dict[bool, list[str]] = {True: [], False: []}
+    for number, talk in enumerate(talks):
+        for positions in found[number] + seeds[number]:
+            text = ""
+            for position in positions:
+                label, _ = turn = talk.turns[position]
+                text += ("\n" if text else "") + rendered(turn)
+                if label == "A:" and (recipe == "conversations" or position == positions[-1]):
+                    text += "</s>"
+            written[side[number]].append(json_line(text))
+    return DataSet(talks, found, seeds, side, written[True], written[False])
+
+
+def times_shown(data: DataSet) -> list[list[int]]:
+    """For each turn of each conversation, the lines that it is in."""
+    return [
+        [
+            sum(place in positions for positions in data.windows[number] + data.seeds[number])
+            for place in range(len(talk.turns))
+        ]
+        for number, talk in enumerate(data.talks)
+    ]
+
+
+def never_a_target(data: DataSet, recipe: str) -> tuple[int, int]:
+    """How many of the A: turns, and of the replies among them, no line teaches to end."""
+    own = answers = 0
+    for number, talk in enumerate(data.talks):
+        lines = data.windows[number] + data.seeds[number]
+        mine = [label == "A:" for label, _ in talk.turns]
+        for place in range(len(mine)):
+            taught = [place == line[-1] if recipe == "windows" else place in line for line in lines]
+            own += mine[place] and True not in taught
+            answers += place in replies(mine) and True not in taught
+    return own, answers

@@ -1,0 +1,103 @@
+"""Invent chats, prepare them, and compare every conversation, window, seed, side and line with the contract read literally.
+
+    python benchmarks/windows_truth.py --conversations 100000 --out benchmarks/results/windows_truth.md
+
+The literal reading is tests/training/preparation/literal.py, which shares no code with preparation; what is invented is
+in truth.py beside it. Exit code 1 when anything differs.
+"""
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from replicate_deployment.chat_format import RECIPES
+from tests.training.preparation.truth import BETWEEN, LENGTHS, WITHIN, Tally, compare, write_chats
+
+EACH = 500  # conversations of a data set; a split and a draw of seeds each
+MEMORY = Path("/dev/shm")  # spares the disk many small writes, where there is one
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--conversations", type=int, default=10_000, help="of each recipe (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=1000, help="CI takes the first 20 (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, help="write the record there")
+    args = parser.parse_args()
+    started = time.perf_counter()
+    seeds = range(args.first_seed, args.first_seed + -(-args.conversations // EACH))
+    with ProcessPoolExecutor(args.processes) as pool:
+        tallies = list(pool.map(one_data_set, seeds))
+    record = written(tallies, seeds, time.perf_counter() - started)
+    print(record)
+    if args.out:
+        args.out.write_text(record, encoding="utf-8")
+    return 1 if any(tally.differences for of_recipes in tallies for tally in of_recipes) else 0
+
+
+def one_data_set(seed: int) -> list[Tally]:
+    """Chats of one seed, prepared by each recipe."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        messages = write_chats(Path(folder), seed, EACH)
+        return [compare(Path(folder), messages, recipe) for recipe in RECIPES]
+
+
+def written(tallies: list[list[Tally]], seeds: range, seconds: float) -> str:
+    names = [name for name in Tally._fields if name != "differences"]
+    rows = []
+    for recipe, of_recipe in zip(RECIPES, zip(*tallies, strict=True), strict=True):
+        counts = " | ".join(f"{total(of_recipe, name):,}" for name in names)
+        differing = sum(bool(tally.differences) for tally in of_recipe)
+        rows.append(f"| {recipe} | {len(of_recipe):,} | {counts} | {differing:,} |")
+    found = [
+        f"- seed {seed}, {recipe}: {', '.join(tally.differences)}"
+        for seed, of_recipes in zip(seeds, tallies, strict=True)
+        for recipe, tally in zip(RECIPES, of_recipes, strict=True)
+        if tally.differences
+    ]
+    return "\n".join(
+        [
+            "# Windows, seeds, split and lines beside the contract read literally",
+            "",
+            f"`python {' '.join(sys.argv)}` on {date.today().isoformat()}, Python {platform.python_version()}, "
+            f"{seconds:,.0f} s.",
+            "",
+            f"| recipe | data sets, splits | {' | '.join(names)} | data sets that differ |",
+            f"|---|{'---:|' * (len(names) + 2)}",
+            *rows,
+            "",
+            "Compared for every data set, each for equality: start, file and turns of every conversation; the positions",
+            "of every window and seed, in order; the side of every conversation; train.jsonl and val.jsonl, byte for byte;",
+            "how often each turn is shown and which turns are never a target. Held for every data set: no message on both",
+            "sides; `parse(render(turns)) == turns` for every conversation and `parse_line` for every line; every window",
+            "ends in a B: and then an A: turn.",
+            "",
+            f"Invented (seeds {seeds.start} to {seeds.stop - 1}): {EACH} conversations a data set in chats of 25, of",
+            f"{', '.join(map(str, LENGTHS))} messages before blank ones go; between messages of a conversation",
+            f"{_seconds(WITHIN)} s, before one {_seconds(BETWEEN)} s; nobody, a tenth, half (twice as often), nine tenths",
+            "or all of it the person's; texts with tags, blank lines, special tokens, quotes, backslashes, control",
+            "characters and line ends of every kind in any place; times with five kinds of offset or none.",
+            *(["", "Differences:", "", *found] if found else []),
+            "",
+        ]
+    )
+
+
+def total(tallies: Iterable[Tally], name: str) -> int:
+    return sum(getattr(tally, name) for tally in tallies)
+
+
+def _seconds(gaps: list[float]) -> str:
+    return ", ".join(f"{gap:g}" for gap in gaps)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
