@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from itertools import islice
+from itertools import groupby, islice
 from operator import itemgetter, le
 from pathlib import Path
 
@@ -23,6 +23,7 @@ DATE = len("2022-03-18")
 SUNDAY = 6
 NIGHT = ("00", "01", "02", "03")  # the hours that a clock repeats in autumn, on a Sunday nearly everywhere
 LONGEST_NAME = 120  # bytes of a file's name, well under the 255 of common file systems
+QUOTE, TWICE = '"', '""'
 SPECIAL = re.compile('[",\r\n]')
 UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
@@ -78,9 +79,10 @@ class Conversation:
 
     def in_time_order(self) -> list[Record]:
         """By time, ties in file order. Naive times are compared as they stand, save for autumn's repeated hour."""
-        instants = _instants([record.timestamp for record in self.messages])
-        if all(map(le, instants, islice(instants, 1, None))):
+        timestamps = [record.timestamp for record in self.messages]
+        if _in_order(timestamps):
             return self.messages
+        instants = _instants(timestamps)
         if not self.is_merged:
             instants = _second_pass_later(instants)
         return [record for _, record in sorted(zip(instants, self.messages, strict=True), key=itemgetter(0))]
@@ -138,15 +140,15 @@ def _rows(records: list[Record]) -> str:
         [
             f"{timestamp},{names[sender]},{text}\n"
             if "," not in text and "\n" not in text and '"' not in text and "\r" not in text
-            else f"{timestamp},{names[sender]},{_field(text)}\n"
-            for _, timestamp, sender, text, *_ in records
+            else f'{timestamp},{names[sender]},"{text.replace(QUOTE, TWICE)}"\n'
+            for _, timestamp, sender, text, _, _, _ in records
         ]
     )
 
 
 def _field(text: str) -> str:
     if SPECIAL.search(text):
-        return '"' + text.replace('"', '""') + '"'
+        return f'"{text.replace(QUOTE, TWICE)}"'
     return text
 
 
@@ -163,12 +165,29 @@ def _key(record: Record) -> tuple[str, ...]:
     return _instant(record.timestamp), record.sender, record.text
 
 
-def _instants(timestamps: list[str]) -> list[str]:
-    """Text that sorts as the instants do. Timestamps of one width and one zone do so as they are."""
+def _in_order(timestamps: list[str]) -> bool:
+    """Whether time never steps back, as in nearly every export; False where that takes a closer look.
+
+    Timestamps of one width and one offset compare as text; the offset changes but twice a year.
+    """
     widths = set(map(len, timestamps))
-    if max(widths) <= NAIVE or (len(widths) == 1 and len({timestamp[-OFFSET:] for timestamp in timestamps}) == 1):
-        return timestamps
-    return list(map(_instant, timestamps))
+    if len(widths) > 1:
+        return False
+    if widths == {NAIVE}:
+        return all(map(le, timestamps, islice(timestamps, 1, None)))
+    last = ""
+    for _, same in groupby(timestamps, key=itemgetter(slice(-OFFSET, None))):
+        run = list(same)
+        first = _instant(run[0])
+        if first < last or not all(map(le, run, islice(run, 1, None))):
+            return False
+        last = _instant(run[-1])
+    return True
+
+
+def _instants(timestamps: list[str]) -> list[str]:
+    """Text that sorts as the instants do; naive times stay as they are."""
+    return timestamps if max(map(len, timestamps)) <= NAIVE else list(map(_instant, timestamps))
 
 
 def _instant(timestamp: str) -> str:

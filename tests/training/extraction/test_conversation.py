@@ -1,8 +1,11 @@
 import csv
 import stat
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training.extraction.conversation import Conversation, path_in, write
 from training.extraction.record import Chat, Kind, Record
@@ -150,3 +153,14 @@ def test_chats_with_one_name_never_overwrite_each_other(tmp_path: Path) -> None:
 def test_only_the_owner_can_read(tmp_path: Path) -> None:
     path = written(tmp_path, *said("hi"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.sampled_from([0, 60, 120, -210])), max_size=12))
+def test_aware_times_are_ordered_as_instants_whatever_their_offsets(moments: list[tuple[int, int]]) -> None:
+    stamps = [
+        (datetime(2022, 3, 27, tzinfo=UTC) + timedelta(minutes=minute)).astimezone(timezone(timedelta(minutes=offset)))
+        for minute, offset in moments
+    ]
+    messages = [Record(CHAT, stamp.isoformat(), "Lea", str(n), Kind.MESSAGE, 0) for n, stamp in enumerate(stamps)]
+    ordered = conversation(*messages).in_time_order() if messages else []
+    assert [int(record.text) for record in ordered] == sorted(range(len(stamps)), key=stamps.__getitem__)
