@@ -10,7 +10,6 @@ The table has one row per message and is the thing to look at in a notebook:
     turn, conversation   numbers, from 0, over the whole table ┘ added by `arrange`
 """
 
-import operator
 from collections.abc import Set
 from dataclasses import dataclass
 from itertools import pairwise
@@ -85,24 +84,24 @@ def read(folder: Path, zone: ZoneInfo) -> Messages:
         line = columns.line(path, row - first)
         raise DataError(f"{path}:{line}: {stamps[row]!r} is no ISO 8601 time. {columns.AGAIN}")
     is_backwards = (np.diff(instant) < np.timedelta64(0)) & (np.diff(chats) == 0)
-    is_empty = np.fromiter(map(operator.not_, texts), bool, len(texts))
     rows = np.lexsort((instant, chats)) if is_backwards.any() else np.arange(len(texts))
-    rows = rows[~is_empty[rows]]
+    empty = texts.count("")
+    if empty:
+        rows = rows[np.fromiter((texts[row] != "" for row in rows.tolist()), bool, len(rows))]
     names = sorted(set(senders))
     number = {name: code for code, name in enumerate(names)}
     codes = np.fromiter(map(number.__getitem__, senders), np.int32, len(senders))
-    text = np.empty(len(texts), object)
-    text[:] = texts
+    text = [texts[row] for row in rows.tolist()] if is_backwards.any() or empty else texts
     files = pd.Index([path.relative_to(folder).as_posix() for path in paths])
     table = pd.DataFrame(
         {
             "path": pd.Categorical.from_codes(chats[rows], categories=files),
             "instant": pd.DatetimeIndex(instant[rows], tz="UTC"),
             "sender": pd.Categorical.from_codes(codes[rows], categories=pd.Index(names)),
-            "text": pd.Series(text[rows], dtype=object),
+            "text": pd.Series(text, dtype=object),
         }
     )
-    return Messages(table, len(texts), int(is_empty.sum()), int(is_naive.sum()), int(is_backwards.sum()))
+    return Messages(table, len(texts), empty, int(is_naive.sum()), int(is_backwards.sum()))
 
 
 def arrange(table: pd.DataFrame, mine: Set[str]) -> pd.DataFrame:
@@ -121,9 +120,8 @@ def conversations(table: pd.DataFrame, labels: Labels) -> list[Conversation]:
     opens_turn = np.flatnonzero(np.diff(turn, prepend=-1))
     texts = table["text"].tolist()
     bounds = [*opens_turn.tolist(), len(texts)]
-    # Most turns are one message. Of a list that is a million long, joining each slice takes half of the time here.
     joined = [texts[a] if b - a == 1 else "\n".join(texts[a:b]) for a, b in pairwise(bounds)]
-    sides = np.where(table["mine"].to_numpy()[opens_turn], labels.me, labels.other).tolist()
+    sides = [labels.me if is_mine else labels.other for is_mine in table["mine"].to_numpy()[opens_turn].tolist()]
     turns = list(map(Turn._make, zip(sides, joined, strict=True)))
 
     first = np.flatnonzero(np.diff(conversation, prepend=-1))
