@@ -1,9 +1,9 @@
-"""Invent chats, prepare them, and compare every conversation, window, seed, side and line with the contract read literally.
+"""Invent chats, prepare them, and compare conversations, windows, seeds, sides and lines with the contract.
 
     python benchmarks/windows_truth.py --conversations 100000 --out benchmarks/results/windows_truth.md
 
-The literal reading is tests/training/preparation/literal.py, which shares no code with preparation; what is invented is
-in truth.py beside it. Exit code 1 when anything differs.
+The contract, read literally, is tests/training/preparation/literal.py, which shares no code with preparation; what is
+invented is in truth.py beside it. Exit code 1 when anything differs.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from replicate_deployment.chat_format import RECIPES
-from tests.training.preparation.truth import BETWEEN, LENGTHS, WITHIN, Tally, compare, write_chats
+from tests.training.preparation.truth import A_CHAT, BETWEEN, LENGTHS, WITHIN, Tally, compare, write_chats
 
 EACH = 500  # conversations of a data set; a split and a draw of seeds each
 MEMORY = Path("/dev/shm")  # spares the disk many small writes, where there is one
@@ -74,17 +74,20 @@ def written(tallies: list[list[Tally]], seeds: range, seconds: float) -> str:
             f"|---|{'---:|' * (len(names) + 2)}",
             *rows,
             "",
-            "Compared for every data set, each for equality: start, file and turns of every conversation; the positions",
-            "of every window and seed, in order; the side of every conversation; train.jsonl and val.jsonl, byte for byte;",
-            "how often each turn is shown and which turns are never a target. Held for every data set: no message on both",
-            "sides; `parse(render(turns)) == turns` for every conversation and `parse_line` for every line; every window",
-            "ends in a B: and then an A: turn.",
+            "(A window of the second recipe is a whole conversation in which the person says something.)",
             "",
-            f"Invented (seeds {seeds.start} to {seeds.stop - 1}): {EACH} conversations a data set in chats of 25, of",
-            f"{', '.join(map(str, LENGTHS))} messages before blank ones go; between messages of a conversation",
-            f"{_seconds(WITHIN)} s, before one {_seconds(BETWEEN)} s; nobody, a tenth, half (twice as often), nine tenths",
-            "or all of it the person's; texts with tags, blank lines, special tokens, quotes, backslashes, control",
-            "characters and line ends of every kind in any place; times with five kinds of offset or none.",
+            "Compared in every data set, for equality: start, file and turns of every conversation; positions of every",
+            "window and seed, in order; the side of every conversation; train.jsonl and val.jsonl, byte for byte; how",
+            "often each turn is shown, and how many of the person's turns are never a target. Held by every data set:",
+            "no message on both sides; `parse(render(turns)) == turns`; `parse_line` gives back the turns of every",
+            "line; every window of the first recipe ends in a B: and then an A: turn.",
+            "",
+            f"Invented: {EACH} conversations a data set (seeds {seeds.start} to {seeds.stop - 1}), in chats of",
+            f"{A_CHAT}; of {_listed(LENGTHS)} messages, some of them blank;",
+            f"within a conversation {_listed(WITHIN)} s apart,",
+            f"before one {_listed(BETWEEN)} s; none, a tenth, half, nine tenths or all by the person. Texts hold tags,",
+            "blank lines, special tokens, quotes, backslashes, control characters and line ends of every kind at any",
+            "place; times have one of four offsets, or none.",
             *(["", "Differences:", "", *found] if found else []),
             "",
         ]
@@ -95,8 +98,8 @@ def total(tallies: Iterable[Tally], name: str) -> int:
     return sum(getattr(tally, name) for tally in tallies)
 
 
-def _seconds(gaps: list[float]) -> str:
-    return ", ".join(f"{gap:g}" for gap in gaps)
+def _listed(numbers: Iterable[float]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import Labels
+from replicate_deployment.chat_format import RECIPES, Labels, Recipe
 from training import artifact, speakers
 from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import DataError
-from training.preparation import jsonl, report
+from training.preparation import recipes, report
 from training.preparation.split import training_conversations
-from training.preparation.windows import examples
 
 TRAIN, VAL, REPORT = "train.jsonl", "val.jsonl", "preparation_report.json"
 
@@ -39,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="your name as the chats spell it, once for each spelling; stands in for the config's user_identifiers",
     )
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="windows",
+        help="a line for every window of 6 to 12 turns and its reply, or one for each whole conversation, in which "
+        "every turn of yours ends with </s> (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
 
@@ -54,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     table = chats.arrange(messages.table, mine)
     conversations = chats.conversations(table, labels)
 
-    found = examples([[turn.label == labels.me for turn in talk.turns] for talk in conversations])
+    found = recipes.examples(args.recipe, [[turn.label == labels.me for turn in talk.turns] for talk in conversations])
     training = training_conversations([len(talk.turns) for talk in conversations])
     if not any(found.windows[:training]):
         raise DataError(
@@ -63,16 +69,16 @@ def run(args: argparse.Namespace) -> int:
             f"Are all your names in {args.user_config}, and were whole chats exported?"
         )
 
-    figures = report.figures(config, messages, table, conversations, found, training)
+    figures = report.figures(config, messages, table, conversations, found, training, args.recipe)
     with replace_folder(args.out) as folder, progress("writing", len(conversations)) as bar:
         talks = iter(zip(conversations, found.by_conversation, strict=True))
         for name, share in ((TRAIN, training), (VAL, None)):
             with (folder / name).open("wb") as stream:
                 for talk, windows in islice(talks, share):
-                    stream.write(jsonl.lines(talk.turns, windows, labels))
+                    stream.write(recipes.lines(args.recipe, talk.turns, windows, labels))
                     bar.advance()
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        artifact.write(folder, None, text=_text_block(labels), data=_data_block(figures, folder))
+        artifact.write(folder, None, text=_text_block(labels, args.recipe), data=_data_block(figures, folder))
     if args.json:
         print(json.dumps(figures, ensure_ascii=False, indent=2))
     else:
@@ -80,10 +86,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _text_block(labels: Labels) -> dict[str, Any]:
+def _text_block(labels: Labels, recipe: Recipe) -> dict[str, Any]:
     return {
         "labels": {"me": labels.me, "other": labels.other},
-        "recipe": report.RECIPE,
+        "recipe": recipe,
         "stop_sequences": labels.stop_sequences,
     }
 

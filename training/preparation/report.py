@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replicate_deployment.chat_format import Recipe
 from training.preparation.jsonl import holds_special_string
 from training.preparation.windows import Examples, Window
 from training.speakers import UserConfig
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from training.preparation.conversations import Conversation, Messages
 
-RECIPE = "windows"
-
 
 def figures(
     config: UserConfig,
@@ -25,6 +24,7 @@ def figures(
     conversations: Sequence["Conversation"],
     found: Examples,
     training: int,
+    recipe: Recipe = "windows",
 ) -> dict[str, Any]:
     """preparation_report.json. `table` is arranged; the first `training` conversations train.
 
@@ -36,7 +36,7 @@ def figures(
     sizes = Counter(target - start for start, target in chain.from_iterable(found.windows))
     own = table.loc[table["mine"], "sender"]
     return {
-        "recipe": RECIPE,
+        "recipe": recipe,
         "labels": {"yours": config.user_label, "others": config.other_label},
         "timezone": config.timezone,
         "your_names": sorted(map(str, own.unique())),

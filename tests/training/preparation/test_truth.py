@@ -1,10 +1,21 @@
 """Ten thousand invented conversations, from messages to the lines of both files, beside the contract read literally."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
+from replicate_deployment import ghost_json
+from replicate_deployment.chat_format import RECIPES
+from tests.training.preparation import literal, truth
 from tests.training.preparation.truth import compare, write_chats
+from training.cli import main
+from training.preparation import conversations, windows
+from training.preparation.split import training_conversations
+
+MOMENT = pd.Timedelta(milliseconds=1)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -17,3 +28,44 @@ def test_the_data_set_is_the_literal_one(tmp_path: Path, seed: int) -> None:
     assert min(tally.windows, tally.seeds) > 40
     if seed % 4 == 0:
         assert compare(tmp_path, written, "conversations").differences == []
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Any]]]:
+    folder = tmp_path_factory.mktemp("cleaned")
+    return folder, write_chats(folder, 0, 200)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_files_are_the_literal_ones(chats: tuple[Path, dict[str, list[Any]]], tmp_path: Path, recipe: str) -> None:
+    folder, written = chats
+    config, out = tmp_path / "me.json", tmp_path / "processed"
+    config.write_text(json.dumps({"timezone": str(truth.ZONE)}))
+    where = ["--cleaned", str(folder), "--out", str(out), "--user-config", str(config)]
+    assert main(["prepare", *where, "--me", "Ada", "--recipe", recipe]) == 0
+    expected = literal.prepare(written, recipe)
+    assert (out / "train.jsonl").read_bytes().decode() == "".join(expected.train)
+    assert (out / "val.jsonl").read_bytes().decode() == "".join(expected.val)
+    assert ghost_json.read(out).recipe == recipe
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong"),
+    [
+        (conversations, "BURST", conversations.BURST - MOMENT),
+        (conversations, "BURST", conversations.BURST + MOMENT),
+        (conversations, "SILENCE", conversations.SILENCE - MOMENT),
+        (conversations, "SILENCE", conversations.SILENCE + MOMENT),
+        (windows, "SIZES", (6, 8, 10)),
+        (windows, "STRIDE", 2),
+        (windows, "SEED", 0),
+        (truth, "training_conversations", lambda turn_counts: training_conversations(turn_counts) + 1),
+        (truth, "training_conversations", lambda turn_counts: training_conversations(turn_counts) - 1),
+    ],
+)
+def test_the_comparison_sees_what_is_wrong(
+    chats: tuple[Path, dict[str, list[Any]]], monkeypatch: pytest.MonkeyPatch, module: object, name: str, wrong: object
+) -> None:
+    """Every number of the contract, off by the least that can be told."""
+    monkeypatch.setattr(module, name, wrong)
+    assert compare(*chats, "windows").differences

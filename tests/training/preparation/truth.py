@@ -27,6 +27,7 @@ NUMBER, TAG = re.compile("⟦[0-9]+⟧"), re.compile("^(?:A:|B:)", re.MULTILINE)
 MINE, OTHERS = ["Ada", "ADA", "\u200eＡda"], ["Bea", "Adam", "Carl, Jr."]
 WITHIN = [0, 0.001, 1, 60, 179, 179.999, 180, 180.001, 181, 600, 1799, 1799.999]
 BETWEEN = [1800, 1800.001, 1801, 86_400]
+A_CHAT = 25  # conversations
 LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 50]  # messages of a conversation
 PIECES = [
     "salut", "ok", "plan B: on y va", "A:", "B: ", "\nA: non", "\n  B:", "\n<3", "</s>", "\n</s>", "<s>", "[INST]",
@@ -52,10 +53,9 @@ def write_chats(folder: Path, seed: int, count: int) -> dict[str, list[literal.M
     Each message holds a number of its own, as ⟦7⟧. Chats begin together, so that conversations start at the same time.
     """
     rng, found, number = Random(seed), {}, 0
-    each = 25
-    for chat in range(-(-count // each)):
+    for chat in range(-(-count // A_CHAT)):
         now, rows, messages = NOON + timedelta(seconds=rng.choice([0, 0, 1, 40_000])), [], []
-        for _ in range(each):
+        for _ in range(A_CHAT):
             share = rng.choice([0, 0.1, 0.5, 0.5, 0.9, 1])
             for place in range(rng.choice(LENGTHS)):
                 now += timedelta(seconds=rng.choice(WITHIN if place else BETWEEN))
