@@ -1,5 +1,6 @@
 """What lies in a folder or a zip may be damaged, huge or made to do harm: one line each, and the rest goes on."""
 
+import json
 import os
 import socket
 import struct
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.training.extraction.exports import save
+from training.cli import main
 from training.errors import ExportError, UsageError
 from training.extraction.recognise import PLATFORMS, recognise
 from training.extraction.source import PIECE, Source, discover
@@ -281,3 +283,30 @@ def test_a_directory_that_contradicts_the_zip_is_one_line(tmp_path: Path) -> Non
             for source in sources:
                 with one_line_at_most():
                     contents([source])
+
+
+def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One folder, one run: a line for each thing that is wrong, a CSV for each chat, nothing unpacked."""
+    folder = tmp_path / "in"
+    save(folder, CHAT, "good.txt")
+    save(folder, CHAT + "13/03/2022, 14:58 - Bob: a\0b\n", "NUL.txt")
+    save(folder, CHAT.encode("latin-1"), "latin.txt")
+    save(folder, b"", "empty.txt")
+    save(folder, b"no zip", "damaged.zip")
+    save(folder, CHAT, "folder.zip/inside.txt")
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    (folder / "round").symlink_to(folder, target_is_directory=True)
+    inner = zipped(tmp_path / "inner.zip", {"x.txt": CHAT}).read_bytes()
+    members = {"zipped.txt": CHAT, "bomb.txt": bytes(70_000_000), "../out.txt": CHAT, "inner.zip": inner}
+    zipped(folder / "many.zip", members)
+    code = main(["extract", str(folder), "--out", str(tmp_path / "out"), "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert code == 1
+    wrong = ["damaged", "empty", "latin", "loop", "pipe", "NUL", "bomb", "out", "inner"]
+    assert len(report["refused"]) == len(wrong)
+    assert all("\n" not in line for line in report["refused"])
+    assert all(any(name in line for line in report["refused"]) for name in wrong)
+    csvs = sorted(path.name for path in (tmp_path / "out").rglob("*.csv"))
+    assert csvs == ["good.csv", "inside.csv", "zipped.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "inner.zip", "out"]
