@@ -127,13 +127,12 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
         if not batch:
             break
         file.records += len(batch)
-        kept = [record for record in batch if record.kind is message and len(record.text.strip()) >= min_chars]
-        if len(kept) < len(batch):
-            for record in batch:
-                if record.kind is not message:
-                    file.leave_out(record, record.kind)
-                elif len(record.text.strip()) < min_chars:
-                    file.leave_out(record, Kind.EMPTY)
+        said = [record for record in batch if record.kind is message]
+        if len(said) < len(batch):
+            for record in [record for record in batch if record.kind is not message]:
+                file.leave_out(record, record.kind)
+        kept = [record for record in said if len(record.text.strip()) >= min_chars]
+        file.kinds[Kind.EMPTY] += len(said) - len(kept)
         for chat, messages in groupby(kept, key=CHAT):
             chats.setdefault(chat, []).extend(messages)
         bar.describe(f"{file.records:,} records of {file.file}")

@@ -5,6 +5,7 @@ is part of the match: a pattern that starts with a literal lets `re` skip throug
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ IOS_NAME = NAME + '|[^:\n"“„«]{1,40}(?=:)'
 CLOSE_NAME = "[^:\n]+(?=:)"  # iOS in Chinese: `Bob:Hi`
 SENDER = "(?:(?![\u200e\u200f])(?P<sender>{}): ?)?"
 
-SAMPLE = 50_000  # characters taken from a large file's beginning, middle and end
+SAMPLE = 30_000  # characters taken from a large file's beginning, middle and end
 SHAPES = 40  # spellings of one part of a header that a file may mix before the grammar itself is the better expression
 
 
@@ -116,31 +117,35 @@ def _spellings(matches: Iterable[re.Match[str]]) -> str | None:
     Each part of the grammar is replaced by what the sample has in its place, so that every match is one of the
     grammar's. What a file spells otherwise elsewhere is found by the grammar itself, in the bodies this leaves.
     """
-    parts: dict[str, dict[str, None]] = {}
+    parts: dict[str, Counter[str]] = {}
     names: list[str] = []
     for match in matches:
         groups = sorted((match.span(name), name) for name in match.groupdict())
         names = [name for _, name in groups]
         position = match.start() + 1
         for (start, end), name in groups:
-            parts.setdefault(f"before {name}", {})[_free_digits(match.string[position:start])] = None
-            parts.setdefault(name, {})[_free_digits(match.string[start:end], two=name == "clock")] = None
+            parts.setdefault(f"before {name}", Counter())[match.string[position:start]] += 1
+            parts.setdefault(name, Counter())[match.string[start:end]] += 1
             position = end
-        parts.setdefault("after", {})[_free_digits(match.string[position : match.end()])] = None
-    if any(len(spellings) > SHAPES for spellings in parts.values()):
+        parts.setdefault("after", Counter())[match.string[position : match.end()]] += 1
+    either = {part: _alternatives(spellings) for part, spellings in parts.items()}
+    if max(map(len, either.values())) > SHAPES:
         return None
-    either = {part: "|".join(sorted(spellings, key=len, reverse=True)) for part, spellings in parts.items()}
-    return (
-        "".join(f"(?:{either[f'before {name}']})(?P<{name}>{either[name]})" for name in names)
-        + f"(?:{either['after']})"
-    )
+    any_of = {part: f"(?:{'|'.join(spellings)})" for part, spellings in either.items()}
+    return "".join(f"{any_of[f'before {name}']}(?P<{name}>{any_of[name]})" for name in names) + any_of["after"]
 
 
-def _free_digits(text: str, two: bool = False) -> str:
-    """`3/18/22` → `\\d{1,2}/\\d{1,2}/\\d{1,2}`, `2022` → `\\d{4}`; `two`: only the first may be short."""
-    pieces = re.split(r"(\d+)", text)
-    for index in range(1, len(pieces), 2):
-        length = len(pieces[index])
-        pieces[index] = r"\d{1,2}" if length <= 2 and (index == 1 or not two) else rf"\d{{{length}}}"
-    pieces[::2] = map(re.escape, pieces[::2])
-    return "".join(pieces)
+def _alternatives(texts: Counter[str]) -> list[str]:
+    """Expressions for texts, the most frequent first; `3/18/22` and `12/1/2022` make `\\d{1,2}/\\d{1,2}/\\d{2,4}`."""
+    lengths: dict[tuple[str, ...], list[set[int]]] = {}
+    counts: Counter[tuple[str, ...]] = Counter()
+    for text, count in texts.items():
+        pieces = re.split(r"(\d+)", text)
+        counts[skeleton := tuple(pieces[::2])] += count
+        for seen, digits in zip(lengths.setdefault(skeleton, [set() for _ in pieces[1::2]]), pieces[1::2], strict=True):
+            seen.add(len(digits))
+    found = []
+    for skeleton, _ in counts.most_common():
+        digits = [rf"\d{{{min(seen)},{max(seen)}}}" for seen in lengths[skeleton]]
+        found.append("".join(map("".join, zip(map(re.escape, skeleton), [*digits, ""], strict=True))))
+    return found
