@@ -12,7 +12,7 @@ from training.preparation.prepared import Prepared
 
 SAMPLES, SEED = 5, 20240229
 TURNS = 13  # shown of an example, the last ones: the windows recipe has no more
-LONGEST = 700  # characters of a turn that are shown
+LONGEST = 400  # characters of a turn that are shown
 
 
 def samples(prepared: Prepared) -> list[Html]:

@@ -1,0 +1,30 @@
+"""A picture of a page, for the README:  python -m docs.report_picture demo/processed/report.html docs/report.png
+
+Drawn by Chromium, which must be installed; a font with emoji makes it prettier.
+"""
+
+import sys
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from docs.browser import browser, found
+
+WIDTH, HEIGHT = 1080, 1800  # the plots; the samples are below
+COLOURS = 128  # of a palette: a third of the bytes, and nothing to be seen of it
+
+
+def main(page: Path, target: Path) -> None:
+    program = found()
+    if program is None:
+        sys.exit("No Chromium found: install it (apt-get install chromium), or put its path into BROWSER")
+    with browser(program) as opened:
+        opened.show(page, width=WIDTH, height=HEIGHT, scheme="light")
+        png = opened.picture(whole=False)
+    Image.open(BytesIO(png)).convert("RGB").quantize(COLOURS).save(target, optimize=True)
+    print(f"{target}: {target.stat().st_size:,} bytes", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

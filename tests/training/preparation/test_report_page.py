@@ -1,0 +1,210 @@
+"""report.html: what stands on it, and how a real browser shows it, on a phone and on a desk, light and dark."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from html import unescape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs import browser
+from replicate_deployment.chat_format import Recipe
+from tests.training.preparation.test_conversations import NOON, write_csv
+from training.preparation import conversations as chats
+from training.preparation import recipes, report, samples
+from training.preparation.concerns import Concern, own_languages
+from training.preparation.fit import fit
+from training.preparation.leakage import leakage
+from training.preparation.page import CHATS, page
+from training.preparation.prepared import Prepared
+from training.preparation.split import training_conversations
+from training.preparation.timeline import Timeline
+from training.speakers import UserConfig
+
+SCRIPT = "<script>document.title = 'hacked'; fetch('https://example.org/')</script>"
+HEBREW = "שלום, מה שלומך? OK"
+NASTY = [
+    SCRIPT,
+    HEBREW,
+    "x" * 400,
+    "https://example.org/" + "a/" * 100,
+    "👩‍👩‍👧‍👦" * 30,
+    "<img src=x onerror=alert(1)>",
+]
+CHAT = "<b>Zoé</b> & " + "long name " * 20
+
+
+def prepared(folder: Path, recipe: Recipe = "windows") -> Prepared:
+    config = UserConfig(user_identifiers=("Ada",))
+    messages = chats.read(folder, config.zone)
+    table = chats.arrange(messages.table, {"Ada"})
+    talks = chats.conversations(table, config.labels)
+    found = recipes.examples(recipe, [[turn.label == "A:" for turn in talk.turns] for talk in talks])
+    return Prepared(
+        config, recipe, messages, table, talks, found, training_conversations([len(talk.turns) for talk in talks])
+    )
+
+
+def made(data: Prepared, concerns: list[Concern] | None = None) -> str:
+    figures = report.figures(
+        data.config, data.messages, data.table, data.conversations, data.examples, data.training, data.recipe
+    )
+    return page(data, figures, concerns or [], own_languages(data), fit(data, None, 1024), leakage(data))
+
+
+def write_chats(folder: Path, *, chats: int, talks: int, days: int, texts: list[str]) -> None:
+    """Chats of `talks` conversations, one every `days` days: others and Ada in turn, one message a turn."""
+    for chat in range(chats):
+        rows = []
+        for talk in range(talks):
+            for turn in range(8):
+                time = NOON + timedelta(days=talk * days, hours=chat % 20, minutes=4 * turn)
+                sender = "Ada" if turn % 2 else f"Bea {turn % 3}"
+                rows.append((time.isoformat(), sender, texts[(talk + turn) % len(texts)]))
+        write_csv(folder / "whatsapp" / f"{CHAT.replace('/', '')[:80]} {chat}.csv", rows)
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    folder = tmp_path_factory.mktemp("cleaned")
+    write_chats(folder, chats=CHATS + 3, talks=12, days=40, texts=NASTY)
+    return prepared(folder)
+
+
+def test_messages_and_names_are_text(nasty: Prepared) -> None:
+    html = made(nasty, [Concern("warn", "x", "5% <of> all")])
+    assert "<script" not in html
+    assert "<img" not in html
+    assert "5% &lt;of&gt; all" in html
+    shown = unescape(re.sub(r"<[^>]*>", "", html))
+    for text in NASTY:
+        assert text[: samples.LONGEST] in shown
+    assert html.count('<article class="card">') == samples.SAMPLES
+    assert "3 more chats" in shown
+
+
+def test_it_is_the_same_every_time_and_small(nasty: Prepared, tmp_path: Path) -> None:
+    assert made(nasty) == made(nasty)
+    write_chats(tmp_path, chats=CHATS, talks=120, days=30, texts=["😀" * 500])
+    assert len(made(prepared(tmp_path)).encode()) < 200_000
+
+
+def test_the_figures_are_said_in_words(tmp_path: Path) -> None:
+    write_chats(tmp_path, chats=1, talks=10, days=1, texts=["ça va ?", "bien et toi, tu fais quoi ce soir ?"])
+    html = made(prepared(tmp_path))
+    shown = unescape(re.sub(r"<[^>]*>", "", html))
+    assert "80 messages in 1 chat from 2024-03-01 to 2024-03-10, of which you wrote 40 as Ada." in shown
+    assert "9 conversations train, the 1 that start after them validate" in shown
+    assert "100% of the messages are from 1 group" in shown
+    assert "Nothing in these figures speaks against" in shown
+    assert "<title>2024-03-04: 4 you</title>" in html
+
+
+def test_both_recipes_have_samples(tmp_path: Path) -> None:
+    write_chats(tmp_path, chats=1, talks=10, days=1, texts=["salut"])
+    windows, whole = (made(prepared(tmp_path, recipe)) for recipe in ("windows", "conversations"))
+    assert windows.count('class="mine target"') == samples.SAMPLES
+    assert whole.count('class="mine target"') == 4 * samples.SAMPLES
+    assert 'class="mine"' not in whole
+
+
+def test_a_long_turn_and_a_long_conversation_are_cut_and_say_so(tmp_path: Path) -> None:
+    texts = [("Ada" if turn % 2 else "Bea", "y" * (samples.LONGEST + 1234)) for turn in range(40)]
+    rows = [((NOON + timedelta(minutes=4 * n)).isoformat(), *row) for n, row in enumerate(texts)]
+    write_csv(tmp_path / "a.csv", rows)
+    html = made(prepared(tmp_path, "conversations"))
+    assert html.count("y… (1,234 more characters)") == samples.TURNS
+    assert "after 27 more turns" in html
+
+
+@pytest.mark.parametrize(
+    ("months", "ticks"),
+    [(1, ["2024-03-01", "2024-03-09"]), (12, ["2024-03", "2024-06"]), (90, ["2025", "2027"])],
+)
+def test_a_time_line_has_few_labels(months: int, ticks: list[str], tmp_path: Path) -> None:
+    write_chats(tmp_path, chats=1, talks=months + 1, days=30, texts=["salut"])
+    data = prepared(tmp_path)
+    timeline = Timeline.of(data.table["instant"], data.config.zone)
+    assert list(timeline.ticks.values())[:2] == ticks
+    assert len(timeline.ticks) <= 4
+    assert sum(timeline.count(data.table["instant"])) == len(data.table)
+    shares = timeline.shares([talk.start for talk in data.conversations])
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < shares[-1] < 1
+
+
+program = browser.found()
+in_a_browser = pytest.mark.skipif(program is None, reason="no Chromium or Chrome on PATH, nor in BROWSER")
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[browser.Browser]:
+    assert program is not None
+    with browser.browser(program) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def on_disk(nasty: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("processed") / "report.html"
+    file.write_text(made(nasty, [Concern("warn", "x", "a-word-without-end" * 20)]), encoding="utf-8")
+    return file
+
+
+# Labels are drawn without clipping, so they might hang out of their card or over one another without the page growing.
+HANGING_OUT = """[...document.querySelectorAll("svg text, .bars li, .strips li, .chat p, dd, figcaption")].filter(
+  one => one.getBoundingClientRect().right > one.closest("figure, .card").getBoundingClientRect().right + 1).length"""
+OVERLAPPING = """[...document.querySelectorAll("svg")].filter(svg => {
+  const boxes = [...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect());
+  return boxes.some((a, i) => boxes.some((b, j) => i < j && a.left < b.right && b.left < a.right
+                                                   && a.top < b.bottom && b.top < a.bottom));
+}).length"""
+
+
+@in_a_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_browser_shows_it_whole_and_asks_nobody(
+    opened: browser.Browser, on_disk: Path, width: int, scheme: str
+) -> None:
+    opened.requested.clear()
+    opened.complaints.clear()
+    opened.show(on_disk, width=width, scheme=scheme)
+    assert opened.requested == [on_disk.as_uri()]
+    assert opened.complaints == []
+    assert opened.ask("innerWidth") == width
+    assert opened.ask("document.documentElement.scrollWidth") <= width
+    assert opened.ask(HANGING_OUT) == 0
+    assert opened.ask(OVERLAPPING) == 0
+    assert opened.ask("Math.min(...[...document.querySelectorAll('svg text')].map(t => t.getBBox().height))") >= 11
+    assert opened.ask("document.title") == "What your ghost will learn from"
+    assert opened.ask("document.scripts.length") == 0
+    ground, colours = _colours(opened.picture(whole=False))
+    assert (sum(ground) > 600) == (scheme == "light")
+    assert colours > 50, "not blank"
+
+
+@in_a_browser
+def test_a_message_from_right_to_left_is_shown_so(opened: browser.Browser, on_disk: Path) -> None:
+    opened.show(on_disk, width=360, scheme="light")
+    bubble = f"[...document.querySelectorAll('.chat p')].find(one => one.textContent.startsWith('{HEBREW[:4]}'))"
+    assert opened.ask(f"getComputedStyle({bubble}).direction") == "rtl"
+
+
+@in_a_browser
+def test_it_prints_on_several_pages(opened: browser.Browser, on_disk: Path) -> None:
+    opened.show(on_disk, width=1280, scheme="dark")
+    paper = opened.paper()
+    assert paper.startswith(b"%PDF")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", paper)) <= 12
+
+
+def _colours(png: bytes) -> tuple[tuple[int, ...], int]:
+    """The commonest colour, and how many there are."""
+    from PIL import Image
+
+    found: Any = Image.open(BytesIO(png)).convert("RGB").getcolors(maxcolors=2**24)
+    return max(found)[1], len(found)

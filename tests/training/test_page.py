@@ -1,0 +1,140 @@
+"""The toolkit of the pages: everything that goes in is text, plots are to scale, and nothing is asked of anybody."""
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.page import (
+    CELLS,
+    HEIGHT,
+    Bar,
+    Html,
+    Series,
+    Strip,
+    bars,
+    columns,
+    document,
+    element,
+    facts,
+    figure,
+    legend,
+    scale,
+    strips,
+    together,
+)
+
+NASTY = "<script>alert(1)</script>&amp;\"'"
+
+
+def _tree(markup: Html) -> ElementTree.Element:
+    return ElementTree.fromstring(markup)
+
+
+@given(st.text(st.characters(blacklist_categories=("Cs", "Cc"))))
+def test_text_that_goes_in_is_text_that_comes_out(text: str) -> None:
+    made = _tree(element("p", text, title=text))
+    assert list(made) == []
+    assert (made.text or "") == text
+    assert made.attrib == {"title": text}
+
+
+def test_markup_goes_in_as_it_is_and_attributes_are_named_as_in_html() -> None:
+    made = element("p", element("b", "a < b"), " & c", class_="x", aria_label="y", width=12.5, height=3, dir=None)
+    assert made == '<p class="x" aria-label="y" width="12.5" height="3"><b>a &lt; b</b> &amp; c</p>'
+    assert together("<", element("br")) == "&lt;<br></br>"
+
+
+def test_no_part_lets_markup_through() -> None:
+    series = [Series(NASTY, [1, 2], 1)]
+    parts = [
+        figure(NASTY, legend([NASTY]), NASTY, wide=True),
+        facts([(NASTY, NASTY)]),
+        columns(NASTY, [NASTY, NASTY], series, ticks={0: NASTY}),
+        bars(NASTY, [Bar(NASTY, (1,), NASTY)]),
+        strips(NASTY, [Strip(NASTY, [0.1], 1)], ticks={0.5: NASTY}),
+    ]
+    page = document(NASTY, *parts)
+    assert "<script" not in page
+    for part in parts:
+        assert {found.tag for found in _tree(part).iter()}.isdisjoint({"script"})
+
+
+def test_a_page_asks_nobody_and_runs_nothing() -> None:
+    page = document("t", element("p", "x"))
+    names: list[tuple[str, str]] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            names.extend((tag, name) for name, _ in attrs)
+            assert tag not in ("script", "link", "img", "iframe", "object")
+
+    Reader().feed(page)
+    assert {name for _, name in names}.isdisjoint({"src", "href", "onload"})
+    assert "default-src 'none'" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+@given(st.floats(0, 1e12, allow_subnormal=False), st.sampled_from([0.0, 1.0]))
+def test_a_scale_is_round_even_and_reaches_the_largest(largest: float, least: float) -> None:
+    largest = round(largest, 9)
+    steps = scale(largest, least)
+    assert steps[0] == 0
+    assert 2 <= len(steps) <= 6
+    assert steps[-1] >= largest * (1 - 1e-9)
+    assert steps[1] >= least
+    first = steps[1]
+    assert f"{first:e}".split("e")[0].rstrip("0").rstrip(".") in ("1", "2", "2.5", "5")
+    assert steps == pytest.approx([first * index for index in range(len(steps))], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"),
+    [(0, [0, 1]), (1, [0, 1]), (3, [0, 1, 2, 3]), (341, [0, 100, 200, 300, 400]), (9, [0, 2, 4, 6, 8, 10])],
+)
+def test_counts_are_marked_by_whole_numbers(largest: float, expected: list[float]) -> None:
+    assert scale(largest, least=1) == expected
+
+
+def _rectangles(markup: Html) -> list[dict[str, str]]:
+    return [{**found.attrib, "title": found.findtext("title") or ""} for found in _tree(markup).iter("rect")]
+
+
+def test_columns_are_to_scale_side_by_side_or_one_on_the_other() -> None:
+    series = [Series("yours", [1, 0], 1), Series("others'", [3, 4], 2)]
+    for stacked in (False, True):
+        drawn = _rectangles(columns("d", ["2024-01", "2024-02"], series, ticks={}, stacked=stacked))
+        assert [one["title"] for one in drawn] == ["2024-01: 1 yours", "2024-01: 3 others'", "2024-02: 4 others'"]
+        assert [float(one["height"]) for one in drawn] == [HEIGHT / 4, HEIGHT * 3 / 4, HEIGHT]
+        first, second = drawn[:2]
+        if stacked:
+            assert first["x"] == second["x"]
+            assert float(second["y"]) + float(second["height"]) == float(first["y"])
+        else:
+            assert float(first["y"]) + float(first["height"]) == float(second["y"]) + float(second["height"])
+            assert _percent(first["x"]) + _percent(first["width"]) == pytest.approx(_percent(second["x"]), abs=0.02)
+
+
+def test_bars_share_one_scale() -> None:
+    made = bars("d", [Bar("a", (1, 1), "2"), Bar("b", (4,), "4"), Bar("c", (0, 0), "0")])
+    assert re.findall(r"width:([\d.]+)%", made) == ["25", "25", "100", "0", "0"]
+    assert "nan" not in bars("nothing at all", [Bar("c", (0,), "0")])
+
+
+def test_a_strip_shows_where_it_is_dense_and_on_which_side() -> None:
+    rows = [Strip("a", [0.0, 0.001, 0.002, 0.003, 1.0], 4), Strip("b", [0.5], 1)]
+    made = strips("d", rows, ticks={0.0: "2023"}, mark=0.25)
+    drawn = _rectangles(made)
+    assert [one["class"] for one in drawn] == ["t1", "t2", "t1"]
+    assert [float(one["fill-opacity"]) for one in drawn] == [1.0, 0.62, 0.62]
+    assert [_percent(one["x"]) for one in drawn] == pytest.approx([0, 100 - 100 / CELLS, 50], abs=0.01)
+    assert made.count('x1="25%"') == len(rows)
+
+
+def _percent(length: str) -> float:
+    return float(length.removesuffix("%"))
