@@ -87,6 +87,8 @@ class Account:
         for file in self.files:
             file.file = renamed(file.file)
             file.error = renamed(file.error) if file.error else None
+            if "owner" in file.facts:
+                file.facts = {**file.facts, "owner": renamed(file.facts["owner"])}
 
     def write_down(self, written: Path, title: str, records: list[Record]) -> None:
         """Add a conversation that lies at `written`, relative to --out."""

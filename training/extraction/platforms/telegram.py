@@ -111,7 +111,25 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    return Reading(chain.from_iterable(_records(source)))
+    owner = _owner(source)
+    return Reading(chain.from_iterable(_records(source)), {"owner": owner} if owner else {})
+
+
+def _owner(source: Source) -> str:
+    """Whose account a full export is, as its messages name them; "" where it does not say so before its chats."""
+    with source.open() as stream:
+        cursor = Cursor(stream, _repaired)
+        try:
+            for key in cursor.names():
+                if key == "personal_information":
+                    person = cursor.value()
+                    names = (person.get("first_name"), person.get("last_name")) if isinstance(person, dict) else ()
+                    return " ".join(str(name).strip() for name in names if name)
+                if key in SECTIONS or key == "messages":
+                    break
+        except Broken:
+            pass  # what is wrong with the file is said where its messages are read
+    return ""
 
 
 def _records(source: Source) -> Iterator[list[Record]]:

@@ -197,3 +197,17 @@ def test_html_is_answered_with_how_to_export_json(tmp_path: Path) -> None:
 
 def test_a_bom_and_an_empty_chat_are_recognised(tmp_path: Path) -> None:
     assert records(save(tmp_path, b"\xef\xbb\xbf" + save(tmp_path, chat()).read_bytes())) == []
+
+
+@pytest.mark.parametrize(
+    ("person", "owner"),
+    [
+        ({"first_name": "Ada", "last_name": "Lovelace", "phone_number": "+44"}, {"owner": "Ada Lovelace"}),
+        ({"first_name": "Ada", "last_name": None}, {"owner": "Ada"}),
+        ({}, {}),
+        ([], {}),
+    ],
+)
+def test_a_full_export_says_whose_it_is(tmp_path: Path, person: object, owner: dict[str, str]) -> None:
+    export = {"about": "x", "personal_information": person, "chats": {"list": []}}
+    assert PLATFORMS["telegram"].read(Source(save(tmp_path, export, "result.json")), None).facts == owner
