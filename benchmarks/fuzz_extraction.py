@@ -6,7 +6,8 @@
 An input is a file at a path that a platform knows: its first two bytes choose the path and a platform that must read it
 whatever it is. `tests/training/extraction/examine.py` says what must hold; a second of processor time is a hang. Some
 go through the whole of `ghost extract` as well, some are repeated to 100 kB. What breaks is kept in --work by the place
-where it broke, the smallest input of each, and fuzzing goes on; a later call goes on where this one stopped.
+where it broke, the smallest input of each, and fuzzing goes on; a later call goes on where this one stopped, and drops
+what has been mended since.
 """
 
 import argparse
@@ -59,11 +60,15 @@ def main() -> int:
     for folder in ("corpus", "failures"):
         (args.work / folder).mkdir(parents=True, exist_ok=True)
     state = Path(args.work, "state.json")
-    done = json.loads(state.read_text()) if state.exists() else {"inputs": 0, "seconds": 0, "slices": 0, "met": {}}
+    done = (
+        json.loads(state.read_text())
+        if state.exists()
+        else {"inputs": 0, "seconds": 0, "slices": 0, "met": {}, "mended": 0}
+    )
     if not done["slices"]:
         plant(args.work / "corpus", args.samples)
     while done["inputs"] < args.runs and (args.seconds is None or time.monotonic() - started < args.seconds):
-        began = time.monotonic()
+        began, broken = time.monotonic(), set(failures(args.work))
         runs = min(SLICE, args.runs - done["inputs"])
         command = [sys.executable, __file__, "--work", args.work, "--runs", str(runs), "--slice", str(done["slices"])]
         with open(args.work / "log.txt", "wb") as log:
@@ -78,6 +83,7 @@ def main() -> int:
         done["inputs"] += inputs
         done["seconds"] += time.monotonic() - began
         done["slices"] += 1
+        done["mended"] += len(broken - set(failures(args.work)))
         done["met"] = dict(Counter(done["met"]) + Counter(met))
         aside = state.with_suffix(".new")
         aside.write_text(json.dumps(done))
@@ -287,7 +293,8 @@ def written(done: dict[str, Any], work: Path) -> str:
         "```",
         "",
         f"{date.today()}, Python {platform.python_version()}, atheris (libFuzzer), one core: **{inputs:,} inputs in"
-        f" {seconds:,.0f} s, {len(broken)} kinds of failure.** {coverage(work)}.",
+        f" {seconds:,.0f} s, {len(broken)} kinds of failure**, {done['mended']} more found and mended on the way."
+        f" {coverage(work)}.",
         "",
         "A failure is any exception but an ExportError or UsageError with one line, a second of processor time for",
         f"a file of at most {REPEATED // 1000} kB, or a record that is not well made (kind, ISO 8601 timestamp, text",
