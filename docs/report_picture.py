@@ -11,7 +11,8 @@ from PIL import Image
 
 from docs.browser import browser, found
 
-WIDTH, HEIGHT = 1080, 1800  # the plots; the samples are below
+WIDTH = 1080
+LAST_HEADING = "[...document.querySelectorAll('h2')].at(-1).offsetTop"  # the picture ends above it: samples are many
 COLOURS = 128  # of a palette: a third of the bytes, and nothing to be seen of it
 
 
@@ -20,9 +21,9 @@ def main(page: Path, target: Path) -> None:
     if program is None:
         sys.exit("No Chromium found: install it (apt-get install chromium), or put its path into BROWSER")
     with browser(program) as opened:
-        opened.show(page, width=WIDTH, height=HEIGHT, scheme="light")
-        png = opened.picture(whole=False)
-    Image.open(BytesIO(png)).convert("RGB").quantize(COLOURS).save(target, optimize=True)
+        opened.show(page, width=WIDTH, scheme="light")
+        height, png = opened.ask(LAST_HEADING), opened.picture()
+    Image.open(BytesIO(png)).convert("RGB").crop((0, 0, WIDTH, height)).quantize(COLOURS).save(target, optimize=True)
     print(f"{target}: {target.stat().st_size:,} bytes", file=sys.stderr)
 
 

@@ -114,7 +114,7 @@ def _in_words(prepared: Prepared, figures: Mapping[str, Any], timeline: Timeline
         element("bdi", ", ".join(figures["your_names"])),
         f". They make {_counted(figures['turns']['total'], 'turn')} in "
         f"{_counted(figures['conversations']['total'], 'conversation')}, and those {lines['total']:,} examples: "
-        f"{lines['train']:,} to learn from, and {lines['val']:,} held back, the latest, to check what was learnt.",
+        f"{lines['train']:,} to learn from, and {lines['val']:,} held back, the last ones, to check what was learnt.",
     )
 
 
