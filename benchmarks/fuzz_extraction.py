@@ -60,11 +60,9 @@ def main() -> int:
     for folder in ("corpus", "failures"):
         (args.work / folder).mkdir(parents=True, exist_ok=True)
     state = Path(args.work, "state.json")
-    done = (
-        json.loads(state.read_text())
-        if state.exists()
-        else {"inputs": 0, "seconds": 0, "slices": 0, "met": {}, "mended": 0}
-    )
+    done: dict[str, Any] = {"inputs": 0, "seconds": 0, "slices": 0, "met": {}, "mended": 0}
+    if state.exists():
+        done |= json.loads(state.read_text())
     if not done["slices"]:
         plant(args.work / "corpus", args.samples)
     while done["inputs"] < args.runs and (args.seconds is None or time.monotonic() - started < args.seconds):

@@ -53,7 +53,7 @@ def main() -> int:
         "```",
         "",
         f"{date.today()}, Python {platform.python_version()}, one core. In each platform's smallest file a word is"
-        f" replaced by each of {len(FILLS)} fillings; processor seconds to recognise and read it with the slowest of them.",
+        f" replaced by each of {len(FILLS)} fillings; processor seconds to read it with the slowest of them.",
         "",
         "| file | read as | 2.5 MB | 10 MB | times | slowest filling |",
         "|---|---|---:|---:|---:|---|",
