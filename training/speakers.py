@@ -8,9 +8,12 @@ import difflib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
+from datetime import date
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from replicate_deployment.chat_format import Labels
@@ -20,22 +23,45 @@ CONFIG = Path("config/user_config.json")
 # WhatsApp wraps phone numbers and some names in direction marks, which nobody sees and nobody types.
 DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 LISTED = 10  # senders shown in an error
+EXTRACTION_REPORT = "extraction_report.json"
+NAMES = ("exclude_people", "exclude_conversations")  # keys that hold a list of names
+DAYS = ("since", "until")
+
+Mine = Mapping[str, Set[str]]
+"""Platform → the senders there that are the person."""
 
 
 @dataclass(frozen=True)
 class UserConfig:
     """user_config.json. Raises ConfigError where a value cannot be used."""
 
-    user_identifiers: tuple[str, ...] = ()
-    """Your names, as the exports spell them."""
+    user_identifiers: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
+    """Your names, as the exports spell them: for all platforms, or for each platform its own."""
     user_label: str = "A:"
     other_label: str = "B:"
     timezone: str = "UTC"
-    """IANA name; places the times that an export gives without an offset."""
+    """IANA name; places the times that an export gives without an offset, and the days of `since` and `until`."""
+    exclude_people: tuple[str, ...] = ()
+    """Who said no: nothing that they wrote is learnt from, on either side."""
+    exclude_conversations: tuple[str, ...] = ()
+    """Chats to leave out, by title or by file, as in "whatsapp/Bob.csv"."""
+    since: date | None = None
+    """The first day to learn from."""
+    until: date | None = None
+    """The last day to learn from."""
+    max_group_size: int | None = None
+    """Chats of more people are left out; you count."""
 
     def __post_init__(self) -> None:
-        if not all(isinstance(name, str) and name.strip() for name in self.user_identifiers):
-            raise ConfigError("user_identifiers: a list of names, none of them blank")
+        lists = {"user_identifiers": self.names, **{key: getattr(self, key) for key in NAMES}}
+        for key, names in lists.items():
+            if not all(isinstance(name, str) and name.strip() for name in names):
+                raise ConfigError(f"{key}: a list of names, none of them blank")
+        if self.since and self.until and self.since > self.until:
+            raise ConfigError(f"since, until: {self.since} is after {self.until}, so no day is left")
+        size = self.max_group_size
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 2):
+            raise ConfigError(f"max_group_size: a number of people from 2, you included, or null; found {size!r}")
         try:
             ZoneInfo(self.timezone)
         except (TypeError, ValueError, OSError, ZoneInfoNotFoundError):
@@ -50,6 +76,18 @@ class UserConfig:
     @property
     def labels(self) -> Labels:
         return Labels(me=self.user_label, other=self.other_label)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Your names on all platforms."""
+        if isinstance(self.user_identifiers, Mapping):
+            return tuple(dict.fromkeys(name for names in self.user_identifiers.values() for name in names))
+        return self.user_identifiers
+
+    def names_on(self, platform: str) -> tuple[str, ...]:
+        if isinstance(self.user_identifiers, Mapping):
+            return self.user_identifiers.get(platform, ())
+        return self.user_identifiers
 
     @property
     def zone(self) -> ZoneInfo:
@@ -74,13 +112,29 @@ def load(path: Path = CONFIG) -> UserConfig:
         if key not in valid:
             nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
             raise ConfigError(f"{path}: unknown key {key!r}; the nearest valid name is {nearest!r}")
-    identifiers = document.get("user_identifiers", [])
-    if not isinstance(identifiers, list):
-        raise ConfigError(f'{path}: user_identifiers: a list of names is expected, as in ["Ada Lovelace"]')
     try:
-        return UserConfig(**{**document, "user_identifiers": tuple(identifiers)})
+        return UserConfig(**{key: _typed(key, value) for key, value in document.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _typed(key: str, value: Any) -> Any:
+    """A value of the JSON as its field holds it."""
+    if key == "user_identifiers" and isinstance(value, dict):
+        if not all(isinstance(names, list) for names in value.values()):
+            raise ConfigError(f'{key}: each platform has a list of names, as in {{"telegram": ["Ada Lovelace"]}}')
+        return {platform: tuple(names) for platform, names in value.items()}
+    if key in ("user_identifiers", *NAMES):
+        if not isinstance(value, list):
+            raise ConfigError(f'{key}: a list of names is expected, as in ["Ada Lovelace"]')
+        return tuple(value)
+    if key in DAYS and value is not None:
+        try:
+            # fromisoformat reads weeks and days without hyphens too, which nobody means.
+            return date.fromisoformat(value if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else "")
+        except (TypeError, ValueError):
+            raise ConfigError(f"{key}: a day as in 2024-02-29 is expected, or null; found {value!r}") from None
+    return value
 
 
 def fold(name: str) -> str:
@@ -95,39 +149,126 @@ def matching(identifiers: Iterable[str], senders: Iterable[str]) -> set[str]:
     return {sender for sender in senders if fold(sender) in folded}
 
 
-def recognise(config: UserConfig, me: list[str], counts: Mapping[str, int], path: Path = CONFIG) -> set[str]:
-    """The senders that are the person: those named by `--me`, else by the config.
+def platform_of(chat: str) -> str:
+    """Of the path of a chat's CSV, the folder; empty when it lies in none."""
+    return chat.split("/", 1)[0] if "/" in chat else ""
 
-    `counts` maps each sender to their number of messages. A name of `--me` is typed for these very chats, so each
-    must be found; a config lists every spelling of every platform, so one is enough. Raises ConfigError, listing
-    the senders, when that fails.
+
+def owners(cleaned: Path) -> dict[str, list[str]]:
+    """By platform, whose account its exports say they are from; empty where extraction told nothing."""
+    found: dict[str, list[str]] = {}
+    try:
+        report = json.loads((cleaned / EXTRACTION_REPORT).read_text(encoding="utf-8"))
+        for file in report["files"]:
+            if isinstance(file.get("owner"), str):
+                found.setdefault(str(file["platform"]), []).append(file["owner"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return found
+
+
+def recognise(
+    config: UserConfig,
+    me: Sequence[str],
+    chats: Mapping[str, Mapping[str, int]],
+    path: Path = CONFIG,
+    owners: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, set[str]]:
+    """By platform, the senders that are the person: those named by `--me`, else by the config.
+
+    `chats` maps the path of each chat to its senders' numbers of messages. A name of `--me` is typed for these very
+    chats, so each must be found; a config lists every spelling, so one is enough, on each platform that it names by
+    itself. Raises ConfigError when that fails, with a proposal for the config: `owners` names, by platform, the people
+    whose exports these are.
     """
-    unknown = [name for name in me if not matching([name], counts)]
-    if unknown:
-        raise ConfigError(f"--me {unknown[0]!r} sent none of these messages. {_proposal(counts, path)}")
-    if not me and not config.user_identifiers:
-        raise ConfigError(f"nobody is {config.user_label} yet: user_identifiers is empty. {_proposal(counts, path)}")
-    mine = matching(me or config.user_identifiers, counts)
-    if not mine:
-        names = ", ".join(config.user_identifiers)
-        raise ConfigError(f"{path}: none of user_identifiers ({names}) sent a message. {_proposal(counts, path)}")
-    return mine
+    counts: dict[str, Counter[str]] = {}
+    for chat, senders in chats.items():
+        counts.setdefault(platform_of(chat), Counter()).update(senders)
+    if not me and isinstance(config.user_identifiers, Mapping):
+        _check_platforms(config.user_identifiers, counts, path)
+    problem = _unmatched(config, me, counts, path)
+    if problem:
+        raise ConfigError(f"{problem} {_proposal(chats, counts, path, owners or {})}")
+    return {platform: matching(me or config.names_on(platform), senders) for platform, senders in counts.items()}
 
 
-def _proposal(counts: Mapping[str, int], path: Path) -> str:
-    ranked = sorted(counts, key=lambda sender: (-counts[sender], sender))
-    listing = [f"  {counts[sender]:>9,}  {sender}" for sender in ranked[:LISTED]]
+def _unmatched(config: UserConfig, me: Sequence[str], counts: Mapping[str, Counter[str]], path: Path) -> str | None:
+    """Which of the person's names are nobody's, in a sentence."""
+    for name in me:
+        if not any(matching([name], senders) for senders in counts.values()):
+            return f"--me {name!r} sent none of these messages."
+    if me:
+        return None
+    if not config.names:
+        return f"nobody is {config.user_label} yet: user_identifiers is empty."
+    if isinstance(config.user_identifiers, Mapping):
+        for platform, names in config.user_identifiers.items():
+            if names and platform in counts and not matching(names, counts[platform]):
+                return f"{path}: none of user_identifiers ({', '.join(names)}) sent a message on {platform}."
+    if not any(matching(config.names_on(platform), senders) for platform, senders in counts.items()):
+        return f"{path}: none of user_identifiers ({', '.join(config.names)}) sent a message."
+    return None
+
+
+def _check_platforms(named: Iterable[str], present: Iterable[str], path: Path) -> None:
+    """Refuse a platform that is none: in its chats everybody would be another."""
+    from training.extraction.recognise import PLATFORMS  # imports every reader
+
+    known = {*PLATFORMS, *present}
+    for platform in named:
+        if platform not in known:
+            nearest = difflib.get_close_matches(platform, sorted(known), n=1, cutoff=0.0)[0]
+            raise ConfigError(
+                f"{path}: user_identifiers: unknown platform {platform!r}; the nearest valid name is {nearest!r}"
+            )
+
+
+def _proposal(
+    chats: Mapping[str, Mapping[str, int]],
+    counts: Mapping[str, Counter[str]],
+    path: Path,
+    owners: Mapping[str, Sequence[str]],
+) -> str:
+    """Who sent most, who is likely the person and why, and what to write if so. It decides nothing."""
+    total = sum(counts.values(), Counter[str]())
+    ranked = sorted(total, key=lambda sender: (-total[sender], sender))
+    listing = [f"  {total[sender]:>9,}  {sender}" for sender in ranked[:LISTED]]
     if len(ranked) > LISTED:
         listing.append(f"  and {len(ranked) - LISTED:,} more")
-    line = f'"user_identifiers": {json.dumps(ranked[:1], ensure_ascii=False)}'
+    likely: dict[str, list[str]] = {}
+    reasons: list[str] = []
+    for platform, senders in sorted(counts.items()):
+        where = f"{platform}: " if platform else ""
+        of_platform = [some for chat, some in chats.items() if platform_of(chat) == platform]
+        presence = Counter(sender for some in of_platform for sender in some)
+        owning = sorted(matching(owners.get(platform, ()), senders))
+        if owning:
+            likely[platform] = owning
+            reasons.append(f"{where}the export is the account of {', '.join(owning)}")
+            continue
+        candidates = sorted(presence, key=lambda sender: (-presence[sender], -senders[sender], sender))
+        likely[platform] = candidates[:1]
+        most = presence[candidates[0]]
+        tied = [sender for sender in candidates if presence[sender] == most]
+        share = f"{most:,} of {len(of_platform):,} chats"
+        if len(tied) == 1:
+            reasons.append(f"{where}{tied[0]} is in {share}, more than anybody else")
+        elif len(tied) <= LISTED:
+            reasons.append(f"{where}{', '.join(tied)} are each in {share}: only you know which is you")
+        else:
+            reasons.append(f"{where}{len(tied):,} people are each in {share}: only you know which is you")
+    names = list(dict.fromkeys(name for some in likely.values() for name in some))
+    identifiers: Any = names if all(some == names for some in likely.values()) or "" in likely else likely
+    line = f'"user_identifiers": {json.dumps(identifiers, ensure_ascii=False)}'
     where = f"this line in {path}:  {line}" if path.exists() else f"{path} with this line:  {{{line}}}"
-    me = json.dumps(ranked[0], ensure_ascii=False)
+    flags = " ".join(f"--me {json.dumps(name, ensure_ascii=False)}" for name in names)
     return "\n".join(
         [
             "The senders, by messages:",
             *listing,
-            f"If you are the first of them, write {where}",
-            "(a list: put every name under which you appear)",
-            f"or say it for this run, a --me for each name:  ghost prepare --me {me}",
+            *reasons,
+            f"If you are {' and '.join(names)}, write {where}",
+            "(lists: put every name under which you appear)",
+            f"or say it for this run, a --me for each name:  ghost prepare {flags}",
         ]
     )

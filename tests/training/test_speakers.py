@@ -1,6 +1,7 @@
 """Whose voice: names matched whole, settings refused early."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from training import speakers
 from training.errors import ConfigError
-from training.speakers import UserConfig, fold, load, matching, recognise
+from training.speakers import UserConfig, fold, load, matching, owners, recognise
 
 SHIPPED = Path(__file__).parents[2] / "config" / "user_config.example.json"
 
@@ -52,6 +53,27 @@ def test_a_config_is_read_into_typed_fields(tmp_path: Path) -> None:
     assert config.zone.key == "Europe/Paris"
 
 
+def test_what_is_left_out_is_read_into_typed_fields(tmp_path: Path) -> None:
+    config = load(
+        _config(
+            tmp_path,
+            user_identifiers={"telegram": ["ada_l"], "whatsapp": ["Ada", "ada_l"]},
+            exclude_people=["Bob"],
+            exclude_conversations=["whatsapp/Mum"],
+            since="2024-02-29",
+            until="2024-02-29",
+            max_group_size=2,
+        )
+    )
+    assert (config.names, config.names_on("whatsapp"), config.names_on("sms")) == (
+        ("ada_l", "Ada"),
+        ("Ada", "ada_l"),
+        (),
+    )
+    assert (config.exclude_people, config.exclude_conversations) == (("Bob",), ("whatsapp/Mum",))
+    assert (config.since, config.until, config.max_group_size) == (date(2024, 2, 29), date(2024, 2, 29), 2)
+
+
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
@@ -64,6 +86,19 @@ def test_a_config_is_read_into_typed_fields(tmp_path: Path) -> None:
         ({"user_label": "A"}, "label 'A': one word that ends in its only colon"),
         ({"user_label": "B:"}, "both labels are 'B:'"),
         ({"user_label": 1}, "user_label"),
+        ({"user_identifiers": {"telegram": "Ada"}}, "user_identifiers: each platform has a list of names"),
+        ({"user_identifiers": {"telegram": ["Ada", ""]}}, "user_identifiers: a list of names"),
+        ({"exclude_people": "Bob"}, "exclude_people: a list of names"),
+        ({"exclude_conversations": [""]}, "exclude_conversations: a list of names"),
+        ({"exclude_person": ["Bob"]}, "unknown key 'exclude_person'; the nearest valid name is 'exclude_people'"),
+        ({"since": "1.2.2024"}, "since: a day as in 2024-02-29 is expected, or null; found '1.2.2024'"),
+        ({"since": "2024-W10-1"}, "since: a day as in"),
+        ({"until": "2023-02-29"}, "until: a day as in"),
+        ({"until": 2023}, "until: a day as in"),
+        ({"since": "2024-03-02", "until": "2024-03-01"}, "2024-03-02 is after 2024-03-01, so no day is left"),
+        ({"max_group_size": 1}, "max_group_size: a number of people from 2"),
+        ({"max_group_size": True}, "max_group_size: a number of people from 2"),
+        ({"max_group_size": "5"}, "max_group_size: a number of people from 2"),
     ],
 )
 def test_a_config_that_cannot_be_used(tmp_path: Path, values: dict[str, Any], complaint: str) -> None:
@@ -90,33 +125,105 @@ def test_a_named_config_must_exist_but_the_standard_one_need_not(
         load(Path("mine.json"))
 
 
-COUNTS = {"Ada": 120, "ADA": 3, "Charles": 1400, **{f"guest {n:02}": 1 for n in range(12)}}
+SENDERS = {"Ada": 120, "ADA": 3, "Charles": 1400, **{f"guest {n:02}": 1 for n in range(12)}}
+CHATS = {"whatsapp/club.csv": SENDERS}
+FAMILY = {"whatsapp/Mum.csv": {"Ada": 10, "Mum": 90}, "whatsapp/Dad.csv": {"Ada": 5, "Dad": 7}}
+TELEGRAM = {"telegram/Bob.csv": {"ada_l": 40, "Bob": 50}}
 
 
 def test_the_config_names_the_person() -> None:
-    assert recognise(UserConfig(("ada", "not in these chats")), [], COUNTS) == {"Ada", "ADA"}
+    assert recognise(UserConfig(("ada", "not in these chats")), [], CHATS) == {"whatsapp": {"Ada", "ADA"}}
 
 
 def test_me_stands_in_for_the_config() -> None:
-    assert recognise(UserConfig(("ada",)), ["Charles"], COUNTS) == {"Charles"}
+    assert recognise(UserConfig({"telegram": ("ada",)}), ["Charles"], CHATS) == {"whatsapp": {"Charles"}}
+
+
+def test_names_of_one_platform_claim_nobody_on_another() -> None:
+    chats = {**FAMILY, "telegram/Ada.csv": {"ada_l": 4, "Ada": 8}}
+    config = UserConfig({"whatsapp": ("Ada",), "telegram": ("ada_l",), "slack": ("never exported",)})
+    assert recognise(config, [], chats) == {"whatsapp": {"Ada"}, "telegram": {"ada_l"}}
+    assert recognise(UserConfig(("Ada", "ada_l")), [], chats)["telegram"] == {"Ada", "ada_l"}
+
+
+def test_a_chat_outside_of_all_folders_is_of_no_platform() -> None:
+    chats = {"Mum.csv": {"Ada": 1, "Mum": 1}}
+    assert recognise(UserConfig(("Ada",)), [], chats) == {"": {"Ada"}}
+    with pytest.raises(ConfigError, match="none of user_identifiers"):
+        recognise(UserConfig({"whatsapp": ("Ada",)}), [], chats)
 
 
 @pytest.mark.parametrize(
     ("identifiers", "me", "complaint"),
     [
         ((), [], "nobody is A: yet"),
-        (("Bob",), [], r"none of user_identifiers \(Bob\) sent a message"),
+        ({"whatsapp": ()}, [], "nobody is A: yet"),
+        (("Bob",), [], r"none of user_identifiers \(Bob\) sent a message\."),
+        ({"telegram": ("Ada",)}, [], r"none of user_identifiers \(Ada\) sent a message\."),
+        ({"whatsapp": ("Bob",), "telegram": ("Ada",)}, [], r"\(Bob\) sent a message on whatsapp\."),
         (("Ada",), ["Charles", "Bob"], "--me 'Bob' sent none of these messages"),
     ],
 )
 def test_when_nobody_matches_the_senders_are_listed(
-    identifiers: tuple[str, ...], me: list[str], complaint: str
+    identifiers: tuple[str, ...] | dict[str, tuple[str, ...]], me: list[str], complaint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint) as caught:
-        recognise(UserConfig(identifiers), me, COUNTS)
+        recognise(UserConfig(identifiers), me, CHATS)
     message = str(caught.value)
     listed = [line.split()[-1] for line in message.splitlines() if line.startswith("   ")]
     assert listed[:4] == ["Charles", "Ada", "ADA", "00"]
     assert "and 5 more" in message
+    assert "whatsapp: 15 people are each in 1 of 1 chats: only you know which is you" in message
     assert '"user_identifiers": ["Charles"]' in message
     assert 'ghost prepare --me "Charles"' in message
+
+
+def _proposal(chats: dict[str, dict[str, int]], **arguments: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        recognise(UserConfig(), [], chats, **arguments)
+    return str(caught.value)
+
+
+def test_who_is_in_the_most_chats_is_proposed_even_if_others_wrote_more() -> None:
+    told = _proposal(FAMILY)
+    assert "whatsapp: Ada is in 2 of 2 chats, more than anybody else" in told
+    assert '{"user_identifiers": ["Ada"]}' in told
+    assert told.endswith('ghost prepare --me "Ada"')
+
+
+def test_two_people_of_one_chat_are_both_possible() -> None:
+    assert "telegram: Bob, ada_l are each in 1 of 1 chats: only you know which is you" in _proposal(TELEGRAM)
+
+
+def test_the_account_that_an_export_is_of_is_proposed_if_it_wrote(tmp_path: Path) -> None:
+    (tmp_path / "extraction_report.json").write_text(
+        json.dumps({"files": [{"platform": "telegram", "owner": "ADA_L"}, {"platform": "whatsapp", "owner": None}]})
+    )
+    told = _proposal({**FAMILY, **TELEGRAM}, owners=owners(tmp_path))
+    assert "telegram: the export is the account of ada_l" in told
+    assert 'user_identifiers": {"telegram": ["ada_l"], "whatsapp": ["Ada"]}' in told
+    assert told.endswith('ghost prepare --me "ada_l" --me "Ada"')
+    assert "Bob, ada_l are each" in _proposal(TELEGRAM, owners={"telegram": ["Nobody Here"]})
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"files": [7]}', '{"files": {}}', '{"files": [{"owner": "Ada"}]}'])
+def test_a_report_of_another_shape_names_no_owner(tmp_path: Path, content: str) -> None:
+    assert owners(tmp_path) == {}
+    (tmp_path / "extraction_report.json").write_text(content)
+    assert owners(tmp_path) == {}
+
+
+def test_the_line_that_is_proposed_is_a_config_that_works(tmp_path: Path) -> None:
+    path = tmp_path / "user_config.json"
+    for chats in (FAMILY, {**FAMILY, **TELEGRAM}):
+        told = _proposal(chats, path=path, owners={"telegram": ["ada_l"]})
+        line = next(line for line in told.splitlines() if line.startswith("If you are"))
+        path.write_text(line.split("with this line:  ")[1])
+        assert recognise(load(path), [], chats)["whatsapp"] == {"Ada"}
+        path.unlink()
+
+
+def test_a_platform_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown platform 'whatsap'; the nearest valid name is 'whatsapp'"):
+        recognise(UserConfig({"whatsap": ("Ada",)}), [], CHATS)
+    assert recognise(UserConfig({"mine": ("Ada",)}), [], {"mine/Mum.csv": {"Ada": 1}}) == {"mine": {"Ada"}}

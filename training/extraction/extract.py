@@ -79,9 +79,12 @@ def run(args: argparse.Namespace) -> int:
 def _me(config: speakers.UserConfig, args: argparse.Namespace, found: Sequence[Conversation]) -> set[str]:
     """The senders that are the person; needed only where everyone else gets another name."""
     if not args.me and not args.pseudonyms:
-        return set(config.user_identifiers)
-    counts = Counter(record.sender for conversation in found for record in conversation.messages)
-    return speakers.recognise(config, args.me, counts, args.user_config) if counts else set()
+        return set(config.names)
+    chats = {
+        f"{conversation.platform}/{number}": Counter(record.sender for record in conversation.messages)
+        for number, conversation in enumerate(found)
+    }
+    return set().union(*speakers.recognise(config, args.me, chats, args.user_config).values()) if found else set()
 
 
 def save(account: Account, found: Sequence[Conversation], out: Path, shield: Shield) -> None:

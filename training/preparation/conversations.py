@@ -18,12 +18,14 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from replicate_deployment.chat_format import Labels, Turn
 from training.console import progress
 from training.errors import DataError
 from training.preparation import columns
 from training.preparation.instants import instants
+from training.speakers import Mine, platform_of
 
 BURST = pd.Timedelta(minutes=3)  # a message this soon after the previous one, by the same side, continues its turn
 SILENCE = pd.Timedelta(minutes=30)  # a gap of this length ends a conversation
@@ -104,12 +106,39 @@ def read(folder: Path, zone: ZoneInfo) -> Messages:
     return Messages(table, len(texts), empty, int(is_naive.sum()), int(is_backwards.sum()))
 
 
-def arrange(table: pd.DataFrame, mine: Set[str]) -> pd.DataFrame:
-    """The table with its columns `mine`, `turn` and `conversation`."""
-    is_mine = table["sender"].isin(mine)
+def senders(table: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Who wrote how many messages in each chat."""
+    files, names = table["path"].cat.categories, table["sender"].cat.categories
+    pairs = table["path"].cat.codes.to_numpy(np.int64) * len(names) + table["sender"].cat.codes.to_numpy()
+    found: dict[str, dict[str, int]] = {}
+    for pair, count in zip(*np.unique(pairs, return_counts=True), strict=True):
+        found.setdefault(files[pair // len(names)], {})[names[pair % len(names)]] = int(count)
+    return found
+
+
+def written_by(table: pd.DataFrame, mine: Mine | Set[str]) -> NDArray[np.bool_]:
+    """For each row, whether the sender is one of these: of its platform's, or of one set for all platforms."""
+    chat, sender = table["path"].cat, table["sender"].cat
+    platforms = pd.Index([platform_of(file) for file in chat.categories])
+    names = dict.fromkeys(platforms, mine) if isinstance(mine, Set) else mine
+    found = np.zeros(len(table), bool)
+    for platform in platforms.unique():
+        of_platform = (platforms == platform)[chat.codes]
+        found |= of_platform & sender.categories.isin(list(names.get(platform, ())))[sender.codes]
+    return found
+
+
+def arrange(table: pd.DataFrame, mine: Mine | Set[str], borders: NDArray[np.bool_] | None = None) -> pd.DataFrame:
+    """The table with its columns `mine`, `turn` and `conversation`.
+
+    `borders` tells of each row whether a conversation starts there whatever came before: where a message was left out.
+    """
+    is_mine = pd.Series(written_by(table, mine), index=table.index)
     codes = table["path"].cat.codes
     gap = table["instant"].diff()
     opens_conversation = (codes != codes.shift()) | (gap >= SILENCE)
+    if borders is not None:
+        opens_conversation |= borders
     opens_turn = opens_conversation | (is_mine != is_mine.shift()) | (gap > BURST)
     return table.assign(mine=is_mine, turn=opens_turn.cumsum() - 1, conversation=opens_conversation.cumsum() - 1)
 

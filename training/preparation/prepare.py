@@ -49,15 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from training.preparation import consent
     from training.preparation import conversations as chats
 
     config = speakers.load(args.user_config)
     labels = config.labels
     refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
     messages = chats.read(args.cleaned, config.zone)
-    counts = {str(name): int(count) for name, count in messages.table["sender"].value_counts().items()}
-    mine = speakers.recognise(config, args.me, counts, args.user_config)
-    table = chats.arrange(messages.table, mine)
+    mine = speakers.recognise(
+        config, args.me, chats.senders(messages.table), args.user_config, speakers.owners(args.cleaned)
+    )
+    kept = consent.keep(config, messages.table, mine, args.cleaned, args.user_config)
+    table = chats.arrange(kept.table, mine, kept.borders)
     conversations = chats.conversations(table, labels)
 
     found = recipes.examples(args.recipe, [[turn.label == labels.me for turn in talk.turns] for talk in conversations])

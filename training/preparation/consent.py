@@ -1,0 +1,177 @@
+"""What is left out: people who said no, chats, dates, groups above a size; and how much of the rest is from groups.
+
+A name in the config that leaves nobody out is an error. A typo would otherwise train on somebody who said no.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.errors import ConfigError, DataError
+from training.preparation.conversations import written_by
+from training.speakers import CONFIG, EXTRACTION_REPORT, Mine, UserConfig, fold
+
+if TYPE_CHECKING:
+    from training.preparation.prepared import Prepared
+
+NEAR = 3  # names shown in an error
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What may be learnt from.
+
+    table     rows of the table that was read, with a new index
+    borders   for each row, whether something was left out between it and the row before: another conversation starts
+    left_out  how many messages, chats and people, by reason; the first that holds, in the order of the keys
+    sizes     how many people wrote in each chat, before anything was left out
+    """
+
+    table: pd.DataFrame
+    borders: Mask
+    left_out: dict[str, dict[str, int]]
+    sizes: dict[str, int]
+
+
+def keep(config: UserConfig, table: pd.DataFrame, mine: Mine, cleaned: Path, path: Path = CONFIG) -> Kept:
+    """The rows of `table` that the config, read from `path`, leaves in. `cleaned` is the folder they are from.
+
+    Raises ConfigError on a name that leaves nobody out, or that is the person's own; DataError when nothing is left.
+    """
+    chat, sender = table["path"].cat.codes.to_numpy(), table["sender"].cat.codes.to_numpy()
+    files, senders = table["path"].cat.categories, table["sender"].cat.categories
+    is_mine = written_by(table, mine)
+    people = _named_people(config, senders, {senders[code] for code in np.unique(sender[is_mine])}, path)
+    chats = _named_chats(config, files, _titles(cleaned), path)
+    sizes = sizes_of_chats(table, mine)
+    limit = np.inf if config.max_group_size is None else config.max_group_size
+    reasons: dict[str, Mask] = {
+        "conversations": files.isin(chats)[chat],
+        "groups": (np.array([sizes[file] for file in files]) > limit)[chat],
+        "dates": ~_within(table["instant"], config),
+        "people": senders.isin(people)[sender],
+    }
+    is_out = np.zeros(len(table), bool)
+    left_out: dict[str, dict[str, int]] = {}
+    for reason, holds in reasons.items():
+        rows = np.flatnonzero(holds & ~is_out)
+        left_out[reason] = {"messages": len(rows)}
+        if reason in ("conversations", "groups"):
+            left_out[reason]["chats"] = len(np.unique(chat[rows]))
+        elif reason == "people":
+            left_out[reason]["people"] = len(people)
+        is_out |= holds
+    if is_out.all():
+        counts = ", ".join(f"{reason} {figures['messages']:,}" for reason, figures in left_out.items())
+        raise DataError(f"{path} leaves out all of the {len(table):,} messages ({counts}): nothing is left to prepare")
+    # A row after one that was left out; of another chat it starts a conversation anyway.
+    borders = np.concatenate(([False], is_out[:-1]))[~is_out]
+    return Kept(table[~is_out].reset_index(drop=True) if is_out.any() else table, borders, left_out, sizes)
+
+
+def sizes_of_chats(table: pd.DataFrame, mine: Mine) -> dict[str, int]:
+    """How many people wrote in each chat. The person counts once, under however many names; so does everybody else
+    whose names differ by case or direction marks alone."""
+    files, senders = table["path"].cat.categories, table["sender"].cat.categories
+    numbers: dict[str, int] = {}
+    person = np.array([numbers.setdefault(fold(name), len(numbers)) for name in senders], np.int64)
+    who = np.where(written_by(table, mine), len(numbers), person[table["sender"].cat.codes.to_numpy()])
+    pairs = np.unique(table["path"].cat.codes.to_numpy() * np.int64(len(numbers) + 1) + who)
+    counts = np.bincount(pairs // (len(numbers) + 1), minlength=len(files))
+    return dict(zip(files, counts.tolist(), strict=True))
+
+
+def groups(prepared: "Prepared", sizes: Mapping[str, int]) -> dict[str, Any]:
+    """How much is from groups, and the shares of all. `sizes` are those of `Kept`: a chat of more than two people is a
+    group, and stays one when somebody is left out."""
+    table, examples = prepared.table, prepared.examples
+    is_group = np.array([sizes[file] > 2 for file in table["path"].cat.categories])
+    grouped = is_group[table["path"].cat.codes.to_numpy()]
+    own = table["mine"].to_numpy()
+    own_turns = table["turn"].to_numpy()[own]
+    lines = list(map(len, examples.by_conversation))
+    from_groups = [count for talk, count in zip(prepared.conversations, lines, strict=True) if sizes[talk.path] > 2]
+    return {
+        "chats": _share(table.loc[grouped, "path"].nunique(), table["path"].nunique()),
+        "messages": _share(int(grouped.sum()), len(table)),
+        "own_turns": _share(len(np.unique(own_turns[grouped[own]])), len(np.unique(own_turns))),
+        "lines": _share(sum(from_groups), sum(lines)),
+    }
+
+
+def _share(part: int, whole: int) -> dict[str, Any]:
+    return {"count": part, "share": round(part / max(whole, 1), 4)}
+
+
+def _within(instant: "pd.Series[pd.Timestamp]", config: UserConfig) -> Mask:
+    """Whether each is on a day from `since` to `until`, days of the config's zone."""
+    within = np.ones(len(instant), bool)
+    if config.since:
+        within &= (instant >= _midnight(config.since, config)).to_numpy()
+    if config.until:
+        within &= (instant < _midnight(config.until + timedelta(days=1), config)).to_numpy()
+    return within
+
+
+def _midnight(day: date, config: UserConfig) -> pd.Timestamp:
+    # By way of seconds: some clocks are put forward at midnight, which then never was.
+    moment = datetime(day.year, day.month, day.day, tzinfo=config.zone)
+    return pd.Timestamp(int(moment.timestamp()), unit="s", tz="UTC")
+
+
+def _named_people(config: UserConfig, senders: Iterable[str], own: Iterable[str], path: Path) -> set[str]:
+    by_fold: dict[str, set[str]] = {}
+    for sender in senders:
+        by_fold.setdefault(fold(sender), set()).add(sender)
+    yours = set(map(fold, [*own, *config.names]))
+    found: set[str] = set()
+    for name in config.exclude_people:
+        if fold(name) in yours:
+            raise ConfigError(f"{path}: exclude_people: {name!r} is you, and yours is the voice to learn")
+        if fold(name) not in by_fold:
+            raise ConfigError(
+                f"{path}: exclude_people: {name!r} wrote none of these messages, so nobody would be left out. "
+                + _near(name, {key: min(names) for key, names in by_fold.items() if key not in yours})
+            )
+        found |= by_fold[fold(name)]
+    return found
+
+
+def _named_chats(config: UserConfig, files: Iterable[str], titles: Mapping[str, str], path: Path) -> set[str]:
+    by_fold: dict[str, set[str]] = {}
+    for file in files:
+        without_suffix = PurePosixPath(file).with_suffix("").as_posix()
+        for name in {file, without_suffix, PurePosixPath(file).name, PurePosixPath(file).stem, titles.get(file, file)}:
+            by_fold.setdefault(fold(name), set()).add(file)
+    found: set[str] = set()
+    for name in config.exclude_conversations:
+        if fold(name) not in by_fold:
+            raise ConfigError(
+                f"{path}: exclude_conversations: no chat is called {name!r}, so none would be left out. "
+                + _near(name, {key: min(some) for key, some in by_fold.items()})
+            )
+        found |= by_fold[fold(name)]
+    return found
+
+
+def _near(name: str, spelled: Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(fold(name), spelled, n=NEAR, cutoff=0.0)
+    return f"Near it: {', '.join(dict.fromkeys(repr(spelled[key]) for key in close))}"
+
+
+def _titles(cleaned: Path) -> dict[str, str]:
+    """The titles of the chats by file, where extraction told them: a file's name cannot hold every title."""
+    try:
+        report = json.loads((cleaned / EXTRACTION_REPORT).read_text(encoding="utf-8"))
+        return {str(chat["file"]): str(chat["title"]) for chat in report["conversations"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
