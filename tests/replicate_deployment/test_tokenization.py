@@ -4,9 +4,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from replicate_deployment.chat_format import Labels, Turn, render, spans
 from replicate_deployment.engine import Engine
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.tokenization import encode, load_tokenizer, token_bytes
+from tests.replicate_deployment.test_chat_format import talks
 
 
 def test_a_literal_end_token_is_text(engine: Engine) -> None:
@@ -34,6 +36,26 @@ def test_offsets_cover_the_text_in_order(engine: Engine, text: str) -> None:
     assert offsets[0] == (0, 0)
     assert offsets[-1] == (len(text), len(text))
     assert [start for start, _ in offsets] == sorted(start for start, _ in offsets)
+
+
+@given(talk=talks(min_size=1))
+def test_end_tokens_stand_where_the_spans_end(engine: Engine, talk: tuple[list[Turn], Labels]) -> None:
+    turns, labels = talk
+    text, end = render(turns, labels), engine.tokenizer.eos_token_id
+    replies = spans(turns, labels, recipe="conversations")
+    ids, offsets = encode(engine.tokenizer, text, ends=[span.end for span in replies])
+    assert [token for token in ids if token != end] == encode(engine.tokenizer, text).ids
+    assert [span for token, span in zip(ids, offsets, strict=True) if token == end] == [
+        (span.end, span.end) for span in replies
+    ]
+    starts = [start for start, _ in offsets]
+    assert starts == sorted(starts)
+    # What is learnt by the spans alone: each reply behind its tag, and its end token.
+    for reply in replies:
+        kept = [place for place, (_, stop) in enumerate(offsets) if reply.start < stop <= reply.end]
+        assert kept == list(range(kept[0], kept[-1] + 1))
+        assert ids[kept[-1]] == end
+        assert offsets[kept[0] - 1][1] == reply.start
 
 
 def test_a_tokenizer_without_byte_fallback_is_refused() -> None:

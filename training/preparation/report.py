@@ -51,7 +51,10 @@ def figures(
             "placed_by_timezone": messages.without_offset,
             "out_of_order": messages.out_of_order,
         },
-        "conversations": _halves([1] * len(turns), training),
+        "conversations": {
+            **_halves([1] * len(turns), training),
+            "without_a_line": sum(not some for some in found.by_conversation),
+        },
         "turns": {
             **_halves(turns, training),
             "yours": sum(turn.label == config.user_label for talk in conversations for turn in talk.turns),

@@ -47,6 +47,9 @@ def test_the_files_are_the_literal_ones(chats: tuple[Path, dict[str, list[Any]]]
     assert (out / "train.jsonl").read_bytes().decode() == "".join(expected.train)
     assert (out / "val.jsonl").read_bytes().decode() == "".join(expected.val)
     assert ghost_json.read(out).recipe == recipe
+    report = json.loads((out / "preparation_report.json").read_text(encoding="utf-8"))
+    assert report["recipe"] == recipe
+    assert report["conversations"]["without_a_line"] == expected.windows.count([]) > 0
 
 
 @pytest.mark.parametrize(
