@@ -25,7 +25,7 @@ class Html(str):
 
 
 class Series(NamedTuple):
-    """What one colour stands for, and its number in each column. `tone` is 1, 2 or 3."""
+    """What one colour stands for, and its number in each column. The tones, 1 to 5, are in page.css."""
 
     name: str
     values: Sequence[float]
@@ -33,15 +33,15 @@ class Series(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A row of `bars`: its parts follow one another, and `figure` is printed at its end."""
+    """A row of `bars`: its parts, by tone, follow one another, and `figure` is printed at its end."""
 
     name: str
-    parts: Sequence[float]
+    parts: Mapping[int, float]
     figure: str
 
 
 class Strip(NamedTuple):
-    """A row of `strips`: positions between 0 and 1, of which the first `before` have the first tone."""
+    """A row of `strips`: positions between 0 and 1, of which the first `before` have the first of two tones."""
 
     name: str
     positions: Sequence[float]
@@ -81,9 +81,9 @@ def figure(title: str, plot: Html, *words: str, wide: bool = False) -> Html:
     return element("figure", element("h3", title), plot, element("figcaption", *words), class_="wide" if wide else None)
 
 
-def legend(names: Sequence[str]) -> Html:
-    """The names of tones 1, 2, …"""
-    keys = (element("span", element("i", class_=f"t{tone}"), name) for tone, name in enumerate(names, start=1))
+def legend(tones: Mapping[str, int]) -> Html:
+    """What each tone stands for."""
+    keys = (element("span", element("i", class_=f"t{tone}"), name) for name, tone in tones.items())
     return element("p", *keys, class_="legend")
 
 
@@ -145,19 +145,26 @@ def columns(
 
 def bars(describe: str, rows: Sequence[Bar]) -> Html:
     """Lying bars, longest possible for the largest sum, each with its name above it."""
-    largest = max((sum(row.parts) for row in rows), default=0) or 1
+    largest = max((sum(row.parts.values()) for row in rows), default=0) or 1
     drawn = []
     for row in rows:
         parts = [
             element("i", class_=f"t{tone}", style=f"width:{_number(100 * part / largest)}%")
-            for tone, part in enumerate(row.parts, start=1)
+            for tone, part in row.parts.items()
         ]
         name = element("span", row.name, dir="auto")
         drawn.append(element("li", name, element("b", row.figure), element("div", *parts, aria_hidden="true")))
     return element("ul", *drawn, class_="bars", aria_label=describe)
 
 
-def strips(describe: str, rows: Sequence[Strip], *, ticks: Mapping[float, str], mark: float | None = None) -> Html:
+def strips(
+    describe: str,
+    rows: Sequence[Strip],
+    *,
+    tones: tuple[int, int],
+    ticks: Mapping[float, str],
+    mark: float | None = None,
+) -> Html:
     """Rows on one time line, each cut into cells that are the darker the more positions they hold.
 
     `ticks` are labels, and `mark` an upright line, by share of the width.
@@ -177,7 +184,7 @@ def strips(describe: str, rows: Sequence[Strip], *, ticks: Mapping[float, str], 
                 class_=f"t{tone}",
                 fill_opacity=0.25 + 0.75 * (count / most) ** 0.5,
             )
-            for tone, counted in enumerate(pair, start=1)
+            for tone, counted in zip(tones, pair, strict=True)
             for cell, count in counted.items()
         ]
         lane = element("svg", *cells, *border, width="100%", height=16)

@@ -51,11 +51,11 @@ def test_markup_goes_in_as_it_is_and_attributes_are_named_as_in_html() -> None:
 def test_no_part_lets_markup_through() -> None:
     series = [Series(NASTY, [1, 2], 1)]
     parts = [
-        figure(NASTY, legend([NASTY]), NASTY, wide=True),
+        figure(NASTY, legend({NASTY: 1}), NASTY, wide=True),
         facts([(NASTY, NASTY)]),
         columns(NASTY, [NASTY, NASTY], series, ticks={0: NASTY}),
-        bars(NASTY, [Bar(NASTY, (1,), NASTY)]),
-        strips(NASTY, [Strip(NASTY, [0.1], 1)], ticks={0.5: NASTY}),
+        bars(NASTY, [Bar(NASTY, {1: 1}, NASTY)]),
+        strips(NASTY, [Strip(NASTY, [0.1], 1)], tones=(1, 2), ticks={0.5: NASTY}),
     ]
     page = document(NASTY, *parts)
     assert "<script" not in page
@@ -121,16 +121,16 @@ def test_columns_are_to_scale_side_by_side_or_one_on_the_other() -> None:
 
 
 def test_bars_share_one_scale() -> None:
-    made = bars("d", [Bar("a", (1, 1), "2"), Bar("b", (4,), "4"), Bar("c", (0, 0), "0")])
+    made = bars("d", [Bar("a", {1: 1, 2: 1}, "2"), Bar("b", {3: 4}, "4"), Bar("c", {1: 0, 2: 0}, "0")])
     assert re.findall(r"width:([\d.]+)%", made) == ["25", "25", "100", "0", "0"]
-    assert "nan" not in bars("nothing at all", [Bar("c", (0,), "0")])
+    assert "nan" not in bars("nothing at all", [Bar("c", {1: 0}, "0")])
 
 
 def test_a_strip_shows_where_it_is_dense_and_on_which_side() -> None:
     rows = [Strip("a", [0.0, 0.001, 0.002, 0.003, 1.0], 4), Strip("b", [0.5], 1)]
-    made = strips("d", rows, ticks={0.0: "2023"}, mark=0.25)
+    made = strips("d", rows, tones=(3, 4), ticks={0.0: "2023"}, mark=0.25)
     drawn = _rectangles(made)
-    assert [one["class"] for one in drawn] == ["t1", "t2", "t1"]
+    assert [one["class"] for one in drawn] == ["t3", "t4", "t3"]
     assert [float(one["fill-opacity"]) for one in drawn] == [1.0, 0.62, 0.62]
     assert [_percent(one["x"]) for one in drawn] == pytest.approx([0, 100 - 100 / CELLS, 50], abs=0.01)
     assert made.count('x1="25%"') == len(rows)

@@ -5,6 +5,7 @@ Everything on it follows from the data set, so it is the same from run to run.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +35,9 @@ HEADING = "What your ghost will learn from"
 CHATS = 12  # shown one by one, the largest first
 LANGUAGES = 6  # as many as have room on a phone
 LENGTHS = (5, 10, 20, 40, 80, 160, 320)  # characters: upper ends of the columns
-SIDES = ("you", "others")
-HALVES = ("training", "validation")
+YOU, OTHERS, TRAINING, VALIDATION, LIMIT = range(1, 6)  # tones
+SIDES = {"you": YOU, "others": OTHERS}
+HALVES = {"training": TRAINING, "validation": VALIDATION}
 
 
 class Chat(NamedTuple):
@@ -137,12 +139,13 @@ def _concerns(concerns: Sequence[Concern]) -> list[Html]:
 
 
 def _volume(prepared: Prepared, timeline: Timeline) -> Html:
-    table = prepared.table
-    counts = [timeline.count(table["instant"][chosen]) for chosen in (table["mine"], ~table["mine"])]
+    instants, mine = prepared.table["instant"], prepared.table["mine"]
     series = [
-        Series(name, values, tone) for tone, (name, values) in enumerate(zip(SIDES, counts, strict=True), start=1)
+        Series("of yours", timeline.count(instants[mine]), YOU),
+        Series("of others", timeline.count(instants[~mine]), OTHERS),
     ]
-    busiest = int(np.argmax(np.sum(counts, axis=0)))
+    totals = [sum(both) for both in zip(*(one.values for one in series), strict=True)]
+    most = max(totals)
     unit = "month" if len(timeline.names[0]) == len("2024-03") else "day"
     plot = columns(
         f"Messages by {unit}, yours and those of others", timeline.names, series, ticks=timeline.ticks, stacked=True
@@ -150,34 +153,38 @@ def _volume(prepared: Prepared, timeline: Timeline) -> Html:
     return figure(
         f"Messages a {unit}",
         together(legend(SIDES), plot),
-        f"Most are of {timeline.names[busiest]}: {sum(some[busiest] for some in counts):,}. A gap may be a lost phone, "
+        f"Most are of {timeline.names[totals.index(most)]}: {most:,}. A gap may be a lost phone, "
         "or an export that was cut at its limit.",
         wide=True,
     )
 
 
 def _lengths(prepared: Prepared) -> Html:
-    lengths: dict[bool, list[int]] = {True: [], False: []}
-    for talk in prepared.conversations:
-        for turn in talk.turns:
-            lengths[turn.label == prepared.labels.me].append(len(turn.text))
-    edges = [0, *(end + 1 for end in LENGTHS), np.inf]
+    turns = [turn for talk in prepared.conversations for turn in talk.turns]
+    yours = [len(turn.text) for turn in turns if turn.label == prepared.labels.me]
+    theirs = [len(turn.text) for turn in turns if turn.label != prepared.labels.me]
     names = [f"up to {end} characters" for end in LENGTHS] + [f"more than {LENGTHS[-1]} characters"]
-    series = []
-    for tone, (side, name) in enumerate(zip((True, False), SIDES, strict=True), start=1):
-        counts = np.histogram(lengths[side], edges)[0]
-        series.append(Series(f"of {name}", (counts / max(counts.sum(), 1)).tolist(), tone))
+    series = [Series("of yours", _by_length(yours), YOU), Series("of others", _by_length(theirs), OTHERS)]
     ticks = {index: f"≤{end}" for index, end in enumerate(LENGTHS) if index % 2 == 0}  # on a phone, no more fit
-    medians = [int(np.median(some)) if some else 0 for some in lengths.values()]
     return figure(
         "Characters in a turn",
         together(
             legend(SIDES),
             columns("Share of turns by length, yours and those of others", names, series, ticks=ticks, percent=True),
         ),
-        f"Half of your turns have at most {medians[0]:,} characters, half of those of others at most {medians[1]:,}. "
-        "A turn is what one side wrote in one go, often several messages.",
+        f"Half of your turns have at most {_median(yours):,} characters, half of those of others at most "
+        f"{_median(theirs):,}. A turn is what one side wrote in one go, often several messages.",
     )
+
+
+def _by_length(lengths: Sequence[int]) -> list[float]:
+    """Shares of the columns, up to each of LENGTHS and above."""
+    counts = np.histogram(lengths, [0, *(end + 1 for end in LENGTHS), np.inf])[0]
+    return [count / max(len(lengths), 1) for count in counts.tolist()]
+
+
+def _median(lengths: Sequence[int]) -> int:
+    return int(np.median(lengths)) if lengths else 0
 
 
 def _chats(prepared: Prepared) -> list[Chat]:
@@ -200,15 +207,16 @@ def _who(chats: Sequence[Chat]) -> Html:
     rows = [
         Bar(
             title(chat.path) + (f" · group of {chat.others + 1}" if chat.is_group else ""),
-            (chat.yours, chat.theirs),
+            {YOU: chat.yours, OTHERS: chat.theirs},
             f"{chat.messages:,} · {chat.messages / total:.0%}",
         )
         for chat in chats[:CHATS]
     ]
     rest = chats[CHATS:]
     if rest:
-        parts = (sum(chat.yours for chat in rest), sum(chat.theirs for chat in rest))
-        rows.append(Bar(f"{_counted(len(rest), 'more chat')}", parts, f"{sum(parts):,} · {sum(parts) / total:.0%}"))
+        yours, theirs = sum(chat.yours for chat in rest), sum(chat.theirs for chat in rest)
+        figure_of_rest = f"{yours + theirs:,} · {(yours + theirs) / total:.0%}"
+        rows.append(Bar(_counted(len(rest), "more chat"), {YOU: yours, OTHERS: theirs}, figure_of_rest))
     groups = [chat for chat in chats if chat.is_group]
     share = sum(chat.messages for chat in groups) / total
     words = (
@@ -223,8 +231,8 @@ def _languages(languages: Mapping[str, Mapping[str, float]]) -> Html:
     total = Counter(languages["train"]) + Counter(languages["val"])
     codes = [code for code, _ in total.most_common(LANGUAGES)]
     series = [
-        Series(f"of {name}", [languages[half].get(code, 0.0) for code in codes], tone)
-        for tone, (half, name) in enumerate(zip(("train", "val"), HALVES, strict=True), start=1)
+        Series(f"of {half}", [languages[key].get(code, 0.0) for code in codes], HALVES[half])
+        for key, half in (("train", "training"), ("val", "validation"))
     ]
     shown = ["?" if code == "und" else code for code in codes]
     plot = columns(
@@ -249,7 +257,7 @@ def _split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], figure
     for index, (talk, share) in enumerate(zip(prepared.conversations, shares, strict=True)):
         positions[talk.path].append(share)
         before[talk.path] += index < prepared.training
-    rows = [Strip(title(chat.path), positions[chat.path], before[chat.path]) for chat in chats[:CHATS]]
+    rows = [Strip(PurePosixPath(chat.path).stem, positions[chat.path], before[chat.path]) for chat in chats[:CHATS]]
     cells = len(timeline.cells)
     ticks = {index / cells: label for index, label in timeline.ticks.items()}
     held_back = prepared.training < len(prepared.conversations)
@@ -257,7 +265,16 @@ def _split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], figure
     counts = figures["conversations"]
     return figure(
         "What trains, what validates",
-        together(legend(HALVES), strips("Conversations of each chat on the time line", rows, ticks=ticks, mark=border)),
+        together(
+            legend(HALVES),
+            strips(
+                "Conversations of each chat on the time line",
+                rows,
+                tones=(TRAINING, VALIDATION),
+                ticks=ticks,
+                mark=border,
+            ),
+        ),
         f"{_counted(counts['train'], 'conversation')} train, the {counts['val']:,} that start after them validate: by "
         "time, so that nothing said later helps with what was said before. A conversation is never on both sides.",
         wide=True,
@@ -267,8 +284,9 @@ def _split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], figure
 def _fit(recipe: str, fit: Fit) -> Html:
     names = {"50": "half of them have at most", "90": "90% at most", "95": "95% at most", "99": "99% at most"}
     rows = [
-        Bar(names.get(share, "the longest"), (tokens,), f"{tokens:,}") for share, tokens in fit.quantiles.items()
-    ] + [Bar("the limit: sequence_len", (0, 0, fit.sequence_len), f"{fit.sequence_len:,}")]
+        Bar(names.get(share, "the longest"), {TRAINING: tokens}, f"{tokens:,}")
+        for share, tokens in fit.quantiles.items()
+    ] + [Bar("the limit: sequence_len", {LIMIT: fit.sequence_len}, f"{fit.sequence_len:,}")]
     by = "estimated from their characters" if fit.counted_by == "estimate" else "counted by the base's tokenizer"
     sampled = "" if fit.sampled == fit.lines else f", on {fit.sampled:,} of the {fit.lines:,} drawn by lot"
     cut = "lose turns from the front" if recipe == "windows" else "are cut in pieces"
@@ -289,11 +307,11 @@ def _leakage(figures: Mapping[str, Any], leakage: Mapping[str, Any]) -> Html:
         _repeated("messages", pasted),
         (f"messages of {walls['from_characters']:,} characters or more", f"{walls['messages']:,}"),
         ("long texts that were sent more than once", f"{walls['copied_texts']:,}"),
-        ("share of both in what you wrote", f"{walls['share_of_your_characters']:.1%}"),
+        ("share of these in what you wrote", f"{walls['share_of_your_characters']:.1%}"),
         ("times an epoch shows a turn, on average", f"{figures['windows']['times_a_turn_is_shown']:.1f}"),
     ]
     return figure(
-        "Said twice",
+        "What the halves share, and what is no chat",
         facts(rows),
         "What validation shares with training makes every held-out figure too good. A short reply that comes again, as "
         "“haha” does, is no leak; a pasted paragraph is one.",

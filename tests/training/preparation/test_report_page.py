@@ -88,7 +88,7 @@ def test_messages_and_names_are_text(nasty: Prepared) -> None:
 
 def test_it_is_the_same_every_time_and_small(nasty: Prepared, tmp_path: Path) -> None:
     assert made(nasty) == made(nasty)
-    write_chats(tmp_path, chats=CHATS, talks=120, days=30, texts=["😀" * 500])
+    write_chats(tmp_path, chats=CHATS, talks=120, days=30, texts=["😀" * 500, "oui"])
     assert len(made(prepared(tmp_path)).encode()) < 200_000
 
 
@@ -100,7 +100,7 @@ def test_the_figures_are_said_in_words(tmp_path: Path) -> None:
     assert "9 conversations train, the 1 that start after them validate" in shown
     assert "100% of the messages are from 1 group" in shown
     assert "Nothing in these figures speaks against" in shown
-    assert "<title>2024-03-04: 4 you</title>" in html
+    assert "<title>2024-03-04: 4 of yours</title>" in html
 
 
 def test_both_recipes_have_samples(tmp_path: Path) -> None:
