@@ -16,6 +16,7 @@ Artifacts carry facts: no later stage asks a person for a number that an earlier
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,17 @@ from replicate_deployment.errors import WeightsError
 from training.errors import ArtifactError
 
 
-def write(folder: Path, predecessor: dict[str, Any] | None, **blocks: dict[str, Any]) -> None:
+def write(
+    folder: Path,
+    predecessor: dict[str, Any] | None,
+    hashes: Mapping[str, str] | None = None,
+    /,
+    **blocks: dict[str, Any],
+) -> None:
     """Write `folder/ghost.json`: the predecessor's facts, these blocks, and the hash of every file in the folder.
 
-    Call it last, in the folder that is still aside. Raises ArtifactError when a block is already there: a fact has
-    one author.
+    `hashes` are the SHA-256 that the caller took of files while writing them, by name; the others are read again. Call
+    it last, in the folder that is still aside. Raises ArtifactError when a block is already there: a fact has one author.
     """
     facts = dict(predecessor or {})
     facts.pop("files", None)
@@ -37,10 +44,12 @@ def write(folder: Path, predecessor: dict[str, Any] | None, **blocks: dict[str, 
         if name in facts:
             raise ArtifactError(f"{folder}: the '{name}' block was written by an earlier stage and is not overwritten")
         facts[name] = block
+    known = hashes or {}
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     facts["files"] = {
-        path.relative_to(folder).as_posix(): {"sha256": ghost_json.sha256(path), "size": path.stat().st_size}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ghost_json.NAME
+        name: {"sha256": known.get(name) or ghost_json.sha256(path), "size": path.stat().st_size}
+        for name, path in names.items()
+        if path.name != ghost_json.NAME
     }
     text = json.dumps(facts, ensure_ascii=False, indent=2) + "\n"
     (folder / ghost_json.NAME).write_text(text, encoding="utf-8")
