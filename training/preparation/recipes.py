@@ -61,7 +61,7 @@ class Exposure(NamedTuple):
 def exposure(recipe: Recipe, conversations: Sequence[Sequence[bool]], found: Examples) -> Exposure:
     """`found` is `examples(recipe, conversations)`, or both are the same slice of it. Whatever training cuts from the
     front of lines that are too long is not known here, and not taken off."""
-    own = own_silent = answers = answers_silent = 0
+    own = answers = taught = 0
     times: Counter[int] = Counter()
     for mine, some in zip(conversations, found.by_conversation, strict=True):
         begun = [0] * (len(mine) + 1)
@@ -70,13 +70,13 @@ def exposure(recipe: Recipe, conversations: Sequence[Sequence[bool]], found: Exa
             begun[last + 1] -= 1
         begun.pop()
         times.update(accumulate(begun))
-        targets = {last for _, last in some} if recipe == "windows" else set(range(len(mine)))
         own += sum(mine)
-        own_silent += sum(is_mine and turn not in targets for turn, is_mine in enumerate(mine))
-        answering = replies(mine)
-        answers += len(answering)
-        answers_silent += sum(turn not in targets for turn in answering)
-    return Exposure(own, own_silent, answers, answers_silent, [times[k] for k in range(max(times, default=-1) + 1)])
+        answers += len(replies(mine))
+        taught += len({last for _, last in some})
+    shown = [times[count] for count in range(max(times, default=-1) + 1)]
+    if recipe == "windows":  # their targets are replies, every one
+        return Exposure(own, own - taught, answers, answers - taught, shown)
+    return Exposure(own, 0, answers, 0, shown)  # what the person said is in a line
 
 
 def _silent(total: int, never: int) -> dict[str, Any]:
