@@ -160,9 +160,10 @@ def _volume(prepared: Prepared, timeline: Timeline) -> Html:
 
 
 def _lengths(prepared: Prepared) -> Html:
+    me = prepared.labels.me
     turns = [turn for talk in prepared.conversations for turn in talk.turns]
-    yours = [len(turn.text) for turn in turns if turn.label == prepared.labels.me]
-    theirs = [len(turn.text) for turn in turns if turn.label != prepared.labels.me]
+    yours = [len(turn.text) for turn in turns if turn.label == me]
+    theirs = [len(turn.text) for turn in turns if turn.label != me]
     names = [f"up to {end} characters" for end in LENGTHS] + [f"more than {LENGTHS[-1]} characters"]
     series = [Series("of yours", _by_length(yours), YOU), Series("of others", _by_length(theirs), OTHERS)]
     ticks = {index: f"≤{end}" for index, end in enumerate(LENGTHS) if index % 2 == 0}  # on a phone, no more fit
