@@ -223,7 +223,7 @@ def _members(path: Path) -> Iterator[Source | ExportError]:
     readable = []
     last = {member.filename: index for index, member in enumerate(members)}
     for index, member in enumerate(members):
-        if member.is_dir() or any(part.startswith(".") and part.strip(".") for part in _parts(member)):
+        if member.filename.endswith("/") or any(part.startswith(".") and part.strip(".") for part in _parts(member)):
             continue
         if member.filename.startswith("__MACOSX/"):
             continue
@@ -245,6 +245,8 @@ def _members(path: Path) -> Iterator[Source | ExportError]:
 
 def _refusal(member: zipfile.ZipInfo, size: int) -> str | None:
     """Why a member of a zip of `size` bytes must not be read, or None."""
+    if not member.filename:
+        return "a member without a name; refused"
     if member.filename.startswith(("/", "\\")) or ".." in _parts(member):
         return "a path that leaves the zip; refused"
     if member.flag_bits & ENCRYPTED:

@@ -178,6 +178,14 @@ def test_a_file_that_calls_itself_a_folder_above(tmp_path: Path) -> None:
     assert (len(lines), [source.member for source in sources]) == (2, ["a...txt"])
 
 
+def test_a_member_without_a_name(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", {"A": "x", ".": CHAT})
+    path.write_bytes(path.read_bytes().replace(b"A", b"\0"))
+    lines, sources = split(path)
+    assert (len(lines), contents(sources)) == (1, [CHAT.encode()])
+    assert "without a name" in lines[0]
+
+
 def test_pipes_sockets_and_devices_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     with socket.socket(socket.AF_UNIX) as server:
