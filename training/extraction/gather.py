@@ -105,7 +105,9 @@ def _recognise_all(
         if source.name in companions:
             account.attachments += 1
         else:
-            account.refused.append(f"{source}: no chat export we know{HINT}")
+            account.refused.append(
+                f"{source}: no chat export we know{HINT}" if source.head() else f"{source}: empty file"
+            )
     ordered: list[tuple[Source, Recognised]] = []
     for known in PLATFORMS.values():
         ours = [pair for pair in recognised if pair[1].platform is known]

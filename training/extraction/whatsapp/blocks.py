@@ -146,7 +146,7 @@ class _Reader:
 
     def block(self, text: str, line: int) -> Block:
         """The records of a text that starts with a header and ends with a newline."""
-        column, bodies, breaks = self._columns(text)
+        pattern, column, bodies, breaks = self._columns(text)
         if "\r" in text:
             bodies = list(map(line_breaks, bodies))
         for index in breaks:
@@ -165,14 +165,15 @@ class _Reader:
             mark = column["mark"][index] if self._header.is_ios else ""
             first = self._seen == 0 and index < NOTICES
             kinds[index], bodies[index] = self._kind(names[index], bodies[index], bool(mark), first)
-        for index in self._vanished(text, bodies):
+        for index in _vanished(pattern, text, bodies):
             kinds[index] = Kind.EMPTY
         self._seen += len(bodies)
         clocks = list(map(self._times.__getitem__, column["clock"]))
         return Block(line, list(_runs(column)), clocks, names, kinds, bodies, breaks)
 
-    def _columns(self, text: str) -> tuple[dict[str, list[str]], list[str], dict[int, int]]:
-        """The groups of the headers by name (a system line's sender is None), the bodies, and their line breaks."""
+    def _columns(self, text: str) -> tuple[re.Pattern[str], dict[str, list[str]], list[str], dict[int, int]]:
+        """What split the text: the groups of its headers by name (a system line's sender is None), the bodies, and
+        their line breaks."""
         newline = self._header.newline
         for pattern in (self._header.common, self._header.pattern):
             pieces = pattern.split(text)
@@ -184,7 +185,7 @@ class _Reader:
             if not pieces[0] and not any(self._header.pattern.search(bodies[index]) for index in breaks):
                 break
         columns = {name: pieces[group :: pattern.groups + 1] for name, group in pattern.groupindex.items()}
-        return columns, bodies, breaks
+        return pattern, columns, bodies, breaks
 
     def _kind(self, name: str, body: str, marked: bool, first: bool) -> tuple[Kind, str]:
         if not name:
@@ -193,12 +194,13 @@ class _Reader:
             return Kind.SYSTEM, ""
         return self._classify(body, marked)
 
-    def _vanished(self, text: str, bodies: list[str]) -> list[int]:
-        """`Name:.`, which is what a vanished message leaves; a dot after `Name: ` is somebody's."""
-        if "." not in bodies:
-            return []
-        ends = [match.end() for match in self._header.pattern.finditer(text)]
-        return [index for index, body in enumerate(bodies) if body == "." and text[ends[index] - 1] == ":"]
+
+def _vanished(pattern: re.Pattern[str], text: str, bodies: list[str]) -> list[int]:
+    """`Name:.`, which is what a vanished message leaves; a dot after `Name: ` is somebody's."""
+    if "." not in bodies:
+        return []
+    ends = [match.end() for match in pattern.finditer(text)]
+    return [index for index, body in enumerate(bodies) if body == "." and text[ends[index] - 1] == ":"]
 
 
 def _runs(column: dict[str, list[str]]) -> Iterator[Run]:
