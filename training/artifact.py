@@ -34,8 +34,9 @@ def write(
 ) -> None:
     """Write `folder/ghost.json`: the predecessor's facts, these blocks, and the hash of every file in the folder.
 
-    `hashes` are the SHA-256 that the caller took of files while writing them, by name; the others are read again. Call
-    it last, in the folder that is still aside. Raises ArtifactError when a block is already there: a fact has one author.
+    `hashes` are the SHA-256 that the caller took of files while writing them, by name; the others are read again.
+    Call it last, in the folder that is still aside. Raises ArtifactError when a block is already there: a fact has
+    one author.
     """
     facts = dict(predecessor or {})
     facts.pop("files", None)

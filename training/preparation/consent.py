@@ -68,7 +68,7 @@ def keep(config: UserConfig, table: pd.DataFrame, mine: Mine, cleaned: Path, pat
         if reason in ("conversations", "groups"):
             left_out[reason]["chats"] = len(np.unique(chat[rows]))
         elif reason == "people":
-            left_out[reason]["people"] = len(people)
+            left_out[reason]["people"] = len(set(map(fold, people)))
         is_out |= holds
     if is_out.all():
         counts = ", ".join(f"{reason} {figures['messages']:,}" for reason, figures in left_out.items())

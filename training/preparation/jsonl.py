@@ -37,4 +37,4 @@ def lines(turns: Sequence[Turn], windows: Iterable[Window], labels: Labels) -> b
 
 def holds_special_string(turn: Turn) -> bool:
     """Whether somebody typed what a careless reader of the JSONL would tokenise as a special token."""
-    return _special.search(turn.text) is not None
+    return ("<" in turn.text or "[" in turn.text) and _special.search(turn.text) is not None

@@ -1,8 +1,11 @@
 """`ghost prepare`, from the command line to the bytes of its files."""
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from tests.training.preparation.test_conversations import NOON, write_csv
 from training import artifact
 from training.cli import main
 
+ROOT = Path(__file__).parents[3]
 Capture = pytest.CaptureFixture[str]
 WORDS = ["salut", "ok", "plan B: on y va", "\nA: non", "<3", "</s>", "été 😂", "\n\n", 'say "hi"', "C:\\temp"]
 
@@ -132,15 +136,28 @@ def test_no_turn_is_on_both_sides(cleaned: Path, tmp_path: Path) -> None:
     assert not sides[0] & sides[1]
 
 
-def test_two_runs_give_the_same_bytes_whatever_the_order_of_files(cleaned: Path, tmp_path: Path) -> None:
-    _chats(cleaned)
-    shuffled = tmp_path / "elsewhere"
-    for path in sorted(cleaned.rglob("*.csv"), reverse=True):
-        copy = shuffled / path.relative_to(cleaned)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
-    assert _prepare("--me", "Ada") == _prepare("--me", "Ada", "--cleaned", shuffled, "--out", "again") == 0
-    assert _contents(tmp_path / "data/processed") == _contents(tmp_path / "again")
+def test_two_runs_give_the_same_bytes_whatever_the_order_of_files_and_hashes(cleaned: Path, tmp_path: Path) -> None:
+    _chats(cleaned, chats=6, messages=150)
+    for platform in ("telegram", "sms"):
+        _chats(cleaned / platform, seed=5, chats=3, messages=60)
+    paths = sorted(path.relative_to(cleaned) for path in cleaned.rglob("*.csv"))
+    results = []
+    for seed in range(3):
+        shuffled = tmp_path / f"cleaned {seed}"
+        for path in random.Random(seed).sample(paths, len(paths)):
+            (shuffled / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(cleaned / path, shuffled / path)
+        out = tmp_path / f"processed {seed}"
+        command = [sys.executable, "-m", "training.cli", "prepare", "--me", "Ada"]
+        subprocess.run(
+            [*command, "--cleaned", shuffled, "--out", out],
+            env=os.environ | {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(ROOT)},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        results.append(_contents(out))
+    assert results[0] == results[1] == results[2]
+    assert len(results[0]["train.jsonl"]) > 10_000
 
 
 def test_ghost_json_carries_the_facts_and_verifies(cleaned: Path, tmp_path: Path) -> None:
