@@ -6,10 +6,11 @@ The protocol: https://chromedevtools.github.io/devtools-protocol/
 import json
 import os
 import shutil
+import signal
 import subprocess
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,10 +37,10 @@ def found() -> str | None:
 
 @contextmanager
 def browser(program: str) -> Iterator["Browser"]:
-    """One page, offline. Whatever the browser keeps, it keeps in a folder that is then deleted."""
+    """One page, offline. Raises RuntimeError when the browser ends before it is told to."""
     to_read, to_write = os.pipe()
     from_read, from_write = os.pipe()
-    with TemporaryDirectory() as home:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as home:
         command = [program, *OPTIONS, f"--user-data-dir={home}"]
         # The pipe is file descriptors 3 and 4 of the browser, which Python may have given to something else.
         shell = f'exec "$@" 3<&{to_read} 4>&{from_write}'
@@ -49,6 +50,7 @@ def browser(program: str) -> Iterator["Browser"]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "HOME": home},
+            start_new_session=True,
         )
         os.close(to_read)
         os.close(from_write)
@@ -57,8 +59,10 @@ def browser(program: str) -> Iterator["Browser"]:
                 opened = Browser(requests, replies)
                 yield opened
                 opened.call("Browser.close", on_page=False)
+                process.wait(timeout=10)
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

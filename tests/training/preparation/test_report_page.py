@@ -13,12 +13,13 @@ import pytest
 from docs import browser
 from replicate_deployment.chat_format import Recipe
 from tests.training.preparation.test_conversations import NOON, write_csv
+from training.preparation import consent, recipes, report, samples
 from training.preparation import conversations as chats
-from training.preparation import recipes, report, samples
 from training.preparation.concerns import Concern, own_languages
 from training.preparation.fit import fit
 from training.preparation.leakage import leakage
-from training.preparation.page import CHATS, page
+from training.preparation.page import page
+from training.preparation.plots import CHATS
 from training.preparation.prepared import Prepared
 from training.preparation.split import training_conversations
 from training.preparation.timeline import Timeline
@@ -42,16 +43,24 @@ def prepared(folder: Path, recipe: Recipe = "windows") -> Prepared:
     messages = chats.read(folder, config.zone)
     table = chats.arrange(messages.table, {"Ada"})
     talks = chats.conversations(table, config.labels)
-    found = recipes.examples(recipe, [[turn.label == "A:" for turn in talk.turns] for talk in talks])
+    found = recipes.examples(recipe, sides(talks))
     return Prepared(
         config, recipe, messages, table, talks, found, training_conversations([len(talk.turns) for talk in talks])
     )
 
 
-def made(data: Prepared, concerns: list[Concern] | None = None) -> str:
+def sides(talks: list[chats.Conversation]) -> list[list[bool]]:
+    return [[turn.label == "A:" for turn in talk.turns] for talk in talks]
+
+
+def made(data: Prepared, concerns: list[Concern] | None = None, left_out: int = 0) -> str:
     figures = report.figures(
         data.config, data.messages, data.table, data.conversations, data.examples, data.training, data.recipe
     )
+    sizes = {str(path): some["sender"].nunique() for path, some in data.table.groupby("path", observed=True)}
+    figures["groups"] = consent.groups(data, sizes)
+    figures["left_out"] = {"dates": {"messages": left_out}, "people": {"messages": 0, "people": 0}}
+    figures["exposure"] = recipes.exposure(data.recipe, sides(data.conversations), data.examples).figures
     return page(data, figures, concerns or [], own_languages(data), fit(data, None, 1024), leakage(data))
 
 
@@ -94,11 +103,12 @@ def test_it_is_the_same_every_time_and_small(nasty: Prepared, tmp_path: Path) ->
 
 def test_the_figures_are_said_in_words(tmp_path: Path) -> None:
     write_chats(tmp_path, chats=1, talks=10, days=1, texts=["ça va ?", "bien et toi, tu fais quoi ce soir ?"])
-    html = made(prepared(tmp_path))
+    html = made(prepared(tmp_path), left_out=1234)
     shown = unescape(re.sub(r"<[^>]*>", "", html))
     assert "80 messages in 1 chat from 2024-03-01 to 2024-03-10, of which you wrote 40 as Ada." in shown
     assert "9 conversations train, the 1 that start after them validate" in shown
     assert "100% of the messages are from 1 group" in shown
+    assert "Your settings leave out 1,234 more messages." in shown
     assert "Nothing in these figures speaks against" in shown
     assert "<title>2024-03-04: 4 of yours</title>" in html
 
