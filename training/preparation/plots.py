@@ -176,7 +176,7 @@ def split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], figures
                 mark=border,
             ),
         ),
-        f"{counted(counts['train'], 'conversation')} train, the {counts['val']:,} that start after them validate: by "
+        f"Of the conversations {counts['train']:,} train, and the {counts['val']:,} that start after them validate: by "
         "time, so that nothing said later helps with what was said before. A conversation is never on both sides.",
         wide=True,
     )

@@ -1,9 +1,10 @@
 """What preparation has made of the chats, before a line of it is written: handed whole to the report and its page."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from replicate_deployment.chat_format import Labels
+from replicate_deployment.chat_format import Labels, Recipe
 from training.preparation.windows import Examples
 from training.speakers import UserConfig
 
@@ -24,13 +25,13 @@ class Prepared:
     """
 
     config: UserConfig
-    recipe: str
+    recipe: Recipe
     messages: "Messages"
     table: "pd.DataFrame"
     conversations: "list[Conversation]"
     examples: Examples
     training: int
 
-    @property
+    @cached_property
     def labels(self) -> Labels:
         return self.config.labels

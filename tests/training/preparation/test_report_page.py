@@ -8,16 +8,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from docs import browser
 from replicate_deployment.chat_format import Recipe
 from tests.training.preparation.test_conversations import NOON, write_csv
-from training.preparation import consent, recipes, report, samples
 from training.preparation import conversations as chats
-from training.preparation.concerns import Concern, own_languages
-from training.preparation.fit import fit
-from training.preparation.leakage import leakage
+from training.preparation import recipes, samples
+from training.preparation.concerns import Concern
+from training.preparation.consent import Kept
+from training.preparation.findings import find
 from training.preparation.page import page
 from training.preparation.plots import CHATS
 from training.preparation.prepared import Prepared
@@ -43,25 +44,17 @@ def prepared(folder: Path, recipe: Recipe = "windows") -> Prepared:
     messages = chats.read(folder, config.zone)
     table = chats.arrange(messages.table, {"Ada"})
     talks = chats.conversations(table, config.labels)
-    found = recipes.examples(recipe, sides(talks))
+    found = recipes.examples(recipe, [[turn.label == "A:" for turn in talk.turns] for talk in talks])
     return Prepared(
         config, recipe, messages, table, talks, found, training_conversations([len(talk.turns) for talk in talks])
     )
 
 
-def sides(talks: list[chats.Conversation]) -> list[list[bool]]:
-    return [[turn.label == "A:" for turn in talk.turns] for talk in talks]
-
-
 def made(data: Prepared, concerns: list[Concern] | None = None, left_out: int = 0) -> str:
-    figures = report.figures(
-        data.config, data.messages, data.table, data.conversations, data.examples, data.training, data.recipe
-    )
     sizes = {str(path): some["sender"].nunique() for path, some in data.table.groupby("path", observed=True)}
-    figures["groups"] = consent.groups(data, sizes)
-    figures["left_out"] = {"dates": {"messages": left_out}, "people": {"messages": 0, "people": 0}}
-    figures["exposure"] = recipes.exposure(data.recipe, sides(data.conversations), data.examples).figures
-    return page(data, figures, concerns or [], own_languages(data), fit(data, None, 1024), leakage(data))
+    kept = Kept(data.table, np.zeros(len(data.table), bool), {"dates": {"messages": left_out}}, sizes)
+    found = find(data, kept, None, 1024)
+    return page(data, found.figures, concerns or [], found.languages, found.fit, found.leakage)
 
 
 def write_chats(folder: Path, *, chats: int, talks: int, days: int, texts: list[str]) -> None:
@@ -106,7 +99,7 @@ def test_the_figures_are_said_in_words(tmp_path: Path) -> None:
     html = made(prepared(tmp_path), left_out=1234)
     shown = unescape(re.sub(r"<[^>]*>", "", html))
     assert "80 messages in 1 chat from 2024-03-01 to 2024-03-10, of which you wrote 40 as Ada." in shown
-    assert "9 conversations train, the 1 that start after them validate" in shown
+    assert "Of the conversations 9 train, and the 1 that start after them validate" in shown
     assert "100% of the messages are from 1 group" in shown
     assert "Your settings leave out 1,234 more messages." in shown
     assert "Nothing in these figures speaks against" in shown
@@ -119,6 +112,18 @@ def test_both_recipes_have_samples(tmp_path: Path) -> None:
     assert windows.count('class="mine target"') == samples.SAMPLES
     assert whole.count('class="mine target"') == 4 * samples.SAMPLES
     assert 'class="mine"' not in whole
+
+
+def test_a_single_conversation_validates_nothing(tmp_path: Path) -> None:
+    write_chats(tmp_path, chats=1, talks=1, days=1, texts=["salut"])
+    html = made(prepared(tmp_path))
+    assert "Of the conversations 1 train, and the 0 that start after them validate" in html
+    assert 'class="mark"' not in html
+
+
+def test_somebody_who_talks_to_nobody_is_drawn_too(tmp_path: Path) -> None:
+    write_csv(tmp_path / "notes.csv", [((NOON + timedelta(days=n)).isoformat(), "Ada", "lait") for n in range(20)])
+    assert "half of those of others at most 0" in made(prepared(tmp_path, "conversations"))
 
 
 def test_a_long_turn_and_a_long_conversation_are_cut_and_say_so(tmp_path: Path) -> None:
