@@ -21,7 +21,7 @@ BORDERS = (COMMA, NEWLINE, QUOTE) = tuple(b',\n"')
 
 
 class Columns(NamedTuple):
-    """Three of one length, as the file spells them."""
+    """Three of one length, as the file spells them; in messages a line ends in a bare LF."""
 
     timestamps: Sequence[str]
     senders: Sequence[str]
@@ -66,7 +66,11 @@ def _cut(content: bytes) -> Columns | None:
         before, after = data[opening - 1], data[closing + 1]  # before the first byte: the last, which is a newline
         if not (np.isin(before, BORDERS).all() and np.isin(after, BORDERS).all()):
             return None
-        separators = separators[np.searchsorted(quotes, separators) % 2 == 0]
+        # The separators from here to there are within quotes: one more opened than closed.
+        count = len(separators) + 1
+        here, there = np.searchsorted(separators, opening), np.searchsorted(separators, closing)
+        within = np.cumsum(np.bincount(here, minlength=count) - np.bincount(there, minlength=count))
+        separators = separators[within[:-1] == 0]
     found = data[separators]
     if len(found) % 3 or (found.reshape(-1, 3) != (COMMA, COMMA, NEWLINE)).any():
         return None
@@ -99,7 +103,10 @@ def _read_rows(path: Path) -> Columns:
     for row, cells in enumerate(rows):
         if len(cells) != len(HEADER):
             raise DataError(f"{path}:{line(path, row)}: {len(cells)} fields, not {len(HEADER)}. {AGAIN}")
-    return Columns(*zip(*rows, strict=True)) if rows else Columns([], [], [])
+    if not rows:
+        return Columns([], [], [])
+    timestamps, senders, messages = zip(*rows, strict=True)
+    return Columns(timestamps, senders, [message.replace("\r\n", "\n") for message in messages])
 
 
 def _undecodable_line(path: Path) -> int:

@@ -73,7 +73,7 @@ def read(folder: Path, zone: ZoneInfo) -> Messages:
             senders += one.senders
             # chat_format gives its promises to turns whose first line is not blank. Blank edges of a message say
             # nothing, so stripping them makes every turn such a turn.
-            texts += [text.replace("\r\n", "\n").strip() if "\r" in text else text.strip() for text in one.messages]
+            texts += map(str.strip, one.messages)
             bar.advance()
     if not any(texts):
         raise DataError(f"{folder}: {len(paths)} CSV without a single message. First: ghost extract YOUR_EXPORT")

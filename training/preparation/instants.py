@@ -93,7 +93,8 @@ def _second_passes(local: Instants, chats: NDArray[np.int64], repeated: NDArray[
     """Which of the rows in a repeated hour are of its second pass.
 
     Only the file's order tells: 02:50 is followed by 02:15, and from there on the hour is in its second pass. Of an
-    hour with several steps back the file's order tells nothing, and it is left in its first pass.
+    hour with several steps back, or with other times in between, as where two exports were put together, the file's
+    order tells nothing, and it is left in its first pass.
     """
     hours: dict[tuple[int, np.datetime64], list[int]] = {}
     for row in repeated.tolist():
@@ -101,6 +102,6 @@ def _second_passes(local: Instants, chats: NDArray[np.int64], repeated: NDArray[
     found: list[int] = []
     for rows in hours.values():
         steps = [number for number, (one, two) in enumerate(pairwise(rows), start=1) if local[two] < local[one]]
-        if len(steps) == 1:
+        if len(steps) == 1 and rows[steps[0]] == rows[steps[0] - 1] + 1:
             found += rows[steps[0] :]
     return found

@@ -85,6 +85,8 @@ def _minutes_after_midnight(stamps: list[str], chats: list[int] | None = None) -
         (["02:05", "02:05"], [5, 5]),
         # Not in time order at all: newest first.
         (["03:10", "02:50", "02:20", "02:05"], [130, 50, 20, 5]),
+        # Two exports, one behind the other: the step back is where they meet.
+        (["02:05", "02:50", "03:10", "02:20", "03:20"], [5, 50, 130, 20, 140]),
         # Where the export knows the offset there is nothing to tell; it neither starts the second pass nor ends it.
         (["02:50", "2024-10-27T02:10:00+02:00", "02:55"], [50, 10, 55]),
         (["02:50", "2024-10-27T02:59:00+01:00", "02:05", "02:55"], [50, 119, 65, 115]),
