@@ -1,12 +1,11 @@
 """Every export under some paths, read into conversations; what cannot be read is accounted for and the rest goes on."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 
+from training import collector
 from training.console import Bar, progress
 from training.errors import ExportError
 from training.extraction.account import Account, FileAccount
@@ -27,7 +26,7 @@ def gather(
     account = Account()
     recognised = _recognise_all(_sources(paths, account), platform, account)
     conversations = Conversations()
-    with progress("Extracting", total=len(recognised)) as bar, _collector_at_rest():
+    with progress("Extracting", total=len(recognised)) as bar, collector.at_rest():
         for source, (reader, reason) in recognised:
             bar.describe(source.name)
             try:
@@ -41,22 +40,6 @@ def gather(
                     file.move_to_duplicates(conversations.of(reader.NAME, chat, messages).add(messages))
             bar.advance()
     return account, conversations.all
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Records form no cycles, yet the collector walks through all of them again and again: a third of the time.
-
-    Frozen, they stay out of its sight afterwards, too; reference counts free them as before.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.freeze()
-            gc.enable()
 
 
 def _sources(paths: Sequence[Path], account: Account) -> list[Source]:

@@ -198,7 +198,7 @@ def _replies(prepared: Prepared) -> Iterator[Concern]:
             "warn",
             "silent_replies",
             f"{silent:,} of your {total:,} replies ({silent / total:.0%}) are never what a window ends in, only "
-            "context. To learn every one: ghost prepare --recipe conversations",
+            "context: windows start at every third turn, and many of your turns are not where one ends.",
         )
 
 

@@ -1,25 +1,28 @@
 """`ghost prepare`: CSV → train.jsonl and val.jsonl of A:/B: windows, with their report and the first ghost.json."""
 
 import argparse
-import gc
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from replicate_deployment.chat_format import RECIPES, Labels, Recipe
-from training import artifact, speakers
+from replicate_deployment.chat_format import RECIPES
+from training import artifact, collector, speakers
 from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import DataError
+from training.finetuning import config as training_config
 from training.preparation import recipes, report
+from training.preparation.findings import find
+from training.preparation.fit import tokenizer_at_hand
 from training.preparation.prepared import Prepared
 from training.preparation.split import training_conversations
 
-TRAIN, VAL, REPORT = "train.jsonl", "val.jsonl", "preparation_report.json"
+if TYPE_CHECKING:
+    from training.preparation.consent import Kept
+
+TRAIN, VAL, REPORT, PAGE = "train.jsonl", "val.jsonl", "preparation_report.json", "report.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,29 +52,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a line for every window of 6 to 12 turns and its reply, or one for each whole conversation, in which "
         "every turn of yours ends with </s> (default: %(default)s)",
     )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=training_config.DEFAULT_PATH,
+        help="of the training to come: its base and sequence length (default: %(default)s)",
+    )
+    parser.add_argument("--base", help="folder or Hub repo whose tokenizer counts, if it is on this disk")
+    parser.add_argument("--force", action="store_true", help="prepare even what would waste a training run")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the search for cycles: there is none among millions of tuples, and looking takes half of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@_uncollected()
+@collector.at_rest()
 def run(args: argparse.Namespace) -> int:
+    from training.preparation.page import page
+
+    config, recipe_of_training = speakers.load(args.user_config), training_config.load(args.config)
+    refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
+    prepared, kept = prepare(args, config)
+    base = args.base or recipe_of_training.base_model
+    tokenizer = tokenizer_at_hand(base, None if args.base else recipe_of_training.revision_of_model)
+    findings = find(prepared, kept, tokenizer, recipe_of_training.sequence_len)
+    refused = [concern.text for concern in findings.concerns if concern.severity == "refuse"]
+    if refused and not args.force:
+        raise DataError(f"{' '.join(refused)} To prepare it all the same: --force")
+
+    figures = findings.figures
+    with replace_folder(args.out) as folder:
+        hashes = _write_lines(prepared, folder)
+        (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        (folder / PAGE).write_text(
+            page(prepared, figures, findings.concerns, findings.languages, findings.fit, findings.leakage),
+            encoding="utf-8",
+        )
+        blocks = {"text": _text_block(prepared), "data": _data_block(figures, hashes)}
+        artifact.write(folder, None, hashes, **blocks)
+    if args.json:
+        print(json.dumps(figures, ensure_ascii=False, indent=2))
+    else:
+        unclaimed = report.unclaimed(prepared.table)
+        console.print(report.summary(figures, args.out, PAGE, unclaimed), soft_wrap=True)
+    return 0
+
+
+def prepare(args: argparse.Namespace, config: speakers.UserConfig) -> "tuple[Prepared, Kept]":
+    """The data set, and what was left out of it. Raises DataError when nothing in it can be learnt."""
     from training.preparation import consent
     from training.preparation import conversations as chats
 
-    config = speakers.load(args.user_config)
     labels = config.labels
-    refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
     messages = chats.read(args.cleaned, config.zone)
     mine = speakers.recognise(
         config, args.me, chats.senders(messages.table), args.user_config, speakers.owners(args.cleaned)
@@ -84,40 +113,35 @@ def run(args: argparse.Namespace) -> int:
     training = training_conversations([len(talk.turns) for talk in conversations])
     if not any(found.windows[:training]):
         raise DataError(
-            f"no window to train on: {int(table['mine'].sum()):,} of {len(table):,} messages are yours, but no turn of "
+            f"nothing to train on: {int(table['mine'].sum()):,} of {len(table):,} messages are yours, but no turn of "
             "yours comes after another's within half an hour in the conversations that train. "
             f"Are all your names in {args.user_config}, and were whole chats exported?"
         )
+    return Prepared(config, args.recipe, messages, table, conversations, found, training), kept
 
-    prepared = Prepared(config, args.recipe, messages, table, conversations, found, training)
-    figures = report.figures(config, messages, table, conversations, found, training, args.recipe)
-    figures |= {"left_out": kept.left_out, "groups": consent.groups(prepared, kept.sizes)}
-    with replace_folder(args.out) as folder, progress("writing", len(conversations)) as bar:
-        talks = iter(zip(conversations, found.by_conversation, strict=True))
-        hashes: dict[str, str] = {}
-        for name, share in ((TRAIN, training), (VAL, None)):
+
+def _write_lines(prepared: Prepared, folder: Path) -> dict[str, str]:
+    """Write train.jsonl and val.jsonl. Returns the SHA-256 of each."""
+    hashes: dict[str, str] = {}
+    with progress("writing", len(prepared.conversations)) as bar:
+        talks = iter(zip(prepared.conversations, prepared.examples.by_conversation, strict=True))
+        for name, share in ((TRAIN, prepared.training), (VAL, None)):
             digest = hashlib.sha256()
             with (folder / name).open("wb") as stream:
                 for talk, windows in islice(talks, share):
-                    lines = recipes.lines(args.recipe, talk.turns, windows, labels)
+                    lines = recipes.lines(prepared.recipe, talk.turns, windows, prepared.labels)
                     stream.write(lines)
                     digest.update(lines)
                     bar.advance()
             hashes[name] = digest.hexdigest()
-        (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        blocks = {"text": _text_block(labels, args.recipe), "data": _data_block(figures, hashes)}
-        artifact.write(folder, None, hashes, **blocks)
-    if args.json:
-        print(json.dumps(figures, ensure_ascii=False, indent=2))
-    else:
-        console.print(report.summary(figures, args.out, report.unclaimed(table)), soft_wrap=True)
-    return 0
+    return hashes
 
 
-def _text_block(labels: Labels, recipe: Recipe) -> dict[str, Any]:
+def _text_block(prepared: Prepared) -> dict[str, Any]:
+    labels = prepared.labels
     return {
         "labels": {"me": labels.me, "other": labels.other},
-        "recipe": recipe,
+        "recipe": prepared.recipe,
         "stop_sequences": labels.stop_sequences,
     }
 

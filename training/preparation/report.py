@@ -6,37 +6,30 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicate_deployment.chat_format import Recipe
 from training.preparation.jsonl import holds_special_string
-from training.preparation.windows import Examples, Window
-from training.speakers import UserConfig
+from training.preparation.prepared import Prepared
+from training.preparation.windows import Window
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from training.preparation.conversations import Conversation, Messages
+    from training.preparation.conversations import Conversation
 
 
-def figures(
-    config: UserConfig,
-    messages: "Messages",
-    table: "pd.DataFrame",
-    conversations: Sequence["Conversation"],
-    found: Examples,
-    training: int,
-    recipe: Recipe = "windows",
-) -> dict[str, Any]:
-    """preparation_report.json. `table` is arranged; the first `training` conversations train.
+def figures(prepared: Prepared) -> dict[str, Any]:
+    """Counts for preparation_report.json.
 
     It names you and counts the others, holds no times of day and no paths, and is the same from run to run.
     """
+    config, messages, table = prepared.config, prepared.messages, prepared.table
+    conversations, found, training = prepared.conversations, prepared.examples, prepared.training
     turns = [len(talk.turns) for talk in conversations]
     windows = [len(some) for some in found.windows]
     seeds = [len(some) for some in found.seeds]
     sizes = Counter(target - start for start, target in chain.from_iterable(found.windows))
     own = table.loc[table["mine"], "sender"]
     return {
-        "recipe": recipe,
+        "recipe": prepared.recipe,
         "labels": {"yours": config.user_label, "others": config.other_label},
         "timezone": config.timezone,
         "your_names": sorted(map(str, own.unique())),
@@ -62,8 +55,6 @@ def figures(
         "windows": {
             **_halves(windows, training),
             "by_context_turns": {str(size): sizes[size] for size in sorted(sizes)},
-            # Windows overlap: in how many of them, on average, a turn is shown in one epoch.
-            "times_a_turn_is_shown": round(sum(map(_turns_shown, found.windows)) / max(sum(turns), 1), 2),
         },
         "seeds": {
             **_halves(seeds, training),
@@ -74,8 +65,6 @@ def figures(
             **_halves([a + b for a, b in zip(windows, seeds, strict=True)], training),
             "with_special_strings": sum(map(_with_special_strings, conversations, found.by_conversation)),
         },
-        # `fit` in windows.py cuts, but to tokens of the base's tokenizer, which is at hand when training starts.
-        "cut_to_sequence_len": "by training, which reports how many",
     }
 
 
@@ -90,18 +79,25 @@ def unclaimed(table: "pd.DataFrame") -> list[str]:
     return list(elsewhere["sender"].astype(str).value_counts().index[:3])
 
 
-def summary(figures: dict[str, Any], out: Path, unclaimed: Sequence[str]) -> str:
+def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[str]) -> str:
     """The figures for a person, and what to type next. `unclaimed` is said here only: the report names nobody else."""
     messages, turns, windows, lines = (figures[name] for name in ("messages", "turns", "windows", "lines"))
+    exposure, groups = figures["exposure"], figures["groups"]
     sizes = ", ".join(f"{size}: {count:,}" for size, count in windows["by_context_turns"].items())
     rows = [
         ("messages", f"{messages['used']:,} by {figures['people']:,} people in {figures['chats']:,} chats"),
         ("yours", f"{messages['yours']:,}, as {', '.join(figures['your_names'])}"),
         ("conversations", f"{figures['conversations']['total']:,}"),
         ("turns", f"{turns['total']:,}, of which yours {turns['yours']:,}"),
-        ("windows", f"{windows['total']:,} (by turns of context: {sizes})"),
-        ("", f"each turn is shown {windows['times_a_turn_is_shown']:.1f} times an epoch"),
-        ("instruct seeds", f"{figures['seeds']['total']:,}"),
+    ]
+    if figures["recipe"] == "windows":
+        rows.append(("windows", f"{windows['total']:,} (by turns of context: {sizes})"))
+        rows.append(("instruct seeds", f"{figures['seeds']['total']:,}"))
+    shown, silent = exposure["times_a_turn_is_shown"]["mean"], exposure["replies"]["share"]
+    rows += [
+        ("an epoch", f"shows each turn {shown:.1f} times, and teaches {1 - silent:.0%} of your replies"),
+        ("tokens", f"{_tokens(figures['lengths'])}"),
+        ("held out", f"{_held_out(figures['leakage'])}"),
         ("train / val", f"{lines['train']:,} / {lines['val']:,} lines in {out}"),
     ]
     counted = [
@@ -110,6 +106,13 @@ def summary(figures: dict[str, Any], out: Path, unclaimed: Sequence[str]) -> str
         (messages["out_of_order"], "messages were not in time order, and were sorted"),
         (lines["with_special_strings"], "lines hold a typed special token such as </s>: ghost reads it as plain text"),
     ]
+    counted += [
+        (left["messages"], f"messages were left out: {reason.replace('_', ' ')}")
+        for reason, left in figures["left_out"].items()
+    ]
+    if groups["chats"]["count"]:
+        what = f"chats are groups, with {groups['own_turns']['share']:.0%} of your turns"
+        counted.append((groups["chats"]["count"], what))
     notes = [f"note: {count:,} {what}" for count, what in counted if count]
     if unclaimed:
         notes.append(
@@ -117,18 +120,28 @@ def summary(figures: dict[str, Any], out: Path, unclaimed: Sequence[str]) -> str
             f"Who writes most there: {', '.join(unclaimed)}. Is one of them you? Then add a --me"
         )
     if not lines["val"]:
-        notes.append("note: val.jsonl is empty: the conversations after the first 90% of turns gave no window")
+        notes.append("note: val.jsonl is empty: the conversations after the first 90% of turns gave no line")
     return "\n".join(
         [
             *(f"{name:<16}{value}" for name, value in rows),
             *notes,
-            "next: ghost train",
+            *(f"warning: {concern['text']}" for concern in figures["concerns"]),
+            f"next: look at {out / page}, then: ghost train",
         ]
     )
 
 
-def _turns_shown(windows: Sequence[Window]) -> int:
-    return sum(target - start + 1 for start, target in windows)
+def _tokens(lengths: dict[str, Any]) -> str:
+    by = "" if lengths["counted_by"] == "tokenizer" else ", by estimate"
+    within = f"{lengths['within']:.0%} of lines within {lengths['sequence_len']:,}"
+    return f"{lengths['tokens_per_epoch']:,} an epoch, {within}{by}"
+
+
+def _held_out(leakage: dict[str, Any]) -> str:
+    targets, torn = leakage["targets"], leakage["turns_on_both_sides"]
+    repeats = f"{targets['exact']:,} repeated word for word, {targets['near']:,} nearly"
+    long = f"of {targets['compared']:,} long ones {repeats}"
+    return f"{targets['val']:,} of your replies; {long}; {torn:,} turns on both sides"
 
 
 def _halves(counts: Sequence[int], training: int) -> dict[str, int]:

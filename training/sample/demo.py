@@ -65,7 +65,19 @@ def run(args: argparse.Namespace) -> int:
 
     line: list[list[Any]] = [
         ["extract", raw, "--out", cleaned],
-        ["prepare", "--cleaned", cleaned, "--user-config", user_config, "--out", processed],
+        [
+            "prepare",
+            "--cleaned",
+            cleaned,
+            "--user-config",
+            user_config,
+            "--config",
+            CONFIG,
+            "--base",
+            base,
+            "--out",
+            processed,
+        ],
         ["train", "--config", CONFIG, "--data", processed, "--base", base, "--out", adapter],
         ["merge", adapter, "--base", base, "--out", merged],
     ]

@@ -22,6 +22,8 @@ from training.speakers import UserConfig
 MINE = {"whatsapp": {"Ada", "ADA"}, "telegram": {"ada_l"}}
 CONFIG = Path("config/user_config.json")
 
+RECIPE = Path(__file__).parents[3] / "config" / "training_config.yaml"
+
 
 def _write(folder: Path, chat: str, *messages: tuple[int, str, str]) -> None:
     """(minute, sender, text)"""
@@ -190,7 +192,10 @@ def test_no_file_that_is_written_holds_a_word_of_somebody_left_out(
     CONFIG.parent.mkdir()
     config = {"user_identifiers": {"whatsapp": ["Ada"], "telegram": ["ada_l"]}, "exclude_people": ["mallory"]}
     CONFIG.write_text(json.dumps(config), encoding="utf-8")
-    assert main(["prepare", "--cleaned", str(cleaned), "--recipe", "conversations"]) == 0
+    assert (
+        main(["prepare", "--cleaned", str(cleaned), "--recipe", "conversations", "--config", str(RECIPE), "--force"])
+        == 0
+    )
     told = capsys.readouterr().out
     written = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "data/processed").iterdir())
     assert "theirs" in written

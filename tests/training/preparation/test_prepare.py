@@ -47,8 +47,12 @@ def _alternating(count: int, later: timedelta = timedelta(0)) -> list[tuple[str,
     return [(time.isoformat(), ["Bea", "Ada"][number % 2], f"[at] {time}") for number, time in enumerate(times)]
 
 
+CONFIG = Path(__file__).parents[3] / "config" / "training_config.yaml"
+
+
 def _prepare(*arguments: str | Path) -> int:
-    return main(["prepare", *map(str, arguments)])
+    """In spite of being so few: what would waste a training run is test_concerns.py's."""
+    return main(["prepare", "--config", str(CONFIG), "--force", *map(str, arguments)])
 
 
 def _lines(path: Path) -> list[str]:
@@ -148,7 +152,7 @@ def test_two_runs_give_the_same_bytes_whatever_the_order_of_files_and_hashes(cle
             (shuffled / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(cleaned / path, shuffled / path)
         out = tmp_path / f"processed {seed}"
-        command = [sys.executable, "-m", "training.cli", "prepare", "--me", "Ada"]
+        command = [sys.executable, "-m", "training.cli", "prepare", "--config", str(CONFIG), "--force", "--me", "Ada"]
         subprocess.run(
             [*command, "--cleaned", shuffled, "--out", out],
             env=os.environ | {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(ROOT)},
@@ -179,7 +183,7 @@ def test_ghost_json_carries_the_facts_and_verifies(cleaned: Path, tmp_path: Path
     report = json.loads((out / "preparation_report.json").read_text(encoding="utf-8"))
     assert ghost.facts["data"]["counts"]["messages"] == 1600 - report["messages"]["empty"]
     assert _lines(out / "train.jsonl")[0].startswith(("Moi: ", "Toi: "))
-    assert set(ghost.facts["files"]) == {"train.jsonl", "val.jsonl", "preparation_report.json"}
+    assert set(ghost.facts["files"]) == {"train.jsonl", "val.jsonl", "preparation_report.json", "report.html"}
 
 
 def test_json_prints_the_report_and_nothing_else(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -193,19 +197,32 @@ def test_the_summary_says_what_was_found_and_what_to_type_next(cleaned: Path, ca
     rows = [(time.removesuffix("+00:00"), sender, text) for time, sender, text in _alternating(8)]
     write_csv(cleaned / "chat.csv", rows)
     assert _prepare("--me", "Ada") == 0
-    assert capsys.readouterr().out.splitlines() == [
+    said = capsys.readouterr().out.splitlines()
+    assert said[:5] == [
         "messages        8 by 2 people in 1 chats",
         "yours           4, as Ada",
         "conversations   1",
         "turns           8, of which yours 4",
         "windows         1 (by turns of context: 5: 1)",
-        "                each turn is shown 0.8 times an epoch",
-        "instruct seeds  0",
-        "train / val     1 / 0 lines in data/processed",
-        "note: 8 messages without a UTC offset were placed in UTC",
-        "note: val.jsonl is empty: the conversations after the first 90% of turns gave no window",
-        "next: ghost train",
     ]
+    assert "an epoch        shows each turn 0.8 times, and teaches 25% of your replies" in said
+    assert (
+        "held out        0 of your replies; of 0 long ones 0 repeated word for word, 0 nearly; 0 turns on both sides"
+        in said
+    )
+    assert "train / val     1 / 0 lines in data/processed" in said
+    assert "note: 8 messages without a UTC offset were placed in UTC" in said
+    assert any(line.startswith("warning: ") and "of your replies" in line for line in said)
+    assert said[-1] == "next: look at data/processed/report.html, then: ghost train"
+
+
+def test_what_would_waste_a_run_is_refused_unless_forced(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    write_csv(cleaned / "chat.csv", _alternating(8))
+    assert main(["prepare", "--config", str(CONFIG), "--me", "Ada"]) == 1
+    said = capsys.readouterr().err
+    assert "1 of your replies can train" in said
+    assert said.rstrip().endswith("--force")
+    assert not (tmp_path / "data" / "processed").exists()
 
 
 def test_the_folder_is_replaced_as_a_whole_and_keeps_its_gitkeep(cleaned: Path, tmp_path: Path) -> None:
@@ -240,8 +257,8 @@ def test_a_file_in_place_of_the_folder_is_refused(cleaned: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("rows", "me", "complaint"),
     [
-        (["Ada", "Ada"], "Ada", "no window to train on: 2 of 2 messages are yours"),
-        (["Ada", "Bea"], "Ada", "no window to train on: 1 of 2 messages are yours"),
+        (["Ada", "Ada"], "Ada", "nothing to train on: 2 of 2 messages are yours"),
+        (["Ada", "Bea"], "Ada", "nothing to train on: 1 of 2 messages are yours"),
         (["Bea", "Ada"], "Ad", "--me 'Ad' sent none of these messages"),
         ([], "Ada", "without a single message. First: ghost extract"),
     ],

@@ -42,7 +42,7 @@ def test_the_files_are_the_literal_ones(chats: tuple[Path, dict[str, list[Any]]]
     config, out = tmp_path / "me.json", tmp_path / "processed"
     config.write_text(json.dumps({"timezone": str(truth.ZONE)}))
     where = ["--cleaned", str(folder), "--out", str(out), "--user-config", str(config)]
-    assert main(["prepare", *where, "--me", "Ada", "--recipe", recipe]) == 0
+    assert main(["prepare", *where, "--me", "Ada", "--recipe", recipe, "--force"]) == 0
     expected = literal.prepare(written, recipe)
     assert (out / "train.jsonl").read_bytes().decode() == "".join(expected.train)
     assert (out / "val.jsonl").read_bytes().decode() == "".join(expected.val)

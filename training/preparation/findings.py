@@ -1,0 +1,54 @@
+"""A data set looked at before money is spent on it: figures, leakage, lengths, languages, and doubts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from training.preparation import recipes, report
+from training.preparation.concerns import Concern, concerns, own_languages
+from training.preparation.fit import Fit, fit
+from training.preparation.leakage import leakage
+from training.preparation.prepared import Prepared
+from training.preparation.windows import Examples
+
+if TYPE_CHECKING:
+    from training.preparation.consent import Kept
+
+
+@dataclass(frozen=True)
+class Findings:
+    """figures is preparation_report.json; the others are the parts of it that the page draws."""
+
+    figures: dict[str, Any]
+    leakage: Mapping[str, Any]
+    fit: Fit
+    languages: Mapping[str, Mapping[str, float]]
+    concerns: list[Concern]
+
+
+def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: int) -> Findings:
+    """tokenizer as of fit.tokenizer_at_hand; without one, lengths are estimates and say so."""
+    from training.preparation import consent
+
+    leaks, lengths = leakage(prepared), fit(prepared, tokenizer, sequence_len)
+    languages = own_languages(prepared)
+    found = concerns(prepared, leaks, lengths, languages)
+    figures = {
+        **report.figures(prepared),
+        "left_out": kept.left_out,
+        "groups": consent.groups(prepared, kept.sizes),
+        "exposure": _exposure(prepared),
+        "leakage": leaks,
+        "lengths": asdict(lengths),
+        "languages": {half: dict(shares) for half, shares in languages.items()},
+        "concerns": [asdict(concern) for concern in found],
+    }
+    return Findings(figures, leaks, lengths, languages, found)
+
+
+def _exposure(prepared: Prepared) -> dict[str, Any]:
+    """Of the conversations that train: what an epoch shows how often, and which replies are never learnt."""
+    half = slice(prepared.training)
+    sides = [[turn.label == prepared.labels.me for turn in talk.turns] for talk in prepared.conversations[half]]
+    examples = prepared.examples
+    return recipes.exposure(prepared.recipe, sides, Examples(examples.windows[half], examples.seeds[half], 0)).figures
