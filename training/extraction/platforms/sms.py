@@ -230,7 +230,7 @@ def _repaired(stream: IO[bytes]) -> Iterator[str]:
 
     while chunk:
         following = stream.read(CHUNK)
-        text = rest + decoder.decode(chunk, final=not following)
+        text = rest + well_formed(decoder.decode(chunk, final=not following))  # UTF-7 decodes to halves, too
         if in_picture and (picture := BASE64.match(text)):
             text = text[picture.end() :]
             in_picture = not text

@@ -224,3 +224,11 @@ def test_other_xml_is_nobodys(tmp_path: Path) -> None:
 )
 def test_upstreams_samples(name: str, expected: list[str]) -> None:
     assert [each.text for each in records(SAMPLES / name)] == expected
+
+
+def test_an_encoding_that_spells_half_a_character_marks_it(tmp_path: Path) -> None:
+    """Found by the fuzzer: UTF-7 decodes to lone surrogates, which no other encoding does."""
+    body = "<sms address='+15551234' date='1600000000123' type='1' body='+3nk- a'/>"
+    xml = f"<?xml version='1.0' encoding='UTF-7' ?><smses>{body}</smses>"
+    (read,) = records(save(tmp_path, xml.replace("+1", "+-1"), "sms.xml"))
+    assert read.text == "\ufffd a"
