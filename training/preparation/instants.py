@@ -43,7 +43,7 @@ def instants(stamps: Sequence[str], chats: NDArray[np.int64], zone: ZoneInfo) ->
 
 
 def _at(stamps: Sequence[str], rows: NDArray[np.int64]) -> Sequence[str]:
-    return stamps if len(rows) == len(stamps) else [stamps[row] for row in rows.tolist()]
+    return stamps if len(rows) == len(stamps) else list(map(stamps.__getitem__, rows.tolist()))
 
 
 def _read(stamps: Sequence[str], form: str) -> Instants | None:

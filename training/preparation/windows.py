@@ -38,6 +38,8 @@ def windows(mine: Sequence[bool]) -> list[Window]:
     smaller = [-1] * count
     for size in SIZES:
         targets = last_reply[size::STRIDE]
+        if not targets:
+            break
         # A window that equals one of a smaller size equals one of the next smaller: replies only lie further on.
         starts = range(0, count, STRIDE)
         found += [
