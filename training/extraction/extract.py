@@ -9,12 +9,12 @@ from pathlib import Path
 from training import aside, speakers
 from training.console import progress
 from training.errors import ExportError, UsageError
-from training.extraction import conversation as conversations
+from training.extraction import csv_file
 from training.extraction.account import Account
-from training.extraction.conversation import Conversation
 from training.extraction.date_order import NAMES as DATE_ORDERS
 from training.extraction.gather import gather
 from training.extraction.languages import language_report
+from training.extraction.merging import Conversation
 from training.extraction.privacy.shield import Shield
 from training.extraction.recognise import PLATFORMS
 from training.extraction.record import Record
@@ -106,10 +106,10 @@ def _write(
     with progress("Writing", total=len(found)) as bar:
         for conversation in found:
             title = shield.title(conversation.chat.title)
-            path = conversations.path_in(folder, conversation.platform, title, taken)
+            path = csv_file.path_in(folder, conversation.platform, title, taken)
             bar.describe(path.name)
             records = shield.records(conversation.in_time_order())
-            conversations.write(records, path)
+            csv_file.write(records, path)
             account.write_down(path.relative_to(folder), title, records)
             yield path.relative_to(folder).as_posix(), records
             bar.advance()

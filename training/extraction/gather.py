@@ -9,7 +9,7 @@ from training import collector
 from training.console import Bar, progress
 from training.errors import ExportError
 from training.extraction.account import Account, FileAccount
-from training.extraction.conversation import Conversation, Conversations
+from training.extraction.merging import Conversation, Conversations
 from training.extraction.recognise import PLATFORMS, Recognised, recognise
 from training.extraction.record import Chat, Kind, Reading, Record
 from training.extraction.source import Source, discover

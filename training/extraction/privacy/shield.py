@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from training.extraction.conversation import Conversation
 from training.extraction.languages import UNDETERMINED, languages
+from training.extraction.merging import Conversation
 from training.extraction.privacy.mask import Masker
 from training.extraction.privacy.people import Contacts, People, Pseudonyms
 from training.extraction.privacy.phone import DEFAULT_REGIONS, regions_of

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
-from training.extraction.conversation import COLUMNS
+from training.extraction.csv_file import COLUMNS
 from training.extraction.recognise import PLATFORMS, recognise
 from training.extraction.record import Kind, Record
 from training.extraction.source import Source
@@ -37,7 +37,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.text('
 @given(st.lists(st.tuples(TIMES, TEXT, TEXT), max_size=6))
 def test_what_we_write_reads_back_equal(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
     written = io.StringIO(newline="")
-    writer = csv.writer(written, lineterminator="\n")  # as conversation.write
+    writer = csv.writer(written, lineterminator="\n")  # as csv_file.write
     writer.writerow(COLUMNS)
     writer.writerows(rows)
     found = records(save(tmp_path, written.getvalue(), "chat.csv"))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.extraction.conversation import Conversation, path_in, write
+from training.extraction.csv_file import path_in, write
+from training.extraction.merging import Conversation, Conversations
 from training.extraction.record import Chat, Kind, Record
 
 CHAT = Chat("bob", "Bob", is_id=False)
@@ -164,3 +165,57 @@ def test_aware_times_are_ordered_as_instants_whatever_their_offsets(moments: lis
     messages = [Record(CHAT, stamp.isoformat(), "Lea", str(n), Kind.MESSAGE, 0) for n, stamp in enumerate(stamps)]
     ordered = conversation(*messages).in_time_order() if messages else []
     assert [int(record.text) for record in ordered] == sorted(range(len(stamps)), key=stamps.__getitem__)
+
+
+def dialogue(first: int, last: int, *, me: str = "Zoé", other: str = "Maman", chat: Chat = CHAT) -> list[Record]:
+    return [
+        Record(
+            chat,
+            f"2022-03-{1 + n // 60:02}T14:{n % 60:02}:00",
+            (me, other)[n % 2],
+            f"what I say is {n}",
+            Kind.MESSAGE,
+            0,
+        )
+        for n in range(first, last)
+    ]
+
+
+@pytest.mark.parametrize("names", [{"me": "Zoé 🌻"}, {"other": "Mum"}, {"me": "Z.", "other": "+33 6 39 98 12 34"}])
+def test_somebody_who_is_called_otherwise_later_is_the_same(names: dict[str, str]) -> None:
+    together = conversation(*dialogue(0, 300))
+    assert together.add(dialogue(100, 400, **names)) == 200
+    assert [record.text for record in together.in_time_order()] == [f"what I say is {n}" for n in range(400)]
+    assert {record.sender for record in together.messages} == {"Zoé", "Maman"}
+
+
+def test_a_chat_under_another_title_is_the_same() -> None:
+    found = Conversations()
+    for chat in (CHAT, Chat("mum", "Mum", is_id=False), Chat("_chat", "_chat", is_id=False)):
+        messages = dialogue(0, 300, chat=chat) if chat is CHAT else dialogue(100, 400, other="Mum", chat=chat)
+        found.of("whatsapp", chat, messages).add(messages)
+    (together,) = found.all
+    assert len(together.messages) == 400
+
+
+def test_what_was_sent_to_everybody_makes_no_two_chats_one() -> None:
+    found = Conversations()
+    for title in ("a", "b"):
+        chat = Chat(title, title, is_id=False)
+        messages = [
+            record if record.sender == "Zoé" else record._replace(text=f"{title} {record.text}")
+            for record in dialogue(0, 200, other=title, chat=chat)
+        ]
+        found.of("whatsapp", chat, messages).add(messages)
+    assert [len(each.messages) for each in found.all] == [200, 200]
+
+
+def test_two_people_who_agree_now_and_then_stay_two() -> None:
+    together = conversation(*dialogue(0, 100))
+    others = [
+        record if n % 5 else record._replace(text="something else entirely")
+        for n, record in enumerate(dialogue(0, 100, other="Papa"))
+    ]
+    mixed = [record._replace(text=f"{record.text}!") if n % 4 < 2 else record for n, record in enumerate(others)]
+    together.add(mixed)
+    assert "Papa" in {record.sender for record in together.messages}

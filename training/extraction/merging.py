@@ -1,0 +1,185 @@
+"""Exports put together into conversations: found again by key or by what they hold, overlap removed once."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from training.extraction.record import Chat, Record
+from training.extraction.time_order import MINUTE, NAIVE, in_time_order, instant
+
+LONG = 12  # characters of a text that hardly two people send in one minute
+SAME = 10  # messages in common that make two titles one chat
+RENAMED = 5  # messages in common that make two names one person
+MOST = 0.8  # of those that either export could have
+
+
+@dataclass(slots=True)
+class Conversation:
+    platform: str
+    chat: Chat
+    messages: list[Record] = field(default_factory=list)
+    is_merged: bool = False  # from more than one export: a step back in time is where they meet
+    _known: Counter[tuple[str, ...]] = field(default_factory=Counter)  # counted once a second export comes
+
+    def holds(self, chat: Chat, messages: list[Record]) -> bool:
+        """Whether `messages` are from another export of this conversation.
+
+        Two ids decide. Two chats may share a title or an alias, so that needs more: a message in common, or that the
+        people of one export are all in the other.
+        """
+        if chat.is_id and self.chat.is_id:
+            return chat.key == self.chat.key
+        people, others = _people(self.messages), _people(messages)
+        if people <= others or others <= people:
+            return True
+        known = self._counted()
+        return any(_key(record) in known for record in messages)
+
+    def holds_under_another_title(self, messages: list[Record]) -> bool:
+        """Whether `messages` are this chat's under a title that a contact was given later.
+
+        What several people wrote must be the same at the same time: what one person sends to everybody at New Year is
+        in many chats.
+        """
+        moments = {_moment(record) for record in self.messages if len(record.text) >= LONG}
+        common = [record for record in messages if _moment(record) in moments]
+        if len(common) < SAME or len(_people(common)) < 2:
+            return False
+        both = [record for record in _within(messages, self.messages) if len(record.text) >= LONG]
+        return len(common) >= MOST * len(both)
+
+    def add(self, messages: list[Record]) -> int:
+        """Take the messages of one export. Returns how many were already there from earlier exports.
+
+        Somebody may well say "ok" twice in a minute: within one export equal messages are different messages. People
+        who are called otherwise than in the earlier exports keep their earlier names.
+        """
+        if not self.messages:
+            self.messages = messages
+            return 0
+        if names := self._renamed(messages):
+            messages = [record._replace(sender=names.get(record.sender, record.sender)) for record in messages]
+        known = self._counted()
+        met = Counter[tuple[str, ...]]()
+        fresh = []
+        for record in messages:
+            key = _key(record)
+            met[key] += 1
+            if met[key] > known[key]:
+                fresh.append(record)
+        for key, times in met.items():
+            known[key] = max(times, known[key])
+        self.messages += fresh
+        self.is_merged = self.is_merged or bool(fresh)
+        return len(messages) - len(fresh)
+
+    def in_time_order(self) -> list[Record]:
+        return in_time_order(self.messages, self.is_merged)
+
+    def _counted(self) -> Counter[tuple[str, ...]]:
+        if not self._known:
+            self._known = Counter(map(_key, self.messages))
+        return self._known
+
+    def _renamed(self, messages: list[Record]) -> dict[str, str]:
+        """New name → earlier name, of people who say the same at the same time under both.
+
+        An address book, or a person's own profile, changes between two exports; the old messages come with the new
+        name.
+        """
+        people, others = _people(self.messages), _people(messages)
+        if others <= people:
+            return {}
+        said: dict[tuple[str, str], str] = {
+            _moment(record): record.sender for record in self.messages if record.sender not in others
+        }
+        possible = Counter(record.sender for record in _within(messages, self.messages))
+        found = Counter(
+            (record.sender, said[moment])
+            for record in messages
+            if record.sender not in people and (moment := _moment(record)) in said
+        )
+        names: dict[str, str] = {}
+        for (new, earlier), common in found.most_common():
+            if common >= RENAMED and common >= MOST * possible[new] and earlier not in names.values():
+                names.setdefault(new, earlier)
+        return names
+
+
+class Conversations:
+    """The conversations of a run, found again when another export of one is read."""
+
+    def __init__(self) -> None:
+        self.all: list[Conversation] = []
+        self._filed: dict[tuple[str, str], list[Conversation]] = {}
+        self._untitled: dict[str, _Untitled] = {}
+
+    def of(self, platform: str, chat: Chat, messages: list[Record]) -> Conversation:
+        """The conversation that these messages continue, or a new one."""
+        keys = [(platform, key) for key in dict.fromkeys((chat.key, chat.alias)) if key]
+        for key in keys:
+            for conversation in self._filed.get(key, ()):
+                if conversation.holds(chat, messages):
+                    return conversation
+        untitled = self._untitled.setdefault(platform, _Untitled())
+        if not chat.is_id and (found := untitled.find(messages)) is not None:
+            return found
+        self.all.append(Conversation(platform, chat))
+        for key in keys:
+            self._filed.setdefault(key, []).append(self.all[-1])
+        if not chat.is_id:
+            untitled.conversations.append(self.all[-1])
+        return self.all[-1]
+
+
+class _Untitled:
+    """The conversations of a platform that only a title tells apart, by a sample of what they hold.
+
+    Every eighth longer message, chosen by its hash and so the same ones in every export: a run of a hundred chats need
+    not compare each with each.
+    """
+
+    def __init__(self) -> None:
+        self.conversations: list[Conversation] = []
+        self._by_moment: dict[int, Conversation] = {}
+        self._looked_at: dict[int, int] = {}  # conversation → how many of its messages are in the sample
+
+    def find(self, messages: list[Record]) -> Conversation | None:
+        for number, conversation in enumerate(self.conversations):
+            seen = self._looked_at.get(number, 0)
+            for moment in _sampled(conversation.messages[seen:]):
+                self._by_moment.setdefault(moment, conversation)
+            self._looked_at[number] = len(conversation.messages)
+        hits = Counter(id(self._by_moment[moment]) for moment in _sampled(messages) if moment in self._by_moment)
+        likeliest = {each for each, _ in hits.most_common(3)}
+        candidates = [conversation for conversation in self.conversations if id(conversation) in likeliest]
+        return next((each for each in candidates if each.holds_under_another_title(messages)), None)
+
+
+def _sampled(messages: list[Record]) -> list[int]:
+    hashes = [hash(_moment(record)) for record in messages if len(record.text) >= LONG]
+    return [each for each in hashes if not each & 7]
+
+
+def _people(messages: Iterable[Record]) -> set[str]:
+    return {record.sender for record in messages}
+
+
+def _within(messages: list[Record], others: list[Record]) -> list[Record]:
+    """Those of `messages` that lie between the first and the last of `others`."""
+    moments = [_moment(record)[0] for record in others]
+    first, last = min(moments), max(moments)
+    return [record for record in messages if first <= _moment(record)[0] <= last]
+
+
+def _moment(record: Record) -> tuple[str, str]:
+    """When and what, to the minute where the export knows no offset: of one WhatsApp chat Android writes the minutes,
+    iOS the seconds."""
+    if len(record.timestamp) <= NAIVE:
+        return record.timestamp[:MINUTE], record.text
+    return instant(record.timestamp), record.text
+
+
+def _key(record: Record) -> tuple[str, ...]:
+    """What a message has in common with itself in another export: its id, or else when, who and what."""
+    return (record.id,) if record.id else (*_moment(record), record.sender)
