@@ -269,6 +269,6 @@ def _proposal(
             *reasons,
             f"If you are {' and '.join(names)}, write {where}",
             "(lists: put every name under which you appear)",
-            f"or say it for this run, a --me for each name:  ghost prepare {flags}",
+            f"or say it for this run, a --me for each name:  {flags}",
         ]
     )

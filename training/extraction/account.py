@@ -59,6 +59,7 @@ class Account:
     files: list[FileAccount] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     attachments: int = 0
+    own_folders: list[str] = field(default_factory=list)  # written by an earlier run, below what was named
     beside_json: int = 0  # HTML pages of a thread whose JSON was read
     conversations: list[dict[str, Any]] = field(default_factory=list)
     masked: dict[str, int] = field(default_factory=dict)  # replacements in messages, by kind
@@ -84,6 +85,7 @@ class Account:
     def rename(self, renamed: Callable[[str], str]) -> None:
         """Call files as their chats are called: a file's name holds a contact's."""
         self.refused = list(map(renamed, self.refused))
+        self.own_folders = list(map(renamed, self.own_folders))
         for file in self.files:
             file.file = renamed(file.file)
             file.error = renamed(file.error) if file.error else None
@@ -110,6 +112,7 @@ class Account:
             "files": [file.as_json() for file in self.files],
             "refused": self.refused,
             "attachments_passed_over": self.attachments,
+            "own_folders_passed_over": self.own_folders,
             "html_beside_json_passed_over": self.beside_json,
             "conversations": self.conversations,
             "masked": self.masked,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby, islice
 from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from training import collector
 from training.console import Bar, progress
@@ -12,10 +12,12 @@ from training.extraction.account import Account, FileAccount
 from training.extraction.merging import Conversation, Conversations
 from training.extraction.recognise import PLATFORMS, Recognised, recognise
 from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source, discover
+from training.extraction.source import OwnFolder, Source, discover
+from training.extraction.text import printable
 
 BATCH = 20_000  # records between two signs of life
 CHAT = itemgetter(Record._fields.index("chat"))
+FORMS = frozenset((".json", ".jsonl", ".xml", ".html", ".htm"))
 HINT = f"; if it is a chat export, say which: --platform {'|'.join(PLATFORMS)}"
 
 
@@ -47,12 +49,14 @@ def _sources(paths: Sequence[Path], account: Account) -> list[Source]:
     for found in discover(paths):
         if isinstance(found, ExportError):
             account.refused.append(str(found))
+        elif isinstance(found, OwnFolder):
+            account.own_folders.append(printable(str(found.path)))
         elif found.is_attachment:
             account.attachments += 1
         else:
             sources.append(found)
     names = {str(source) for source in sources}
-    pages = [source for source in sources if f"{str(source).removesuffix('.html')}.json" in names]
+    pages = {source for source in sources if f"{str(source).removesuffix('.html')}.json" in names}
     account.beside_json += len(pages)
     return [source for source in sources if source not in pages]
 
@@ -79,10 +83,12 @@ def _recognise_all(
                         matches.append((source, match))
                 bar.advance()
             recognised += matches
-            if matches:  # in a zip with a chat, other files are what somebody sent in it
-                account.attachments += len(others)
-            else:
-                unknown += others
+            for source in others:
+                # In a zip with a chat, a document is what somebody sent in it; one in an export's form may be a chat.
+                if matches and PurePath(source.name).suffix.lower() not in FORMS:
+                    account.attachments += 1
+                else:
+                    unknown.append(source)
     companions = frozenset().union(*(match.platform.COMPANIONS for _, match in recognised))
     for source in unknown:
         if source.name in companions:

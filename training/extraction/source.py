@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 from unicodedata import normalize
 
 from training.errors import ExportError, UsageError
@@ -31,6 +31,7 @@ BOMB_RATIO, BOMB_SIZE = 200, 64 * 1024 * 1024
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
+OWN = frozenset(("extraction_report.json", "ghost.json"))  # in every folder that a stage of ours wrote
 # What travels with a chat and is not one. Counted as attachments, never opened.
 ATTACHMENTS = frozenset(
     f".{ending}"
@@ -155,7 +156,13 @@ def _archive(path: Path, modified: int, size: int) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
 
 
-def discover(paths: Iterable[Path]) -> Iterator[Source | ExportError]:
+class OwnFolder(NamedTuple):
+    """A folder that an earlier `ghost extract` or `prepare` wrote below the one that was named."""
+
+    path: Path
+
+
+def discover(paths: Iterable[Path]) -> Iterator[Source | OwnFolder | ExportError]:
     """Every file under `paths`, folders in natural order, zips opened; what must not be read comes as an ExportError.
 
     Raises UsageError when a path does not exist.
@@ -164,7 +171,8 @@ def discover(paths: Iterable[Path]) -> Iterator[Source | ExportError]:
     for path in paths:
         if not _exists(path):
             raise UsageError(f"{printable(str(path))}: no such file or folder")
-        files, refused = _files(path)
+        files, own, refused = _files(path)
+        yield from own
         yield from refused
         for file in sorted(files, key=lambda found: natural(str(found))):
             if file.resolve() in seen:  # the same file named twice, or a folder and a file in it
@@ -188,12 +196,14 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _files(path: Path) -> tuple[list[Path], list[ExportError]]:
-    """The files at or under a path, hidden ones left out, and a line for each thing that cannot be looked into.
+def _files(path: Path) -> tuple[list[Path], list[OwnFolder], list[ExportError]]:
+    """The files at or under a path, hidden ones and our own output left out, and a line for each thing that cannot be
+    looked into.
 
     Links are followed, each folder is entered once: a link to a folder above ends nothing.
     """
     files: list[Path] = []
+    own: list[OwnFolder] = []
     refused: list[ExportError] = []
     entered: set[tuple[int, int]] = set()
     waiting = [path]
@@ -207,10 +217,14 @@ def _files(path: Path) -> tuple[list[Path], list[ExportError]]:
                 refused.append(ExportError(f"{Source(found)}: no file but a pipe, socket or device; save it as a file"))
             elif (status.st_dev, status.st_ino) not in entered:
                 entered.add((status.st_dev, status.st_ino))
-                waiting += (found / name for name in os.listdir(found) if not name.startswith("."))
+                names = os.listdir(found)
+                if found != path and not OWN.isdisjoint(names):
+                    own.append(OwnFolder(found))
+                else:
+                    waiting += (found / name for name in names if not name.startswith("."))
         except OSError as error:
             refused.append(ExportError(f"{Source(found)}: cannot be read ({error.strerror or error})"))
-    return files, refused
+    return files, own, refused
 
 
 def _members(path: Path) -> Iterator[Source | ExportError]:

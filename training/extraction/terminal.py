@@ -1,5 +1,6 @@
 """What `ghost extract` says on the terminal: the account in a table, the evidence, and whatever was not understood."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
@@ -14,6 +15,7 @@ from training.extraction.record import Kind
 
 FEW = 12  # files that get a row and a line of evidence each; of more, each platform gets one
 OTHERS = 58  # columns of a terminal that a row needs beside the file's name
+DOUBT = re.compile("majority|backwards|style|--date-order|after a change|weekday")
 NARROWEST = 22  # characters that a file's name has at least
 LEAST_SHOWN = 0.01  # share of a language below which only languages.json names it
 
@@ -27,13 +29,15 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
     few = len(account.files) <= FEW
     if account.files:
         console.print(table(account.files if few else _by_platform(account.files), first="file" if few else "files"))
-        for line in filter(None, _evidence(account.files) if few else [_orders(account.files)]):
+        for line in (_orders(account.files), *(_evidence(account.files) if few else ())):
             console.print(line, soft_wrap=True)
-    if account.attachments or account.beside_json:
-        console.print(
-            f"passed over: {account.attachments:,} attachments,"
-            f" {account.beside_json:,} HTML pages whose JSON lies beside them"
-        )
+    passed_over = [
+        *([_counted(account.attachments, "attachment")] if account.attachments else []),
+        *([f"{_counted(account.beside_json, 'HTML page')} whose JSON is read"] if account.beside_json else []),
+        *(f"{folder}, which ghost wrote" for folder in account.own_folders),
+    ]
+    if passed_over:
+        console.print(f"passed over: {'; '.join(passed_over)}", soft_wrap=True)
     if account.masked:
         console.print("masked: " + ", ".join(f"{number:,} [{kind}]" for kind, number in account.masked.items()))
     if account.languages:
@@ -41,7 +45,9 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
         console.print("languages: " + ", ".join(shares))
     _say_what_was_not_understood(problems)
     if account.messages:
-        console.print(f"{account.messages:,} messages in {len(account.conversations):,} conversations → {out}")
+        console.print(
+            f"{_counted(account.messages, 'message')} in {_counted(len(account.conversations), 'conversation')} → {out}"
+        )
         if not few:
             console.print(f"file by file: {out / report}")
 
@@ -73,14 +79,15 @@ def _by_platform(files: Iterable[FileAccount]) -> list[FileAccount]:
 
 
 def _evidence(files: Sequence[FileAccount]) -> list[str]:
+    """Where dates were not simply of one order: the report has it for every file."""
     named = zip(_names(files), files, strict=True)
-    return [f"{name}: {file.facts['evidence']}" for name, file in named if file.facts.get("evidence")]
+    return [f"{name}: {file.facts['evidence']}" for name, file in named if DOUBT.search(file.facts.get("evidence", ""))]
 
 
 def _orders(files: Iterable[FileAccount]) -> str:
     orders = Counter(order for file in files if (order := file.facts.get("date_order")))
     counts = [f"{number:,} read as {NAMES.get(order, order)}" for order, number in orders.most_common()]
-    return f"dates: {', '.join(counts)}" if counts else ""
+    return f"dates: {', '.join(counts)}" if counts else "dates: absolute, or spelled with the year first"
 
 
 def _left_out(kinds: Counter[Kind]) -> str:
@@ -94,6 +101,10 @@ def _names(files: Sequence[FileAccount]) -> list[str]:
     names = [part[-1] if alike[part[-1]] == 1 and part[-1] != "_chat.txt" else "/".join(part[-2:]) for part in parts]
     room = max(console.width - OTHERS, NARROWEST)
     return [name if len(name) <= room else f"…{name[1 - room :]}" for name in names]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _say_what_was_not_understood(problems: Sequence[str]) -> None:

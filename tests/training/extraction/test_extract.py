@@ -289,3 +289,31 @@ def test_every_record_is_exactly_one_kind(tmp_path: Path, lines: list[tuple[str,
     assert file["records"] == sum(file["kinds"].values()) >= 1 + len(lines)
     assert len(file["unreadable"]) == file["kinds"]["unreadable"] >= sum(day > 31 for _, day, _ in lines)
     assert file["kinds"]["message"] == sum(each["messages"] for each in report["conversations"])
+
+
+def report(folder: Path) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads((folder / "cleaned" / "extraction_report.json").read_text("utf-8"))
+    return written
+
+
+def test_what_ghost_wrote_below_the_folder_is_not_read_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, CHAT, "raw/chat.txt")
+    assert main(["extract", str(tmp_path), "--out", str(tmp_path / "cleaned")]) == 0
+    first = report(tmp_path)["totals"]
+    assert main(["extract", str(tmp_path), "--out", str(tmp_path / "cleaned")]) == 0
+    assert report(tmp_path)["totals"] == first
+    assert report(tmp_path)["own_folders_passed_over"] == [str(tmp_path / "cleaned")]
+    assert "which ghost wrote" in capsys.readouterr().out
+
+
+def test_a_damaged_export_in_a_zip_with_a_chat_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("chat.txt", CHAT)
+        archive.writestr("shopping.csv", "milk;bread")
+        archive.writestr("half.json", '{"messages": [{"')
+    assert main(["extract", str(tmp_path), "--out", str(tmp_path / "cleaned")]) == 1
+    said = capsys.readouterr().out
+    assert "half.json: no chat export" in said
+    assert "shopping.csv" not in said

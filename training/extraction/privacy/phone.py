@@ -7,7 +7,7 @@ as each of a few regions, and only in the shape in which people of that region w
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ REGIONS_OF_LANGUAGES = {
 MARKS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions, with which WhatsApp wraps numbers and names
 GAP = r"[ \u00a0\u202f./()\-\u2010-\u2013]"
 INTERNATIONAL = re.compile(rf"(?<![\d+])(\(?\+|00)(?:{GAP}{{0,2}}\d){{7,15}}(?!\d)")
-NATIONAL = re.compile(rf"(?<![\d+])(?<!\d[.,:/])\(?0[1-9](?:{GAP}{{0,2}}\d){{7,18}}(?!\d)")
+NATIONAL = re.compile(rf"(?<![\d+])\(?0[1-9](?:{GAP}{{0,2}}\d){{7,18}}(?!\d)")
 # France's plan is closed, every 0 and nine digits is a number: no need to ask, and metadata older than a block of
 # numbers (06 39 98 is set aside for fiction) says no. In pairs, since dates have other groups.
 FRENCH = re.compile(r"0[1-9]([ .\-\u00a0\u202f/]?)\d\d(?:\1\d\d){3}(?!\d)")
@@ -50,7 +50,9 @@ NORTH_AMERICAN = re.compile(
     r"(?:\([2-9]\d\d\)[ ]?|[2-9]\d\d([ .-]))[2-9]\d\d(?(1)\1|[ .-])\d{4}(?![-.,]?\d)"
     r"|(?<![\d+])(?<!\d[.,:-])[2-9]\d\d[2-9]\d{6}(?![-.,:]?\d)"
 )
-OPEN = re.compile(rf"(?<![\d+])(?<!\d[.,:/])[1-9](?:{GAP}?\d){{8,11}}(?!\d)")  # countries that write no leading 0
+OPEN = re.compile(rf"(?<![\d+])[1-9](?:{GAP}?\d){{8,11}}(?!\d)")  # countries that write no leading 0
+DATE = re.compile(r"\d\d([./-])\d\d\1(?:\d{4}|\d\d)(?![./-]?\d)")  # with a number behind it, at times
+PART_BEFORE = re.compile(r"\d[.,:/]$")  # of a decimal, a date or a time
 LINKED = re.compile(r"(?:wa\.me/|[?&]phone=)\+?([1-9]\d{7,14})(?!\d)")
 EXTENSION = re.compile(r"x\d{1,5}(?!\w)")
 LETTERS = re.compile(r"[^\W\d_]*")
@@ -111,24 +113,13 @@ def spans(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
         if end := _end(text, match.start(), match.end(), [None] if match[1] != "00" else ["FR"]):
             yield _inside(text, match.start(), end)
     plans = _plans(tuple(regions))
-    for match in NATIONAL.finditer(text):
-        if _is_other(text, match.start()):
-            continue
-        french = FRENCH.match(text, match.start()) if "FR" in plans.trunk else None
-        if not french and GROUP_BEFORE.search(text, max(0, match.start() - 4), match.start()):
-            continue
-        end = french.end() if french else _end(text, *match.span(), plans.trunk)
-        if end and not _is_code(text, end) and not _is_list(text, match.start(), end):
-            yield _inside(text, match.start(), end)
+    yield from _one_after_another(text, NATIONAL, lambda match, follows: _national_end(match, follows, plans.trunk))
     if plans.north_american:
         for match in NORTH_AMERICAN.finditer(text):
             if not _is_other(text, match.start()) and not _is_code(text, match.end()) and _is_american(match):
                 yield match.span()
     if plans.without:
-        for match in OPEN.finditer(text):
-            end = None if _is_other(text, match.start()) else _end(text, *match.span(), plans.without)
-            if end and not _is_code(text, end):
-                yield match.start(), end
+        yield from _one_after_another(text, OPEN, lambda match, _: _end(text, *match.span(), plans.without))
 
 
 def international_end(text: str, start: int) -> int | None:
@@ -150,6 +141,44 @@ def _plans(regions: tuple[str, ...]) -> _Plans:
     trunk = tuple(region for region in regions if ndd_prefix_for_region(region, True) == "0")
     american = {region for region in regions if country_code_for_region(region) == 1}
     return _Plans(trunk, bool(american), tuple(region for region in regions if region not in american.union(trunk)))
+
+
+def _one_after_another(
+    text: str, shape: re.Pattern[str], end_of: Callable[[re.Match[str], bool], int | None]
+) -> Iterator[tuple[int, int]]:
+    """National numbers of a shape.
+
+    What stands before digits may say that they go on something else, unless it is a number itself: each of a list of
+    numbers is found at once, however they are parted. To find them one after the other, a list masked up to there, took
+    quadratic time.
+
+    end_of  where the number of a match ends, given whether the match follows a number at once; None when it is none
+    """
+    position, last = 0, -1
+    while match := shape.search(text, position):
+        start, position = match.start(), match.end()
+        follows = start - 1 == last
+        if not follows and PART_BEFORE.search(text, max(0, start - 2), start):
+            position = start + 1  # the 05 of 14:05 06 12 34 56 78
+            continue
+        if _is_other(text, start):
+            continue
+        end = end_of(match, follows)
+        if end and not _is_code(text, end):
+            yield _inside(text, start, end)
+            position = last = end
+        elif date := DATE.match(text, start):
+            position = date.end()
+
+
+def _national_end(match: re.Match[str], follows: bool, regions: Sequence[str]) -> int | None:
+    text, start = match.string, match.start()
+    if "FR" in regions and (french := FRENCH.match(text, start)):
+        return None if _is_list(text, start, french.end()) else french.end()
+    if not follows and GROUP_BEFORE.search(text, max(0, start - 4), start):
+        return None
+    end = _end(text, *match.span(), regions)
+    return None if end and _is_list(text, start, end) else end
 
 
 def _inside(text: str, start: int, end: int) -> tuple[int, int]:

@@ -151,10 +151,10 @@ def test_a_page_that_breaks_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize("junk", ["<!--", "<![junk[", "<q", '<a href="', "<a ", "<div class='message'>", "&#", "<a b"])
 def test_junk_takes_no_longer_than_text(tmp_path: Path, junk: str) -> None:
     html = page(said(KAY, "one")).replace("</html>", junk * (100_000 // len(junk)))
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ExportError):
         records(save(tmp_path, html, "a.html"))
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 10  # it takes milliseconds, and took 40 s
 
 
 def test_bytes_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
