@@ -192,6 +192,8 @@ WORDS = frozenset(map(_without_accents, EVERYDAY))
 
 def _is_name(text: str, tokens: list[tuple[int, int, str]]) -> bool:
     """Whether words that spell a name stand for it: close together, or, alone and also a word, written as a name."""
+    if "_" in (text[max(0, tokens[0][0] - 1) : tokens[0][0]], text[tokens[-1][1] : tokens[-1][1] + 1]):
+        return False  # a part of somebody's user name
     if len(tokens) > 1:
         return all(BETWEEN.fullmatch(text, left[1], right[0]) for left, right in pairwise(tokens))
     start, _, word = tokens[0]

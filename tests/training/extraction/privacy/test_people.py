@@ -136,3 +136,9 @@ def test_titles(people: Pseudonyms) -> None:
     assert people.title("Anniv de Léa") == f"Anniv de {lea}"
     assert people.title("Foot +33 6 12 34 56 78") == f"Foot {people.sender('06 12 34 56 78')}"
     assert people.title("Hugo Petit") == "Hugo Petit"
+
+
+def test_a_part_of_a_user_name_is_no_name() -> None:
+    people = Pseudonyms({"Paul Durand"}, {"Zoé"})
+    assert people.body("suis @paul_verlaine, pas x_paul") == "suis @paul_verlaine, pas x_paul"
+    assert "Paul" not in people.body("dis à Paul")
