@@ -51,7 +51,7 @@ NORTH_AMERICAN = re.compile(
     r"|(?<![\d+])(?<!\d[.,:-])[2-9]\d\d[2-9]\d{6}(?![-.,:]?\d)"
 )
 OPEN = re.compile(rf"(?<![\d+])[1-9](?:{GAP}?\d){{8,11}}(?!\d)")  # countries that write no leading 0
-DATE = re.compile(r"\d\d([./-])\d\d\1(?:\d{4}|\d\d)(?![./-]?\d)")  # with a number behind it, at times
+DATE = re.compile(r"(?:[0-2]\d|3[01])([./-])(?:[0-2]\d|3[01])\1(?:\d{4}|\d\d)(?![./-]?\d)")
 PART_BEFORE = re.compile(r"\d[.,:/]$")  # of a decimal, a date or a time
 LINKED = re.compile(r"(?:wa\.me/|[?&]phone=)\+?([1-9]\d{7,14})(?!\d)")
 EXTENSION = re.compile(r"x\d{1,5}(?!\w)")
@@ -161,14 +161,15 @@ def _one_after_another(
         if not follows and PART_BEFORE.search(text, max(0, start - 2), start):
             position = start + 1  # the 05 of 14:05 06 12 34 56 78
             continue
+        if date := DATE.match(text, start):
+            position = date.end()
+            continue
         if _is_other(text, start):
             continue
         end = end_of(match, follows)
         if end and not _is_code(text, end):
             yield _inside(text, start, end)
             position = last = end
-        elif date := DATE.match(text, start):
-            position = date.end()
 
 
 def _national_end(match: re.Match[str], follows: bool, regions: Sequence[str]) -> int | None:
