@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo test lint types tests notebooks clean
 
 demo: $(VENV)/.run
 	ghost demo
@@ -25,6 +25,9 @@ types: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	pytest --numprocesses auto --dist loadfile
+
+notebooks: $(VENV)/.dev
+	python notebooks/refresh.py
 
 $(VENV)/.run: pyproject.toml
 	@echo "Setting up $(VENV): torch, transformers and Cog, about a minute on a fast line"
