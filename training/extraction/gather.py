@@ -56,7 +56,8 @@ def _sources(paths: Sequence[Path], account: Account) -> list[Source]:
         else:
             sources.append(found)
     names = {str(source) for source in sources}
-    pages = {source for source in sources if f"{str(source).removesuffix('.html')}.json" in names}
+    html = [source for source in sources if source.name.endswith(".html")]
+    pages = {source for source in html if f"{str(source).removesuffix('.html')}.json" in names}
     account.beside_json += len(pages)
     return [source for source in sources if source not in pages]
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from training.speakers import fold
 # WhatsApp isolates a mentioned name (U+2068 … U+2069); of a number it writes the digits, with or without the plus.
 MENTION = re.compile(r"@(?:\u2068([^\u2068\u2069\n]{1,200})\u2069|(?=\+?\d))")
 DIGITS = re.compile(r"\d{8,15}(?!\w)")
+LIKE_A_NUMBER = re.compile(rf"(?<![^\W_])\+?\d(?:{phone.GAP}{{0,2}}\d){{6,14}}")
 WORD = re.compile(r"[^\W_]+")
 BETWEEN = re.compile(r"[ \u00a0\u202f.'’-]{1,2}")  # words of one name
 SENTENCE_END = re.compile(r"(?:^|[.!?…\n:])[\s\"'«“(*_~-]*$")
@@ -47,11 +48,17 @@ def _key(name: str, regions: Sequence[str]) -> str:
 
 class Contacts:
     """`Contact N` for every phone number or e-mail address that stands for a person: N by first meeting, the same
-    number the same N however it is spelled. Names in `me` stay as senders, as `--me` must find them later."""
+    number the same N however it is spelled. Names in `me` stay as senders, as `--me` must find them later.
 
-    def __init__(self, me: Iterable[str] = (), regions: Sequence[str] = phone.DEFAULT_REGIONS) -> None:
+    names  those of Pseudonyms: a number that a title or a path holds may show by them alone
+    """
+
+    def __init__(
+        self, names: Iterable[str] = (), me: Iterable[str] = (), regions: Sequence[str] = phone.DEFAULT_REGIONS
+    ) -> None:
         self._me = frozenset(_key(name, regions) for name in me)
         self._regions = regions
+        self._known = frozenset(filter(None, (identity(name, regions) for name in names)))
         self._contacts: dict[str, str] = {}
         self._senders: dict[str, str] = {}
 
@@ -69,7 +76,7 @@ class Contacts:
 
     def _named(self, name: str) -> str:
         key = identity(name, self._regions)
-        return self._contact(key) if key else numbers(name, self._regions, self._contact)
+        return self._contact(key) if key else numbers(name, self._regions, self._contact, self._known)
 
     def _mentioned(self, name: str) -> str:
         key = identity(name, self._regions)
@@ -117,7 +124,10 @@ class Pseudonyms:
         key = _key(title, self._regions)
         if key in self._me or key in self._invented:
             return self.sender(title)
-        return self._plain(numbers(title, self._regions, self._invent))
+        title = numbers(title, self._regions, self._invent, self._invented)
+        spaced = title.replace("_", " ")  # in a file's name it is a blank, in a message a part of a user name
+        renamed = self._plain(spaced)
+        return title if renamed == spaced else renamed
 
     def body(self, text: str) -> str:
         if "@" in text:
@@ -223,17 +233,30 @@ def mentions(text: str, regions: Sequence[str], rename: Callable[[str], str]) ->
     return "".join(pieces) + text[end:] if pieces else text
 
 
-def numbers(name: str, regions: Sequence[str], rename: Callable[[str], str]) -> str:
-    """A name or title with every phone number and e-mail address in it renamed."""
+def numbers(name: str, regions: Sequence[str], rename: Callable[[str], str], known: Container[str] = ()) -> str:
+    """A name or title with every phone number and e-mail address in it renamed.
+
+    known  identities of people: digits that are one of them are a number wherever they stand
+    """
     pieces: list[str] = []
     end = 0
-    for start, stop in _stretches(name, regions):
+    for start, stop in _stretches(name, regions, known):
         if start >= end and (key := identity(name[start:stop], regions)):
             pieces += name[end:start], rename(key)
             end = stop
     return "".join(pieces) + name[end:] if pieces else name
 
 
-def _stretches(name: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
-    found = [*phone.spans(name, regions), *emails(name)]
-    return iter(sorted(found, key=lambda span: (span[0], -span[1])))
+def _stretches(name: str, regions: Sequence[str], known: Container[str]) -> list[tuple[int, int]]:
+    found = [*_known_numbers(name, regions, known), *phone.spans(name, regions), *emails(name)]
+    return sorted(found, key=lambda span: (span[0], -span[1]))
+
+
+def _known_numbers(name: str, regions: Sequence[str], known: Container[str]) -> Iterator[tuple[int, int]]:
+    """In `33612345678 (1).txt` the number ends at one of the groups of digits."""
+    for match in LIKE_A_NUMBER.finditer(name):
+        for group in reversed(list(re.finditer(r"\d+", match[0]))):
+            start, end = match.start(), match.start() + group.end()
+            if not name[end : end + 1].isdigit() and identity(name[start:end], regions) in known:
+                yield start, end
+                break

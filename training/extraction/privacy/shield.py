@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from training.extraction.languages import UNDETERMINED, languages
 from training.extraction.merging import Conversation
 from training.extraction.privacy.mask import Masker
-from training.extraction.privacy.people import Contacts, People, Pseudonyms
+from training.extraction.privacy.people import Contacts, People, Pseudonyms, identity
 from training.extraction.privacy.phone import DEFAULT_REGIONS, regions_of
 from training.extraction.record import Record
 
@@ -29,7 +29,8 @@ class Shield:
             titles = {each.chat.title for each, here in zip(found, senders, strict=True) if len(here) <= TWO}
             spoken = [each for each in languages(_texts(found)) if each != UNDETERMINED]
             regions = regions_of(names | {each.chat.title for each in found}, spoken)
-            self._people = Pseudonyms(names | titles, me, regions) if pseudonyms else Contacts(me, regions)
+            listed = {part for each in found for part in each.chat.title.split(", ") if identity(part, regions)}
+            self._people = (Pseudonyms if pseudonyms else Contacts)(names | titles | listed, me, regions)
         self._masker = Masker(regions) if pii else None
 
     @property

@@ -68,3 +68,10 @@ def test_a_page_beside_its_json_is_passed_over(tmp_path: Path) -> None:
     save(tmp_path, META, "bob_1/message_1.html")
     account, conversations = gather([tmp_path], None, None, 1)
     assert (len(conversations), account.problems, account.beside_json) == (1, [], 1)
+
+
+def test_a_chat_beside_a_json_of_its_name_is_no_page(tmp_path: Path) -> None:
+    save(tmp_path, "timestamp,sender,message\n2024-01-01T10:00:00,Lea,hi\n", "chat")
+    save(tmp_path, {"messages": [], "participants": []}, "chat.json")
+    account, conversations = gather([tmp_path], None, None, 1)
+    assert (len(conversations), account.beside_json) == (1, 0)

@@ -43,6 +43,14 @@ def test_numbers_within_titles() -> None:
     assert contacts.title("+49 1512 3456789 14h") == "Contact 3 14h"
 
 
+@pytest.mark.parametrize("people", [Contacts, Pseudonyms])
+def test_bare_digits_in_a_title_that_are_somebodys_number(people: type[Contacts] | type[Pseudonyms]) -> None:
+    numbered = people(["33612345678", "81234567", "91 23 45 67"])
+    for title in ("in/Chat with 33612345678 (1).txt", "in/Chat_with_81234567.txt", "81234567, 91 23 45 67"):
+        assert not any(number in numbered.title(title) for number in ("12345", "1234", "23 45")), title
+    assert numbered.title("Best of 20242025") == "Best of 20242025"
+
+
 def test_my_own_number_stays_in_the_sender_column() -> None:
     assert Contacts(me=["+33612345678"]).sender("+33 6 12 34 56 78") == "+33 6 12 34 56 78"
 
@@ -136,6 +144,8 @@ def test_titles(people: Pseudonyms) -> None:
     assert people.title("Anniv de Léa") == f"Anniv de {lea}"
     assert people.title("Foot +33 6 12 34 56 78") == f"Foot {people.sender('06 12 34 56 78')}"
     assert people.title("Hugo Petit") == "Hugo Petit"
+    assert people.title("in/Chat_with_Léa_Martin.txt") == f"in/Chat with {lea}.txt"
+    assert people.title("in/the_end.txt") == "in/the_end.txt"
 
 
 def test_a_part_of_a_user_name_is_no_name() -> None:

@@ -44,6 +44,14 @@ def test_by_default_numbers_become_contacts_everywhere(tmp_path: Path, capsys: p
         assert "example.org" not in place
 
 
+def test_a_group_that_is_called_by_its_numbers(tmp_path: Path) -> None:
+    mms = '<mms date="1647615360000" address="81234567~91234567" msg_box="2"><parts><part ct="text/plain" text="yo"/>'
+    source = save(tmp_path, f"<smses>{mms}</parts></mms></smses>", "sms.xml")
+    assert main(["extract", str(source), "--out", str(tmp_path / "out")]) == 0
+    assert [path.name for path in (tmp_path / "out" / "sms").iterdir()] == ["Contact 1, Contact 2.csv"]
+    assert "1234567" not in (tmp_path / "out" / "extraction_report.json").read_text("utf-8").replace(str(tmp_path), "")
+
+
 def test_off_leaves_everything_as_it_was(tmp_path: Path) -> None:
     rows, report = extract(tmp_path, "--pii", "off")
     ((name, messages),) = rows.items()
