@@ -26,18 +26,14 @@ class FileAccount:
     unreadable: list[int] = field(default_factory=list)
     error: str | None = None
 
-    def leave_out(self, record: Record, kind: Kind) -> None:
-        self.kinds[kind] += 1
-        if kind is Kind.UNREADABLE:
+    def leave_out(self, record: Record) -> None:
+        self.kinds[record.kind] += 1
+        if record.kind is Kind.UNREADABLE:
             self.unreadable.append(record.position)
 
     def move_to_duplicates(self, number: int) -> None:
         self.kinds[Kind.MESSAGE] -= number
         self.kinds[Kind.DUPLICATE] += number
-
-    @property
-    def kinds_counted(self) -> dict[str, int]:
-        return {str(kind): self.kinds[kind] for kind in Kind}
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -46,7 +42,7 @@ class FileAccount:
             "reason": self.reason,
             **self.facts,
             "records": self.records,
-            "kinds": self.kinds_counted,
+            "kinds": {str(kind): self.kinds[kind] for kind in Kind},
             "unreadable": self.unreadable,
             "error": self.error,
         }

@@ -1,14 +1,14 @@
 """What lies beside a chat's file in its export: files found by a pattern, and JSON that says who is who."""
 
+import fnmatch
 import glob
 import json
 import posixpath
-import zipfile
-from pathlib import PurePosixPath
+import re
 from typing import Any
 
 from training.errors import ExportError
-from training.extraction.source import DAMAGE, Source
+from training.extraction.source import DAMAGE, Source, archive
 
 
 def beside(source: Source, pattern: str) -> list[Source]:
@@ -19,13 +19,12 @@ def beside(source: Source, pattern: str) -> list[Source]:
             folder, pattern = folder.parent, pattern.removeprefix("../")
         return [Source(path) for path in sorted(folder.glob(pattern)) if path.is_file()]
     wanted = posixpath.normpath(posixpath.join(glob.escape(posixpath.dirname(source.member)), pattern))
-    depth = wanted.count("/")
+    depth, matches = wanted.count("/"), re.compile(fnmatch.translate(wanted)).match
     try:
-        with zipfile.ZipFile(source.path) as archive:
-            members = sorted(name for name in archive.namelist() if name.count("/") == depth)
+        members = archive(source.path).namelist()
     except (*DAMAGE, OSError, ValueError):
         return []
-    return [Source(source.path, name) for name in members if PurePosixPath(name).match(wanted)]
+    return [Source(source.path, name) for name in sorted(members) if name.count("/") == depth and matches(name)]
 
 
 def companion(source: Source | None) -> Any:

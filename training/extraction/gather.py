@@ -126,7 +126,7 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
         kept = [record for record in batch if record.kind is message and len(record.text.strip()) >= min_chars]
         others = [record for record in batch if record.kind is not message]
         for record in others:
-            file.leave_out(record, record.kind)
+            file.leave_out(record)
         file.kinds[Kind.EMPTY] += len(batch) - len(kept) - len(others)
         for chat, messages in groupby(kept, key=CHAT):
             chats.setdefault(chat, []).extend(messages)

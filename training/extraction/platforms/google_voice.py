@@ -1,14 +1,17 @@
 """Google Voice, of a Takeout: one HTML page for each piece of a conversation and for each call."""
 
 import glob
+import posixpath
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 from pathlib import PurePath
 
 from training.errors import ExportError
 from training.extraction import google_voice
 from training.extraction.beside import beside
+from training.extraction.decode import decode
 from training.extraction.google_voice import Entry, Page
 from training.extraction.platform import Evidence
 from training.extraction.record import Chat, Kind, Reading, Record
@@ -23,6 +26,7 @@ COMPANIONS = frozenset(("Bills.html", "archive_browser.html"))
 
 SHAPE = re.compile(r"""class=["'](?:hChatLog|haudio)\b""")
 PIECE = re.compile(r"(.*?) - (?:[^-]* - )?\d{4}-\d\d-\d\dT.*")  # Kay - Text - 2020-02-03T17_37_45Z
+AGAIN = "download it from Takeout again"
 GROUP = "Group Conversation"
 NUMBER = re.compile(r'href="tel:(\+?\d+)"[^>]*>\s*<span class="fn">')  # of somebody else: the owner is in an <abbr>
 UNWRITTEN = ("MMS Sent", "MMS Received")  # stands for words where only a picture was sent
@@ -35,17 +39,8 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    page = google_voice.parse(_decode(source))
+    page = google_voice.parse(decode(source, AGAIN, may_hold_nul=True))
     return Reading(_records(source, page, _chat(source, page)))
-
-
-def _decode(source: Source) -> str:
-    with source.open() as stream:
-        content = stream.read()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ExportError(f"{source}: not UTF-8 at byte {error.start:,}; download it from Takeout again") from None
 
 
 def _chat(source: Source, page: Page) -> Chat:
@@ -68,9 +63,17 @@ def _chat(source: Source, page: Page) -> Chat:
 
 def _number_of(source: Source, name: str) -> str:
     """The number behind a name whose texts are all the owner's own here: another page of that name shows it."""
-    for page in beside(source, f"{glob.escape(name)} - *.html"):
+    folder = source.path if source.member else source.path.parent
+    page = posixpath.join(posixpath.dirname(source.member), "*") if source.member else ""
+    return _number_beside(Source(source.path if page else folder / "*", page), folder.stat().st_mtime_ns, name)
+
+
+@lru_cache(maxsize=4096)  # to look through 2,000 pages for each of them took minutes
+def _number_beside(any_page: Source, changed: int, name: str) -> str:
+    """`changed`, when the folder or the zip was written, keeps a second run from the first one's numbers."""
+    for page in beside(any_page, f"{glob.escape(name)} - *.html"):
         try:
-            if match := NUMBER.search(_decode(page)):
+            if match := NUMBER.search(decode(page, AGAIN, may_hold_nul=True)):
                 return match[1]
         except ExportError:
             continue
@@ -81,9 +84,7 @@ def _records(source: Source, page: Page, chat: Chat) -> Iterator[Record]:
     for position, entry in enumerate(page.entries, start=1):
         yield _record(chat, entry, page.is_call, position)
     if not page.is_whole:
-        raise ExportError(
-            f"{source}: damaged or cut off after entry {len(page.entries):,}; download it from Takeout again"
-        )
+        raise ExportError(f"{source}: damaged or cut off after entry {len(page.entries):,}; {AGAIN}")
 
 
 def _record(chat: Chat, entry: Entry, is_call: bool, position: int) -> Record:

@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from training.errors import ExportError
 from training.extraction.date_order import DateOrder, decide_each, read_date
+from training.extraction.decode import decode
 from training.extraction.platform import Evidence
 from training.extraction.record import Chat, Kind, Reading, Record
 from training.extraction.source import Source
@@ -40,7 +41,7 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    text = _decode(source)
+    text = decode(source, "WhatsApp writes UTF-8, so export the chat again")
     header = headers.choose(text)
     if header is None:
         raise ExportError(f"{source}: no line starts with a WhatsApp date and time; is this a chat export?")
@@ -69,21 +70,6 @@ def title(source: Source) -> str:
             if match := pattern.fullmatch(candidate):
                 return match[1].strip()
     return stem
-
-
-def _decode(source: Source) -> str:
-    with source.open() as stream:
-        content = stream.read()
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ExportError(
-            f"{source}: not UTF-8 at byte {error.start:,}; WhatsApp writes UTF-8, so export the chat again"
-        ) from None
-    if "\0" in text:
-        raise ExportError(f"{source}: holds NUL bytes, so it is damaged or no text; export the chat again")
-    return text
 
 
 def _orders(source: Source, header: Header, columns: list[Block], answer: str | None) -> dict[int, DateOrder]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
-from training.errors import ExportError
+from training.extraction.decode import decode
 from training.extraction.json_entries import lines
 from training.extraction.record import Chat, Kind, Record
 from training.extraction.source import Source
@@ -36,12 +36,7 @@ def chat_of(source: Source) -> Chat:
 
 
 def text_records(source: Source) -> Iterator[Record]:
-    with source.open() as stream:
-        content = stream.read()
-    try:
-        text = line_breaks(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ExportError(f"{source}: not UTF-8 at byte {error.start:,}; export the chat again") from None
+    text = line_breaks(decode(source, "export the chat again", may_hold_nul=True))
     chat, is_markdown = chat_of(source), source.name.endswith(".md")
     header: re.Match[str] | None = None
     start, body = 0, [""]
