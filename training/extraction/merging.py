@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from training.extraction.record import Chat, Record
 from training.extraction.time_order import MINUTE, NAIVE, in_time_order, instant
@@ -20,6 +21,8 @@ class Conversation:
     messages: list[Record] = field(default_factory=list)
     is_merged: bool = False  # from more than one export: a step back in time is where they meet
     _known: Counter[tuple[str, ...]] = field(default_factory=Counter)  # counted once a second export comes
+    _met: set[str] = field(default_factory=set)  # who wrote the first `_looked_at` messages
+    _looked_at: int = 0
 
     def holds(self, chat: Chat, messages: list[Record]) -> bool:
         """Whether `messages` are from another export of this conversation.
@@ -29,7 +32,7 @@ class Conversation:
         """
         if chat.is_id and self.chat.is_id:
             return chat.key == self.chat.key
-        people, others = _people(self.messages), _people(messages)
+        people, others = self._people(), _people(messages)
         if people <= others or others <= people:
             return True
         known = self._counted()
@@ -76,6 +79,12 @@ class Conversation:
     def in_time_order(self) -> list[Record]:
         return in_time_order(self.messages, self.is_merged)
 
+    def _people(self) -> set[str]:
+        """Grown with the messages: a channel of a thousand files, one a day, is not walked through for each of them."""
+        self._met |= _people(self.messages[self._looked_at :])
+        self._looked_at = len(self.messages)
+        return self._met
+
     def _counted(self) -> Counter[tuple[str, ...]]:
         if not self._known:
             self._known = Counter(map(_key, self.messages))
@@ -87,7 +96,7 @@ class Conversation:
         An address book, or a person's own profile, changes between two exports; the old messages come with the new
         name.
         """
-        people, others = _people(self.messages), _people(messages)
+        people, others = self._people(), _people(messages)
         if others <= people:
             return {}
         said: dict[tuple[str, str], str] = {
@@ -157,8 +166,9 @@ class _Untitled:
 
 
 def _sampled(messages: list[Record]) -> list[int]:
-    hashes = [hash(_moment(record)) for record in messages if len(record.text) >= LONG]
-    return [each for each in hashes if not each & 7]
+    """Python's own hash of text is another in every run, and so would be what is put together."""
+    moments = ("\n".join(_moment(record)) for record in messages if len(record.text) >= LONG)
+    return [each for moment in moments if not (each := crc32(moment.encode("utf-8", "replace"))) & 7]
 
 
 def _people(messages: Iterable[Record]) -> set[str]:
