@@ -46,7 +46,8 @@ a longer one, and so do capitals. A third came of the misses: the shape 212-555-
 ## What it does not find
 
 Masking is no guarantee. Not looked for: names (see `--pseudonyms`), postal addresses, dates of birth, passwords that
-are just words, secrets without a known prefix, national ids of other countries than France and the United States.
+are just words, secrets without a known prefix, national ids of other countries than France and the United States; by
+`--pseudonyms`, names within Chinese, Japanese or Thai messages, whose words no blank parts.
 Missed: whatever is spelled out ("lea arobase example point org"), numbers with a typing error in their checksum,
 national phone numbers of under nine digits or of a country that neither the numbers nor the language of the chats
 point to, and those that stand behind a word such as "order" or "commande" or in a link. Not masked on purpose:

@@ -93,8 +93,8 @@ class Pseudonyms:
            answer depends on the set of names and not on the order of files
 
     In bodies full names and first names are replaced too, in any case, with or without accents. Not replaced: surnames
-    and nicknames alone, user names, people who neither wrote nor are mentioned, and, but for a capital in the middle
-    of a sentence, first names that are words (Rose, Will).
+    and nicknames alone, user names, names in scripts that leave no blanks between words, people who neither wrote nor
+    are mentioned, and, but for a capital in the middle of a sentence, first names that are words (Rose, Will).
     """
 
     def __init__(
@@ -169,6 +169,10 @@ class Pseudonyms:
         return by_word
 
     def _plain(self, text: str) -> str:
+        if not unicodedata.is_normalized("NFC", text):  # Macs write é as two characters, which are not one word
+            composed = unicodedata.normalize("NFC", text)
+            renamed = self._plain(composed)
+            return text if renamed == composed else renamed
         if self._by_word.keys().isdisjoint(WORD.findall(text.casefold())):
             return text
         tokens = [(match.start(), match.end(), fold(match[0])) for match in WORD.finditer(text)]

@@ -132,6 +132,11 @@ def test_names_in_bodies(people: Pseudonyms, body: str, replaced: dict[str, str]
     assert people.body(body) == expected
 
 
+def test_a_name_in_decomposed_letters(people: Pseudonyms) -> None:
+    assert people.body("le\u0301a, voila\u0300") == f"{people.sender('Léa Martin')}, voilà"
+    assert people.body("voila\u0300") == "voila\u0300"
+
+
 def test_a_first_name_of_two_people_gets_a_name_of_its_own(people: Pseudonyms) -> None:
     marie = people.body("marie")
     assert marie not in ("marie", people.sender("Marie Curie"), people.sender("Marie Dupont"))
