@@ -1,9 +1,10 @@
 """Every export under some paths, read into conversations; what cannot be read is accounted for and the rest goes on."""
 
+import re
 from collections.abc import Sequence
 from itertools import groupby, islice
 from operator import itemgetter
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from training import collector
 from training.console import Bar, progress
@@ -17,7 +18,7 @@ from training.extraction.text import printable
 
 BATCH = 20_000  # records between two signs of life
 CHAT = itemgetter(Record._fields.index("chat"))
-FORMS = frozenset((".json", ".jsonl", ".xml", ".html", ".htm"))
+EXPORTS = re.compile(r"message_\d+\.json|result\.json|main\.jsonl|messages\.json|_chat\.txt")
 HINT = f"; if it is a chat export, say which: --platform {'|'.join(PLATFORMS)}"
 
 
@@ -85,8 +86,8 @@ def _recognise_all(
                 bar.advance()
             recognised += matches
             for source in others:
-                # In a zip with a chat, a document is what somebody sent in it; one in an export's form may be a chat.
-                if matches and PurePath(source.name).suffix.lower() not in FORMS:
+                # In a zip with a chat, another file is what somebody sent in it, unless it is called like a chat.
+                if matches and not EXPORTS.fullmatch(source.name):
                     account.attachments += 1
                 else:
                     unknown.append(source)

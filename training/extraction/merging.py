@@ -144,8 +144,8 @@ class Conversations:
 class _Untitled:
     """The conversations of a platform that only a title tells apart, by a sample of what they hold.
 
-    Every eighth longer message, chosen by its hash and so the same ones in every export: a run of a hundred chats need
-    not compare each with each.
+    Every other longer message, chosen by its checksum and so the same ones in every export: a run of a hundred chats
+    need not compare each with each.
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class _Untitled:
 def _sampled(messages: list[Record]) -> list[int]:
     """Python's own hash of text is another in every run, and so would be what is put together."""
     moments = ("\n".join(_moment(record)) for record in messages if len(record.text) >= LONG)
-    return [each for moment in moments if not (each := crc32(moment.encode("utf-8", "replace"))) & 7]
+    return [each for moment in moments if not (each := crc32(moment.encode("utf-8", "replace"))) & 1]
 
 
 def _people(messages: Iterable[Record]) -> set[str]:

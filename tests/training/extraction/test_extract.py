@@ -312,8 +312,8 @@ def test_a_damaged_export_in_a_zip_with_a_chat_is_named(tmp_path: Path, capsys: 
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.writestr("chat.txt", CHAT)
         archive.writestr("shopping.csv", "milk;bread")
-        archive.writestr("half.json", '{"messages": [{"')
+        archive.writestr("message_2.json", '{"messages": [{"')
     assert main(["extract", str(tmp_path), "--out", str(tmp_path / "cleaned")]) == 1
     said = capsys.readouterr().out
-    assert "half.json: no chat export" in said
+    assert "message_2.json: no chat export" in said
     assert "shopping.csv" not in said

@@ -9,6 +9,7 @@ from training.extraction.privacy.people import Contacts, People, Pseudonyms, ide
 from training.extraction.privacy.phone import DEFAULT_REGIONS, regions_of
 from training.extraction.record import Record
 
+OWNER = "Me"  # what exports call their owner that do not know the name: SMS, iMessage, Google Voice, Signal
 TWO = 2  # people, or one of them alone: the chat's title is then the other one's name
 TEXTS = 20_000  # messages from which the sample that tells the languages of a run is drawn
 
@@ -30,7 +31,7 @@ class Shield:
             spoken = [each for each in languages(_texts(found)) if each != UNDETERMINED]
             regions = regions_of(names | {each.chat.title for each in found}, spoken)
             listed = {part for each in found for part in each.chat.title.split(", ") if identity(part, regions)}
-            self._people = (Pseudonyms if pseudonyms else Contacts)(names | titles | listed, me, regions)
+            self._people = (Pseudonyms if pseudonyms else Contacts)(names | titles | listed, {*me, OWNER}, regions)
         self._masker = Masker(regions) if pii else None
 
     @property
