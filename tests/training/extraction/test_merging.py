@@ -2,6 +2,7 @@ import csv
 import stat
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -35,7 +36,8 @@ def rows(path: Path) -> list[list[str]]:
 
 def test_what_is_compared_is_chosen_alike_in_every_run() -> None:
     messages = said(*(f"a message of some length, {number}" for number in range(40)))
-    assert _sampled(messages) == [2460158296, 3875444088, 1404523288, 1304536640, 3658710984]
+    sums = [crc32(f"2022-03-13T14:00\n{record.text}".encode()) for record in messages]
+    assert _sampled(messages) == [each for each in sums if each % 2 == 0] != []
 
 
 def test_overlap_is_removed_once_and_counted() -> None:
