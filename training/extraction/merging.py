@@ -154,6 +154,8 @@ class _Untitled:
         self._looked_at: dict[int, int] = {}  # conversation → how many of its messages are in the sample
 
     def find(self, messages: list[Record]) -> Conversation | None:
+        if not self.conversations:
+            return None
         for number, conversation in enumerate(self.conversations):
             seen = self._looked_at.get(number, 0)
             for moment in _sampled(conversation.messages[seen:]):

@@ -2,8 +2,8 @@
 
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from itertools import groupby, islice
-from operator import itemgetter, le
+from itertools import compress, groupby, islice
+from operator import gt, itemgetter, le
 
 from training.extraction.record import Record
 
@@ -27,7 +27,7 @@ def in_time_order(messages: list[Record], is_merged: bool) -> list[Record]:
     instants = _instants(timestamps)
     if not is_merged:
         instants = _second_pass_later(instants)
-    return [record for _, record in sorted(zip(instants, messages, strict=True), key=itemgetter(0))]
+    return [messages[index] for index in sorted(range(len(messages)), key=instants.__getitem__)]
 
 
 def _in_order(timestamps: list[str]) -> bool:
@@ -78,14 +78,19 @@ def _second_pass_later(instants: list[str]) -> list[str]:
     times starts its second pass, which sorts behind the first and before the next hour: "~" comes after every digit
     and ":". A message that merely arrived late then stays where the file has it.
     """
-    keys = []
-    earlier = repeated = ""
-    for instant in instants:
-        hour = instant[:HOUR]
-        if instant < earlier and hour == earlier[:HOUR] and len(instant) <= NAIVE and _may_repeat(hour):
-            repeated = hour
-        keys.append(f"{hour}~{instant}" if hour == repeated else instant)
-        earlier = instant
+    keys = list(instants)
+    steps = compress(range(1, len(instants)), map(gt, instants, islice(instants, 1, None)))
+    repeated = ""
+    for step in steps:
+        here, hour = instants[step], instants[step][:HOUR]
+        if hour != instants[step - 1][:HOUR] or hour == repeated or len(here) > NAIVE or not _may_repeat(hour):
+            continue
+        repeated = hour
+        for later in range(step, len(instants)):
+            if instants[later][:DATE] != hour[:DATE]:
+                break
+            if instants[later][:HOUR] == hour:
+                keys[later] = f"{hour}~{instants[later]}"
     return keys
 
 
