@@ -162,16 +162,18 @@ def machine() -> str:
 
 def table(messages: int, words: int, runs: list[Run]) -> Iterator[str]:
     for run in runs:
+        if run.read is None:
+            yield f"| {run.name} | failed | {run.wall:.2f} | {run.cpu:.2f} | – | {run.memory:,.0f} | – |  |"
+            continue
         rate = messages / run.cpu
         floor = FLOORS.get(run.name)
         verdict = "" if floor is None else f"{floor:,} {'met' if rate >= floor else 'NOT met'}"
         if floor and run.memory > MOST_MEMORY:
             verdict += f", more than {MOST_MEMORY:,} MiB"
-        read = "failed" if run.read is None else f"{run.read:,}"
         if floor and run.read != words:
             verdict += f", must read {words:,}"
         yield (
-            f"| {run.name} | {read} | {run.wall:.2f} | {run.cpu:.2f} | {rate:,.0f} | {run.memory:,.0f} |"
+            f"| {run.name} | {run.read:,} | {run.wall:.2f} | {run.cpu:.2f} | {rate:,.0f} | {run.memory:,.0f} |"
             f" {runs[0].cpu / run.cpu:.2f} | {verdict} |"
         )
 
