@@ -102,7 +102,9 @@ def load(path: Path = CONFIG) -> UserConfig:
     if path == CONFIG and not path.exists():
         return UserConfig()
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; start from config/user_config.example.json") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(document, dict):
@@ -116,6 +118,14 @@ def load(path: Path = CONFIG) -> UserConfig:
         return UserConfig(**{key: _typed(key, value) for key, value in document.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON lets the last of two equal keys win: an `exclude_people` would be lost without a word."""
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"{twice[0]} stands there twice")
+    return dict(pairs)
 
 
 def _typed(key: str, value: Any) -> Any:

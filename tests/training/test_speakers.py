@@ -121,7 +121,7 @@ def test_a_named_config_must_exist_but_the_standard_one_need_not(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert load(speakers.CONFIG) == UserConfig()
-    with pytest.raises(ConfigError, match=r"mine\.json: cannot be read"):
+    with pytest.raises(ConfigError, match=r"mine\.json: no such file"):
         load(Path("mine.json"))
 
 
@@ -227,3 +227,13 @@ def test_a_platform_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown platform 'whatsap'; the nearest valid name is 'whatsapp'"):
         recognise(UserConfig({"whatsap": ("Ada",)}), [], CHATS)
     assert recognise(UserConfig({"mine": ("Ada",)}), [], {"mine/Mum.csv": {"Ada": 1}}) == {"mine": {"Ada"}}
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """JSON's last one wins: somebody who said no would be learnt from."""
+    path = tmp_path / "config.json"
+    path.write_text('{"user_identifiers": ["Noa"], "exclude_people": ["Malo"], "exclude_people": []}')
+    with pytest.raises(ConfigError, match="exclude_people stands there twice"):
+        load(path)
+    with pytest.raises(ConfigError, match="no such file; start from"):
+        load(tmp_path / "absent.json")

@@ -9,7 +9,6 @@ from training.preparation.concerns import Concern, concerns, own_languages
 from training.preparation.fit import Fit, fit
 from training.preparation.leakage import leakage
 from training.preparation.prepared import Prepared
-from training.preparation.windows import Examples
 
 if TYPE_CHECKING:
     from training.preparation.consent import Kept
@@ -47,8 +46,6 @@ def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: 
 
 
 def _exposure(prepared: Prepared) -> dict[str, Any]:
-    """Of the conversations that train: what an epoch shows how often, and which replies are never learnt."""
-    half = slice(prepared.training)
-    sides = [[turn.label == prepared.labels.me for turn in talk.turns] for talk in prepared.conversations[half]]
-    examples = prepared.examples
-    return recipes.exposure(prepared.recipe, sides, Examples(examples.windows[half], examples.seeds[half], 0)).figures
+    """What an epoch shows how often, and which replies are never learnt; validation is cut up alike, and counted."""
+    sides = [[turn.label == prepared.labels.me for turn in talk.turns] for talk in prepared.conversations]
+    return recipes.exposure(prepared.recipe, sides, prepared.examples).figures

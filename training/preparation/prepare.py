@@ -11,7 +11,7 @@ from replicate_deployment.chat_format import RECIPES
 from training import artifact, collector, speakers
 from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
-from training.errors import DataError
+from training.errors import ConfigError, DataError, UsageError
 from training.finetuning import config as training_config
 from training.preparation import recipes, report
 from training.preparation.findings import find
@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=RECIPES,
         default="windows",
         help="a line for every window of 6 to 12 turns and its reply, or one for each whole conversation, in which "
-        "every turn of yours ends with </s> (default: %(default)s)",
+        "every turn of yours ends with </s>: for trainers of your own, `ghost train` does not train it yet "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--config",
@@ -68,14 +69,22 @@ def run(args: argparse.Namespace) -> int:
     from training.preparation.page import page
 
     config, recipe_of_training = speakers.load(args.user_config), training_config.load(args.config)
+    if args.out.resolve().is_relative_to(args.cleaned.resolve()):
+        raise UsageError(f"--out {args.out} lies in --cleaned {args.cleaned}, which ghost extract replaces as a whole")
     refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
     prepared, kept = prepare(args, config)
     base = args.base or recipe_of_training.base_model
     tokenizer = tokenizer_at_hand(base, None if args.base else recipe_of_training.revision_of_model)
+    if args.base and tokenizer is None:
+        raise ConfigError(
+            f"--base {args.base}: no tokenizer.json of it on this disk; without --base, lengths are estimated"
+        )
     findings = find(prepared, kept, tokenizer, recipe_of_training.sequence_len)
     refused = [concern.text for concern in findings.concerns if concern.severity == "refuse"]
     if refused and not args.force:
-        raise DataError(f"{' '.join(refused)} To prepare it all the same: --force")
+        left_out = report.left_out(kept.left_out)
+        because = f" Left out by {args.user_config}: {'; '.join(left_out)}." if left_out else ""
+        raise DataError(f"{' '.join(refused)}{because} To prepare it all the same: --force")
 
     figures = findings.figures
     with replace_folder(args.out) as folder:

@@ -1,7 +1,7 @@
 """What preparation did, in figures: preparation_report.json and the summary on the terminal. No message bodies."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,14 +106,12 @@ def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[s
         (messages["out_of_order"], "messages were not in time order, and were sorted"),
         (lines["with_special_strings"], "lines hold a typed special token such as </s>: ghost reads it as plain text"),
     ]
-    counted += [
-        (left["messages"], f"messages were left out: {reason.replace('_', ' ')}")
-        for reason, left in figures["left_out"].items()
-    ]
-    if groups["chats"]["count"]:
-        what = f"chats are groups, with {groups['own_turns']['share']:.0%} of your turns"
-        counted.append((groups["chats"]["count"], what))
+    if groups["own_turns"]["count"]:
+        counted.append(
+            (groups["own_turns"]["count"], f"of your turns are from groups ({groups['own_turns']['share']:.0%})")
+        )
     notes = [f"note: {count:,} {what}" for count, what in counted if count]
+    notes += [f"note: left out: {line}" for line in left_out(figures["left_out"])]
     if unclaimed:
         notes.append(
             f"note: {figures['chats_without_you']:,} of {figures['chats']:,} chats hold no message of yours. "
@@ -126,9 +124,16 @@ def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[s
             *(f"{name:<16}{value}" for name, value in rows),
             *notes,
             *(f"warning: {concern['text']}" for concern in figures["concerns"]),
-            f"next: look at {out / page}, then: ghost train",
+            f"next: look at {out / page}, then: ghost train"
+            if figures["recipe"] == "windows"
+            else f"next: look at {out / page}; ghost train takes --recipe windows only, so far",
         ]
     )
+
+
+def left_out(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """How many messages went for each reason, for those by which any went."""
+    return [f"{left['messages']:,} messages by {reason}" for reason, left in reasons.items() if left["messages"]]
 
 
 def _tokens(lengths: dict[str, Any]) -> str:

@@ -294,3 +294,19 @@ def test_chats_without_you_are_pointed_out(cleaned: Path, tmp_path: Path, capsys
     assert "ada_l" not in json.dumps(report)
     assert _prepare("--me", "Ada", "--me", "ada_l") == 0
     assert "hold no message of yours" not in capsys.readouterr().out
+
+
+def test_what_was_left_out_is_named_where_too_little_is_left(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    write_csv(cleaned / "chat.csv", [("2009-01-01T10:00:00+00:00", "Bob", "old"), *_alternating(40)])
+    (tmp_path / "mine.json").write_text('{"user_identifiers": ["Ada"], "since": "2010-01-01"}')
+    assert main(["prepare", "--config", str(CONFIG), "--user-config", "mine.json"]) == 1
+    assert "Left out by mine.json: 1 messages by dates." in capsys.readouterr().err
+
+
+def test_bases_and_folders_that_cannot_be_meant_are_refused(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    write_csv(cleaned / "chat.csv", _alternating(40))
+    assert _prepare("--me", "Ada", "--base", str(tmp_path / "nothing")) == 1
+    assert "no tokenizer.json" in capsys.readouterr().err
+    assert _prepare("--me", "Ada", "--out", str(cleaned / "sub")) == 2
+    assert "which ghost extract replaces" in capsys.readouterr().err
+    assert not (cleaned / "sub").exists()
