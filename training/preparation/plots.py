@@ -16,6 +16,7 @@ from training.preparation.timeline import Timeline
 CHATS = 12  # shown one by one, the largest first
 LANGUAGES = 6  # as many as have room on a phone
 LENGTHS = (5, 10, 20, 40, 80, 160, 320)  # characters: upper ends of the columns
+ALONE = "you alone"
 YOU, OTHERS, TRAINING, VALIDATION, LIMIT = range(1, 6)  # tones
 SIDES = {"you": YOU, "others": OTHERS}
 HALVES = {"training": TRAINING, "validation": VALIDATION}
@@ -36,6 +37,11 @@ class Chat(NamedTuple):
     @property
     def is_group(self) -> bool:
         return self.others > 1
+
+    @property
+    def name(self) -> str:
+        """Of a chat in which nobody else is left, not the name of whoever was left out."""
+        return PurePosixPath(self.path).stem if self.theirs else ALONE
 
 
 def volume(prepared: Prepared, timeline: Timeline) -> Html:
@@ -108,7 +114,7 @@ def who(chats: Sequence[Chat], groups: Mapping[str, Any]) -> Html:
     total = sum(chat.messages for chat in chats)
     rows = [
         Bar(
-            title(chat.path) + (f" · group of {chat.others + 1}" if chat.is_group else ""),
+            (title(chat.path) if chat.theirs else ALONE) + (f" · group of {chat.others + 1}" if chat.is_group else ""),
             {YOU: chat.yours, OTHERS: chat.theirs},
             f"{chat.messages:,} · {chat.messages / total:.0%}",
         )
@@ -158,7 +164,7 @@ def split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], figures
     for index, (talk, share) in enumerate(zip(prepared.conversations, shares, strict=True)):
         positions[talk.path].append(share)
         before[talk.path] += index < prepared.training
-    rows = [Strip(PurePosixPath(chat.path).stem, positions[chat.path], before[chat.path]) for chat in chats[:CHATS]]
+    rows = [Strip(chat.name, positions[chat.path], before[chat.path]) for chat in chats[:CHATS]]
     cells = len(timeline.cells)
     ticks = {index / cells: label for index, label in timeline.ticks.items()}
     held_back = prepared.training < len(prepared.conversations)

@@ -203,3 +203,19 @@ def test_no_file_that_is_written_holds_a_word_of_somebody_left_out(
     assert "allory" not in written + told
     report = json.loads((tmp_path / "data/processed/preparation_report.json").read_text(encoding="utf-8"))
     assert report["left_out"]["people"] == {"messages": 20, "people": 1}
+
+
+def test_the_page_does_not_name_a_chat_by_somebody_left_out(
+    cleaned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Mallory", "Eve"):
+        turns = [(n * 4, ["Ada", name][n % 2], f"word {n}") for n in range(60)]
+        _write(cleaned, f"whatsapp/{name}.csv", *turns)
+    (tmp_path / "mine.json").write_text(json.dumps({"user_identifiers": ["Ada"], "exclude_people": ["Mallory"]}))
+    flags = ["--user-config", "mine.json", "--config", str(RECIPE), "--force"]
+    assert main(["prepare", "--cleaned", str(cleaned), *flags]) == 0
+    page = (tmp_path / "data/processed/report.html").read_text(encoding="utf-8")
+    assert "Eve" in page
+    assert "Mallory" not in page
+    assert "you alone" in page
