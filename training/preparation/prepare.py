@@ -99,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(figures, ensure_ascii=False, indent=2))
     else:
-        unclaimed = report.unclaimed(prepared.table)
-        console.print(report.summary(figures, args.out, PAGE, unclaimed), soft_wrap=True)
+        unclaimed, unheard = report.unclaimed(prepared.table), [] if args.me else report.unheard(prepared)
+        console.print(report.summary(figures, args.out, PAGE, unclaimed, unheard), soft_wrap=True)
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from training.preparation.jsonl import holds_special_string
 from training.preparation.prepared import Prepared
 from training.preparation.windows import Window
+from training.speakers import matching
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,8 +80,14 @@ def unclaimed(table: "pd.DataFrame") -> list[str]:
     return list(elsewhere["sender"].astype(str).value_counts().index[:3])
 
 
-def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[str]) -> str:
-    """The figures for a person, and what to type next. `unclaimed` is said here only: the report names nobody else."""
+def unheard(prepared: Prepared) -> list[str]:
+    """Names of the config that sent nothing at all: a slip of the pen would lose that name's chats."""
+    senders = list(map(str, prepared.messages.table["sender"].cat.categories))
+    return [name for name in prepared.config.names if not matching([name], senders)]
+
+
+def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[str], unheard: Sequence[str]) -> str:
+    """The figures for a person, and what to type next. Other people's names are said here only, not in the report."""
     messages, turns, windows, lines = (figures[name] for name in ("messages", "turns", "windows", "lines"))
     exposure, groups = figures["exposure"], figures["groups"]
     sizes = ", ".join(f"{size}: {count:,}" for size, count in windows["by_context_turns"].items())
@@ -117,6 +124,8 @@ def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[s
             f"note: {figures['chats_without_you']:,} of {figures['chats']:,} chats hold no message of yours. "
             f"Who writes most there: {', '.join(unclaimed)}. Is one of them you? Then add a --me"
         )
+    if unheard:
+        notes.append(f"note: no message is from {', '.join(unheard)}: is that spelled as in the chats?")
     if not lines["val"]:
         notes.append("note: val.jsonl is empty: the conversations after the first 90% of turns gave no line")
     return "\n".join(

@@ -310,3 +310,12 @@ def test_bases_and_folders_that_cannot_be_meant_are_refused(cleaned: Path, tmp_p
     assert _prepare("--me", "Ada", "--out", str(cleaned / "sub")) == 2
     assert "which ghost extract replaces" in capsys.readouterr().err
     assert not (cleaned / "sub").exists()
+
+
+def test_a_name_of_the_config_that_sent_nothing_is_pointed_out(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    write_csv(cleaned / "chat.csv", _alternating(40))
+    (tmp_path / "mine.json").write_text('{"user_identifiers": ["Ada", "Ada Lovelaec"]}')
+    assert _prepare("--user-config", "mine.json") == 0
+    assert "note: no message is from Ada Lovelaec: is that spelled" in capsys.readouterr().out
+    assert _prepare("--me", "Ada") == 0
+    assert "no message is from" not in capsys.readouterr().out
