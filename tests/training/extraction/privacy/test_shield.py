@@ -40,7 +40,7 @@ def test_by_default_numbers_become_contacts_everywhere(tmp_path: Path, capsys: p
     assert report["masked"] == {"phone": 1, "email": 1}
     written = "".join(path.read_text("utf-8") for path in (tmp_path / "out").rglob("*") if path.is_file())
     for place in (written, "".join(map(str, (tmp_path / "out").rglob("*"))), capsys.readouterr().out):
-        assert "39" not in place.replace(tmp_path.name, "")
+        assert not any(part in place for part in ("39 98", "3998", "+33", "12 34"))
         assert "example.org" not in place
 
 
@@ -86,7 +86,8 @@ def test_an_unreadable_file_is_named_as_it_must_be_opened(tmp_path: Path, capsys
     save(tmp_path, CHAT, "chat.txt")
     assert main(["extract", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert f"{NUMBER}.bin: no chat export" in capsys.readouterr().out.replace("\n", "")
-    assert "39" not in (tmp_path / "out" / "extraction_report.json").read_text().replace(str(tmp_path), "")
+    report = (tmp_path / "out" / "extraction_report.json").read_text("utf-8")
+    assert not any(part in report for part in ("39 98", "3998", "+33"))
 
 
 def test_reports_are_their_owners(tmp_path: Path) -> None:
