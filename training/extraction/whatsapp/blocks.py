@@ -1,8 +1,8 @@
 """A WhatsApp text cut into records, some megabytes at a time and column by column.
 
 `re.split` returns dates, times, names and bodies of thousands of records in one call, and what most of them have in
-common (a day, a minute, a name, being somebody's words) is decided once. Cutting alone takes two thirds of the time of a
-loop over matches.
+common (a day, a minute, a name, being somebody's words) is decided once. Cutting alone takes two thirds of the time of
+a loop over matches.
 """
 
 import re
