@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -51,18 +51,23 @@ class TrainingConfig:
     test_datasets: tuple[Dataset, ...]
     sequence_len: int
     train_on_inputs: bool
-    group_by_length: bool
     micro_batch_size: int
     gradient_accumulation_steps: int
-    eval_batch_size: int
+    micro_batch_tokens: int | Literal["auto"]
+    collapse_nested_windows: bool
     num_epochs: int
+    evals_per_epoch: int
+    load_best_model_at_end: bool
+    early_stopping_patience: int | None
     optimizer: Literal["adamw_torch", "adamw_torch_fused"]
     learning_rate: float
     lr_scheduler: Literal["cosine", "linear", "constant_with_warmup"]
     warmup_ratio: float
     weight_decay: float
     max_grad_norm: float
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | None
+    checkpoint_minutes: float
+    use_tensorboard: bool
     seed: int
     logging_steps: int
     output_dir: str
@@ -128,8 +133,10 @@ def _value(hint: Any, value: Any, key: str, path: Path) -> Any:
         if not isinstance(value, list) or not value:
             raise ConfigError(f"{path}: {key}: expected a list with at least one entry, found {_kind(value)}")
         return tuple(_value(get_args(hint)[0], item, f"{key}[{place}]", path) for place, item in enumerate(value))
-    if get_origin(hint) is UnionType:  # only `X | None` is used
-        return None if value is None else _value(get_args(hint)[0], value, key, path)
+    if get_origin(hint) in (UnionType, Union):  # a kind of value, or else one certain word: None, "auto"
+        kind, word = get_args(hint)
+        words = get_args(word) or (None,)
+        return value if value in words else _value(kind, value, key, path)
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ConfigError(f"{path}: {key}: {value!r} is not one of {', '.join(get_args(hint))}")
@@ -151,10 +158,12 @@ def _impossible(config: TrainingConfig) -> Iterator[tuple[str, str]]:
     """(key, complaint) for each value or combination that cannot be trained."""
     if not config.load_in_4bit:
         yield "load_in_4bit", "false contradicts adapter: qlora, which trains on a 4-bit base"
-    positive = ("lora_r", "lora_alpha", "micro_batch_size", "gradient_accumulation_steps", "eval_batch_size")
-    for key in (*positive, "num_epochs", "learning_rate", "max_grad_norm", "logging_steps"):
-        if getattr(config, key) <= 0:
-            yield key, f"must be above 0, found {getattr(config, key)}"
+    positive = ("lora_r", "lora_alpha", "micro_batch_size", "gradient_accumulation_steps", "micro_batch_tokens")
+    positive += ("num_epochs", "evals_per_epoch", "early_stopping_patience", "learning_rate", "max_grad_norm")
+    for key in (*positive, "checkpoint_minutes", "logging_steps"):
+        value = getattr(config, key)
+        if isinstance(value, (int, float)) and value <= 0:
+            yield key, f"must be above 0, found {value}"
     for key in ("lora_dropout", "warmup_ratio"):
         if not 0 <= getattr(config, key) < 1:
             yield key, f"must be from 0 to below 1, found {getattr(config, key)}"
