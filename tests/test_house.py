@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_a_stop_from_outside_is_one_line(tmp_path: Path) -> None:
     code += "os.kill(os.getpid(), signal.SIGTERM); sys.modules[cli.VERBS['merge'].module] = "
     code += "SimpleNamespace(add_arguments=lambda parser: None, run=run); sys.exit(cli.main(['merge']))"
     done = python(code)
-    assert done.returncode == 1
+    assert done.returncode == 128 + signal.SIGTERM
     assert done.stderr.startswith("ghost merge: stopped")
     assert len(done.stderr.strip().splitlines()) == 1
 

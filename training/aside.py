@@ -19,21 +19,12 @@ def replace_folder(final: Path) -> Iterator[Path]:
     """Yield an empty folder beside `final`; it takes the place of `final` if the block succeeds.
 
     Everything in it is readable by its owner only: from the first CSV to the merged model, it is somebody's chats.
-    A folder cannot be renamed over another, so the old one steps aside first. A kill between the two renames leaves it
-    under `.NAME.old`; the next call puts it back, and removes what killed processes left half-written.
+    A folder cannot be renamed over another, so the old one steps aside first.
     """
     final = final.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
-    old = final.parent / f".{final.name}.old"
-    if old.exists():
-        if final.exists():
-            shutil.rmtree(old)
-        else:
-            os.replace(old, final)
-    for left in final.parent.glob(f".{glob.escape(final.name)}.*.part"):
-        writer = re.search(r"\.(\d+)\.[^.]*\.part$", left.name)
-        if writer and not _runs(int(writer[1])):
-            shutil.rmtree(left)
+    mend(final)
+    old = _old(final)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}.", suffix=".part", dir=final.parent))
     try:
         yield temporary
@@ -49,6 +40,21 @@ def replace_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def mend(final: Path) -> None:
+    """Undo what a killed `replace_folder` left: between its two renames the old folder is under `.NAME.old`."""
+    final = final.resolve()
+    old = _old(final)
+    if old.exists():
+        if final.exists():
+            shutil.rmtree(old)
+        else:
+            os.replace(old, final)
+    for left in final.parent.glob(f".{glob.escape(final.name)}.*.part"):
+        writer = re.search(r"\.(\d+)\.[^.]*\.part$", left.name)
+        if writer and not _runs(int(writer[1])):
+            shutil.rmtree(left)
+
+
 def refuse_foreign_files(out: Path, own: Iterable[str]) -> None:
     """Raises UsageError when `out` holds files other than `own` (paths within it): it is replaced as a whole."""
     if not out.exists():
@@ -61,6 +67,10 @@ def refuse_foreign_files(out: Path, own: Iterable[str]) -> None:
     if foreign:
         names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
         raise UsageError(f"{out} is replaced as a whole, and holds other files: {names}. Move them, or change --out")
+
+
+def _old(final: Path) -> Path:
+    return final.parent / f".{final.name}.old"
 
 
 def _runs(process: int) -> bool:

@@ -6,13 +6,12 @@ A verb module offers two functions: `add_arguments(parser)` and `run(args) -> in
 import argparse
 import importlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from replicate_deployment.errors import GhostError
+from training.signals import Stopped, handled_by, stop_at_once
 
 
 class Verb(NamedTuple):
@@ -60,19 +59,20 @@ def build_parser(called: str | None) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Exit codes: 0 success, 1 a reported failure or a stop from outside, 2 bad usage."""
+    """Run one verb. Exit codes: 0 success, 1 a reported failure, 2 bad usage, 128 + n a stop by signal n."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     parser = build_parser(next((word for word in arguments if not word.startswith("-")), None))
     args = parser.parse_args(arguments)
     try:
-        with stopped_by_signals():
+        with handled_by(stop_at_once):
             return int(args.run(args))
     except GhostError as error:
         return fail(args.verb, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return fail(args.verb, "stopped; nothing half-written is left, and what was there before is untouched")
+    except Stopped as stop:
+        stopped = "stopped; nothing half-written is left, and what was there before is untouched"
+        return fail(args.verb, stopped, stop.exit_code)
     except ModuleNotFoundError as error:
         extra = VERBS[args.verb].extra
         if not extra or (error.name or "").split(".")[0] in {"training", "scripts", "replicate_deployment"}:
@@ -85,21 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def fail(verb: str, message: str, code: int = 1) -> int:
     print(f"ghost {verb}: {message}", file=sys.stderr)
     return code
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a verb as Ctrl-C does, cleaning up; what the shell ignores (nohup) stays ignored."""
-    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
-    previous = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in previous.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":
