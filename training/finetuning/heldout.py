@@ -1,18 +1,26 @@
-"""The loss on windows that training never saw: by the same code before and after."""
+"""The loss on what training never saw: by the same code before, during and after."""
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from training.console import progress
 from training.errors import TrainingError
 from training.finetuning.config import TrainingConfig
-from training.finetuning.data import IGNORED, Example, collate
+from training.finetuning.examples import Example
+from training.finetuning.packing import flatten, pack
+from training.finetuning.segments import Group, Segment, collapse, segment
 
 
 @dataclass(frozen=True)
 class HeldoutLoss:
-    """Mean negative log-likelihood in nats a token: over all tokens with a label, and over the replies alone (end
-    token included), which tells whether the model sounds more like the person."""
+    """Mean negative log-likelihood in nats a token: over all tokens that count in the loss, and over the replies alone
+    (end token included), which tells whether the model sounds more like the person."""
 
     loss: float
     tokens: int
@@ -20,39 +28,67 @@ class HeldoutLoss:
     reply_tokens: int
 
 
-def heldout_loss(model: Any, examples: list[Example], config: TrainingConfig) -> HeldoutLoss | None:
-    """None when there are no examples. The order of the examples does not matter; neither does `eval_batch_size`.
+def heldout_loss(
+    objective: Any, examples: Sequence[Example], budget: int, config: TrainingConfig
+) -> HeldoutLoss | None:
+    """None when there are no examples. Each token counts as it does one example at a time, whatever their order and
+    the `budget`, which is the tokens that go through the model at once.
 
-    Raises TrainingError when the GPU's memory is exhausted.
+    No random number is drawn, and the model is left in the mode it was found in. Memory that does not suffice halves
+    the budget; raises TrainingError when it does not suffice for one example either.
     """
     if not examples:
         return None
     import torch
 
-    device = next(model.parameters()).device
-    total, tokens, reply_total, reply_tokens = 0.0, 0, 0.0, 0
-    by_length = sorted(examples, key=lambda example: len(example["input_ids"]))  # so batches hold little padding
-    model.eval()
-    with torch.no_grad(), progress("held-out loss", len(examples)) as bar:
-        for start in range(0, len(by_length), config.eval_batch_size):
-            some = by_length[start : start + config.eval_batch_size]
-            batch = {name: tensor.to(device) for name, tensor in collate(some).items()}
-            labels = batch.pop("labels")[:, 1:]
-            try:
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                    logits = model(**batch).logits[:, :-1]
-                # (examples, length - 1); zero where the label is ignored
-                losses = torch.nn.functional.cross_entropy(
-                    logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
-                )
-            except torch.OutOfMemoryError as error:
-                raise TrainingError("the GPU's memory is exhausted: lower eval_batch_size") from error
-            learnt = labels != IGNORED
-            places = torch.arange(1, labels.shape[1] + 1, device=device)
-            replies = learnt & (places >= torch.tensor([[example["reply"]] for example in some], device=device))
-            total += losses.sum(dtype=torch.float64).item()
-            tokens += int(learnt.sum())
-            reply_total += losses[replies].sum(dtype=torch.float64).item()
-            reply_tokens += int(replies.sum())
-            bar.advance(len(some))
-    return HeldoutLoss(total / tokens, tokens, reply_total / reply_tokens, reply_tokens)
+    groups: list[Group] = collapse(examples) if config.collapse_nested_windows else [[one] for one in examples]
+    replies = {segment(group): _reply_weights(group) for group in groups}
+    device = next(objective.parameters()).device
+    sums: list[float] = []
+    reply_sums: list[float] = []
+    mode = objective.training
+    objective.eval()
+    try:
+        with progress("held-out loss", len(examples)) as bar:
+            waiting = pack(list(replies), budget)
+            while waiting:
+                batch, *rest = waiting
+                try:
+                    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                        losses = objective.losses(**flatten(batch, device)).double().cpu().numpy()
+                except torch.OutOfMemoryError as error:
+                    tokens = sum(len(run.ids) for run in batch)
+                    if len(batch) == 1:
+                        raise TrainingError(
+                            f"the GPU's memory does not suffice for one held-out example of {tokens:,} tokens: lower "
+                            "sequence_len, or rent a larger GPU"
+                        ) from error
+                    waiting = pack([run for some in waiting for run in some], tokens // 2)
+                    continue
+                waiting = rest
+                sums.append(float(losses @ np.concatenate([run.weights for run in batch])))
+                reply_sums.append(float(losses @ np.concatenate([replies[run] for run in batch])))
+                bar.advance(sum(run.windows for run in batch))
+    finally:
+        objective.train(mode)
+    tokens = sum(int(example.learnt.sum()) for example in examples)
+    reply_tokens = sum(int((example.learnt & example.reply).sum()) for example in examples)
+    return HeldoutLoss(math.fsum(sums) / tokens, tokens, math.fsum(reply_sums) / reply_tokens, reply_tokens)
+
+
+def _reply_weights(group: Group) -> NDArray[np.float32]:
+    """For each target of the group's segment, how many examples have it in a reply that counts."""
+    whole, alone = (segment(some) for some in (group, [_replies_only(example) for example in group]))
+    found = {target: place for place, target in enumerate(_targets(whole))}
+    weights = np.zeros(len(whole.labels), dtype=np.float32)
+    for target, weight in zip(_targets(alone), alone.weights, strict=True):
+        weights[found[target]] += weight
+    return weights
+
+
+def _replies_only(example: Example) -> Example:
+    return dataclasses.replace(example, learnt=example.learnt & example.reply)
+
+
+def _targets(run: Segment) -> list[tuple[int, int]]:
+    return list(zip(run.places.tolist(), run.labels.tolist(), strict=True))
