@@ -1,52 +1,54 @@
-"""From train.jsonl and val.jsonl to token ids and labels, and from those to batches."""
+"""From train.jsonl and val.jsonl to token ids, and to which of them are learnt."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
 
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import Labels, Turn, parse_line, render, render_line
+from replicate_deployment.chat_format import Labels, Recipe, Turn, parse_line, render, render_line
 from replicate_deployment.errors import PromptError, WeightsError
 from replicate_deployment.tokenization import Tokenizer, encode
 from training.console import progress
 from training.errors import DataError
 from training.finetuning.config import TrainingConfig
+from training.finetuning.examples import Example, encode_turns
+from training.finetuning.pieces import Conversation, Pieces, measure
 from training.preparation.windows import fit
-
-IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
-
-
-class Example(TypedDict):
-    """One window. `input_ids`: BOS, text, end token. `labels`: the same ids, IGNORED where nothing is to be learnt.
-
-    The reply is `input_ids[reply:]`, the end token included.
-    """
-
-    input_ids: list[int]
-    labels: list[int]
-    reply: int
 
 
 @dataclass(frozen=True)
 class Split:
-    """The examples of one JSONL file. Of `read` windows, `shortened` lost turns at the front; `skipped` are left
-    out, since their reply and the turn it answers are longer than `sequence_len`."""
+    """What one JSONL file holds.
 
+    recipe     `windows`: a line is an example. `conversations`: a line is cut into examples, elsewhere in each epoch
+    examples   in the file's order; by the recipe `conversations` as they are cut without an offset
+    read       lines
+    shortened  lines longer than `sequence_len`: a window lost turns at the front, a conversation was cut, losing none
+    skipped    windows left out, since their reply and the turn it answers are longer than `sequence_len`; or
+               conversations without the turns that are longer by themselves
+    """
+
+    recipe: Recipe
     examples: list[Example]
     read: int
     shortened: int
     skipped: int
+    pieces: Pieces | None = None
+
+    def epoch(self, number: int, seed: int) -> list[Example]:
+        """What epoch `number` (from 0) shows."""
+        return self.examples if self.pieces is None else self.pieces.cut(epoch=number, seed=seed)
 
     @property
     def tokens(self) -> int:
-        return sum(len(example["input_ids"]) for example in self.examples)
+        """One example at a time, as the file spells them: what nesting and packing are measured against."""
+        return sum(len(example.ids) for example in self.examples)
 
     @property
-    def predicted(self) -> int:
-        """Tokens that count in the loss. The first id is never predicted."""
-        return sum(label != IGNORED for example in self.examples for label in example["labels"][1:])
+    def learnt(self) -> int:
+        """Tokens that count in the loss."""
+        return sum(int(example.learnt.sum()) for example in self.examples)
 
 
 def read_facts(train: Path, val: Path) -> ghost_json.Ghost:
@@ -59,14 +61,9 @@ def read_facts(train: Path, val: Path) -> ghost_json.Ghost:
             raise DataError(f"{path}: no such file; write it with: ghost prepare --out {train.parent}")
     try:
         ghost = ghost_json.read(train.parent)
-        recorded, recipe = ghost.block("data"), ghost.recipe
+        recorded, _ = ghost.block("data"), ghost.recipe
     except WeightsError as error:
         raise DataError(f"{error}. Write the folder anew: ghost prepare --out {train.parent}") from error
-    if recipe != "windows":
-        raise DataError(
-            f"{train.parent}: prepared as {recipe!r}, and only 'windows' is trained so far; type: "
-            f"ghost prepare --recipe windows --out {train.parent}"
-        )
     for path, key in ((train, "train_sha256"), (val, "val_sha256")):
         if ghost_json.sha256(path) != recorded.get(key):
             raise DataError(
@@ -76,71 +73,69 @@ def read_facts(train: Path, val: Path) -> ghost_json.Ghost:
     return ghost
 
 
-def read_split(path: Path, tokenizer: Tokenizer, labels: Labels, config: TrainingConfig) -> Split:
+def read_split(path: Path, tokenizer: Tokenizer, ghost: ghost_json.Ghost, config: TrainingConfig) -> Split:
     """Raises DataError naming the line that is not what `ghost prepare` writes."""
     with path.open(encoding="utf-8", newline="\n") as stream:
         lines = stream.readlines()
+    read = _read_windows if ghost.recipe == "windows" else _read_conversations
+    return read(path, lines, tokenizer, ghost.labels, config)
+
+
+def _read_windows(path: Path, lines: list[str], tokenizer: Tokenizer, labels: Labels, config: TrainingConfig) -> Split:
     examples: list[Example] = []
     shortened = skipped = 0
+
+    def encode_window(turns: Sequence[Turn]) -> Example:
+        return encode_turns(tokenizer, turns, labels, recipe="windows", replies_only=not config.train_on_inputs)
 
     def count_tokens(turns: Sequence[Turn]) -> int:
         return len(encode(tokenizer, render(turns, labels), end=True).ids)
 
     with progress(f"tokenising {path.name}", len(lines)) as bar:
         for number, line in enumerate(lines, start=1):
-            turns = read_line(line, labels, f"{path}, line {number}")
-            example = encode_window(tokenizer, turns, labels, train_on_inputs=config.train_on_inputs)
-            if len(example["input_ids"]) > config.sequence_len:
-                kept = fit(turns, count_tokens, config.sequence_len)
-                example = encode_window(tokenizer, kept, labels, train_on_inputs=config.train_on_inputs)
-                fits = len(kept) > 1 and len(example["input_ids"]) <= config.sequence_len
-                shortened, skipped = shortened + fits, skipped + (not fits)
-                if not fits:
-                    bar.advance()
-                    continue
-            examples.append(example)
+            turns = read_line(line, labels, f"{path}, line {number}", recipe="windows")
+            example = encode_window(turns)
             bar.advance()
-    return Split(examples, len(lines), shortened, skipped)
+            if len(example.ids) > config.sequence_len:
+                kept = fit(turns, count_tokens, config.sequence_len)
+                example = encode_window(kept)
+                if len(kept) < 2 or len(example.ids) > config.sequence_len:
+                    skipped += 1
+                    continue
+                shortened += 1
+            examples.append(example)
+    return Split("windows", examples, len(lines), shortened, skipped)
 
 
-def encode_window(tokenizer: Tokenizer, turns: Sequence[Turn], labels: Labels, *, train_on_inputs: bool) -> Example:
-    """Ids and labels of turns whose last is the person's. Without `train_on_inputs` only the reply is learnt."""
-    text = render(turns, labels)
-    # The reply starts after its tag. The space there belongs to it: a prompt ends in the bare tag.
-    reply_start = len(text) - len(render(turns[-1:], labels)) + len(turns[-1].label)
-    ids, offsets = encode(tokenizer, text, end=True)
-    reply = next(place for place, (_, end) in enumerate(offsets) if end > reply_start)
-    learnt = 0 if train_on_inputs else reply
-    return Example(input_ids=ids, labels=[IGNORED] * learnt + ids[learnt:], reply=reply)
+def _read_conversations(
+    path: Path, lines: list[str], tokenizer: Tokenizer, labels: Labels, config: TrainingConfig
+) -> Split:
+    conversations: list[Conversation] = []
+    with progress(f"tokenising {path.name}", len(lines)) as bar:
+        for number, line in enumerate(lines, start=1):
+            turns = read_line(line, labels, f"{path}, line {number}", recipe="conversations")
+            conversations.append(measure(tokenizer, turns, labels))
+            bar.advance()
+    pieces = Pieces(tokenizer, labels, conversations, config.sequence_len)
+    shortened, skipped = pieces.losses()
+    return Split("conversations", pieces.cut(), len(lines), shortened, skipped, pieces)
 
 
-def collate(examples: Sequence[Example]) -> dict[str, Any]:
-    """A batch of (examples, longest length) int64 tensors, padded on the right.
+def read_line(line: str, labels: Labels, where: str, *, recipe: Recipe) -> list[Turn]:
+    """The turns of a line of `ghost prepare`: of a window, whose last is a reply, or of a conversation.
 
-    The padding is masked by length, never by its id: no id is reserved for it, so the end token is never masked.
+    Raises DataError, beginning with `where`, on others.
     """
-    import torch
-
-    longest = max(len(example["input_ids"]) for example in examples)
-
-    def pad(rows: list[list[int]], filler: int) -> torch.Tensor:
-        return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
-
-    return {
-        "input_ids": pad([example["input_ids"] for example in examples], 0),
-        "attention_mask": pad([[1] * len(example["input_ids"]) for example in examples], 0),
-        "labels": pad([example["labels"] for example in examples], IGNORED),
-    }
-
-
-def read_line(line: str, labels: Labels, where: str) -> list[Turn]:
-    """The turns of one window's line, the last of them a reply. Raises DataError, beginning with `where`, on others."""
     try:
         text = json.loads(line)["text"]
-        turns = parse_line(text, labels, recipe="windows")
+        turns = parse_line(text, labels, recipe=recipe)
     except (ValueError, KeyError, TypeError, AttributeError, PromptError) as error:
         why = error if isinstance(error, PromptError) else type(error).__name__
         raise DataError(f"{where}: not a line of ghost prepare ({why})") from error
-    if len(turns) < 2 or turns[-1].label != labels.me or render_line(turns, labels, recipe="windows") != text:
-        raise DataError(f"{where}: not turns that end in a reply of {labels.me}; write it with ghost prepare")
+    if recipe == "windows":
+        shape, right = f"turns that end in a reply of {labels.me}", len(turns) > 1 and turns[-1].label == labels.me
+    else:
+        shape, right = f"turns of which one is {labels.me}'s", any(turn.label == labels.me for turn in turns)
+    if not right or render_line(turns, labels, recipe=recipe) != text:
+        raise DataError(f"{where}: not {shape}; write it with ghost prepare")
     return turns

@@ -20,6 +20,8 @@ def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
     from bitsandbytes.nn import Linear4bit
     from peft import LoraConfig, get_peft_model
 
+    from training.finetuning import attention
+
     double_quant = config.bnb_config_kwargs.bnb_4bit_use_double_quant
     model = load_base(base, nf4=config.load_in_4bit, double_quant=double_quant, bf16=config.bf16)
     if config.sequence_len > model.config.max_position_embeddings:
@@ -28,7 +30,10 @@ def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
     if len(tokenizer) > model.config.vocab_size:
         found = f"{len(tokenizer)} ids in the tokenizer, {model.config.vocab_size} in the model"
         raise BaseModelError(f"{base.folder}: {found}; they belong to different models")
-    model.config.use_cache = False  # keys and values of past tokens serve generation only
+    window = getattr(model.config, "sliding_window", None)
+    if window is not None and config.sequence_len > window:
+        raise ConfigError(f"sequence_len: {config.sequence_len}, but {base.repo} attends to {window} tokens at most")
+    attention.use(model)
     model.requires_grad_(False)
     linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     for target in config.lora_target_modules:

@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, parse
+from replicate_deployment import ghost_json
+from replicate_deployment.chat_format import DEFAULT_LABELS
 from replicate_deployment.tokenization import load_tokenizer
 from tests.training.finetuning.conftest import LINES, write_prepared
 from training.errors import DataError
 from training.finetuning.config import TrainingConfig
-from training.finetuning.data import IGNORED, Example, collate, encode_window, read_facts, read_split
+from training.finetuning.data import read_facts, read_split
 
 
 @pytest.fixture(scope="module")
@@ -22,52 +21,22 @@ def tokenizer(tiny_base: Path) -> Any:
 
 def read(tokenizer: Any, folder: Path, recipe: TrainingConfig, **changes: Any) -> Any:
     config = dataclasses.replace(recipe, **changes)
-    return read_split(folder / "train.jsonl", tokenizer, DEFAULT_LABELS, config)
+    return read_split(folder / "train.jsonl", tokenizer, ghost_json.read(folder), config)
 
 
 @pytest.mark.parametrize("train_on_inputs", [True, False])
-def test_every_example_learns_its_end_token(
+def test_every_window_learns_its_end_token(
     tokenizer: Any, prepared: Path, recipe: TrainingConfig, train_on_inputs: bool
 ) -> None:
-    examples = read(tokenizer, prepared, recipe, train_on_inputs=train_on_inputs).examples
-    assert len(examples) == 4 * len(LINES)
-    for example in examples:
-        assert example["input_ids"][0] == tokenizer.bos_token_id
-        assert example["labels"][-1] == example["input_ids"][-1] == tokenizer.eos_token_id
-        assert example["input_ids"].count(tokenizer.eos_token_id) == 1
-    # Also in a batch where every other id of the row is padding, and where padding could be taken for the end token.
-    batch = collate(examples)
-    assert ((batch["labels"] == tokenizer.eos_token_id).sum(dim=1) == 1).all()
-
-
-def test_without_inputs_only_the_reply_is_learnt(tokenizer: Any, prepared: Path, recipe: TrainingConfig) -> None:
-    for line, example in zip(LINES, read(tokenizer, prepared, recipe, train_on_inputs=False).examples, strict=False):
-        reply = "A:" + tokenizer.decode([label for label in example["labels"] if label != IGNORED][:-1])
-        assert parse(reply)[-1] == parse(line.removesuffix("</s>"))[-1]
-        context = tokenizer.decode(example["input_ids"][1 : example["reply"]])
-        assert context.endswith("A:")
-
-
-def test_with_inputs_everything_is_learnt(tokenizer: Any, prepared: Path, recipe: TrainingConfig) -> None:
-    split = read(tokenizer, prepared, recipe)
-    assert all(example["labels"] == example["input_ids"] for example in split.examples)
-    assert split.predicted == split.tokens - len(split.examples)
-
-
-@given(st.text(min_size=1).filter(lambda text: text.strip() and "\n" not in text))
-def test_a_prompt_is_a_token_prefix_of_its_window(tokenizer: Any, reply: str) -> None:
-    turns = [Turn("B:", "on se voit at the café"), Turn("A:", reply)]
-    example = encode_window(tokenizer, turns, DEFAULT_LABELS, train_on_inputs=False)
-    other = encode_window(tokenizer, [turns[0], Turn("A:", "ok")], DEFAULT_LABELS, train_on_inputs=False)
-    assert example["reply"] == other["reply"]
-    assert example["input_ids"][: example["reply"]] == other["input_ids"][: other["reply"]]
-
-
-def test_a_typed_end_token_is_text(tokenizer: Any) -> None:
-    turns = [Turn("B:", "what is </s> and <s>"), Turn("A:", "an end token: </s> ok")]
-    example = encode_window(tokenizer, turns, DEFAULT_LABELS, train_on_inputs=True)
-    assert example["input_ids"].count(tokenizer.eos_token_id) == 1
-    assert example["input_ids"].count(tokenizer.bos_token_id) == 1
+    split = read(tokenizer, prepared, recipe, train_on_inputs=train_on_inputs)
+    assert len(split.examples) == 4 * len(LINES)
+    for example in split.examples:
+        assert example.ids[0] == tokenizer.bos_token_id
+        assert example.ids[-1] == tokenizer.eos_token_id
+        assert example.learnt[-1]
+        assert example.learnt[1:].all() == train_on_inputs
+    learnt = sum(int(example.reply.sum()) for example in split.examples)
+    assert split.learnt == (split.tokens - len(split.examples) if train_on_inputs else learnt)
 
 
 def test_long_windows_lose_whole_turns_from_the_front(tokenizer: Any, tmp_path: Path, recipe: TrainingConfig) -> None:
@@ -75,7 +44,7 @@ def test_long_windows_lose_whole_turns_from_the_front(tokenizer: Any, tmp_path: 
     folder = write_prepared(tmp_path / "p", [turns + "</s>", *LINES[:1]], LINES)
     split = read(tokenizer, folder, recipe, sequence_len=64)
     assert (split.read, split.shortened, split.skipped, len(split.examples)) == (2, 1, 0, 2)
-    ids = split.examples[0]["input_ids"]
+    ids = split.examples[0].ids
     assert len(ids) <= 64
     text = tokenizer.decode(ids[1:-1])
     assert turns.endswith(text)
@@ -86,15 +55,6 @@ def test_a_reply_that_cannot_fit_is_skipped_and_counted(tokenizer: Any, tmp_path
     folder = write_prepared(tmp_path / "p", ["B: hey\nA: " + "mdr " * 200 + "ok</s>", *LINES], LINES)
     split = read(tokenizer, folder, recipe, sequence_len=64)
     assert (split.read, split.shortened, split.skipped, len(split.examples)) == (5, 0, 1, 4)
-
-
-def test_collate_pads_by_length() -> None:
-    short = Example(input_ids=[1, 7, 2], labels=[IGNORED, 7, 2], reply=1)
-    long = Example(input_ids=[1, 7, 0, 9, 2], labels=[1, 7, 0, 9, 2], reply=3)
-    batch = collate([short, long])
-    assert batch["input_ids"].tolist() == [[1, 7, 2, 0, 0], [1, 7, 0, 9, 2]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    assert batch["labels"].tolist() == [[IGNORED, 7, 2, IGNORED, IGNORED], [1, 7, 0, 9, 2]]
 
 
 @pytest.mark.parametrize(
@@ -118,17 +78,39 @@ def test_a_line_that_prepare_does_not_write_is_named(
 
 @pytest.mark.parametrize("line", ["not json", '{"txt": "B: hey"}', "[1]", '{"text": 1}'])
 def test_a_broken_line_is_named(tokenizer: Any, tmp_path: Path, recipe: TrainingConfig, line: str) -> None:
-    (tmp_path / "train.jsonl").write_text(json.dumps({"text": LINES[0]}) + "\n" + line + "\n")
+    folder = write_prepared(tmp_path / "p", LINES[:1], LINES[:1])
+    (folder / "train.jsonl").write_text(json.dumps({"text": LINES[0]}) + "\n" + line + "\n")
     with pytest.raises(DataError, match=r"line 2: not a line of ghost prepare"):
-        read(tokenizer, tmp_path, recipe)
+        read(tokenizer, folder, recipe)
 
 
-def test_a_recipe_that_is_not_trained_is_refused(prepared: Path) -> None:
-    ghost = prepared / "ghost.json"
+def conversations(folder: Path, texts: list[str]) -> Path:
+    write_prepared(folder, texts, texts[:1])
+    ghost = folder / "ghost.json"
     ghost.write_text(ghost.read_text(encoding="utf-8").replace('"windows"', '"conversations"'), encoding="utf-8")
-    with pytest.raises(DataError, match=r"prepared as 'conversations'.*ghost prepare --recipe windows --out"):
-        read_facts(prepared / "train.jsonl", prepared / "val.jsonl")
-    ghost.write_text(ghost.read_text(encoding="utf-8").replace('"conversations"', '"novels"'), encoding="utf-8")
+    return folder
+
+
+def test_a_conversation_is_cut_elsewhere_in_each_epoch(tokenizer: Any, tmp_path: Path, recipe: TrainingConfig) -> None:
+    talk = "\n".join(["B: hey tu fais quoi ce soir\nA: pas grand chose</s>"] * 20)
+    split = read(tokenizer, conversations(tmp_path / "p", [talk, "A: hey</s>\nB: ok"]), recipe, sequence_len=64)
+    assert (split.recipe, split.read, split.shortened, split.skipped) == ("conversations", 2, 1, 0)
+    assert all(len(example.ids) <= 64 for example in split.examples)
+    for epoch in (split.examples, split.epoch(0, seed=1), split.epoch(1, seed=1)):
+        assert sum(int((example.ids == tokenizer.eos_token_id).sum()) for example in epoch) == 21
+    assert len({tuple(len(example.ids) for example in split.epoch(epoch, seed=1)) for epoch in range(8)}) > 2
+
+
+def test_a_conversation_in_which_the_person_is_silent_is_refused(
+    tokenizer: Any, tmp_path: Path, recipe: TrainingConfig
+) -> None:
+    with pytest.raises(DataError, match=r"line 2: not turns of which one is A:'s"):
+        read(tokenizer, conversations(tmp_path / "p", ["B: hey\nA: ok</s>", "B: hey"]), recipe)
+
+
+def test_an_unknown_recipe_is_refused(prepared: Path) -> None:
+    ghost = prepared / "ghost.json"
+    ghost.write_text(ghost.read_text(encoding="utf-8").replace('"windows"', '"novels"'), encoding="utf-8")
     with pytest.raises(DataError, match=r"text\.recipe is 'novels', and only windows and conversations are known"):
         read_facts(prepared / "train.jsonl", prepared / "val.jsonl")
 

@@ -1,0 +1,64 @@
+"""Attention within segments of a packed row, registered under its own name with transformers.
+
+transformers can do this by itself, from position ids alone, by a dense mask of tokens × tokens (a quarter of a gigabyte
+for 16,000 tokens), and only while no cache and no attention mask is passed: else packed rows see each other across
+their borders. Here no mask is ever made, so there is none to forget: each segment is its own causal attention. On CUDA
+that is one call of the variable-length flash kernel, elsewhere one of SDPA for each segment.
+"""
+
+from itertools import accumulate
+from typing import Any, cast
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+NAME = "segments"
+HALF = (torch.bfloat16, torch.float16)  # what the flash kernel computes in
+
+
+def use(model: Any) -> None:
+    """Make a transformers model attend by segments, whose lengths its forward pass is told."""
+    AttentionInterface.register(NAME, attend)
+    model.set_attn_implementation(NAME)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    lengths: list[int],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """`query` is (1, heads, tokens, d), `key` and `value` have their own number of heads; gives (1, tokens, heads, d).
+
+    `lengths` are those of the segments, in order. Raises ValueError on a mask: it would be ignored.
+    """
+    if attention_mask is not None:
+        raise ValueError("segments need no attention mask, and none is looked at")
+    if query.is_cuda and query.dtype in HALF:
+        return _flash(query, key, value, lengths, scaling), None
+    parts = [
+        scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True)
+        for q, k, v in zip(*(torch.split(part, lengths, dim=2) for part in (query, key, value)), strict=True)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float | None
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    borders = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=query.device)
+    longest = max(lengths)
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (tokens, heads, d)
+    attended = varlen_attn(
+        q, k, v, borders, borders, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=True
+    )
+    return cast(torch.Tensor, attended)[None]

@@ -1,0 +1,85 @@
+"""What is minimised: the weighted negative log-likelihood of a packed row's targets."""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+# Logits of so many numbers at a time, 128 MB in float32: a thousand targets of Mistral's vocabulary. All targets of
+# 8,192 tokens at once would need 1 GB for the logits and as much again for their gradient.
+CHUNK = 1 << 25
+
+
+class Objective(torch.nn.Module):
+    """A causal language model (a PeftModel around one) with a loss that knows segments."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
+        """The sum over the targets of weight × negative log-likelihood, in nats: a float32 scalar to differentiate.
+
+        Takes what `packing.flatten` gives. The caller divides by the labels of the whole step.
+        """
+        hidden, head, labels = self._states(**row)
+        with torch.autocast(hidden.device.type, enabled=False):  # it would round the sums to bfloat16
+            loss: torch.Tensor = _Loss.apply(hidden, head, labels, weights)  # type: ignore[no-untyped-call]
+        return loss
+
+    @torch.no_grad()
+    def losses(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
+        """The negative log-likelihood of each target, (targets,) float32 nats, unweighted and without gradient."""
+        hidden, head, labels = self._states(**row)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.cat([_nll(logits, some) for logits, some in _chunks(hidden, head, labels)])
+
+    def _states(
+        self, *, input_ids: Any, position_ids: Any, places: torch.Tensor, labels: torch.Tensor, lengths: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        causal = self.model.get_base_model()
+        states = causal.model(
+            input_ids=input_ids, position_ids=position_ids, lengths=lengths, use_cache=False
+        ).last_hidden_state[0]
+        return states[places], causal.lm_head.weight, labels
+
+
+class _Loss(torch.autograd.Function):
+    """Head and cross-entropy in one, a chunk of targets at a time, the gradient computed on the way.
+
+    The head is frozen, so the only gradient is that of the hidden states: (softmax − one-hot) · head. Logits are
+    never kept for a backward pass. After Liger Kernel's fused linear cross-entropy (arXiv:2410.10989, section 3.2).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden)
+        start = 0
+        for logits, some in _chunks(hidden, head, labels):
+            rows = slice(start, start + len(some))
+            start += len(some)
+            total += weights[rows] @ _nll(logits, some)
+            logits.sub_(logits.logsumexp(dim=1, keepdim=True)).exp_()
+            logits[torch.arange(len(some), device=logits.device), some] -= 1
+            gradient[rows] = logits.mul_(weights[rows, None]).to(head.dtype) @ head
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[0].to(gradient.dtype), None, None, None
+
+
+def _chunks(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor) -> Any:
+    """(float32 logits, labels) of so many targets at a time."""
+    size = max(1, CHUNK // len(head))
+    for states, some in zip(hidden.split(size), labels.split(size), strict=True):
+        yield linear(states.to(head.dtype), head).float(), some
+
+
+def _nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return logits.logsumexp(dim=1) - logits.gather(1, labels[:, None])[:, 0]
