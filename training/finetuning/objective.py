@@ -77,7 +77,7 @@ class _Loss(torch.autograd.Function):
 def _chunks(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor) -> Any:
     """(float32 logits, labels) of so many targets at a time."""
     size = max(1, CHUNK // len(head))
-    for states, some in zip(hidden.split(size), labels.split(size), strict=True):
+    for states, some in zip(torch.split(hidden, size), torch.split(labels, size), strict=True):
         yield linear(states.to(head.dtype), head).float(), some
 
 
