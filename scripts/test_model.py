@@ -158,7 +158,7 @@ def read_contexts(path: Path, labels: Labels) -> list[list[Turn]]:
     contexts = []
     with path.open(encoding="utf-8", newline="\n") as stream:  # a line separator in a message ends no line
         for number, line in enumerate(stream, start=1):
-            *context, _ = read_line(line, labels, f"{path}, line {number}")
+            *context, _ = read_line(line, labels, f"{path}, line {number}", recipe="windows")
             if context[-1].label != labels.other:
                 raise DataError(f"{path}, line {number}: the reply must follow a turn of {labels.other}")
             contexts.append(context)

@@ -71,8 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GhostError as error:
         return fail(args.verb, str(error), error.exit_code)
     except Stopped as stop:
-        stopped = "stopped; nothing half-written is left, and what was there before is untouched"
-        return fail(args.verb, stopped, stop.exit_code)
+        return fail(args.verb, str(stop), stop.exit_code)
     except ModuleNotFoundError as error:
         extra = VERBS[args.verb].extra
         if not extra or (error.name or "").split(".")[0] in {"training", "scripts", "replicate_deployment"}:

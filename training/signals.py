@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+STOPPED = "stopped; nothing half-written is left, and what was there before is untouched"
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised where a stop takes effect. The exit code is the one that shells give: 128 + the signal's number."""
+    """Raised where a stop takes effect, with what is left to say about it. The exit code is the one that shells give:
+    128 + the signal's number."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, message: str = STOPPED) -> None:
         self.number = number
-        super().__init__(signal.Signals(number).name)
+        super().__init__(message)
 
     @property
     def exit_code(self) -> int:

@@ -1,92 +1,228 @@
-"""The training loop: transformers' Trainer, set up from the config and made quiet."""
+"""The training loop.
+
+It is ours, and not transformers' Trainer: that averages over micro-batches, and cannot divide by the labels of a whole
+step when a position has several; its checkpoints are pickles; and it has no place between two micro-batches where it
+could stop, or begin the step again in smaller ones.
+"""
 
 import math
-import tempfile
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from training.console import Bar, progress
 from training.errors import TrainingError
+from training.finetuning.checkpoint import Checkpoint
 from training.finetuning.config import TrainingConfig
-from training.finetuning.data import Example, collate
-
-LOGGED = ("loss", "grad_norm", "learning_rate", "epoch")
-
-
-def count_steps(windows: int, config: TrainingConfig) -> int:
-    """Optimiser steps of the whole training; an epoch's last step may hold fewer windows."""
-    micro_batches = math.ceil(windows / config.micro_batch_size)
-    return math.ceil(micro_batches / config.gradient_accumulation_steps) * config.num_epochs
+from training.finetuning.examples import Example
+from training.finetuning.heldout import heldout_loss
+from training.finetuning.interruption import Interruption
+from training.finetuning.packing import flatten, pack
+from training.finetuning.plan import Plan, Step
+from training.finetuning.state import State, Tensors, adapter, gather, put, random_state, scatter, set_random_state
 
 
-def train(model: Any, examples: list[Example], config: TrainingConfig, steps: int) -> list[dict[str, float]]:
-    """Train in place. Returns one entry per `logging_steps`: step, loss (mean over the labels), gradient norm, rate.
+class Loop:
+    """One training, from wherever `state` stands. `heldout` are the examples that it never learns from."""
 
-    Raises TrainingError when the loss is no number any more, or the GPU's memory is exhausted.
-    """
-    import torch
-    from transformers import PrinterCallback, Trainer, TrainingArguments
+    def __init__(
+        self,
+        model: Any,
+        plan: Plan,
+        heldout: Sequence[Example],
+        config: TrainingConfig,
+        state: State,
+        checkpoint: Checkpoint,
+        identity: dict[str, Any],
+        interruption: Interruption,
+    ) -> None:
+        import torch
 
-    with tempfile.TemporaryDirectory() as scratch, progress("training", steps) as bar:
-        arguments = TrainingArguments(
-            output_dir=scratch,  # the Trainer wants one; nothing is saved there
-            use_cpu=not torch.cuda.is_available(),  # a Mac's GPU has no nf4
-            seed=config.seed,
-            data_seed=config.seed,
-            bf16=config.bf16,
-            num_train_epochs=config.num_epochs,
-            per_device_train_batch_size=config.micro_batch_size,
-            gradient_accumulation_steps=config.gradient_accumulation_steps,
-            train_sampling_strategy="group_by_length" if config.group_by_length else "random",
-            optim=config.optimizer,
-            learning_rate=config.learning_rate,
-            lr_scheduler_type=config.lr_scheduler,
-            # Given the ratio, the Trainer rounds up; the first step of a warm-up has rate 0, so one learns nothing.
-            warmup_steps=int(config.warmup_ratio * steps),
+        from training.finetuning.objective import Objective
+
+        self.model, self.plan, self.heldout, self.config, self.state = model, plan, heldout, config, state
+        self.checkpoint, self.identity, self.interruption = checkpoint, identity, interruption
+        self.objective = Objective(model).train()
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.device = self.parameters[0].device
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=config.learning_rate,
             weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            logging_steps=config.logging_steps,
-            logging_nan_inf_filter=False,  # a loss of NaN must be seen, not averaged away
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            label_names=["labels"],  # peft's wrapper hides the model's signature from the Trainer
-            remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
+            fused=config.optimizer == "adamw_torch_fused",
         )
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # else a second GPU is used through DataParallel, which nf4 lacks
-        trainer = Trainer(
-            model=model, args=arguments, train_dataset=examples, data_collator=collate, callbacks=[_watch(bar)]
-        )
-        trainer.remove_callback(PrinterCallback)
-        try:
-            trainer.train()
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                "the GPU's memory is exhausted: set gradient_checkpointing: true, or lower micro_batch_size and raise "
-                "gradient_accumulation_steps by the same factor"
-            ) from error
-    if trainer.state.global_step != steps:
-        raise TrainingError(f"ended after {trainer.state.global_step} of {steps} steps")
-    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return [{"step": entry["step"], **{key: entry[key] for key in LOGGED}} for entry in entries]
+        self.rate = learning_rate(self.optimizer, len(plan), config)
+        self.evaluate_at = evaluation_steps(plan.epochs, config.evals_per_epoch)
+        self.saved: int | None = None  # the step of the checkpoint on the disk
+        self._started = time.monotonic() - state.seconds["total"]
 
+    def resume(self, tensors: Tensors) -> None:
+        """Go on from a checkpoint's tensors. Without, the training begins where torch's random state is now."""
+        scatter(tensors, self.model, self.optimizer)
+        set_random_state(self.state.rng)
+        self.saved = self.state.step
+        self.state.resumed.append(self.state.step)
 
-def _watch(bar: Bar) -> Any:
-    """A callback that moves the bar and stops at the first loss that is no number."""
-    from transformers import TrainerCallback
+    def run(self, watch: Any) -> None:
+        """Train to the end, or until patience is exhausted; `finish` then gives the model the weights to keep.
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            bar.advance()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-            if "loss" not in logs:
+        Raises Stopped where it was asked to stop: `state` and model are then those of the last finished step, and
+        `save` writes them. Raises TrainingError when the loss is no number any more, or memory cannot suffice.
+        """
+        state, total = self.state, len(self.plan)
+        state.rng = state.rng or random_state()
+        steps = self.plan.steps(state.step)
+        saved = time.monotonic()
+        while True:
+            self.interruption.check()
+            if state.step in self.evaluate_at:
+                self._evaluate(watch)
+            if state.step == total:
                 return
-            if not math.isfinite(logs["loss"]) or not math.isfinite(logs["grad_norm"]):
-                raise TrainingError(
-                    f"step {state.global_step}: the loss is {logs['loss']}, its gradient {logs['grad_norm']}. "
-                    "Lower learning_rate and train again; nothing was written"
-                )
-            bar.describe(f"training, loss {logs['loss']:.3f}")
+            if state.selection.exhausted(self.config.early_stopping_patience):
+                self.save()
+                return
+            self._step(next(steps), watch)
+            if state.step == total or time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
+                self.save()
+                saved = time.monotonic()
 
-    return Watch()
+    def finish(self) -> None:
+        """Make the best weights the model's, where they were asked for and found."""
+        if self.state.best is not None:
+            put(self.model, self.state.best)
+
+    def save(self) -> bool:
+        """Write the checkpoint. A disk that refuses is said on stderr, and costs no training."""
+        self.state.seconds["total"] = time.monotonic() - self._started
+        try:
+            self.checkpoint.write(self.state, gather(self.model, self.optimizer), self.identity)
+        except OSError as error:
+            kept = "there is none yet" if self.saved is None else f"that of step {self.saved:,} is intact"
+            tell(f"step {self.state.step:,}: checkpoint not written ({error.strerror or error}); {kept}")
+            return False
+        self.saved = self.state.step
+        return True
+
+    def _step(self, step: Step, watch: Any) -> None:
+        """One optimiser step, or none at all."""
+        import torch
+
+        state, started = self.state, time.monotonic()
+        loss = self._gradients(step)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            kept = f"; {self.checkpoint.folder} is of step {self.saved:,}" if self.saved is not None else ""
+            raise TrainingError(
+                f"step {state.step + 1:,}: the loss is {loss}, its gradient {norm}. Lower learning_rate and train "
+                f"again; no adapter was written{kept}"
+            )
+        rate = self.rate(state.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        tokens, seconds = sum(len(segment.ids) for segment in step.segments), time.monotonic() - started
+        state.step += 1
+        state.tokens += tokens
+        state.seconds["training"] += seconds
+        state.rng = random_state()
+        if state.step % self.config.logging_steps == 0 or state.step == len(self.plan):
+            entry = {
+                "step": state.step,
+                "loss": loss,
+                "grad_norm": norm,
+                "learning_rate": rate,
+                "epoch": step.epoch + 1,
+            }
+            state.log.append(entry)
+        watch.step(state.step, loss, norm, rate, tokens, seconds)
+
+    def _gradients(self, step: Step) -> float:
+        """Leave the step's gradients in the parameters; gives its loss, in nats a label.
+
+        Whatever the micro-batches, it is one sum over the labels of all segments, divided by their count.
+        """
+        import torch
+
+        while True:
+            try:
+                total = torch.zeros((), device=self.device)
+                for segments in pack(step.segments, self.state.budget):
+                    self.interruption.check()
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+                        loss = self.objective(**flatten(segments, self.device)) / step.labels
+                    loss.backward()
+                    total += loss.detach()
+                return total.item()
+            except torch.OutOfMemoryError:
+                pass  # its traceback holds tensors: nothing can be freed in here
+            loss = None
+            self._halve()
+
+    def _halve(self) -> None:
+        """Half as many tokens at a time, and the step from its start, with the random state that it began with."""
+        import torch
+
+        state = self.state
+        if state.budget <= self.plan.longest:
+            raise TrainingError(
+                f"step {state.step + 1:,}: the GPU's memory does not suffice for one window of {self.plan.longest:,} "
+                "tokens: set gradient_checkpointing: true, lower sequence_len, or rent a larger GPU"
+            )
+        state.budget = max(state.budget // 2, self.plan.longest)
+        state.halved.append({"step": state.step + 1, "micro_batch_tokens": state.budget})
+        tell(
+            f"step {state.step + 1:,}: out of memory; from here on {state.budget:,} tokens at a time, "
+            "which is slower and the same mathematics"
+        )
+        self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        set_random_state(state.rng)
+
+    def _evaluate(self, watch: Any) -> None:
+        """The held-out loss of this step, unless it is known. What fails is said: it must not cost a training."""
+        state = self.state
+        if not self.heldout or any(entry["step"] == state.step for entry in state.evaluations):
+            return
+        started = time.monotonic()
+        try:
+            with self.interruption.at_once():
+                loss = heldout_loss(self.objective, self.heldout, state.budget, self.config)
+        except (TrainingError, RuntimeError) as error:  # PyTorch's own: a kernel, the device
+            tell(f"step {state.step:,}: held-out loss not measured: {(str(error).splitlines() or [repr(error)])[0]}")
+            return
+        assert loss is not None  # since there are examples
+        state.seconds["evaluating"] += time.monotonic() - started
+        state.evaluations.append({"step": state.step, **asdict(loss)})
+        watch.evaluated(state.step, loss)
+        # What was measured before the first step is the base's, and no adapter to choose.
+        if state.step and state.selection.consider(state.step, loss.reply_loss) and self.config.load_best_model_at_end:
+            state.best = adapter(self.model)
+
+
+def learning_rate(optimizer: Any, steps: int, config: TrainingConfig) -> Callable[[int], float]:
+    """The rate of step `number` (from 0). A function of the number: there is no scheduler to keep in step.
+
+    The warm-up is rounded down, since its first step has a rate of 0: of one step alone nothing would be learnt.
+    """
+    from transformers import get_scheduler
+
+    schedule = get_scheduler(config.lr_scheduler, optimizer, int(config.warmup_ratio * steps), steps)
+    factor = schedule.lr_lambdas[0]
+    return lambda number: config.learning_rate * float(factor(number))
+
+
+def evaluation_steps(epochs: Sequence[int], per_epoch: int) -> set[int]:
+    """After which steps the held-out loss is measured: before the first, and evenly within each epoch to its end."""
+    steps, done = {0}, 0
+    for count in epochs:
+        steps |= {done + -(-count * part // per_epoch) for part in range(1, per_epoch + 1)}
+        done += count
+    return steps
+
+
+def tell(message: str) -> None:
+    print(f"ghost train: {message}", file=sys.stderr)

@@ -3,8 +3,7 @@
 import argparse
 import dataclasses
 import json
-import sys
-import time
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,19 @@ from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training import artifact
 from training.aside import refuse_foreign_files, replace_folder
-from training.console import console
+from training.console import Bar, console, progress
 from training.errors import DataError, TrainingError
 from training.finetuning import config as training_config
+from training.finetuning import report
 from training.finetuning.base import Base, resolve_base
+from training.finetuning.checkpoint import Checkpoint, fingerprint
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split, read_facts, read_split
-from training.finetuning.heldout import HeldoutLoss, heldout_loss
+from training.finetuning.interruption import Interruption
 from training.finetuning.model import save_adapter, trainable
+from training.finetuning.plan import Plan
+from training.finetuning.state import State, Tensors
+from training.signals import Stopped
 
 REPORT = "training_report.json"
 CONFIG = "training_config.yaml"
@@ -37,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="what `ghost prepare` wrote, instead of the config's datasets")
     parser.add_argument("--base", metavar="PATH_OR_REPO", help="instead of the config's base_model")
     parser.add_argument("--out", type=Path, help="folder of the adapter, instead of the config's output_dir")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
 
@@ -44,65 +49,111 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from transformers import set_seed
 
-    from training.finetuning import loop
+    from training.finetuning.loop import Loop
 
-    started = time.monotonic()
     config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
     out = Path(config.output_dir)
+    checkpoint, resume = Checkpoint(out), resume_command(args)
     refuse_foreign_files(out, artifact.own_files(out, "training"))
+    if checkpoint.exists() and not args.resume:
+        raise TrainingError(f"{checkpoint.describe()}. Go on: {resume}; or begin anew: {checkpoint.anew}")
     train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
     ghost = read_facts(train_path, val_path)
     base = resolve_base(config.base_model, config.revision_of_model)
     config = dataclasses.replace(config, revision_of_model=None if base.revision == "local" else base.revision)
 
     tokenizer = load_tokenizer(base.folder)
-    train = read_split(train_path, tokenizer, ghost.labels, config)
-    val = read_split(val_path, tokenizer, ghost.labels, config)
-    if not train.examples:
-        why = f"all {train.skipped:,} are longer than sequence_len" if train.read else "it is empty"
-        raise DataError(f"{train_path}: no window to train on ({why}); raise sequence_len, or run ghost prepare again")
-    steps = loop.count_steps(len(train.examples), config)
+    train = read_split(train_path, tokenizer, ghost, config)
+    val = read_split(val_path, tokenizer, ghost, config)
+    plan = make_plan(train, train_path, config)
+    identity = fingerprint(config, ghost.block("data"), base.weights_sha256)
+    state, tensors = begin(config, plan, checkpoint, identity)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     if not args.json:
-        console.print(_plan(config, base, train, val, steps, device), soft_wrap=True)
+        console.print(report.intention(config, base, train, val, plan, state.budget, device), soft_wrap=True)
+        if args.resume:
+            found = f"from {checkpoint.folder}, after step {state.step:,}" if tensors else "no checkpoint: from step 0"
+            console.print(f"resume    {found}", soft_wrap=True)
 
     set_seed(config.seed)
     model = trainable(base, config, tokenizer)
-    before = heldout_loss(model, val.examples, config)
-    training_started = time.monotonic()
-    log = loop.train(model, train.examples, config, steps)
-    training_seconds = time.monotonic() - training_started
-
-    report: dict[str, Any] = {
-        "windows": {"train": _counts(train), "val": _counts(val)},
-        "tokens": {"epoch": train.tokens, "epoch_predicted": train.predicted, "all": train.tokens * config.num_epochs},
-        "steps": steps,
-        "heldout": {"before": before and dataclasses.asdict(before), "after": None},
-        "seconds": {"training": round(training_seconds, 3), "total": round(time.monotonic() - started, 3)},
-        "tokens_per_second": round(train.tokens * config.num_epochs / training_seconds, 1),
-        "device": device,
-        "versions": _versions(),
-        "log": log,
-    }
-    # Written before the second evaluation and again after it: what took hours is safe before anything else can fail.
-    write_adapter(out, model, tokenizer, base, config, ghost, report)
-    after = None
+    interruption = Interruption()
+    loop = Loop(model, plan, val.examples, config, state, checkpoint, identity, interruption)
+    if tensors:
+        loop.resume(tensors)
+    with interruption.held():
+        try:
+            with progress("training", len(plan)) as bar:
+                loop.run(_Watch(bar))
+        except Stopped as stop:
+            raise Stopped(stop.number, last_words(loop, resume)) from stop
+        loop.finish()
+        facts = report.facts(train, val, plan, state, device)
+        try:
+            write_adapter(out, model, tokenizer, base, config, ghost, facts)
+        except OSError as error:
+            why = error.strerror or error
+            raise TrainingError(f"{out}: not written ({why}); {checkpoint.folder} holds it all: {resume}") from error
+        checkpoint.remove()
     try:
-        after = heldout_loss(model, val.examples, config)
-    except KeyboardInterrupt as stop:
-        raise TrainingError(f"stopped; {out} holds the trained adapter, its held-out loss not measured") from stop
-    except (TrainingError, RuntimeError) as error:  # PyTorch's own: a kernel, the device
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"ghost train: {out} is whole, but its held-out loss was not measured: {why}", file=sys.stderr)
-    if after:
-        report["heldout"]["after"] = dataclasses.asdict(after)
-        report["seconds"]["total"] = round(time.monotonic() - started, 3)
-        write_adapter(out, model, tokenizer, base, config, ghost, report)
+        interruption.check()
+    except Stopped as stop:
+        raise Stopped(stop.number, f"stopped, but {out} was already written. Next: ghost merge {out}") from stop
     if args.json:
-        print(json.dumps({**report, "out": str(out)}, indent=2))
+        print(json.dumps({**facts, "out": str(out)}, indent=2))
     else:
-        console.print(summary(before, after, training_seconds, report["tokens_per_second"], out), soft_wrap=True)
+        console.print(report.summary(facts, out), soft_wrap=True)
     return 0
+
+
+class _Watch:
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    def step(self, number: int, loss: float, grad_norm: float, rate: float, tokens: int, seconds: float) -> None:
+        self._bar.advance()
+        self._bar.describe(f"training, loss {loss:.3f}")
+
+    def evaluated(self, number: int, loss: Any) -> None:
+        pass
+
+
+def resume_command(args: argparse.Namespace) -> str:
+    """What to type to go on where this command stops."""
+    flags = {"--config": args.config, "--data": args.data, "--base": args.base, "--out": args.out}
+    if args.config == training_config.DEFAULT_PATH:
+        del flags["--config"]
+    given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
+    return shlex.join(["ghost", "train", *given, *(["--json"] if args.json else []), "--resume"])
+
+
+def make_plan(train: Split, path: Path, config: TrainingConfig) -> Plan:
+    """Raises DataError when there is nothing to train on."""
+    if not train.examples:
+        why = f"all {train.skipped:,} are longer than sequence_len" if train.read else "it is empty"
+        raise DataError(f"{path}: no window to train on ({why}); raise sequence_len, or run ghost prepare again")
+    return Plan(train, config)
+
+
+def begin(
+    config: TrainingConfig, plan: Plan, checkpoint: Checkpoint, identity: dict[str, Any]
+) -> tuple[State, Tensors | None]:
+    """Where to begin: where the checkpoint ended, if there is one."""
+    tensors: Tensors | None = None
+    state = State(config.micro_batch_tokens, budget=0)
+    if checkpoint.exists():
+        state, tensors = checkpoint.read(identity)
+    if not state.budget or state.asked != config.micro_batch_tokens:
+        asked = config.micro_batch_tokens
+        state.asked, state.budget = asked, 2048 if asked == "auto" else asked
+    return state, tensors
+
+
+def last_words(loop: Any, resume: str) -> str:
+    """What a stopped training says: where it stands, and how it goes on."""
+    if loop.save() or loop.saved is not None:
+        return f"stopped; {loop.checkpoint.folder} holds step {loop.saved:,} of {len(loop.plan):,}. Go on: {resume}"
+    return "stopped, and no checkpoint could be written: the training is lost"
 
 
 def write_adapter(
@@ -112,7 +163,7 @@ def write_adapter(
     base: Base,
     config: TrainingConfig,
     ghost: Ghost,
-    report: dict[str, Any],
+    facts: dict[str, Any],
 ) -> None:
     """The whole artifact in place of what `out` held: weights, tokenizer, config, report, ghost.json.
 
@@ -123,12 +174,12 @@ def write_adapter(
         save_adapter(model, base, folder)
         tokenizer.save_pretrained(folder)
         (folder / CONFIG).write_text(training_config.dump(config), encoding="utf-8")
-        (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         artifact.write(
             folder,
             ghost.facts,
             base={"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256},
-            training={"config": settings, **{key: report[key] for key in ("steps", "heldout", "versions")}},
+            training={"config": settings, **{key: facts[key] for key in ("steps", "kept_step", "heldout", "versions")}},
         )
 
 
@@ -145,42 +196,3 @@ def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, 
     if base is not None and base != config.base_model:
         config = dataclasses.replace(config, base_model=base, revision_of_model=None)
     return config if out is None else dataclasses.replace(config, output_dir=str(out))
-
-
-def _plan(config: TrainingConfig, base: Base, train: Split, val: Split, steps: int, device: str) -> str:
-    lines = [
-        f"base      {base.repo} ({base.revision})",
-        f"windows   {len(train.examples):,} to train on, {len(val.examples):,} held out",
-        f"tokens    {train.tokens:,} an epoch, {train.predicted:,} of them in the loss",
-        f"steps     {steps:,}: {config.num_epochs} epochs, {config.windows_per_step} windows a step",
-        f"device    {device}, computing in {'bfloat16' if config.bf16 else 'float32'}",
-    ]
-    for name, split in (("training", train), ("held-out", val)):
-        if split.shortened or split.skipped:
-            lines.append(
-                f"note      longer than {config.sequence_len:,} tokens: {split.shortened:,} {name} windows lost turns "
-                f"at the front, {split.skipped:,} were left out (their last two turns alone are too long)"
-            )
-    if not val.examples:
-        lines.append("note      no held-out windows, so nothing will tell learning from memorising: export more chats")
-    return "\n".join(lines)
-
-
-def summary(before: HeldoutLoss | None, after: HeldoutLoss | None, seconds: float, rate: float, out: Path) -> str:
-    lines = [f"trained   in {seconds:,.0f} s, {rate:,.0f} tokens/s"]
-    if before and after:
-        lines.append(f"held out  loss {before.loss:.3f} → {after.loss:.3f}")
-        lines.append(f"          of replies alone {before.reply_loss:.3f} → {after.reply_loss:.3f}")
-        if after.loss > before.loss:
-            lines.append("note      the held-out loss rose: it memorises the training windows; take fewer num_epochs")
-    return "\n".join([*lines, f"adapter   {out}", f"next      ghost merge {out}"])
-
-
-def _counts(split: Split) -> dict[str, int]:
-    return {"read": split.read, "used": len(split.examples), "shortened": split.shortened, "skipped": split.skipped}
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate")}

@@ -1,9 +1,7 @@
 import dataclasses
+import errno
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,10 @@ from training.finetuning import config as training_config
 from training.finetuning import heldout, loop, train
 from training.finetuning.base import resolve_base
 from training.finetuning.config import TrainingConfig
-from training.finetuning.data import collate, read_split
+from training.finetuning.data import read_split
 from training.finetuning.model import trainable
+from training.finetuning.packing import flatten, pack
+from training.finetuning.segments import segment
 
 WriteConfig = Callable[..., Path]
 Ghost = Callable[..., int]
@@ -46,7 +46,7 @@ def weights(folder: Path) -> dict[str, Any]:
 def test_the_whole_verb(
     ghost_train: Ghost, tiny_base: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ghost_train(group_by_length=True) == 0
+    assert ghost_train() == 0
     printed, out = capsys.readouterr().out, tmp_path / "adapter"
     assert "16 to train on, 2 held out" in printed
     assert "6: 3 epochs, 8 windows a step" in printed
@@ -95,11 +95,11 @@ def test_the_same_seed_gives_the_same_adapter(ghost_train: Ghost, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "keys", [{"micro_batch_size": 1, "gradient_accumulation_steps": 8}, {"gradient_checkpointing": True}]
+    "keys", [{"micro_batch_tokens": 16}, {"collapse_nested_windows": False}, {"gradient_checkpointing": True}]
 )
 def test_how_a_step_is_computed_does_not_change_it(ghost_train: Ghost, tmp_path: Path, keys: dict[str, Any]) -> None:
     # Windows differ in length: a mean of means instead of a mean over tokens would show.
-    common = {"micro_batch_size": 8, "gradient_accumulation_steps": 1, "num_epochs": 1, "learning_rate": 1e-3}
+    common = {"micro_batch_tokens": 512, "num_epochs": 1, "learning_rate": 1e-3}
     assert ghost_train(out="a", **common) == 0
     assert ghost_train(out="b", **{**common, **keys}) == 0
     one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
@@ -113,7 +113,9 @@ def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
 ) -> None:
     from peft import PeftModel
 
+    from training.finetuning import attention
     from training.finetuning.base import load_base
+    from training.finetuning.objective import Objective
 
     assert ghost_train("--json", train_on_inputs=False) == 0
     report = json.loads(capsys.readouterr().out)
@@ -122,10 +124,11 @@ def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # that kernel rounds to bfloat16
+    attention.use(model.get_base_model())
     config = training_config.load(tmp_path / "adapter" / train.CONFIG)
-    val = read_split(prepared / "val.jsonl", load_tokenizer(tiny_base), ghost_json.read(prepared).labels, config)
-    for size in (1, 2):  # batches of any size, padded or not
-        found = heldout.heldout_loss(model, val.examples, dataclasses.replace(config, eval_batch_size=size))
+    val = read_split(prepared / "val.jsonl", load_tokenizer(tiny_base), ghost_json.read(prepared), config)
+    for budget in (1, 1024):
+        found = heldout.heldout_loss(Objective(model), val.examples, budget, config)
         assert found is not None
         assert found.loss == pytest.approx(report["heldout"]["after"]["loss"], abs=1e-5)
         assert (found.loss, found.tokens) == (found.reply_loss, found.reply_tokens)
@@ -134,6 +137,8 @@ def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
 def test_evaluating_does_not_cut_the_gradients(tiny_base: Path, prepared: Path, write_config: WriteConfig) -> None:
     import torch
     from bitsandbytes.nn import Linear4bit
+
+    from training.finetuning.objective import Objective
 
     config, tokenizer = training_config.load(write_config()), load_tokenizer(tiny_base)
     model = trainable(resolve_base(str(tiny_base), None), config, tokenizer)
@@ -145,13 +150,14 @@ def test_evaluating_does_not_cut_the_gradients(tiny_base: Path, prepared: Path, 
     assert len(trained) == 2 * 2 * 7
     assert all("lora_" in name for name in trained)
 
-    examples = read_split(prepared / "val.jsonl", tokenizer, ghost_json.read(prepared).labels, config).examples
-    assert heldout.heldout_loss(model, examples, config) is not None
+    examples = read_split(prepared / "val.jsonl", tokenizer, ghost_json.read(prepared), config).examples
+    objective = Objective(model)
+    assert heldout.heldout_loss(objective, examples, 1024, config) is not None
     for name, parameter in trained.items():
         if "lora_B" in name:  # while B is zero, A has no gradient
             torch.nn.init.normal_(parameter, std=0.1)
-    model.train()
-    model(**collate(examples)).loss.backward()
+    (everything,) = pack([segment([example]) for example in examples], 1024)
+    objective(**flatten(everything, "cpu")).backward()
     # The first layer's gradients pass through every other matrix of the base.
     first = [parameter for name, parameter in trained.items() if ".layers.0." in name]
     assert len(first) == 2 * 7
@@ -181,43 +187,30 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("stage", ["training", "writing"])
-def test_a_killed_training_leaves_the_old_adapter(
-    ghost_train: Ghost, old_adapter: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+@pytest.mark.parametrize(("failing", "words"), [("run", "Lower learning_rate"), ("write", "holds it all: ghost train")])
+def test_a_failed_training_leaves_the_old_adapter(
+    ghost_train: Ghost,
+    old_adapter: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failing: str,
+    words: str,
 ) -> None:
-    def die(*arguments: Any, **keywords: Any) -> None:
-        raise KeyboardInterrupt
+    def full(*arguments: Any, **keywords: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    before = contents(old_adapter.parent)
-    monkeypatch.setattr(*((loop, "train") if stage == "training" else (artifact, "write")), die)
-    assert ghost_train(out="models/adapter", num_epochs=1) == 1
-    assert contents(old_adapter.parent) == before
-
-
-def test_a_terminated_process_says_one_line_and_leaves_the_old_adapter(
-    tiny_base: Path, prepared: Path, write_config: WriteConfig, old_adapter: Path
-) -> None:
-    before = contents(old_adapter.parent)
-    paths = ["--data", str(prepared), "--base", str(tiny_base), "--out", str(old_adapter)]
-    command = [sys.executable, "-m", "training.cli", "train", "--config", str(write_config(num_epochs=100_000)), *paths]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert any(line.startswith("device") for line in process.stdout)  # the last of the plan: training begins
-        process.send_signal(signal.SIGTERM)
-        _, error = process.communicate()
-    assert process.returncode == 1
-    assert error.count("\n") == 1, error
-    assert error.startswith("ghost train: stopped")
-    assert contents(old_adapter.parent) == before
+    before = contents(old_adapter)
+    if failing == "write":
+        monkeypatch.setattr(artifact, "write", full)
+    assert ghost_train(out="models/adapter", num_epochs=1, learning_rate=1e30 if failing == "run" else 1e-3) == 1
+    assert words in capsys.readouterr().err
+    assert contents(old_adapter) == before
+    left = {path.name for path in old_adapter.parent.iterdir()} - {"adapter"}
+    assert left == ({"adapter.checkpoint"} if failing == "write" else set())
 
 
 @pytest.mark.parametrize(
-    ("failure", "code", "message"),
-    [
-        (RuntimeError("CUDA error: unspecified launch failure\nCompile with"), 0, "not measured: CUDA error: unspec"),
-        (TrainingError("the GPU's memory is exhausted: lower eval_batch_size"), 0, "lower eval_batch_size"),
-        (KeyboardInterrupt(), 1, "stopped; "),
-    ],
+    "failure", [RuntimeError("CUDA error: launch failure\nCompile with"), TrainingError("too long")]
 )
 def test_a_failing_last_evaluation_does_not_cost_the_adapter(
     ghost_train: Ghost,
@@ -225,8 +218,6 @@ def test_a_failing_last_evaluation_does_not_cost_the_adapter(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     failure: BaseException,
-    code: int,
-    message: str,
 ) -> None:
     calls = iter([heldout.heldout_loss])
 
@@ -235,37 +226,15 @@ def test_a_failing_last_evaluation_does_not_cost_the_adapter(
             return honest(*arguments)
         raise failure
 
-    monkeypatch.setattr(train, "heldout_loss", once)
-    assert ghost_train(num_epochs=1) == code
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    monkeypatch.setattr(loop, "heldout_loss", once)
+    assert ghost_train(num_epochs=1) == 0
+    why = str(failure).splitlines()[0]
+    assert capsys.readouterr().err == f"ghost train: step 2: held-out loss not measured: {why}\n"
     ghost = ghost_json.read(tmp_path / "adapter")
     ghost_json.verify(ghost)
     assert ghost.block("training")["heldout"]["before"]["loss"] > 0
     assert ghost.block("training")["heldout"]["after"] is None
     assert any(tensor.any() for name, tensor in weights(tmp_path / "adapter").items() if "lora_B" in name)
-
-
-def test_exhausted_memory_in_an_evaluation_says_what_to_lower(
-    tiny_base: Path, prepared: Path, recipe: TrainingConfig
-) -> None:
-    import torch
-
-    class Full(torch.nn.Linear):
-        def forward(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    labels = ghost_json.read(prepared).labels
-    examples = read_split(prepared / "val.jsonl", load_tokenizer(tiny_base), labels, recipe).examples
-    with pytest.raises(TrainingError, match="lower eval_batch_size"):
-        heldout.heldout_loss(Full(1, 1), examples, recipe)
-
-
-def test_a_risen_held_out_loss_is_said() -> None:
-    low, high = (heldout.HeldoutLoss(loss, 10, loss, 5) for loss in (1.0, 2.0))
-    assert "the held-out loss rose" in train.summary(low, high, 1.0, 1.0, Path("out"))
-    assert "rose" not in train.summary(high, low, 1.0, 1.0, Path("out"))
 
 
 def truncate_embeddings(base: Path, tmp_path: Path) -> Path:
@@ -326,6 +295,19 @@ def test_another_base_drops_the_pinned_revision(recipe: TrainingConfig) -> None:
     assert moved.output_dir == "out"
 
 
-@pytest.mark.parametrize(("windows", "steps"), [(1, 8), (64, 8), (65, 16), (52_000, 813 * 8)])
-def test_steps_of_the_recipe_of_record(recipe: TrainingConfig, windows: int, steps: int) -> None:
-    assert loop.count_steps(windows, recipe) == steps
+@pytest.mark.parametrize(
+    ("epochs", "times", "steps"),
+    [([2, 2], 1, {0, 2, 4}), ([3, 5], 2, {0, 2, 3, 6, 8}), ([1, 1], 4, {0, 1, 2}), ([813], 1, {0, 813})],
+)
+def test_when_the_held_out_loss_is_measured(epochs: list[int], times: int, steps: set[int]) -> None:
+    assert loop.evaluation_steps(epochs, times) == steps
+
+
+@pytest.mark.parametrize(("name", "half"), [("cosine", 0.5), ("linear", 0.5), ("constant_with_warmup", 1.0)])
+def test_the_learning_rate_follows_the_step(recipe: TrainingConfig, name: str, half: float) -> None:
+    import torch
+
+    config = dataclasses.replace(recipe, lr_scheduler=name, learning_rate=2.0, warmup_ratio=0.1)  # type: ignore[arg-type]
+    rate = loop.learning_rate(torch.optim.AdamW([torch.zeros(1)]), 110, config)
+    assert [rate(0), rate(1), rate(11)] == pytest.approx([0.0, 2 / 11, 2.0])
+    assert (rate(60) + rate(61)) / 2 == pytest.approx(2 * half)

@@ -1,0 +1,150 @@
+"""All that a training needs to go on as if nothing had happened, in one folder beside the adapter's.
+
+    checkpoint.json      the step, what was measured, what belongs to what (the fingerprint), the other files' SHA-256
+    state.safetensors    adapter, optimiser, random state
+    best.safetensors     the adapter of the best held-out loss so far, where there is one and it is asked for
+
+Where the data stand is the step's number alone, since the plan follows from data and seed; so is the learning rate.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from replicate_deployment import ghost_json
+from training.aside import mend, replace_folder
+from training.errors import TrainingError
+from training.finetuning import config as training_config
+from training.finetuning.config import TrainingConfig
+from training.finetuning.selection import Selection
+from training.finetuning.state import State, Tensors
+
+FORMAT = 1
+FACTS, STATE, BEST = "checkpoint.json", "state.safetensors", "best.safetensors"
+
+# Neither where files lie nor how a step is computed changes what is learnt; all other keys may not differ.
+FREE = {"base_model", "revision_of_model", "datasets", "test_datasets", "output_dir"}
+FREE |= {"micro_batch_size", "gradient_accumulation_steps", "micro_batch_tokens", "gradient_checkpointing"}
+FREE |= {"checkpoint_minutes", "use_tensorboard", "logging_steps"}
+_FIELDS = [item.name for item in dataclasses.fields(State) if item.name not in ("selection", "best", "rng")]
+
+
+def fingerprint(config: TrainingConfig, data: dict[str, Any], weights_sha256: str) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be continued: each setting that alters what is learnt, data, base."""
+    settings = {key: value for key, value in training_config.as_dict(config).items() if key not in FREE}
+    return {
+        **settings,
+        "micro_batch_size × gradient_accumulation_steps": config.windows_per_step,
+        "train.jsonl": data["train_sha256"],
+        "val.jsonl": data["val_sha256"],
+        "base": weights_sha256,
+    }
+
+
+class Checkpoint:
+    """The folder `<out>.checkpoint`. Its errors name `anew`, the command that does away with it."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out.with_name(out.name + ".checkpoint")
+        self.anew = f"rm -r {self.folder}"
+
+    def exists(self) -> bool:
+        mend(self.folder)
+        return self.folder.exists()
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def write(self, state: State, tensors: Tensors, identity: dict[str, Any]) -> None:
+        """The folder anew, aside and renamed: whatever happens meanwhile, one whole checkpoint is there.
+
+        `tensors`: adapter and optimiser. Raises OSError when the disk refuses; the checkpoint before is untouched.
+        """
+        from safetensors.torch import save
+
+        files = {STATE: save({**tensors, **{f"rng/{name}": tensor for name, tensor in state.rng.items()}})}
+        if state.best is not None:
+            files[BEST] = save(state.best)
+        facts = {
+            "format": FORMAT,
+            "fingerprint": identity,
+            **{name: getattr(state, name) for name in _FIELDS},
+            "selection": state.selection.to_json(),
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        }
+        files[FACTS] = (json.dumps(facts, indent=1) + "\n").encode()
+        with replace_folder(self.folder) as folder:
+            for name, content in files.items():
+                _write(folder / name, content)
+
+    def facts(self) -> dict[str, Any]:
+        """Raises TrainingError when the folder holds no readable checkpoint of this format."""
+        try:
+            facts: dict[str, Any] = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+            found = facts["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(f"{FACTS} is missing or unreadable") from error
+        if found != FORMAT:
+            raise TrainingError(
+                f"{self.folder}: of format {found}, and this version of ghost knows {FORMAT}; begin anew: {self.anew}"
+            )
+        return facts
+
+    def describe(self) -> str:
+        """What it holds, in words. Raises TrainingError as `facts` does."""
+        facts = self.facts()
+        return f"{self.folder} holds a training that was interrupted after step {facts['step']:,}"
+
+    def read(self, identity: dict[str, Any]) -> tuple[State, Tensors]:
+        """The state, and the tensors of adapter and optimiser, on the CPU.
+
+        Raises TrainingError when the folder is damaged, or of another training than `identity` names.
+        """
+        from safetensors.torch import load
+
+        facts = self.facts()
+        if differing := differences(facts.get("fingerprint", {}), identity):
+            raise TrainingError(
+                f"{self.folder} is of another training: {'; '.join(differing[:3])}{'; …' if differing[3:] else ''}. "
+                f"Go back to that, or begin anew: {self.anew}"
+            )
+        for name, digest in facts["files"].items():
+            if not (self.folder / name).is_file() or ghost_json.sha256(self.folder / name) != digest:
+                raise self._damaged(f"{name} is missing or altered")
+        tensors = load((self.folder / STATE).read_bytes())
+        best = load((self.folder / BEST).read_bytes()) if BEST in facts["files"] else None
+        state = State(
+            **{name: facts[name] for name in _FIELDS},
+            selection=Selection.from_json(facts["selection"]),
+            best=best,
+            rng={name.removeprefix("rng/"): tensors.pop(name) for name in [*tensors] if name.startswith("rng/")},
+        )
+        return state, tensors
+
+    def _damaged(self, why: str) -> TrainingError:
+        return TrainingError(f"{self.folder}: damaged ({why}), so it cannot be continued; begin anew: {self.anew}")
+
+
+def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two fingerprints, in words: `KEY was X and is Y`."""
+
+    def show(value: Any) -> str:
+        return str(value)[:12] + "…" if len(str(value)) == 64 else str(value)
+
+    return [
+        f"{key} was {show(recorded.get(key))} and is {show(now.get(key))}"
+        for key in {**recorded, **now}
+        if recorded.get(key) != now.get(key)
+    ]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """On the disk when it returns, and not only on its way: a machine that is taken away is not shut down."""
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
