@@ -1,0 +1,187 @@
+import dataclasses
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from tests.training.finetuning.test_events import read
+from training import console
+from training.finetuning import watching
+from training.finetuning.config import TrainingConfig
+from training.finetuning.data import Split
+from training.finetuning.examples import Example
+from training.finetuning.heldout import HeldoutLoss
+from training.finetuning.plan import Plan
+from training.finetuning.watching import Watch, duration, epochs_done
+
+LOSS = HeldoutLoss(2.25, 1000, 2.125, 100)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watch(tmp_path: Path, recipe: TrainingConfig, clock: Clock) -> Callable[..., Watch]:
+    """A watch on a training of 8 epochs, 50 steps each."""
+    ids = np.arange(5, dtype=np.int32)
+    example = Example(ids, ids > 0, ids > 2)
+    config = dataclasses.replace(recipe, micro_batch_size=2, gradient_accumulation_steps=1)
+    plan = Plan(Split("windows", [example] * 100, 100, 0, 0), config)
+
+    def make(start: int = 0, price: float | None = None, *, tensorboard: bool = False, **keys: Any) -> Watch:
+        settings = dataclasses.replace(config, use_tensorboard=tensorboard)
+        return Watch(plan, settings, tmp_path / "adapter", start, price, clock=clock, **keys)
+
+    return make
+
+
+def train(watch: Watch, clock: Clock, steps: range, seconds: float = 10.0, tokens: int = 1_000) -> None:
+    for number in steps:
+        clock.now += seconds
+        watch.step(number, 3.0 - number / 1000, 0.5, 1e-4, tokens, seconds)
+
+
+def test_a_log_gets_a_line_at_once_and_then_every_three_minutes(
+    watch: Callable[..., Watch], clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with watch() as looking:
+        train(looking, clock, range(1, 40))
+        assert capsys.readouterr().out.splitlines() == [
+            "step 1 of 400, epoch 0.0: loss 2.999, 100 tokens/s, 66 min left",
+            "step 19 of 400, epoch 0.4: loss 2.981, 100 tokens/s, 64 min left",
+            "step 37 of 400, epoch 0.7: loss 2.963, 100 tokens/s, 60 min left",
+        ]
+        looking.evaluated(50, LOSS)
+    assert capsys.readouterr().out == "step 50 of 400, epoch 1.0: held-out loss 2.250, of replies alone 2.125\n"
+
+
+def test_the_cost_counts_what_a_resumed_training_had_spent(
+    watch: Callable[..., Watch], clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with watch(start=300, price=3.6, spent=7200.0) as looking:
+        train(looking, clock, range(301, 302))
+    line = "step 301 of 400, epoch 6.0: loss 2.699, 100 tokens/s, 16 min left, $7.21 so far\n"
+    assert capsys.readouterr().out == line
+
+
+def test_the_time_left_learns_from_what_measuring_and_checkpoints_take(
+    watch: Callable[..., Watch], clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with watch() as looking:
+        train(looking, clock, range(1, 2), seconds=100.0)  # kernels are compiled
+        train(looking, clock, range(2, 102), seconds=1.0)
+        clock.now += 250  # the held-out loss
+        capsys.readouterr()
+        train(looking, clock, range(102, 103), seconds=1.0)
+    # 101 steps in 351 s since the first; the speed is that of the last minute of training alone.
+    assert capsys.readouterr().out.endswith(f"1,000 tokens/s, {duration(298 * 351 / 101)} left\n")
+
+
+def test_a_terminal_has_a_bar_and_keeps_what_was_measured(
+    watch: Callable[..., Watch], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = io.StringIO()
+    terminal = Console(file=sent, force_terminal=True, width=100, color_system=None, markup=False, highlight=False)
+    for module in (console, watching):
+        monkeypatch.setattr(module, "console", terminal)
+    with watch(start=100, price=3.6, voice=terminal) as looking:
+        train(looking, clock, range(101, 151))
+        console._running[0].refresh()
+        shown = sent.getvalue().splitlines()[-1]
+        looking.evaluated(150, LOSS)
+    assert "150/400 loss 2.850, 100 tokens/s, 42 min left, $0.50" in shown
+    said = re.findall(r"step \d.*", sent.getvalue())
+    assert said == ["step 150 of 400, epoch 3.0: held-out loss 2.250, of replies alone 2.125"]
+
+
+def test_the_curves_hold_every_step_and_go_on_where_they_were(
+    watch: Callable[..., Watch], clock: Clock, tmp_path: Path
+) -> None:
+    with watch(tensorboard=True) as looking:
+        looking.evaluated(0, LOSS)
+        train(looking, clock, range(1, 8))
+    with watch(tensorboard=True, start=5) as looking:
+        train(looking, clock, range(6, 9), tokens=2_000)
+    (run,) = (tmp_path / "adapter.tensorboard").iterdir()
+    curves = read(run)
+    assert curves["loss/held out"] == [(0, 2.25)]
+    assert curves["loss/held-out replies"] == [(0, 2.125)]
+    assert [step for step, _ in curves["loss/training"]] == list(range(1, 9))
+    assert curves["loss/training"][-1][1] == pytest.approx(2.992)
+    assert [value for _, value in curves["training/tokens per second"]] == [100.0] * 5 + [200.0] * 3
+    assert curves["training/gradient norm"][0] == (1, 0.5)
+    assert curves["training/learning rate"][0] == (1, pytest.approx(1e-4))
+
+
+def test_only_who_asks_gets_curves(watch: Callable[..., Watch], clock: Clock, tmp_path: Path) -> None:
+    with watch(tensorboard=False) as looking:
+        train(looking, clock, range(1, 3))
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_processes_say_and_write_nothing(
+    watch: Callable[..., Watch], clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with watch(tensorboard=True, voice=None) as looking:
+        looking.evaluated(0, LOSS)
+        train(looking, clock, range(1, 30))
+    assert capsys.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_a_full_disk_costs_the_curves_and_not_the_training(
+    watch: Callable[..., Watch],
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    when: str,
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    if when == "at the start":
+        monkeypatch.setattr(watching.EventFile, "__init__", full)
+    with watch(tensorboard=True) as looking:
+        monkeypatch.setattr(watching.EventFile, "add", full)
+        train(looking, clock, range(1, 10))
+    assert re.fullmatch(r"ghost train: no more curves in .*adapter.tensorboard: No space.*\n", capsys.readouterr().err)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.data())
+def test_epochs_done_grows_evenly_within_each_epoch(epochs: list[int], data: st.DataObject) -> None:
+    epoch = data.draw(st.integers(0, len(epochs) - 1))
+    inside = data.draw(st.integers(0, epochs[epoch]))
+    assert epochs_done(sum(epochs[:epoch]) + inside, epochs) == pytest.approx(epoch + inside / epochs[epoch])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "0 s"),
+        (89.4, "89 s"),
+        (90, "2 min"),
+        (99 * 60, "99 min"),
+        (100 * 60, "1 h 40 min"),
+        (86_400, "24 h 0 min"),
+    ],
+)
+def test_durations_are_in_a_persons_units(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
