@@ -21,6 +21,7 @@ from training.finetuning.interruption import Interruption
 from training.finetuning.packing import flatten, pack
 from training.finetuning.plan import Plan, Step
 from training.finetuning.state import State, Tensors, adapter, gather, put, random_state, scatter, set_random_state
+from training.finetuning.watching import Watch
 
 
 class Loop:
@@ -64,7 +65,7 @@ class Loop:
         self.saved = self.state.step
         self.state.resumed.append(self.state.step)
 
-    def run(self, watch: Any) -> None:
+    def run(self, watch: Watch) -> None:
         """Train to the end, or until patience is exhausted; `finish` then gives the model the weights to keep.
 
         Raises Stopped where it was asked to stop: `state` and model are then those of the last finished step, and
@@ -105,7 +106,7 @@ class Loop:
         self.saved = self.state.step
         return True
 
-    def _step(self, step: Step, watch: Any) -> None:
+    def _step(self, step: Step, watch: Watch) -> None:
         """One optimiser step, or none at all."""
         import torch
 
@@ -182,7 +183,7 @@ class Loop:
             torch.cuda.empty_cache()
         set_random_state(state.rng)
 
-    def _evaluate(self, watch: Any) -> None:
+    def _evaluate(self, watch: Watch) -> None:
         """The held-out loss of this step, unless it is known. What fails is said: it must not cost a training."""
         state = self.state
         if not self.heldout or any(entry["step"] == state.step for entry in state.evaluations):

@@ -7,14 +7,16 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training import artifact
 from training.aside import refuse_foreign_files, replace_folder
-from training.console import Bar, console, progress
+from training.console import console
 from training.errors import DataError, TrainingError
 from training.finetuning import config as training_config
-from training.finetuning import report
+from training.finetuning import events, report
 from training.finetuning.base import Base, resolve_base
 from training.finetuning.checkpoint import Checkpoint, fingerprint
 from training.finetuning.config import TrainingConfig
@@ -23,6 +25,7 @@ from training.finetuning.interruption import Interruption
 from training.finetuning.model import save_adapter, trainable
 from training.finetuning.plan import Plan
 from training.finetuning.state import State, Tensors
+from training.finetuning.watching import Watch
 from training.signals import Stopped
 
 REPORT = "training_report.json"
@@ -42,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", metavar="PATH_OR_REPO", help="instead of the config's base_model")
     parser.add_argument("--out", type=Path, help="folder of the adapter, instead of the config's output_dir")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON; all else goes to stderr")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     from training.finetuning.loop import Loop
 
     config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
+    voice = Console(stderr=True, markup=False, highlight=False, emoji=False) if args.json else console
     out = Path(config.output_dir)
+    events.require(wanted=config.use_tensorboard)
     checkpoint, resume = Checkpoint(out), resume_command(args)
     refuse_foreign_files(out, artifact.own_files(out, "training"))
     if checkpoint.exists() and not args.resume:
@@ -69,11 +74,10 @@ def run(args: argparse.Namespace) -> int:
     identity = fingerprint(config, ghost.block("data"), base.weights_sha256)
     state, tensors = begin(config, plan, checkpoint, identity)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    if not args.json:
-        console.print(report.intention(config, base, train, val, plan, state.budget, device), soft_wrap=True)
-        if args.resume:
-            found = f"from {checkpoint.folder}, after step {state.step:,}" if tensors else "no checkpoint: from step 0"
-            console.print(f"resume    {found}", soft_wrap=True)
+    voice.print(report.intention(config, base, train, val, plan, state.budget, device), soft_wrap=True)
+    if args.resume:
+        found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"
+        voice.print(f"resume    {found}", soft_wrap=True)
 
     set_seed(config.seed)
     model = trainable(base, config, tokenizer)
@@ -83,8 +87,9 @@ def run(args: argparse.Namespace) -> int:
         loop.resume(tensors)
     with interruption.held():
         try:
-            with progress("training", len(plan)) as bar:
-                loop.run(_Watch(bar))
+            spent = state.seconds["total"]
+            with Watch(plan, config, out, state.step, price=None, spent=spent, voice=voice) as watch:
+                loop.run(watch)
         except Stopped as stop:
             raise Stopped(stop.number, last_words(loop, resume)) from stop
         loop.finish()
@@ -104,18 +109,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         console.print(report.summary(facts, out), soft_wrap=True)
     return 0
-
-
-class _Watch:
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-
-    def step(self, number: int, loss: float, grad_norm: float, rate: float, tokens: int, seconds: float) -> None:
-        self._bar.advance()
-        self._bar.describe(f"training, loss {loss:.3f}")
-
-    def evaluated(self, number: int, loss: Any) -> None:
-        pass
 
 
 def resume_command(args: argparse.Namespace) -> str:

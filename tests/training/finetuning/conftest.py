@@ -4,11 +4,12 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from replicate_deployment import ghost_json
-from training import artifact
+from training import artifact, cli
 from training.finetuning import config as training_config
 from training.finetuning.config import TrainingConfig
 
@@ -62,9 +63,46 @@ def write_config(tmp_path: Path, recipe: TrainingConfig) -> Callable[..., Path]:
             "gradient_accumulation_steps": 2,
             "num_epochs": 3,
             "learning_rate": 1e-2,
+            "use_tensorboard": False,
         }
         path = tmp_path / "config.yaml"
         path.write_text(training_config.dump(dataclasses.replace(recipe, **{**quick, **changes})), encoding="utf-8")  # type: ignore[arg-type]
         return path
 
     return write
+
+
+WriteConfig = Callable[..., Path]
+Ghost = Callable[..., int]
+
+
+@pytest.fixture
+def ghost_train(tiny_base: Path, prepared: Path, write_config: WriteConfig, tmp_path: Path) -> Ghost:
+    """Run `ghost train` on the tiny base; keywords replace keys of the config."""
+
+    def run(*arguments: str, data: Path = prepared, base: Path = tiny_base, out: str = "adapter", **keys: Any) -> int:
+        paths = ["--data", str(data), "--base", str(base), "--out", str(tmp_path / out)]
+        return cli.main(["train", "--config", str(write_config(**keys)), *paths, *arguments])
+
+    return run
+
+
+@pytest.fixture
+def old_adapter(tmp_path: Path) -> Path:
+    """An earlier training's adapter, in the place of which the next one is to come."""
+    folder = tmp_path / "models" / "adapter"
+    folder.mkdir(parents=True)
+    (folder / "training_report.json").write_text("the old one", encoding="utf-8")
+    artifact.write(folder, None, text=TEXT, training={"steps": 1})
+    return folder
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(folder / "adapter_model.safetensors"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Also of empty folders, which hold b""."""
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}

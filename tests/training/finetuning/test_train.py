@@ -2,7 +2,6 @@ import dataclasses
 import errno
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
-from tests.training.finetuning.conftest import LINES, TEXT, write_prepared
-from training import artifact, cli
+from tests.training.finetuning.conftest import LINES, Ghost, WriteConfig, contents, weights, write_prepared
+from training import artifact
 from training.errors import TrainingError
 from training.finetuning import config as training_config
 from training.finetuning import heldout, loop, train
@@ -21,26 +20,6 @@ from training.finetuning.data import read_split
 from training.finetuning.model import trainable
 from training.finetuning.packing import flatten, pack
 from training.finetuning.segments import segment
-
-WriteConfig = Callable[..., Path]
-Ghost = Callable[..., int]
-
-
-@pytest.fixture
-def ghost_train(tiny_base: Path, prepared: Path, write_config: WriteConfig, tmp_path: Path) -> Ghost:
-    """Run `ghost train` on the tiny base; keywords replace keys of the config."""
-
-    def run(*arguments: str, data: Path = prepared, base: Path = tiny_base, out: str = "adapter", **keys: Any) -> int:
-        paths = ["--data", str(data), "--base", str(base), "--out", str(tmp_path / out)]
-        return cli.main(["train", "--config", str(write_config(**keys)), *paths, *arguments])
-
-    return run
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return dict(load_file(folder / "adapter_model.safetensors"))
 
 
 def test_the_whole_verb(
@@ -171,20 +150,6 @@ def test_an_empty_held_out_file_is_said_not_refused(
     assert "no held-out windows" in capsys.readouterr().out
     report = json.loads((tmp_path / "adapter" / train.REPORT).read_text(encoding="utf-8"))
     assert report["heldout"] == {"before": None, "after": None}
-
-
-@pytest.fixture
-def old_adapter(tmp_path: Path) -> Path:
-    folder = tmp_path / "models" / "adapter"
-    folder.mkdir(parents=True)
-    (folder / train.REPORT).write_text("the old one", encoding="utf-8")
-    artifact.write(folder, None, text=TEXT, training={"steps": 1})
-    return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Also of empty folders, which hold b""."""
-    return {str(path): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize(("failing", "words"), [("run", "Lower learning_rate"), ("write", "holds it all: ghost train")])
