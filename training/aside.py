@@ -24,20 +24,26 @@ def replace_folder(final: Path) -> Iterator[Path]:
     final = final.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
     mend(final)
-    old = _old(final)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}.", suffix=".part", dir=final.parent))
     try:
         yield temporary
-        if (final / KEEP).exists():
-            (temporary / KEEP).touch()
-        for path in temporary.rglob("*"):
-            path.chmod(0o700 if path.is_dir() else 0o600)
-        if final.exists():
-            os.replace(final, old)
-        os.replace(temporary, final)
-        shutil.rmtree(old, ignore_errors=True)
+        put_in_place(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(folder: Path, final: Path) -> None:
+    """Rename `folder` to `final`, beside which it lies. What `final` held is gone only once that is done."""
+    final = final.resolve()
+    old = _old(final)
+    if (final / KEEP).exists():
+        (folder / KEEP).touch()
+    for path in folder.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(folder, final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def mend(final: Path) -> None:
