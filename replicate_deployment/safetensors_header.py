@@ -16,6 +16,9 @@ class Entry(NamedTuple):
     """As the format spells it: F32, F16, BF16, ..."""
     size: int
     """In bytes."""
+    shape: tuple[int, ...]
+    start: int
+    """Of its first byte in the file."""
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -31,7 +34,10 @@ def read_header(path: Path) -> dict[str, Entry]:
             header = json.loads(stream.read(length))
             header.pop("__metadata__", None)
             spans = {name: tuple(map(int, facts["data_offsets"])) for name, facts in header.items()}
-            entries = {name: Entry(header[name]["dtype"], end - begin) for name, (begin, end) in spans.items()}
+            entries = {
+                name: Entry(facts["dtype"], end - begin, tuple(map(int, facts["shape"])), 8 + length + begin)
+                for (name, facts), (begin, end) in zip(header.items(), spans.values(), strict=True)
+            }
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise WeightsError(f"{path}: not a safetensors file ({type(error).__name__} in its header)") from error
     promised = 8 + length + max((end for _, end in spans.values()), default=0)

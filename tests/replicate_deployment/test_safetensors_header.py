@@ -24,7 +24,22 @@ def test_it_reads_what_safetensors_writes(tmp_path: Path) -> None:
     tensors = {"a": torch.zeros(3, 5, dtype=torch.float16), "b": torch.zeros(2), "none": torch.zeros(0)}
     save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
     found = read_header(tmp_path / "x.safetensors")
-    assert found == {"a": Entry("F16", 30), "b": Entry("F32", 8), "none": Entry("F32", 0)}
+    assert {name: (entry.dtype, entry.size, entry.shape) for name, entry in found.items()} == {
+        "a": ("F16", 30, (3, 5)),
+        "b": ("F32", 8, (2,)),
+        "none": ("F32", 0, (0,)),
+    }
+
+
+def test_each_tensor_is_where_it_says(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {name: torch.randint(255, (length,), dtype=torch.uint8) for name, length in (("a", 7), ("b", 300))}
+    save_file(tensors, tmp_path / "x.safetensors")
+    content = (tmp_path / "x.safetensors").read_bytes()
+    for name, entry in read_header(tmp_path / "x.safetensors").items():
+        assert content[entry.start : entry.start + entry.size] == bytes(tensors[name].tolist())
 
 
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
@@ -32,7 +47,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     header = json.dumps({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}).encode()
     whole = len(header).to_bytes(8, "little") + header + bytes(4)
     path.write_bytes(whole)
-    assert read_header(path) == {"a": Entry("F16", 4)}
+    assert read_header(path) == {"a": Entry("F16", 4, (2,), len(whole) - 4)}
     assert f"{len(whole) - 1} bytes, its header promises {len(whole)}" in refusal(path, whole[:-1])
     assert f"{len(whole) + 1} bytes, its header promises {len(whole)}" in refusal(path, whole + b"x")
     assert "too short for its safetensors header; copy" in refusal(path, whole[:20])

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,10 @@ def resolve_base(name: str, revision: str | None) -> Base:
             read_header(path)
         except WeightsError as error:
             raise BaseModelError(str(error)) from error
-    digest = "".join(f"{path.name} {_sha256(path)}\n" for path in weights)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter free: a file on each core
+        digest = "".join(
+            f"{path.name} {sha256}\n" for path, sha256 in zip(weights, pool.map(_sha256, weights), strict=True)
+        )
     return Base(folder, repo, found, hashlib.sha256(digest.encode()).hexdigest())
 
 
