@@ -16,7 +16,7 @@ from training.aside import refuse_foreign_files, replace_folder
 from training.console import console
 from training.errors import DataError, TrainingError
 from training.finetuning import config as training_config
-from training.finetuning import events, report
+from training.finetuning import curve, events, report, summary
 from training.finetuning.base import Base, resolve_base
 from training.finetuning.checkpoint import Checkpoint, fingerprint
 from training.finetuning.config import TrainingConfig
@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     identity = fingerprint(config, ghost.block("data"), base.weights_sha256)
     state, tensors = begin(config, plan, checkpoint, identity)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    voice.print(report.intention(config, base, train, val, plan, state.budget, device), soft_wrap=True)
+    price = None
+    voice.print(summary.before(config, base, train, val, plan, state.budget, device), soft_wrap=True)
     if args.resume:
         found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"
         voice.print(f"resume    {found}", soft_wrap=True)
@@ -88,12 +89,12 @@ def run(args: argparse.Namespace) -> int:
     with interruption.held():
         try:
             spent = state.seconds["total"]
-            with Watch(plan, config, out, state.step, price=None, spent=spent, voice=voice) as watch:
+            with Watch(plan, config, out, state.step, price, spent=spent, voice=voice) as watch:
                 loop.run(watch)
         except Stopped as stop:
             raise Stopped(stop.number, last_words(loop, resume)) from stop
         loop.finish()
-        facts = report.facts(train, val, plan, state, device)
+        facts = report.facts(config, train, val, plan, state, device, price)
         try:
             write_adapter(out, model, tokenizer, base, config, ghost, facts)
         except OSError as error:
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**facts, "out": str(out)}, indent=2))
     else:
-        console.print(report.summary(facts, out), soft_wrap=True)
+        console.print(summary.after(facts, config, out), soft_wrap=True)
     return 0
 
 
@@ -166,6 +167,8 @@ def write_adapter(
     with replace_folder(out) as folder:
         save_adapter(model, base, folder)
         tokenizer.save_pretrained(folder)
+        epochs, kept = facts["steps_per_epoch"], facts["kept_step"]
+        curve.draw(facts["log"], facts["evaluations"], folder / curve.NAME, epochs=epochs, kept=kept)
         (folder / CONFIG).write_text(training_config.dump(config), encoding="utf-8")
         (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         artifact.write(

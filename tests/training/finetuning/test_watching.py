@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import json
 import os
 import re
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from replicate_deployment import ghost_json
+from tests.training.finetuning.conftest import Ghost
 from tests.training.finetuning.test_events import read
 from training import console
 from training.finetuning import watching
@@ -185,3 +188,28 @@ def test_epochs_done_grows_evenly_within_each_epoch(epochs: list[int], data: st.
 )
 def test_durations_are_in_a_persons_units(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_whole_training_leaves_its_curves(
+    ghost_train: Ghost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ghost_train(use_tensorboard=True, num_epochs=2, evals_per_epoch=2) == 0
+    lines, out = capsys.readouterr().out.splitlines(), tmp_path / "adapter"
+    said = [line.split(":")[0] for line in lines if line.startswith("step ")]
+    assert said == [
+        "step 0 of 4, epoch 0.0",
+        "step 1 of 4, epoch 0.5",  # the first step's line, and what was measured after it
+        "step 1 of 4, epoch 0.5",
+        "step 2 of 4, epoch 1.0",
+        "step 3 of 4, epoch 1.5",
+        "step 4 of 4, epoch 2.0",
+    ]
+    (run,) = (tmp_path / "adapter.tensorboard").iterdir()
+    curves, report = read(run), json.loads((out / "training_report.json").read_text(encoding="utf-8"))
+    assert curves["loss/training"] == [(entry["step"], pytest.approx(entry["loss"])) for entry in report["log"]]
+    for tag, key in (("loss/held out", "loss"), ("loss/held-out replies", "reply_loss")):
+        assert curves[tag] == [(entry["step"], pytest.approx(entry[key])) for entry in report["evaluations"]]
+    assert (out / "loss_curve.png").is_file()
+    assert "loss_curve.png" in ghost_json.read(out).block("files")
+    assert f"curve     {out / 'loss_curve.png'}" in lines
+    assert f"curves    tensorboard --logdir {out}.tensorboard" in lines
