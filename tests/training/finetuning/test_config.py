@@ -1,14 +1,18 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.schemas import ask, needs
 from tests.training.finetuning.conftest import RECIPE_OF_RECORD
 from training.errors import ConfigError
 from training.finetuning import config as training_config
 from training.finetuning.config import TrainingConfig
 
-# Read in axolotl-ai-cloud/axolotl at 067b021c8b87a9e5e380b9173c704cf7340e30f5, src/axolotl/utils/schemas/.
+# Read in Axolotl 0.19.0, src/axolotl/utils/schemas/: where each key of ours is a field. Of the first run of the test
+# below: Axolotl 0.19.0, pydantic 2.14.3, transformers 5.23.0, torch 2.13.0+cpu.
 AXOLOTL = {
     "model.py": {"base_model", "output_dir"},
     "deprecated.py (RemappedParameters, not deprecated)": {"revision_of_model"},
@@ -23,10 +27,8 @@ AXOLOTL = {
     },
     "training.py": {
         "train_on_inputs",
-        "group_by_length",
         "micro_batch_size",
         "gradient_accumulation_steps",
-        "eval_batch_size",
         "num_epochs",
         "optimizer",
         "learning_rate",
@@ -40,12 +42,33 @@ AXOLOTL = {
         "test_datasets",
         "sequence_len",
         "warmup_ratio",
+        "evals_per_epoch",
+        "load_best_model_at_end",
+        "early_stopping_patience",
+        "use_tensorboard",
         "gradient_checkpointing",
         "seed",
         "logging_steps",
     },
 }
 AXOLOTL_DATASET = {"path", "split", "type"}  # datasets.py, SFTDataset
+OURS = {"micro_batch_tokens", "collapse_nested_windows", "checkpoint_minutes"}
+
+# What Axolotl itself validates with, by the card it trains on: an H100 with torch 2.11, its lowest. Prints what it
+# understood of each file, or why it refuses it.
+VALIDATE = """
+import json, sys
+import yaml
+from axolotl.utils.schemas.config import AxolotlConfigWCapabilities
+card = {"bf16": True, "fp8": True, "tf32": True, "n_gpu": 1, "n_node": 1, "compute_capability": "sm_90"}
+for path in sys.argv[1:]:
+    document = yaml.safe_load(open(path, encoding="utf-8"))
+    try:
+        config = AxolotlConfigWCapabilities(**document, capabilities=card, env_capabilities={"torch_version": "2.11.0"})
+        print(json.dumps(config.model_dump(mode="json")))
+    except ValueError as error:
+        print(json.dumps(str(error)))
+"""
 
 
 def changed(tmp_path: Path, **changes: object) -> Path:
@@ -67,8 +90,26 @@ def test_the_recipe_of_record(recipe: TrainingConfig) -> None:
 
 def test_every_key_is_one_of_axolotls() -> None:
     document = yaml.safe_load(RECIPE_OF_RECORD.read_text(encoding="utf-8"))
-    assert set(document) == set().union(*AXOLOTL.values())
+    assert set(document) == OURS.union(*AXOLOTL.values())
     assert {key for dataset in document["datasets"] for key in dataset} == AXOLOTL_DATASET
+
+
+@needs("axolotl")
+def test_axolotls_own_schema_takes_the_file(tmp_path: Path) -> None:
+    """It understands every value but those of our own keys, which it passes over; and it can say no."""
+    refused = changed(tmp_path, early_stopping_patience=3)
+    done = ask(VALIDATE, str(RECIPE_OF_RECORD), str(refused), home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    understood, refusal = map(json.loads, done.stdout.splitlines()[-2:])
+    assert isinstance(understood, dict), understood
+    assert not OURS & set(understood)
+    document = yaml.safe_load(RECIPE_OF_RECORD.read_text(encoding="utf-8"))
+    for key in set(document) - OURS - {"datasets", "test_datasets"}:
+        assert understood[key] == document[key], key
+    for key in ("datasets", "test_datasets"):
+        (found,), (asked,) = understood[key], document[key]
+        assert {name: found[name] for name in asked} == asked
+    assert "`early_stopping_patience` requires save_steps and eval_steps" in refusal
 
 
 def test_a_dumped_config_reads_back_equal(tmp_path: Path, recipe: TrainingConfig) -> None:
@@ -106,6 +147,13 @@ def test_a_number_that_yaml_takes_for_text_is_a_number(tmp_path: Path) -> None:
         ({"lora_dropout": 1.0}, "lora_dropout: must be from 0 to below 1"),
         ({"weight_decay": -0.1}, "weight_decay: must not be negative"),
         ({"seed": -1}, "seed: must be from 0"),
+        ({"micro_batch_tokens": "all"}, "micro_batch_tokens: expected a whole number, found 'all'"),
+        ({"micro_batch_tokens": 0}, "micro_batch_tokens: must be above 0"),
+        ({"micro_batch_tokens": None}, "micro_batch_tokens: expected a whole number, found nothing"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience: must be above 0"),
+        ({"gradient_checkpointing": "auto"}, "gradient_checkpointing: expected true or false"),
+        ({"checkpoint_minutes": 0}, "checkpoint_minutes: must be above 0"),
+        ({"group_by_length": True}, "unknown key group_by_length"),
         ({"sequence_len": 8}, "sequence_len: must be at least 16"),
         ({"datasets": [{"path": "a", "split": "train", "type": "alpaca"}]}, "datasets[0].type: 'alpaca' is not one of"),
         ({"datasets": [{"path": "elsewhere/t.jsonl", "split": "train", "type": "completion"}]}, "must lie beside"),
@@ -119,6 +167,11 @@ def test_what_cannot_be_is_refused_by_key_and_file(tmp_path: Path, changes: dict
     assert complaint in str(refusal.value)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_what_is_decided_later_may_be_decided_here(tmp_path: Path, recipe: TrainingConfig) -> None:
+    decided = {"micro_batch_tokens": 4096, "early_stopping_patience": 3, "gradient_checkpointing": False}
+    assert training_config.load(changed(tmp_path, **decided)) == dataclasses.replace(recipe, **decided)  # type: ignore[arg-type]
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
