@@ -85,13 +85,15 @@ class Checkpoint:
         """Raises TrainingError when the folder holds no readable checkpoint of this format."""
         try:
             facts: dict[str, Any] = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
-            found = facts["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found, missing = facts["format"], {*_FIELDS, "fingerprint", "selection", "files"} - facts.keys()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(f"{FACTS} is missing or unreadable") from error
         if found != FORMAT:
             raise TrainingError(
                 f"{self.folder}: of format {found}, and this version of ghost knows {FORMAT}; begin anew: {self.anew}"
             )
+        if missing:
+            raise self._damaged(f"{FACTS} lacks {', '.join(sorted(missing))}")
         return facts
 
     def describe(self) -> str:
@@ -107,7 +109,7 @@ class Checkpoint:
         from safetensors.torch import load
 
         facts = self.facts()
-        if differing := differences(facts.get("fingerprint", {}), identity):
+        if differing := differences(facts["fingerprint"], identity):
             raise TrainingError(
                 f"{self.folder} is of another training: {'; '.join(differing[:3])}{'; …' if differing[3:] else ''}. "
                 f"Go back to that, or begin anew: {self.anew}"

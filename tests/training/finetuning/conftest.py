@@ -51,22 +51,25 @@ def recipe() -> TrainingConfig:
     return training_config.load(RECIPE_OF_RECORD)
 
 
+def quick(recipe: TrainingConfig, **changes: Any) -> str:
+    """A config that trains the tiny base in a second; keywords replace keys."""
+    keys: dict[str, Any] = {
+        "bf16": False,
+        "lora_dropout": 0.0,
+        "micro_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "num_epochs": 3,
+        "learning_rate": 1e-2,
+        "use_tensorboard": False,
+    }
+    return training_config.dump(dataclasses.replace(recipe, **{**keys, **changes}))
+
+
 @pytest.fixture
 def write_config(tmp_path: Path, recipe: TrainingConfig) -> Callable[..., Path]:
-    """Write a config that trains the tiny base in a second; keywords replace keys."""
-
-    def write(**changes: object) -> Path:
-        quick: dict[str, object] = {
-            "bf16": False,
-            "lora_dropout": 0.0,
-            "micro_batch_size": 4,
-            "gradient_accumulation_steps": 2,
-            "num_epochs": 3,
-            "learning_rate": 1e-2,
-            "use_tensorboard": False,
-        }
+    def write(**changes: Any) -> Path:
         path = tmp_path / "config.yaml"
-        path.write_text(training_config.dump(dataclasses.replace(recipe, **{**quick, **changes})), encoding="utf-8")  # type: ignore[arg-type]
+        path.write_text(quick(recipe, **changes), encoding="utf-8")
         return path
 
     return write

@@ -1,0 +1,94 @@
+"""`ghost train`, killed again and again: run by test_survival.py in a process of its own.
+
+    python -m tests.training.finetuning.mortal ARGUMENTS…
+
+torch and its friends take seconds to import, so they are imported once, here, and each attempt is a fork that SIGKILL
+ends as `kill -9` would. When it strikes is counted and not timed, or a busy machine would decide how far an attempt
+gets: every call and return of a function, ours or a library's, is a moment. A first attempt without a kill, into
+OUT.whole, tells how many there are. The last line that is printed is JSON: {killed: [resumed attempts by phase], code}.
+"""
+
+import importlib
+import json
+import os
+import random
+import signal
+import sys
+from typing import Any
+
+PHASES = {"run": 10, "finish": 3}  # kills in each: in the loop, and while the adapter is written and the rest removed
+STRUCK = 99
+
+
+class Reaper:
+    """Counts moments from the start of each phase on, and strikes at the given one of the given phase."""
+
+    def __init__(self, phase: str, moment: int | None) -> None:
+        self.phase, self.moment = phase, moment
+        self.counts = dict.fromkeys(PHASES, 0)
+        self.now = ""
+
+    def watch(self) -> None:
+        from training.finetuning.loop import Loop
+
+        for phase in PHASES:
+            setattr(Loop, phase, self._opening(phase, getattr(Loop, phase)))
+
+    def _opening(self, phase: str, honest: Any) -> Any:
+        def opened(*arguments: Any) -> None:
+            self.now = phase
+            sys.setprofile(self._count)
+            honest(*arguments)
+
+        return opened
+
+    def _count(self, frame: Any, event: str, argument: Any) -> None:
+        self.counts[self.now] += 1
+        if self.now == self.phase and self.counts[self.now] == self.moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def attempt(arguments: list[str], phase: str = "", moment: int | None = None) -> tuple[int, dict[str, int]]:
+    """(exit code, negative for a signal; moments of each phase, of those who lived)."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        from training import cli
+
+        reaper = Reaper(phase, moment)
+        reaper.watch()
+        code = STRUCK
+        try:
+            code = cli.main(arguments)
+        finally:
+            sys.setprofile(None)
+            os.write(writing, json.dumps(reaper.counts).encode())
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        counts = json.loads(pipe.read() or "{}")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), counts
+
+
+def main(arguments: list[str]) -> None:
+    for package in ("bitsandbytes", "peft", "torch", "transformers"):
+        importlib.import_module(package)
+    out = arguments[arguments.index("--out") + 1]
+    code, moments = attempt([out + ".whole" if word == out else word for word in arguments])
+    assert code == 0
+    random.seed(0)
+    killed = []
+    for phase, kills in PHASES.items():
+        for _ in range(kills):
+            # In the loop each goes on from the last checkpoint, so together they must not be able to reach the end.
+            last = moments[phase] // kills if phase == "run" else moments[phase] - 100
+            code, _ = attempt([*arguments, "--resume"], phase, random.randrange(1, last))
+            killed += [phase] if code == -signal.SIGKILL else []
+    code, _ = attempt([*arguments, "--resume"])
+    print(json.dumps({"killed": killed, "code": code}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,267 @@
+"""Whatever ends a training, it goes on to the very adapter that it would have given."""
+
+import errno
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.finetuning.conftest import LINES, Ghost, WriteConfig, contents, quick, write_prepared
+from training import artifact, cli
+from training.finetuning import checkpoint, heldout, loop, train
+from training.finetuning.config import TrainingConfig
+
+AT_EACH_STEP = 1e-9  # checkpoint_minutes
+KEYS: dict[str, Any] = {"lora_dropout": 0.1, "micro_batch_tokens": 32}  # six steps of two micro-batches
+UNSEEN = ["B: can you cook\nA: mdr café 😂😂</s>", "B: on se voit\nA: ok</s>"]
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / train.REPORT).read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_base: Path, recipe: TrainingConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The adapter of a training that nothing happens to."""
+    folder = tmp_path_factory.mktemp("reference")
+    write_prepared(folder / "processed", LINES * 4, LINES[:2])
+    (folder / "config.yaml").write_text(quick(recipe, **KEYS), encoding="utf-8")
+    paths = ["--data", folder / "processed", "--base", tiny_base, "--out", folder / "adapter"]
+    assert cli.main(["train", "--config", str(folder / "config.yaml"), *map(str, paths)]) == 0
+    return folder / "adapter"
+
+
+def same(one: Path, other: Path) -> bool:
+    return (one / "adapter_model.safetensors").read_bytes() == (other / "adapter_model.safetensors").read_bytes()
+
+
+def calling(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int, before: Callable[[], None]
+) -> list[int]:
+    """Have `before` called ahead of call `number` of `owner.name`. What is returned gets an entry a call."""
+    honest, calls = getattr(owner, name), list[int]()
+
+    def called(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(len(calls) + 1)
+        if len(calls) == number:
+            before()
+        return honest(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, called)
+    return calls
+
+
+def test_kills_change_nothing(tiny_base: Path, write_config: WriteConfig, tmp_path: Path) -> None:
+    """Ten in the loop, three while the adapter is written. Twenty seconds: fifteen trainings, in processes that die."""
+    data = write_prepared(tmp_path / "unseen", LINES * 4, UNSEEN)
+    keys: dict[str, Any] = {"lora_dropout": 0.1, "num_epochs": 6, "micro_batch_tokens": 32, "logging_steps": 3}
+    config = write_config(checkpoint_minutes=AT_EACH_STEP, micro_batch_size=2, **keys)
+    out = tmp_path / "adapter"
+    arguments = ["--config", config, "--data", data, "--base", tiny_base, "--out", out]
+    command = [sys.executable, "-m", "tests.training.finetuning.mortal", "train", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"killed": ["run"] * 10 + ["finish"] * 3, "code": 0}
+
+    whole = tmp_path / "adapter.whole"
+    ours, theirs = ((folder / "adapter_model.safetensors").read_bytes() for folder in (out, whole))
+    assert ours == theirs
+    survived, spared = read_report(out), read_report(whole)
+    assert len(survived["resumed_at"]) > 5
+    assert spared["resumed_at"] == []
+    assert 0 < spared["kept_step"] < spared["steps"] == 24  # the best weights are among what has to survive
+    for report in (survived, spared):
+        for changing in ("resumed_at", "seconds", "tokens_per_second"):
+            del report[changing]
+    assert survived == spared
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stop_in_the_middle_of_a_step(
+    ghost_train: Ghost,
+    reference: Path,
+    old_adapter: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    from training.finetuning.objective import Objective
+
+    before = contents(old_adapter)
+    with monkeypatch.context() as patched:  # in the first of the fourth step's two micro-batches
+        calls = calling(patched, Objective, "forward", 7, lambda: os.kill(os.getpid(), number))
+        assert ghost_train(out="models/adapter", **KEYS) == 128 + number
+    assert len(calls) == 7  # it did not wait for the second
+    assert contents(old_adapter) == before
+    (line,) = capfd.readouterr().err.splitlines()
+    words, command = line.split(". Go on: ")
+    assert words == f"ghost train: stopped; {old_adapter}.checkpoint holds step 3 of 6"
+    ghost, *arguments = shlex.split(command)
+    assert (ghost, arguments[-1]) == ("ghost", "--resume")
+    assert cli.main(arguments) == 0
+    assert "resume    after step 3" in capfd.readouterr().out
+    assert read_report(old_adapter)["resumed_at"] == [3]
+    assert same(old_adapter, reference)
+    assert not checkpoint.Checkpoint(old_adapter).exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "owner", "name", "call", "step"),
+    [
+        ("in an evaluation", heldout, "flatten", 3, 2),
+        ("while a checkpoint is written", os, "fsync", 3, 2),
+        ("between two steps", loop, "random_state", 3, 2),
+    ],
+)
+def test_a_stop_anywhere_else(
+    ghost_train: Ghost,
+    reference: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    owner: Any,
+    name: str,
+    call: int,
+    step: int,
+) -> None:
+    with monkeypatch.context() as patched:
+        calling(patched, owner, name, call, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert ghost_train(checkpoint_minutes=AT_EACH_STEP, **KEYS) == 128 + signal.SIGTERM
+    assert not (tmp_path / "adapter").exists()
+    assert checkpoint.Checkpoint(tmp_path / "adapter").facts()["step"] == step
+    assert ghost_train("--resume", **KEYS) == 0
+    assert same(tmp_path / "adapter", reference)
+
+
+def test_a_stop_while_the_adapter_is_written_waits_for_it(
+    ghost_train: Ghost,
+    reference: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    calling(monkeypatch, artifact, "write", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert ghost_train(**KEYS) == 128 + signal.SIGTERM
+    out = tmp_path / "adapter"
+    assert capfd.readouterr().err == f"ghost train: stopped, but {out} was already written. Next: ghost merge {out}\n"
+    assert same(out, reference)
+    assert not checkpoint.Checkpoint(out).exists()
+
+
+def test_a_full_disk_costs_no_training(
+    ghost_train: Ghost,
+    reference: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:  # full after the second checkpoint; a stop after the fourth step
+        calling(patched, os, "fsync", 5, lambda: patched.setattr(os, "fsync", full) or full())
+        calling(patched, loop, "random_state", 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert ghost_train(checkpoint_minutes=AT_EACH_STEP, **KEYS) == 128 + signal.SIGTERM
+    third, fourth, stopped, last = capfd.readouterr().err.splitlines()
+    kept = "checkpoint not written (No space left on device); that of step 2 is intact"
+    assert [third, fourth] == [f"ghost train: step {number}: {kept}" for number in (3, 4)]
+    assert stopped == fourth
+    assert "adapter.checkpoint holds step 2 of 6. Go on: " in last
+    assert ghost_train("--resume", **KEYS) == 0
+    assert same(tmp_path / "adapter", reference)
+
+
+def test_exhausted_memory_halves_the_micro_batches_and_nothing_else(
+    ghost_train: Ghost,
+    reference: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    from training.finetuning.objective import Objective
+
+    assert ghost_train(out="roomy", **{**KEYS, "micro_batch_tokens": 38}) == 0
+    honest, calls = Objective.forward, list[int]()
+
+    def forward(self: Any, **row: Any) -> Any:
+        calls.append(row["input_ids"].shape[1])
+        if calls[-1] > 38:
+            torch.rand(3)  # what had been drawn when memory ran out must not change what follows
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return honest(self, **row)
+
+    monkeypatch.setattr(Objective, "forward", forward)
+    assert ghost_train(out="small", **{**KEYS, "micro_batch_tokens": 128}) == 0
+    told = capfd.readouterr().err.splitlines()
+    assert [line.partition(";")[0] for line in told] == ["ghost train: step 1: out of memory"] * 2
+    assert "from here on 64 tokens at a time" in told[0]
+    report = read_report(tmp_path / "small")
+    assert report["out_of_memory"] == [{"step": 1, "micro_batch_tokens": budget} for budget in (64, 38)]
+    assert report["micro_batch_tokens"] == 38  # the longest window
+    assert calls[0] == calls[1] == 46  # the first step was done a third time, and well
+    assert same(tmp_path / "small", tmp_path / "roomy")
+
+
+def test_memory_for_not_even_one_window(
+    ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from training.finetuning.objective import Objective
+
+    def forward(self: Any, **row: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Objective, "forward", forward)
+    assert ghost_train(**KEYS) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "step 1: the GPU's memory does not suffice for one window of 38 tokens: set gradient_checkpointing" in line
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_loss_that_is_no_number_names_the_last_checkpoint(
+    ghost_train: Ghost, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ghost_train(learning_rate=1e30, checkpoint_minutes=AT_EACH_STEP) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "step 2: the loss is nan, its gradient nan. Lower learning_rate" in line
+    assert line.endswith(f"no adapter was written; {tmp_path / 'adapter'}.checkpoint is of step 1")
+
+
+def test_a_checkpoint_is_neither_overwritten_nor_mistaken(
+    ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        calling(patched, loop, "random_state", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert ghost_train(**KEYS) == 128 + signal.SIGTERM
+    kept = contents(tmp_path / "adapter.checkpoint")
+    capfd.readouterr()
+    assert ghost_train(**KEYS) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "adapter.checkpoint holds a training that was interrupted after step 2. Go on: ghost train --" in line
+    assert line.endswith(f"--resume; or begin anew: rm -r {tmp_path / 'adapter.checkpoint'}")
+    assert ghost_train("--resume", **{**KEYS, "lora_dropout": 0.2}) == 1
+    assert "is of another training: lora_dropout was 0.1 and is 0.2. Go back" in capfd.readouterr().err
+    assert contents(tmp_path / "adapter.checkpoint") == kept
+    # How a step is computed may change on the way.
+    assert ghost_train("--resume", **{**KEYS, "micro_batch_tokens": 64, "gradient_checkpointing": True}) == 0
+    assert read_report(tmp_path / "adapter")["micro_batch_tokens"] == 64
+
+
+def test_resuming_without_a_checkpoint_begins(
+    ghost_train: Ghost, reference: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """So that the command of a machine that may be taken away and given back can always carry --resume."""
+    assert ghost_train("--resume", **KEYS) == 0
+    assert "resume    no checkpoint: from the start" in capfd.readouterr().out
+    assert same(tmp_path / "adapter", reference)
