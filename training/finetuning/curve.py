@@ -16,7 +16,7 @@ from training.finetuning.watching import epochs_done
 NAME = "loss_curve.png"
 # Okabe and Ito's colours, which people who see fewer of them can tell apart (https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-POINTS = 50  # of the training loss, averaged: a single step's is mostly noise
+POINTS = 30  # of the training loss, averaged: a single step's is mostly noise
 
 
 def draw(
@@ -68,7 +68,7 @@ def _render(
     words = f"kept: step {kept:,}" + "".join(f" ({loss:.3f})" for loss in found)
     axes.axvline(place(kept), color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0, label=words)
     axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     each = f"{epochs[0]:,}" if len(set(epochs)) == 1 else f"about {sum(epochs) / len(epochs):,.0f}"
     axes.set_xlabel("optimiser step" if len(epochs) == 1 else f"epoch ({each} optimiser steps)")
     axes.set_ylabel("loss (nats a token; lower is better)")

@@ -22,14 +22,13 @@ RISE = 0.01
 
 def before(config: TrainingConfig, base: Base, train: Split, val: Split, plan: Plan, budget: int, device: str) -> str:
     """The plan, in lines."""
-    what = train.recipe
+    what, epochs = train.recipe, "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
     nested = f", {plan.tokens:,} of them computed: windows that begin alike share a run"
     lines = [
         f"base      {base.repo} ({base.revision})",
         f"{what:<9} {len(train.examples):,} to train on, {len(val.examples):,} held out",
         f"tokens    {plan.window_tokens:,}{nested if plan.tokens < plan.window_tokens else ''}",
-        f"steps     {len(plan):,}: {config.num_epochs} epochs, {config.windows_per_step} {what} a step, "
-        f"{budget:,} tokens at a time",
+        f"steps     {len(plan):,}: {epochs}, {config.windows_per_step} {what} a step, {budget:,} tokens at a time",
         f"device    {device}, computing in {'bfloat16' if config.bf16 else 'float32'}",
     ]
     for name, split in (("training", train), ("held-out", val)):

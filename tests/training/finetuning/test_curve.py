@@ -49,7 +49,7 @@ def test_it_shows_what_was_logged_and_marks_what_is_kept(monkeypatch: pytest.Mon
     assert shown["held out"] == ([0, 1, 2, 3], [5.0, 4.0, 3.5, 3.75])
     assert shown["held-out replies"] == ([0, 1, 2, 3], [6.0, 4.5, 4.25, 4.75])
     assert shown["kept: step 200 (4.250)"][0] == [2, 2]
-    places, losses = shown["training (mean of 6 steps)"]
+    places, losses = shown["training (mean of 10 steps)"]
     assert (places[0], places[-1]) == (0.01, 3.0)
     assert losses[150] == pytest.approx(LOG[150]["loss"], abs=0.01)  # the mean around it, not before or after it
     assert axes.get_xlabel() == "epoch (100 optimiser steps)"
