@@ -26,19 +26,29 @@ def turns(labels: Labels) -> list[Turn]:
     ]
 
 
+def prompt(tokenizer: Tokenizer, labels: Labels) -> tuple[str, list[int]]:
+    """The golden prompt and its ids."""
+    text = render_prompt(turns(labels), labels)
+    return text, encode(tokenizer, text).ids
+
+
 def record(model: Any, tokenizer: Tokenizer, labels: Labels) -> dict[str, Any]:
+    """The `golden` block of ghost.json, of a model that is in memory."""
+    text, ids = prompt(tokenizer, labels)
+    return block(text, ids, _next_logprobs(model, ids))
+
+
+def block(text: str, ids: list[int], logprobs: Any) -> dict[str, Any]:
     """The `golden` block of ghost.json: {prompt, ids, next_top5_logprobs, tolerance}.
 
-    `next_top5_logprobs` is [[token id, natural log-probability]] × 5 for the token after the prompt, likeliest
-    first, from a float32 log-softmax. Record it from the weights as they were written (FP16), in any precision
-    of compute: `tolerance` covers the difference.
+    `logprobs` (vocabulary,) are those of the token after the prompt, natural, from a float32 log-softmax;
+    `next_top5_logprobs` is [[token id, log-probability]] × 5, likeliest first. Take them from the weights as they were
+    written (FP16), in any precision of compute: `tolerance` covers the difference.
     """
-    prompt = render_prompt(turns(labels), labels)
-    ids = encode(tokenizer, prompt).ids
-    top = _next_logprobs(model, ids).topk(5)
+    top = logprobs.topk(5)
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
     return {
-        "prompt": prompt,
+        "prompt": text,
         "ids": ids,
         "next_top5_logprobs": [[token, round(logprob, 6)] for token, logprob in pairs],
         "tolerance": TOLERANCE,

@@ -1,156 +1,269 @@
-"""A LoRA adapter folder, checked tensor by tensor against the base that it is merged onto.
+"""A LoRA adapter folder and its base: how each tensor of the merged model comes about, with nothing left over.
 
-W' = W + s·B·A, with s = alpha / r, or alpha / sqrt(r) for rsLoRA (https://arxiv.org/abs/2312.03732). W is
-(out, in), A is (r, in), B is (out, r). Every number comes from adapter_config.json.
+Plain LoRA and rsLoRA: W' = W + s·B·A, with s = alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv:2106.09685, 2312.03732).
+DoRA: W' = m · (W + s·B·A) / ‖W + s·B·A‖, a norm for each output (arXiv:2402.09353). W is (out, in), A is (r, in), B is
+(out, r), m is (out,); an embedding and a Conv1D lie the other way round, as (in, out). Every number is the adapter's,
+and which layer has which is decided by peft itself, on a model without values.
 """
 
-import json
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.weights import Tensor, Weights
+from scripts.lora_config import CONFIG, read_config
+from scripts.names import by_place
+from scripts.skeleton import skeleton, with_adapter
+from scripts.weights import Weights
 from training.errors import MergeError
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."  # peft's wrapper around the model
-FACTORS = (".lora_A.weight", ".lora_B.weight")
-# What plain LoRA and rsLoRA need, or what changes no arithmetic. Any other key must be off: a form of adapter that
-# this program does not know would otherwise be merged as if it were plain LoRA.
-UNDERSTOOD = {
-    "auto_mapping",
-    "base_model_name_or_path",
-    "bias",
-    "exclude_modules",
-    "inference_mode",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_alpha",
-    "lora_dropout",
-    "megatron_core",
-    "peft_type",
-    "peft_version",
-    "qalora_group_size",
-    "r",
-    "revision",
-    "target_modules",
-    "task_type",
-    "use_rslora",
-}
-# Initialisations that leave W as it is; PiSSA, OLoRA, CorDA and LoftQ train against a changed one.
-PLAIN_STARTS = (True, False, "gaussian")
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What is added to a matrix. `a`, `b` and `magnitude` (DoRA's m) are names in the adapter's file."""
+
+    a: str
+    b: str
+    rank: int
+    scale: float
+    transposed: bool
+    """The matrix lies as (in, out)."""
+    magnitude: str | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor of the merged model: `source` in the base's files, or in the adapter's, and what is added to it."""
+
+    shape: Shape
+    source: str
+    from_adapter: bool = False
+    update: Update | None = None
+    shift: tuple[str, float] | None = None
+    """A bias that LoRA learnt (a name in the adapter's file), and its factor."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """The factors of every adapted weight. `targets` holds names of base tensors, as in the base's files."""
+    """`outputs` are by name, in the order in which the base's files hold their sources."""
 
-    rank: int
-    scale: float
-    targets: frozenset[str]
-    _weights: Weights
+    folder: Path
+    config: dict[str, Any]
+    outputs: dict[str, Output]
+    vocab_size: int | None
+    """Of the merged model, where the adapter resized it."""
+    ties: dict[str, str]
+    """Tensors that are another one under a second name, in the base."""
+    unties: bool
+    """Whether embedding and head were one tensor and are two now."""
+    quantised: frozenset[str]
+    """The base's tensors that QLoRA holds in 4 bits: its linear layers', but for the head's."""
+    names: dict[str, str]
+    """Of the tensors in the adapter's file, by place (scripts/names.py)."""
 
-    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """A (r, in) and B (out, r) of a base tensor in float32, or None when it has no adapter."""
-        if name not in self.targets:
-            return None
-        a, b = (self._weights.tensor(_adapter_name(name, factor)).float() for factor in FACTORS)
-        return a, b
+    def open(self) -> Weights:
+        return Weights([self.folder / WEIGHTS])
 
 
-@contextmanager
-def open_adapter(folder: Path, base: Weights) -> Iterator[Adapter]:
-    """The adapter of `folder`, if every one of its tensors has its place in `base`.
+def read_adapter(folder: Path, base_folder: Path) -> Adapter:
+    """The adapter of `folder`, if every one of its tensors has its place in the base, and every place its tensor.
 
-    Raises MergeError on a form of adapter other than plain LoRA and rsLoRA, on a tensor that would not be used, on
-    a factor without its other half, on a target without factors and on shapes that do not fit.
+    Raises MergeError on a form of adapter that is not merged, a tensor that would not be used, a target without its
+    tensors, a shape that does not fit; BaseModelError on a base that cannot be built.
     """
-    config = _read_config(folder)
-    rank, alpha = config["r"], config["lora_alpha"]
-    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    with Weights([folder / WEIGHTS]) as weights:
-        targets = _pair(folder / WEIGHTS, weights, base)
-        for name in sorted(targets):
-            a, b = (weights.shapes[_adapter_name(name, factor)] for factor in FACTORS)
-            _check_shapes(name, base.shapes[name], a, b, rank)
-        _check_targets(folder, targets, base)
-        yield Adapter(rank, scale, targets, weights)
+    config = read_config(folder)
+    if not (folder / WEIGHTS).is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        found = "adapter_model.bin is a pickle, which can run code and is never read" if pickled else "was it saved?"
+        raise MergeError(f"{folder}: no {WEIGHTS} ({found}); save the adapter with safe_serialization=True")
+    with Weights.of_model(base_folder) as base, Weights([folder / WEIGHTS]) as weights:
+        return _Pairing(folder, config, base_folder, base, weights).adapter()
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        rank, alpha, kind = config["r"], config["lora_alpha"], config["peft_type"]
-    except FileNotFoundError as error:
-        raise MergeError(f"{folder}: no {CONFIG} here; name the folder that `ghost train` wrote") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise MergeError(f"{path}: not a readable adapter config ({type(error).__name__}: {error})") from error
-    on = {key: value for key, value in config.items() if value and key not in UNDERSTOOD}
-    if kind != "LORA":
-        on = {"peft_type": kind}
-    elif config.get("bias", "none") != "none":
-        on = {"bias": config["bias"]}
-    elif config.get("init_lora_weights", True) not in PLAIN_STARTS:
-        on = {"init_lora_weights": config["init_lora_weights"]}
-    if on:
-        found = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in sorted(on.items()))
-        raise MergeError(f"{path}: {found}: only plain LoRA and rsLoRA are merged; train without it")
-    if not (isinstance(rank, int) and rank > 0 and isinstance(alpha, (int, float)) and math.isfinite(alpha)):
-        raise MergeError(f"{path}: r: {rank!r}, lora_alpha: {alpha!r}: a positive whole number and a number expected")
-    if not config.get("target_modules"):
-        raise MergeError(f"{path}: no target_modules, so nothing says which weights must have an adapter")
-    return dict(config)
+class _Pairing:
+    """Built once for an adapter and a base, to hold what the steps share."""
 
+    def __init__(
+        self, folder: Path, config: dict[str, Any], base_folder: Path, base: Weights, weights: Weights
+    ) -> None:
+        from transformers.quantizers.base import get_keys_to_not_convert
+        from transformers.quantizers.quantizers_utils import should_convert_module
 
-def _pair(path: Path, weights: Weights, base: Weights) -> frozenset[str]:
-    """The base tensors that the adapter changes; every tensor of the adapter belongs to one of them."""
-    halves: dict[str, set[str]] = {}
-    unused = []
-    for name in weights.shapes:
-        factor = next((factor for factor in FACTORS if name.endswith(factor)), None)
-        target = None if factor is None else name.removeprefix(PREFIX).removesuffix(factor) + ".weight"
-        if factor is None or not name.startswith(PREFIX) or target not in base.shapes:
-            unused.append(name)
-        else:
-            halves.setdefault(target, set()).add(factor)
-    if unused:
-        raise MergeError(f"{path}: {len(unused)} tensors have no place in this base, first {unused[0]}")
-    if not halves:
-        raise MergeError(f"{path}: holds no LoRA tensor; was the adapter saved?")
-    for target, found in sorted(halves.items()):
-        if len(found) < len(FACTORS):
-            missing = next(factor for factor in FACTORS if factor not in found)
-            raise MergeError(f"{path}: {_adapter_name(target, missing)} is missing; its other half is there")
-    return frozenset(halves)
+        self.folder, self.config, self.base, self.weights = folder, config, base, weights
+        self.path = folder / WEIGHTS
+        model = skeleton(base_folder)
+        self.found = by_place(self.path, weights)
+        self.vocab_size = self._resized(model)
+        if self.vocab_size is not None:
+            model = skeleton(base_folder, self.vocab_size)
+        self.shapes: dict[str, Shape] = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        self.ties = {  # transformers ties no weights that the files hold twice and differently
+            name: home
+            for name, home in dict(model.all_tied_weights_keys).items()
+            if name not in base.shapes or home not in base.shapes or base.equal(name, home)
+        }
+        skipped = get_keys_to_not_convert(model)
+        self.linear = frozenset(
+            f"{name}.weight"
+            for name, module in model.named_modules()
+            if type(module).__name__ in ("Linear", "Conv1D") and should_convert_module(name, skipped)
+        )
+        self._check_base(base_folder)
+        self.peft = with_adapter(model, config)
+        self.used: set[str] = set()  # places of `found`
 
-
-def _check_shapes(name: str, w: list[int], a: list[int], b: list[int], rank: int) -> None:
-    if len(w) != 2 or a != [rank, w[1]] or b != [w[0], rank]:
-        raise MergeError(f"{name}: W is {w}, A is {a}, B is {b}, r is {rank}: they do not fit; is it another base?")
-
-
-def _check_targets(folder: Path, targets: frozenset[str], base: Weights) -> None:
-    """Every module that adapter_config.json targets has its factors, by peft's own reading of `target_modules`."""
-    from peft import LoraConfig
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    config = LoraConfig.from_pretrained(str(folder))
-    modules = {name.removesuffix(".weight"): name for name in base.shapes if name.endswith(".weight")}
-    left = [
-        name for module, name in modules.items() if name not in targets and check_target_module_exists(config, module)
-    ]
-    if left:
-        raise MergeError(
-            f"{folder / WEIGHTS}: {len(left)} weights that {CONFIG} targets have no factors, first {left[0]}; "
-            "copy the adapter again"
+    def adapter(self) -> Adapter:
+        outputs = {
+            name: Output(self.shapes.get(name, shape), name) for name, shape in self.base.shapes.items()
+        }  # what the architecture does not know, it does not read: it is copied all the same
+        copies, updates, shifts = self._wrapped()
+        members = {*self.ties, *self.ties.values()}
+        untied = False
+        for home in [name for name in self.shapes if name not in self.ties]:
+            group = [home, *(name for name, source in self.ties.items() if source == home)]
+            shared = self._shared(group, copies)
+            made = {
+                name: Output(
+                    self.shapes[name],
+                    copies.get(name) or shared or home,
+                    name in copies or shared is not None,
+                    updates.get(name),
+                    shifts.get(name),
+                )
+                for name in group
+            }
+            apart = home in members and len(set(made.values())) > 1
+            untied |= apart
+            outputs.update({name: output for name, output in made.items() if apart or name in outputs})
+        self._check_unused()
+        for name, output in outputs.items():
+            self._check_shapes(name, output)
+        return Adapter(
+            self.folder,
+            self.config,
+            outputs,
+            self.vocab_size,
+            self.ties,
+            untied,
+            self.linear & outputs.keys(),
+            self.found,
         )
 
+    def _wrapped(self) -> tuple[dict[str, str], dict[str, Update], dict[str, tuple[str, float]]]:
+        """What peft has wrapped: own copies of whole modules, updates and shifts, each by the base's tensor name."""
+        from peft.tuners.lora.layer import Embedding, Linear
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils.other import ModulesToSaveWrapper
 
-def _adapter_name(target: str, factor: str) -> str:
-    return PREFIX + target.removesuffix(".weight") + factor
+        copies: dict[str, str] = {}
+        updates: dict[str, Update] = {}
+        shifts: dict[str, tuple[str, float]] = {}
+        for name, module in self.peft.base_model.model.named_modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                for leaf in module.modules_to_save["default"].state_dict():
+                    copies[f"{name}.{leaf}"] = self._take(f"{name}.{leaf}")
+                    self.used.add(f"{name}.original_module.{leaf}")  # what the copy has replaced may lie beside it
+            elif isinstance(module, (Linear, Embedding)):
+                updates[f"{name}.weight"] = self._update(name, module, embedding=isinstance(module, Embedding))
+                if module.lora_bias["default"]:
+                    shifts[f"{name}.bias"] = self._take(f"{name}.lora_B.bias"), module.scaling["default"]
+            elif isinstance(module, BaseTunerLayer):
+                raise MergeError(f"{CONFIG}: {name}: LoRA on a {type(module.get_base_layer()).__name__} is not merged")
+        missing = sorted(name for name in shifts if name not in self.shapes)
+        if missing:
+            raise MergeError(
+                f"{self.path}: lora_bias: {missing[0]} is no tensor of this base, which has nothing to add to"
+            )
+        for name in self.shapes:  # a bias that promises to be there
+            of_layer = name.removesuffix("bias") + "weight" in updates
+            if name.endswith(".bias") and name not in copies:
+                kind = self.config.get("bias", "none")
+                if kind == "all" or (kind == "lora_only" and of_layer):
+                    self._take(name)
+        return copies, updates, shifts
+
+    def _update(self, name: str, module: Any, *, embedding: bool) -> Update:
+        a, b = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
+        return Update(
+            self._take(f"{name}.{a}"),
+            self._take(f"{name}.{b}"),
+            module.r["default"],
+            module.scaling["default"],
+            embedding or module.fan_in_fan_out,
+            self._take(f"{name}.lora_magnitude_vector") if module.use_dora["default"] else None,
+        )
+
+    def _take(self, place: str) -> str:
+        """The name in the adapter's file of the tensor that belongs there."""
+        self._require(place)
+        self.used.add(place)
+        return self.found[place]
+
+    def _require(self, place: str) -> None:
+        if place not in self.found:
+            raise MergeError(
+                f"{self.path}: {CONFIG} promises {place}, and it is missing; copy the adapter again, or name the base "
+                "that it was trained on: --base PATH_OR_REPO"
+            )
+
+    def _shared(self, group: list[str], copies: dict[str, str]) -> str | None:
+        """The tensor of the adapter that takes the place of what the tied tensors `group` hold in the base."""
+        shared: str | None = None
+        for name in group:
+            if name in copies or name not in self.found:
+                continue
+            if shared is not None and not self.weights.equal(shared, self.found[name]):
+                raise MergeError(f"{self.path}: {' and '.join(group)} are one tensor in this base, and differ here")
+            shared = shared or self.found[name]
+            self.used.add(name)
+        return shared
+
+    def _resized(self, model: Any) -> int | None:
+        """The rows of the adapter's embedding or head, where they are others than the base's."""
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            name = next((name for name, found in model.named_modules() if found is module), None)
+            held = self.found.get(f"{name}.weight")
+            rows = self.weights.shapes[held][0] if held else None
+            if rows not in (None, model.config.vocab_size):
+                return rows
+        return None
+
+    def _check_base(self, folder: Path) -> None:
+        """Every tensor of the architecture is in the base's files, but for those tied to one that is."""
+        missing = [name for name in self.shapes if name not in self.base.shapes and name not in self.ties]
+        if missing:
+            raise MergeError(
+                f"{folder}: {len(missing)} tensors of its architecture are not in its files, first {missing[0]}; "
+                "download it again, or convert it with this version of transformers (save_pretrained)"
+            )
+
+    def _check_unused(self) -> None:
+        unused = sorted(self.found.keys() - self.used)
+        if unused:
+            name = self.found[unused[0]]
+            raise MergeError(f"{self.path}: {len(unused)} tensors have no place in this base, first {name}")
+
+    def _check_shapes(self, name: str, output: Output) -> None:
+        source = self.weights.shapes if output.from_adapter else self.base.shapes
+        needed = [(output.source, source[output.source], output.shape)]
+        if output.shift is not None:
+            needed.append((output.shift[0], self.weights.shapes[output.shift[0]], output.shape))
+        if output.update is not None:
+            update = output.update
+            outer, inner = output.shape[:: -1 if update.transposed else 1]
+            needed.append((update.a, self.weights.shapes[update.a], (update.rank, inner)))
+            needed.append((update.b, self.weights.shapes[update.b], (outer, update.rank)))
+            if update.magnitude is not None:
+                needed.append((update.magnitude, self.weights.shapes[update.magnitude], (outer,)))
+        if not output.from_adapter and needed[0][1] != output.shape:
+            raise MergeError(
+                f"{self.path}: its vocabulary is {self.vocab_size}, and {name} of the base has {needed[0][1][0]} rows; "
+                "save it with the adapter (modules_to_save: embed_tokens, lm_head)"
+            )
+        for held, found, expected in needed:
+            if found != expected:
+                raise MergeError(
+                    f"{name}: {held} is {[*found]}, and {[*expected]} would fit; is it the adapter of another base?"
+                )

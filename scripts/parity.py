@@ -1,39 +1,28 @@
-"""The proof of a merge: that its arithmetic is right, and that the merged model is the one that was trained.
+"""The proof that a merged model is the one that was trained: both say the same of the same text.
 
-Arithmetic is exact, so it gates. Log-probabilities against the same float32 base + adapter differ only by FP16's
-rounding of the weights, so their mean gates. Against the nf4 base that training saw they also differ by nf4's
-rounding, which the merge undoes on purpose: printed, never gated. Nor is greedy agreement: rounding alone changed
-0.2-0.4% of argmaxes on a toy model.
+Against base + adapter in float32 the log-probabilities differ only by FP16's rounding of the weights, so their mean
+gates. Against the 4-bit base that training saw they also differ by what nf4 rounded, which a merge onto the original
+weights undoes on purpose: printed, never gated. Nor is greedy agreement: rounding alone changed 0.2-0.4% of argmaxes
+on a toy model.
+
+Both models run a layer at a time, each layer once for all probes, with its weights read from the disk when its turn
+comes: the proof of a 7B model needs the memory of its largest matrix, not of the model.
 """
 
-import math
-import random
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from replicate_deployment.chat_format import Labels, Turn, render
 from replicate_deployment.tokenization import Tokenizer, encode
 from scripts.adapter import Adapter
-from scripts.weights import Weights
+from scripts.merging import Source
+from scripts.names import place
+from scripts.skeleton import skeleton, streamed, with_adapter
+from scripts.weights import Tensor, Weights, row_blocks
 from training.console import progress
-from training.errors import MergeError
-from training.finetuning.base import Base, load_base
 
 LIMIT = 2e-3  # nats
-SAMPLED_ROWS = 256  # of a larger tensor; a smaller one is checked whole
-FLOAT32_UNIT = 2.0**-24  # half the distance from 1 to the next float32
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """How much was recomputed."""
-
-    tensors: int
-    merged: int
-    values_checked: int
-    values: int
-    seed: int
 
 
 class Difference(NamedTuple):
@@ -43,50 +32,6 @@ class Difference(NamedTuple):
     max_abs_logprob: float
     greedy_agreement: float
     tokens: int
-
-
-def check_arithmetic(base: Weights, adapter: Adapter, folder: Path, *, seed: int) -> Arithmetic:
-    """Every tensor in `folder` is F16 and equals W + s·B·A, computed in float32 and rounded once.
-
-    Recomputed in float64 by numpy, so by other code than the merge. A float32 result lies within e of the exact x,
-    e = (r + 4)·u·|s|·|B|·|A| + u·|W|: the standard bound for a dot product of length r and the steps after it (Higham,
-    Accuracy and Stability of Numerical Algorithms, 3.1). Rounding keeps order, so a correct value lies in
-    [fp16(x - e), fp16(x + e)]: one number, but for the few x that lie within e of a rounding border or cancel to about
-    e. Without an adapter the value is fp16(W) exactly.
-
-    Raises MergeError naming the first tensor that fails.
-    """
-    import numpy
-
-    choice = random.Random(seed)
-    checked = 0
-    with Weights.of_model(folder) as merged, progress("checking the arithmetic", total=len(base.shapes)) as bar:
-        stray = sorted(set(base.shapes) ^ set(merged.shapes))
-        if stray:
-            raise MergeError(f"{len(stray)} tensors are in the base or in the merged model only, first {stray[0]}")
-        for name, shape in base.shapes.items():
-            if merged.dtypes[name] != "F16" or merged.shapes[name] != shape:
-                raise MergeError(f"{name}: written as {merged.dtypes[name]} {merged.shapes[name]}, not F16 {shape}")
-            rows = (
-                sorted(choice.sample(range(shape[0]), SAMPLED_ROWS)) if shape[0] > SAMPLED_ROWS else [*range(shape[0])]
-            )
-            exact = base.rows(name, rows).double().numpy()
-            error = numpy.zeros_like(exact)
-            factors = adapter.factors(name)
-            if factors is not None:
-                a, b = factors[0].double().numpy(), factors[1][rows].double().numpy()
-                error = FLOAT32_UNIT * ((adapter.rank + 4) * abs(adapter.scale) * (abs(b) @ abs(a)) + abs(exact))
-                exact = exact + adapter.scale * (b @ a)
-            written = merged.rows(name, rows).numpy()
-            with numpy.errstate(over="ignore"):  # just below FP16's largest value the upper bound may round to inf
-                low, high = ((exact + sign * error).astype(numpy.float16) for sign in (-1, 1))
-            wrong = int((~((low <= written) & (written <= high))).sum())
-            if wrong:
-                raise MergeError(f"{name}: {wrong:,} of {written.size:,} values checked are not fp16(W + s·B·A)")
-            checked += written.size
-            bar.advance()
-    values = sum(math.prod(shape) for shape in base.shapes.values())
-    return Arithmetic(len(base.shapes), len(adapter.targets), checked, values, seed)
 
 
 def probes(tokenizer: Tokenizer, labels: Labels) -> list[list[int]]:
@@ -106,38 +51,85 @@ def probes(tokenizer: Tokenizer, labels: Labels) -> list[list[int]]:
     return [encode(tokenizer, text, end=True).ids for text in texts]
 
 
-def difference(one: list[Any], other: list[Any]) -> Difference:
-    """Of two results of `score`, on the same probes."""
+class Score(NamedTuple):
+    """A model on one probe of n tokens."""
+
+    logprobs: Tensor
+    """(n - 1,): of each token after the first, in nats."""
+    greedy: Tensor
+    """(n - 1,): the likeliest token in its place."""
+    following: Tensor
+    """(vocabulary,): of the token after the last."""
+
+
+def difference(one: list[Score], other: list[Score]) -> Difference:
+    """Of two models on the same probes."""
     import torch
 
-    distances = torch.cat([(a[0] - b[0]).abs() for a, b in zip(one, other, strict=True)])
-    agreed = torch.cat([a[1] == b[1] for a, b in zip(one, other, strict=True)])
+    distances = torch.cat([(a.logprobs - b.logprobs).abs() for a, b in zip(one, other, strict=True)])
+    agreed = torch.cat([a.greedy == b.greedy for a, b in zip(one, other, strict=True)])
     mean, largest = float(distances.mean()), float(distances.max())
     return Difference(mean, largest, float(agreed.double().mean()), len(distances))
 
 
-def score(model: Any, probes: list[list[int]], label: str) -> list[Any]:
-    """For each probe, (log-probability of each token after the first, argmax at each position), on the CPU."""
+def score_merged(folder: Path, probes: list[list[int]]) -> list[Score]:
+    """The merged model, from its files."""
+    model = skeleton(folder)
+    ties = dict(model.all_tied_weights_keys)
+    with Weights.of_model(folder) as weights:
+
+        def read(name: str) -> Tensor:
+            return _float32(weights, name if name in weights.shapes else ties[name])
+
+        return score(model, probes, read, "merged model")
+
+
+def score_trained(
+    base_folder: Path, base: Source, adapter: Adapter, probes: list[list[int]], label: str
+) -> list[Score]:
+    """Base and adapter as they were trained, not merged, as peft runs them; with the base's weights from `base`."""
+    model = with_adapter(skeleton(base_folder, adapter.vocab_size), adapter.config)
+    with adapter.open() as weights:
+
+        def read(name: str) -> Tensor:
+            name = place(name)
+            if name in adapter.names:
+                return _float32(weights, adapter.names[name])
+            output = adapter.outputs.get(name) or adapter.outputs[adapter.ties[name]]
+            return _float32(weights if output.from_adapter else base, output.source)
+
+        return score(model, probes, read, label)
+
+
+def score(model: Any, probes: list[list[int]], read: Callable[[str], Tensor], label: str) -> list[Score]:
+    """All probes in one batch: each token sees those before it, so what fills up the shorter ones is seen by none."""
     import torch
 
-    results = []
-    with torch.inference_mode(), progress(label, total=len(probes)) as bar:
-        for ids in probes:
-            tokens = torch.tensor(ids, device=model.device)
-            logprobs = torch.log_softmax(model(input_ids=tokens[None], use_cache=False).logits[0, :-1].float(), -1)
-            results.append((logprobs.gather(1, tokens[1:, None])[:, 0].cpu(), logprobs.argmax(-1).cpu()))
+    longest = max(map(len, probes))
+    batch = torch.tensor([ids + [0] * (longest - len(ids)) for ids in probes])
+    with progress(label) as bar, torch.inference_mode():
+
+        def told(name: str) -> Tensor:
             bar.advance()
-    return results
+            return read(name)
+
+        with streamed(model, told):
+            logits = model(input_ids=batch, use_cache=False).logits
+        return [*_scores(logits, batch, [*map(len, probes)])]
 
 
-def score_with_adapter(base: Base, adapter: Path, probes: list[list[int]], label: str, **precision: bool) -> list[Any]:
-    """`score` of base + adapter, unmerged, through peft. `precision` is that of `load_base`."""
-    import warnings
+def _scores(logits: Tensor, batch: Tensor, lengths: list[int]) -> Iterator[Score]:
+    for row, ids, length in zip(logits, batch, lengths, strict=True):
+        logprobs = row[:length].float().log_softmax(-1)
+        of_tokens = logprobs[:-1].gather(1, ids[1:length, None])[:, 0]
+        yield Score(of_tokens, logprobs[:-1].argmax(-1), logprobs[-1].clone())
 
-    from peft import PeftModel
 
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers for a name that it is about to rename
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        model = PeftModel.from_pretrained(load_base(base, **precision), str(adapter)).eval()
-    return score(model, probes, label)
+def _float32(source: Source, name: str) -> Tensor:
+    import torch
+
+    shape = source.shapes[name]
+    values = torch.empty(shape)
+    for start, stop in row_blocks(shape):  # never the whole tensor in two formats
+        values[start:stop] = source.rows(name, start, stop)
+    return values

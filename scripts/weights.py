@@ -1,34 +1,52 @@
-"""The tensors of a model folder, one at a time: read from safetensors, written as FP16 shards with an index."""
+"""The tensors of a model folder, read by offset.
 
-import json
+A mapped file counts as memory of the process, page by page, until somebody else wants it: through `safe_open`, 14.5 GB
+of weights look like 14.5 GB, and on a laptop they are what pushes everything else out.
+"""
+
 import math
-import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+from replicate_deployment.errors import WeightsError
+from replicate_deployment.safetensors_header import read_header
 from training.errors import MergeError
-from training.finetuning.base import INDEX, weight_files
+from training.finetuning.base import weight_files
 
-# Transformers' own default before version 5; what hubs and container layers handle well.
-SHARD_BYTES = 5_000_000_000
-READABLE = {"F32", "F16", "BF16"}
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # the dtypes that merge
+# Values that are worked on at a time: 4 MB in float32, which stays in a core's cache from the first step to the last.
+BLOCK = 2**20
 Tensor = Any  # torch.Tensor; torch is imported where it works
 
 
-class Weights:
-    """A folder's weights, opened for reading: `with Weights(folder) as weights: weights.tensor(name)`.
+def row_blocks(shape: Sequence[int], multiple: int = 1) -> Iterator[tuple[int, int]]:
+    """(start, stop) of as many rows as make about BLOCK values, a multiple of `multiple` rows at least."""
+    count, width = math.prod(shape[:1]), max(1, math.prod(shape[1:]))
+    step = max(1, BLOCK // (width * multiple)) * multiple
+    for start in range(0, count, step):
+        yield start, min(count, start + step)
 
-    Raises MergeError on a tensor that is not F32, F16 or BF16, or that two files hold.
+
+class _Place(NamedTuple):
+    file: Any  # io.FileIO
+    start: int
+
+
+class Weights:
+    """A folder's weights, opened for reading: `with Weights.of_model(folder) as weights: weights.tensor(name)`.
+
+    `shapes` and `dtypes` are by name, in the order in which the values lie on the disk. For one thread: a second one
+    opens the files again. Raises MergeError on a tensor that is not F32, F16 or BF16, or that two files hold.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._paths = [*files]
         self._stack = ExitStack()
-        self._files: dict[str, Any] = {}
-        self.shapes: dict[str, list[int]] = {}
+        self._places: dict[str, _Place] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
 
     @classmethod
@@ -36,22 +54,22 @@ class Weights:
         return cls(weight_files(folder))
 
     def __enter__(self) -> Self:
-        from safetensors import SafetensorError, safe_open
-
         for path in self._paths:
             try:
-                file = self._stack.enter_context(safe_open(path, framework="pt"))
-            except (OSError, SafetensorError) as error:
+                header = read_header(path)
+                file = self._stack.enter_context(path.open("rb", buffering=0))
+            except (OSError, WeightsError) as error:
                 raise MergeError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
-            for name in sorted(file.keys()):
-                piece = file.get_slice(name)
-                if name in self._files:
+            for name, entry in sorted(header.items(), key=lambda item: item[1].start):
+                if name in self._places:
                     raise MergeError(f"{path}: holds {name}, and so does a file before it; copy the folder again")
-                if piece.get_dtype() not in READABLE:
-                    raise MergeError(f"{path}: {name} is {piece.get_dtype()}; only {', '.join(sorted(READABLE))} merge")
-                self._files[name] = file
-                self.shapes[name] = list(piece.get_shape())
-                self.dtypes[name] = piece.get_dtype()
+                if entry.dtype not in ITEM_BYTES:
+                    raise MergeError(f"{path}: {name} is {entry.dtype}; only {', '.join(sorted(ITEM_BYTES))} merge")
+                if entry.size != ITEM_BYTES[entry.dtype] * math.prod(entry.shape):
+                    raise MergeError(f"{path}: {name}: {entry.size} bytes are no {entry.dtype} {[*entry.shape]}")
+                self._places[name] = _Place(file, entry.start)
+                self.shapes[name] = entry.shape
+                self.dtypes[name] = entry.dtype
         return self
 
     def __exit__(
@@ -61,58 +79,54 @@ class Weights:
 
     def tensor(self, name: str) -> Tensor:
         """In the dtype of the file."""
-        return self._files[name].get_tensor(name)
+        shape = self.shapes[name]
+        return self._read(name, 0, math.prod(shape)).view(shape)
 
-    def rows(self, name: str, index: list[int]) -> Tensor:
-        """Some rows (of a vector: some values), in the dtype of the file."""
-        return self._files[name].get_slice(name)[index]
+    def rows(self, name: str, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
+        """Rows `start` to `stop` (of a vector: values), in the dtype of the file.
 
+        They lie in `buffer`, bytes, where it is given and large enough: memory that is used again need not be
+        asked for.
+        """
+        rest = self.shapes[name][1:]
+        width = math.prod(rest)
+        return self._read(name, start * width, (stop - start) * width, buffer).view(stop - start, *rest)
 
-def plan_shards(shapes: dict[str, list[int]], shard_bytes: int = SHARD_BYTES) -> list[list[str]]:
-    """The names of each shard, in order: as many as fit into `shard_bytes` of FP16, at least one."""
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name, shape in shapes.items():
-        if shards[-1] and filled + fp16_bytes(shape) > shard_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += fp16_bytes(shape)
-    return shards
+    def gather(self, name: str, index: list[int]) -> Tensor:
+        """The rows (of a vector: values) at `index`, in the dtype of the file."""
+        import torch
 
+        return torch.cat([self.rows(name, row, row + 1) for row in index])
 
-def write_shards(
-    folder: Path, shapes: dict[str, list[int]], fp16: Callable[[str], Tensor], shard_bytes: int = SHARD_BYTES
-) -> None:
-    """Write `fp16(name)` for every name into `model-0000N-of-0000M.safetensors`, and the index beside them.
+    def equal(self, one: str, other: str) -> bool:
+        """Whether two tensors are the same, to the bit."""
+        import torch
 
-    One tensor is in memory at a time: the header needs shapes only, and the values follow in its order.
-    """
-    shards = plan_shards(shapes, shard_bytes)
-    files: dict[str, str] = {}
-    for number, names in enumerate(shards, start=1):
-        shard = folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        with shard.open("wb") as stream:
-            stream.write(_header({name: shapes[name] for name in names}))
-            for name in names:
-                stream.write(fp16(name).contiguous().numpy().data)
-                files[name] = shard.name
-    index = {"metadata": {"total_size": sum(map(fp16_bytes, shapes.values()))}, "weight_map": files}
-    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if (self.shapes[one], self.dtypes[one]) != (self.shapes[other], self.dtypes[other]):
+            return False
+        pairs = zip(self.blocks(one), self.blocks(other), strict=True)
+        return all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in pairs)
 
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """The whole tensor, some rows at a time."""
+        for start, stop in row_blocks(self.shapes[name]):
+            yield self.rows(name, start, stop)
 
-def fp16_bytes(shape: list[int]) -> int:
-    return 2 * math.prod(shape)
+    def _read(self, name: str, start: int, count: int, buffer: Tensor | None = None) -> Tensor:
+        """`count` values from the `start`-th on."""
+        import torch
 
-
-def _header(shapes: dict[str, list[int]]) -> bytes:
-    """Eight bytes of length, then JSON padded to a multiple of 8 (https://github.com/huggingface/safetensors)."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
-    offset = 0
-    for name, shape in shapes.items():
-        end = offset + fp16_bytes(shape)
-        entries[name] = {"dtype": "F16", "shape": shape, "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+        dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[self.dtypes[name]]
+        item = ITEM_BYTES[self.dtypes[name]]
+        if buffer is None or len(buffer) < count * item:
+            buffer = torch.empty(count * item, dtype=torch.uint8)
+        buffer = buffer[: count * item]
+        place, done = self._places[name], 0
+        view: memoryview = buffer.numpy().data
+        place.file.seek(place.start + start * item)
+        while done < len(view):
+            got = place.file.readinto(view[done:])
+            if not got:
+                raise MergeError(f"{place.file.name}: became shorter while it was read; copy it again")
+            done += got
+        return buffer.view(dtype)
