@@ -70,7 +70,7 @@ def _render(
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     each = f"{epochs[0]:,}" if len(set(epochs)) == 1 else f"about {sum(epochs) / len(epochs):,.0f}"
-    axes.set_xlabel("optimiser step" if len(epochs) == 1 else f"epoch ({each} optimiser steps)")
+    axes.set_xlabel("optimiser step" if len(epochs) == 1 else f"epoch ({each} optimiser steps each)")
     axes.set_ylabel("loss (nats a token; lower is better)")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -52,13 +52,13 @@ def test_it_shows_what_was_logged_and_marks_what_is_kept(monkeypatch: pytest.Mon
     places, losses = shown["training (mean of 10 steps)"]
     assert (places[0], places[-1]) == (0.01, 3.0)
     assert losses[150] == pytest.approx(LOG[150]["loss"], abs=0.01)  # the mean around it, not before or after it
-    assert axes.get_xlabel() == "epoch (100 optimiser steps)"
+    assert axes.get_xlabel() == "epoch (100 optimiser steps each)"
     assert axes.get_ylabel() == "loss (nats a token; lower is better)"
 
 
 @pytest.mark.parametrize(
     ("steps", "epochs", "label"),
-    [(1, [1], "optimiser step"), (40, [40], "optimiser step"), (11, [5, 6], "epoch (about 6 optimiser steps)")],
+    [(1, [1], "optimiser step"), (40, [40], "optimiser step"), (11, [5, 6], "epoch (about 6 optimiser steps each)")],
 )
 def test_short_trainings_without_evaluations_have_a_curve_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, steps: int, epochs: list[int], label: str
