@@ -61,6 +61,15 @@ def mend(final: Path) -> None:
             shutil.rmtree(left)
 
 
+def discard(folder: Path) -> None:
+    """Remove `folder` in one go: killed meanwhile, it leaves what `mend` removes, and no half of a folder."""
+    folder = folder.resolve()
+    if folder.exists():
+        gone = tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", suffix=".part", dir=folder.parent)
+        os.replace(folder, Path(gone, folder.name))
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def refuse_foreign_files(out: Path, own: Iterable[str]) -> None:
     """Raises UsageError when `out` holds files other than `own` (paths within it): it is replaced as a whole."""
     if not out.exists():

@@ -1,13 +1,14 @@
 """A stage that dies leaves the old artifact or the new one."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from training.aside import refuse_foreign_files, replace_folder
+from training.aside import discard, refuse_foreign_files, replace_folder
 from training.errors import UsageError
 
 
@@ -40,6 +41,23 @@ def test_a_kill_between_the_two_renames_is_mended(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), replace_folder(final):
         raise RuntimeError
     assert (final / "kept").exists()
+
+
+def test_a_discarded_folder_is_never_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*arguments: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    discard(tmp_path / "none")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").touch()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        discard(folder)
+    assert not folder.exists()
+    folder.mkdir()
+    discard(folder)
+    assert not folder.exists()
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

@@ -11,15 +11,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from replicate_deployment import ghost_json
-from training.aside import mend, replace_folder
+from training.aside import discard, mend, replace_folder
 from training.errors import TrainingError
-from training.finetuning import config as training_config
-from training.finetuning.config import TrainingConfig
 from training.finetuning.selection import Selection
 from training.finetuning.state import State, Tensors
 
@@ -33,12 +30,14 @@ FREE |= {"checkpoint_minutes", "use_tensorboard", "logging_steps"}
 _FIELDS = [item.name for item in dataclasses.fields(State) if item.name not in ("selection", "best", "rng")]
 
 
-def fingerprint(config: TrainingConfig, data: dict[str, Any], weights_sha256: str) -> dict[str, Any]:
-    """What must be equal for a checkpoint to be continued: each setting that alters what is learnt, data, base."""
-    settings = {key: value for key, value in training_config.as_dict(config).items() if key not in FREE}
+def fingerprint(settings: dict[str, Any], data: dict[str, Any], weights_sha256: str) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be continued: each setting that alters what is learnt, data, base.
+
+    `settings` is the config as a mapping, `data` the block of ghost.json.
+    """
     return {
-        **settings,
-        "micro_batch_size × gradient_accumulation_steps": config.windows_per_step,
+        **{key: value for key, value in settings.items() if key not in FREE},
+        "windows a step": settings["micro_batch_size"] * settings["gradient_accumulation_steps"],
         "train.jsonl": data["train_sha256"],
         "val.jsonl": data["val_sha256"],
         "base": weights_sha256,
@@ -57,7 +56,8 @@ class Checkpoint:
         return self.folder.exists()
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """At once: a half of it left by a kill would be refused as damaged."""
+        discard(self.folder)
 
     def write(self, state: State, tensors: Tensors, identity: dict[str, Any]) -> None:
         """The folder anew, aside and renamed: whatever happens meanwhile, one whole checkpoint is there.

@@ -9,7 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.errors import WeightsError
+from replicate_deployment.ghost_json import Ghost, verify
+from replicate_deployment.ghost_json import read as read_ghost
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training import artifact
 from training.aside import refuse_foreign_files, replace_folder
@@ -67,11 +69,16 @@ def run(args: argparse.Namespace) -> int:
     base = resolve_base(config.base_model, config.revision_of_model)
     config = dataclasses.replace(config, revision_of_model=None if base.revision == "local" else base.revision)
 
+    identity = fingerprint(training_config.as_dict(config), ghost.block("data"), base.weights_sha256)
+    if args.resume and not checkpoint.exists() and is_trained(out, identity):
+        facts = json.loads((out / REPORT).read_text(encoding="utf-8"))
+        print(json.dumps({**facts, "out": str(out)}, indent=2) if args.json else f"{out} is trained already")
+        return 0
+
     tokenizer = load_tokenizer(base.folder)
     train = read_split(train_path, tokenizer, ghost, config)
     val = read_split(val_path, tokenizer, ghost, config)
     plan = make_plan(train, train_path, config)
-    identity = fingerprint(config, ghost.block("data"), base.weights_sha256)
     state, tensors = begin(config, plan, checkpoint, identity)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     price = None
@@ -92,14 +99,18 @@ def run(args: argparse.Namespace) -> int:
             with Watch(plan, config, out, state.step, price, spent=spent, voice=voice) as watch:
                 loop.run(watch)
         except Stopped as stop:
-            raise Stopped(stop.number, last_words(loop, resume)) from stop
+            loop.save()
+            raise Stopped(stop.number, f"stopped; {where_it_stands(loop, resume)}") from stop
+        except torch.AcceleratorError as error:
+            first = str(error).splitlines()[0]
+            raise TrainingError(f"step {state.step + 1:,}: {first}; {where_it_stands(loop, resume)}") from error
         loop.finish()
         facts = report.facts(config, train, val, plan, state, device, price)
         try:
             write_adapter(out, model, tokenizer, base, config, ghost, facts)
         except OSError as error:
             why = error.strerror or error
-            raise TrainingError(f"{out}: not written ({why}); {checkpoint.folder} holds it all: {resume}") from error
+            raise TrainingError(f"{out}: not written ({why}); {where_it_stands(loop, resume)}") from error
         checkpoint.remove()
     try:
         interruption.check()
@@ -143,11 +154,23 @@ def begin(
     return state, tensors
 
 
-def last_words(loop: Any, resume: str) -> str:
-    """What a stopped training says: where it stands, and how it goes on."""
-    if loop.save() or loop.saved is not None:
-        return f"stopped; {loop.checkpoint.folder} holds step {loop.saved:,} of {len(loop.plan):,}. Go on: {resume}"
-    return "stopped, and no checkpoint could be written: the training is lost"
+def is_trained(out: Path, identity: dict[str, Any]) -> bool:
+    """Whether `out` is, whole, what this training would give: a machine that was taken away after the last step must
+    not train it a second time."""
+    try:
+        ghost = read_ghost(out)
+        verify(ghost)
+        data, base, training = (ghost.block(name) for name in ("data", "base", "training"))
+        return fingerprint(training["config"], data, base["weights_sha256"]) == identity
+    except (WeightsError, KeyError):
+        return False
+
+
+def where_it_stands(loop: Any, resume: str) -> str:
+    """What a training that could not go on has left, and how it goes on."""
+    if loop.saved is None:
+        return "there is no checkpoint, so the training is lost"
+    return f"{loop.checkpoint.folder} holds step {loop.saved:,} of {len(loop.plan):,}. Go on: {resume}"
 
 
 def write_adapter(

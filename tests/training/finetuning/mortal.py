@@ -16,8 +16,10 @@ import signal
 import sys
 from typing import Any
 
-PHASES = {"run": 10, "finish": 3}  # kills in each: in the loop, and while the adapter is written and the rest removed
+KILLS = {"loop": 10, "end": 3}  # while it trains; while the adapter takes its place and the checkpoint is removed
 STRUCK = 99
+SLOW = ["torch", "bitsandbytes", "peft.tuners.lora.bnb", "transformers.models.mistral.modeling_mistral"]
+SLOW += ["transformers.integrations.bitsandbytes", "transformers.optimization", "matplotlib.figure"]
 
 
 class Reaper:
@@ -25,22 +27,32 @@ class Reaper:
 
     def __init__(self, phase: str, moment: int | None) -> None:
         self.phase, self.moment = phase, moment
-        self.counts = dict.fromkeys(PHASES, 0)
+        self.counts = dict.fromkeys(KILLS, 0)
         self.now = ""
 
     def watch(self) -> None:
+        from training import artifact
+        from training.finetuning.checkpoint import Checkpoint
         from training.finetuning.loop import Loop
 
-        for phase in PHASES:
-            setattr(Loop, phase, self._opening(phase, getattr(Loop, phase)))
+        Loop.run = self._opening("loop", Loop.run)  # type: ignore[method-assign]
+        artifact.write = self._opening("end", artifact.write)
+        Checkpoint.remove = self._closing(Checkpoint.remove)  # type: ignore[method-assign]
 
     def _opening(self, phase: str, honest: Any) -> Any:
-        def opened(*arguments: Any) -> None:
+        def opened(*arguments: Any, **keywords: Any) -> None:
             self.now = phase
             sys.setprofile(self._count)
-            honest(*arguments)
+            honest(*arguments, **keywords)
 
         return opened
+
+    def _closing(self, honest: Any) -> Any:
+        def closed(*arguments: Any) -> None:
+            honest(*arguments)
+            sys.setprofile(None)
+
+        return closed
 
     def _count(self, frame: Any, event: str, argument: Any) -> None:
         self.counts[self.now] += 1
@@ -73,17 +85,17 @@ def attempt(arguments: list[str], phase: str = "", moment: int | None = None) ->
 
 
 def main(arguments: list[str]) -> None:
-    for package in ("bitsandbytes", "peft", "torch", "transformers"):
+    for package in SLOW:
         importlib.import_module(package)
     out = arguments[arguments.index("--out") + 1]
     code, moments = attempt([out + ".whole" if word == out else word for word in arguments])
     assert code == 0
     random.seed(0)
     killed = []
-    for phase, kills in PHASES.items():
+    for phase, kills in KILLS.items():
         for _ in range(kills):
             # In the loop each goes on from the last checkpoint, so together they must not be able to reach the end.
-            last = moments[phase] // kills if phase == "run" else moments[phase] - 100
+            last = moments[phase] // kills if phase == "loop" else moments[phase]
             code, _ = attempt([*arguments, "--resume"], phase, random.randrange(1, last))
             killed += [phase] if code == -signal.SIGKILL else []
     code, _ = attempt([*arguments, "--resume"])

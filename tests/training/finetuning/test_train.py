@@ -152,7 +152,9 @@ def test_an_empty_held_out_file_is_said_not_refused(
     assert report["heldout"] == {"before": None, "after": None}
 
 
-@pytest.mark.parametrize(("failing", "words"), [("run", "Lower learning_rate"), ("write", "holds it all: ghost train")])
+@pytest.mark.parametrize(
+    ("failing", "words"), [("run", "Lower learning_rate"), ("write", "holds step 2 of 2. Go on: ghost train")]
+)
 def test_a_failed_training_leaves_the_old_adapter(
     ghost_train: Ghost,
     old_adapter: Path,
