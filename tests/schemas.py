@@ -24,9 +24,11 @@ def ask(program: str, *arguments: str, home: Path, cwd: Path = ROOT) -> subproce
     """Run a Python program that can import them. `home` is where they may write; neither reports home."""
     path = os.pathsep.join([str(FOLDER), os.environ["PYTHONPATH"]])
     quiet = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
+    env = {**os.environ, **quiet, "PYTHONPATH": path, "HOME": str(home)}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling SkyPilot takes longer than all it does here
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        env={**os.environ, **quiet, "PYTHONPATH": path, "HOME": str(home)},
+        env=env,
         capture_output=True,
         text=True,
         cwd=cwd,

@@ -1,0 +1,153 @@
+"""config/cloud.sky.yaml: read by SkyPilot itself, and its commands run on this machine, in the place of a cloud's."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.schemas import ROOT, ask, needs
+from tests.training.finetuning.conftest import LINES, write_prepared
+from training.finetuning import config as training_config
+
+CLOUD = ROOT / "config" / "cloud.sky.yaml"
+CHATS = {f"data/processed/{name}" for name in ("train.jsonl", "val.jsonl", "ghost.json")}
+
+LOAD = """
+import json, sys
+import sky, yaml
+from sky.catalog import get_common_gpus
+from sky.data import storage_utils
+document = yaml.safe_load(open(sys.argv[1], encoding="utf-8"))
+task = sky.Task.from_yaml_config(document, env_overrides=[("BUCKET", "ghost-test")])
+task.expand_and_validate_file_mounts()  # all of task.validate() but the look at today's catalogue, online
+(bucket,) = task.storage_mounts.values()
+print(json.dumps({
+    "gpus": [sorted(name for resources in task.resources for name in resources.accelerators), get_common_gpus()],
+    "spot": all(resources.use_spot for resources in task.resources),
+    "recovery": [resources.job_recovery for resources in task.resources],
+    "files": task.file_mounts,
+    "bucket": [list(task.storage_mounts), bucket.name, bucket.mode.value, bucket.persistent, bucket.source],
+    "left out": storage_utils.get_excluded_files("replicate_deployment"),
+}))
+"""
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    return dict(yaml.safe_load(CLOUD.read_text(encoding="utf-8")))
+
+
+def test_of_the_chats_only_what_prepare_wrote_leaves_the_machine(document: dict[str, Any]) -> None:
+    mounts = {target: source for target, source in document["file_mounts"].items() if isinstance(source, str)}
+    assert "workdir" not in document
+    assert {source for source in mounts.values() if source.startswith("data")} == CHATS
+    for target, source in mounts.items():
+        assert target == f"~/ghost/{source}"
+    # A folder travels whole, but for what git ignores: none may hold, or be, one that chats or weights are put in.
+    assert {source for source in mounts.values() if (ROOT / source).is_dir()} == {
+        "training",
+        "scripts",
+        "replicate_deployment",
+    }
+
+
+@needs("sky")
+def test_skypilots_own_loader_reads_it(tmp_path: Path, document: dict[str, Any]) -> None:
+    clone = tmp_path / "clone"
+    for source in document["file_mounts"].values():
+        if isinstance(source, str):
+            path = clone / source
+            (path if (ROOT / source).is_dir() else path.parent).mkdir(parents=True, exist_ok=True)
+            if not path.is_dir():
+                path.touch()
+    shutil.copy(ROOT / ".gitignore", clone)
+    weights = clone / "replicate_deployment" / "weights" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    (weights.parents[1] / "engine.py").touch()
+    subprocess.run(["git", "init", "--quiet", str(clone)], check=True)
+
+    done = ask(LOAD, str(CLOUD), home=tmp_path, cwd=clone)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    gpus, known = found["gpus"]
+    assert gpus == sorted(document["resources"]["accelerators"])
+    assert set(gpus) <= set(known)
+    assert found["spot"]
+    assert {tuple(recovery["recover_on_exit_codes"]) for recovery in found["recovery"]} == {(128 + signal.SIGTERM,)}
+    assert found["bucket"] == [["~/bucket"], "ghost-test", "MOUNT", True, None]
+    assert set(found["files"].values()) == {
+        str(clone / source) for source in document["file_mounts"].values() if isinstance(source, str)
+    }
+    assert "weights/" in found["left out"]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, tiny_base: Path, document: dict[str, Any]) -> Path:
+    """A home as SkyPilot leaves it before `run`: what is mounted, and an empty bucket."""
+    home = tmp_path / "home"
+    ghost = home / "ghost"
+    prepared = write_prepared(tmp_path / "prepared", LINES * 4, [])
+    for target, source in document["file_mounts"].items():
+        if isinstance(source, str) and not (ROOT / source).is_dir():
+            path = home / target.removeprefix("~/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(prepared / path.name if source in CHATS else ROOT / source, path)
+    path = ghost / "config" / "training_config.yaml"
+    quick = {"bf16": False, "base_model": str(tiny_base), "revision_of_model": None, "use_tensorboard": False}
+    quick |= {"gradient_accumulation_steps": 8, "num_epochs": 60, "checkpoint_minutes": 0.002}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text(encoding="utf-8")) | quick), encoding="utf-8")
+    training_config.load(path)
+    (home / "bucket").mkdir()
+    return home
+
+
+def start(home: Path, commands: str) -> subprocess.Popen[str]:
+    """The commands in a session of their own: what a cloud stops is the whole machine."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.Popen(
+        ["bash", "-c", commands],
+        env={**os.environ, "HOME": str(home), "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_what_one_machine_began_the_next_one_finishes(machine: Path, document: dict[str, Any]) -> None:
+    """Two starts of the real verb, each of which imports torch and peft: twenty seconds."""
+    assert "sleep 60" in document["run"]
+    commands = document["run"].replace("sleep 60", "sleep 0.1")
+    bucket, ghost = machine / "bucket", machine / "ghost"
+
+    with start(machine, commands) as first:
+        while not list(bucket.glob("*.tar")):  # copied while it trains
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.05)
+        os.killpg(first.pid, signal.SIGTERM)
+        said, _ = first.communicate()
+    assert first.returncode == 128 + signal.SIGTERM, said
+    held = json.loads((ghost / "models" / "adapter.checkpoint" / "checkpoint.json").read_text(encoding="utf-8"))
+    assert 0 < held["step"] < 120
+    assert 1 <= len(list(bucket.glob("*.tar"))) <= 2
+
+    shutil.rmtree(ghost / "models")
+    for left in ("kept", "copy.tar"):
+        (ghost / left).unlink()
+    (bucket / "9999999999.tar").write_bytes(b"cut off")  # newer than all, and no use
+    with start(machine, commands) as second:
+        said, _ = second.communicate()
+    assert second.returncode == 0, said
+    report = json.loads((bucket / "adapter" / "training_report.json").read_text(encoding="utf-8"))
+    assert report["resumed_at"] == [held["step"]]
+    assert report["steps"] == 120
+    assert [path.name for path in bucket.iterdir()] == ["adapter"]
