@@ -1,0 +1,77 @@
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from training.errors import ConfigError
+from training.finetuning import prices
+from training.finetuning.prices import gpu_of, load, price_of
+
+ENTRY = "{gpu: X, device: NVIDIA X, memory: 24, tflops: 100, bandwidth: 1.0, price: 0.5, provider: P, read: 2026-01-02}"
+
+
+def test_the_file_in_the_clone() -> None:
+    found = load()
+    assert len({gpu.device for gpu in found.gpus}) == len({gpu.gpu for gpu in found.gpus}) == len(found.gpus) > 10
+    for gpu in found.gpus:
+        assert gpu.device.startswith("NVIDIA ")
+        assert date(2026, 1, 1) < gpu.read <= found.as_of
+        assert 8 < gpu.memory < 300
+        assert 50 < gpu.tflops < 5000  # dense: with sparsity it would be twice as much
+        assert 0.1 < gpu.price < 20
+
+
+def test_every_provider_has_a_source() -> None:
+    text = prices.PATH.read_text(encoding="utf-8")
+    for provider in {gpu.provider for gpu in load().gpus}:
+        assert f"  {provider}: https://" in text
+
+
+@pytest.mark.parametrize("device", ["NVIDIA H100 80GB HBM3", "nvidia h100 80gb hbm3"])
+def test_a_device_is_known_by_the_name_that_torch_gives_it(device: str) -> None:
+    gpu = gpu_of(device)
+    assert gpu is not None
+    assert gpu.gpu == "H100"
+    assert price_of(device) == gpu.price
+
+
+@pytest.mark.parametrize("device", ["CPU, 2 threads", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA H100", ""])
+def test_nobody_knows_the_price_of_others(device: str) -> None:
+    assert gpu_of(device) is None
+    assert price_of(device) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("as_of: 2026-01-02\ngpus: [", "not YAML"),
+        ("as_of: 2026-01-02\ngpus: []", "expected a list of GPUs"),
+        ("- 1", "expected a list of GPUs"),
+        (f"as_of: soon\ngpus:\n  - {ENTRY}", "as_of: expected a day such as 2026-11-22, found 'soon'"),
+        ("as_of: 2026-01-02\ngpus: [H100]", "GPU 1: expected keys, found 'H100'"),
+        (f"as_of: 2026-01-02\ngpus:\n  - {ENTRY.replace('price', 'prize')}", "GPU 1: price is missing"),
+        (f"as_of: 2026-01-02\ngpus:\n  - {ENTRY.replace('}', ', watts: 3}')}", "GPU 1: watts is no known key"),
+        (f"as_of: 2026-01-02\ngpus:\n  - {ENTRY}\n  - {ENTRY.replace('0.5', '0')}", "GPU 2: price: expected a number"),
+        (f"as_of: 2026-01-02\ngpus:\n  - {ENTRY.replace('0.5', 'cheap')}", "price: expected a number above 0"),
+        (f"as_of: 2026-01-02\ngpus:\n  - {ENTRY.replace('2026-01-02', 'today')}", "read: expected a day"),
+        (f"as_of: 2026-01-02\ngpus:\n  - {ENTRY.replace('gpu: X', 'gpu: 5')}", "gpu: expected text, found 5"),
+    ],
+)
+def test_a_slip_in_the_file_is_named(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=why):
+        load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        load(tmp_path / "none.yaml")
+
+
+def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(f"as_of: 2026-01-02\ngpus:\n  - {ENTRY}", encoding="utf-8")
+    gpu = gpu_of("NVIDIA X", path)
+    assert gpu is not None
+    assert (gpu.bytes, gpu.tflops) == (24 * 2**30, 100.0)
