@@ -26,6 +26,7 @@ from training.finetuning.data import Split, read_facts, read_split
 from training.finetuning.interruption import Interruption
 from training.finetuning.model import save_adapter, trainable
 from training.finetuning.plan import Plan
+from training.finetuning.prices import price_of
 from training.finetuning.state import State, Tensors
 from training.finetuning.watching import Watch
 from training.signals import Stopped
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     plan = make_plan(train, train_path, config)
     state, tensors = begin(config, plan, checkpoint, identity)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    price = None
+    price = price_of(device)
     voice.print(summary.before(config, base, train, val, plan, state.budget, device), soft_wrap=True)
     if args.resume:
         found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"

@@ -17,7 +17,7 @@ from replicate_deployment import ghost_json
 from tests.training.finetuning.conftest import Ghost
 from tests.training.finetuning.test_events import read
 from training import console
-from training.finetuning import watching
+from training.finetuning import train, watching
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split
 from training.finetuning.examples import Example
@@ -55,7 +55,7 @@ def watch(tmp_path: Path, recipe: TrainingConfig, clock: Clock) -> Callable[...,
     return make
 
 
-def train(watch: Watch, clock: Clock, steps: range, seconds: float = 10.0, tokens: int = 1_000) -> None:
+def run(watch: Watch, clock: Clock, steps: range, seconds: float = 10.0, tokens: int = 1_000) -> None:
     for number in steps:
         clock.now += seconds
         watch.step(number, 3.0 - number / 1000, 0.5, 1e-4, tokens, seconds)
@@ -65,7 +65,7 @@ def test_a_log_gets_a_line_at_once_and_then_every_three_minutes(
     watch: Callable[..., Watch], clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with watch() as looking:
-        train(looking, clock, range(1, 40))
+        run(looking, clock, range(1, 40))
         assert capsys.readouterr().out.splitlines() == [
             "step 1 of 400, epoch 0.0: loss 2.999, 100 tokens/s, 66 min left",
             "step 19 of 400, epoch 0.4: loss 2.981, 100 tokens/s, 64 min left",
@@ -79,7 +79,7 @@ def test_the_cost_counts_what_a_resumed_training_had_spent(
     watch: Callable[..., Watch], clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with watch(start=300, price=3.6, spent=7200.0) as looking:
-        train(looking, clock, range(301, 302))
+        run(looking, clock, range(301, 302))
     line = "step 301 of 400, epoch 6.0: loss 2.699, 100 tokens/s, 16 min left, $7.21 so far\n"
     assert capsys.readouterr().out == line
 
@@ -88,11 +88,11 @@ def test_the_time_left_learns_from_what_measuring_and_checkpoints_take(
     watch: Callable[..., Watch], clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with watch() as looking:
-        train(looking, clock, range(1, 2), seconds=100.0)  # kernels are compiled
-        train(looking, clock, range(2, 102), seconds=1.0)
+        run(looking, clock, range(1, 2), seconds=100.0)  # kernels are compiled
+        run(looking, clock, range(2, 102), seconds=1.0)
         clock.now += 250  # the held-out loss
         capsys.readouterr()
-        train(looking, clock, range(102, 103), seconds=1.0)
+        run(looking, clock, range(102, 103), seconds=1.0)
     # 101 steps in 351 s since the first; the speed is that of the last minute of training alone.
     assert capsys.readouterr().out.endswith(f"1,000 tokens/s, {duration(298 * 351 / 101)} left\n")
 
@@ -105,7 +105,7 @@ def test_a_terminal_has_a_bar_and_keeps_what_was_measured(
     for module in (console, watching):
         monkeypatch.setattr(module, "console", terminal)
     with watch(start=100, price=3.6, voice=terminal) as looking:
-        train(looking, clock, range(101, 151))
+        run(looking, clock, range(101, 151))
         console._running[0].refresh()
         shown = sent.getvalue().splitlines()[-1]
         looking.evaluated(150, LOSS)
@@ -119,11 +119,11 @@ def test_the_curves_hold_every_step_and_go_on_where_they_were(
 ) -> None:
     with watch(tensorboard=True) as looking:
         looking.evaluated(0, LOSS)
-        train(looking, clock, range(1, 8))
+        run(looking, clock, range(1, 8))
     with watch(tensorboard=True, start=5) as looking:
-        train(looking, clock, range(6, 9), tokens=2_000)
-    (run,) = (tmp_path / "adapter.tensorboard").iterdir()
-    curves = read(run)
+        run(looking, clock, range(6, 9), tokens=2_000)
+    (folder,) = (tmp_path / "adapter.tensorboard").iterdir()
+    curves = read(folder)
     assert curves["loss/held out"] == [(0, 2.25)]
     assert curves["loss/held-out replies"] == [(0, 2.125)]
     assert [step for step, _ in curves["loss/training"]] == list(range(1, 9))
@@ -135,7 +135,7 @@ def test_the_curves_hold_every_step_and_go_on_where_they_were(
 
 def test_only_who_asks_gets_curves(watch: Callable[..., Watch], clock: Clock, tmp_path: Path) -> None:
     with watch(tensorboard=False) as looking:
-        train(looking, clock, range(1, 3))
+        run(looking, clock, range(1, 3))
     assert not list(tmp_path.iterdir())
 
 
@@ -144,7 +144,7 @@ def test_other_processes_say_and_write_nothing(
 ) -> None:
     with watch(tensorboard=True, voice=None) as looking:
         looking.evaluated(0, LOSS)
-        train(looking, clock, range(1, 30))
+        run(looking, clock, range(1, 30))
     assert capsys.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
 
@@ -164,7 +164,7 @@ def test_a_full_disk_costs_the_curves_and_not_the_training(
         monkeypatch.setattr(watching.EventFile, "__init__", full)
     with watch(tensorboard=True) as looking:
         monkeypatch.setattr(watching.EventFile, "add", full)
-        train(looking, clock, range(1, 10))
+        run(looking, clock, range(1, 10))
     assert re.fullmatch(r"ghost train: no more curves in .*adapter.tensorboard: No space.*\n", capsys.readouterr().err)
 
 
@@ -190,9 +190,12 @@ def test_durations_are_in_a_persons_units(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_a_whole_training_leaves_its_curves(
-    ghost_train: Ghost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_whole_training_leaves_its_curves_and_its_price(
+    ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import torch
+
+    monkeypatch.setattr(train, "price_of", {f"CPU, {torch.get_num_threads()} threads": 3.6}.get)
     assert ghost_train(use_tensorboard=True, num_epochs=2, evals_per_epoch=2) == 0
     lines, out = capsys.readouterr().out.splitlines(), tmp_path / "adapter"
     said = [line.split(":")[0] for line in lines if line.startswith("step ")]
@@ -204,8 +207,8 @@ def test_a_whole_training_leaves_its_curves(
         "step 3 of 4, epoch 1.5",
         "step 4 of 4, epoch 2.0",
     ]
-    (run,) = (tmp_path / "adapter.tensorboard").iterdir()
-    curves, report = read(run), json.loads((out / "training_report.json").read_text(encoding="utf-8"))
+    (folder,) = (tmp_path / "adapter.tensorboard").iterdir()
+    curves, report = read(folder), json.loads((out / "training_report.json").read_text(encoding="utf-8"))
     assert curves["loss/training"] == [(entry["step"], pytest.approx(entry["loss"])) for entry in report["log"]]
     for tag, key in (("loss/held out", "loss"), ("loss/held-out replies", "reply_loss")):
         assert curves[tag] == [(entry["step"], pytest.approx(entry[key])) for entry in report["evaluations"]]
@@ -213,3 +216,6 @@ def test_a_whole_training_leaves_its_curves(
     assert "loss_curve.png" in ghost_json.read(out).block("files")
     assert f"curve     {out / 'loss_curve.png'}" in lines
     assert f"curves    tensorboard --logdir {out}.tensorboard" in lines
+    assert report["dollars_per_hour"] == 3.6
+    assert sum("$0.0" in line for line in lines if line.startswith("step 1 of 4")) == 1
+    assert lines[[line.startswith("trained") for line in lines].index(True)].endswith(" at $3.60 an hour")
