@@ -159,8 +159,8 @@ def _impossible(config: TrainingConfig) -> Iterator[tuple[str, str]]:
     if not config.load_in_4bit:
         yield "load_in_4bit", "false contradicts adapter: qlora, which trains on a 4-bit base"
     positive = ("lora_r", "lora_alpha", "micro_batch_size", "gradient_accumulation_steps", "micro_batch_tokens")
-    positive += ("num_epochs", "evals_per_epoch", "early_stopping_patience", "learning_rate", "max_grad_norm")
-    for key in (*positive, "checkpoint_minutes", "logging_steps"):
+    more = ("num_epochs", "evals_per_epoch", "early_stopping_patience", "learning_rate", "max_grad_norm")
+    for key in (*positive, *more, "checkpoint_minutes", "logging_steps"):
         value = getattr(config, key)
         if isinstance(value, (int, float)) and value <= 0:
             yield key, f"must be above 0, found {value}"
