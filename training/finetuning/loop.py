@@ -90,7 +90,8 @@ class Loop:
                 saved = time.monotonic()
 
     def finish(self) -> None:
-        """Make the best weights the model's, where they were asked for and found."""
+        """Make the best weights the model's, where they were asked for and found. Nothing can be saved any more."""
+        self.state.seconds["total"] = time.monotonic() - self._started
         if self.state.best is not None:
             put(self.model, self.state.best)
 

@@ -16,7 +16,7 @@ class State:
     budget       tokens of a micro-batch: what that came to, less whenever memory ran out
     step         optimiser steps done
     tokens       tokens that went through the model in them
-    seconds      of `training`, `evaluating` and in `total`, over all runs; without what a crash threw away
+    seconds      of `training`, `evaluating` and in `total`, with checkpoints; over all runs, without what a crash lost
     log          an entry every `logging_steps`
     evaluations  the held-out losses, with their steps
     resumed      the steps at which the training was taken up again

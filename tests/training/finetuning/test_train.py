@@ -34,6 +34,8 @@ def test_the_whole_verb(
     report = json.loads((out / train.REPORT).read_text(encoding="utf-8"))
     assert [entry["step"] for entry in report["log"]] == [1, 2, 3, 4, 5, 6]
     assert report["log"][-1]["loss"] < report["log"][0]["loss"]
+    assert report["seconds"]["total"] > report["seconds"]["training"] + report["seconds"]["evaluating"] > 0
+    assert report["tokens"]["computed"] < report["tokens"]["windows"] == 3 * report["tokens"]["epoch"]
     before, after = report["heldout"]["before"], report["heldout"]["after"]
     assert after["loss"] < before["loss"]
     assert after["reply_loss"] < before["reply_loss"]
