@@ -17,48 +17,64 @@ from training.errors import BaseModelError
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # Only what loading reads: Mistral's own repos hold the weights a second time, as consolidated.safetensors.
-HUB_FILES = [
-    "config.json",
-    "generation_config.json",
-    "model*.safetensors",
-    INDEX,
-    "tokenizer*",
-    "special_tokens_map.json",
-]
+SMALL = ["config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json"]
+LARGE = ["model*.safetensors", INDEX]
 PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 
 
 @dataclass(frozen=True)
-class Base:
-    """A checked base folder and what identifies it.
+class Outline:
+    """A base without its weights: enough to tokenise, and to know what training it takes.
 
-    `revision` is the Hub's commit id, or "local". `weights_sha256` is the SHA-256 of the lines "NAME SHA256\\n" of
-    its weight files in name order, so two folders with the same weights agree wherever they lie.
+    `revision` is the Hub's commit id, or "local".
     """
 
     folder: Path
     repo: str
     revision: str
+
+
+@dataclass(frozen=True)
+class Base(Outline):
+    """A checked base folder and what identifies it.
+
+    `weights_sha256` is the SHA-256 of the lines "NAME SHA256\\n" of its weight files in name order, so two folders with
+    the same weights agree wherever they lie.
+    """
+
     weights_sha256: str
 
 
-def resolve_base(name: str, revision: str | None) -> Base:
-    """The base that `name` means: a local folder, else a Hub repo at `revision` (a commit id; None: its newest).
+def find_base(name: str, revision: str | None) -> Outline:
+    """What `name` means: a local folder, else a Hub repo at `revision` (a commit id; None: its newest), of which only
+    the small files are fetched.
 
     Raises BaseModelError when it cannot be found or could not be trained: no config, not a causal language model,
-    already quantised, pickles only, a shard missing or truncated.
+    already quantised.
     """
     local = Path(name).expanduser()
     if local.is_dir():
-        folder, repo, found = local, local.resolve().name, "local"
+        outline = Outline(local, local.resolve().name, "local")
     elif local.exists():
         raise BaseModelError(f"{name}: a file; name the folder that holds its config.json")
     elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        folder = _download(name, revision)
-        repo, found = name, folder.name
+        folder = _download(name, revision, SMALL)
+        outline = Outline(folder, name, folder.name)
     else:
         raise BaseModelError(f"{name}: no such folder, and not the name of a Hub repo (OWNER/NAME)")
-    _check_config(folder)
+    _check_config(outline.folder)
+    return outline
+
+
+def resolve_base(name: str, revision: str | None) -> Base:
+    """The base that `name` means, as find_base has it, with its weights.
+
+    Raises BaseModelError as find_base does, and on pickles only, or a shard that is missing or truncated.
+    """
+    outline = find_base(name, revision)
+    if outline.revision != "local":
+        _download(name, outline.revision, SMALL + LARGE)
+    folder = outline.folder
     weights = weight_files(folder)
     for path in weights:
         try:
@@ -69,7 +85,7 @@ def resolve_base(name: str, revision: str | None) -> Base:
         digest = "".join(
             f"{path.name} {sha256}\n" for path, sha256 in zip(weights, pool.map(_sha256, weights), strict=True)
         )
-    return Base(folder, repo, found, hashlib.sha256(digest.encode()).hexdigest())
+    return Base(folder, outline.repo, outline.revision, hashlib.sha256(digest.encode()).hexdigest())
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -139,11 +155,11 @@ def load_base(base: Base, *, nf4: bool, double_quant: bool = False, bf16: bool =
     return model
 
 
-def _download(repo: str, revision: str | None) -> Path:
+def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except errors.GatedRepoError as error:
         raise BaseModelError(
             f"{repo}: gated on the Hub. Accept its terms at https://huggingface.co/{repo}, then: hf auth login"
@@ -171,7 +187,7 @@ def _check_config(folder: Path) -> None:
         architectures = [str(name) for name in config.get("architectures") or []]
     except (ValueError, AttributeError, TypeError) as error:
         raise BaseModelError(f"{path}: not a model's config ({type(error).__name__})") from error
-    if not any(name.endswith("ForCausalLM") for name in architectures):
+    if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):  # GPT-2 has the older name
         found = ", ".join(architectures) or "no architectures"
         raise BaseModelError(
             f"{path}: not a causal language model (found {found}); take one such as MistralForCausalLM"

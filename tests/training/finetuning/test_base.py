@@ -100,6 +100,29 @@ def test_an_unreachable_hub_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "the Hub could not be reached" in refusal("nobody/nothing")
 
 
+def test_the_weights_are_not_fetched_to_plan(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    snapshot = tmp_path / "5fa34190089f0ee40f9cce3cbc396b89b2e5e5a8"
+    asked = []
+
+    def snapshot_download(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(revision)
+        snapshot.mkdir(exist_ok=True)
+        for path in tiny_base.iterdir():
+            if any(path.match(pattern) for pattern in allow_patterns):
+                shutil.copy(path, snapshot)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    outline = bases.find_base("some/base", None)
+    assert (outline.repo, outline.revision) == ("some/base", snapshot.name)
+    assert {path.suffix for path in snapshot.iterdir()} == {".json"}
+    base = bases.resolve_base("some/base", None)
+    assert base.weights_sha256 == bases.resolve_base(str(tiny_base), None).weights_sha256
+    assert asked == [None, None, snapshot.name]  # the weights of the very commit that was planned with
+
+
 def test_a_missing_tensor_is_refused_not_invented(copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 
