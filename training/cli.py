@@ -23,6 +23,7 @@ class Verb(NamedTuple):
 VERBS = {
     "extract": Verb("training.extraction.extract", "chat exports (files, folders, zips) → clean CSV"),
     "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),
+    "estimate": Verb("training.finetuning.estimate", "what training will need and cost, before anything is rented"),
     "train": Verb("training.finetuning.train", "JSONL → LoRA adapter, by QLoRA", "train"),
     "merge": Verb("scripts.merge_lora_fp16", "adapter + base → FP16 safetensors, with a proof", "train"),
     "check": Verb("scripts.sanity_check", "is this model whole, and the one that was trained?", "serve"),

@@ -27,7 +27,7 @@ MASK = 1  # bytes in which CUDA's dropout remembers what it dropped
 class Memory:
     """Bytes. `activations` and `working` grow with the tokens, the others do not.
 
-    base         the blocks' linear layers: nf4, or the config's precision
+    base         the blocks' linear layers, nf4
     rest         embeddings, head and norms
     adapter      LoRA matrices in float32, and the bfloat16 copy that computes
     gradients    of the adapter, float32
@@ -69,7 +69,7 @@ def needed(shapes: Shapes, config: TrainingConfig, tokens: int, *, checkpointing
     block = saved_by_block(shapes, config, width=width)
     kept = shapes.layers * shapes.hidden * width + block if checkpointing else shapes.layers * block
     return Memory(
-        base=round(shapes.linear_parameters * (bytes_of_a_weight(config) if config.load_in_4bit else width)),
+        base=round(shapes.linear_parameters * bytes_of_a_weight(config)),
         rest=shapes.other_parameters * width,
         adapter=lora * (4 + (width if config.bf16 else 0)),
         gradients=lora * 4,

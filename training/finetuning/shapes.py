@@ -9,8 +9,8 @@ from typing import Any
 from training.errors import BaseModelError, ConfigError
 
 # Of mistralai/Mistral-7B-v0.3, from its config.json at commit caa1feb0e54d415e2df31207e5f4e273e33509b1, the one that
-# training_config.yaml pins; noted 2026-11-22. They give the 7,248,023,552 parameters that the Hub counts in its weights.
-# So the price of the recipe of record is known before its 14.5 GB are on any disk.
+# training_config.yaml pins; noted 2026-11-22. They give the 7,248,023,552 parameters that the Hub counts. So the price
+# of the recipe of record is known before its 14.5 GB are on any disk.
 KNOWN: dict[str, dict[str, Any]] = {
     "mistralai/Mistral-7B-v0.3": {
         "architectures": ["MistralForCausalLM"],

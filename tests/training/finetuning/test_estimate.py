@@ -1,0 +1,179 @@
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from replicate_deployment.tokenization import load_tokenizer
+from training import cli
+from training.finetuning import config as training_config
+from training.finetuning import estimate, loop, speed
+from training.finetuning.config import TrainingConfig
+from training.finetuning.data import read_facts, read_split
+from training.finetuning.memory import HEADROOM
+from training.finetuning.plan import Plan
+
+from .conftest import RECIPE_OF_RECORD, write_prepared
+
+ROOT = Path(__file__).parents[3]
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers", "huggingface_hub")
+TURNS = ["B: hey tu fais quoi ce soir", "A: pas grand chose", "B: on se voit at the café then 😂", "A: ok"]
+TURNS += ["B: did you see the match?", "A: c'était dingue\nmdr", "B: ok see you there <3", "A: something"]
+NESTED = ["\n".join(TURNS[start:end]) + "</s>" for start in (0, 2, 4) for end in (4, 6, 8) if end > start]
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Path:
+    """Windows of which some begin as others do."""
+    return write_prepared(tmp_path / "nested", NESTED, NESTED[:3])
+
+
+def figures(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert cli.main(["estimate", "--json", "--config", str(RECIPE_OF_RECORD), *arguments]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_core_install_estimates_the_recipe_of_record(nested: Path) -> None:
+    """Without torch, without a tokenizer, without a network, and without the base."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); from training import cli; "
+    code += "sys.exit(cli.main(['estimate', '--data', sys.argv[1]]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(nested)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "7.25 billion weights, 41.9 million trained" in done.stdout
+    assert f"windows   {len(NESTED)} to train on, 3 held out" in done.stdout
+    assert "an epoch, by estimate;" in done.stdout
+    assert "14.5 GB for the base" in done.stdout
+    assert "computed, not measured" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("H200 ", "RTX 4090 "))]
+    assert len(rows) == 2
+    assert all("$" in row and "RunPod" in row for row in rows)
+
+
+def test_the_plan_is_the_one_that_trains(
+    nested: Path, tiny_base: Path, recipe: TrainingConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = figures(capsys, "--data", str(nested), "--base", str(tiny_base))
+    ghost = read_facts(nested / "train.jsonl", nested / "val.jsonl")
+    split = read_split(nested / "train.jsonl", load_tokenizer(tiny_base), ghost, recipe)
+    plan = Plan(split, recipe)
+    assert found["counted_by"] == "tokenizer"
+    assert found["tokens_per_epoch"]["one_example_at_a_time"] == split.tokens
+    assert found["tokens_per_epoch"]["computed"] * recipe.num_epochs == plan.tokens
+    assert plan.tokens < 0.7 * plan.window_tokens
+    assert (found["steps"], found["longest"]) == (len(plan), plan.longest)
+    assert found["disk"]["base"] == 0  # it is here
+
+
+def test_figures_agree_with_each_other(nested: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures(capsys, "--data", str(nested))
+    *gpus, cpu = found["devices"]
+    assert found["counted_by"] == "estimate"
+    assert [gpu["dollars"][0] for gpu in gpus] == sorted(gpu["dollars"][0] for gpu in gpus)
+    for row in gpus:
+        assert row["fits"]
+        *parts, total = row["memory"].values()
+        assert sum(parts) == total
+        for seconds, dollars in zip(row["seconds"], row["dollars"], strict=True):
+            assert dollars == pytest.approx(seconds * row["dollars_per_hour"] / 3600)
+    assert cpu["dollars"] is None
+    assert cpu["seconds"][0] > 100 * max(gpu["seconds"][0] for gpu in gpus)
+
+
+def test_conversations_are_estimated_too(
+    tmp_path: Path, tiny_base: Path, recipe: TrainingConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_prepared(tmp_path / "talks", ["\n".join(f"{t}</s>" * (t[0] == "A") or t for t in TURNS)] * 3, [])
+    facts = json.loads((folder / "ghost.json").read_text(encoding="utf-8"))
+    facts["text"]["recipe"] = "conversations"
+    (folder / "ghost.json").write_text(json.dumps(facts), encoding="utf-8")
+    found = figures(capsys, "--data", str(folder), "--base", str(tiny_base))
+    assert (found["recipe"], found["examples"]["train"]) == ("conversations", 3)
+    assert found["longest"] == recipe.sequence_len  # pieces are cut elsewhere in each epoch
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"micro_batch_tokens": 9_000_000}, "B200, the largest GPU of gpu_prices.yaml: .* lower micro_batch_tokens"),
+        ({"sequence_len": 40_000}, "sequence_len: 40000, but mistralai/Mistral-7B-v0.3 has 32768 positions"),
+        ({"lora_target_modules": ("w1",)}, "no layer w1"),
+        ({"base_model": "someone/else", "revision_of_model": None}, "hf download someone/else config.json"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_a_line(
+    nested: Path,
+    tmp_path: Path,
+    recipe: TrainingConfig,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    why: str,
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(training_config.dump(dataclasses.replace(recipe, **changes)), encoding="utf-8")
+    assert cli.main(["estimate", "--config", str(path), "--data", str(nested)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.strip().splitlines()) == 1
+    assert re.search(why, said.err)
+
+
+def test_a_card_that_is_too_small_is_named_in_its_row(
+    nested: Path, recipe: TrainingConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(recipe, micro_batch_tokens=40_000)
+    path = tmp_path / "config.yaml"
+    path.write_text(training_config.dump(config), encoding="utf-8")
+    assert cli.main(["estimate", "--config", str(path), "--data", str(nested), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["devices"]
+    small = next(row for row in rows if row["device"] == "NVIDIA L4")
+    large = next(row for row in rows if row["device"] == "NVIDIA H200")
+    assert (small["fits"], small["memory"], small["dollars"]) == (False, None, None)
+    assert "lower micro_batch_tokens to at most" in small["refusal"]
+    assert large["gradient_checkpointing"] is True
+    assert large["memory"]["total"] < HEADROOM * 150.2e9
+    assert cli.main(["estimate", "--config", str(path), "--data", str(nested)]) == 0
+    assert [line.split()[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("L4 ")] == [
+        ["does", "not", "fit"]
+    ]
+
+
+@pytest.mark.parametrize(("hidden", "layers"), [(64, 2), (256, 4)])
+def test_a_cpu_takes_as_long_as_was_estimated(
+    tmp_path: Path,
+    nested: Path,
+    write_config: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    hidden: int,
+    layers: int,
+) -> None:
+    """Within a factor of four of the range's middle, in seconds of one core: others may use this machine too."""
+    from training.sample import starter
+
+    base = tmp_path / "base"
+    tokenizer = starter.make_tokenizer(TURNS, vocab_size=400)
+    starter.save_base(base, starter.make_model(tokenizer, seed=0, hidden=hidden, layers=layers, heads=4), tokenizer)
+    data = write_prepared(tmp_path / "more", NESTED * 24, NESTED)
+    path = write_config(num_epochs=3, micro_batch_size=1, gradient_accumulation_steps=32)
+    arguments = ["--config", str(path), "--data", str(data), "--base", str(base)]
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=time.process_time))
+    assert cli.main(["train", *arguments, "--out", str(tmp_path / "adapter")]) == 0
+    report = json.loads((tmp_path / "adapter" / "training_report.json").read_text(encoding="utf-8"))
+    took = report["seconds"]["training"] + report["seconds"]["evaluating"]
+
+    config = estimate.with_arguments(training_config.load(path), data, str(base), None)
+    found = estimate.make(config)
+    assert found.cpu.budget is not None
+    work = found.load.work(found.cpu.budget.tokens)
+    rate = speed.measure_cpu(time.process_time)
+    low, high = speed.on_cpu(rate, work, found.shapes, config, checkpointing=found.cpu.budget.checkpointing)
+    assert 1 / 4 < took / (low * high) ** 0.5 < 4

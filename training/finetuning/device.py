@@ -1,0 +1,98 @@
+"""The device at hand: what it has free, and what training will take on it."""
+
+import os
+from dataclasses import dataclass
+
+from training.finetuning import speed
+from training.finetuning.config import TrainingConfig
+from training.finetuning.memory import Budget, resolve_budget
+from training.finetuning.prices import Gpu, gpu_of
+from training.finetuning.shapes import Shapes
+from training.finetuning.speed import Load, Range
+
+
+@dataclass(frozen=True)
+class Device:
+    """name  as torch.cuda.get_device_name() says, or the CPU with its threads
+    free  bytes that a training may take
+    cuda  whether it is a GPU
+    gpu   what config/gpu_prices.yaml knows of it; None when nothing
+    """
+
+    name: str
+    free: int
+    cuda: bool
+    gpu: Gpu | None
+
+    @property
+    def price(self) -> float | None:
+        """Dollars an hour; None when nobody knows."""
+        return self.gpu.price if self.gpu else None
+
+    def budget(self, shapes: Shapes, config: TrainingConfig, *, longest: int, most: int | None = None) -> Budget:
+        """As memory.resolve_budget, which also says what `longest` and `most` are. Raises TrainingError as it does."""
+        return resolve_budget(shapes, config, self.free, longest=longest, most=most, cuda=self.cuda)
+
+    def seconds(self, load: Load, shapes: Shapes, config: TrainingConfig, budget: Budget) -> Range | None:
+        """Expected of training and measuring. None on a GPU that config/gpu_prices.yaml does not know."""
+        work = load.work(budget.tokens)
+        if not self.cuda:
+            rate = speed.measure_cpu()
+            return speed.on_cpu(rate, work, shapes, config, checkpointing=budget.checkpointing)
+        if self.gpu is None:
+            return None
+        return speed.on_gpu(self.gpu, work, shapes, config, checkpointing=budget.checkpointing)
+
+
+def at_hand() -> Device:
+    """The GPU that torch would take, or else the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Device(f"CPU, {torch.get_num_threads()} threads", free_memory(), False, None)
+    name = torch.cuda.get_device_name()
+    return Device(name, torch.cuda.mem_get_info()[0], True, gpu_of(name))
+
+
+def free_memory() -> int:
+    """Bytes that programs can still take: what Linux calls available, elsewhere all there is."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def expectation(device: Device, seconds: Range | None) -> str:
+    """Hours and dollars in words, and what they rest on."""
+    if seconds is None:
+        return f"unknown: config/gpu_prices.yaml has no line for {device.name}"
+    if device.gpu is None:
+        return f"{spell(seconds)}, from how fast this CPU multiplies matrices now"
+    dollars, gpu = seconds.scaled(device.gpu.price / 3600), device.gpu
+    return (
+        f"{spell(seconds)}, {spell_dollars(dollars)} at ${gpu.price:.2f} an hour ({gpu.provider}, {gpu.read}); "
+        f"computed, not measured: at {speed.GPU_SHARE.high:.0%} to {speed.GPU_SHARE.low:.0%} of the GPU's peak"
+    )
+
+
+UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}
+
+
+def spell(seconds: Range) -> str:
+    """`40 to 65 min`: the largest unit of which the worse end has two."""
+    unit = next((unit for unit, size in UNITS.items() if seconds.high >= 2 * size), "s")
+    low, high = seconds.scaled(1 / UNITS[unit])
+    return f"{_two_digits(low)} to {_two_digits(high)} {unit}"
+
+
+def spell_dollars(dollars: Range) -> str:
+    return f"${_cents(dollars.low)} to ${_cents(dollars.high)}"
+
+
+def _two_digits(number: float) -> str:
+    return f"{number:,.1f}" if number < 10 else f"{number:,.0f}"
+
+
+def _cents(dollars: float) -> str:
+    return f"{dollars:,.2f}" if dollars < 10 else f"{dollars:,.0f}"

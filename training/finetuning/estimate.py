@@ -1,0 +1,250 @@
+"""`ghost estimate`: what training will need and cost, before anything is rented or downloaded. Needs no torch."""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from training.console import console
+from training.errors import ConfigError, TrainingError
+from training.finetuning import config as training_config
+from training.finetuning import device as devices
+from training.finetuning import prices, speed
+from training.finetuning.config import TrainingConfig
+from training.finetuning.counting import Counted, Estimated
+from training.finetuning.data import Split, read_facts, read_split
+from training.finetuning.device import Device
+from training.finetuning.memory import Budget, Memory, needed
+from training.finetuning.plan import Plan
+from training.finetuning.prices import Gpu
+from training.finetuning.segments import collapse, segment
+from training.finetuning.shapes import Shapes, shapes_of
+from training.finetuning.speed import Load, Range
+from training.finetuning.train import make_plan, with_arguments
+from training.preparation.fit import tokenizer_at_hand
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A device, and what training would take on it; or why it does not fit."""
+
+    device: Device
+    budget: Budget | None
+    seconds: Range | None
+    refusal: str = ""
+
+    @property
+    def dollars(self) -> Range | None:
+        price = self.device.price
+        return self.seconds.scaled(price / 3600) if self.seconds and price is not None else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What training will need. `counted_by`: "tokenizer" or "estimate", as preparation says it of its lengths."""
+
+    config: TrainingConfig
+    shapes: Shapes
+    counted_by: str
+    train: Split
+    val: Split
+    plan: Plan
+    load: Load
+    choices: list[Choice]
+    cpu: Choice
+    as_of: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=training_config.DEFAULT_PATH,
+        help="every number of training (default: %(default)s)",
+    )
+    parser.add_argument("--data", type=Path, help="what `ghost prepare` wrote, instead of the config's datasets")
+    parser.add_argument("--base", metavar="PATH_OR_REPO", help="instead of the config's base_model; nothing is fetched")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON, and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    config = with_arguments(training_config.load(args.config), args.data, args.base, None)
+    estimate = make(config)
+    if args.json:
+        print(json.dumps(figures(estimate), indent=2))
+    else:
+        console.print(summary(estimate), soft_wrap=True)
+    return 0
+
+
+def make(config: TrainingConfig) -> Estimate:
+    """Raises what `ghost train` would raise of data, config and base; and TrainingError when it fits no device."""
+    shapes = shapes_of(config.base_model, config.revision_of_model)
+    if 0 < shapes.positions < config.sequence_len:
+        raise ConfigError(
+            f"sequence_len: {config.sequence_len}, but {config.base_model} has {shapes.positions} positions"
+        )
+    train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
+    ghost = read_facts(train_path, val_path)
+    found = tokenizer_at_hand(config.base_model, config.revision_of_model)
+    tokenizer = Estimated() if found is None else Counted(found)
+    train = read_split(train_path, tokenizer, ghost, config)
+    val = read_split(val_path, tokenizer, ghost, config)
+    plan = make_plan(train, train_path, config)
+    load = load_of(plan, val, config)
+    table = prices.load()
+    choices = [choose(_device(gpu), shapes, config, plan, load) for gpu in table.gpus]
+    choices.sort(key=lambda choice: (choice.dollars or Range(float("inf"), 0)).low)
+    cpu = choose(Device("this CPU", devices.free_memory(), False, None), shapes, config, plan, load)
+    if not any(choice.budget for choice in choices):
+        largest = max(choices, key=lambda choice: choice.device.free)
+        raise TrainingError(f"{largest.device.name}, the largest GPU of {prices.PATH.name}: {largest.refusal}")
+    counted_by = "estimate" if found is None else "tokenizer"
+    return Estimate(config, shapes, counted_by, train, val, plan, load, choices, cpu, f"{table.as_of}")
+
+
+def load_of(plan: Plan, val: Split, config: TrainingConfig) -> Load:
+    """What goes through the model, the held-out examples as heldout.py measures them."""
+    groups = collapse(val.examples) if config.collapse_nested_windows else [[example] for example in val.examples]
+    return speed.load_of(plan, list(map(segment, groups)), config)
+
+
+def choose(device: Device, shapes: Shapes, config: TrainingConfig, plan: Plan, load: Load) -> Choice:
+    try:
+        budget = device.budget(shapes, config, longest=plan.longest, most=load.most)
+    except TrainingError as error:
+        return Choice(device, None, None, str(error))
+    return Choice(device, budget, device.seconds(load, shapes, config, budget))
+
+
+def _device(gpu: Gpu) -> Device:
+    return Device(gpu.gpu, gpu.bytes, True, gpu)
+
+
+def disk(shapes: Shapes, config: TrainingConfig) -> dict[str, int]:
+    """Bytes: the base as the Hub has it, two bytes a weight, unless it is a folder here; the adapter with at most two
+    checkpoints of adapter, AdamW's moments and the best adapter; and what the merge will write."""
+    adapter = 4 * shapes.lora_parameters(config.lora_target_modules, config.lora_r)
+    here = Path(config.base_model).expanduser().is_dir()
+    return {"base": 0 if here else 2 * shapes.parameters, "adapter": 9 * adapter, "merge": 2 * shapes.parameters}
+
+
+def figures(estimate: Estimate) -> dict[str, Any]:
+    """For --json. Seconds and dollars are [best, worst]; memory and disk in bytes."""
+    config, shapes, train, load = estimate.config, estimate.shapes, estimate.train, estimate.load
+    per_epoch = estimate.plan.window_tokens // config.num_epochs
+    return {
+        "base": {
+            "name": config.base_model,
+            "parameters": shapes.parameters,
+            "trained": shapes.lora_parameters(config.lora_target_modules, config.lora_r),
+        },
+        "recipe": train.recipe,
+        "examples": {"train": len(train.examples), "val": len(estimate.val.examples)},
+        "tokens_per_epoch": {"computed": load.tokens, "one_example_at_a_time": per_epoch},
+        "counted_by": estimate.counted_by,
+        "longest": estimate.plan.longest,
+        "epochs": config.num_epochs,
+        "steps": len(estimate.plan),
+        "disk": disk(shapes, config),
+        "prices_as_of": estimate.as_of,
+        "devices": [_row_figures(choice) for choice in [*estimate.choices, estimate.cpu]],
+    }
+
+
+def _row_figures(choice: Choice) -> dict[str, Any]:
+    device, budget = choice.device, choice.budget
+    return {
+        "device": device.gpu.device if device.gpu else device.name,
+        "fits": budget is not None,
+        "refusal": choice.refusal or None,
+        "micro_batch_tokens": budget and budget.tokens,
+        "gradient_checkpointing": budget and budget.checkpointing,
+        "memory": budget and {**asdict(budget.memory), "total": budget.memory.total},
+        "seconds": choice.seconds,
+        "dollars": choice.dollars,
+        "dollars_per_hour": device.price,
+    }
+
+
+def summary(estimate: Estimate) -> str:
+    config, shapes, plan, load = estimate.config, estimate.shapes, estimate.plan, estimate.load
+    what, epochs = estimate.train.recipe, config.num_epochs
+    one = plan.window_tokens // epochs
+    by = "" if estimate.counted_by == "tokenizer" else ", by estimate"
+    nested = f"; {load.tokens:,} go through the model, since windows that begin alike share a run"
+    trained = shapes.lora_parameters(config.lora_target_modules, config.lora_r)
+    space, fixed = disk(shapes, config), needed(shapes, config, 0, checkpointing=True)
+    each = (needed(shapes, config, 1000, checkpointing=kind).total - fixed.total for kind in (False, True))
+    download = f"{_gb(space['base'])} for the base, " if space["base"] else ""
+    lines = [
+        f"base      {config.base_model}: {_count(shapes.parameters)} weights, {_count(trained)} trained",
+        f"{what:<9} {len(estimate.train.examples):,} to train on, {len(estimate.val.examples):,} held out",
+        f"tokens    {one:,} an epoch{by}{nested if load.tokens < one else ''}",
+        f"steps     {len(plan):,}: {epochs} epochs, {config.windows_per_step} {what} a step",
+        f"disk      {download}{_gb(space['adapter'])} for adapter and checkpoints; {_gb(space['merge'])} more to merge",
+        f"memory    {_gb(fixed.total)}, of it {_components(fixed)};",
+        "          for each 1,000 tokens at a time {} more, with gradient checkpointing {}".format(*map(_gb, each)),
+        "",
+        *_table(estimate),
+        "",
+        f"note      computed, not measured: it takes each GPU to reach {speed.GPU_SHARE.high:.0%} to "
+        f"{speed.GPU_SHARE.low:.0%} of its peak, and leaves out the time to fetch and load the base",
+        f"note      prices of {estimate.as_of} (config/gpu_prices.yaml): on demand, without disk and tax",
+    ]
+    if estimate.counted_by == "estimate":
+        lines.append("note      tokens are estimated, about 10% off: this disk has no tokenizer of the base")
+    return "\n".join(lines)
+
+
+def _table(estimate: Estimate) -> list[str]:
+    """A row a device, the cheapest training first."""
+    rows = [("GPU", "GB", "taken", "tokens at a time", "recomputing", "training", "dollars", "an hour")]
+    for choice in [*estimate.choices, estimate.cpu]:
+        device, budget = choice.device, choice.budget
+        free = f"{device.free / 1e9:.0f}"
+        if budget is None:
+            rows.append((device.name, free, "does not fit", "", "", "", "", ""))
+            continue
+        rows.append(
+            (
+                device.name,
+                free,
+                f"{budget.memory.total / 1e9:.1f}",
+                f"{budget.tokens:,}",
+                "yes" if budget.checkpointing else "no",
+                devices.spell(choice.seconds) if choice.seconds else "",
+                devices.spell_dollars(choice.dollars) if choice.dollars else "",
+                f"${device.gpu.price:.2f}, {device.gpu.provider}" if device.gpu else "",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place in (0, 7) else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _components(memory: Memory) -> str:
+    words = {
+        "base": "nf4 base",
+        "rest": "embeddings, head",
+        "adapter": "adapter",
+        "gradients": "gradients",
+        "optimizer": "AdamW",
+        "loss": "loss",
+        "context": "CUDA",
+    }
+    return ", ".join(f"{words[name]} {getattr(memory, name) / 1e9:.1f}" for name in words)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:,.0f} MB"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} billion" if number >= 1e9 else f"{number / 1e6:,.1f} million"
