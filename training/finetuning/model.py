@@ -16,12 +16,6 @@ def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
     The first weights of A come from torch's global generator: seed it before. Raises ConfigError when the config
     asks for layers or positions that the base lacks, BaseModelError when it has fewer ids than its tokenizer.
     """
-    import torch
-    from bitsandbytes.nn import Linear4bit
-    from peft import LoraConfig, get_peft_model
-
-    from training.finetuning import attention
-
     double_quant = config.bnb_config_kwargs.bnb_4bit_use_double_quant
     model = load_base(base, nf4=config.load_in_4bit, double_quant=double_quant, bf16=config.bf16)
     if config.sequence_len > model.config.max_position_embeddings:
@@ -33,14 +27,23 @@ def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
     window = getattr(model.config, "sliding_window", None)
     if window is not None and config.sequence_len > window:
         raise ConfigError(f"sequence_len: {config.sequence_len}, but {base.repo} attends to {window} tokens at most")
+    return adapted(model, config, base.repo)
+
+
+def adapted(model: Any, config: TrainingConfig, repo: str) -> Any:
+    """A loaded base, of the name `repo`, with all but its new adapters frozen."""
+    import torch
+    from bitsandbytes.nn import Linear4bit
+    from peft import LoraConfig, get_peft_model
+
+    from training.finetuning import attention
+
     attention.use(model)
     model.requires_grad_(False)
     linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     for target in config.lora_target_modules:
         if target not in linear:
-            raise ConfigError(
-                f"lora_target_modules: {base.repo} has no layer {target}; it has {', '.join(sorted(linear))}"
-            )
+            raise ConfigError(f"lora_target_modules: {repo} has no layer {target}; it has {', '.join(sorted(linear))}")
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On CPUs with AVX512-BF16 bitsandbytes repacks the weights at the first evaluation, for a kernel
