@@ -13,7 +13,8 @@ from training.console import progress
 from training.errors import TrainingError
 from training.finetuning.config import TrainingConfig
 from training.finetuning.examples import Example
-from training.finetuning.packing import flatten, pack
+from training.finetuning.packing import pack
+from training.finetuning.processes import Alone
 from training.finetuning.segments import Group, Segment, collapse, segment
 
 
@@ -29,10 +30,10 @@ class HeldoutLoss:
 
 
 def heldout_loss(
-    objective: Any, examples: Sequence[Example], budget: int, config: TrainingConfig
+    objective: Any, examples: Sequence[Example], budget: int, config: TrainingConfig, processes: Alone | None = None
 ) -> HeldoutLoss | None:
     """None when there are no examples. Each token counts as it does one example at a time, whatever their order and
-    the `budget`, which is the tokens that go through the model at once.
+    the `budget`, which is the tokens that go through the model at once. Several `processes` share the work.
 
     No random number is drawn, and the model is left in the mode it was found in. Memory that does not suffice halves
     the budget; raises TrainingError when it does not suffice for one example either.
@@ -43,7 +44,9 @@ def heldout_loss(
 
     groups: list[Group] = collapse(examples) if config.collapse_nested_windows else [[one] for one in examples]
     replies = {segment(group): _reply_weights(group) for group in groups}
-    device = next(objective.parameters()).device
+    if processes is None:
+        processes = Alone()
+        processes.use(objective, bf16=config.bf16)
     sums: list[float] = []
     reply_sums: list[float] = []
     mode = objective.training
@@ -52,23 +55,24 @@ def heldout_loss(
         with progress("held-out loss", len(examples)) as bar:
             waiting = pack(list(replies), budget)
             while waiting:
-                batch, *rest = waiting
+                batches, rest = waiting[: processes.count], waiting[processes.count :]
                 try:
-                    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                        losses = objective.losses(**flatten(batch, device)).double().cpu().numpy()
+                    found = processes.losses(batches)
                 except torch.OutOfMemoryError as error:
-                    tokens = sum(len(run.ids) for run in batch)
-                    if len(batch) == 1:
+                    larger = [batch for batch in batches if len(batch) > 1]
+                    tokens = max(sum(len(run.ids) for run in batch) for batch in larger or batches)
+                    if not larger:
                         raise TrainingError(
                             f"the GPU's memory does not suffice for one held-out example of {tokens:,} tokens: lower "
                             "sequence_len, or rent a larger GPU"
                         ) from error
-                    waiting = pack([run for some in waiting for run in some], tokens // 2)
+                    waiting = pack([run for batch in waiting for run in batch], tokens // 2)
                     continue
                 waiting = rest
-                sums.append(float(losses @ np.concatenate([run.weights for run in batch])))
-                reply_sums.append(float(losses @ np.concatenate([replies[run] for run in batch])))
-                bar.advance(sum(run.windows for run in batch))
+                for batch, losses in zip(batches, found, strict=True):
+                    sums.append(float(losses @ np.concatenate([run.weights for run in batch])))
+                    reply_sums.append(float(losses @ np.concatenate([replies[run] for run in batch])))
+                    bar.advance(sum(run.windows for run in batch))
     finally:
         objective.train(mode)
     tokens = sum(int(example.learnt.sum()) for example in examples)

@@ -18,8 +18,9 @@ from training.finetuning.config import TrainingConfig
 from training.finetuning.examples import Example
 from training.finetuning.heldout import heldout_loss
 from training.finetuning.interruption import Interruption
-from training.finetuning.packing import flatten, pack
+from training.finetuning.passes import backward
 from training.finetuning.plan import Plan, Step
+from training.finetuning.processes import Alone
 from training.finetuning.state import State, Tensors, adapter, gather, put, random_state, scatter, set_random_state
 from training.finetuning.watching import Watch
 
@@ -37,6 +38,7 @@ class Loop:
         checkpoint: Checkpoint,
         identity: dict[str, Any],
         interruption: Interruption,
+        processes: Alone | None = None,
     ) -> None:
         import torch
 
@@ -45,6 +47,8 @@ class Loop:
         self.model, self.plan, self.heldout, self.config, self.state = model, plan, heldout, config, state
         self.checkpoint, self.identity, self.interruption = checkpoint, identity, interruption
         self.objective = Objective(model).train()
+        self.processes = processes or Alone()
+        self.processes.use(self.objective, bf16=config.bf16)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = torch.optim.AdamW(
@@ -144,23 +148,22 @@ class Loop:
     def _gradients(self, step: Step) -> float:
         """Leave the step's gradients in the parameters; gives its loss, in nats a label.
 
-        Whatever the micro-batches, it is one sum over the labels of all segments, divided by their count.
+        Whatever the micro-batches, and whoever runs them, it is one sum over the labels of all segments, divided by
+        their count.
         """
         import torch
 
         while True:
+            total: Any = torch.zeros((), device=self.device)
             try:
-                total = torch.zeros((), device=self.device)
-                for segments in pack(step.segments, self.state.budget):
+                for segments in self.processes.begin(self.state.step, step, self.state.budget):
                     self.interruption.check()
-                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-                        loss = self.objective(**flatten(segments, self.device)) / step.labels
-                    loss.backward()
-                    total += loss.detach()
-                return total.item()
+                    total += backward(self.objective, segments, step.labels, bf16=self.config.bf16)
             except torch.OutOfMemoryError:
-                pass  # its traceback holds tensors: nothing can be freed in here
-            loss = None
+                total = None  # its traceback holds tensors: nothing can be freed in here
+            loss = self.processes.end(total)
+            if loss is not None:
+                return loss
             self._halve()
 
     def _halve(self) -> None:
@@ -192,7 +195,7 @@ class Loop:
         started = time.monotonic()
         try:
             with self.interruption.at_once():
-                loss = heldout_loss(self.objective, self.heldout, state.budget, self.config)
+                loss = heldout_loss(self.objective, self.heldout, state.budget, self.config, self.processes)
         except (TrainingError, RuntimeError) as error:  # PyTorch's own: a kernel, the device
             tell(f"step {state.step:,}: held-out loss not measured: {(str(error).splitlines() or [repr(error)])[0]}")
             return
