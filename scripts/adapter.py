@@ -168,20 +168,16 @@ class _Pairing:
             elif isinstance(module, (Linear, Embedding)):
                 updates[f"{name}.weight"] = self._update(name, module, embedding=isinstance(module, Embedding))
                 if module.lora_bias["default"]:
+                    if f"{name}.bias" not in self.shapes:
+                        raise MergeError(f"{self.path}: lora_bias: this base has no {name}.bias to add to")
                     shifts[f"{name}.bias"] = self._take(f"{name}.lora_B.bias"), module.scaling["default"]
             elif isinstance(module, BaseTunerLayer):
                 raise MergeError(f"{CONFIG}: {name}: LoRA on a {type(module.get_base_layer()).__name__} is not merged")
-        missing = sorted(name for name in shifts if name not in self.shapes)
-        if missing:
-            raise MergeError(
-                f"{self.path}: lora_bias: {missing[0]} is no tensor of this base, which has nothing to add to"
-            )
-        for name in self.shapes:  # a bias that promises to be there
+        kind = self.config.get("bias", "none")
+        for name in self.shapes:
             of_layer = name.removesuffix("bias") + "weight" in updates
-            if name.endswith(".bias") and name not in copies:
-                kind = self.config.get("bias", "none")
-                if kind == "all" or (kind == "lora_only" and of_layer):
-                    self._take(name)
+            if name.endswith(".bias") and name not in copies and (kind == "all" or (kind == "lora_only" and of_layer)):
+                self._require(name)
         return copies, updates, shifts
 
     def _update(self, name: str, module: Any, *, embedding: bool) -> Update:

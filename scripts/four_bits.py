@@ -48,13 +48,16 @@ class FourBits:
         """Rows whose first run is the `first` of the tensor, quantised and back."""
         from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
 
-        values = self._seen(values)
+        shape = values.shape
+        # As one row: bitsandbytes 0.50's kernel for CPUs takes each row for whole runs, and reads others' scales where
+        # 64 does not divide the width.
+        values = self._seen(values).flatten()
         codes, state = quantize_4bit(values, blocksize=RUN, quant_type="nf4", compress_statistics=False)
         scales = state.absmax
         if self._double_quant:
             scales = self._tensor_scales(name)[first : first + len(scales)]
         exact: dict[str, Any] = {"shape": values.shape, "dtype": values.dtype, "blocksize": RUN, "quant_type": "nf4"}
-        return dequantize_4bit(codes, QuantState(absmax=scales, code=state.code, **exact))
+        return dequantize_4bit(codes, QuantState(absmax=scales, code=state.code, **exact)).view(shape)
 
     def _tensor_scales(self, name: str) -> Tensor:
         """The scales of all runs, rounded to 8 bits around their mean: a matter of the whole tensor."""

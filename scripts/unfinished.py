@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ class Unfinished:
         self.folder = folder
         self._plan = plan
         self.finished: dict[str, str] = {}
+        self._lock = threading.Lock()
 
     def keep(self, names: set[str]) -> None:
         """Of what an earlier process left: the `names` that it finished by the same plan, and that hash as recorded."""
@@ -46,10 +48,11 @@ class Unfinished:
         self._record()
 
     def finish(self, part: Path, name: str, sha256: str) -> None:
-        """The whole file `part` becomes `name`."""
+        """The whole file `part` becomes `name`. Any thread may say so."""
         os.replace(part, self.folder / name)
-        self.finished[name] = sha256
-        self._record()
+        with self._lock:
+            self.finished[name] = sha256
+            self._record()
 
     def seal(self) -> dict[str, str]:
         """The SHA-256 of what is finished; from here on it is not kept any more, whatever happens."""

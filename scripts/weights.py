@@ -54,23 +54,28 @@ class Weights:
         return cls(weight_files(folder))
 
     def __enter__(self) -> Self:
-        for path in self._paths:
-            try:
-                header = read_header(path)
-                file = self._stack.enter_context(path.open("rb", buffering=0))
-            except (OSError, WeightsError) as error:
-                raise MergeError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
-            for name, entry in sorted(header.items(), key=lambda item: item[1].start):
-                if name in self._places:
-                    raise MergeError(f"{path}: holds {name}, and so does a file before it; copy the folder again")
-                if entry.dtype not in ITEM_BYTES:
-                    raise MergeError(f"{path}: {name} is {entry.dtype}; only {', '.join(sorted(ITEM_BYTES))} merge")
-                if entry.size != ITEM_BYTES[entry.dtype] * math.prod(entry.shape):
-                    raise MergeError(f"{path}: {name}: {entry.size} bytes are no {entry.dtype} {[*entry.shape]}")
-                self._places[name] = _Place(file, entry.start)
-                self.shapes[name] = entry.shape
-                self.dtypes[name] = entry.dtype
+        with ExitStack() as stack:  # what is opened is closed again if a later file is refused
+            for path in self._paths:
+                self._open(path, stack)
+            self._stack = stack.pop_all()
         return self
+
+    def _open(self, path: Path, stack: ExitStack) -> None:
+        try:
+            header = read_header(path)
+            file = stack.enter_context(path.open("rb", buffering=0))
+        except (OSError, WeightsError) as error:
+            raise MergeError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
+        for name, entry in sorted(header.items(), key=lambda item: item[1].start):
+            if name in self._places:
+                raise MergeError(f"{path}: holds {name}, and so does a file before it; copy the folder again")
+            if entry.dtype not in ITEM_BYTES:
+                raise MergeError(f"{path}: {name} is {entry.dtype}; only {', '.join(sorted(ITEM_BYTES))} merge")
+            if entry.size != ITEM_BYTES[entry.dtype] * math.prod(entry.shape):
+                raise MergeError(f"{path}: {name}: {entry.size} bytes are no {entry.dtype} {[*entry.shape]}")
+            self._places[name] = _Place(file, entry.start)
+            self.shapes[name] = entry.shape
+            self.dtypes[name] = entry.dtype
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,6 +101,8 @@ class Weights:
         """The rows (of a vector: values) at `index`, in the dtype of the file."""
         import torch
 
+        if index == [*range(index[0], index[-1] + 1)]:
+            return self.rows(name, index[0], index[-1] + 1)
         return torch.cat([self.rows(name, row, row + 1) for row in index])
 
     def equal(self, one: str, other: str) -> bool:

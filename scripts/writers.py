@@ -60,7 +60,7 @@ def write_shards(aside: Unfinished, sources: Sources, shards: dict[str, list[str
     _check_disk(aside.folder, sum(fp16_bytes(outputs[name].shape) for names in left.values() for name in names))
     stop = threading.Event()
 
-    def write(shard: str) -> tuple[Path, str, str]:
+    def write(shard: str) -> None:
         torch.set_num_threads(1)  # counts for the thread that says it
         part = aside.folder / f"{shard}.part"
         with sources.open() as (base, tensors):
@@ -74,14 +74,14 @@ def write_shards(aside: Unfinished, sources: Sources, shards: dict[str, list[str
                 bar.advance()
 
             sha256 = write_shard(part, {name: outputs[name].shape for name in left[shard]}, blocks)
-        return part, shard, sha256
+        aside.finish(part, shard, sha256)
 
     threads = torch.get_num_threads()
     workers = min(WRITERS, os.cpu_count() or 1)
     with progress("merging", total=sum(map(len, left.values()))) as bar, ThreadPoolExecutor(workers) as pool:
         try:
             for done in as_completed([pool.submit(write, shard) for shard in left]):
-                aside.finish(*done.result())
+                done.result()
         finally:  # a stop, or what one writer found, ends the others at their next block
             stop.set()
             pool.shutdown(cancel_futures=True)

@@ -2,7 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,72 @@ TRAINING = {"config": {"bf16": True, "bnb_config_kwargs": {"bnb_4bit_use_double_
 Recipe = Callable[..., Path]
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What peft 0.21 and transformers say of each other, and of weights that a test ties on purpose."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*tie")
+        warnings.filterwarnings("ignore", message=".*save_embedding_layers.*to `True`")
+        warnings.filterwarnings("ignore", message=r".*lora_B\.bias")  # a vector, as it should be
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """`make_base(kind, dtype=...)`: random weights in the tiny base's size, with its tokenizer, made once.
+
+    mistral: the tiny base itself. biased: a Llama whose linear layers have biases. tied: one tensor is embedding and
+    head. gpt2: layers that lie the other way round.
+    """
+
+    @cache
+    def make(kind: str, dtype: str = "float32") -> Path:
+        import torch
+        from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+        from replicate_deployment.tokenization import load_tokenizer
+        from training.sample.starter import save_base
+
+        if (kind, dtype) == ("mistral", "float32"):
+            return tiny_base
+        torch.manual_seed(5)
+        tokenizer = load_tokenizer(tiny_base)
+        ids = {"vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2}
+        if kind == "mistral":
+            model = AutoModelForCausalLM.from_pretrained(tiny_base)
+        elif kind == "gpt2":
+            model = GPT2LMHeadModel(GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=256, **ids))
+        else:
+            shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+            shape |= {"num_key_value_heads": 2, "max_position_embeddings": 256}
+            biased, tied = kind == "biased", kind == "tied"
+            config = LlamaConfig(attention_bias=biased, mlp_bias=biased, tie_word_embeddings=tied, **shape, **ids)
+            model = LlamaForCausalLM(config)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # they start at zero
+                torch.nn.init.normal_(parameter, std=0.1)
+        folder = tmp_path_factory.mktemp("bases") / kind
+        save_base(folder, model.to(getattr(torch, dtype)), tokenizer)
+        return folder
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def make_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """`make_adapter(edit=..., **lora)`: a folder like the one that `ghost train` writes, with random A and B.
+    """`make_adapter(edit=..., **lora)`: a folder like the one that `ghost train` writes, every value of it random.
 
-    `edit(tensors)` changes the tensors, `config(document)` adapter_config.json, before ghost.json lists the files.
+    `edit(tensors)` changes the tensors, `config(document)` adapter_config.json, before ghost.json lists the files;
+    `resize` adds ids to the vocabulary of `base`, and one token to its tokenizer.
     """
 
     def make(
         edit: Callable[[dict[str, Any]], object] | None = None,
         config: Callable[[dict[str, Any]], object] | None = None,
+        *,
+        base: Path = tiny_base,
+        resize: int = 0,
         **lora: Any,
     ) -> Path:
         import torch
@@ -42,13 +100,19 @@ def make_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> R
         folder = tmp_path_factory.mktemp("adapter")
         torch.manual_seed(1)
         settings = {"r": 4, "lora_alpha": 6, "target_modules": TARGETS, "task_type": "CAUSAL_LM"} | lora
-        with warnings.catch_warnings():  # peft 0.21 asks transformers for a name that it is about to rename
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_base), LoraConfig(**settings))
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-        model.save_pretrained(folder)
+        tokenizer = load_tokenizer(base)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+            if resize:
+                tokenizer.add_tokens(["<extra>"])
+                model.resize_token_embeddings(model.config.vocab_size + resize)
+            model = get_peft_model(model, LoraConfig(**settings))
+            for name, parameter in model.named_parameters():
+                if "lora_magnitude_vector" in name:
+                    parameter.data *= 1 + 0.1 * torch.randn_like(parameter)
+                elif parameter.requires_grad and "lora_A" not in name:
+                    parameter.data += 0.1 * torch.randn_like(parameter)
+            model.save_pretrained(folder)
         if edit is not None:
             tensors = load_file(folder / "adapter_model.safetensors")
             edit(tensors)
@@ -57,9 +121,9 @@ def make_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> R
             document = json.loads((folder / "adapter_config.json").read_text())
             config(document)
             (folder / "adapter_config.json").write_text(json.dumps(document))
-        load_tokenizer(tiny_base).save_pretrained(folder)
-        base = resolve_base(str(tiny_base), None)
-        recorded = {"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256}
+        tokenizer.save_pretrained(folder)
+        found = resolve_base(str(base), None)
+        recorded = {"repo": found.repo, "revision": found.revision, "weights_sha256": found.weights_sha256}
         artifact.write(folder, None, text=TEXT, data={"counts": {"windows": 7}}, base=recorded, training=TRAINING)
         return folder
 

@@ -1,0 +1,106 @@
+"""What 4 bits leave of a base is what training holds, to the bit."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate_deployment import ghost_json
+from scripts import merge_lora_fp16, provenance
+from scripts import weights as reading
+from scripts.adapter import read_adapter
+from scripts.four_bits import FourBits
+from scripts.merge_lora_fp16 import Settled
+from scripts.weights import Weights, row_blocks
+from tests.scripts.conftest import quiet
+
+
+def as_trained(base: Path, double_quant: bool, bf16: bool) -> dict[str, Any]:
+    """Every tensor of the base as `ghost train` loads it, dequantised where it is in 4 bits."""
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    from training.finetuning.base import load_base, resolve_base
+
+    model = load_base(resolve_base(str(base), None), nf4=True, double_quant=double_quant, bf16=bf16)
+    found = {name: value for name, value in model.state_dict().items() if ".weight." not in name}
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit):
+            state = module.weight.quant_state
+            shape, state.shape = state.shape, (math.prod(state.shape),)  # as one row: see FourBits
+            found[f"{name}.weight"] = dequantize_4bit(module.weight.data, state).view(shape)
+    return found
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("double_quant", [True, False])
+@pytest.mark.parametrize("kind", ["mistral", "biased", "tied"])
+def test_equals_what_training_holds(
+    kind: str,
+    double_quant: bool,
+    bf16: bool,
+    make_base: Callable[..., Path],
+    make_adapter: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    monkeypatch.setattr(reading, "BLOCK", 1000)  # several blocks a tensor
+    base = make_base(kind)
+    quantised = read_adapter(make_adapter(base=base), base).quantised
+    expected = as_trained(base, double_quant, bf16)
+    with Weights.of_model(base) as weights:
+        rounded = FourBits(weights, quantised, double_quant=double_quant, bf16=bf16)
+        for name, shape in weights.shapes.items():
+            blocks = [rounded.rows(name, start, stop).clone() for start, stop in row_blocks(shape)]
+            found = torch.cat(blocks)
+            assert found.dtype == expected[name].dtype, name
+            assert torch.equal(found, expected[name]), name
+            rows = [0, shape[0] // 2, shape[0] - 1]
+            assert torch.equal(rounded.gather(name, rows), expected[name][rows]), name
+        assert len(quantised) == sum("_proj.weight" in name for name in weights.shapes)
+
+
+def test_rows_that_are_no_whole_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A width that 64 does not divide: runs go from one row into the next, and the last one is short."""
+    import torch
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+    from safetensors.torch import save_file
+
+    torch.manual_seed(3)
+    values = torch.randn(77, 50)
+    save_file({"x": values}, tmp_path / "x.safetensors")
+    monkeypatch.setattr(reading, "BLOCK", 500)
+    for double_quant in (True, False):
+        flat = values.flatten()
+        codes, state = quantize_4bit(flat, blocksize=64, quant_type="nf4", compress_statistics=double_quant)
+        expected = dequantize_4bit(codes, state).view(values.shape)
+        with Weights([tmp_path / "x.safetensors"]) as weights:
+            rounded = FourBits(weights, frozenset({"x"}), double_quant=double_quant, bf16=False)
+            assert torch.equal(rounded.rows("x", 0, 77), expected)
+            assert torch.equal(rounded.rows("x", 5, 20), expected[5:20])
+            assert torch.equal(rounded.gather("x", [3, 70]), expected[[3, 70]])
+
+
+def test_merged_onto_what_training_saw(adapter: Path, tiny_base: Path, tmp_path: Path) -> None:
+    """Parity is then with the 4-bit base itself, and the difference to it is FP16's rounding alone."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    ghost = ghost_json.read(adapter)
+    base = provenance.find_base(ghost, str(tiny_base))
+    block = merge_lora_fp16.merge(ghost, base, tmp_path / "merged", Settled(base_weights="dequantized"))
+    assert block["base_weights"] == "dequantized"
+    assert block["nf4"].items() <= block["parity"].items()
+    assert 0 < block["parity"]["mean_abs_logprob"] < block["parity"]["limit"]
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+        rounded = {name: value.float() for name, value in as_trained(tiny_base, True, True).items()}
+        model.load_state_dict(rounded)
+        expected = PeftModel.from_pretrained(model, adapter).merge_and_unload().state_dict()
+    with Weights.of_model(tmp_path / "merged") as merged:
+        for name, tensor in expected.items():
+            assert torch.equal(merged.tensor(name), tensor.half()), name

@@ -1,0 +1,98 @@
+"""Models that run a layer at a time say what they say in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate_deployment.chat_format import DEFAULT_LABELS
+from replicate_deployment.tokenization import load_tokenizer
+from scripts import parity
+from scripts.adapter import read_adapter
+from scripts.skeleton import skeleton, streamed
+from scripts.weights import Weights
+from tests.scripts.conftest import quiet
+from tests.scripts.test_forms import FORMS, with_peft
+
+
+def in_memory(model: Any, probes: list[list[int]]) -> list[parity.Score]:
+    """One probe at a time, no padding, no streaming."""
+    import torch
+
+    scores = []
+    with torch.inference_mode():
+        for ids in probes:
+            tokens = torch.tensor(ids)
+            logprobs = model(input_ids=tokens[None], use_cache=False).logits[0].log_softmax(-1)
+            of_tokens = logprobs[:-1].gather(1, tokens[1:, None])[:, 0]
+            scores.append(parity.Score(of_tokens, logprobs[:-1].argmax(-1), logprobs[-1]))
+    return scores
+
+
+@pytest.mark.parametrize(
+    "form", ["LoRA", "DoRA", "LoRA on embedding and head", "modules_to_save", "lora_bias", "fan_in_fan_out, DoRA"]
+)
+def test_the_trained_model_is_the_one_that_peft_loads(
+    form: str, make_base: Callable[..., Path], make_adapter: Any
+) -> None:
+    kind, lora = FORMS[form]
+    base = make_base(kind)
+    folder = make_adapter(base=base, **lora)
+    adapter = read_adapter(folder, base)
+    probes = parity.probes(load_tokenizer(base), DEFAULT_LABELS)
+    with Weights.of_model(base) as weights:
+        found = parity.score_trained(base, weights, adapter, probes, "")
+    with quiet():
+        compared = parity.difference(found, in_memory(with_peft(folder, base), probes))
+    assert compared.max_abs_logprob < 1e-4
+    assert compared.greedy_agreement == 1
+    assert compared.tokens == sum(map(len, probes)) - len(probes)
+
+
+def test_the_merged_model_is_the_one_that_transformers_loads(merged: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    probes = parity.probes(load_tokenizer(merged), DEFAULT_LABELS)
+    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
+    found, expected = parity.score_merged(merged, probes), in_memory(model, probes)
+    assert parity.difference(found, expected).max_abs_logprob < 1e-4
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one.following, other.following, atol=1e-4)
+
+
+def test_another_model_differs(merged: Path, tiny_base: Path) -> None:
+    probes = parity.probes(load_tokenizer(merged), DEFAULT_LABELS)
+    compared = parity.difference(parity.score_merged(merged, probes), parity.score_merged(tiny_base, probes))
+    assert compared.mean_abs_logprob > 10 * parity.LIMIT
+
+
+def test_one_layer_is_in_memory_at_a_time(tiny_base: Path) -> None:
+    """Values that are there at once: at most those of the largest module."""
+    import torch
+
+    model = skeleton(tiny_base)
+    held: list[int] = []
+    with Weights.of_model(tiny_base) as weights:
+
+        def read(name: str) -> Any:
+            held.append(weights.tensor(name).numel() + sum(p.numel() for p in model.parameters() if not p.is_meta))
+            return weights.tensor(name).float()
+
+        with streamed(model, read), torch.inference_mode():
+            model(input_ids=torch.tensor([[1, 5, 9]]), use_cache=False)
+        assert len(held) == len(weights.shapes)
+        assert max(held) == max(torch.Size(shape).numel() for shape in weights.shapes.values())
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_a_layer_that_fails_leaves_nothing_behind(tiny_base: Path) -> None:
+    import torch
+
+    model = skeleton(tiny_base)
+    with Weights.of_model(tiny_base) as weights:
+        with streamed(model, lambda name: weights.tensor(name).float()), pytest.raises(IndexError):
+            model(input_ids=torch.tensor([[10**6]]), use_cache=False)
+        assert all(parameter.is_meta for parameter in model.parameters())
+        assert not any(module._forward_pre_hooks for module in model.modules())
