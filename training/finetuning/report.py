@@ -14,7 +14,7 @@ def facts(
     config: TrainingConfig, train: Split, val: Split, plan: Plan, state: State, device: str, price: float | None
 ) -> dict[str, Any]:
     """`tokens.computed` went through the model; `tokens.windows` is what that would have been one window at a time.
-    `price` is in dollars an hour."""
+    `config` says what was decided of `gradient_checkpointing`; `price` is in dollars an hour."""
     seconds = state.seconds["training"]
     share = plan.tokens / plan.window_tokens
     before, after = _heldout(state, 0), _heldout(state, kept_step(state))
@@ -28,6 +28,7 @@ def facts(
             "saved": round(1 - share, 4),
         },
         "micro_batch_tokens": state.budget,
+        "gradient_checkpointing": config.gradient_checkpointing,
         "out_of_memory": state.halved,
         "steps": state.step,
         "planned_steps": len(plan),

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from training.finetuning import curve
-from training.finetuning.base import Base
+from training.finetuning.base import Outline
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split
 from training.finetuning.plan import Plan
@@ -21,7 +21,9 @@ Facts = Mapping[str, Any]
 RISE = 0.01
 
 
-def before(config: TrainingConfig, base: Base, train: Split, val: Split, plan: Plan, budget: int, device: str) -> str:
+def before(
+    config: TrainingConfig, base: Outline, train: Split, val: Split, plan: Plan, budget: int, device: str
+) -> str:
     """The plan, in lines."""
     what, epochs = train.recipe, "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
     nested = f", {plan.tokens:,} of them computed: windows that begin alike share a run"

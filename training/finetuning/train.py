@@ -19,14 +19,17 @@ from training.console import console
 from training.errors import DataError, TrainingError
 from training.finetuning import config as training_config
 from training.finetuning import curve, events, report, summary
-from training.finetuning.base import Base, resolve_base
+from training.finetuning import device as devices
+from training.finetuning.base import Base, find_base, resolve_base
 from training.finetuning.checkpoint import Checkpoint, fingerprint
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split, read_facts, read_split
+from training.finetuning.exchange import ProcessLost
 from training.finetuning.interruption import Interruption
-from training.finetuning.model import save_adapter, trainable
+from training.finetuning.model import save_adapter
 from training.finetuning.plan import Plan
-from training.finetuning.prices import price_of
+from training.finetuning.processes import Alone, Follower, joined
+from training.finetuning.shapes import shapes_of
 from training.finetuning.state import State, Tensors
 from training.finetuning.watching import Watch
 from training.signals import Stopped
@@ -52,61 +55,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    with joined() as processes:
+        if isinstance(processes, Follower):
+            processes.follow()
+            return 0
+        return lead(args, processes)
+
+
+def lead(args: argparse.Namespace, processes: Alone) -> int:
+    """The whole verb, in the first or only process."""
     import torch
     from transformers import set_seed
 
+    from training.finetuning.estimate import load_of
     from training.finetuning.loop import Loop
 
     config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
     voice = Console(stderr=True, markup=False, highlight=False, emoji=False) if args.json else console
     out = Path(config.output_dir)
     events.require(wanted=config.use_tensorboard)
-    checkpoint, resume = Checkpoint(out), resume_command(args)
+    checkpoint, resume = Checkpoint(out), resume_command(args, processes.command)
     refuse_foreign_files(out, artifact.own_files(out, "training"))
     if checkpoint.exists() and not args.resume:
         raise TrainingError(f"{checkpoint.describe()}. Go on: {resume}; or begin anew: {checkpoint.anew}")
     train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
     ghost = read_facts(train_path, val_path)
-    base = resolve_base(config.base_model, config.revision_of_model)
-    config = dataclasses.replace(config, revision_of_model=None if base.revision == "local" else base.revision)
+    outline = find_base(config.base_model, config.revision_of_model)
+    config = dataclasses.replace(config, revision_of_model=None if outline.revision == "local" else outline.revision)
 
+    tokenizer = load_tokenizer(outline.folder)
+    train = read_split(train_path, tokenizer, ghost, config)
+    val = read_split(val_path, tokenizer, ghost, config)
+    plan = make_plan(train, train_path, config)
+    device, shapes, load = devices.at_hand(), shapes_of(str(outline.folder)), load_of(plan, val, config)
+    budget = device.budget(shapes, config, longest=plan.longest, most=load.most)
+    voice.print(summary.before(config, outline, train, val, plan, budget.tokens, device.name), soft_wrap=True)
+    seconds = device.seconds(load, shapes, config, budget)
+    voice.print(f"expected  {devices.expectation(device, seconds)}", soft_wrap=True)
+
+    base = resolve_base(config.base_model, config.revision_of_model)  # gigabytes, once it is known that they fit
     identity = fingerprint(training_config.as_dict(config), ghost.block("data"), base.weights_sha256)
     if args.resume and not checkpoint.exists() and is_trained(out, identity):
         facts = json.loads((out / REPORT).read_text(encoding="utf-8"))
         print(json.dumps({**facts, "out": str(out)}, indent=2) if args.json else f"{out} is trained already")
         return 0
-
-    tokenizer = load_tokenizer(base.folder)
-    train = read_split(train_path, tokenizer, ghost, config)
-    val = read_split(val_path, tokenizer, ghost, config)
-    plan = make_plan(train, train_path, config)
-    state, tensors = begin(config, plan, checkpoint, identity)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    price = price_of(device)
-    voice.print(summary.before(config, base, train, val, plan, state.budget, device), soft_wrap=True)
+    state, tensors = begin(config, budget.tokens, checkpoint, identity)
     if args.resume:
         found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"
         voice.print(f"resume    {found}", soft_wrap=True)
 
     set_seed(config.seed)
-    model = trainable(base, config, tokenizer)
+    checkpointed = dataclasses.replace(config, gradient_checkpointing=budget.checkpointing)
+    model = processes.model(base, checkpointed, tokenizer)
     interruption = Interruption()
-    loop = Loop(model, plan, val.examples, config, state, checkpoint, identity, interruption)
+    loop = Loop(model, plan, val.examples, config, state, checkpoint, identity, interruption, processes)
     if tensors:
         loop.resume(tensors)
     with interruption.held():
         try:
             spent = state.seconds["total"]
-            with Watch(plan, config, out, state.step, price, spent=spent, voice=voice) as watch:
+            with Watch(plan, config, out, state.step, device.price, spent=spent, voice=voice) as watch:
                 loop.run(watch)
         except Stopped as stop:
             loop.save()
             raise Stopped(stop.number, f"stopped; {where_it_stands(loop, resume)}") from stop
+        except ProcessLost as error:
+            loop.save()
+            raise TrainingError(f"step {state.step + 1:,}: {error}; {where_it_stands(loop, resume)}") from error
         except torch.AcceleratorError as error:
             first = str(error).splitlines()[0]
             raise TrainingError(f"step {state.step + 1:,}: {first}; {where_it_stands(loop, resume)}") from error
         loop.finish()
-        facts = report.facts(config, train, val, plan, state, device, price)
+        facts = report.facts(checkpointed, train, val, plan, state, device.name, device.price)
         try:
             write_adapter(out, model, tokenizer, base, config, ghost, facts)
         except OSError as error:
@@ -124,13 +144,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def resume_command(args: argparse.Namespace) -> str:
+def resume_command(args: argparse.Namespace, command: str) -> str:
     """What to type to go on where this command stops."""
     flags = {"--config": args.config, "--data": args.data, "--base": args.base, "--out": args.out}
     if args.config == training_config.DEFAULT_PATH:
         del flags["--config"]
     given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
-    return shlex.join(["ghost", "train", *given, *(["--json"] if args.json else []), "--resume"])
+    return f"{command} {shlex.join([*given, *(['--json'] if args.json else []), '--resume'])}"
 
 
 def make_plan(train: Split, path: Path, config: TrainingConfig) -> Plan:
@@ -142,16 +162,14 @@ def make_plan(train: Split, path: Path, config: TrainingConfig) -> Plan:
 
 
 def begin(
-    config: TrainingConfig, plan: Plan, checkpoint: Checkpoint, identity: dict[str, Any]
+    config: TrainingConfig, budget: int, checkpoint: Checkpoint, identity: dict[str, Any]
 ) -> tuple[State, Tensors | None]:
-    """Where to begin: where the checkpoint ended, if there is one."""
-    tensors: Tensors | None = None
-    state = State(config.micro_batch_tokens, budget=0)
-    if checkpoint.exists():
-        state, tensors = checkpoint.read(identity)
-    if not state.budget or state.asked != config.micro_batch_tokens:
-        asked = config.micro_batch_tokens
-        state.asked, state.budget = asked, 2048 if asked == "auto" else asked
+    """Where to begin: where the checkpoint ended, if there is one; with its budget, unless another is asked for."""
+    if not checkpoint.exists():
+        return State(config.micro_batch_tokens, budget), None
+    state, tensors = checkpoint.read(identity)
+    if state.asked != config.micro_batch_tokens:
+        state.asked, state.budget = config.micro_batch_tokens, budget
     return state, tensors
 
 

@@ -15,11 +15,12 @@ import pytest
 
 from tests.training.finetuning.conftest import LINES, Ghost, WriteConfig, contents, quick, write_prepared
 from training import artifact, cli
-from training.finetuning import checkpoint, heldout, loop, train
+from training.finetuning import checkpoint, loop, train
 from training.finetuning.config import TrainingConfig
 
 AT_EACH_STEP = 1e-9  # checkpoint_minutes
-KEYS: dict[str, Any] = {"lora_dropout": 0.1, "micro_batch_tokens": 32}  # six steps of two micro-batches
+# Six steps of one or two micro-batches: as small as they can be, since the longest window has 38 tokens.
+KEYS: dict[str, Any] = {"lora_dropout": 0.1, "micro_batch_tokens": 38}
 UNSEEN = ["B: can you cook\nA: mdr café 😂😂</s>", "B: on se voit\nA: ok</s>"]
 
 
@@ -61,7 +62,7 @@ def calling(
 def test_kills_change_nothing(tiny_base: Path, write_config: WriteConfig, tmp_path: Path) -> None:
     """Ten in the loop, three while the adapter is written. Twenty seconds: fifteen trainings, in processes that die."""
     data = write_prepared(tmp_path / "unseen", LINES * 4, UNSEEN)
-    keys: dict[str, Any] = {"lora_dropout": 0.1, "num_epochs": 6, "micro_batch_tokens": 32, "logging_steps": 3}
+    keys: dict[str, Any] = {"lora_dropout": 0.1, "num_epochs": 6, "micro_batch_tokens": 38, "logging_steps": 3}
     config = write_config(checkpoint_minutes=AT_EACH_STEP, micro_batch_size=2, **keys)
     out = tmp_path / "adapter"
     arguments = ["--config", config, "--data", data, "--base", tiny_base, "--out", out]
@@ -99,9 +100,9 @@ def test_a_stop_in_the_middle_of_a_step(
 
     before = contents(old_adapter)
     with monkeypatch.context() as patched:  # in the first of the fourth step's two micro-batches
-        calls = calling(patched, Objective, "forward", 7, lambda: os.kill(os.getpid(), number))
+        calls = calling(patched, Objective, "forward", 6, lambda: os.kill(os.getpid(), number))
         assert ghost_train(out="models/adapter", **KEYS) == 128 + number
-    assert len(calls) == 7  # it did not wait for the second
+    assert len(calls) == 6  # it did not wait for the second
     assert contents(old_adapter) == before
     (line,) = capfd.readouterr().err.splitlines()
     words, command = line.split(". Go on: ")
@@ -120,7 +121,7 @@ def test_a_stop_in_the_middle_of_a_step(
 @pytest.mark.parametrize(
     ("where", "owner", "name", "call", "step"),
     [
-        ("in an evaluation", heldout, "flatten", 3, 2),
+        ("in an evaluation", loop, "heldout_loss", 2, 2),
         ("while a checkpoint is written", os, "fsync", 3, 2),
         ("between two steps", loop, "random_state", 3, 2),
     ],
@@ -192,6 +193,7 @@ def test_a_full_disk_costs_no_training(
 )
 def test_exhausted_memory_halves_the_micro_batches_and_nothing_else(
     ghost_train: Ghost,
+    reference: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -203,7 +205,6 @@ def test_exhausted_memory_halves_the_micro_batches_and_nothing_else(
 
     from training.finetuning.objective import Objective
 
-    assert ghost_train(out="roomy", **{**KEYS, "micro_batch_tokens": 38}) == 0
     honest, calls = Objective.forward, list[int]()
 
     def forward(self: Any, **row: Any) -> Any:
@@ -220,8 +221,8 @@ def test_exhausted_memory_halves_the_micro_batches_and_nothing_else(
     assert [line.partition(" tokens")[0] for line in told] == [f"{start} {tokens}" for tokens in halved]
     report = read_report(tmp_path / "small")
     assert report["out_of_memory"] == [{"step": 1, "micro_batch_tokens": tokens} for tokens in halved]
-    assert report["micro_batch_tokens"] == 38  # the longest window
-    assert same(tmp_path / "small", tmp_path / "roomy")
+    assert report["micro_batch_tokens"] == 38
+    assert same(tmp_path / "small", reference)
 
 
 def test_memory_for_not_even_one_window(
@@ -251,7 +252,7 @@ def test_a_broken_gpu_is_one_line(
     def broken() -> None:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
 
-    calling(monkeypatch, Objective, "forward", 7, broken)
+    calling(monkeypatch, Objective, "forward", 6, broken)
     assert ghost_train(checkpoint_minutes=AT_EACH_STEP, **KEYS) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("ghost train: step 4: CUDA error: unspecified launch failure; ")

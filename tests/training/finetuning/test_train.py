@@ -222,7 +222,7 @@ def truncate_embeddings(base: Path, tmp_path: Path) -> Path:
     ("keys", "complaint"),
     [
         ({"learning_rate": 1e30}, "Lower learning_rate"),
-        ({"lora_target_modules": ("q_proj", "w_pack")}, "no layer w_pack; it has down_proj, gate_proj"),
+        ({"lora_target_modules": ("q_proj", "w_pack")}, "no layer w_pack; there are down_proj, gate_proj"),
         ({"sequence_len": 4096}, "sequence_len: 4096, but tiny-base has 2048 positions"),
         ({"sequence_len": 16}, "no window to train on (all 1 are longer than sequence_len)"),
     ],
