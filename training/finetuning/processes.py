@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from replicate_deployment.tokenization import load_tokenizer
+from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training.errors import TrainingError
 from training.finetuning import exchange, passes
 from training.finetuning.base import Base
@@ -68,10 +68,11 @@ class Alone:
     """The only process of a training."""
 
     count = 1
+    command = "ghost train"  # how it was started
 
-    def model(self, base: Base, config: TrainingConfig) -> Any:
+    def model(self, base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
         """The model to train."""
-        return trainable(base, config, load_tokenizer(base.folder))
+        return trainable(base, config, tokenizer)
 
     def use(self, objective: Any, *, bf16: bool) -> None:
         """From here on `objective` is what is computed with."""
@@ -97,11 +98,13 @@ class Alone:
 class _Member(Alone):
     """What the first of several processes and the others have in common."""
 
+    command = "accelerate launch … -m training.cli train"
+
     def __init__(self, rank: int, count: int, *, sharded: bool) -> None:
         self.rank, self.count, self.sharded = rank, count, sharded
 
-    def model(self, base: Base, config: TrainingConfig) -> Any:
-        model = super().model(base, config)
+    def model(self, base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
+        model = super().model(base, config, tokenizer)
         if self.sharded:
             shard(model)
         return model
@@ -128,10 +131,10 @@ class Leader(_Member):
 
     _spread = False  # whether the others have the adapter as it is
 
-    def model(self, base: Base, config: TrainingConfig) -> Any:
+    def model(self, base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
         self._seed = config.seed
         exchange.order(Model(base, config))
-        return super().model(base, config)
+        return super().model(base, config, tokenizer)
 
     def begin(self, number: int, step: Step, budget: int) -> list[list[Segment]]:
         parts = [pack(part, budget) for part in share(step.segments, self.count)]
@@ -190,7 +193,8 @@ class Follower(_Member):
         if isinstance(order, Model):
             from training.finetuning.objective import Objective
 
-            self.use(Objective(self.model(order.base, order.config)).train(), bf16=order.config.bf16)
+            model = self.model(order.base, order.config, load_tokenizer(order.base.folder))
+            self.use(Objective(model).train(), bf16=order.config.bf16)
             return
         if order.spread:
             exchange.spread(self._trained)
