@@ -70,16 +70,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config = with_arguments(training_config.load(args.config), args.data, args.base, None)
-    estimate = make(config)
+    found = make(config)
     if args.json:
-        print(json.dumps(figures(estimate), indent=2))
+        print(json.dumps(figures(found), indent=2))
     else:
-        console.print(summary(estimate), soft_wrap=True)
+        console.print(summary(found), soft_wrap=True)
     return 0
 
 
 def make(config: TrainingConfig) -> Estimate:
-    """Raises what `ghost train` would raise of data, config and base; and TrainingError when it fits no device."""
+    """Raises what `ghost train` would raise of data, config and base; and TrainingError when no GPU known suffices."""
     shapes = shapes_of(config.base_model, config.revision_of_model)
     if 0 < shapes.positions < config.sequence_len:
         raise ConfigError(
@@ -92,15 +92,19 @@ def make(config: TrainingConfig) -> Estimate:
     train = read_split(train_path, tokenizer, ghost, config)
     val = read_split(val_path, tokenizer, ghost, config)
     plan = make_plan(train, train_path, config)
+    return estimate(config, shapes, plan, train, val, "estimate" if found is None else "tokenizer")
+
+
+def estimate(config: TrainingConfig, shapes: Shapes, plan: Plan, train: Split, val: Split, counted_by: str) -> Estimate:
+    """Raises TrainingError when no GPU known suffices."""
     load = load_of(plan, val, config)
     table = prices.load()
     choices = [choose(_device(gpu), shapes, config, plan, load) for gpu in table.gpus]
-    choices.sort(key=lambda choice: (choice.dollars or Range(float("inf"), 0)).low)
-    cpu = choose(Device("this CPU", devices.free_memory(), False, None), shapes, config, plan, load)
     if not any(choice.budget for choice in choices):
         largest = max(choices, key=lambda choice: choice.device.free)
         raise TrainingError(f"{largest.device.name}, the largest GPU of {prices.PATH.name}: {largest.refusal}")
-    counted_by = "estimate" if found is None else "tokenizer"
+    choices.sort(key=lambda choice: choice.dollars.low if choice.dollars else float("inf"))
+    cpu = choose(Device("this CPU", devices.free_memory(), False, None), shapes, config, plan, load)
     return Estimate(config, shapes, counted_by, train, val, plan, load, choices, cpu, f"{table.as_of}")
 
 
@@ -184,7 +188,7 @@ def summary(estimate: Estimate) -> str:
         f"tokens    {one:,} an epoch{by}{nested if load.tokens < one else ''}",
         f"steps     {len(plan):,}: {epochs} epochs, {config.windows_per_step} {what} a step",
         f"disk      {download}{_gb(space['adapter'])} for adapter and checkpoints; {_gb(space['merge'])} more to merge",
-        f"memory    {_gb(fixed.total)}, of it {_components(fixed)};",
+        f"memory    {_gb(fixed.total)}: {_components(fixed)};",
         "          for each 1,000 tokens at a time {} more, with gradient checkpointing {}".format(*map(_gb, each)),
         "",
         *_table(estimate),
@@ -200,7 +204,7 @@ def summary(estimate: Estimate) -> str:
 
 def _table(estimate: Estimate) -> list[str]:
     """A row a device, the cheapest training first."""
-    rows = [("GPU", "GB", "taken", "tokens at a time", "recomputing", "training", "dollars", "an hour")]
+    rows = [("GPU", "GB", "taken", "tokens at a time", "checkpointing", "training", "dollars", "an hour")]
     for choice in [*estimate.choices, estimate.cpu]:
         device, budget = choice.device, choice.budget
         free = f"{device.free / 1e9:.0f}"
@@ -232,7 +236,7 @@ def _table(estimate: Estimate) -> list[str]:
 def _components(memory: Memory) -> str:
     words = {
         "base": "nf4 base",
-        "rest": "embeddings, head",
+        "rest": "embeddings and head",
         "adapter": "adapter",
         "gradients": "gradients",
         "optimizer": "AdamW",
