@@ -8,7 +8,9 @@
     ├── BaseModelError            a base that is missing, not causal-LM or not the one that is recorded
     ├── TrainingError             training cannot start or go on
     ├── MergeError                an adapter that does not fit its base, or a merge that fails its proof
+    ├── ConversionError           a model that another program's format cannot hold as it is
     ├── ServerError               the prediction server does not start, or does not answer
+    ├── HubError                  the Hub cannot be reached, refuses, or holds something else than it should
     ├── ArtifactError             ghost.json missing, malformed or contradicted by the files beside it
     ├── PromptError               a prompt that cannot be answered      ┐
     ├── SettingsError             a sampling setting out of range       │ replicate_deployment.errors
@@ -50,9 +52,17 @@ class MergeError(GhostError):
     pass
 
 
+class ConversionError(GhostError):
+    pass
+
+
 class ServerError(GhostError):
     pass
 
 
 class ArtifactError(GhostError):
+    pass
+
+
+class HubError(GhostError):
     pass

@@ -1,0 +1,75 @@
+"""What went wrong between here and the Hub, told apart by what can be done about it: wait, go on later, or change
+something. Nothing here repeats an exception's text: the HTTP library puts signed addresses and header values in it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from json import JSONDecodeError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+BROKEN_LINK = 0  # the `status` of an answer that never came
+NOT_THE_HUB = -1  # of one that is no JSON: a proxy's or a hotel's page
+OFFLINE = -2
+# What the Hub means by them: slow down (429); a moment, please (5xx, 408).
+PASSING = {BROKEN_LINK, NOT_THE_HUB, 408, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`status` is HTTP's, or one of the above; `wait` is how many seconds the Hub asks to wait; `said` is its own
+    explanation, not yet fit to be printed; `missing` is "repo", "revision" or "file" where it is one of these."""
+
+    status: int
+    said: str = ""
+    wait: int | None = None
+    missing: str = ""
+
+    @property
+    def passing(self) -> bool:
+        return self.status in PASSING
+
+
+def read(error: BaseException) -> Fault | None:
+    """The fault behind an exception of huggingface_hub; None for what has nothing to do with the Hub."""
+    import httpx2  # what huggingface_hub speaks HTTP with
+    from huggingface_hub import errors
+
+    for cause in _causes(error):
+        if isinstance(cause, errors.OfflineModeIsEnabled):
+            return Fault(OFFLINE)
+        if isinstance(cause, errors.HfHubHTTPError):
+            return _answer(cause)
+        if isinstance(cause, httpx2.RequestError):
+            return Fault(BROKEN_LINK, type(cause).__name__)
+        if isinstance(cause, JSONDecodeError):
+            return Fault(NOT_THE_HUB)
+        if isinstance(cause, ValueError) and str(cause).startswith(("LFS batch API", "Invalid metadata")):
+            return Fault(422, str(cause).partition("\n")[2])
+    return None
+
+
+def _answer(error: "HfHubHTTPError") -> Fault:
+    from huggingface_hub import errors
+    from huggingface_hub.utils._http import parse_ratelimit_headers
+
+    headers = error.response.headers
+    after, limit = headers.get("Retry-After", ""), parse_ratelimit_headers(headers)
+    wait = int(after) if after.isdigit() else limit.reset_in_seconds if limit and limit.remaining == 0 else None
+    missing = ""
+    if isinstance(error, errors.RepositoryNotFoundError):
+        missing = "repo"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        missing = "revision"
+    elif isinstance(error, errors.EntryNotFoundError):
+        missing = "file"
+    return Fault(error.response.status_code, error.server_message or "", wait, missing)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that led to it: huggingface_hub wraps what happened during an upload."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,195 @@
+"""`ghost pull`: a model from the Hub at one commit, verified against its ghost.json, never half a folder."""
+
+import argparse
+import glob
+import json
+import os
+import shlex
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replicate_deployment import ghost_json
+from replicate_deployment.errors import WeightsError
+from replicate_deployment.ghost_json import Ghost
+from training import artifact
+from training.aside import mend, put_in_place, refuse_foreign_files
+from training.console import console, progress
+from training.errors import HubError, UsageError
+from training.hub import manifest, transfer
+from training.hub.client import Hub, connect, kept
+from training.hub.manifest import git_blob_id
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
+
+MEGABYTE = 10**6
+# A ghost.json is some kilobytes, and a model's a dozen files; beyond this something else lies under the name.
+LARGEST_GHOST_JSON = 16 * MEGABYTE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("repo", metavar="USER/REPO")
+    parser.add_argument("--revision", help="a tag, branch or commit (default: the newest)")
+    parser.add_argument("--out", type=Path, default=Path("models/merged"), help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    given = {"--revision": args.revision, "--out": None if args.out == Path("models/merged") else str(args.out)}
+    flags = [word for flag, value in given.items() if value is not None for word in (flag, value)]
+    again = shlex.join(["ghost", "pull", args.repo, *flags, *(["--json"] if args.json else [])])
+    refuse_foreign_files(args.out, artifact.own_files(args.out, "merge"))
+    hub = connect(args.repo, again, lambda line: None if args.json else console.print(line, soft_wrap=True))
+    with kept(again, str(args.out.parent)):
+        pulled = pull(hub, args.revision, args.out)
+    print(json.dumps(asdict(pulled), indent=2)) if args.json else console.print(pulled.told(), soft_wrap=True)
+    return 0
+
+
+@dataclass(frozen=True)
+class Pulled:
+    repo: str
+    commit: str
+    out: str
+    files: int
+    bytes: int
+    downloaded: bool
+    ghost_json_sha256: str
+
+    def told(self) -> str:
+        news = "" if self.downloaded else "already here, "
+        return (
+            f"{self.out}: {news}{self.files} files, {self.bytes / 1e9:.2f} GB, each with the SHA-256 that ghost.json "
+            f"says\nghost.json's own is {self.ghost_json_sha256}; next: ghost check {shlex.quote(self.out)}"
+        )
+
+
+def pull(hub: Hub, revision: str | None, out: Path) -> Pulled:
+    """Bring `out` to what the repo holds at `revision`. Raises HubError, ArtifactError or WeightsError; `out` is then
+    as it was, and what has arrived lies beside it until it is asked for again."""
+    commit = hub.ask(lambda: hub.head(revision)).commit
+    hub.say(f"{hub.repo} at {revision or 'main'} is commit {commit}")
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    mend(out)
+    aside = out.parent / f".{out.name}.{commit[:12]}.pull"
+    remote = hub.ask(lambda: hub.tree(commit))
+    try:
+        ghost = _ghost(hub, commit, remote, aside)
+        files = ghost.block("files")
+        downloaded = not _is_here(ghost, out)
+        if downloaded:
+            _refuse_other_files(hub, commit, remote, files)
+            _download(hub, commit, files, aside)
+            _verify(hub, ghost)
+            put_in_place(aside, out)
+    finally:
+        if aside.is_dir() and {path.name for path in aside.iterdir()} <= {ghost_json.NAME}:
+            shutil.rmtree(aside)  # nothing in it that would spare a download
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.pull"):  # of this, or of a commit nobody came back for
+        shutil.rmtree(left)
+    size = sum(file["size"] for file in files.values())
+    digest = ghost_json.sha256(out / ghost_json.NAME)
+    return Pulled(hub.repo, commit, str(out), len(files), size, downloaded, digest)
+
+
+def _ghost(hub: Hub, commit: str, remote: "dict[str, RepoFile]", aside: Path) -> Ghost:
+    """ghost.json as it is at `commit`, written to `aside`, with names that stay within the folder."""
+    listed = remote.get(ghost_json.NAME)
+    if listed is None or listed.size > LARGEST_GHOST_JSON:
+        raise HubError(
+            f"{hub.repo} at {commit[:12]}: no {ghost_json.NAME}, so it is no model that ghost push has put there"
+        )
+    aside.mkdir(mode=0o700, exist_ok=True)
+    path = aside / ghost_json.NAME
+    path.unlink(missing_ok=True)
+    hub.ask(lambda: transfer.fetch(hub, commit, ghost_json.NAME, listed.size, path, lambda _: None))
+    is_it = (
+        listed.lfs.sha256 == ghost_json.sha256(path) if listed.lfs else listed.blob_id == git_blob_id(path.read_bytes())
+    )
+    if not is_it:
+        raise HubError(f"{hub.repo}: {ghost_json.NAME} arrived altered; type again: {hub.again}")
+    ghost = ghost_json.read(aside)
+    manifest.listed(ghost)
+    return ghost
+
+
+def _is_here(ghost: Ghost, out: Path) -> bool:
+    """Whether `out` is this model already, byte for byte."""
+    try:
+        same = (out / ghost_json.NAME).read_bytes() == (ghost.folder / ghost_json.NAME).read_bytes()
+    except FileNotFoundError:
+        return False
+    if not same:
+        return False
+    try:
+        with progress("hashing"):
+            ghost_json.verify(ghost_json.read(out))
+    except WeightsError:
+        return False
+    return True
+
+
+def _refuse_other_files(
+    hub: Hub, commit: str, remote: "dict[str, RepoFile]", files: dict[str, dict[str, object]]
+) -> None:
+    """What the Hub tells of its files before 14.5 GB of them travel: a missing or a replaced one is known by now."""
+    for name, file in files.items():
+        found = remote.get(name)
+        if found is None:
+            raise HubError(f"{hub.repo} at {commit[:12]}: {name} is missing; push the model again, or take --revision")
+        if found.size != file["size"] or (found.lfs and found.lfs.sha256 != file["sha256"]):
+            raise HubError(
+                f"{hub.repo} at {commit[:12]}: {name} is not the one that its {ghost_json.NAME} lists; somebody "
+                "replaced it. Take another --revision, or push the model again"
+            )
+
+
+def _download(hub: Hub, commit: str, files: dict[str, dict[str, int]], aside: Path) -> None:
+    def here() -> int:
+        return sum(path.stat().st_size for name in files if (path := aside / name).exists())
+
+    total, have = sum(file["size"] for file in files.values()), here()
+    free = shutil.disk_usage(aside).free
+    if free < total - have:
+        raise UsageError(
+            f"{aside.parent}: {free / 1e9:.1f} GB free, {(total - have) / 1e9:.1f} GB needed; make room, or put it "
+            "elsewhere: --out FOLDER"
+        )
+    if have:
+        hub.say(f"{have / 1e9:.2f} of {total / 1e9:.2f} GB are here from before")
+    with progress("downloading, MB", total=total // MEGABYTE) as bar:
+        bar.advance(have / MEGABYTE)
+        for name, file in files.items():
+            bar.describe(f"{name}, MB")
+            path, size = aside / name, file["size"]
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+            def fetch(name: str = name, path: Path = path, size: int = size) -> None:
+                transfer.fetch(hub, commit, name, size, path, lambda count: bar.advance(count / MEGABYTE))
+
+            hub.ask(fetch, arrived=here)
+
+
+def _verify(hub: Hub, ghost: Ghost) -> None:
+    """Raises HubError when a byte is not as ghost.json says; the file is removed, so that it is fetched again."""
+    with progress("hashing"):
+        try:
+            ghost_json.verify(ghost)
+            return
+        except WeightsError as error:
+            unlisted = str(error)
+        wrong = [
+            name for name, f in ghost.block("files").items() if ghost_json.sha256(ghost.folder / name) != f["sha256"]
+        ]
+    for name in wrong:
+        os.unlink(ghost.folder / name)
+    if not wrong:
+        shutil.rmtree(ghost.folder)
+        raise HubError(unlisted)
+    raise HubError(
+        f"{hub.repo}: {', '.join(wrong)} arrived with another SHA-256 than ghost.json says, and was removed; nothing "
+        f"was put in place. To fetch it again: {hub.again}. If that does not help: push the model again"
+    )
