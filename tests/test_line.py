@@ -22,6 +22,7 @@ def test_every_verb_passes_without_a_network(
     monkeypatch.setattr(demo, "MESSAGES", 400)
     monkeypatch.setattr(starter, "starter_base", lambda cache: tiny_base)
     out = tmp_path / "demo"
+    (out / "adapter.checkpoint").mkdir(parents=True)  # an earlier demo was stopped while it trained
     assert cli.main(["demo", "--out", str(out)]) == 0
     told = capsys.readouterr().out
     assert all(f"── {stage} ─" in told for stage in ("sample", "extract", "prepare", "train", "merge", "serve"))

@@ -18,6 +18,7 @@ from typing import Any
 from replicate_deployment.chat_format import DEFAULT_LABELS, END_TOKEN, Turn, parse, read_prompt, render
 from training.console import console
 from training.errors import ServerError, UsageError
+from training.finetuning.checkpoint import Checkpoint
 
 CONFIG = Path("config") / "demo_config.yaml"
 CACHE = Path(".cache") / "starter"
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     with stage("sample", "an invented person's chats, as WhatsApp, Telegram and Messenger export them", seconds):
         shutil.rmtree(raw, ignore_errors=True)
+        Checkpoint(adapter).remove()  # of a demo that was stopped: this one begins at the beginning
         sample = write_exports(raw, seed=SEED, messages=MESSAGES)
         whose = {"user_identifiers": sample.names, "timezone": sample.timezone}
         user_config.write_text(json.dumps(whose, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
