@@ -17,20 +17,23 @@ class Device:
     free  bytes that a training may take
     cuda  whether it is a GPU
     gpu   what config/gpu_prices.yaml knows of it; None when nothing
+    count GPUs that share each step
     """
 
     name: str
     free: int
     cuda: bool
     gpu: Gpu | None
+    count: int = 1
 
     @property
     def price(self) -> float | None:
-        """Dollars an hour; None when nobody knows."""
-        return self.gpu.price if self.gpu else None
+        """Dollars an hour, of all of them; None when nobody knows."""
+        return self.gpu.price * self.count if self.gpu else None
 
-    def budget(self, shapes: Shapes, config: TrainingConfig, *, longest: int, most: int | None = None) -> Budget:
-        """As memory.resolve_budget, which also says what `longest` and `most` are. Raises TrainingError as it does."""
+    def budget(self, shapes: Shapes, config: TrainingConfig, load: Load, *, longest: int) -> Budget:
+        """As memory.resolve_budget, which also says what `longest` is. Raises TrainingError as it does."""
+        most = -(-load.most // self.count)
         return resolve_budget(shapes, config, self.free, longest=longest, most=most, cuda=self.cuda)
 
     def seconds(self, load: Load, shapes: Shapes, config: TrainingConfig, budget: Budget) -> Range | None:
@@ -41,17 +44,17 @@ class Device:
             return speed.on_cpu(rate, work, shapes, config, checkpointing=budget.checkpointing)
         if self.gpu is None:
             return None
-        return speed.on_gpu(self.gpu, work, shapes, config, checkpointing=budget.checkpointing)
+        return speed.on_gpu(self.gpu, work, shapes, config, checkpointing=budget.checkpointing).scaled(1 / self.count)
 
 
-def at_hand() -> Device:
-    """The GPU that torch would take, or else the CPU."""
+def at_hand(count: int = 1) -> Device:
+    """The GPU that torch would take, one of `count` alike, or else the CPU, which any number of processes share."""
     import torch
 
     if not torch.cuda.is_available():
         return Device(f"CPU, {torch.get_num_threads()} threads", free_memory(), False, None)
     name = torch.cuda.get_device_name()
-    return Device(name, torch.cuda.mem_get_info()[0], True, gpu_of(name))
+    return Device(name, torch.cuda.mem_get_info()[0], True, gpu_of(name), count)
 
 
 def free_memory() -> int:
@@ -67,11 +70,11 @@ def expectation(device: Device, seconds: Range | None) -> str:
     """Hours and dollars in words, and what they rest on."""
     if seconds is None:
         return f"unknown: config/gpu_prices.yaml has no line for {device.name}"
-    if device.gpu is None:
+    if device.gpu is None or device.price is None:
         return f"{spell(seconds)}, from how fast this CPU multiplies matrices now"
-    dollars, gpu = seconds.scaled(device.gpu.price / 3600), device.gpu
+    dollars, gpu = seconds.scaled(device.price / 3600), device.gpu
     return (
-        f"{spell(seconds)}, {spell_dollars(dollars)} at ${gpu.price:.2f} an hour ({gpu.provider}, {gpu.read}); "
+        f"{spell(seconds)}, {spell_dollars(dollars)} at ${device.price:.2f} an hour ({gpu.provider}, {gpu.read}); "
         f"computed, not measured: at {speed.GPU_SHARE.high:.0%} to {speed.GPU_SHARE.low:.0%} of the GPU's peak"
     )
 

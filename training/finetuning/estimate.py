@@ -18,9 +18,8 @@ from training.finetuning.device import Device
 from training.finetuning.memory import Budget, Memory, needed
 from training.finetuning.plan import Plan
 from training.finetuning.prices import Gpu
-from training.finetuning.segments import collapse, segment
 from training.finetuning.shapes import Shapes, shapes_of
-from training.finetuning.speed import Load, Range
+from training.finetuning.speed import Load, Range, load_of
 from training.finetuning.train import make_plan, with_arguments
 from training.preparation.fit import tokenizer_at_hand
 
@@ -108,15 +107,9 @@ def estimate(config: TrainingConfig, shapes: Shapes, plan: Plan, train: Split, v
     return Estimate(config, shapes, counted_by, train, val, plan, load, choices, cpu, f"{table.as_of}")
 
 
-def load_of(plan: Plan, val: Split, config: TrainingConfig) -> Load:
-    """What goes through the model, the held-out examples as heldout.py measures them."""
-    groups = collapse(val.examples) if config.collapse_nested_windows else [[example] for example in val.examples]
-    return speed.load_of(plan, list(map(segment, groups)), config)
-
-
 def choose(device: Device, shapes: Shapes, config: TrainingConfig, plan: Plan, load: Load) -> Choice:
     try:
-        budget = device.budget(shapes, config, longest=plan.longest, most=load.most)
+        budget = device.budget(shapes, config, load, longest=plan.longest)
     except TrainingError as error:
         return Choice(device, None, None, str(error))
     return Choice(device, budget, device.seconds(load, shapes, config, budget))

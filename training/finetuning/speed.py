@@ -12,10 +12,11 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from training.finetuning.config import TrainingConfig
+from training.finetuning.data import Split
 from training.finetuning.packing import pack
 from training.finetuning.plan import Plan
 from training.finetuning.prices import Gpu
-from training.finetuning.segments import Segment
+from training.finetuning.segments import Segment, collapse, segment
 from training.finetuning.shapes import Shapes
 
 
@@ -92,10 +93,11 @@ class Load:
         )
 
 
-def load_of(plan: Plan, heldout: Sequence[Segment], config: TrainingConfig) -> Load:
-    """The plan's first epoch, and the held-out examples as they are measured."""
+def load_of(plan: Plan, val: Split, config: TrainingConfig) -> Load:
+    """The plan's first epoch, and the held-out examples as heldout.py measures them."""
     first = takewhile(lambda step: step.epoch == 0, plan.steps())
-    return Load([step.segments for step in first], heldout, config)
+    groups = collapse(val.examples) if config.collapse_nested_windows else [[example] for example in val.examples]
+    return Load([step.segments for step in first], list(map(segment, groups)), config)
 
 
 def forward_flops(shapes: Shapes, config: TrainingConfig, context: float, *, head: bool = True) -> float:

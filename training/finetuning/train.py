@@ -16,7 +16,7 @@ from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training import artifact
 from training.aside import refuse_foreign_files, replace_folder
 from training.console import console
-from training.errors import DataError, TrainingError
+from training.errors import DataError, TrainingError, UsageError
 from training.finetuning import config as training_config
 from training.finetuning import curve, events, report, summary
 from training.finetuning import device as devices
@@ -30,6 +30,7 @@ from training.finetuning.model import save_adapter
 from training.finetuning.plan import Plan
 from training.finetuning.processes import Alone, Follower, joined
 from training.finetuning.shapes import shapes_of
+from training.finetuning.speed import load_of
 from training.finetuning.state import State, Tensors
 from training.finetuning.watching import Watch
 from training.signals import Stopped
@@ -67,12 +68,13 @@ def lead(args: argparse.Namespace, processes: Alone) -> int:
     import torch
     from transformers import set_seed
 
-    from training.finetuning.estimate import load_of
     from training.finetuning.loop import Loop
 
     config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
     voice = Console(stderr=True, markup=False, highlight=False, emoji=False) if args.json else console
     out = Path(config.output_dir)
+    if out.name in ("", ".."):
+        raise UsageError(f"--out {out}: name a folder, beside which there is place for the checkpoint")
     events.require(wanted=config.use_tensorboard)
     checkpoint, resume = Checkpoint(out), resume_command(args, processes.command)
     refuse_foreign_files(out, artifact.own_files(out, "training"))
@@ -87,8 +89,9 @@ def lead(args: argparse.Namespace, processes: Alone) -> int:
     train = read_split(train_path, tokenizer, ghost, config)
     val = read_split(val_path, tokenizer, ghost, config)
     plan = make_plan(train, train_path, config)
-    device, shapes, load = devices.at_hand(), shapes_of(str(outline.folder)), load_of(plan, val, config)
-    budget = device.budget(shapes, config, longest=plan.longest, most=load.most)
+    shapes, load = shapes_of(str(outline.folder)), load_of(plan, val, config)
+    device = devices.at_hand(processes.count)
+    budget = device.budget(shapes, config, load, longest=plan.longest)
     voice.print(summary.before(config, outline, train, val, plan, budget.tokens, device.name), soft_wrap=True)
     seconds = device.seconds(load, shapes, config, budget)
     voice.print(f"expected  {devices.expectation(device, seconds)}", soft_wrap=True)

@@ -112,10 +112,22 @@ def test_what_a_person_reads(h100: Gpu) -> None:
 def test_an_unknown_gpu_is_said_to_be_one(mistral: Shapes, recipe: TrainingConfig) -> None:
     device = Device("NVIDIA GeForce GTX 1080", 10**10, True, None)
     load = Load([[run(40)]], [], recipe)
-    budget = device.budget(mistral, recipe, longest=40)
+    budget = device.budget(mistral, recipe, load, longest=40)
     assert device.price is None
     assert device.seconds(load, mistral, recipe, budget) is None
     assert expectation(device, None) == "unknown: config/gpu_prices.yaml has no line for NVIDIA GeForce GTX 1080"
+
+
+def test_gpus_share_a_step_and_are_all_paid(mistral: Shapes, recipe: TrainingConfig, h100: Gpu) -> None:
+    load = Load([[run(600)] * 10], [], recipe)
+    one, four = (Device(h100.device, h100.bytes, True, h100, count) for count in (1, 4))
+    whole, part = (device.budget(mistral, recipe, load, longest=600) for device in (one, four))
+    assert (whole.tokens, part.tokens) == (6144, 1536)
+    assert four.price == 4 * h100.price
+    alone, together = (device.seconds(load, mistral, recipe, part) for device in (one, four))
+    assert alone is not None
+    assert together == alone.scaled(1 / 4)
+    assert expectation(four, together).split(", ")[1] == expectation(one, alone).split(", ")[1].replace("3.99", "15.96")
 
 
 def test_the_device_at_hand() -> None:
