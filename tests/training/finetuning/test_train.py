@@ -251,6 +251,8 @@ def test_wrong_folders_are_refused(
     assert "they belong to different models" in capsys.readouterr().err
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
+    assert ghost_train(out="..") == 2
+    assert "name a folder, beside which" in capsys.readouterr().err
     assert ghost_train(out="photos") == 2
     assert "holds other files: cat.jpg" in capsys.readouterr().err
     assert (tmp_path / "photos" / "cat.jpg").exists()
