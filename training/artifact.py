@@ -10,6 +10,7 @@ Blocks, in the order in which stages add them:
     merge     {scale per target, dtype, the proof's figures}         merge
     sampling  {max_new_tokens, temperature, ...}                     merge
     golden    {prompt, ids, next_top5_logprobs, tolerance}           merge
+    export    {format, type, versions}                               export
     files     {name: {sha256, size}}                                 every stage, its own files
 
 Artifacts carry facts: no later stage asks a person for a number that an earlier one knew.
@@ -62,5 +63,5 @@ def own_files(folder: Path, block: str) -> set[str]:
         ghost = ghost_json.read(folder)
     except WeightsError:
         return set()
-    author = [name for name in ("data", "training", "merge") if name in ghost.facts][-1:]
+    author = [name for name in ("data", "training", "merge", "export") if name in ghost.facts][-1:]
     return {ghost_json.NAME, *ghost.block("files")} if author == [block] else set()

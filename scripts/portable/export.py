@@ -1,0 +1,117 @@
+"""`ghost export`: a merged model as one GGUF file for llama.cpp, and a Modelfile with which Ollama runs it."""
+
+import argparse
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+from replicate_deployment import ghost_json, settings
+from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.tokenization import Tokenizer, load_tokenizer
+from scripts.portable import gguf_file
+from scripts.portable.decoder import read_decoder
+from scripts.portable.gguf_file import Type
+from scripts.portable.modelfile import modelfile
+from scripts.portable.vocabulary import Vocabulary, read_vocabulary
+from scripts.weights import Weights
+from training import artifact
+from training.aside import refuse_foreign_files, replace_folder
+from training.console import console, progress
+from training.errors import ConversionError, UsageError
+
+NAME = "ghost"
+# Noted 2026-11-22 from the model's page on the Hub; ghost.json does not record it.
+LICENCES = {"mistralai/Mistral-7B-v0.3": "apache-2.0"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "f16 holds the model as it is, q8_0 about half as many bytes. 4 bits are llama.cpp's own work: "
+        "llama-quantize ghost-f16.gguf ghost-q4.gguf Q4_K_M"
+    )
+    parser.add_argument(
+        "model", type=Path, nargs="?", default=Path("models/merged"), help="a merged model (default: %(default)s)"
+    )
+    parser.add_argument("--gguf", choices=get_args(Type), required=True, help="how the matrices are stored")
+    parser.add_argument("--out", type=Path, default=Path("models/gguf"), help="its folder (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    facts = export(args.model, args.out, args.gguf)
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    file = facts["file"]
+    console.print(
+        f"written  {file}: {facts['bytes'] / 1e9:.2f} GB, {facts['tensors']} tensors, {args.gguf}\n"
+        f"beside   Modelfile, for Ollama\n"
+        f"next     llama-server -m {file}    or    ollama create {NAME} -f {args.out / 'Modelfile'}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def export(model: Path, out: Path, kind: Type) -> dict[str, Any]:
+    """Write the folder `out`: the GGUF file, Modelfile, ghost.json; return what a person may want to know of it.
+
+    Raises WeightsError when the model is not whole and unchanged, ConversionError when llama.cpp would make another
+    model of it, UsageError when `out` holds something else. `out` is then as it was.
+    """
+    refuse_foreign_files(out, artifact.own_files(out, "export"))
+    if out.resolve().is_relative_to(model.resolve()):
+        raise UsageError(f"--out {out} lies in {model}, which takes no weights but its own; name a folder beside it")
+    ghost = ghost_json.read(model)
+    recipe, sampling = ghost.recipe, settings.from_facts(ghost.block("sampling"))
+    with progress("hashing"):
+        ghost_json.verify(ghost)
+    decoder = read_decoder(model)
+    tokenizer = load_tokenizer(model)
+    vocabulary = read_vocabulary(tokenizer, decoder.shapes.vocabulary)
+    check_golden_ids(ghost, tokenizer, vocabulary)
+    name = f"{NAME}-{kind}.gguf"
+    ollama = modelfile(name, ghost.labels, recipe, ghost.stop_sequences, sampling)
+
+    def add_metadata(writer: Any) -> None:
+        general_facts(writer, ghost)
+        gguf_file.model_facts(writer, decoder, kind)
+        gguf_file.tokenizer_facts(writer, tokenizer, vocabulary)
+
+    with Weights.of_model(model) as weights, replace_folder(out) as aside:
+        tensors = gguf_file.plan(decoder, weights, kind)
+        with progress(f"writing {name}", total=len(tensors)) as bar:
+            sha256 = gguf_file.write(aside / name, tensors, weights, add_metadata, bar.advance)
+        (aside / "Modelfile").write_text(ollama, encoding="utf-8")
+        block = {"format": "gguf", "type": kind, "versions": {"gguf": version("gguf")}}
+        artifact.write(aside, ghost.facts, {name: sha256}, export=block)
+    file = out / name
+    size = file.stat().st_size
+    return {"file": str(file), "type": kind, "tensors": len(tensors), "bytes": size, "sha256": sha256}
+
+
+def check_golden_ids(ghost: Ghost, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+    """Raises ConversionError when the vocabulary gives other ids to the golden prompt than ghost.json records."""
+    golden = ghost.block("golden")
+    if [tokenizer.bos_token_id, *vocabulary.encode(" " + golden["prompt"])] != golden["ids"]:
+        raise ConversionError(
+            f"{ghost.folder}: the golden prompt would become other ids than ghost.json records; see ghost check"
+        )
+
+
+def general_facts(writer: Any, ghost: Ghost) -> None:
+    """What it is and what it derives from: a base of the Hub by its name, a local one not at all, since its name is
+    somebody's path."""
+    writer.add_name(NAME)
+    base = ghost.block("base")
+    repo, revision = str(base.get("repo")), base.get("revision")
+    if revision in (None, "local") or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
+        return
+    if repo in LICENCES:
+        writer.add_license(LICENCES[repo])
+    owner, name = repo.split("/")
+    writer.add_base_model_count(1)
+    writer.add_base_model_name(0, name)
+    writer.add_base_model_organization(0, owner)
+    writer.add_base_model_repo_url(0, f"https://huggingface.co/{repo}")
