@@ -16,6 +16,7 @@ from training.hub.client import Head, Hub, connect, kept
 from training.hub.manifest import Entry
 
 MEGABYTE = 10**6
+SMALL = 100_000  # bytes; what is smaller travels within the commit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,8 +169,8 @@ class Upload:
 
                 bar.describe(f"{entry.name}, MB")
                 additions.append(transfer.addition(entry, read_to))
-                # One file a call: what is up by then stays up, and a stop waits for nobody.
-                self.hub.api.preupload_lfs_files(self.hub.repo, additions[-1:], free_memory=False)
+                if entry.size > SMALL:  # one file a call: what is up by then stays up, and a stop waits for nobody
+                    self.hub.api.preupload_lfs_files(self.hub.repo, additions[-1:], free_memory=False)
         for name in old:
             self.hub.say(f"{name}: of an earlier version, no longer in this one")
         digest = next(entry.sha256 for entry in self.files if entry.name == ghost_json.NAME)

@@ -1,7 +1,9 @@
 """A model folder of some kilobytes, the fake Hub, and the two verbs pointed at it."""
 
+import functools
 import json
 import random
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             # huggingface_hub passes an upload's stream as `data=`, for which its HTTP library has a newer word.
             item.add_marker(pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"))
+
+
+@pytest.fixture(autouse=True)
+def one_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client reads all the certificates of the world first, a third of a test's time; the fake Hub has none."""
+    monkeypatch.setattr("ssl.create_default_context", _SSL_CONTEXT)
+
+
+_SSL_CONTEXT = functools.cache(ssl.create_default_context)
 
 
 @pytest.fixture
