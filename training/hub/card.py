@@ -34,7 +34,7 @@ def write(ghost: Ghost, repo: str, licence: str | None) -> str:
     metadata: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     if on_the_hub(base):
         metadata |= {"base_model": name, "base_model_relation": "finetune"}
-    if licence:
+    if licence and licence != "other":  # which says nothing without a name and a link
         metadata["license"] = licence
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         metadata=yaml.safe_dump(metadata | {"tags": ["ghost-in-the-shell"]}, sort_keys=False),

@@ -190,10 +190,16 @@ def test_the_card_says_what_it_is(ghost: Ghost, hub: FakeHub, model: Path) -> No
     assert "$" not in text
 
 
-def test_a_licence_that_is_not_known_is_not_claimed(ghost: Ghost, hub: FakeHub, pushed: Path) -> None:
+@pytest.mark.parametrize(("licence", "told"), [(None, "not on record"), ("other", "other")])
+def test_a_licence_that_is_not_known_is_not_claimed(
+    ghost: Ghost, hub: FakeHub, model: Path, licence: str | None, told: str
+) -> None:
+    hub.repos["mistralai/Mistral-7B-v0.3"] = Repo(private=False, licence=licence)
+    hub.repos["mistralai/Mistral-7B-v0.3"].commit({})
+    ghost("push", model, REPO)
     text = hub.content(REPO, "README.md").decode()
     assert "license" not in yaml.safe_load(text.split("---\n")[1])
-    assert "whose licence is not on record" in text
+    assert f"whose licence is {told}" in text
 
 
 def test_your_own_card_goes_before_the_template(ghost: Ghost, hub: FakeHub, model: Path) -> None:
