@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.training.hub.fake_hub import TOKEN, FakeHub
+from tests.training.hub.fake_hub import FakeHub
+from tests.training.hub.fake_repos import TOKEN
 from training import artifact, cli
 
 REPO = "noa/ghost"

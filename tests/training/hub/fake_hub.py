@@ -10,56 +10,11 @@ import hashlib
 import json
 import re
 import threading
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-TOKEN = "hf_SecretOfTheTests0123456789"
-USER = "noa"
-
-
-@dataclass
-class Fault:
-    """The next `times` requests that match `where` ("METHOD /path", a regular expression; `skip` are let through) end
-    in `what`: an HTTP status, or
-
-    cut      the connection is closed, in the middle of the body if the answer has one
-    lost     the request is served, and the connection closed instead of an answer
-    corrupt  a byte of what is sent or stored is another one
-    page     200 and a proxy's page of HTML
-    """
-
-    where: str
-    what: int | str
-    times: int = 1
-    skip: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Commit:
-    id: str
-    files: dict[str, bytes | str]  # content, or the SHA-256 of a file in LFS
-
-
-@dataclass
-class Repo:
-    private: bool
-    commits: list[Commit] = field(default_factory=list)
-    tags: dict[str, str] = field(default_factory=dict)
-    licence: str | None = None
-
-    def commit(self, files: dict[str, bytes | str]) -> Commit:
-        seed = json.dumps([len(self.commits), sorted(files)]).encode()
-        self.commits.append(Commit(hashlib.sha1(seed).hexdigest(), files))
-        return self.commits[-1]
-
-    def at(self, revision: str) -> Commit | None:
-        wanted = self.tags.get(revision, revision)
-        found = [commit for commit in self.commits if commit.id == wanted]
-        return self.commits[-1] if wanted == "main" else found[0] if found else None
+from tests.training.hub.fake_repos import TOKEN, USER, Commit, Fault, Repo
 
 
 class FakeHub(ThreadingHTTPServer):
@@ -125,8 +80,7 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_HEAD = do_GET
 
     def answer(self) -> None:
-        hub, url = self.server, urlsplit(self.path)
-        self.query, path = parse_qs(url.query), unquote(url.path)
+        hub, path = self.server, unquote(urlsplit(self.path).path)
         request = f"{self.command} {path}"
         hub.seen.append(request)
         hub.tokens.append((self.headers["Host"], self.headers["Authorization"]))

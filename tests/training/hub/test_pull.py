@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.training.hub.conftest import REPO, Ghost, make_model
-from tests.training.hub.fake_hub import FakeHub, Fault
+from tests.training.hub.fake_hub import FakeHub
+from tests.training.hub.fake_repos import Fault
 from training.hub import transfer
 from training.signals import Stopped
 

@@ -12,7 +12,8 @@ import yaml
 
 from replicate_deployment import ghost_json
 from tests.training.hub.conftest import REPO, Ghost, make_model
-from tests.training.hub.fake_hub import TOKEN, FakeHub, Repo
+from tests.training.hub.fake_hub import FakeHub
+from tests.training.hub.fake_repos import TOKEN, Repo
 from training import cli
 
 UPLOADS = r"PUT /put|/preupload/|/commit/|/batch"

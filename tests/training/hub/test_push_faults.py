@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.training.hub.conftest import REPO, Ghost
-from tests.training.hub.fake_hub import FakeHub, Fault, Handler, Repo
+from tests.training.hub.fake_hub import FakeHub, Handler
+from tests.training.hub.fake_repos import Fault, Repo
 
 CALLS = {
     "whoami": "GET /api/whoami",
@@ -226,7 +227,7 @@ def test_a_repo_of_somebody_else(ghost: Ghost, hub: FakeHub, model: Path) -> Non
 
 
 def test_what_the_hub_says_is_passed_on_without_the_token(ghost: Ghost, hub: FakeHub, model: Path) -> None:
-    from tests.training.hub.fake_hub import TOKEN
+    from tests.training.hub.fake_repos import TOKEN
 
     body: dict[str, Any] = {"error": f"Private storage limit reached by {TOKEN}, see https://s3/x?X-Amz-Signature=1"}
     hub.faults = [Fault(CALLS["batch"], 403, body=body)]
