@@ -57,12 +57,6 @@ def gpu_of(device: str, path: Path = PATH) -> Gpu | None:
     return next((gpu for gpu in load(path).gpus if gpu.device.casefold() == device.casefold()), None)
 
 
-def price_of(device: str, path: Path = PATH) -> float | None:
-    """Dollars an hour of the GPU that torch calls `device`; None when nobody knows."""
-    gpu = gpu_of(device, path)
-    return gpu.price if gpu else None
-
-
 def _gpu(entry: Any, number: int, path: Path) -> Gpu:
     where = f"{path}: GPU {number}"
     if not isinstance(entry, dict):

@@ -17,9 +17,10 @@ from replicate_deployment import ghost_json
 from tests.training.finetuning.conftest import Ghost
 from tests.training.finetuning.test_events import read
 from training import console
-from training.finetuning import train, watching
+from training.finetuning import watching
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split
+from training.finetuning.device import Device
 from training.finetuning.examples import Example
 from training.finetuning.heldout import HeldoutLoss
 from training.finetuning.plan import Plan
@@ -193,9 +194,7 @@ def test_durations_are_in_a_persons_units(seconds: float, words: str) -> None:
 def test_a_whole_training_leaves_its_curves_and_its_price(
     ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import torch
-
-    monkeypatch.setattr(train, "price_of", {f"CPU, {torch.get_num_threads()} threads": 3.6}.get)
+    monkeypatch.setattr(Device, "price", 3.6)
     assert ghost_train(use_tensorboard=True, num_epochs=2, evals_per_epoch=2) == 0
     lines, out = capsys.readouterr().out.splitlines(), tmp_path / "adapter"
     said = [line.split(":")[0] for line in lines if line.startswith("step ")]
