@@ -167,8 +167,8 @@ def _row_figures(choice: Choice) -> dict[str, Any]:
 
 def summary(estimate: Estimate) -> str:
     config, shapes, plan, load = estimate.config, estimate.shapes, estimate.plan, estimate.load
-    what, epochs = estimate.train.recipe, config.num_epochs
-    one = plan.window_tokens // epochs
+    what, epochs = estimate.train.recipe, "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
+    one = plan.window_tokens // config.num_epochs
     by = "" if estimate.counted_by == "tokenizer" else ", by estimate"
     nested = f"; {load.tokens:,} go through the model, since windows that begin alike share a run"
     trained = shapes.lora_parameters(config.lora_target_modules, config.lora_r)
@@ -179,7 +179,7 @@ def summary(estimate: Estimate) -> str:
         f"base      {config.base_model}: {_count(shapes.parameters)} weights, {_count(trained)} trained",
         f"{what:<9} {len(estimate.train.examples):,} to train on, {len(estimate.val.examples):,} held out",
         f"tokens    {one:,} an epoch{by}{nested if load.tokens < one else ''}",
-        f"steps     {len(plan):,}: {epochs} epochs, {config.windows_per_step} {what} a step",
+        f"steps     {len(plan):,}: {epochs}, {config.windows_per_step} {what} a step",
         f"disk      {download}{_gb(space['adapter'])} for adapter and checkpoints; {_gb(space['merge'])} more to merge",
         f"memory    {_gb(fixed.total)}: {_components(fixed)};",
         "          for each 1,000 tokens at a time {} more, with gradient checkpointing {}".format(*map(_gb, each)),
@@ -236,11 +236,12 @@ def _components(memory: Memory) -> str:
         "loss": "loss",
         "context": "CUDA",
     }
-    return ", ".join(f"{words[name]} {getattr(memory, name) / 1e9:.1f}" for name in words)
+    size, digits = (1e9, 1) if memory.total >= 1e9 else (1e6, 0)  # in the unit of the sum, which stands before them
+    return ", ".join(f"{words[name]} {getattr(memory, name) / size:,.{digits}f}" for name in words)
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
 def _count(number: int) -> str:

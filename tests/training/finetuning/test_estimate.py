@@ -147,6 +147,13 @@ def test_a_card_that_is_too_small_is_named_in_its_row(
     ]
 
 
+def test_the_readme_shows_what_the_benchmark_wrote() -> None:
+    written = (ROOT / "benchmarks" / "results" / "estimate.md").read_text(encoding="utf-8").splitlines()
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("\nbase      ")[2].partition("\n…")[0]
+    assert len(shown.splitlines()) > 10
+    assert [line for line in f"base      {shown}".splitlines() if line not in written] == []
+
+
 @pytest.mark.parametrize(("hidden", "layers"), [(64, 2), (256, 4)])
 def test_a_cpu_takes_as_long_as_was_estimated(
     tmp_path: Path,
