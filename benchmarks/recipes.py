@@ -61,7 +61,7 @@ def best(sweep: Sequence[Line]) -> Iterator[Run]:
         if len(tried) == len(RATES):
             rate = min(tried, key=lambda line: loss(line["other"]))["run"]["learning_rate"]
             for seed in SEEDS:
-                yield Run(recipe, whole, equal_work(recipe, 1), rate, seed)
+                yield Run(recipe, whole, equal_work(recipe), rate, seed)
 
 
 def loss(nats: Sequence[tuple[float, int, float]]) -> float:

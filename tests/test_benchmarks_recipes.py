@@ -29,7 +29,7 @@ def test_a_loss_is_of_all_tokens_together_whatever_the_replies_lengths() -> None
 
 def test_a_learning_rate_is_chosen_by_other_chats_and_only_when_all_were_tried() -> None:
     def line(recipe: Any, whole: bool, rate: float, other: float) -> dict[str, Any]:
-        run = Run(recipe, whole, equal_work(recipe, 1), rate, SEEDS[0])
+        run = Run(recipe, whole, equal_work(recipe), rate, SEEDS[0])
         return {"run": vars(run), "losses": [(-other, 1, 0.0)], "other": [(other, 1, 0.0)]}
 
     sweep = [line(*WAYS[0], rate, abs(rate - RATES[2])) for rate in RATES]
