@@ -13,12 +13,16 @@ import pytest
 
 from replicate_deployment.tokenization import load_tokenizer
 from training import cli
+from training.errors import BaseModelError
 from training.finetuning import config as training_config
-from training.finetuning import estimate, loop, speed
+from training.finetuning import device as devices
+from training.finetuning import estimate, loop, speed, train
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import read_facts, read_split
+from training.finetuning.device import Device
 from training.finetuning.memory import HEADROOM
 from training.finetuning.plan import Plan
+from training.finetuning.prices import gpu_of
 
 from .conftest import RECIPE_OF_RECORD, write_prepared
 
@@ -145,6 +149,37 @@ def test_a_card_that_is_too_small_is_named_in_its_row(
     assert [line.split()[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("L4 ")] == [
         ["does", "not", "fit"]
     ]
+
+
+def test_training_is_refused_before_the_weights_are_fetched(
+    ghost_train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(train, "resolve_base", lambda name, revision: fetched.append(name))
+    monkeypatch.setattr(devices, "at_hand", lambda count: Device("NVIDIA H200", 300_000_000, True, None, count))
+    assert ghost_train() == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1].startswith("ghost train: does not fit: ")
+    assert said[-1].endswith("and 0.3 GB are free; take a device with more memory, or a smaller base_model")
+    assert fetched == []
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_training_says_what_it_expects_before_the_weights_are_fetched(
+    ghost_train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(name: str, revision: str | None) -> None:
+        raise BaseModelError("no more than that")
+
+    h200 = gpu_of("NVIDIA H200")
+    assert h200 is not None
+    monkeypatch.setattr(train, "resolve_base", fetch)
+    monkeypatch.setattr(devices, "at_hand", lambda count: Device("NVIDIA H200", 140 * 10**9, True, h200, count))
+    assert ghost_train() == 1
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("expected  "))
+    assert re.match(r"expected  [\d.]+ to [\d.]+ s, \$0\.\d\d to \$0\.\d\d at \$", line)
+    assert f" at ${h200.price:.2f} an hour ({h200.provider}, {h200.read});" in line
+    assert "computed, not measured" in line
 
 
 def test_the_readme_shows_what_the_benchmark_wrote() -> None:
