@@ -14,7 +14,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -204,7 +204,8 @@ class Follower(_Member):
         except torch.OutOfMemoryError:
             pass  # the first process says what follows from it
         except Exception as error:
-            exchange.outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
+            with suppress(ProcessLost):  # itself
+                exchange.outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
             raise
         if isinstance(order, Gradients):
             self.end(found)
