@@ -108,7 +108,7 @@ class _Pairing:
         self.linear = frozenset(
             f"{name}.weight"
             for name, module in model.named_modules()
-            if type(module).__name__ in ("Linear", "Conv1D") and should_convert_module(name, skipped)
+            if type(module).__name__ == "Linear" and should_convert_module(name, skipped)
         )
         self._check_base(base_folder)
         self.peft = with_adapter(model, config)

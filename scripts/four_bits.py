@@ -1,16 +1,18 @@
 """What QLoRA's 4 bits leave of a base: the values that an adapter was trained against.
 
-bitsandbytes rounds each run of 64 values of a linear layer to 16 levels between ± its largest, and with double
-quantisation those largest ones to 8 bits too (arXiv:2305.14314). Its own functions do it here, some rows at a time:
-on the CPU they are slow, and need many times the memory, on a whole matrix.
+bitsandbytes rounds each run of 64 values of a linear layer to 16 levels between ± its largest one, and with double
+quantisation those largest ones to 8 bits too (arXiv:2305.14314). The same here, some rows at a time: its own function
+for CPUs takes three times as long, and on a whole matrix many times the memory. Tests hold the two equal to the bit.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import NamedTuple
 
 from scripts.weights import Tensor, Weights, row_blocks
 
 RUN = 64  # values that share a scale
+CELLS = 64  # of equal width from -1 to 1: no cell holds more than one border between levels
 
 
 class FourBits:
@@ -29,10 +31,17 @@ class FourBits:
         """As `Weights.rows`, in bfloat16 or float32."""
         if name not in self._quantised:
             return self._seen(self._base.rows(name, start, stop, buffer))
-        width = self._base.shapes[name][1]
-        if start * width % RUN or (stop * width % RUN and stop < self._base.shapes[name][0]):
-            return self._rounded(name, self._base.tensor(name), 0)[start:stop]  # no layer of a real model
-        return self._rounded(name, self._base.rows(name, start, stop, buffer), start * width // RUN)
+        height, width = self._base.shapes[name]
+        if start * width % RUN or (stop * width % RUN and stop < height):
+            return self.rows(name, 0, height)[start:stop]  # runs that end within a row: no layer of a real model
+        values = self._seen(self._base.rows(name, start, stop, buffer))
+        runs, largest = _runs(values)
+        scales = largest
+        if self._double_quant:
+            first = start * width // RUN
+            scales = self._tensor_scales(name)[first : first + len(largest)]
+        rounded = _rounded(runs, largest).mul_(scales[:, None])
+        return self._seen(rounded.flatten()[: values.numel()].view(values.shape))
 
     def gather(self, name: str, index: list[int]) -> Tensor:
         import torch
@@ -44,39 +53,57 @@ class FourBits:
 
         return values.to(torch.bfloat16 if self._bf16 else torch.float32)
 
-    def _rounded(self, name: str, values: Tensor, first: int) -> Tensor:
-        """Rows whose first run is the `first` of the tensor, quantised and back."""
-        from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
-
-        shape = values.shape
-        # As one row: bitsandbytes 0.50's kernel for CPUs takes each row for whole runs, and reads others' scales where
-        # 64 does not divide the width.
-        values = self._seen(values).flatten()
-        codes, state = quantize_4bit(values, blocksize=RUN, quant_type="nf4", compress_statistics=False)
-        scales = state.absmax
-        if self._double_quant:
-            scales = self._tensor_scales(name)[first : first + len(scales)]
-        exact: dict[str, Any] = {"shape": values.shape, "dtype": values.dtype, "blocksize": RUN, "quant_type": "nf4"}
-        return dequantize_4bit(codes, QuantState(absmax=scales, code=state.code, **exact)).view(shape)
-
     def _tensor_scales(self, name: str) -> Tensor:
         """The scales of all runs, rounded to 8 bits around their mean: a matter of the whole tensor."""
         import torch
         from bitsandbytes.functional import dequantize_blockwise, quantize_blockwise
 
         if self._scales is None or self._scales[0] != name:
-            flat = torch.cat([self._largest(name, start, stop) for start, stop in self._blocks(name)])
-            mean = flat.mean()
-            codes, state = quantize_blockwise(flat - mean, blocksize=256)
+            blocks = row_blocks(self._base.shapes[name], RUN)  # 64 rows are whole runs, whatever their width
+            largest = torch.cat([_runs(self._seen(self._base.rows(name, *block)))[1] for block in blocks])
+            mean = largest.mean()
+            codes, state = quantize_blockwise(largest - mean, blocksize=256)
             self._scales = name, dequantize_blockwise(codes, state).float() + mean
         return self._scales[1]
 
-    def _largest(self, name: str, start: int, stop: int) -> Tensor:
-        import torch
 
-        values = self._seen(self._base.rows(name, start, stop)).float().flatten().abs()
-        values = torch.nn.functional.pad(values, (0, -len(values) % RUN))
-        return values.view(-1, RUN).amax(1)
+class _Levels(NamedTuple):
+    border: Tensor
+    """(cells,): where a cell's values change from one level to the next; beyond 1 where they do not."""
+    levels: Tensor
+    """(2 · cells,): the level below and the one above the border of each cell."""
 
-    def _blocks(self, name: str) -> list[tuple[int, int]]:
-        return [*row_blocks(self._base.shapes[name], RUN)]  # 64 rows are whole runs, whatever their width
+
+@cache
+def _levels() -> _Levels:
+    import torch
+    from bitsandbytes.functional import get_4bit_type
+
+    levels = get_4bit_type("nf4", device="cpu")
+    borders = (levels[1:] + levels[:-1]) / 2
+    low = torch.bucketize(torch.arange(CELLS + 1) / (CELLS / 2) - 1, borders)  # one more cell: for 1 itself
+    border = torch.full((CELLS + 1,), 2.0)
+    border[((borders + 1) * (CELLS / 2)).int()] = borders
+    return _Levels(border, levels[torch.stack([low, (low + 1).clamp(max=15)], 1)].flatten())
+
+
+def _runs(values: Tensor) -> tuple[Tensor, Tensor]:
+    """(runs, 64) in float32, the last one filled up with zeros, and the largest absolute value of each."""
+    import torch
+
+    flat = values.flatten().float()
+    if len(flat) % RUN:
+        flat = torch.nn.functional.pad(flat, (0, -len(flat) % RUN))
+    runs = flat.view(-1, RUN)
+    return runs, runs.abs().amax(1)
+
+
+def _rounded(runs: Tensor, largest: Tensor) -> Tensor:
+    """The nearest level of each value, as a share of its run's largest. A search through all borders takes longer."""
+    import torch
+
+    border, levels = _levels()
+    shares = (runs * (1 / largest.clamp(min=1e-38))[:, None]).clamp_(-1, 1).flatten()
+    cells = (shares * (CELLS / 2)).add_(CELLS / 2).int()
+    above = shares > torch.index_select(border, 0, cells)
+    return torch.index_select(levels, 0, cells.mul_(2).add_(above)).view(-1, RUN)

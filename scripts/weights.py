@@ -101,9 +101,14 @@ class Weights:
         """The rows (of a vector: values) at `index`, in the dtype of the file."""
         import torch
 
-        if index == [*range(index[0], index[-1] + 1)]:
-            return self.rows(name, index[0], index[-1] + 1)
-        return torch.cat([self.rows(name, row, row + 1) for row in index])
+        shape = (len(index), *self.shapes[name][1:])
+        width = math.prod(shape[1:])
+        size = width * ITEM_BYTES[self.dtypes[name]]
+        buffer = torch.empty(len(index) * size, dtype=torch.uint8)
+        view = buffer.numpy().data
+        for place, row in enumerate(index):
+            self._fill(view[place * size : (place + 1) * size], name, row * width)
+        return buffer.view(self._dtype(name)).view(shape)
 
     def equal(self, one: str, other: str) -> bool:
         """Whether two tensors are the same, to the bit."""
@@ -123,17 +128,24 @@ class Weights:
         """`count` values from the `start`-th on."""
         import torch
 
-        dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[self.dtypes[name]]
-        item = ITEM_BYTES[self.dtypes[name]]
-        if buffer is None or len(buffer) < count * item:
-            buffer = torch.empty(count * item, dtype=torch.uint8)
-        buffer = buffer[: count * item]
+        size = count * ITEM_BYTES[self.dtypes[name]]
+        if buffer is None or len(buffer) < size:
+            buffer = torch.empty(size, dtype=torch.uint8)
+        buffer = buffer[:size]
+        self._fill(buffer.numpy().data, name, start)
+        return buffer.view(self._dtype(name))
+
+    def _fill(self, view: memoryview, name: str, start: int) -> None:
+        """With the bytes of the values from the `start`-th on."""
         place, done = self._places[name], 0
-        view: memoryview = buffer.numpy().data
-        place.file.seek(place.start + start * item)
+        place.file.seek(place.start + start * ITEM_BYTES[self.dtypes[name]])
         while done < len(view):
             got = place.file.readinto(view[done:])
             if not got:
                 raise MergeError(f"{place.file.name}: became shorter while it was read; copy it again")
             done += got
-        return buffer.view(dtype)
+
+    def _dtype(self, name: str) -> Any:
+        import torch
+
+        return {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[self.dtypes[name]]
