@@ -7,7 +7,7 @@ Blocks, in the order in which stages add them:
     data      {counts {...}, train_sha256, val_sha256}               prepare
     base      {repo, revision, weights_sha256}                       train
     training  {the resolved config, steps, losses, versions}         train
-    merge     {scale per target, dtype, the proof's figures}         merge
+    merge     {what was changed, dtype, the proof's figures}         merge
     sampling  {max_new_tokens, temperature, ...}                     merge
     golden    {prompt, ids, next_top5_logprobs, tolerance}           merge
     export    {format, type, versions}                               export
