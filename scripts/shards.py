@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ def write_shard(path: Path, shapes: Mapping[str, Shape], blocks: Callable[[str],
         for name in shapes:
             for block in blocks(name):
                 write(block.numpy())
+        os.fsync(stream.fileno())  # finished means on the disk; what does not fit there is noticed here
     return digest.hexdigest()
 
 
