@@ -26,8 +26,12 @@ class Outcome:
 @contextmanager
 def lost() -> Iterator[None]:
     """What PyTorch raises where another process is gone, in words."""
+    import torch
+
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise ProcessLost("another process of this training is gone") from error
 

@@ -116,6 +116,8 @@ class _Member(Alone):
     def end(self, total: Any | None) -> float | None:
         import torch
 
+        if total is None:
+            self._out_of_memory()
         parts = exchange.outcomes(Outcome(super().end(total)))
         if None in parts:
             self._objective.zero_grad()
@@ -124,6 +126,14 @@ class _Member(Alone):
             return None
         exchange.sum_gradients(self._trained)
         return math.fsum(parts)
+
+    def _out_of_memory(self) -> None:
+        """Raises TrainingError when the others wait, in the midst of a layer, for this one's part of it."""
+        if self.sharded:
+            raise TrainingError(
+                f"the memory of process {self.rank} does not suffice, and under FSDP a step cannot begin again: set a "
+                "lower micro_batch_tokens, and go on from the last checkpoint with --resume"
+            )
 
 
 class Leader(_Member):
@@ -158,6 +168,7 @@ class Leader(_Member):
         try:
             mine = super().losses(given[:1])[0]
         except torch.OutOfMemoryError:
+            self._out_of_memory()
             mine = None
         found = exchange.outcomes(Outcome(mine))[: len(batches)]
         if any(some is None for some in found):
@@ -202,8 +213,10 @@ class Follower(_Member):
         try:
             found = self._gradients(order) if isinstance(order, Gradients) else self._losses(order)
         except torch.OutOfMemoryError:
-            pass  # the first process says what follows from it
+            self._out_of_memory()  # else the first process says what follows from it
         except Exception as error:
+            if self.sharded:
+                raise
             with suppress(ProcessLost):  # itself
                 exchange.outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
             raise

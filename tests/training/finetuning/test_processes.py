@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -99,6 +100,8 @@ def outcomes(trainings: Trainings) -> dict[str, Outcomes]:
     runs: dict[str, Run] = {"three": {"arguments": trainings.arguments("three"), "count": 3}}
     for name, blow in BLOWS.items():
         runs[name] = {"arguments": trainings.arguments(name), "count": 2, "blow": blow}
+    sharing = trainings.arguments("sharing")
+    runs["sharing"] = {"arguments": sharing, "count": 2, "fsdp": True, "blow": (1, 5, "memory")}
     runs["resumed"] = {"arguments": trainings.arguments("killed", "--resume"), "count": 3}
     path = trainings.folder / "runs.json"
     path.write_text(json.dumps([*runs.values()]), encoding="utf-8")
@@ -154,6 +157,13 @@ def test_memory_that_runs_out_in_one_halves_the_budget_of_all(
     (halved,) = trainings.report(name)["out_of_memory"]
     assert halved["step"] == 3
     trainings.assert_same(name, "alone")
+
+
+def test_where_weights_are_divided_nobody_waits_for_who_lacks_memory(outcomes: dict[str, Outcomes]) -> None:
+    first, second = outcomes["sharing"]
+    assert first[0] == 99  # on a CPU PyTorch notices; GPUs wait until the launcher ends them
+    assert second == [1, ANY]
+    assert re.search(r"ghost train: the memory of process 1 does not suffice.*--resume\n$", str(second[1])), second[1]
 
 
 @pytest.mark.parametrize(("name", "fsdp"), [("ddp", None), ("fsdp", "true")])
