@@ -20,7 +20,7 @@ class Objective(torch.nn.Module):
     def forward(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
         """The sum over the targets of weight × negative log-likelihood, in nats: a float32 scalar to differentiate.
 
-        Takes what `packing.flatten` gives. The caller divides by the labels of the whole step.
+        Takes what `packing.flatten` gives. The caller divides `weights` by the labels of the whole step.
         """
         hidden, head, labels = self._states(**row)
         with torch.autocast(hidden.device.type, enabled=False):  # it would round the sums to bfloat16
