@@ -9,6 +9,9 @@ from training.errors import BaseModelError, ConfigError, TrainingError
 from training.finetuning.base import Base, load_base
 from training.finetuning.config import TrainingConfig
 
+# As Gemma 2, Granite and Cohere have them.
+BEYOND = ("final_logit_softcapping", "attn_logit_softcapping", "logits_scaling", "logit_scale")
+
 
 def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
     """A PeftModel whose only trained parameters are LoRA's, in float32. B starts at zero: it answers as the base.
@@ -38,6 +41,7 @@ def adapted(model: Any, config: TrainingConfig, repo: str) -> Any:
 
     from training.finetuning import attention
 
+    refuse_other_heads(model, repo)
     attention.use(model)
     model.requires_grad_(False)
     linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
@@ -62,6 +66,16 @@ def adapted(model: Any, config: TrainingConfig, repo: str) -> Any:
         # peft 0.21 asks transformers 5.2x by the attribute's old name; the answer is right.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         return get_peft_model(model, lora)
+
+
+def refuse_other_heads(model: Any, repo: str) -> None:
+    """Raises BaseModelError when logits are more than the head's product with the hidden states, or attention is more
+    than a softmax: objective.py and attention.py compute no more than that, and would train on another loss."""
+    odd = [key for key in BEYOND if getattr(model.config, key, None) not in (None, 1)]
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        odd.append("a bias in its head")
+    if odd:
+        raise BaseModelError(f"{repo} has {', '.join(odd)}, which training does not compute; take a base like Mistral")
 
 
 def save_adapter(model: Any, base: Base, folder: Path) -> None:

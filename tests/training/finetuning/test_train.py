@@ -2,7 +2,9 @@ import dataclasses
 import errno
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +13,13 @@ from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
 from tests.training.finetuning.conftest import LINES, Ghost, WriteConfig, contents, weights, write_prepared
 from training import artifact
-from training.errors import TrainingError
+from training.errors import BaseModelError, TrainingError
 from training.finetuning import config as training_config
 from training.finetuning import heldout, loop, train
 from training.finetuning.base import resolve_base
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import read_split
-from training.finetuning.model import trainable
+from training.finetuning.model import refuse_other_heads, trainable
 from training.finetuning.packing import flatten, pack
 from training.finetuning.segments import segment
 
@@ -256,6 +258,22 @@ def test_wrong_folders_are_refused(
     assert ghost_train(out="photos") == 2
     assert "holds other files: cat.jpg" in capsys.readouterr().err
     assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "bias", "found"),
+    [
+        ({"final_logit_softcapping": 30.0}, None, "final_logit_softcapping"),
+        ({"logits_scaling": 8.0}, None, "logits_scaling"),
+        ({}, 0.5, "a bias in its head"),
+        ({"final_logit_softcapping": None, "logit_scale": 1.0}, None, ""),
+    ],
+)
+def test_a_base_with_another_loss_is_refused(settings: dict[str, Any], bias: float | None, found: str) -> None:
+    head = SimpleNamespace(bias=bias)
+    model = SimpleNamespace(config=SimpleNamespace(**settings), get_output_embeddings=lambda: head)
+    with pytest.raises(BaseModelError, match=f"OWNER/BASE has {found}, which") if found else nullcontext():
+        refuse_other_heads(model, "OWNER/BASE")
 
 
 def test_another_base_drops_the_pinned_revision(recipe: TrainingConfig) -> None:
