@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -230,4 +231,5 @@ def evaluation_steps(epochs: Sequence[int], per_epoch: int) -> set[int]:
 
 
 def tell(message: str) -> None:
-    print(f"ghost train: {message}", file=sys.stderr)
+    with suppress(OSError):  # a terminal that is gone
+        print(f"ghost train: {message}", file=sys.stderr)

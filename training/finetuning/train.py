@@ -122,6 +122,9 @@ def lead(args: argparse.Namespace, processes: Alone) -> int:
         except Stopped as stop:
             loop.save()
             raise Stopped(stop.number, f"stopped; {where_it_stands(loop, resume)}") from stop
+        except OSError:  # as when a progress bar's terminal is gone: what was learnt by then is not
+            loop.save()
+            raise
         except ProcessLost as error:
             loop.save()
             raise TrainingError(f"step {state.step + 1:,}: {error}; {where_it_stands(loop, resume)}") from error

@@ -4,7 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +27,7 @@ class Watch:
     start  steps done before: of a resumed training
     price  dollars an hour of the machine's GPUs; None where nobody knows, and then no cost is shown
     spent  seconds that the training took before this run
-    voice  where lines go; None, as in all but the first of several processes: nothing is said and nothing written
+    voice  where lines go; a terminal that is gone, or a log on a full disk, costs the lines and not the training
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Watch:
         price: float | None,
         *,
         spent: float = 0.0,
-        voice: Console | None = console,
+        voice: Console = console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._epochs, self._total, self._start = plan.epochs, len(plan), start
         self._price, self._spent, self._voice, self._clock = price, spent, voice, clock
-        self._curves = out.with_name(out.name + ".tensorboard") if config.use_tensorboard and voice else None
+        self._curves = out.with_name(out.name + ".tensorboard") if config.use_tensorboard else None
         self._events: EventFile | None = None
         self._bar: Bar | None = None
         self._speeds: deque[tuple[int, float]] = deque()  # (tokens, seconds) of the last steps
@@ -59,16 +59,16 @@ class Watch:
                 self._events = EventFile(self._curves, self._start)
             except OSError as error:
                 self._no_curves(error)
-        if self._voice:
-            self._bar = self._resources.enter_context(progress("training", self._total))
-            self._bar.advance(self._start)
+        self._bar = self._resources.enter_context(progress("training", self._total))
+        self._bar.advance(self._start)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        self._resources.close()
+        with suppress(OSError):
+            self._resources.close()
 
     def step(self, number: int, loss: float, grad_norm: float, rate: float, tokens: int, seconds: float) -> None:
         """Step `number` (from 1) is done: its loss in nats a label, its tokens through the model in so many seconds."""
@@ -106,8 +106,8 @@ class Watch:
         self._record(number, {"loss/held out": heldout.loss, "loss/held-out replies": heldout.reply_loss})
 
     def _say(self, number: int, *figures: str) -> None:
-        if self._voice:
-            done = f"step {number:,} of {self._total:,}, epoch {epochs_done(number, self._epochs):.1f}"
+        done = f"step {number:,} of {self._total:,}, epoch {epochs_done(number, self._epochs):.1f}"
+        with suppress(OSError):
             self._voice.print(f"{done}: {', '.join(figures)}", soft_wrap=True)
 
     def _record(self, number: int, values: Mapping[str, float]) -> None:

@@ -161,6 +161,18 @@ def test_a_stop_while_the_adapter_is_written_waits_for_it(
     assert not checkpoint.Checkpoint(out).exists()
 
 
+def test_a_terminal_that_breaks_leaves_a_checkpoint(
+    ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def gone() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    calling(monkeypatch, loop, "heldout_loss", 2, gone)
+    assert ghost_train(**KEYS) == 1
+    assert capfd.readouterr().err == "ghost train: the disk: Input/output error\n"
+    assert checkpoint.Checkpoint(tmp_path / "adapter").facts()["step"] == 2
+
+
 def test_a_full_disk_costs_no_training(
     ghost_train: Ghost,
     reference: Path,

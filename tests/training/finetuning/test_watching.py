@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from training.finetuning.examples import Example
 from training.finetuning.heldout import HeldoutLoss
 from training.finetuning.plan import Plan
 from training.finetuning.watching import Watch, duration, epochs_done
+from training.signals import Stopped
 
 LOSS = HeldoutLoss(2.25, 1000, 2.125, 100)
 
@@ -140,14 +142,27 @@ def test_only_who_asks_gets_curves(watch: Callable[..., Watch], clock: Clock, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_other_processes_say_and_write_nothing(
-    watch: Callable[..., Watch], clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_terminal_that_is_gone_costs_the_lines_and_not_the_training(
+    watch: Callable[..., Watch], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with watch(tensorboard=True, voice=None) as looking:
-        looking.evaluated(0, LOSS)
-        run(looking, clock, range(1, 30))
-    assert capsys.readouterr() == ("", "")
-    assert not list(tmp_path.iterdir())
+    class Gone(io.StringIO):
+        tries = 0
+
+        def write(self, text: str) -> int:
+            self.tries += 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    sent = io.StringIO()
+    terminal = Console(file=sent, force_terminal=True, width=100, color_system=None)
+    for module in (console, watching):
+        monkeypatch.setattr(module, "console", terminal)
+    gone = Gone()
+    with pytest.raises(Stopped), watch(voice=terminal) as looking:  # and not the OSError of closing the bar
+        terminal.file = gone
+        run(looking, clock, range(1, 3))
+        looking.evaluated(2, LOSS)
+        raise Stopped(1)
+    assert gone.tries > 1
 
 
 @pytest.mark.parametrize("when", ["at the start", "later"])
