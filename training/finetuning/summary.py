@@ -26,11 +26,13 @@ def before(
 ) -> str:
     """The plan, in lines."""
     what, epochs = train.recipe, "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
-    nested = f", {plan.tokens:,} of them computed: windows that begin alike share a run"
+    nested = ""
+    if what == "windows" and config.collapse_nested_windows:
+        nested = f", {plan.tokens:,} of them computed: windows that begin alike share a run"
     lines = [
         f"base      {base.repo} ({base.revision})",
         f"{what:<9} {len(train.examples):,} to train on, {len(val.examples):,} held out",
-        f"tokens    {plan.window_tokens:,}{nested if plan.tokens < plan.window_tokens else ''}",
+        f"tokens    {plan.window_tokens:,}{nested}",
         f"steps     {len(plan):,}: {epochs}, {config.windows_per_step} {what} a step, {budget:,} tokens at a time",
         f"device    {device}, computing in {'bfloat16' if config.bf16 else 'float32'}",
     ]
