@@ -102,7 +102,7 @@ class Hub:
         """One line: what is wrong, what the Hub said, what to type."""
         said = self._clean(fault.said)
         told = f"HTTP {fault.status}" + (f": {said}" if said else "")
-        who = self.user or ("this token" if self.token else "nobody who is not logged in")
+        who = self.user or ("this token" if self.token else "somebody who is not logged in")
         match fault.status:
             case faults.OFFLINE:
                 return "HF_HUB_OFFLINE is set, so nothing may ask the Hub; unset it"

@@ -173,6 +173,7 @@ class Upload:
                     self.hub.api.preupload_lfs_files(self.hub.repo, additions[-1:], free_memory=False)
         for name in old:
             self.hub.say(f"{name}: of an earlier version, no longer in this one")
+        self.gate.head()  # uploading takes hours, and nobody can read what is uploaded before it is committed
         digest = next(entry.sha256 for entry in self.files if entry.name == ghost_json.NAME)
         done = self.hub.api.create_commit(
             self.hub.repo,

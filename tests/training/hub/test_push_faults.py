@@ -179,6 +179,22 @@ def test_a_repo_that_is_opened_meanwhile_is_told(
     assert "is public, and everybody could read" in output
 
 
+def test_a_repo_that_is_opened_while_it_uploads_gets_no_commit(
+    ghost: Ghost, hub: FakeHub, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Handler.batch
+
+    def opened(self: Handler, name: str) -> None:
+        hub.repos[name].private = False
+        batch(self, name)
+
+    monkeypatch.setattr(Handler, "batch", opened)
+    code, output = ghost("push", model, REPO)
+    assert code == 1
+    assert "is public, and everybody could read" in output
+    assert len(hub.repos[REPO].commits) == 1
+
+
 def test_no_token(ghost: Ghost, hub: FakeHub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     code, output = ghost("push", model, REPO)
