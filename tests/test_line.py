@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 def test_every_verb_passes_without_a_network(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`demo` calls extract, prepare, train, merge and serve. Sockets reach this machine only: see tests/offline."""
+    """`demo` calls extract, prepare, train, merge and serve; push and pull want a network. Sockets reach this machine
+    only: see tests/offline."""
     asked = tmp_path / "asked.txt"
     monkeypatch.setenv("LOOPBACK_ONLY_LOG", str(asked))
     monkeypatch.chdir(ROOT)
@@ -30,11 +31,21 @@ def test_every_verb_passes_without_a_network(
 
     merged = str(out / "merged")
     held_out = str(out / "processed" / "val.jsonl")
+    plan = ["--config", "config/demo_config.yaml", "--data", str(out / "processed"), "--base", str(tiny_base)]
+    assert cli.main(["estimate", *plan]) == 0
     assert cli.main(["check", merged]) == 0
     assert cli.main(["try", merged, "--held-out", held_out, "--limit", "2"]) == 0
+    assert cli.main(["export", merged, "--gguf", "f16", "--out", str(out / "gguf")]) == 0
     assert cli.main(["preflight", "--no-weights"]) == 0
     assert not asked.exists(), asked.read_text()  # nothing even tried, in this process or in the server's
-    assert {"demo", "extract", "prepare", "train", "merge", "serve", "check", "try", "preflight"} == set(cli.VERBS)
+    called = {"extract", "prepare", "train", "merge", "serve", "demo"} | {
+        "estimate",
+        "check",
+        "try",
+        "export",
+        "preflight",
+    }
+    assert called | {"push", "pull"} == set(cli.VERBS)
 
 
 def lines_of_the_readme() -> list[str]:
@@ -54,4 +65,4 @@ def test_the_readme_types_what_ghost_understands(line: str) -> None:
 
 def test_the_readme_shows_every_verb_of_the_line() -> None:
     shown = {shlex.split(line)[1] for line in lines_of_the_readme()}
-    assert {"extract", "prepare", "train", "merge", "check", "try", "serve", "preflight"} <= shown
+    assert {"extract", "prepare", "train", "merge", "push", "pull", "check", "try", "serve", "preflight"} <= shown

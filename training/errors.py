@@ -7,6 +7,7 @@
     ├── DataError                 CSV or JSONL that is missing, malformed or not enough to train on
     ├── BaseModelError            a base that is missing, not causal-LM or not the one that is recorded
     ├── TrainingError             training cannot start or go on
+    │   └── ProcessLost           one of several processes is gone (training.finetuning.exchange)
     ├── MergeError                an adapter that does not fit its base, or a merge that fails its proof
     ├── ConversionError           a model that another program's format cannot hold as it is
     ├── ServerError               the prediction server does not start, or does not answer
