@@ -143,9 +143,9 @@ def report(runs: list[Run], arguments: str) -> Iterator[str]:
     yield f"{date.today()}; {machine()}; {versions}."
     yield ""
     yield (
-        f"Mistral-7B's shapes, random weights in bfloat16; LoRA of rank {RANK} on the seven projections. The base's pages "
-        "are dropped before each row; every row ends with its last byte on the disk. Peaks are the kernel's, mapped "
-        "pages included."
+        f"Mistral-7B's shapes, random weights in bfloat16; LoRA of rank {RANK} on the seven projections. The base's "
+        "pages are dropped before each row; every row ends with its last byte on the disk. Peaks are the kernel's, "
+        "mapped pages included."
     )
     for run in runs:
         yield ""

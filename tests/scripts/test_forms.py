@@ -7,85 +7,18 @@ from typing import Any
 
 import pytest
 
-from replicate_deployment import ghost_json
-from scripts import merge_lora_fp16, provenance
 from scripts.adapter import read_adapter
 from scripts.merging import Merging
 from scripts.weights import Weights
-from tests.scripts.conftest import TARGETS, quiet
+from tests.scripts.forms import FORMS, UNTIED, Compared, beside_peft, merge, quiet, with_peft
 from training.errors import GhostError, MergeError
 
-# name: (kind of base, what LoraConfig gets beside r, alpha and the seven projections)
-FORMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "LoRA": ("mistral", {}),
-    "rsLoRA": ("mistral", {"use_rslora": True}),
-    "DoRA": ("mistral", {"use_dora": True}),
-    "DoRA + rsLoRA": ("mistral", {"use_dora": True, "use_rslora": True}),
-    "rank and alpha patterns": (
-        "mistral",
-        {
-            "rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.up_proj": 8},
-            "alpha_pattern": {"down_proj": 3, r"^model\.layers\.0\.self_attn\.o_proj": 5},
-        },
-    ),
-    "patterns + rsLoRA": ("mistral", {"rank_pattern": {"v_proj": 9}, "use_rslora": True}),
-    "some layers": ("mistral", {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"}),
-    "a regular expression": ("mistral", {"target_modules": r".*\.1\..*(gate|up)_proj"}),
-    "all linear, but one": ("mistral", {"target_modules": "all-linear", "exclude_modules": ["k_proj"]}),
-    "orthogonal start": ("mistral", {"init_lora_weights": "orthogonal"}),
-    "modules_to_save": ("mistral", {"modules_to_save": ["embed_tokens", "lm_head"]}),
-    "modules_to_save: norms": ("mistral", {"modules_to_save": ["norm", "input_layernorm"]}),
-    "modules_to_save with a bias": ("biased", {"target_modules": ["q_proj"], "modules_to_save": ["v_proj"]}),
-    "LoRA on embedding and head": ("mistral", {"target_modules": [*TARGETS, "embed_tokens", "lm_head"]}),
-    "DoRA on embedding and head": (
-        "mistral",
-        {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "use_dora": True},
-    ),
-    "bias: all": ("biased", {"bias": "all"}),
-    "bias: lora_only": ("biased", {"bias": "lora_only", "target_modules": ["q_proj", "o_proj"]}),
-    "lora_bias": ("biased", {"lora_bias": True, "target_modules": ["q_proj", "k_proj", "down_proj"]}),
-    "fan_in_fan_out": ("gpt2", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
-    "fan_in_fan_out, DoRA": ("gpt2", {"target_modules": ["c_attn"], "fan_in_fan_out": True, "use_dora": True}),
-    "tied embeddings": ("tied", {}),
-    "tied, both saved": ("tied", {"modules_to_save": ["embed_tokens", "lm_head"]}),
-}
-# What peft's merge gets wrong on tied weights: it adds to both what was trained for one. The running adapter is right.
-UNTIED: dict[str, dict[str, Any]] = {
-    "LoRA on a tied embedding": {"target_modules": ["q_proj", "embed_tokens"]},
-    "LoRA on a tied head": {"target_modules": ["q_proj", "lm_head"]},
-    "only the embedding saved": {"modules_to_save": ["embed_tokens"]},
-    "LoRA on both, kept tied": {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
-}
 
-
-def merge(adapter: Path, base: Path, out: Path) -> dict[str, Any]:
-    ghost = ghost_json.read(adapter)
-    return merge_lora_fp16.merge(ghost, provenance.find_base(ghost, str(base)), out)
-
-
-def with_peft(adapter: Path, base: Path, vocab_size: int | None = None) -> Any:
-    """The adapter on its base in float32, loaded by peft."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    with quiet():
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        if vocab_size is not None:
-            model.resize_token_embeddings(vocab_size)
-        return PeftModel.from_pretrained(model, adapter).eval()
-
-
-def assert_equal_to_rounding(written: Any, exact: Any, name: str) -> None:
+def assert_equal_to_rounding(tensors: dict[str, Compared]) -> None:
     """The nearest FP16 values, or, where float32's own order of operations decides, the ones beside them."""
-    import torch
-
-    expected = exact.detach().half()
-    assert written.dtype == torch.float16
-    assert written.shape == expected.shape, name
-    near = expected.float().abs() * 2.0**-10 + 2.0**-24  # one unit in the last place, or of the subnormals
-    assert ((written.float() - exact).abs() <= near).all(), name
-    assert (written == expected).float().mean() > 0.995, name
+    for name, found in tensors.items():
+        assert found.distance < 0.51, name
+        assert found.nearest > 0.995, name
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -94,14 +27,7 @@ def test_equals_pefts_own_merge(form: str, make_base: Callable[..., Path], make_
     base = make_base(kind)
     folder = make_adapter(base=base, **lora)
     block = merge(folder, base, tmp_path / "merged")
-    with quiet():
-        model = with_peft(folder, base).merge_and_unload()
-    tied = set(model.all_tied_weights_keys) if kind in ("tied", "gpt2") and not block["untied"] else set()
-    expected = {name: value for name, value in model.state_dict().items() if name not in tied}
-    with Weights.of_model(tmp_path / "merged") as merged:
-        assert set(merged.shapes) == set(expected)
-        for name, tensor in expected.items():
-            assert_equal_to_rounding(merged.tensor(name), tensor, name)
+    assert_equal_to_rounding(beside_peft(folder, base, tmp_path / "merged", kind, block))
     assert block["arithmetic"]["merged"] > 0
     assert 0 < block["parity"]["mean_abs_logprob"] < block["parity"]["limit"]
 
@@ -169,12 +95,8 @@ def test_a_resized_vocabulary(
 def test_lora_on_a_resized_embedding(make_base: Callable[..., Path], make_adapter: Any, tmp_path: Path) -> None:
     base = make_base("mistral")
     folder = make_adapter(base=base, resize=8, target_modules=["q_proj", "embed_tokens", "lm_head"])
-    size = merge(folder, base, tmp_path / "merged")["vocab_size"]
-    with quiet():
-        expected = with_peft(folder, base, size).merge_and_unload().state_dict()
-    with Weights.of_model(tmp_path / "merged") as merged:
-        for name, tensor in expected.items():
-            assert_equal_to_rounding(merged.tensor(name), tensor, name)
+    block = merge(folder, base, tmp_path / "merged")
+    assert_equal_to_rounding(beside_peft(folder, base, tmp_path / "merged", "mistral", block))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

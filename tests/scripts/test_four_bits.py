@@ -14,7 +14,7 @@ from scripts.adapter import read_adapter
 from scripts.four_bits import FourBits
 from scripts.merge_lora_fp16 import Settled
 from scripts.weights import Weights, row_blocks
-from tests.scripts.conftest import quiet
+from tests.scripts.forms import quiet
 
 
 def as_trained(base: Path, double_quant: bool, bf16: bool) -> dict[str, Any]:

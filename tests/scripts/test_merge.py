@@ -11,18 +11,14 @@ import pytest
 
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import encode
-from scripts import merge_lora_fp16, parity, provenance
+from scripts import parity, provenance
 from scripts.adapter import Output
 from scripts.merging import Merging
 from scripts.weights import Weights
+from tests.scripts.forms import merge
 from training.cli import main
 from training.errors import GhostError, MergeError, UsageError
 from training.finetuning import config
-
-
-def merge(adapter: Path, base: Path, out: Path) -> dict[str, Any]:
-    ghost = ghost_json.read(adapter)
-    return merge_lora_fp16.merge(ghost, provenance.find_base(ghost, str(base)), out)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -12,8 +12,7 @@ from scripts import parity
 from scripts.adapter import read_adapter
 from scripts.skeleton import skeleton, streamed
 from scripts.weights import Weights
-from tests.scripts.conftest import quiet
-from tests.scripts.test_forms import FORMS, with_peft
+from tests.scripts.forms import FORMS, quiet, with_peft
 
 
 def in_memory(model: Any, probes: list[list[int]]) -> list[parity.Score]:
