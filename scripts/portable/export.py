@@ -77,6 +77,7 @@ def export(model: Path, out: Path, kind: Type) -> dict[str, Any]:
     def add_metadata(writer: Any) -> None:
         general_facts(writer, ghost)
         gguf_file.model_facts(writer, decoder, kind)
+        gguf_file.sampling_facts(writer, sampling)
         gguf_file.tokenizer_facts(writer, tokenizer, vocabulary)
 
     with Weights.of_model(model) as weights, replace_folder(out) as aside:

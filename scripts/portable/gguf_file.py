@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer
 from scripts.portable.decoder import Decoder
 from scripts.portable.vocabulary import Vocabulary
@@ -149,6 +150,15 @@ def model_facts(writer: Any, decoder: Decoder, kind: Type) -> None:
     writer.add_rope_dimension_count(shapes.head_dim)
     writer.add_rope_freq_base(decoder.rope_base)
     writer.add_layer_norm_rms_eps(decoder.rms_eps)
+
+
+def sampling_facts(writer: Any, sampling: Settings) -> None:
+    """The defaults that llama.cpp takes where its caller names none, and its own min_p switched off."""
+    writer.add_sampling_temp(sampling.temperature)
+    writer.add_sampling_top_p(sampling.top_p)
+    writer.add_sampling_top_k(sampling.top_k)
+    writer.add_sampling_min_p(0.0)
+    writer.add_sampling_penalty_repeat(sampling.repetition_penalty)
 
 
 def tokenizer_facts(writer: Any, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:

@@ -92,7 +92,10 @@ def test_the_facts_are_those_of_the_model_folder(tiny_merged: Path, tmp_path: Pa
     assert len(set(scores)) == 1 + len(json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"])
     del found["tokenizer.ggml.token_type"]  # test_vocabulary.py looks at both, by token
     assert found.pop("llama.attention.layer_norm_rms_epsilon") == pytest.approx(config["rms_norm_eps"])
+    sampling = {name: found.pop(f"general.sampling.{name}") for name in ("temp", "top_p", "min_p", "penalty_repeat")}
+    assert sampling == pytest.approx({"temp": 0.7, "top_p": 1.0, "min_p": 0.0, "penalty_repeat": 1.2})
     assert found == {
+        "general.sampling.top_k": 0,
         "general.architecture": "llama",
         "general.type": "model",
         "general.name": "ghost",  # and nothing of a local base, whose name is somebody's path
