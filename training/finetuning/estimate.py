@@ -20,7 +20,7 @@ from training.finetuning.plan import Plan
 from training.finetuning.prices import Gpu
 from training.finetuning.shapes import Shapes, shapes_of
 from training.finetuning.speed import Load, Range, load_of
-from training.finetuning.train import make_plan, with_arguments
+from training.finetuning.train import add_source_arguments, make_plan, with_arguments
 from training.preparation.fit import tokenizer_at_hand
 
 
@@ -56,14 +56,7 @@ class Estimate:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=training_config.DEFAULT_PATH,
-        help="every number of training (default: %(default)s)",
-    )
-    parser.add_argument("--data", type=Path, help="what `ghost prepare` wrote, instead of the config's datasets")
-    parser.add_argument("--base", metavar="PATH_OR_REPO", help="instead of the config's base_model; nothing is fetched")
+    add_source_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, and nothing else")
 
 
@@ -171,6 +164,7 @@ def summary(estimate: Estimate) -> str:
     one = plan.window_tokens // config.num_epochs
     by = "" if estimate.counted_by == "tokenizer" else ", by estimate"
     nested = f"; {load.tokens:,} go through the model, since windows that begin alike share a run"
+    shared = what == "windows" and config.collapse_nested_windows
     trained = shapes.lora_parameters(config.lora_target_modules, config.lora_r)
     space, fixed = disk(shapes, config), needed(shapes, config, 0, checkpointing=True)
     each = (needed(shapes, config, 1000, checkpointing=kind).total - fixed.total for kind in (False, True))
@@ -178,7 +172,7 @@ def summary(estimate: Estimate) -> str:
     lines = [
         f"base      {config.base_model}: {_count(shapes.parameters)} weights, {_count(trained)} trained",
         f"{what:<9} {len(estimate.train.examples):,} to train on, {len(estimate.val.examples):,} held out",
-        f"tokens    {one:,} an epoch{by}{nested if load.tokens < one else ''}",
+        f"tokens    {one:,} an epoch{by}{nested if shared else ''}",
         f"steps     {len(plan):,}: {epochs}, {config.windows_per_step} {what} a step",
         f"disk      {download}{_gb(space['adapter'])} for adapter and checkpoints; {_gb(space['merge'])} more to merge",
         f"memory    {_gb(fixed.total)}: {_components(fixed)};",

@@ -173,6 +173,7 @@ class Loop:
 
         state = self.state
         if state.budget <= self.plan.longest:
+            self.save()
             raise TrainingError(
                 f"step {state.step + 1:,}: the GPU's memory does not suffice for one window of {self.plan.longest:,} "
                 "tokens: set gradient_checkpointing: true, lower sequence_len, or rent a larger GPU"

@@ -135,7 +135,7 @@ def resolve_budget(
     for checkpointing in choices:
         fitting = _fitting(shapes, config, free, checkpointing=checkpointing, cuda=cuda)
         last = checkpointing == choices[-1]
-        if fitting >= (longest if last and wanted is None else modest):
+        if fitting >= (max(longest, wanted or 0) if last else modest):
             tokens = wanted or _round(min(fitting, most or fitting), longest, fitting)
             return Budget(tokens, checkpointing, needed(shapes, config, tokens, checkpointing=checkpointing, cuda=cuda))
     raise TrainingError(_refusal(shapes, config, free, max(longest, wanted or 0), fitting, cuda=cuda))

@@ -42,6 +42,14 @@ LOCAL_KEYS = {"base_model", "revision_of_model", "datasets", "test_datasets", "o
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser)
+    parser.add_argument("--out", type=Path, help="folder of the adapter, instead of the config's output_dir")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON; all else goes to stderr")
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a training is made from; `with_arguments` puts them into the config."""
     parser.add_argument(
         "--config",
         type=Path,
@@ -50,9 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, help="what `ghost prepare` wrote, instead of the config's datasets")
     parser.add_argument("--base", metavar="PATH_OR_REPO", help="instead of the config's base_model")
-    parser.add_argument("--out", type=Path, help="folder of the adapter, instead of the config's output_dir")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON; all else goes to stderr")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -194,6 +194,12 @@ def test_a_number_stands_and_memory_decides_on_checkpointing(mistral: Shapes, re
     assert [(budget.tokens, budget.checkpointing) for budget in found] == [(5000, False), (5000, True)]
 
 
+def test_a_number_that_fits_is_taken_however_small(mistral: Shapes, recipe: TrainingConfig) -> None:
+    free = int(needed(mistral, recipe, 600, checkpointing=True).total / HEADROOM)
+    budget = resolve_budget(mistral, dataclasses.replace(recipe, micro_batch_tokens=512), free, longest=500)
+    assert (budget.tokens, budget.checkpointing) == (512, True)
+
+
 def test_a_segment_is_never_cut(mistral: Shapes, recipe: TrainingConfig) -> None:
     config = dataclasses.replace(recipe, micro_batch_tokens=100)
     assert resolve_budget(mistral, config, 40 * GIB, longest=700).tokens == 700
