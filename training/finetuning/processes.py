@@ -250,7 +250,8 @@ def joined() -> Iterator[Alone | Follower]:
 
     Raises TrainingError when there are more processes than GPUs.
     """
-    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    rank, count = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE")) if launched else (0, 1)
     if count == 1:
         yield Alone()
         return

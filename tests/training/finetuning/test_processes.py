@@ -23,7 +23,7 @@ from tests.training.finetuning.several import Run
 from training import cli
 from training.errors import TrainingError
 from training.finetuning.config import TrainingConfig
-from training.finetuning.processes import joined
+from training.finetuning.processes import Alone, joined
 from training.finetuning.segments import Segment
 from training.finetuning.sharing import share, weightless
 from training.finetuning.train import REPORT
@@ -197,10 +197,18 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for name, value in {"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "3"}.items():
+    launcher = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in {"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "3", **launcher}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TrainingError, match=r"3 processes for 2 GPUs.*--num_processes 2"), joined():
         pass
+
+
+def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as some clusters set for programs of another kind
+    with joined() as processes:
+        assert isinstance(processes, Alone)
+        assert processes.count == 1
 
 
 def segments_of(lengths: Sequence[int]) -> list[Segment]:
@@ -228,7 +236,6 @@ def test_what_is_weightless_has_no_gradient(tiny_base: Path, recipe: TrainingCon
     from training.finetuning import passes
     from training.finetuning.base import resolve_base
     from training.finetuning.objective import Objective
-    from training.finetuning.processes import Alone
 
     config = dataclasses.replace(recipe, bf16=False, lora_dropout=0.0)
     model = Alone().model(resolve_base(str(tiny_base), None), config, load_tokenizer(tiny_base))
