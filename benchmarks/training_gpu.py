@@ -137,7 +137,8 @@ def line(table: Table, row: Row) -> str:
     work = job.work
     way = [row.segments, "nf4" if row.nf4 else "bfloat16", *(["checkpointing"] if row.checkpointing else [])]
     cells = [", ".join([*way, *([row.attention] if row.attention != FLASH else [])]), f"{row.budget:,}"]
-    cells += [f"{job.config.windows_per_step:,}", f"{work.tokens / work.batches:,.0f}"]
+    windows = min(job.config.windows_per_step, len(job.split.examples))
+    cells += [f"{windows:,}", f"{work.tokens / work.batches:,.0f}"]
     if isinstance(outcome, Measured):
         rate = outcome.tokens / outcome.seconds
         flops = training_flops(table.shapes, job.config, work.context, checkpointing=row.checkpointing)

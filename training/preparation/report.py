@@ -133,9 +133,7 @@ def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[s
             *(f"{name:<16}{value}" for name, value in rows),
             *notes,
             *(f"warning: {concern['text']}" for concern in figures["concerns"]),
-            f"next: look at {out / page}, then: ghost train"
-            if figures["recipe"] == "windows"
-            else f"next: look at {out / page}; ghost train takes --recipe windows only, so far",
+            f"next: look at {out / page}, then: ghost train",
         ]
     )
 
