@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from tests.conftest import SENTENCES
@@ -20,6 +21,12 @@ from tests.scripts.forms import FORMS, UNTIED, beside_peft, merge, write_adapter
 from training.sample import starter
 
 RESULT = Path(__file__).parent / "results" / "adapter_forms.md"
+NOTE = """
+Tiny random bases, adapters whose every value is random. *Nearest*: in the worst tensor, the share of written FP16
+values that are the nearest to peft's float32 ones; the others lie beside a border. *Distance*: the largest, in units of
+the last place; FP16's own rounding is at most 0.5. *Parity*: mean |Δlogp| against base + adapter as peft runs them, in
+nats; the limit is 2e-3.
+"""
 BASES = {"mistral": "Mistral", "biased": "Llama with biases", "tied": "Llama, tied", "gpt2": "GPT-2"}
 
 
@@ -62,12 +69,7 @@ def report(table: list[str]) -> Iterator[str]:
     yield ""
     yield f"```\npython -m benchmarks.adapter_forms\n```\n\n{date.today()}; {versions}; on a CPU."
     yield ""
-    yield (
-        "Tiny random bases, adapters whose every value is random. *Nearest*: in the worst tensor, the share of written FP16\n"
-        "values that are the nearest to peft's float32 ones; the others lie beside a border. *Distance*: the largest, in\n"
-        "units of the last place; FP16's own rounding is at most 0.5. *Parity*: mean |Δlogp| against base + adapter as peft\n"
-        "runs them, in nats; the limit is 2e-3."
-    )
+    yield fill(NOTE.strip(), 119)
     yield ""
     yield "| form | base | tensors changed | nearest | distance | parity |"
     yield "|---|---|---:|---:|---:|---:|"

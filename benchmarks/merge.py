@@ -73,7 +73,8 @@ def measured(code: str, *arguments: str | Path) -> Process:
     started = monotonic()
     process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    output = process.stdout.read().decode()
+    with process.stdout as stream:
+        output = stream.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
