@@ -170,6 +170,9 @@ class Leader(_Member):
         except torch.OutOfMemoryError:
             self._out_of_memory()
             mine = None
+        except Exception as error:  # the others wait for an answer, and would wait for a day
+            exchange.outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
+            raise
         found = exchange.outcomes(Outcome(mine))[: len(batches)]
         if any(some is None for some in found):
             raise torch.OutOfMemoryError
