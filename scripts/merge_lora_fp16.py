@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
     clock = Clock()
     with clock("identity"):
         base = provenance.find_base(ghost, args.base)
-    settings = Settled(args.base_weights, int(args.shard_size * 1e9))
-    block = merge(ghost, base, args.out, settings, clock)
+    choices = Choices(args.base_weights, int(args.shard_size * 1e9))
+    block = merge(ghost, base, args.out, choices, clock)
     if args.json:
         print(json.dumps({"model": str(args.out), "merge": block, "seconds": clock.seconds}, indent=2))
     else:
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True)
-class Settled:
+class Choices:
     """What a person may choose of a merge."""
 
     base_weights: BaseWeights = "original"
@@ -123,31 +123,31 @@ class Clock:
 
 
 def merge(
-    ghost: Ghost, base: Base, out: Path, settings: Settled | None = None, clock: Clock | None = None
+    ghost: Ghost, base: Base, out: Path, choices: Choices | None = None, clock: Clock | None = None
 ) -> dict[str, Any]:
     """Write the merged model folder `out`, proven, and return the `merge` block of its ghost.json.
 
     Raises MergeError when the adapter does not fit the base, a value does not fit FP16, or the proof fails; UsageError
     when `out` holds something else. `out` is then as it was.
     """
-    settings, clock = settings or Settled(), clock or Clock()
+    choices, clock = choices or Choices(), clock or Clock()
     refuse_foreign_files(out, artifact.own_files(out, "merge"))
     adapter = read_adapter(ghost.folder, base.folder)
     tokenizer = provenance.tokenizer_of(ghost, base)
     tokenizer.chat_template = chat_format.chat_template(ghost.labels, recipe=ghost.recipe)
-    sources = Sources(base, adapter, provenance.precision(ghost), settings.base_weights)
+    sources = Sources(base, adapter, provenance.precision(ghost), choices.base_weights)
     shapes = {name: output.shape for name, output in adapter.outputs.items()}
-    shards = plan_shards(shapes, settings.shard_bytes)
+    shards = plan_shards(shapes, choices.shard_bytes)
     adapter_sha256 = provenance.weights_sha256(ghost, adapters.WEIGHTS)
-    plan = asdict(settings) | asdict(sources.precision) | {"base": base.weights_sha256, "adapter": adapter_sha256}
+    plan = asdict(choices) | asdict(sources.precision) | {"base": base.weights_sha256, "adapter": adapter_sha256}
     plan |= {"config": adapter.config, "versions": _versions()}
     with unfinished_folder(out, plan) as aside:
         with clock("kept"), progress("looking at what is finished already"):
             aside.keep(set(shards))
         with clock("merge"):
+            write_configs(aside.folder, base, tokenizer, adapter)
             write_shards(aside, sources, shards)
             write_index(aside.folder, shapes, shards)
-            write_configs(aside.folder, base, tokenizer, adapter)
         # From here on from the files alone: the proof trusts nothing that the merge has held.
         with clock("arithmetic"), sources.open() as (source, _):
             arithmetic = check_arithmetic(source, adapter, aside.folder, seed=SEED)
@@ -155,7 +155,7 @@ def merge(
             proof = prove(ghost, aside.folder, tokenizer, sources)
         block = {
             "dtype": "F16",
-            "base_weights": settings.base_weights,
+            "base_weights": choices.base_weights,
             "base_identity": "as recorded" if provenance.made_here(ghost) else "as named, not on record",
             "adapter_sha256": adapter_sha256,
             **_changes(adapter),

@@ -1,5 +1,6 @@
 """The shards of a merge, several at a time: each thread with files and memory of its own."""
 
+import errno
 import os
 import shutil
 import threading
@@ -18,7 +19,6 @@ from scripts.shards import fp16_bytes, write_shard
 from scripts.unfinished import Unfinished
 from scripts.weights import Tensor, Weights
 from training.console import progress
-from training.errors import MergeError
 from training.finetuning.base import Base
 
 WRITERS = 4  # at most: more would only make the disk jump
@@ -90,5 +90,6 @@ def write_shards(aside: Unfinished, sources: Sources, shards: dict[str, list[str
 
 def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise MergeError(f"{folder.parent}: {free / 1e9:.1f} GB free, the merged model needs {needed / 1e9:.1f} GB")
+    if needed > free:  # as if the disk had said so: what is finished is kept
+        why = f"{free / 1e9:.1f} GB free, the merged model needs {needed / 1e9:.1f} GB more"
+        raise OSError(errno.ENOSPC, why, str(folder.parent))

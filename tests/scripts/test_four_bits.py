@@ -12,7 +12,7 @@ from scripts import merge_lora_fp16, provenance
 from scripts import weights as reading
 from scripts.adapter import read_adapter
 from scripts.four_bits import FourBits
-from scripts.merge_lora_fp16 import Settled
+from scripts.merge_lora_fp16 import Choices
 from scripts.weights import Weights, row_blocks
 from tests.scripts.forms import quiet
 
@@ -92,7 +92,7 @@ def test_merged_onto_what_training_saw(adapter: Path, tiny_base: Path, tmp_path:
 
     ghost = ghost_json.read(adapter)
     base = provenance.find_base(ghost, str(tiny_base))
-    block = merge_lora_fp16.merge(ghost, base, tmp_path / "merged", Settled(base_weights="dequantized"))
+    block = merge_lora_fp16.merge(ghost, base, tmp_path / "merged", Choices(base_weights="dequantized"))
     assert block["base_weights"] == "dequantized"
     assert block["nf4"].items() <= block["parity"].items()
     assert 0 < block["parity"]["mean_abs_logprob"] < block["parity"]["limit"]

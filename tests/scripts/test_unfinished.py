@@ -195,8 +195,22 @@ def test_too_little_disk_is_said_before_anything_is_written(
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(writers.shutil, "disk_usage", lambda path: usage)
     assert main(command(adapter, tiny_base, tmp_path / "merged")) == 1
-    assert "0.0 GB free, the merged model needs 0.0 GB" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{tmp_path}: 0.0 GB free, the merged model needs 0.0 GB more; nothing was finished" in error
     assert [*tmp_path.iterdir()] == []
+
+
+def test_too_little_disk_for_the_rest_keeps_what_is_finished(
+    interrupt: Any, adapter: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PowerCut):
+        interrupt(cut)
+    left = sorted((tmp_path / ".merged.unfinished").glob("*.safetensors"))
+    assert left
+    with monkeypatch.context() as patch:
+        patch.setattr(writers.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+        assert main(command(adapter, tiny_base, tmp_path / "merged")) == 1
+    assert sorted((tmp_path / ".merged.unfinished").glob("*.safetensors")) == left
 
 
 def test_two_merges_do_not_write_one_folder(tmp_path: Path) -> None:
