@@ -109,8 +109,12 @@ def places(folder: Path) -> tuple[list[Place], int]:
     return found, others
 
 
+class Refused(Exception):
+    pass
+
+
 def train(run: Run, data: Path, base: Base, work: Path) -> dict[str, float]:
-    """`work/merged`, the model to judge, and what training it took."""
+    """`work/merged`, the model to judge, and what training it took. Raises Refused when there is none to judge."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     config = dataclasses.replace(
@@ -130,7 +134,8 @@ def train(run: Run, data: Path, base: Base, work: Path) -> dict[str, float]:
     path = work / "config.yaml"
     path.write_text(training_config.dump(config), encoding="utf-8")
     ghost("train", "--config", path, "--data", data / run.recipe, "--base", base.folder, "--out", adapter)
-    ghost("merge", *merging)
+    if demo.call("merge", merging):
+        raise Refused
     report = json.loads((adapter / "training_report.json").read_text(encoding="utf-8"))
     return {
         "steps": report["steps"],
@@ -182,8 +187,12 @@ def answer(engine: Engine, turns: list[Turn], seed: int) -> tuple[str, str]:
 
 
 def do(run: Run, scratch: Path, base: Base, *, answering: bool) -> dict[str, Any]:
-    """A line of runs.jsonl: trained, merged, judged."""
-    facts = train(run, scratch / "sample", base, scratch / "work")
+    """A line of runs.jsonl: trained, merged, judged; or `refused`, when the training went so far astray that the merge
+    will not have it."""
+    try:
+        facts = train(run, scratch / "sample", base, scratch / "work")
+    except Refused:
+        return {"run": asdict(run), "refused": True}
     engine = Engine.load(scratch / "work" / "merged")
     found, other = (places(scratch / name)[0] for name in ("sample", "other"))
     judged = {"losses": [losses(engine, place) for place in found], "other": [losses(engine, place) for place in other]}
@@ -217,6 +226,8 @@ class Runs:
                 self._lines.append(line)
                 with self._path.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            if line is not None and answering and "refused" in line:
+                raise SystemExit(f"{run} diverged, and the tables want it: change RATES")
             if line is not None:
                 found.append(line)
         return found

@@ -58,8 +58,9 @@ def best(sweep: Sequence[Line]) -> Iterator[Run]:
     """With every seed, each recipe at the rate whose other chats' replies were likeliest; once all rates were tried."""
     for recipe, whole in WAYS:
         tried = [line for line in sweep if (line["run"]["recipe"], line["run"]["train_on_inputs"]) == (recipe, whole)]
-        if len(tried) == len(RATES):
-            rate = min(tried, key=lambda line: loss(line["other"]))["run"]["learning_rate"]
+        merged = [line for line in tried if "refused" not in line]
+        if len(tried) == len(RATES) and merged:
+            rate = min(merged, key=lambda line: loss(line["other"]))["run"]["learning_rate"]
             for seed in SEEDS:
                 yield Run(recipe, whole, equal_work(recipe), rate, seed)
 
@@ -224,13 +225,17 @@ def rates(sweep: list[Line]) -> Iterator[str]:
     yield paragraph(
         f"Seed {SEEDS[0]}, the work of one epoch of windows; loss of all tokens, of the held-out replies in *other*",
         "chats of the same people, so that what is chosen by it is not judged by it. Each recipe has",
-        "rows at its best rate above.",
+        "rows at its best rate above. *Diverged*: `ghost merge` refused what training had made.",
     )
     yield "\n" + row("recipe", *(f"{rate:g}" for rate in RATES))
     yield "|---|" + "---:|" * len(RATES)
     for place, kind in groupby(sweep, way):
-        by_rate = {line["run"]["learning_rate"]: loss(line["other"]) for line in kind}
-        yield row(list(NAMES.values())[place], *(f"{by_rate[rate]:.3f}" if rate in by_rate else "" for rate in RATES))
+        by_rate = {line["run"]["learning_rate"]: shown(line) for line in kind}
+        yield row(list(NAMES.values())[place], *(by_rate.get(rate, "") for rate in RATES))
+
+
+def shown(line: Line) -> str:
+    return "diverged" if "refused" in line else format(loss(line["other"]), ".3f")
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ def test_a_learning_rate_is_chosen_by_other_chats_and_only_when_all_were_tried()
         return {"run": vars(run), "losses": [(-other, 1, 0.0)], "other": [(other, 1, 0.0)]}
 
     sweep = [line(*WAYS[0], rate, abs(rate - RATES[2])) for rate in RATES]
+    sweep[0] = {"run": sweep[0]["run"], "refused": True}
     sweep += [line(*WAYS[2], rate, rate) for rate in RATES[1:]]
     assert list(recipes.best(sweep)) == [Run(*WAYS[0], 1, RATES[2], seed) for seed in SEEDS]
 
