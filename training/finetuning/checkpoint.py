@@ -11,8 +11,12 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from replicate_deployment import ghost_json
 from training.aside import discard, mend, replace_folder
@@ -50,6 +54,28 @@ class Checkpoint:
     def __init__(self, out: Path) -> None:
         self.folder = out.with_name(out.name + ".checkpoint")
         self.anew = f"rm -r {self.folder}"
+        self._lock = out.with_name(out.name + ".lock")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within the block no other process trains to the same place; a killed one holds nobody up.
+
+        Raises TrainingError when another does: of two that go on from one checkpoint, one would undo the other's work.
+        """
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            adapter = self._lock.with_suffix("")
+            raise TrainingError(
+                f"{adapter}: is being trained by another process; let it end, or stop that one"
+            ) from error
+        try:
+            yield
+        finally:
+            self._lock.unlink(missing_ok=True)
+            lock.release()
 
     def exists(self) -> bool:
         mend(self.folder)

@@ -1,6 +1,7 @@
 """How large a base is, from the handful of numbers in its config.json: no weight is read, nothing is downloaded."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +107,10 @@ def shapes_of(base: str, revision: str | None = None) -> Shapes:
     found = config_at_hand(base, revision)
     if found is None:
         known = ", ".join(KNOWN)
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", base) or Path(base).exists():
+            raise BaseModelError(
+                f"{base}: no such folder with a config.json, and not the name of a Hub repo (OWNER/NAME)"
+            )
         raise BaseModelError(
             f"{base}: its size is not known: no config.json in such a folder or in the Hub's cache, and the bases "
             f"known without one are {known}. Fetch that file alone: hf download {base} config.json"

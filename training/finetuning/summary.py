@@ -29,10 +29,11 @@ def before(
     nested = ""
     if what == "windows" and config.collapse_nested_windows:
         nested = f", {plan.tokens:,} of them computed: windows that begin alike share a run"
+    all_of_it = "" if config.num_epochs == 1 else f" in {epochs}"
     lines = [
         f"base      {base.repo} ({base.revision})",
         f"{what:<9} {len(train.examples):,} to train on, {len(val.examples):,} held out",
-        f"tokens    {plan.window_tokens:,}{nested}",
+        f"tokens    {plan.window_tokens:,}{all_of_it}{nested}",
         f"steps     {len(plan):,}: {epochs}, {config.windows_per_step} {what} a step, {budget:,} tokens at a time",
         f"device    {device}, computing in {'bfloat16' if config.bf16 else 'float32'}",
     ]
@@ -62,7 +63,8 @@ def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
     lines = [f"trained   {_price_and_speed(facts)}"]
     if first and last:
         lines.append(f"held out  loss of replies {first['reply_loss']:.3f} → {last['reply_loss']:.3f} nats a token")
-        lines.append(f"          of all tokens   {first['loss']:.3f} → {last['loss']:.3f}")
+        if last["tokens"] != last["reply_tokens"]:
+            lines.append(f"          of all tokens   {first['loss']:.3f} → {last['loss']:.3f}")
     lines.append(f"kept      {_kept(facts, config)}")
     if facts["steps"] < facts["planned_steps"]:
         epochs = f"epoch {_epoch(facts, facts['steps'])} of {config.num_epochs}"

@@ -65,21 +65,23 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(processes, Follower):
             processes.follow()
             return 0
-        return lead(args, processes)
+        config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
+        out = Path(config.output_dir)
+        if out.name in ("", ".."):
+            raise UsageError(f"--out {out}: name a folder, beside which there is place for the checkpoint")
+        with Checkpoint(out).alone():
+            return lead(args, config, processes)
 
 
-def lead(args: argparse.Namespace, processes: Alone) -> int:
+def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> int:
     """The whole verb, in the first or only process."""
     import torch
     from transformers import set_seed
 
     from training.finetuning.loop import Loop
 
-    config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
     voice = Console(stderr=True, markup=False, highlight=False, emoji=False) if args.json else console
     out = Path(config.output_dir)
-    if out.name in ("", ".."):
-        raise UsageError(f"--out {out}: name a folder, beside which there is place for the checkpoint")
     events.require(wanted=config.use_tensorboard)
     checkpoint, resume = Checkpoint(out), resume_command(args, processes.command)
     refuse_foreign_files(out, artifact.own_files(out, "training"))
@@ -165,10 +167,15 @@ def resume_command(args: argparse.Namespace, command: str) -> str:
 
 
 def make_plan(train: Split, path: Path, config: TrainingConfig) -> Plan:
-    """Raises DataError when there is nothing to train on."""
+    """Raises DataError when there is nothing to train on, or so little of what was prepared that a number is wrong."""
     if not train.examples:
         why = f"all {train.skipped:,} are longer than sequence_len" if train.read else "it is empty"
         raise DataError(f"{path}: no window to train on ({why}); raise sequence_len, or run ghost prepare again")
+    if train.skipped > train.read / 2:
+        raise DataError(
+            f"{path}: {train.skipped:,} of {train.read:,} {train.recipe} hold a turn too long for sequence_len: "
+            f"{config.sequence_len}; raise it"
+        )
     return Plan(train, config)
 
 

@@ -2,6 +2,8 @@ import dataclasses
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,21 @@ def test_what_makes_it_another_training(recipe: TrainingConfig, changes: dict[st
 
 def test_every_free_key_is_one_of_the_config() -> None:
     assert {item.name for item in dataclasses.fields(TrainingConfig)} >= checkpoints.FREE
+
+
+def test_two_processes_do_not_train_to_one_place(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from training.finetuning.checkpoint import Checkpoint\n"
+    code += "with Checkpoint(Path(sys.argv[1])).alone(): print('mine', flush=True); sys.stdin.read()"
+    out = tmp_path / "models" / "adapter"
+    with subprocess.Popen([sys.executable, "-c", code, str(out)], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mine\n"
+        taken = pytest.raises(TrainingError, match="models/adapter: is being trained by another process")
+        with taken, Checkpoint(out).alone():
+            pass
+        with Checkpoint(tmp_path / "models" / "other").alone():
+            pass
+        other.kill()
+    with Checkpoint(out).alone():
+        pass
+    assert not list(out.parent.iterdir())

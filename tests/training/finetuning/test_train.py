@@ -220,6 +220,15 @@ def truncate_embeddings(base: Path, tmp_path: Path) -> Path:
     return copy
 
 
+def test_a_length_that_leaves_out_most_of_the_data_is_refused(
+    ghost_train: Ghost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_prepared(tmp_path / "long", [LINES[0], LINES[0], LINES[2]], [])
+    assert ghost_train(data=data, sequence_len=16) == 1
+    assert "2 of 3 windows hold a turn too long for sequence_len: 16; raise it" in capsys.readouterr().err
+    assert ghost_train(data=data, sequence_len=64, num_epochs=1) == 0
+
+
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
