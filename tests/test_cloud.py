@@ -169,6 +169,7 @@ def test_what_one_machine_began_the_next_one_finishes(
             assert first.poll() is None, first.communicate()[0]
             time.sleep(0.05)
         checkpoint = ghost / "models" / "adapter.checkpoint" / "checkpoint.json"
+        time.sleep(0.05)  # a file system's clock ticks every few milliseconds
         checkpoint.touch()  # a newer one, which is copied when the machine is taken away
         os.killpg(first.pid, signal.SIGTERM)
         said, _ = first.communicate()
