@@ -227,7 +227,7 @@ def report(sample: Sample, ways: list[Way], config: TrainingConfig) -> Iterator[
     yield "# Training on a CPU: packed and nested, beside one window at a time"
     yield "\n```\npython -m benchmarks.training\n```\n"
     threads = torch.get_num_threads()
-    yield f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch on {threads}; {versions}."
+    yield f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch on {threads} threads; {versions}."
     yield "Base: the starter base (5.5 million parameters) in nf4, computing in float32, LoRA r 16 on all matrices."
     yield f"One epoch, {config.windows_per_step} windows a step, {len(plain.plan)} steps. Every way takes a step before"
     yield "any takes the next, so that they share the machine's moods.\n"
