@@ -18,7 +18,7 @@ from replicate_deployment.errors import GhostError
 from training import cli, errors
 
 ROOT = Path(__file__).parents[1]
-OURS = {"training", "scripts", "telegram_bot", "benchmarks"}
+OURS = {"training", "scripts", "serving", "telegram_bot", "benchmarks"}
 HEAVY = ["torch", "transformers", "peft", "bitsandbytes", "accelerate", "pandas", "cog"]
 
 

@@ -32,9 +32,11 @@ VERBS = {
     "pull": Verb("training.hub.pull", "repo on the Hub → models/merged, verified against its ghost.json", "serve"),
     "export": Verb("scripts.portable.export", "merged model → one GGUF file for llama.cpp and Ollama", "train"),
     "preflight": Verb("replicate_deployment.preflight", "all that can be known to fail before `cog push`"),
-    "serve": Verb("training.serve", "Cog's own HTTP server, without Docker", "serve"),
+    "serve": Verb("serving.serve", "Cog's own HTTP server, without Docker", "serve"),
     "demo": Verb("training.sample.demo", "the whole line on a bundled sample, offline, on a CPU", "train,serve"),
 }
+
+OURS = {"training", "scripts", "serving", "telegram_bot", "replicate_deployment"}
 
 # The house rule: nothing here reports home, and no code is fetched at run time. Set before any import reads them.
 QUIET_ENVIRONMENT = {
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(args.verb, str(stop), stop.exit_code)
     except ModuleNotFoundError as error:
         extra = VERBS[args.verb].extra
-        if not extra or (error.name or "").split(".")[0] in {"training", "scripts", "replicate_deployment"}:
+        if not extra or (error.name or "").split(".")[0] in OURS:
             raise
         return fail(args.verb, f"{error.name} is not installed; type: pip install -e '.[{extra}]'")
     except OSError as error:  # a full disk, a read-only folder
