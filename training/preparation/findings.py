@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from training.preparation import recipes, report
+from training.preparation import about, recipes, report
 from training.preparation.concerns import Concern, concerns, own_languages
 from training.preparation.fit import Fit, fit
 from training.preparation.leakage import leakage
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Findings:
-    """figures is preparation_report.json; the others are the parts of it that the page draws."""
+    """figures is preparation_report.json; held_out tells of each line of val.jsonl where it is from; the others are the
+    parts of the figures that the page draws."""
 
     figures: dict[str, Any]
     leakage: Mapping[str, Any]
     fit: Fit
     languages: Mapping[str, Mapping[str, float]]
     concerns: list[Concern]
+    held_out: list[dict[str, Any]]
 
 
 def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: int) -> Findings:
@@ -30,7 +32,7 @@ def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: 
     from training.preparation import consent
 
     leaks, lengths = leakage(prepared), fit(prepared, tokenizer, sequence_len)
-    languages = own_languages(prepared)
+    languages, held_out = own_languages(prepared), about.about(prepared)
     found = concerns(prepared, leaks, lengths, languages)
     figures = {
         **report.figures(prepared),
@@ -40,9 +42,10 @@ def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: 
         "leakage": leaks,
         "lengths": asdict(lengths),
         "languages": {half: dict(shares) for half, shares in languages.items()},
+        "held_out_lines": about.counts(held_out),
         "concerns": [asdict(concern) for concern in found],
     }
-    return Findings(figures, leaks, lengths, languages, found)
+    return Findings(figures, leaks, lengths, languages, found, held_out)
 
 
 def _exposure(prepared: Prepared) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import ConfigError, DataError, UsageError
 from training.finetuning import config as training_config
-from training.preparation import recipes, report
+from training.preparation import about, recipes, report
 from training.preparation.findings import find
 from training.preparation.fit import tokenizer_at_hand
 from training.preparation.prepared import Prepared
@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     figures = findings.figures
     with replace_folder(args.out) as folder:
         hashes = _write_lines(prepared, folder)
+        (folder / about.NAME).write_bytes(about.encode(findings.held_out))
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         (folder / PAGE).write_text(
             page(prepared, figures, findings.concerns, findings.languages, findings.fit, findings.leakage),

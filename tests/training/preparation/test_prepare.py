@@ -183,7 +183,8 @@ def test_ghost_json_carries_the_facts_and_verifies(cleaned: Path, tmp_path: Path
     report = json.loads((out / "preparation_report.json").read_text(encoding="utf-8"))
     assert ghost.facts["data"]["counts"]["messages"] == 1600 - report["messages"]["empty"]
     assert _lines(out / "train.jsonl")[0].startswith(("Moi: ", "Toi: "))
-    assert set(ghost.facts["files"]) == {"train.jsonl", "val.jsonl", "preparation_report.json", "report.html"}
+    held_out = {"val.jsonl", "val.about.jsonl"}
+    assert set(ghost.facts["files"]) == {"train.jsonl", *held_out, "preparation_report.json", "report.html"}
 
 
 def test_json_prints_the_report_and_nothing_else(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
