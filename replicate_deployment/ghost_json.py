@@ -71,7 +71,7 @@ def read(folder: Path) -> Ghost:
     """Raises WeightsError when ghost.json is missing, not JSON, or of another format."""
     path = folder / NAME
     if not folder.is_dir():
-        raise WeightsError(f"{folder}: no such folder; run the stage that writes it, or name another")
+        raise WeightsError(f"{folder}: no such folder; ghost prepare, train and merge (or pull) write one each")
     if not path.is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
         raise WeightsError(f"{folder}: no {NAME} here (found {found}); is this the folder that a ghost stage wrote?")

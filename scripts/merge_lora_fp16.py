@@ -93,11 +93,12 @@ def run(args: argparse.Namespace) -> int:
     with clock("identity"):
         base = provenance.find_base(ghost, args.base)
     choices = Choices(args.base_weights, int(args.shard_size * 1e9))
+    replaces = args.out.exists()
     block = merge(ghost, base, args.out, choices, clock)
     if args.json:
         print(json.dumps({"model": str(args.out), "merge": block, "seconds": clock.seconds}, indent=2))
     else:
-        report(args.out, base, block)
+        report(args.out, base, block, replaces=replaces)
     return 0
 
 
@@ -222,7 +223,7 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
 
 
-def report(out: Path, base: Base, block: dict[str, Any]) -> None:
+def report(out: Path, base: Base, block: dict[str, Any], *, replaces: bool) -> None:
     arithmetic, same, nf4 = block["arithmetic"], block["parity"], block["nf4"]
     share = arithmetic["values_checked"] / arithmetic["values"]
     scales = ", ".join(sorted({f"{update['scale']:g}" for update in block["updates"]}))
@@ -232,7 +233,7 @@ def report(out: Path, base: Base, block: dict[str, Any]) -> None:
         f"arithmetic  fp16(W + s·B·A), recomputed for {share:.0%} of {arithmetic['values']:,} values, in every tensor",
         f"parity      {_compared(same)}; limit of the mean {same['limit']:g}",
         f"nf4         {_compared(nf4)}; no limit: it only tells what 4 bits changed",
-        f"written     {out}; next: ghost check {out}",
+        f"written     {out}{', in place of the model that was there' if replaces else ''}; next: ghost check {out}",
     ]
     console.print("\n".join(lines), soft_wrap=True)
 

@@ -108,8 +108,8 @@ class Hub:
                 return "HF_HUB_OFFLINE is set, so nothing may ask the Hub; unset it"
             case faults.BROKEN_LINK:
                 return (
-                    f"no connection to {self.api.endpoint} ({said}), {ATTEMPTS} times in a row; what has arrived is "
-                    f"kept. Go on with: {self.again}"
+                    f"no connection to {self.api.endpoint} ({said}), {ATTEMPTS} times in a row; anything that has "
+                    f"arrived is kept. Go on with: {self.again}"
                 )
             case faults.NOT_THE_HUB:
                 return f"what answers at {self.api.endpoint} is not the Hub (a proxy's page?); then: {self.again}"
@@ -129,7 +129,8 @@ class Hub:
                 return f"{self.repo} was changed by somebody else meanwhile; look at {self.page}, then: {self.again}"
             case 429:
                 wait = f"{fault.wait} s" if fault.wait is not None else "some minutes"
-                return f"too many requests: the Hub asks to wait {wait}. What has arrived is kept; then: {self.again}"
+                kept = "Anything that has arrived is kept"
+                return f"too many requests: the Hub asks to wait {wait}. {kept}; then: {self.again}"
             case status if status in faults.PASSING:
                 return f"the Hub is in trouble ({told}), {ATTEMPTS} times in a row. Later: {self.again}"
         return f"{self.repo}: the Hub refuses ({told})"
@@ -184,8 +185,10 @@ def kept(again: str, folder: str) -> Iterator[None]:
     try:
         yield
     except Stopped as stop:
-        raise Stopped(stop.number, f"stopped; what has arrived is kept. Go on with: {again}") from None
+        raise Stopped(stop.number, f"stopped; anything that has arrived is kept. Go on with: {again}") from None
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        raise HubError(f"the disk of {folder} is full; what has arrived is kept. Make room, then: {again}") from error
+        raise HubError(
+            f"the disk of {folder} is full; anything that has arrived is kept. Make room, then: {again}"
+        ) from error

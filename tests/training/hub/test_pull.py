@@ -278,7 +278,7 @@ def test_a_stop_says_how_to_go_on(
     before = contents(out)
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 143
-    assert f"stopped; what has arrived is kept. Go on with: ghost pull {REPO} --out {out}" in output
+    assert f"stopped; anything that has arrived is kept. Go on with: ghost pull {REPO} --out {out}" in output
     assert contents(out) == before
     monkeypatch.undo()
 

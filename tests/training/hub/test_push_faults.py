@@ -69,7 +69,7 @@ def test_nobody_waits_for_an_hour(ghost: Ghost, hub: FakeHub, model: Path, waits
     hub.faults = [Fault(CALLS["commit"], 429, headers={"Retry-After": "3600"})]
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert re.search(f"asks to wait 3600 s. What has arrived is kept; then: {AGAIN}", output)
+    assert re.search(f"asks to wait 3600 s. Anything that has arrived is kept; then: {AGAIN}", output)
     assert waits == []
 
 
@@ -77,7 +77,7 @@ def test_nobody_waits_for_an_hour(ghost: Ghost, hub: FakeHub, model: Path, waits
     ("what", "told"),
     [
         (503, f"the Hub is in trouble \\(HTTP 503\\), 5 times in a row. Later: {AGAIN}"),
-        (429, f"asks to wait some minutes. What has arrived is kept; then: {AGAIN}"),
+        (429, f"asks to wait some minutes. Anything that has arrived is kept; then: {AGAIN}"),
         ("cut", f"no connection to http://127.0.0.1:\\d+ \\(\\w+\\), 5 times.* is kept. Go on with: {AGAIN}"),
         ("page", f"is not the Hub \\(a proxy's page\\?\\); then: {AGAIN}"),
     ],
