@@ -1,4 +1,4 @@
-"""`ghost serve`: Cog's own HTTP server on a merged folder, without Docker; and a client of one function.
+"""`ghost serve`: Cog's own HTTP server on a merged folder, without Docker.
 
 The server under tests, demo and `ghost serve` is the one that runs in the image.
 """
@@ -6,7 +6,6 @@ The server under tests, demo and `ghost serve` is the one that runs in the image
 import argparse
 import json
 import os
-import re
 import shlex
 import signal
 import socket
@@ -14,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,11 +22,11 @@ from typing import Any
 
 import replicate_deployment
 from replicate_deployment import ghost_json, schema
+from serving.client.transport import reason
 from training.console import console, progress
 from training.errors import ServerError
 
 PREDICTOR = Path(replicate_deployment.__file__).parent / "predict.py"
-BUSY_SECONDS = 60  # to wait for somebody else's prediction
 DRAIN_SECONDS = 10  # for a running prediction, after SIGTERM; then the server is killed
 # No proxy: the server is this machine's, and a proxy set in the environment would not reach it.
 _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -64,24 +62,6 @@ def running_server(weights: Path, port: int = 0, host: str = "127.0.0.1") -> Ite
         yield server.url
 
 
-def predict(url: str, prompt: str, **inputs: Any) -> str:
-    """The whole reply. `inputs` are those of predict.py. Raises ServerError with what the server says."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    # The server answers one at a time and is free again a moment after its answer: of 400 calls one after the other 34
-    # met "busy". Such a call has started nothing, so it is safe to repeat.
-    while True:
-        status, answer = _request(f"{url}/predictions", {"input": {"prompt": prompt, **inputs}})
-        if status != 409 or time.monotonic() > deadline:
-            break
-        time.sleep(0.02)
-    if status == 422:
-        problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in answer["detail"]]
-        raise ServerError("; ".join(problems))
-    if answer.get("status") != "succeeded":
-        raise ServerError(_reason(answer.get("error") or f"HTTP status {status}"))
-    return "".join(answer["output"])
-
-
 @dataclass(frozen=True)
 class _Server:
     process: subprocess.Popen[bytes]
@@ -92,15 +72,12 @@ class _Server:
         while True:
             if self.process.poll() is not None:
                 raise ServerError(f"Cog's server ended while it started: {self.last_words()}")
-            try:
-                _, health = _request(f"{self.url}/health-check")
-            except ServerError:  # it does not listen yet
-                health = {"status": "STARTING"}
+            health = _health(self.url) or {"status": "STARTING"}
             if health["status"] == "READY":
                 return
             # The process stays up and answers 503 after this; it will not recover.
             if health["status"] == "SETUP_FAILED":
-                raise ServerError(f"the model could not be set up: {_reason(health['setup']['logs'])}")
+                raise ServerError(f"the model could not be set up: {reason(health['setup']['logs'])}")
             time.sleep(0.1)
 
     def last_words(self) -> str:
@@ -161,20 +138,10 @@ def _free_port(host: str, port: int) -> int:
         raise ServerError(f"cannot listen on {host}:{port} ({error}); choose another with --port") from error
 
 
-def _request(url: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-    """(HTTP status, parsed answer). Raises ServerError when nobody answers, or not in JSON."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+def _health(url: str) -> dict[str, Any] | None:
+    """What the health check says; None while nobody listens."""
     try:
-        with _http.open(request) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read() or b"{}")
-    except (OSError, ValueError) as error:
-        raise ServerError(f"{url}: no answer ({error}); does the server run?") from error
-
-
-def _reason(error: str) -> str:
-    """Cog puts the stages it passed and our exception's name before the message; a person needs the message."""
-    return re.split(r"\b(?:PromptError|SettingsError|WeightsError): ", error, maxsplit=1)[-1]
+        with _http.open(f"{url}/health-check") as answer:
+            return dict(json.load(answer))
+    except (OSError, ValueError):
+        return None

@@ -11,6 +11,12 @@
     ├── MergeError                an adapter that does not fit its base, or a merge that fails its proof
     ├── ConversionError           a model that another program's format cannot hold as it is
     ├── ServerError               the prediction server does not start, or does not answer
+    │   ├── ServerUnreachable     nobody listens there: nothing was sent (this and the next four: serving.client)
+    │   ├── ServerBusy            it works for somebody else and took nothing on; `.retry_after` seconds, when told
+    │   ├── ServerStarting        its model is still being loaded
+    │   ├── PredictionFailed      it ran and did not succeed; `.prediction` holds what the server told
+    │   └── PredictionLost        the connection was cut: whether it runs or ran is unknown; `.id` when there is one
+    ├── BotError                  the bot cannot start or go on: its token, its state, another one of it
     ├── HubError                  the Hub cannot be reached, refuses, or holds something else than it should
     ├── ArtifactError             ghost.json missing, malformed or contradicted by the files beside it
     ├── PromptError               a prompt that cannot be answered      ┐
@@ -22,7 +28,12 @@ next; it never holds the body of a chat message. `training.cli` prints it and ex
 go on with the next file or check.
 """
 
+from typing import TYPE_CHECKING
+
 from replicate_deployment.errors import GhostError
+
+if TYPE_CHECKING:
+    from serving.client.prediction import Prediction
 
 
 class UsageError(GhostError):
@@ -61,9 +72,39 @@ class ServerError(GhostError):
     pass
 
 
+class ServerUnreachable(ServerError):
+    pass
+
+
+class ServerBusy(ServerError):
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ServerStarting(ServerError):
+    pass
+
+
+class PredictionFailed(ServerError):
+    def __init__(self, message: str, prediction: "Prediction | None" = None) -> None:
+        super().__init__(message)
+        self.prediction = prediction
+
+
+class PredictionLost(ServerError):
+    def __init__(self, message: str, id: str | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+
+
 class ArtifactError(GhostError):
     pass
 
 
 class HubError(GhostError):
+    pass
+
+
+class BotError(GhostError):
     pass

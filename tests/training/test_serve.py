@@ -15,7 +15,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from training import cli, serve
+from serving import serve
+from serving.client import predict
+from training import cli
 from training.errors import ServerError
 
 # Random weights know no end: greedy and with a stop that never comes, a reply runs to its last token.
@@ -77,7 +79,7 @@ def test_a_prediction_has_pieces_and_counts(http: httpx2.Client) -> None:
 
 def test_the_same_seed_gives_the_same_reply_streamed_or_not(url: str, http: httpx2.Client) -> None:
     inputs = {"prompt": "on se voit ?", "max_new_tokens": 8, "seed": 4}
-    whole = serve.predict(url, **inputs)
+    whole = predict(url, **inputs)
     assert whole
     wait_until_free(http)
     with http.stream(
@@ -92,15 +94,15 @@ def test_the_same_seed_gives_the_same_reply_streamed_or_not(url: str, http: http
 
 
 def test_predictions_one_after_the_other_never_meet_a_busy_server(url: str) -> None:
-    replies = [serve.predict(url, "hey", max_new_tokens=3, seed=2) for _ in range(30)]
+    replies = [predict(url, "hey", max_new_tokens=3, seed=2) for _ in range(30)]
     assert len(set(replies)) == 1
 
 
 def test_stop_sequences_may_hold_a_comma(url: str) -> None:
     inputs = {"prompt": "hey", "max_new_tokens": 30, "seed": 1}
-    reply = serve.predict(url, **inputs)
+    reply = predict(url, **inputs)
     stop = reply[4:6]
-    assert serve.predict(url, stop_sequences=[stop, ", and"], **inputs) == reply[: reply.index(stop)].rstrip()
+    assert predict(url, stop_sequences=[stop, ", and"], **inputs) == reply[: reply.index(stop)].rstrip()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_an_invalid_input_is_422_and_named(http: httpx2.Client, inputs: dict[str
 
 def test_the_client_names_the_field_too(url: str) -> None:
     with pytest.raises(ServerError, match=r"temperature: -1 is less than the minimum"):
-        serve.predict(url, "hey", temperature=-1)
+        predict(url, "hey", temperature=-1)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_the_client_names_the_field_too(url: str) -> None:
 )
 def test_a_prompt_that_cannot_be_answered_says_why(url: str, prompt: str, message: str) -> None:
     with pytest.raises(ServerError, match=message):
-        serve.predict(url, prompt)
+        predict(url, prompt)
 
 
 def test_busy_then_cancelled_then_free(url: str, http: httpx2.Client) -> None:
@@ -146,8 +148,8 @@ def test_busy_then_cancelled_then_free(url: str, http: httpx2.Client) -> None:
 
 
 def test_nobody_there_is_one_line() -> None:
-    with pytest.raises(ServerError, match=r"^http://127\.0\.0\.1:9/predictions: no answer"):
-        serve.predict("http://127.0.0.1:9", "hey")
+    with pytest.raises(ServerError, match=r"^http://127\.0\.0\.1:9: no answer"):
+        predict("http://127.0.0.1:9", "hey")
 
 
 def test_weights_that_cannot_be_set_up_fail_with_the_reason(tiny_merged: Path, tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def call(verb: str, flags: list[Any]) -> int:
 
 def fetch_replies(merged: Path) -> list[tuple[str, str]]:
     """(prompt, reply) of each prompt, over HTTP from the real Cog server."""
-    from serving.serve import predict, running_server
+    from serving.client import predict
+    from serving.serve import running_server
 
     with running_server(merged) as url:
         replies = [

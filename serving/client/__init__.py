@@ -1,0 +1,57 @@
+"""The one HTTP client of everything that asks a ghost for a reply: demo, chats, bot, evaluation, release."""
+
+import asyncio
+import os
+from typing import Any
+
+from serving.client.cog_server import CogServer
+from serving.client.prediction import Backend, Prediction
+from serving.client.replicate import Replicate
+from serving.client.replicate_api import TOKEN
+from training.errors import (
+    PredictionFailed,
+    PredictionLost,
+    ServerBusy,
+    ServerStarting,
+    ServerUnreachable,
+    UsageError,
+)
+
+__all__ = [
+    "Backend",
+    "CogServer",
+    "Prediction",
+    "PredictionFailed",
+    "PredictionLost",
+    "Replicate",
+    "ServerBusy",
+    "ServerStarting",
+    "ServerUnreachable",
+    "backend",
+    "predict",
+]
+
+
+def backend(where: str) -> Backend:
+    """The server that `where` names: `http://…` a Cog server, `replicate:OWNER/NAME[:VERSION]` one of Replicate's.
+
+    Raises UsageError when it names neither, or when REPLICATE_API_TOKEN is not set for Replicate.
+    """
+    if where.startswith(("http://", "https://")):
+        return CogServer(where)
+    scheme, _, model = where.partition(":")
+    if scheme != "replicate":
+        raise UsageError(f"{where!r} is no server; name http://HOST:PORT or replicate:OWNER/NAME[:VERSION]")
+    if not (token := os.environ.get(TOKEN)):
+        raise UsageError(f"{TOKEN} is not set; make a token at replicate.com/account/api-tokens and export it")
+    return Replicate(model, token)
+
+
+def predict(url: str, prompt: str, **inputs: Any) -> str:
+    """The whole reply of the Cog server at `url`, for programs that are not async. Raises as `CogServer.answer`."""
+
+    async def reply() -> str:
+        async with CogServer(url) as server:
+            return (await server.answer({"prompt": prompt, **inputs})).output
+
+    return asyncio.run(reply())

@@ -1,0 +1,208 @@
+"""A Cog server: one prediction at a time, nothing kept after its end.
+
+Every prediction is a PUT of an id of ours that streams server-sent events, which is the one way to tell three things
+apart (read from the running server, 0.23.1): `start` means it runs, `completed` says how it ended, and an end of the
+connection without `completed` is a loss. A PUT of an id that runs joins it, but one of an id that has ended runs it
+again, and a GET of it is 405: so nothing here asks twice. The server cancels a prediction whose client has gone.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx2
+
+from serving.client.prediction import Prediction, check, read
+from serving.client.transport import events, invalid_inputs, open_client, parsed, reason, told
+from training.errors import (
+    PredictionFailed,
+    PredictionLost,
+    ServerBusy,
+    ServerError,
+    ServerStarting,
+    ServerUnreachable,
+)
+
+IN_DOUBT = "whether the prediction ran to its end is not known"
+BUSY_SECONDS = 60  # to wait for somebody else's prediction
+SILENT_SECONDS = 300  # between two events: a long prompt on a small CPU
+
+
+class CogServer:
+    """The server at `url`, which `ghost serve` starts and which runs in the image."""
+
+    def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        self.url = url.rstrip("/")
+        self.busy_seconds = busy_seconds
+        self._http = open_client(self.url)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def health(self) -> Mapping[str, Any]:
+        """`status`: STARTING, READY, BUSY, SETUP_FAILED, UNHEALTHY or DEFUNCT; `setup.logs` what set-up wrote."""
+        with told(self.url):
+            response = await self._http.get("/health-check")
+        return parsed(response)
+
+    async def create(self, inputs: Mapping[str, Any], *, id: str | None = None) -> Prediction:
+        """The prediction at its end, whichever that is: this server can be asked nothing about it later."""
+        async with aclosing(self._events(inputs, id or new_id())) as told_so_far:
+            async for prediction in told_so_far:
+                if prediction.done:
+                    return prediction
+        raise AssertionError("_events ends in a prediction that is done, or raises")
+
+    async def get(self, id: str) -> Prediction:
+        raise ServerError(f"{self.url} keeps no predictions: {id} can only be followed by the connection that made it")
+
+    async def cancel(self, id: str) -> None:
+        url = f"{self.url}/predictions/{quote(id, safe='')}/cancel"
+        with told(url):
+            response = await self._http.post(url)
+        if response.status_code not in (200, 404):  # 404: it does not run, or no longer
+            raise ServerError(f"{url}: HTTP status {response.status_code}")
+
+    async def stream(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        id: str | None = None,
+        on_created: Callable[[str], None] | None = None,
+    ) -> AsyncGenerator[str, None]:
+        said, prediction = "", None
+        async with aclosing(self._when_free(inputs, id or new_id(), on_created)) as told_so_far:
+            async for prediction in told_so_far:
+                if piece := prediction.output[len(said) :]:
+                    said += piece
+                    yield piece
+        check(prediction, inputs)
+
+    async def answer(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        id: str | None = None,
+        on_created: Callable[[str], None] | None = None,
+        seconds: float = 300,
+    ) -> Prediction:
+        prediction = None
+        try:
+            async with asyncio.timeout(seconds):
+                async with aclosing(self._when_free(inputs, id or new_id(), on_created)) as told_so_far:
+                    async for told_last in told_so_far:
+                        prediction = told_last
+        except TimeoutError as error:
+            if prediction is None:
+                raise ServerBusy(f"{self.url} was answering somebody else for {seconds:g} s") from error
+            raise PredictionFailed(f"no reply within {seconds:g} s: canceled", prediction) from error
+        return check(prediction, inputs)
+
+    async def _when_free(
+        self, inputs: Mapping[str, Any], id: str, on_created: Callable[[str], None] | None
+    ) -> AsyncGenerator[Prediction, None]:
+        """`_events`, after a bounded wait while the server works for somebody else.
+
+        It is free again only a moment after its answer: of 400 predictions one after the other 34 met "busy". Such a
+        one has started nothing, so it is safe to repeat.
+        """
+        deadline, pause = time.monotonic() + self.busy_seconds, 0.02
+        while True:
+            try:
+                async with aclosing(self._events(inputs, id)) as told_so_far:
+                    async for prediction in told_so_far:
+                        if on_created:
+                            on_created(id)
+                            on_created = None
+                        yield prediction
+                return
+            except ServerBusy:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1)
+
+    async def _events(self, inputs: Mapping[str, Any], id: str) -> AsyncGenerator[Prediction, None]:
+        """The prediction after each event that changes it; the last one is done."""
+        url = f"{self.url}/predictions/{quote(id, safe='')}"
+        timeout = httpx2.Timeout(SILENT_SECONDS, connect=self._http.timeout.connect)
+        running = True
+        try:
+            with told(self.url, sent=IN_DOUBT, id=id):
+                async with events(self._http, "PUT", url, json={"input": inputs}, timeout=timeout) as (
+                    response,
+                    source,
+                ):
+                    if response.status_code != 200:
+                        running = False
+                        raise await self._refusal(response, inputs)
+                    async for prediction in _followed(response, source, id):
+                        running = not prediction.done
+                        yield prediction
+            if running:
+                raise PredictionLost(f"{self.url}: the stream ended early; {IN_DOUBT}", id)
+        except ServerUnreachable:
+            running = False
+            raise
+        finally:
+            # Closing the connection cancels too, once the server notices; over a network it may be long before it does.
+            if running:
+                with suppress(ServerError):
+                    await asyncio.shield(self.cancel(id))
+
+    async def _refusal(self, response: httpx2.Response, inputs: Mapping[str, Any]) -> ServerError:
+        """Which error a response is that started nothing."""
+        status, answer = response.status_code, parsed(response)
+        if status == 422:
+            return ServerError(invalid_inputs(answer.get("detail"), inputs))
+        health = await self.health() if status in (409, 503) else {}
+        condition = health.get("status", "")
+        if condition == "SETUP_FAILED":
+            return ServerError(f"the model could not be set up: {reason((health.get('setup') or {}).get('logs', ''))}")
+        if condition in ("UNHEALTHY", "DEFUNCT"):
+            return ServerError(f"{self.url} is {condition}: the model's process has died; start the server again")
+        if status == 409:
+            return ServerBusy(f"{self.url} is answering somebody else; try again when it has finished")
+        if status == 503:
+            return ServerStarting(f"{self.url} is still loading its model; try again in a minute")
+        return ServerError(f"{response.url}: HTTP status {status}")
+
+
+async def _followed(
+    response: httpx2.Response, source: AsyncIterator[httpx2.ServerSentEvent], id: str
+) -> AsyncIterator[Prediction]:
+    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        yield read({"id": id} | parsed(response))  # a server without a schema that says it streams answers at once
+        return
+    prediction = Prediction(id, "starting")
+    async for event in source:
+        try:
+            data = dict(json.loads(event.data))
+        except (ValueError, TypeError) as error:
+            raise ServerError(f"{response.url} streams something else than a prediction") from error
+        if event.event == "completed":
+            yield read({"id": id} | data)
+            return
+        if event.event == "start":
+            prediction = replace(prediction, status="processing")
+        elif event.event == "output":
+            prediction = replace(prediction, output=prediction.output + str(data.get("chunk", "")))
+        else:  # logs and metrics, which `completed` repeats
+            continue
+        yield prediction
+
+
+def new_id() -> str:
+    return f"ghost-{secrets.token_hex(12)}"

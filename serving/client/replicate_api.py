@@ -1,0 +1,150 @@
+"""Requests to Replicate's HTTP API: which may be repeated, when, and what an answer other than success means."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from serving.client.transport import invalid_inputs, open_client, parsed, reason, told
+from training.errors import ServerBusy, ServerError, ServerUnreachable
+
+TOKEN = "REPLICATE_API_TOKEN"
+API = "https://api.replicate.com"
+ATTEMPTS = 6  # of a request that may be repeated; with pauses that double from half a second, a quarter of a minute
+LONGEST_PAUSE = 5.0
+THROTTLED_SECONDS = 90  # to wait, all in all, because of 429: a limit is reset within a minute
+
+
+class ReplicateApi:
+    """An account's API. The token goes to the API's own host and to Replicate's other hosts, nowhere else."""
+
+    def __init__(self, token: str, api: str = API, *, first_pause: float = 0.5) -> None:
+        self.http = open_client(api)
+        self.first_pause = first_pause
+        self._token = token
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.http.aclose()
+
+    def authorization(self, url: httpx2.URL) -> dict[str, str]:
+        ours = url.host == self.http.base_url.host or (url.scheme == "https" and url.host.endswith(".replicate.com"))
+        return {"Authorization": f"Bearer {self._token}"} if ours else {}
+
+    async def get(self, path: str, *, missing: bool = False, **params: str) -> dict[str, Any]:
+        """A JSON object; with `missing` an empty one for 404. Lost connections, 429 and 5xx are tried again."""
+        return await self._repeated("GET", path, missing=missing, params=params or None)
+
+    async def post_again(self, path: str) -> None:
+        """A POST that does the same when done twice, such as a cancel; 404 is no error."""
+        await self._repeated("POST", path, missing=True)
+
+    async def post_once(self, path: str, body: Mapping[str, Any], *, sent: str, headers: Mapping[str, str]) -> Any:
+        """The response to a POST that must not happen twice, whatever its status but 429 and 4xx.
+
+        Sent again only after what has certainly done nothing: no connection, or 429. A connection that is lost later
+        raises PredictionLost, whose message ends in `sent`.
+        """
+        inputs = body.get("input", {})
+        deadline, pauses = time.monotonic() + THROTTLED_SECONDS, Pauses(self.first_pause)
+        while True:
+            try:
+                with told(path, sent=sent):
+                    response = await self._send("POST", path, json=body, headers=headers)
+            except ServerUnreachable:
+                if pauses.count >= ATTEMPTS - 1:
+                    raise
+                await pauses.next()
+                continue
+            if response.status_code != 429:
+                if 400 <= response.status_code < 500:
+                    raise refusal(response, inputs)
+                return response
+            await _throttled(response, deadline, pauses)
+
+    async def _repeated(
+        self, method: str, path: str, *, missing: bool, params: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        deadline, pauses = time.monotonic() + THROTTLED_SECONDS, Pauses(self.first_pause)
+        while True:
+            try:
+                with told(path):
+                    response = await self._send(method, path, params=params)
+            except ServerError:
+                if pauses.count >= ATTEMPTS - 1:
+                    raise
+                await pauses.next()
+                continue
+            status = response.status_code
+            if status == 429:
+                await _throttled(response, deadline, pauses)
+            elif status >= 500 and pauses.count < ATTEMPTS - 1:
+                await pauses.next()
+            elif status < 300 or (status == 404 and missing):
+                return parsed(response) if status < 300 else {}
+            else:
+                raise refusal(response, {})
+
+    async def _send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **body: Any) -> Any:
+        request = self.http.build_request(method, path, headers=headers, **body)
+        request.headers.update(self.authorization(request.url))
+        return await self.http.send(request)
+
+
+class Pauses:
+    """Seconds between attempts, doubling up to LONGEST_PAUSE."""
+
+    def __init__(self, first: float) -> None:
+        self._seconds = first
+        self.count = 0
+
+    async def next(self) -> None:
+        await asyncio.sleep(self._seconds)
+        self._seconds = min(2 * self._seconds, LONGEST_PAUSE)
+        self.count += 1
+
+
+def refusal(response: httpx2.Response, inputs: Mapping[str, Any]) -> ServerError:
+    """What an answer other than success says, for a person."""
+    status, answer = response.status_code, parsed(response)
+    detail = answer.get("detail")
+    if status == 401:
+        return ServerError(f"Replicate does not accept the token in {TOKEN}; make another on replicate.com/account")
+    if status == 402:
+        return ServerError("Replicate wants to be paid first; see replicate.com/account/billing")
+    if status == 422 and isinstance(detail, list):
+        return ServerError(invalid_inputs(detail, inputs))
+    words = reason(str(detail), inputs) if detail and status != 422 else "it does not accept the request"
+    return ServerError(f"{response.request.method} {response.request.url.path}: HTTP status {status}: {words}")
+
+
+def retry_after(response: httpx2.Response) -> float | None:
+    """Seconds that a 429 asks to wait: its Retry-After, a number or a date, else those its text names."""
+    header = response.headers.get("retry-after", "")
+    if header.isdigit():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        named = re.search(r"(\d+) ?s", str(parsed(response).get("detail", "")))
+        return float(named[1]) if named else None
+
+
+async def _throttled(response: httpx2.Response, deadline: float, pauses: Pauses) -> None:
+    """Wait as a 429 asks. Raises ServerBusy when that is too long."""
+    wait = retry_after(response)
+    if time.monotonic() + (wait or 0) > deadline or pauses.count >= 10 * ATTEMPTS:
+        raise ServerBusy("Replicate lets this account do no more for now (429); try again later", wait)
+    if wait is None:
+        await pauses.next()
+    else:
+        await asyncio.sleep(wait)
