@@ -1,0 +1,73 @@
+"""Who wrote it? Two halves of one person must be hard to tell apart, two people easy, and length must not tell."""
+
+import random
+import warnings
+
+import pytest
+
+from tests.training.evaluation.invented import exchanges
+from training.evaluation import authorship
+from training.evaluation.authorship import tell_apart, too_few
+from training.evaluation.exchange import Estimate
+from training.sample.another import ROMY
+from training.sample.people import NOA
+
+
+def replies(person: object, count: int = 160, seed: int = 7) -> list[str]:
+    return [one.reply for one in exchanges(person, count, seed)]  # type: ignore[arg-type]
+
+
+def test_two_people_are_told_apart_one_person_is_not_and_a_mixture_lies_between() -> None:
+    noa, again, romy = replies(NOA), replies(NOA, seed=9), replies(ROMY)
+    same, other = tell_apart(noa, again), tell_apart(noa, romy)
+    half = tell_apart(again, [*noa[:80], *romy[80:]])
+    assert same.low <= 0.5 <= same.high
+    assert abs(same.value - 0.5) < 0.1
+    assert other.low > 0.97
+    assert same.value < half.value < other.value
+    assert too_few(same) == ""
+
+
+def test_the_very_same_replies_cannot_be_told_apart() -> None:
+    noa = replies(NOA)
+    assert tell_apart(noa, noa).value == pytest.approx(0.5, abs=0.05)
+
+
+def test_length_alone_tells_nothing() -> None:
+    rng = random.Random(3)
+    short, long = (
+        ["".join(rng.choices("abcdef ", k=rng.randint(*span))) for _ in range(300)] for span in ((5, 40), (20, 80))
+    )
+    found = tell_apart(short, long)
+    assert 50 <= found.n < 250  # what has no counterpart of its length was left out
+    assert found.low < 0.55
+
+
+def test_what_is_word_for_word_the_same_is_in_one_fold() -> None:
+    replies = [("on se voit demain", 0), ("on se voit demain", 1), ("ok", 2), ("ok", 3), ("autre chose", 1)]
+    first, again, ok, other_ok, beside = authorship._joined(replies)
+    assert first == again == beside
+    assert len({first, ok, other_ok}) == 3
+
+
+def test_ranges_of_length_grow_with_it() -> None:
+    ranges = [authorship._range(length) for length in range(1, 100)]
+    assert ranges == sorted(ranges)
+    assert [ranges[length - 1] for length in (1, 2, 3, 4, 5, 6, 7, 8, 11, 12)] == [0, 2, 3, 4, 4, 5, 5, 6, 6, 7]
+
+
+def test_too_little_says_nothing_rather_than_something() -> None:
+    assert tell_apart(["oui"] * 5, ["non"] * 5) == Estimate(0.5, 0.0, 1.0, 5)
+    assert tell_apart([], []) == Estimate(0.5, 0.0, 1.0, 0)
+    assert tell_apart(["", ""] * 20, ["oui"] * 40).n == 0
+    assert too_few(tell_apart(replies(NOA, 30), replies(ROMY, 30))).startswith("only ")
+
+
+def test_conversations_stay_together_and_seeds_repeat() -> None:
+    noa, romy = replies(NOA, 60), replies(ROMY, 60)
+    groups = [place // 3 for place in range(60)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = tell_apart(noa, romy, seed=5, groups=groups)
+    assert found == tell_apart(noa, romy, seed=5, groups=groups)
+    assert found.low <= found.value <= found.high
