@@ -1,0 +1,142 @@
+"""What is held against the models: exchanges of val.jsonl, and what training showed.
+
+A held-out exchange is a reply of the person with the turns before it. Windows overlap, so one reply may be in several
+lines; it is taken once, with its longest context.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from replicate_deployment.chat_format import Labels, Turn
+from replicate_deployment.ghost_json import Ghost
+from training.errors import DataError
+from training.evaluation.exchange import Exchange
+from training.finetuning.data import read_facts, read_line
+from training.preparation import about
+
+SHOTS = 4  # exchanges in the prompt of the few-shot base: 8 of the 20 turns that a prompt may have
+LONGEST_SHOT = 200  # characters of such a reply: one pasted text would fill the prompt
+LEAST = 10  # held-out replies without which no figure is worth printing
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """exchanges  every reply of val.jsonl that answers somebody, once
+    ghost      the ghost.json beside it
+    described  whether val.about.jsonl told conversations, platforms and languages
+    """
+
+    exchanges: list[Exchange]
+    ghost: Ghost
+    described: bool
+
+
+def read_held_out(val: Path, longest: int) -> HeldOut:
+    """`longest` is the number of turns that a context may have. Raises DataError when files are missing or changed, or
+    hold fewer than LEAST replies."""
+    train = val.with_name("train.jsonl")
+    ghost = read_facts(train, val)
+    notes = _read_about(val.with_name(about.NAME))
+    lines = list(_lines(val, ghost))
+    described = notes is not None and len(notes) == len(lines)
+    sides: Sequence[dict[str, Any]] = notes if notes is not None and described else [{}] * len(lines)
+    cut = _of_windows if ghost.recipe == "windows" else _of_conversations
+    exchanges = cut(lines, sides, ghost.labels, longest)
+    if len(exchanges) < LEAST:
+        raise DataError(
+            f"{val}: {len(exchanges)} held-out replies, and fewer than {LEAST} tell nothing; export more chats, then: "
+            f"ghost prepare --out {val.parent}"
+        )
+    return HeldOut(exchanges, ghost, described)
+
+
+def sample(exchanges: Sequence[Exchange], count: int, seed: int) -> list[Exchange]:
+    """At most `count` of them, drawn by lot, in their order."""
+    if len(exchanges) <= count:
+        return list(exchanges)
+    return [exchanges[place] for place in sorted(random.Random(seed).sample(range(len(exchanges)), count))]
+
+
+class Learnt(NamedTuple):
+    """What training showed, each different turn once: the person's, the other side's, and exchanges of both."""
+
+    own: list[str]
+    others: list[str]
+    exchanges: list[Exchange]
+
+
+def read_learnt(train: Path, ghost: Ghost) -> Learnt:
+    """`exchanges` have the one turn that they answer as their context."""
+    own: dict[str, None] = {}
+    others: dict[str, None] = {}
+    exchanges: dict[tuple[Turn, str], None] = {}
+    for turns in _lines(train, ghost):
+        for place, turn in enumerate(turns):
+            (own if turn.label == ghost.labels.me else others)[turn.text] = None
+            if place and turn.label == ghost.labels.me != turns[place - 1].label:
+                exchanges[turns[place - 1], turn.text] = None
+    return Learnt(list(own), list(others), [Exchange((context,), reply) for context, reply in exchanges])
+
+
+def shots(learnt: Learnt, labels: Labels, seed: int) -> tuple[Turn, ...]:
+    """A few of the person's exchanges in training, to stand in front of every prompt of the base."""
+    fitting = [one for one in learnt.exchanges if max(len(one.context[-1].text), len(one.reply)) <= LONGEST_SHOT]
+    drawn = random.Random(seed).sample(fitting, min(SHOTS, len(fitting)))
+    return tuple(turn for one in drawn for turn in (one.context[-1], Turn(labels.me, one.reply)))
+
+
+def _lines(path: Path, ghost: Ghost) -> Iterator[list[Turn]]:
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        for number, line in enumerate(stream, start=1):
+            yield read_line(line, ghost.labels, f"{path}, line {number}", recipe=ghost.recipe)
+
+
+def _read_about(path: Path) -> list[dict[str, Any]] | None:
+    """None where an older preparation wrote none. It is only looked at for breakdowns, so a broken one is no error."""
+    try:
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        keys = {"conversation": int, "last": int, "platform": str, "language": str}
+        return found if all(isinstance(one[key], kind) for one in found for key, kind in keys.items()) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _of_windows(
+    lines: Sequence[list[Turn]], sides: Sequence[dict[str, Any]], labels: Labels, longest: int
+) -> list[Exchange]:
+    """A window is one exchange."""
+    found: dict[Any, Exchange] = {}
+    for turns, side in zip(lines, sides, strict=True):
+        *context, reply = turns
+        # Without places, the same answer to the same turn is taken for the same reply.
+        key = (side["conversation"], side["last"]) if side else (context[-1], reply)
+        known = found.get(key)
+        if known is None or len(known.context) < len(context[-longest:]):
+            found[key] = _exchange(context[-longest:], reply, side)
+    return list(found.values())
+
+
+def _of_conversations(
+    lines: Sequence[list[Turn]], sides: Sequence[dict[str, Any]], labels: Labels, longest: int
+) -> list[Exchange]:
+    """A conversation has an exchange for each turn of the person that follows one of the other side."""
+    return [
+        _exchange(turns[max(0, place - longest) : place], turn, side or {"conversation": number})
+        for number, (turns, side) in enumerate(zip(lines, sides, strict=True))
+        for place, turn in enumerate(turns)
+        if place and turn.label == labels.me != turns[place - 1].label
+    ]
+
+
+def _exchange(context: Sequence[Turn], reply: Turn, side: dict[str, Any]) -> Exchange:
+    return Exchange(
+        tuple(context),
+        reply.text,
+        language=side.get("language", ""),
+        platform=side.get("platform", ""),
+        conversation=side.get("conversation", -1),
+    )

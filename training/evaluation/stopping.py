@@ -1,0 +1,60 @@
+"""How replies end, and how varied they are."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from replicate_deployment.chat_format import Labels
+from training.evaluation.exchange import Estimate
+from training.evaluation.intervals import share
+from training.evaluation.replies import Said
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Shares of replies, with Wilson's intervals.
+
+    A reply ends by itself when the model draws the end token, as the person ends a turn. Stop sequences hide it when it
+    does not; where they are not used, as in most other programs, it would go on for both sides.
+    """
+
+    itself: Estimate
+    sequence: Estimate
+    length: Estimate
+    for_the_other: Estimate
+    """It had begun a turn of the other side: only the stop sequence kept that from being seen."""
+    empty: Estimate
+    tokens: float
+    """Mean tokens drawn for a reply."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: vars(part) if isinstance(part, Estimate) else round(part, 2) for name, part in vars(self).items()}
+
+
+def stopping(said: Sequence[Said], labels: Labels) -> Stopping:
+    """Raises ValueError when nothing was said."""
+    total = len(said)
+    ended = Counter(one.exchange.ended for one in said)
+    other = sum((one.written or "").endswith(f"\n{labels.other}") for one in said)
+    return Stopping(
+        itself=share(ended["end_token"], total),
+        sequence=share(ended["stop_sequence"], total),
+        length=share(ended["length"], total),
+        for_the_other=share(other, total),
+        empty=share(sum(not one.exchange.reply.strip() for one in said), total),
+        tokens=sum(one.tokens or 0 for one in said) / total,
+    )
+
+
+def distinct(texts: Sequence[str], size: int) -> float | None:
+    """Different n-grams of words over all n-grams (Li et al. 2016, arXiv:1510.03055); None where there are none.
+
+    It falls as texts grow more, so only equally many texts of like length can be compared; near 0 a model repeats
+    itself. It cannot say whether what is varied makes sense.
+    """
+    grams: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        words = text.split()
+        grams.update(tuple(words[place : place + size]) for place in range(len(words) - size + 1))
+    return len(grams) / grams.total() if grams else None
