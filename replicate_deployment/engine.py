@@ -1,27 +1,34 @@
 """The model behind one method: `reply(turns, settings)` gives one turn, in text pieces, and stops.
 
-A small decode loop of ours over the model's key-value cache, with transformers' own score processors. There is no
-thread: the loop runs only while a piece is being asked for, so closing the iterator, or an exception that arrives
-during it (Cog's CancelationException), ends the work.
+A small loop of ours: scores (decoding.py), a token (sampling.py), its text, again. There is no thread: the loop runs
+only while a piece is being asked for, so closing the iterator, or an exception that arrives during it (Cog's
+CancelationException), ends the work.
 """
 
 import codecs
+import logging
+import time
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from . import ghost_json, golden, settings
+from . import ghost_json, golden, loading, settings
+from .acceleration import static_decoder
 from .chat_format import Labels, Recipe, Turn, render_prompt
-from .errors import PromptError, WeightsError
+from .decoding import Growing, Static
+from .errors import PromptError
 from .ghost_json import Ghost
+from .sampling import Sampler
 from .settings import Settings
 from .stopping import ReplyScanner
-from .tokenization import Tokenizer, encode, encode_prompt, load_tokenizer, token_bytes
+from .tokenization import Tokenizer, encode, encode_prompt, token_bytes
 
+log = logging.getLogger("ghost")
 # Training windows hold 13 turns at most; a longer history is further and further from anything the model has seen.
 CONTEXT_TURNS = 20
 
@@ -31,7 +38,7 @@ class Reply(Iterator[str]):
 
     `output_tokens` counts what the model has drawn so far, the end token and a stop sequence included; `written` is
     its text, before the cut and the un-escaping.
-    `finish_reason` is None until the reply has ended.
+    `finish_reason` is None until the reply has ended, `first_token_at` (time.monotonic()) until a token was drawn.
     """
 
     def __init__(self, engine: "Engine", prompt_ids: list[int], drawn: Iterator[int], scanner: ReplyScanner) -> None:
@@ -39,6 +46,7 @@ class Reply(Iterator[str]):
         self.output_tokens = 0
         self.written = ""
         self.finish_reason: Literal["end_token", "stop_sequence", "length"] | None = None
+        self.first_token_at: float | None = None
         self._pieces = self._read(engine, drawn, scanner)
 
     def __next__(self) -> str:
@@ -52,6 +60,7 @@ class Reply(Iterator[str]):
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="ignore")
         for token in drawn:
             self.output_tokens += 1
+            self.first_token_at = self.first_token_at or time.monotonic()
             if token == engine.tokenizer.eos_token_id:
                 self.finish_reason = "end_token"
                 break
@@ -82,39 +91,42 @@ class Engine:
     token_bytes: list[bytes]
     unpunished: frozenset[int]
     """Ids that the repetition penalty spares."""
+    static: Static | None = None
+    """The fast way to decode, where there is one."""
 
     @classmethod
-    def load(cls, folder: Path, device: str | None = None, *, hashes: bool = True) -> "Engine":
+    def load(
+        cls,
+        folder: Path,
+        device: str | None = None,
+        *,
+        hashes: bool = True,
+        load_in_4bit: bool = False,
+        accelerate: bool | None = None,
+    ) -> "Engine":
         """Verify the folder, load it, and prove by the golden prompt that it computes what was merged.
 
         FP16 on an accelerator. On a CPU float32, at twice the memory: FP16 there decodes no faster and reads the prompt
         five to eight times slower (100 tokens, hidden 256 and 1024, AVX-512 without FP16 matrix units).
+        `load_in_4bit` rounds the weights while loading: a third of the memory, another voice by a little.
+        `accelerate` decodes over a static cache, compiled: on CUDA unless told otherwise; a CPU gains nothing by it.
 
         Raises WeightsError when the folder is not a whole, unchanged merged model, or its weights compute otherwise.
         """
         ghost = ghost_json.read(folder)
         recipe = ghost.recipe
-        ghost_json.verify(ghost, hashes=hashes)
-        from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM  # after the checks: importing it takes longer than they do
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # it would fill the container's log; callers have their own
-        tokenizer = load_tokenizer(folder)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=torch.float32 if device == "cpu" else torch.float16,
-                device_map={"": device},  # straight to the device, never whole in the CPU's memory
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
+        model, tokenizer = loading.load(ghost, device, hashes=hashes, load_in_4bit=load_in_4bit)
+        facts = ghost.block("golden")
+        golden.verify(model, tokenizer, facts, rounded=load_in_4bit)
+        if load_in_4bit:
+            log.warning(
+                "4 bits: the weights are rounded, so the golden prompt shows only that they are not broken (± %s nats "
+                "in place of %s)",
+                golden.ROUNDED_TOLERANCE,
+                facts["tolerance"],
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
-            raise WeightsError(f"{folder}: the model could not be loaded onto {device} ({reason})") from error
-        golden.verify(model.eval(), tokenizer, ghost.block("golden"))
+        wanted = device.startswith("cuda") if accelerate is None else accelerate
         return cls(
             ghost=ghost,
             tokenizer=tokenizer,
@@ -124,6 +136,7 @@ class Engine:
             settings=settings.from_facts(ghost.block("sampling")),
             token_bytes=token_bytes(tokenizer),
             unpunished=_format_ids(tokenizer, ghost.labels),
+            static=static_decoder(model, facts["ids"], folder) if wanted else None,
         )
 
     def reply(
@@ -166,49 +179,26 @@ class Engine:
 
     def _draw(self, prompt_ids: list[int], settings: Settings, seed: int | None) -> Iterator[int]:
         """Ids, one at a time, at most `max_new_tokens`; the caller decides where to stop."""
-        from transformers import DynamicCache
+        with self._decoder(len(prompt_ids) + settings.max_new_tokens) as decoder:
+            scores = decoder.start(prompt_ids)
+            sample = Sampler(settings, prompt_ids, self.unpunished, seed, like=scores)
+            for remaining in reversed(range(settings.max_new_tokens)):
+                token = sample(scores)
+                yield int(token)
+                if remaining:
+                    scores = decoder.next(token)
 
-        process = _processors(settings)
-        # On the CPU, so that a seed means the same on every device. (Rounding may still tip a choice.)
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
+    @contextmanager
+    def _decoder(self, tokens: int) -> Iterator[Growing | Static]:
+        """The static one, if it is free (a reply that is still being read holds it) and long enough."""
+        static = self.static
+        if static is not None and tokens <= static.length and static.lock.acquire(blocking=False):
+            try:
+                yield static
+            finally:
+                static.lock.release()
         else:
-            generator.manual_seed(seed)
-        cache = DynamicCache(config=self.model.config)
-        seen = [token for token in prompt_ids if token not in self.unpunished]
-        step = prompt_ids
-        for _ in range(settings.max_new_tokens):
-            with torch.inference_mode():
-                ids = torch.tensor([step], device=self.model.device)
-                output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                # The processors look at the ids for one purpose, the penalty: they are shown those it may punish.
-                punished = torch.tensor([seen], dtype=torch.long, device=self.model.device)
-                scores = process(punished, output.logits[:, -1].float())[0].cpu()
-                if settings.temperature == 0:
-                    token = int(scores.argmax())
-                else:
-                    token = int(torch.multinomial(scores.softmax(-1), 1, generator=generator))
-            yield token
-            step = [token]
-            if token not in self.unpunished:
-                seen.append(token)
-
-
-def _processors(settings: Settings) -> Any:
-    """transformers' score processors, in the order in which its own `generate` applies them."""
-    from transformers.generation import logits_process
-
-    processors = logits_process.LogitsProcessorList()
-    if settings.repetition_penalty != 1:
-        processors.append(logits_process.RepetitionPenaltyLogitsProcessor(float(settings.repetition_penalty)))
-    if settings.temperature != 0:
-        processors.append(logits_process.TemperatureLogitsWarper(float(settings.temperature)))
-        if settings.top_k > 0:
-            processors.append(logits_process.TopKLogitsWarper(settings.top_k))
-        if settings.top_p < 1:
-            processors.append(logits_process.TopPLogitsWarper(settings.top_p))
-    return processors
+            yield Growing(self.model)
 
 
 def _format_ids(tokenizer: Tokenizer, labels: Labels) -> frozenset[int]:

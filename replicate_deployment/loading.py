@@ -1,0 +1,73 @@
+"""A verified folder's weights, onto the device that will compute with them."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from . import ghost_json
+from .errors import WeightsError
+from .ghost_json import Ghost
+from .tokenization import Tokenizer, load_tokenizer
+
+
+def load(ghost: Ghost, device: str, *, hashes: bool = True, load_in_4bit: bool = False) -> tuple[Any, Tokenizer]:
+    """(model, tokenizer). FP16 on an accelerator, float32 on a CPU; with `load_in_4bit` nf4 that computes in those.
+
+    The files are hashed while they are loaded: one core hashes slower than a GPU loads. Nothing in them is code.
+
+    Raises WeightsError when the files are not those of ghost.json, or cannot be loaded.
+    """
+    ghost_json.verify(ghost, hashes=False)
+    with ThreadPoolExecutor(max_workers=1) if hashes else nullcontext() as pool:
+        hashed = pool.submit(ghost_json.verify, ghost) if pool else None
+        try:
+            loaded = _read(ghost, device, load_in_4bit)
+        except WeightsError:
+            if hashed:
+                hashed.result()  # that a file was altered says more than what came of it
+            raise
+        if hashed:
+            hashed.result()
+    return loaded
+
+
+def _read(ghost: Ghost, device: str, load_in_4bit: bool) -> tuple[Any, Tokenizer]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # it would fill the container's log; callers have their own
+    tokenizer = load_tokenizer(ghost.folder)
+    dtype = torch.float32 if device == "cpu" else torch.float16
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            ghost.folder,
+            dtype=dtype,
+            device_map={"": device},  # straight to the device, never whole in the CPU's memory
+            quantization_config=_nf4(dtype) if load_in_4bit else None,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{ghost.folder}: the model could not be loaded onto {device} ({reason})") from error
+    return model.eval(), tokenizer
+
+
+def _nf4(dtype: torch.dtype) -> Any:
+    """As the adapter was trained (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise WeightsError("4 bits need bitsandbytes, which is not installed; type: pip install bitsandbytes")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
