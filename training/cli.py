@@ -31,8 +31,10 @@ VERBS = {
     "push": Verb("training.hub.push", "merged model → private repo on the Hub, compared there and tagged", "train"),
     "pull": Verb("training.hub.pull", "repo on the Hub → models/merged, verified against its ghost.json", "serve"),
     "export": Verb("scripts.portable.export", "merged model → one GGUF file for llama.cpp and Ollama", "train"),
-    "preflight": Verb("replicate_deployment.preflight", "all that can be known to fail before `cog push`"),
+    "preflight": Verb("serving.preflight", "all that can be known to fail before `cog push`"),
+    "chat": Verb("serving.chat.chat", "talk to it: in the terminal, or on a page of this machine (--web)", "serve"),
     "serve": Verb("serving.serve", "Cog's own HTTP server, without Docker", "serve"),
+    "bot": Verb("telegram_bot.bot", "the Telegram bot: a ghost to talk to, drafts to approve", "bot"),
     "demo": Verb("training.sample.demo", "the whole line on a bundled sample, offline, on a CPU", "train,serve"),
 }
 
