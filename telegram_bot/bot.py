@@ -1,0 +1,30 @@
+"""`ghost bot`: a ghost to talk to on Telegram, and drafts to approve."""
+
+import argparse
+import asyncio
+import logging
+from pathlib import Path
+
+from telegram_bot import config as configuration
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH, help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> int:
+    from telegram_bot import service  # the Bot API's client
+
+    config = configuration.load(args.config)
+    token = configuration.token()
+    set_up_log()
+    asyncio.run(service.serve(config, token))
+    return 0
+
+
+def set_up_log() -> None:
+    """Numbers and kinds of errors on stderr. The libraries are silenced: httpx writes addresses, which hold the token,
+    and python-telegram-bot what it was answered."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for library in ("httpx", "httpcore", "httpx2", "httpcore2", "telegram", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)

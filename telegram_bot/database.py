@@ -1,0 +1,213 @@
+"""The bot's state: one SQLite file in WAL mode, and the only truth about what was received, answered and sent.
+
+    updates        ids of what Telegram delivered, so that what it delivers again is known
+    conversations  a chat, a thread of one, somebody's chat through a business connection, or a burst of forwards
+    messages       what was said; those to be answered are `pending`
+    predictions    each call of the model, recorded before it is made: the budget and the figures
+    outgoing       each call of Telegram that must not be repeated: planned → sending → sent, refused or doubtful
+    drafts         what the owner was offered, and what became of it
+
+What an update means is written in the transaction that records it; what is to be sent is written before it is sent. So
+a process that is killed anywhere leaves either the update to Telegram or all that follows from it to the next process.
+Calls are synchronous: a transaction takes a millisecond, and nothing else of this process runs inside one.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from training.errors import BotError
+
+VERSION = 1
+SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE updates(id INTEGER PRIMARY KEY, at REAL NOT NULL, failed TEXT);
+CREATE TABLE strangers(person INTEGER PRIMARY KEY, at REAL NOT NULL);
+CREATE TABLE noticed(conversation INTEGER NOT NULL, person INTEGER NOT NULL, PRIMARY KEY(conversation, person))
+    WITHOUT ROWID;
+CREATE TABLE connections(id TEXT PRIMARY KEY, can_reply INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE conversations(
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, chat INTEGER NOT NULL, connection TEXT NOT NULL,
+    thread INTEGER NOT NULL, name TEXT NOT NULL, since INTEGER NOT NULL DEFAULT 0,
+    told TEXT NOT NULL DEFAULT '', at REAL NOT NULL);
+CREATE UNIQUE INDEX one_conversation ON conversations(chat, connection, thread) WHERE kind <> 'forwards';
+CREATE TABLE messages(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, conversation INTEGER NOT NULL, mine INTEGER NOT NULL, text TEXT NOT NULL,
+    at REAL NOT NULL, telegram INTEGER, slot INTEGER, pending INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX messages_of ON messages(conversation, id);
+CREATE INDEX unanswered ON messages(conversation, id) WHERE pending;
+CREATE TABLE predictions(
+    id INTEGER PRIMARY KEY, conversation INTEGER NOT NULL, upto INTEGER NOT NULL, day TEXT NOT NULL, at REAL NOT NULL,
+    state TEXT NOT NULL DEFAULT 'asked', remote TEXT, waited REAL, seconds REAL, ended INTEGER);
+CREATE INDEX by_day ON predictions(day);
+CREATE INDEX asked ON predictions(conversation) WHERE state = 'asked';
+CREATE TABLE outgoing(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, conversation INTEGER, chat INTEGER NOT NULL, connection TEXT NOT NULL,
+    thread INTEGER NOT NULL, method TEXT NOT NULL, payload TEXT NOT NULL, pause REAL NOT NULL DEFAULT 0, draft INTEGER,
+    state TEXT NOT NULL DEFAULT 'planned', at REAL NOT NULL, telegram INTEGER, error TEXT);
+CREATE INDEX unsent ON outgoing(chat, connection, id) WHERE state = 'planned';
+CREATE INDEX outgoing_states ON outgoing(state) WHERE state IN ('doubtful', 'refused');
+CREATE TABLE drafts(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, conversation INTEGER NOT NULL, upto INTEGER NOT NULL, state TEXT NOT NULL,
+    context TEXT NOT NULL, draft TEXT NOT NULL, text TEXT NOT NULL, version INTEGER NOT NULL DEFAULT 1, shown INTEGER,
+    asked INTEGER, distance REAL, at REAL NOT NULL);
+CREATE INDEX drafts_of ON drafts(conversation);
+"""
+
+
+class Database:
+    """One process at a time owns it; `exclusive=False` is for one that only looks, beside a running bot."""
+
+    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+        from filelock import FileLock, Timeout
+
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = FileLock(f"{path}.lock")
+        if exclusive:
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout as error:
+                raise BotError(f"{path}: another ghost bot is running on it; end that one first") from error
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise BotError(
+                f"{path}: not a database of the bot ({error}); move it away to begin with a new one"
+            ) from error
+        if exclusive:
+            self._recover()
+
+    def _open(self) -> None:
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # FULL: what was recorded outlives a power cut too, so that not even that sends a message twice.
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
+        self._db.execute("PRAGMA temp_store = MEMORY")  # VACUUM's copy is nobody's business
+        self._db.execute("PRAGMA busy_timeout = 10000")
+        found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif found != VERSION:
+            raise BotError(f"{self.path}: written by another version of the bot ({found}; this one knows {VERSION})")
+
+    def _recover(self) -> None:
+        """What the last process left: a message that was on its way may have arrived, and is not sent again."""
+        with self.transaction():
+            self.run("UPDATE outgoing SET state = 'planned' WHERE state = 'sending' AND method <> 'send'")
+            self.run("UPDATE outgoing SET state = 'doubtful', payload = '' WHERE state = 'sending'")
+        if self.meta("scrub"):
+            self.scrub()
+
+    def close(self) -> None:
+        self._db.close()
+        self._lock.release()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the block, or nothing of it. On the disk when the block has ended. Does not nest."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Within a transaction: a block that fails takes back its own part only."""
+        self._db.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK TO part")
+            raise
+        finally:
+            self._db.execute("RELEASE part")
+
+    def run(self, statement: str, *values: Any) -> int:
+        """The id of the row that was inserted, where one was."""
+        return self._db.execute(statement, values).lastrowid or 0
+
+    def changed(self, statement: str, *values: Any) -> int:
+        """How many rows the statement changed."""
+        return self._db.execute(statement, values).rowcount
+
+    def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        return self._db.execute(query, values).fetchall()
+
+    def row(self, query: str, *values: Any) -> sqlite3.Row | None:
+        found: sqlite3.Row | None = self._db.execute(query, values).fetchone()
+        return found
+
+    def value(self, query: str, *values: Any) -> Any:
+        """The first column of the first row, or None."""
+        found = self.row(query, *values)
+        return None if found is None else found[0]
+
+    def meta(self, key: str) -> str:
+        return str(self.value("SELECT value FROM meta WHERE key = ?", key) or "")
+
+    def set_meta(self, key: str, value: str) -> None:
+        self.run("INSERT INTO meta VALUES(?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, value)
+
+    def belongs_to(self, bot: int) -> None:
+        """Raises BotError when the file is another bot's: its offsets and chats mean nothing here."""
+        found = self.meta("bot")
+        if found and found != str(bot):
+            raise BotError(
+                f"{self.path}: belongs to the bot {found}, and the token is that of {bot}; name another file"
+            )
+        with self.transaction():
+            self.set_meta("bot", str(bot))
+
+    def forget(self, conversations: list[int]) -> None:
+        """Within a transaction: no row of these conversations remains. `scrub` clears the file's corners after it."""
+        for conversation in conversations:
+            for table in ("messages", "outgoing", "drafts", "noticed"):
+                self.run(f"DELETE FROM {table} WHERE conversation = ?", conversation)
+            # The budget counts what was asked today; of whom is nobody's business any more.
+            self.run("UPDATE predictions SET conversation = 0, remote = NULL WHERE conversation = ?", conversation)
+            self.run("DELETE FROM conversations WHERE id = ?", conversation)
+        self.set_meta("scrub", "due")
+
+    def expire(self, messages_days: int, corrections_days: int) -> None:
+        """Retention: what is older is deleted, a conversation with its last message."""
+        now = time.time()
+        before, long_before = now - messages_days * 86400, now - corrections_days * 86400
+        with self.transaction():
+            gone = self.changed("DELETE FROM messages WHERE at < ? AND NOT pending", before)
+            gone += self.changed("DELETE FROM outgoing WHERE at < ? AND state NOT IN ('planned', 'sending')", before)
+            kept = "(state = 'edited' AND at >= ?)"
+            gone += self.changed(f"DELETE FROM drafts WHERE at < ? AND NOT {kept}", before, long_before)
+            self.run("DELETE FROM predictions WHERE at < ?", before)
+            self.run("DELETE FROM strangers WHERE at < ?", before)
+            # Telegram keeps an update for a day at most.
+            self.run("DELETE FROM updates WHERE at < ?", now - 8 * 86400)
+            self.run(
+                "DELETE FROM conversations WHERE at < ? AND kind <> 'private' AND id NOT IN"
+                " (SELECT conversation FROM messages UNION SELECT conversation FROM drafts)",
+                before,
+            )
+            if gone:
+                self.set_meta("scrub", "due")
+        if gone:
+            self.scrub()
+
+    def scrub(self) -> None:
+        """Deleted content leaves the free pages and the write-ahead log. A kill before the end is made up for."""
+        self._db.execute("VACUUM")
+        with self.transaction():
+            self.run("DELETE FROM meta WHERE key = 'scrub'")
+        if self.value("PRAGMA wal_checkpoint(TRUNCATE)"):  # another process is looking: the log is not empty yet
+            with self.transaction():
+                self.set_meta("scrub", "due")

@@ -1,0 +1,201 @@
+"""Replies that the owner approves: offered with Send, Edit, Another and Discard, and sent by nobody but the owner.
+
+    writing ─▶ offered ─▶ sent         as it was written
+       ▲          │  └──▶ edited       sent in the owner's words: a correction, which training can learn from
+       └ Another ─┤
+                  ├─────▶ discarded
+                  └─────▶ outdated     the other side wrote again, or the owner answered themselves
+
+Every change happens in the transaction that records the press or the message which made it; a second press of the same
+button finds another state and does nothing. `version` tells a button of what is shown now from one of before.
+"""
+
+import json
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+from replicate_deployment.chat_format import Turn
+from telegram_bot import history
+from telegram_bot.config import BotConfig
+from telegram_bot.database import Database
+from telegram_bot.outgoing import Place, plan
+from telegram_bot.plain import as_messages
+
+if TYPE_CHECKING:
+    from telegram import CallbackQuery, Message
+
+GONE = "This draft is not open any more."
+
+
+def offer(
+    db: Database, config: BotConfig, conversation: sqlite3.Row, upto: int, context: list[Turn], text: str
+) -> None:
+    """Within a transaction: the model has written a reply to what was said up to message `upto`."""
+    writing = db.row("SELECT * FROM drafts WHERE conversation = ? AND state = 'writing'", conversation["id"])
+    if writing and writing["upto"] == upto:
+        db.run(
+            "UPDATE drafts SET state = 'offered', draft = ?, text = ?, version = version + 1 WHERE id = ?",
+            *(text, text, writing["id"]),
+        )
+        _show(db, config, writing["id"], instead_of=writing["shown"])
+        return
+    outdated(db, config, conversation["id"], "There is a newer draft below.")
+    draft = db.run(
+        "INSERT INTO drafts(conversation, upto, state, context, draft, text, at) VALUES(?, ?, 'offered', ?, ?, ?, ?)",
+        *(conversation["id"], upto, json.dumps(context, ensure_ascii=False), text, text, time.time()),
+    )
+    _show(db, config, draft)
+
+
+def outdated(db: Database, config: BotConfig, conversation: int, why: str) -> None:
+    """Within a transaction: drafts of this conversation that are open are so no longer."""
+    open_ones = "conversation = ? AND state IN ('offered', 'writing')"
+    for draft in db.rows(f"SELECT id, shown FROM drafts WHERE {open_ones}", conversation):
+        db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
+        _close(db, config, conversation, draft["shown"], why)
+
+
+def pressed(db: Database, config: BotConfig, query: "CallbackQuery") -> None:
+    """Within a transaction: a button. Only the owner's presses do anything, and each only once."""
+    action, _, rest = (query.data or "").partition(":")
+    number, _, version = rest.partition(":")
+    said = GONE
+    draft = _of_owner(db, config, query, number)
+    if draft and draft["state"] == "offered" and str(draft["version"]) == version:
+        if query.message:
+            db.run("UPDATE drafts SET shown = ? WHERE id = ?", query.message.message_id, draft["id"])
+        said = _do(db, config, draft["id"], action)
+    plan(db, Place(query.from_user.id), said, method="callback", query=query.id)
+
+
+def _of_owner(db: Database, config: BotConfig, query: "CallbackQuery", number: str) -> sqlite3.Row | None:
+    if query.from_user.id != config.owner or not number.isdecimal():
+        return None
+    return db.row("SELECT * FROM drafts WHERE id = ?", int(number))
+
+
+def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
+    """What a press of `action` on an open draft does; the word that Telegram shows for it."""
+    draft = db.row("SELECT * FROM drafts WHERE id = ?", number)
+    assert draft is not None
+    conversation, name, _ = _whose(db, draft["conversation"])
+    if action == "send":
+        return _approve(db, config, draft)
+    if action == "edit":
+        plan(
+            db,
+            Place(config.owner, conversation=conversation),
+            f"Reply to this message with what {name or 'they'} should read.",
+            draft=number,
+            ask=True,
+        )
+        return "Write it below"
+    if action == "another":
+        db.run("UPDATE drafts SET state = 'writing' WHERE id = ?", number)
+        _close(db, config, conversation, draft["shown"], "Writing another…")
+        return "Writing another"
+    if action == "discard":
+        db.run("UPDATE drafts SET state = 'discarded' WHERE id = ?", number)
+        _close(db, config, conversation, draft["shown"], "Discarded.")
+        return "Discarded"
+    return GONE
+
+
+def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
+    """The owner wants this said. Through the business connection where the bot may, else into the owner's own hands."""
+    from rapidfuzz.distance import Levenshtein
+
+    conversation, name, place = _whose(db, draft["conversation"])
+    text = draft["text"]
+    distance = Levenshtein.normalized_distance(draft["draft"], text)
+    state = "edited" if distance else "sent"
+    db.run("UPDATE drafts SET state = ?, distance = ? WHERE id = ?", state, distance, draft["id"])
+    now = time.time()
+    said = history.add(db, conversation, text, now, mine=True, pending=False)
+    db.run("UPDATE messages SET slot = ? WHERE id = ?", draft["upto"], said)
+    if place is None:
+        plan(db, Place(config.owner, conversation=conversation), text)
+        _close(db, config, conversation, draft["shown"], "Yours to copy:")
+        return "Here it is"
+    for piece in as_messages(text, config.limits.messages_per_reply):
+        plan(db, place, piece, pause=config.typing.seconds(piece))
+    _close(db, config, conversation, draft["shown"], f"To {name}, sent by you:\n\n{text}")
+    return "Sent"
+
+
+def from_owner(db: Database, config: BotConfig, message: "Message", text: str | None, now: float) -> bool:
+    """Within a transaction: is this message of the owner's to the bot about drafts? An edited text, or a forward."""
+    if answered := message.reply_to_message:
+        draft = db.row(
+            "SELECT * FROM drafts WHERE state = 'offered' AND (shown = ? OR asked = ?)",
+            *(answered.message_id, answered.message_id),
+        )
+        if draft is not None and text:
+            conversation = draft["conversation"]
+            _close(db, config, conversation, draft["shown"], "Edited; see below.")
+            db.run("UPDATE drafts SET text = ?, version = version + 1 WHERE id = ?", history.clean(text), draft["id"])
+            _show(db, config, draft["id"])
+            return True
+    if message.forward_origin is None:
+        return False
+    if not text:
+        return True  # a picture among the messages that were forwarded
+    origin = getattr(message.forward_origin, "sender_user", None)
+    name = origin.first_name if origin else getattr(message.forward_origin, "sender_user_name", "")
+    mine = origin is not None and origin.id == config.owner
+    # One burst of forwards is one conversation: whose it is, Telegram often does not say.
+    conversation = db.value(
+        "SELECT id FROM conversations WHERE kind = 'forwards' AND chat = ? AND at > ? ORDER BY id DESC LIMIT 1",
+        *(message.chat.id, now - max(1.0, config.debounce_seconds)),
+    )
+    if conversation is None:
+        conversation = db.run(
+            "INSERT INTO conversations(kind, chat, connection, thread, name, at) VALUES('forwards', ?, '', 0, '', ?)",
+            *(message.chat.id, now),
+        )
+    if not mine:
+        db.run("UPDATE conversations SET name = ? WHERE id = ? AND name = ''", name or "", conversation)
+    history.add(db, conversation, text, now, mine=mine, pending=not mine, telegram=message.message_id)
+    return True
+
+
+def shown(db: Database, draft: int, message: int, asked: bool) -> None:
+    """Within a transaction: Telegram has taken what offers this draft, or asks for the owner's words."""
+    db.run(f"UPDATE drafts SET {'asked' if asked else 'shown'} = ? WHERE id = ?", message, draft)
+
+
+def not_sent(db: Database, config: BotConfig, conversation: int | None, outcome: str) -> None:
+    """Within a transaction: what the owner approved did not go out, or may not have."""
+    name = db.value("SELECT name FROM conversations WHERE id = ?", conversation) or "them"
+    meaning = "Telegram refused it" if outcome == "refused" else "it may not have arrived; look before you repeat it"
+    plan(db, Place(config.owner, conversation=conversation), f"A message to {name}: {meaning}.")
+
+
+def _whose(db: Database, conversation: int) -> tuple[int, str, Place | None]:
+    """(conversation, name, where an approved reply goes; None: only into the owner's hands)."""
+    row = db.row("SELECT * FROM conversations WHERE id = ?", conversation)
+    assert row is not None
+    can_reply = db.value("SELECT can_reply FROM connections WHERE id = ?", row["connection"])
+    place = Place(row["chat"], row["connection"], row["thread"], conversation) if can_reply else None
+    return conversation, row["name"], place
+
+
+def _show(db: Database, config: BotConfig, number: int, instead_of: int | None = None) -> None:
+    draft = db.row("SELECT * FROM drafts WHERE id = ?", number)
+    assert draft is not None
+    conversation, name, place = _whose(db, draft["conversation"])
+    actions = [("Send" if place else "Take", "send"), ("Edit", "edit"), ("Another", "another"), ("Discard", "discard")]
+    buttons = [(label, f"{action}:{number}:{draft['version']}") for label, action in actions]
+    text = f"To {name or 'whoever wrote this'}:\n\n{draft['text']}"
+    owner = Place(config.owner, conversation=conversation)
+    if instead_of is None:
+        plan(db, owner, text, draft=number, buttons=buttons)
+    else:
+        plan(db, owner, text, method="edit", draft=number, message=instead_of, buttons=buttons)
+
+
+def _close(db: Database, config: BotConfig, conversation: int, message: int | None, text: str) -> None:
+    """Take the buttons away. (Where the id is not known, a press still finds that the draft is not open.)"""
+    if message is not None:
+        plan(db, Place(config.owner, conversation=conversation), text, method="edit", message=message)

@@ -1,0 +1,183 @@
+"""The calls of Telegram's Bot API that the bot makes, and what a failure of each means.
+
+python-telegram-bot's `Bot` does the talking, without its `Application`: an application confirms updates before its
+handlers are done with them, and here an update is confirmed when it is recorded. (aiogram would do as well; it brings a
+dozen packages and holds back pydantic, where this one brings httpx.)
+"""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self
+
+import httpx
+
+os.environ.setdefault("PTB_TIMEDELTA", "true")  # RetryAfter in the form that stays; the other one warns
+
+from telegram import (
+    Bot,
+    ForceReply,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    LinkPreviewOptions,
+    MessageEntity,
+    ReplyParameters,
+    Update,
+    User,
+)
+from telegram.error import (
+    BadRequest,
+    ChatMigrated,
+    Conflict,
+    Forbidden,
+    InvalidToken,
+    RetryAfter,
+    TelegramError,
+)
+from telegram.request import HTTPXRequest
+
+from telegram_bot.calls import Call, Doubtful, Moved, NotNow, PolledElsewhere, Refused
+from telegram_bot.plain import without_links
+from training.errors import BotError
+
+POLL_SECONDS = 50  # a long poll that brings nothing ends after this
+UPDATES = [
+    "message",
+    "edited_message",
+    "callback_query",
+    "business_connection",
+    "business_message",
+    "edited_business_message",
+    "deleted_business_messages",
+]
+# Where the connection was not even made, nothing can have arrived.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class Telegram:
+    """A bot's side of the Bot API. An async context manager; entering it asks who the bot is."""
+
+    def __init__(self, token: str, url: str, connections: int = 64) -> None:
+        base = f"{url.rstrip('/')}/bot"
+        self._bot = Bot(
+            token,
+            base_url=base,
+            request=HTTPXRequest(connection_pool_size=connections, pool_timeout=60, read_timeout=20, write_timeout=20),
+            get_updates_request=HTTPXRequest(connection_pool_size=1, read_timeout=10),
+        )
+        self.url = url
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._bot.initialize()
+        except (InvalidToken, Forbidden) as error:
+            raise BotError("Telegram does not know this token; look TELEGRAM_BOT_TOKEN up at @BotFather") from error
+        except TelegramError as error:
+            raise BotError(f"{self.url}: no answer from Telegram ({_kind(error)}); is the network there?") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._bot.shutdown()
+
+    @property
+    def me(self) -> User:
+        return self._bot.bot
+
+    async def updates(self, offset: int | None, seconds: int = POLL_SECONDS) -> Sequence[Update]:
+        """What has come since `offset`, which confirms all before it. Raises NotNow or PolledElsewhere."""
+        try:
+            return await self._bot.get_updates(offset=offset, limit=100, timeout=seconds, allowed_updates=UPDATES)
+        except Conflict as error:
+            raise PolledElsewhere from error
+        except (InvalidToken, Forbidden) as error:
+            raise BotError("Telegram has stopped knowing this token; look it up at @BotFather") from error
+        except RetryAfter as error:
+            raise NotNow(_seconds(error), "429") from error
+        except TelegramError as error:
+            raise NotNow(None, _kind(error)) from error
+
+    async def take_over(self) -> None:
+        """Polling works where no webhook is set. What waits to be delivered stays."""
+        async with _told():
+            await self._bot.delete_webhook(drop_pending_updates=False)
+
+    async def typing(self, chat: int, connection: str, thread: int) -> None:
+        """Shown for five seconds or until a message comes. Nothing depends on it, so no failure is told."""
+        with suppress(TelegramError):
+            await self._bot.send_chat_action(
+                chat, "typing", message_thread_id=thread or None, business_connection_id=connection or None
+            )
+
+    async def do(self, call: Call) -> int:
+        """Make one call; the id of the message that it made, else 0. Raises NotNow, Doubtful, Refused or Moved."""
+        async with _told(repeatable=call.repeatable):
+            return await self._do(call)
+
+    async def _do(self, call: Call) -> int:
+        payload = call.payload
+        if call.method == "callback":
+            with suppress(BadRequest):  # too late: the button has stopped waiting
+                await self._bot.answer_callback_query(payload["query"], text=payload.get("text"))
+            return 0
+        text = payload["text"]
+        shown: dict[str, Any] = {
+            # Explicit entities also turn off every reading of the text as markup.
+            "entities": [MessageEntity("code", code.offset, code.length) for code in without_links(text)],
+            "link_preview_options": LinkPreviewOptions(is_disabled=True),
+        }
+        if call.method == "edit":
+            try:
+                await self._bot.edit_message_text(
+                    text, call.chat, payload["message"], reply_markup=_keyboard(payload), **shown
+                )
+            except BadRequest as error:
+                if "not modified" not in error.message:
+                    raise
+            return 0
+        answered = payload.get("reply_to")
+        message = await self._bot.send_message(
+            call.chat,
+            text,
+            message_thread_id=call.thread or None,
+            business_connection_id=call.connection or None,
+            reply_parameters=ReplyParameters(answered, allow_sending_without_reply=True) if answered else None,
+            reply_markup=ForceReply(selective=True) if payload.get("ask") else _keyboard(payload),
+            **shown,
+        )
+        return message.message_id
+
+
+def _keyboard(payload: dict[str, Any]) -> InlineKeyboardMarkup | None:
+    buttons = payload.get("buttons")
+    if not buttons:
+        return None
+    return InlineKeyboardMarkup([[InlineKeyboardButton(name, callback_data=data) for name, data in buttons]])
+
+
+@asynccontextmanager
+async def _told(*, repeatable: bool = True) -> AsyncIterator[None]:
+    try:
+        yield
+    except RetryAfter as error:
+        raise NotNow(_seconds(error), "429") from error
+    except ChatMigrated as error:
+        raise Moved(error.new_chat_id) from error
+    except (BadRequest, Forbidden) as error:
+        raise Refused(_kind(error)) from error
+    except InvalidToken as error:
+        raise BotError("Telegram has stopped knowing this token; look it up at @BotFather") from error
+    except TelegramError as error:
+        if repeatable or isinstance(error.__cause__, _NOT_SENT):
+            raise NotNow(None, _kind(error)) from error
+        raise Doubtful(_kind(error)) from error
+
+
+def _seconds(error: RetryAfter) -> float:
+    wait = error.retry_after
+    return float(wait) if isinstance(wait, int) else wait.total_seconds()
+
+
+def _kind(error: TelegramError) -> str:
+    """The failure without Telegram's own words, which can quote what was sent."""
+    cause = error.__cause__
+    return type(cause).__name__ if isinstance(cause, httpx.HTTPError) else type(error).__name__

@@ -1,0 +1,174 @@
+"""What an update means, written down in the transaction that records it. Nothing here calls anybody.
+
+An update that comes a second time changes nothing. One that cannot be understood is recorded as failed, by number and
+kind of error, and the others of its batch go on.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from telegram_bot import commands, drafts, history
+from telegram_bot.config import BotConfig
+from telegram_bot.database import Database
+from telegram_bot.outgoing import Place, plan
+
+if TYPE_CHECKING:
+    from telegram import Message, Update, User
+
+log = logging.getLogger("ghost.bot")
+OFFSET_DAYS = 6  # after a week without updates Telegram begins its numbers anew (core.telegram.org/bots/api#update)
+
+
+class Me(NamedTuple):
+    """The bot's own id and user name."""
+
+    id: int
+    name: str
+
+
+def offset(db: Database) -> int | None:
+    """From where to ask for updates: behind the last that is recorded. None: from whatever Telegram holds."""
+    row = db.row(
+        "SELECT id FROM updates WHERE at > ? ORDER BY at DESC, id DESC LIMIT 1", time.time() - OFFSET_DAYS * 86400
+    )
+    return None if row is None else row["id"] + 1
+
+
+def record(db: Database, config: BotConfig, me: Me, updates: "Sequence[Update]") -> None:
+    """One transaction: when it has ended, Telegram may forget these updates."""
+    now = time.time()
+    with db.transaction():
+        for update in updates:
+            if db.value("SELECT 1 FROM updates WHERE id = ?", update.update_id):
+                continue
+            failed = None
+            try:
+                with db.savepoint():
+                    _take(db, config, me, update, now)
+            except (
+                Exception
+            ) as error:  # a bug of ours, or a shape of update that nobody has seen: it must not block the rest
+                failed = type(error).__name__
+                log.error("update %d: %s; it is left unanswered", update.update_id, failed)
+            db.run("INSERT INTO updates VALUES(?, ?, ?)", update.update_id, now, failed)
+
+
+def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float) -> None:
+    if update.message:
+        _message(db, config, me, update.message, now)
+    elif update.callback_query:
+        drafts.pressed(db, config, update.callback_query)
+    elif connection := update.business_connection:
+        if connection.user.id == config.owner:  # anybody can connect their account to any bot
+            can_reply = bool(connection.is_enabled and connection.rights and connection.rights.can_reply)
+            db.run("INSERT OR REPLACE INTO connections VALUES(?, ?)", connection.id, can_reply)
+    elif update.business_message:
+        _business(db, config, update.business_message, now)
+    elif edited := update.edited_message or update.edited_business_message:
+        if text := edited.text or edited.caption:
+            db.run(
+                "UPDATE messages SET text = ? WHERE telegram = ? AND NOT mine AND conversation IN"
+                " (SELECT id FROM conversations WHERE chat = ? AND connection = ?)",
+                *(history.clean(text), edited.message_id, edited.chat.id, edited.business_connection_id or ""),
+            )
+    elif gone := update.deleted_business_messages:
+        for message in gone.message_ids:
+            db.run(
+                "DELETE FROM messages WHERE telegram = ? AND conversation IN"
+                " (SELECT id FROM conversations WHERE chat = ? AND connection = ?)",
+                *(message, gone.chat.id, gone.business_connection_id),
+            )
+
+
+def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: float) -> None:
+    writer, chat = message.from_user, message.chat
+    if writer is None or writer.is_bot or chat.type == "channel":
+        return
+    group = chat.type != "private"
+    if not config.lets_in(writer.id, chat.id):
+        if not group:
+            _turn_away(db, config, writer.id, chat.id, now)
+        return
+    text = message.text or message.caption
+    thread = message.message_thread_id if message.is_topic_message and message.message_thread_id else 0
+    if writer.id == config.owner and not group and drafts.from_owner(db, config, message, text, now):
+        return
+    kind = "group" if group else "private"
+    conversation = open_conversation(db, kind, chat.id, "", thread, chat.title or writer.first_name, now)
+    place = Place(chat.id, "", thread, conversation)
+    if text and (command := commands.named(text, me.name, group)):
+        commands.answer(db, config, place, command, writer.id)
+        return
+    addressed = not group or _addressed(message, me)
+    if not addressed and not text:
+        return
+    if addressed:
+        _say_what_this_is(db, config, place, writer, message if group else None)
+    if not text:
+        if db.value("SELECT told FROM conversations WHERE id = ?", conversation) != "only_text":
+            plan(db, place, config.texts.only_text)
+            db.run("UPDATE conversations SET told = 'only_text' WHERE id = ?", conversation)
+        return
+    db.run("UPDATE conversations SET told = '' WHERE id = ? AND told = 'only_text'", conversation)
+    text = text.replace(f"@{me.name}", "").strip() or text
+    history.add(db, conversation, text, now, mine=False, pending=addressed, telegram=message.message_id)
+
+
+def _addressed(message: "Message", me: Me) -> bool:
+    answered = message.reply_to_message
+    if answered and answered.from_user and answered.from_user.id == me.id:
+        return True
+    entities = {**message.parse_entities(["mention", "text_mention"]), **message.parse_caption_entities(["mention"])}
+    return any(
+        words.casefold() == f"@{me.name}".casefold() or bool(entity.user and entity.user.id == me.id)
+        for entity, words in entities.items()
+    )
+
+
+def _business(db: Database, config: BotConfig, message: "Message", now: float) -> None:
+    """A message in one of the owner's own chats: theirs gets a draft, the owner's own makes one pointless."""
+    connection, writer = message.business_connection_id, message.from_user
+    if connection is None or writer is None or message.chat.id not in config.drafts.chats:
+        return
+    if db.value("SELECT 1 FROM connections WHERE id = ?", connection) is None or message.sender_business_bot:
+        return
+    text = message.text or message.caption
+    if not text:
+        return
+    name = message.chat.first_name or message.chat.title or str(message.chat.id)
+    conversation = open_conversation(db, "business", message.chat.id, connection, 0, name, now)
+    mine = writer.id == config.owner
+    if mine:
+        db.run("UPDATE messages SET pending = 0 WHERE conversation = ?", conversation)
+        drafts.outdated(db, config, conversation, "You have answered yourself.")
+    history.add(db, conversation, text, now, mine=mine, pending=not mine, telegram=message.message_id)
+
+
+def open_conversation(
+    db: Database, kind: str, chat: int, connection: str, thread: int, name: str | None, now: float
+) -> int:
+    found = db.value(
+        "SELECT id FROM conversations WHERE chat = ? AND connection = ? AND thread = ? AND kind <> 'forwards'",
+        *(chat, connection, thread),
+    )
+    if found is None:
+        found = db.run(
+            "INSERT INTO conversations(kind, chat, connection, thread, name, at) VALUES(?, ?, ?, ?, ?, ?)",
+            *(kind, chat, connection, thread, name or "", now),
+        )
+    return int(found)
+
+
+def _turn_away(db: Database, config: BotConfig, person: int, chat: int, now: float) -> None:
+    """One polite line, then silence. What a stranger writes is not stored."""
+    if db.changed("INSERT OR IGNORE INTO strangers VALUES(?, ?)", person, now):
+        log.info("a stranger wrote: %d", person)
+        plan(db, Place(chat), f"{config.texts.stranger}\nYour id: {person}")
+
+
+def _say_what_this_is(db: Database, config: BotConfig, place: Place, writer: "User", to: "Message | None") -> None:
+    """Before anything else, once to each person in each chat."""
+    if db.changed("INSERT OR IGNORE INTO noticed VALUES(?, ?)", place.conversation, writer.id):
+        plan(db, place, config.texts.notice, reply_to=to.message_id if to else None)

@@ -1,0 +1,58 @@
+"""What the model wrote as Telegram shall show it: several messages, nothing in them a link."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+LONGEST = 4096  # UTF-16 units of a message, as the Bot API counts
+
+# Telegram's servers make links of addresses, mentions, commands, hashtags and numbers in a message by themselves. They
+# leave alone what stands in a `code` entity, which holds no other (core.telegram.org/bots/api#formatting-options). So a
+# word that could become a link is marked as code: it reads the same, copies the same and cannot be tapped through to.
+# Rather too many than too few: a word with a dot inside counts where letters follow it.
+_LINK = re.compile(
+    r"""\S*://\S*                         # any scheme
+      | \S*\w\.[^\W\d_]{2,}\S*            # a.host, an@address.of.it
+      | \b\d{1,3}(?:\.\d{1,3}){3}\S*      # 192.0.2.1
+      | (?<![\w/])[@/\#$][\w@]+          # @mention, /command, #tag, $TAG
+      | \+?\d[\d\s().-]{6,}\d             # a telephone number, or what looks like one
+    """,
+    re.VERBOSE,
+)
+
+
+class Code(NamedTuple):
+    """A `code` entity: `offset` and `length` in UTF-16 units."""
+
+    offset: int
+    length: int
+
+
+def units(text: str) -> int:
+    """The length of `text` as Telegram counts: UTF-16 units."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def without_links(text: str) -> list[Code]:
+    """What to mark so that nothing in `text` becomes a link, a mention or a command."""
+    found = _LINK.finditer(text)
+    return [Code(units(text[: match.start()]), units(match.group())) for match in found]
+
+
+def as_messages(reply: str, at_most: int) -> list[str]:
+    """A reply's bursts: a message a line, what is too many joined in the last, what is too long cut. May be empty."""
+    lines = [line.strip() for line in reply.split("\n") if line.strip()]
+    lines[at_most - 1 :] = ["\n".join(lines[at_most - 1 :])] if lines[at_most - 1 :] else []
+    return [piece for line in lines for piece in _cut(line)]
+
+
+def _cut(text: str) -> Iterator[str]:
+    while units(text) > LONGEST:
+        # No character is more than two units, so half of them always fit.
+        head = text[: LONGEST // 2]
+        at = max(head.rfind(" "), head.rfind("\n"))
+        head = text[:at] if at > 0 else head
+        yield head
+        text = text[len(head) :].lstrip()
+    if text:
+        yield text

@@ -1,0 +1,298 @@
+"""From messages that wait to a reply that is planned: debounce, limits, the model server and its moods.
+
+One task a conversation that has something to answer. What it has found out is written in one transaction: the reply's
+messages, and that what they answer waits no longer. Killed before it, the question is asked again; after it, never.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from contextlib import suppress
+from functools import partial
+
+import msgspec
+
+from replicate_deployment.chat_format import Turn, render_prompt
+from serving.client import (
+    Backend,
+    Prediction,
+    PredictionFailed,
+    PredictionLost,
+    ServerBusy,
+    ServerStarting,
+    ServerUnreachable,
+)
+from telegram_bot import drafts, figures, history
+from telegram_bot.config import BotConfig
+from telegram_bot.database import Database
+from telegram_bot.outgoing import TYPING_SECONDS, Place, Sender, plan
+from telegram_bot.plain import as_messages
+from training.errors import ServerError
+
+log = logging.getLogger("ghost.bot")
+ATTEMPTS = 2  # of a prediction that fails or is lost: a second one costs, a third one would not help
+LONGEST_WAIT = 60.0  # between two attempts at a server that is down
+PATIENCE = 4  # debounces: someone who never stops writing is answered after so many
+
+
+class Thinker:
+    """The tasks that answer. `wake` after anything was recorded."""
+
+    def __init__(self, db: Database, config: BotConfig, backend: Backend, sender: Sender) -> None:
+        self._db, self._config, self._backend, self._sender = db, config, backend, sender
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._at_once = asyncio.Semaphore(config.limits.predictions_at_once)
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        """See that every conversation in which something waits has a task."""
+        waiting = "SELECT DISTINCT conversation FROM messages WHERE pending UNION SELECT conversation FROM drafts"
+        for (number,) in self._db.rows(f"{waiting} WHERE state = 'writing'"):
+            if number not in self._tasks or self._tasks[number].done():
+                task = asyncio.create_task(self._answer_all(number))
+                self._tasks[number] = task
+                task.add_done_callback(partial(self._ended, number))
+
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(number) is task:
+            del self._tasks[number]
+        if not task.cancelled() and (error := task.exception()) and not self.broken.done():
+            self.broken.set_exception(error)
+
+    async def close(self) -> None:
+        """What is being thought is thought again by the next process."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer_all(self, number: int) -> None:
+        while await self._quiet(number):
+            conversation = self._db.row("SELECT * FROM conversations WHERE id = ?", number)
+            upto = self._waits(number)
+            if conversation is None or upto is None:
+                return
+            if figures.asked_today(self._db) >= self._config.limits.predictions_per_day:
+                self._enough(conversation, upto)
+                continue
+            await self._answer(conversation, upto)
+
+    def _waits(self, number: int) -> int | None:
+        """The last message to be answered; None when there is none."""
+        found = self._db.value("SELECT max(id) FROM messages WHERE conversation = ? AND pending", number)
+        if found is None:
+            found = self._db.value("SELECT upto FROM drafts WHERE conversation = ? AND state = 'writing'", number)
+        return None if found is None else int(found)
+
+    async def _quiet(self, number: int) -> bool:
+        """Wait until the burst is over and the rate allows a reply; False when nothing waits any more."""
+        pause = self._config.debounce_seconds
+        while True:
+            first, last = self._db.rows(
+                "SELECT min(at), max(at) FROM messages WHERE conversation = ? AND pending", number
+            )[0]
+            if first is None:
+                return self._waits(number) is not None
+            per_minute = self._config.limits.replies_per_minute
+            recent = self._db.value(
+                "SELECT at FROM predictions WHERE conversation = ? AND state = 'answered' AND at > ?"
+                " ORDER BY at DESC LIMIT 1 OFFSET ?",
+                *(number, time.time() - 60, per_minute - 1),
+            )
+            ready = max(min(last + pause, first + PATIENCE * pause), recent + 60 if recent else 0)
+            left = ready - time.time()
+            if not 0 < left <= PATIENCE * pause + 60:  # longer only by a clock that was set back, which is no reason
+                return True
+            await asyncio.sleep(left)
+
+    def _enough(self, conversation: sqlite3.Row, upto: int) -> None:
+        """The day's budget is spent: say so once a day in each chat, and answer nothing."""
+        db, day = self._db, figures.today()
+        with db.transaction():
+            if conversation["told"] != day and conversation["kind"] in ("private", "group"):
+                plan(db, self._place(conversation), self._config.texts.enough)
+                db.run("UPDATE conversations SET told = ? WHERE id = ?", day, conversation["id"])
+            self._settle(conversation["id"], upto)
+            drafts.outdated(db, self._config, conversation["id"], "The day's predictions are spent.")
+            self._tell_owner("budget", day, f"Today's {self._config.limits.predictions_per_day} predictions are spent.")
+        self._sender.wake()
+
+    def _settle(self, number: int, upto: int) -> None:
+        self._db.run("UPDATE messages SET pending = 0 WHERE conversation = ? AND id <= ?", number, upto)
+
+    def _tell_owner(self, what: str, value: str, text: str) -> None:
+        """Within a transaction: once for each value of `what`."""
+        if self._config.owner and self._db.meta(f"told {what}") != value:
+            self._db.set_meta(f"told {what}", value)
+            plan(self._db, Place(self._config.owner), text)
+
+    @staticmethod
+    def _place(conversation: sqlite3.Row) -> Place:
+        return Place(conversation["chat"], conversation["connection"], conversation["thread"], conversation["id"])
+
+    async def _answer(self, conversation: sqlite3.Row, upto: int) -> None:
+        labels, config = self._config.sides, self._config
+        said = history.said(self._db, conversation["id"], upto, config.context_turns)
+        turns = history.as_turns(said, labels, config.context_turns)
+        asked = [message.at for message in said if not message.mine]
+        inputs = {"prompt": render_prompt(turns, labels)} | msgspec.to_builtins(config.inputs)
+        typing = None
+        if conversation["kind"] in ("private", "group"):
+            typing = asyncio.create_task(self._show_typing(self._place(conversation)))
+        try:
+            prediction, seconds = await self._ask(conversation, upto, inputs)
+        finally:
+            if typing:
+                typing.cancel()
+        with self._db.transaction():
+            self._conclude(conversation, upto, turns, prediction, max(asked, default=time.time()), seconds)
+        self._sender.wake()
+
+    def _conclude(
+        self,
+        conversation: sqlite3.Row,
+        upto: int,
+        turns: list[Turn],
+        prediction: Prediction | None,
+        asked: float,
+        seconds: float,
+    ) -> None:
+        db, config, number = self._db, self._config, conversation["id"]
+        since = db.value("SELECT since FROM conversations WHERE id = ?", number)
+        if since is None or since >= upto:
+            return  # /forget or /reset came meanwhile: nobody waits for this
+        waited = time.time() - asked
+        text = history.clean(prediction.output) if prediction else ""
+        if prediction:
+            db.run(
+                "UPDATE predictions SET state = 'answered', waited = ?, seconds = ?, ended = ?"
+                " WHERE conversation = ? AND state = 'asked'",
+                *(waited, seconds, prediction.metrics.get("ended_by_itself"), number),
+            )
+        self._settle(number, upto)
+        if conversation["kind"] not in ("private", "group"):
+            if text:
+                drafts.offer(db, config, conversation, upto, turns, text)
+            else:
+                drafts.outdated(db, config, number, "The model has nothing to say to this.")
+            return
+        pieces = as_messages(text, config.limits.messages_per_reply)
+        place = self._place(conversation)
+        if not pieces:
+            plan(db, place, config.texts.failed)
+            return
+        reply = history.add(db, number, text, time.time(), mine=True, pending=False)
+        db.run("UPDATE messages SET slot = ? WHERE id = ?", upto, reply)
+        to = db.value("SELECT telegram FROM messages WHERE id = ?", upto) if conversation["kind"] == "group" else None
+        for place_in_reply, piece in enumerate(pieces):
+            spent = waited if place_in_reply == 0 else 0.0
+            answered = to if place_in_reply == 0 else None
+            plan(db, place, piece, pause=max(0.0, config.typing.seconds(piece) - spent), reply_to=answered)
+
+    async def _ask(
+        self, conversation: sqlite3.Row, upto: int, inputs: dict[str, object]
+    ) -> tuple[Prediction | None, float]:
+        """The prediction and the seconds it took; None when it cannot be had. Waits for a server that is down."""
+        failures, wait, since = 0, 0.25, time.monotonic()
+        while failures < ATTEMPTS:
+            async with self._at_once:
+                started = time.monotonic()
+                try:
+                    return await self._predict(conversation, upto, inputs), time.monotonic() - started
+                except (PredictionFailed, PredictionLost) as error:
+                    failures, wait = failures + 1, 0.5
+                    state, why = "failed" if isinstance(error, PredictionFailed) else "lost", type(error).__name__
+                except ServerError as error:  # it has taken nothing on; in another moment it may
+                    told = error.retry_after if isinstance(error, ServerBusy) else None
+                    wait = min(LONGEST_WAIT, 2 * wait) if told is None else told
+                    state, why = "refused", type(error).__name__
+                    self._excuse(conversation, upto, error, time.monotonic() - since)
+            with self._db.transaction():
+                self._db.run(
+                    "UPDATE predictions SET state = ? WHERE conversation = ? AND state = 'asked'",
+                    *(state, conversation["id"]),
+                )
+            log.warning("conversation %d: %s; again in %.3g s", conversation["id"], why, wait)
+            await asyncio.sleep(wait)
+        return None, 0.0
+
+    def _excuse(self, conversation: sqlite3.Row, upto: int, error: ServerError, waited: float) -> None:
+        """What is said of a server that does not take the question: once, to those whom it concerns."""
+        if isinstance(error, ServerStarting):
+            self._say_once(conversation, upto, "waking", self._config.texts.waking)
+        elif isinstance(error, ServerBusy):
+            pass
+        elif not isinstance(error, ServerUnreachable):  # it will not change by waiting alone
+            with self._db.transaction():
+                self._tell_owner("server", figures.today(), f"The model server: {str(error)[:500]}")
+            self._sender.wake()
+        if not isinstance(error, (ServerStarting, ServerBusy)) and waited >= self._config.waking_seconds:
+            self._say_once(conversation, upto, "down", self._config.texts.down)
+
+    def _say_once(self, conversation: sqlite3.Row, upto: int, what: str, text: str) -> None:
+        """A line about the wait, once for each message that waits."""
+        if conversation["kind"] not in ("private", "group"):
+            return
+        with self._db.transaction():
+            mark = f"{what} {upto}"
+            changed = "UPDATE conversations SET told = ? WHERE id = ? AND told <> ?"
+            if self._db.changed(changed, mark, conversation["id"], mark):
+                plan(self._db, self._place(conversation), text)
+                if what == "down":
+                    self._tell_owner("down", figures.today(), "The model server does not answer; messages wait for it.")
+        self._sender.wake()
+
+    async def _predict(self, conversation: sqlite3.Row, upto: int, inputs: dict[str, object]) -> Prediction:
+        """One call of the model, recorded before it is made. An answer that an earlier process asked for is fetched."""
+        db, number, limits = self._db, conversation["id"], self._config.limits
+        earlier = db.row("SELECT * FROM predictions WHERE conversation = ? AND state = 'asked'", number)
+        if earlier is not None and (found := await self._fetch(earlier, upto)) is not None:
+            return found
+        with db.transaction():
+            db.run("UPDATE predictions SET state = 'lost' WHERE conversation = ? AND state = 'asked'", number)
+            day = figures.today()
+            row = db.run(
+                "INSERT INTO predictions(conversation, upto, day, at) VALUES(?, ?, ?, ?)",
+                *(number, upto, day, time.time()),
+            )
+            if figures.asked_today(db) >= 0.8 * limits.predictions_per_day:
+                asked = f"{figures.asked_today(db)} of today's {limits.predictions_per_day} predictions are made."
+                self._tell_owner("80%", day, asked)
+
+        def created(remote: str) -> None:
+            with db.transaction():
+                db.run("UPDATE predictions SET remote = ? WHERE id = ?", remote, row)
+
+        waking = asyncio.create_task(self._watch_start(conversation, upto, row))
+        try:
+            return await self._backend.answer(inputs, on_created=created, seconds=limits.prediction_seconds)
+        finally:
+            waking.cancel()
+
+    async def _fetch(self, earlier: sqlite3.Row, upto: int) -> Prediction | None:
+        """The prediction that a process which was killed had asked for, where the server keeps it (Replicate does)."""
+        if not earlier["remote"] or earlier["upto"] != upto:
+            return None
+        with suppress(ServerError):
+            deadline = time.monotonic() + self._config.limits.prediction_seconds
+            while time.monotonic() < deadline:
+                found = await self._backend.get(earlier["remote"])
+                if found.done:
+                    return found if found.status == "succeeded" else None
+                await asyncio.sleep(1)
+        return None
+
+    async def _watch_start(self, conversation: sqlite3.Row, upto: int, row: int) -> None:
+        """Say "waking up…" when the server tells that it has not even begun."""
+        await asyncio.sleep(self._config.waking_seconds)
+        remote = self._db.value("SELECT remote FROM predictions WHERE id = ?", row)
+        if remote:
+            with suppress(ServerError):
+                if (await self._backend.get(remote)).status == "starting":
+                    self._say_once(conversation, upto, "waking", self._config.texts.waking)
+
+    async def _show_typing(self, place: Place) -> None:
+        while True:
+            await self._sender.show_typing(place)
+            await asyncio.sleep(TYPING_SECONDS)

@@ -1,0 +1,103 @@
+"""The running bot: updates in, who acts on them awake, until it is told to stop."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from serving.client import backend
+from telegram_bot import drafts, intake
+from telegram_bot.calls import NotNow, PolledElsewhere
+from telegram_bot.config import BotConfig
+from telegram_bot.database import Database
+from telegram_bot.gateway import Telegram
+from telegram_bot.outgoing import Sender
+from telegram_bot.replies import Thinker
+from training.errors import BotError
+
+log = logging.getLogger("ghost.bot")
+EXPIRY_SECONDS = 3600.0  # how often retention is looked after
+LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
+CONFLICT_SECONDS = 3.0
+CONFLICTS = 20  # a restart may overlap with the process before it; another bot stays
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def serve(config: BotConfig, token: str, signals: Sequence[signal.Signals] = STOPS) -> None:
+    """Until one of `signals`, which only a main thread can take. Raises BotError on what only a person can mend."""
+    stop = asyncio.Event()
+    for number in signals:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = backend(config.backend)
+    db = Database(Path(config.database))
+    async with AsyncExitStack() as stack:
+        stack.callback(db.close)
+        await stack.enter_async_context(server)
+        telegram = await stack.enter_async_context(Telegram(token, config.telegram))
+        db.belongs_to(telegram.me.id)
+        sender = Sender(
+            db,
+            telegram,
+            lambda draft, message, asked: drafts.shown(db, draft, message, asked),
+            lambda conversation, outcome: drafts.not_sent(db, config, conversation, outcome),
+        )
+        thinker = Thinker(db, config, server, sender)
+        stack.push_async_callback(sender.close)
+        stack.push_async_callback(thinker.close)
+        doubts = db.value("SELECT count(*) FROM outgoing WHERE state = 'doubtful'")
+        log.info("@%s listens; %d messages in doubt, which are not sent again", telegram.me.username, doubts)
+        polling = asyncio.create_task(_poll(db, config, telegram, sender, thinker))
+        stopped = asyncio.create_task(stop.wait())
+        ends: set[asyncio.Future[Any]] = {polling, stopped, sender.broken, thinker.broken}
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()  # raises what ended it
+        finally:
+            for task in (polling, stopped):
+                task.cancel()
+            await asyncio.gather(polling, stopped, return_exceptions=True)
+    log.info("ended; what is planned is sent after the next start")
+
+
+async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sender, thinker: Thinker) -> None:
+    """Ask for updates, record them, wake who acts on them. The next question confirms what was recorded."""
+    me = intake.Me(telegram.me.id, telegram.me.username or "")
+    failures = conflicts = 0
+    expires = 0.0
+    hooked = True  # until it is seen to that no webhook takes the updates
+    while True:
+        if time.monotonic() >= expires:
+            db.expire(config.retention.messages_days, config.retention.corrections_days)
+            expires = time.monotonic() + EXPIRY_SECONDS
+        sender.wake()
+        thinker.wake()
+        try:
+            if hooked:
+                await telegram.take_over()
+                hooked = False
+            updates = await telegram.updates(intake.offset(db))
+        except PolledElsewhere as error:
+            conflicts += 1
+            if conflicts > CONFLICTS:
+                raise BotError("another program reads this bot's updates; end it, then: ghost bot") from error
+            log.warning("another program reads this bot's updates (%d of %d)", conflicts, CONFLICTS)
+            await asyncio.sleep(CONFLICT_SECONDS)
+            continue
+        except NotNow as error:
+            wait = error.seconds if error.seconds is not None else min(LONGEST_WAIT, 2.0**failures / 2)
+            failures += 1
+            log.warning("no updates from Telegram (%s); again in %.3g s", error, wait)
+            await asyncio.sleep(wait)
+            continue
+        failures = conflicts = 0
+        if updates:
+            intake.record(db, config, me, updates)
+        if db.meta("scrub"):
+            db.scrub()

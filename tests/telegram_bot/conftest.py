@@ -1,0 +1,113 @@
+"""A bot on the loopback: the fake Bot API before it, the fake model behind it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from telegram_bot.config import BotConfig, Limits, Texts, Typing
+from telegram_bot.database import Database
+from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI
+from tests.telegram_bot.fake_model import FakeModel
+
+OWNER, FRIEND, STRANGER, PEER, GROUP = 11, 22, 33, 44, -1001
+NOTICE = Texts().notice
+
+
+@pytest.fixture
+def api() -> Iterator[FakeBotAPI]:
+    server = FakeBotAPI()
+    server.names.update({OWNER: "Noa", FRIEND: "Malo", PEER: "Ines"})
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def model() -> Iterator[FakeModel]:
+    server = FakeModel()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+class World:
+    """The bot's surroundings; `bot()` is the bot, running in a thread of its own until the block ends."""
+
+    def __init__(self, api: FakeBotAPI, model: FakeModel, folder: Path) -> None:
+        self.api, self.model = api, model
+        self.config = BotConfig(
+            owner=OWNER,
+            allow=[FRIEND],
+            backend=model.url,
+            telegram=api.url,
+            database=str(folder / "bot" / "ghost.sqlite3"),
+            debounce_seconds=0.05,
+            waking_seconds=0.2,
+            typing=Typing(characters_per_second=1e6, longest_seconds=0),
+            limits=Limits(replies_per_minute=1000),
+        )
+
+    def set(self, **changes: Any) -> None:
+        self.config = msgspec.structs.replace(self.config, **changes)
+
+    @contextmanager
+    def bot(self) -> Iterator[None]:
+        from telegram_bot import service
+
+        started, failed = threading.Event(), []
+        loop = asyncio.new_event_loop()
+
+        async def live() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._stop: Callable[[], Any] = lambda: loop.call_soon_threadsafe(task.cancel)
+            started.set()
+            try:
+                await service.serve(self.config, TOKEN, signals=())
+            except asyncio.CancelledError:
+                pass
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=lambda: loop.run_until_complete(live()))
+        thread.start()
+        started.wait()
+        try:
+            yield
+        finally:
+            self._stop()
+            thread.join(20)
+            loop.close()
+        assert not thread.is_alive()
+        if failed:
+            raise failed[0]
+
+    def look(self) -> Database:
+        return Database(Path(self.config.database), exclusive=False)
+
+    def value(self, query: str) -> Any:
+        db = self.look()
+        try:
+            return db.value(query)
+        finally:
+            db.close()
+
+    def replies(self, chat: int) -> list[str]:
+        """What a chat was told, without the notice that comes first."""
+        return [text for text in self.api.texts(chat) if text != NOTICE]
+
+    def wait(self, chat: int, *texts: str) -> None:
+        """Until a chat was told exactly these, after the notice."""
+        self.api.until(lambda: len(self.replies(chat)) >= len(texts))
+        assert self.replies(chat) == list(texts)
+
+
+@pytest.fixture
+def world(api: FakeBotAPI, model: FakeModel, tmp_path: Path) -> World:
+    return World(api, model, tmp_path)

@@ -1,0 +1,87 @@
+"""A model server of kilobytes: what Cog's server says over HTTP, with a reply that shows what was asked, and moods.
+
+Cog's own server is in tests/serving and, with the bot before it, in test_real_server.py.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from replicate_deployment.chat_format import parse
+
+
+def echo(prompt: str) -> str:
+    """The last turn of the other side, in capitals: a reply that says which message it answers."""
+    return parse(prompt.removesuffix("\nA:"))[-1].text.upper()
+
+
+class FakeModel(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, reply: Callable[[str], str] = echo) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.reply = reply
+        self.prompts: list[str] = []
+        self.inputs: list[dict[str, Any]] = []
+        self.moods: list[str] = []  # of the next calls: "busy", "starting", "failed", "lost", "broken"
+        self.seconds = 0.0
+        self.health = "READY"
+        self.hold = threading.Event()  # while it is clear a prediction does not end
+        self.hold.set()
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed has hung up."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeModel
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.answer({"status": self.server.health})
+
+    def do_POST(self) -> None:  # cancel
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.answer({})
+
+    def do_PUT(self) -> None:
+        model = self.server
+        inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)))["input"]
+        mood = model.moods.pop(0) if model.moods else ""
+        if mood in ("busy", "starting", "broken"):
+            model.health = {"busy": "BUSY", "starting": "STARTING"}.get(mood, "UNHEALTHY")
+            return self.answer({"detail": mood}, 503 if mood == "starting" else 409)
+        model.inputs.append(inputs)
+        model.prompts.append(inputs["prompt"])
+        time.sleep(model.seconds)
+        model.hold.wait(30)
+        if mood == "lost":
+            self.close_connection = True
+            return None
+        id = self.path.rpartition("/")[2]
+        if mood == "failed":
+            return self.answer({"id": id, "status": "failed", "error": "the model fell over"})
+        output = [model.reply(inputs["prompt"])]
+        metrics = {"input_tokens": 9, "output_tokens": 4, "ended_by_itself": 1}
+        return self.answer({"id": id, "status": "succeeded", "output": output, "metrics": metrics})
+
+    def answer(self, document: dict[str, Any], status: int = 200) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
