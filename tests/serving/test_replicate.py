@@ -1,0 +1,266 @@
+"""The client of Replicate against a server that answers as Replicate does, faults included."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import pytest
+
+from serving.client import (
+    Prediction,
+    PredictionFailed,
+    PredictionLost,
+    Replicate,
+    ServerBusy,
+    ServerUnreachable,
+    backend,
+    replicate_api,
+)
+from training.errors import ServerError, UsageError
+
+from .fake_replicate import LOST_AFTER, LOST_BEFORE, PIECES, TOKEN, VERSION, FakeReplicate, Fault, running
+
+MODEL = f"ana/ghost:{VERSION}"
+REPLY = "".join(PIECES)
+INPUTS = {"prompt": "une phrase que personne ne doit lire dans un journal", "temperature": 0.5}
+CREATE = ("POST", "/v1/predictions")
+Result = TypeVar("Result")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeReplicate]:
+    with running() as server:
+        yield server
+
+
+def ask(
+    fake: FakeReplicate,
+    call: Callable[[Replicate], Coroutine[Any, Any, Result]],
+    model: str = MODEL,
+    token: str = TOKEN,
+) -> Result:
+    async def go() -> Result:
+        async with Replicate(model, token, fake.url, first_pause=0.001) as replicate:
+            return await call(replicate)
+
+    return asyncio.run(go())
+
+
+def answer(fake: FakeReplicate, model: str = MODEL, **options: Any) -> Prediction:
+    return ask(fake, lambda replicate: replicate.answer(INPUTS, **options), model)
+
+
+def stream(fake: FakeReplicate, model: str = MODEL) -> list[str]:
+    async def pieces(replicate: Replicate) -> list[str]:
+        return [piece async for piece in replicate.stream(INPUTS)]
+
+    return ask(fake, pieces, model)
+
+
+def test_a_prediction_is_created_once_and_polled_to_its_end(fake: FakeReplicate) -> None:
+    created: list[str] = []
+    prediction = answer(fake, on_created=created.append)
+    assert (prediction.status, prediction.output, created) == ("succeeded", REPLY, [prediction.id])
+    assert prediction.metrics["predict_time"] == 0.25
+    assert fake.asked(*CREATE) == 1
+    assert fake.bodies[0]["version"] == VERSION
+    assert INPUTS.items() <= fake.bodies[0]["input"].items()
+    assert fake.headers[0]["Cancel-After"] == "300s"
+
+
+@pytest.mark.parametrize("status", ["failed", "canceled", "aborted"])
+@pytest.mark.parametrize("streams", [True, False])
+def test_every_other_end_is_a_failure(fake: FakeReplicate, status: str, streams: bool) -> None:
+    fake.states, fake.streams = ["starting", status], streams
+    for call in (answer, stream):
+        with pytest.raises(PredictionFailed, match="ran out of memory" if status == "failed" else status) as failure:
+            call(fake)
+        assert failure.value.prediction.status == status
+    assert not any(path.endswith("/cancel") for _, path in fake.requests)
+
+
+def test_a_stream_gives_each_piece_once(fake: FakeReplicate) -> None:
+    assert stream(fake) == PIECES
+
+
+def test_a_model_that_does_not_stream_is_polled(fake: FakeReplicate) -> None:
+    fake.streams = False
+    assert stream(fake) == [REPLY]
+
+
+def test_a_stream_that_is_cut_goes_on_behind_its_last_event(fake: FakeReplicate) -> None:
+    fake.cut_streams_after = [2, 0, 1]
+    assert stream(fake) == PIECES
+    assert [headers.get("Last-Event-ID") for headers in fake.headers if "event-stream" in headers["Accept"]] == [
+        None,
+        "1690212292:1",
+        "1690212292:1",
+        "1690212292:2",
+    ]
+    assert fake.asked(*CREATE) == 1
+
+
+def test_a_stream_that_stays_cut_is_finished_by_polling(fake: FakeReplicate) -> None:
+    fake.cut_streams_after = [3] + [0] * 20
+    assert stream(fake) == [*PIECES[:3], "".join(PIECES[3:])]
+
+
+def test_closing_a_stream_cancels_the_prediction(fake: FakeReplicate) -> None:
+    fake.states = ["processing"]
+
+    async def first(replicate: Replicate) -> str:
+        async with aclosing(replicate.stream(INPUTS)) as pieces:
+            async for piece in pieces:
+                return piece
+        raise AssertionError
+
+    assert ask(fake, first) == PIECES[0]
+    assert [row["status"] for row in fake.predictions.values()] == ["canceled"]
+
+
+def test_a_task_that_is_cancelled_cancels_the_prediction(fake: FakeReplicate) -> None:
+    fake.states = ["processing"]
+
+    async def give_up(replicate: Replicate) -> None:
+        there = asyncio.Event()
+        task = asyncio.create_task(replicate.answer(INPUTS, on_created=lambda _: there.set()))
+        await there.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    ask(fake, give_up)
+    assert [row["status"] for row in fake.predictions.values()] == ["canceled"]
+
+
+def test_an_answer_that_takes_too_long_is_canceled(fake: FakeReplicate) -> None:
+    fake.states = ["processing"]
+    with pytest.raises(PredictionFailed, match="no end within"):
+        answer(fake, seconds=0.1)
+    assert [row["status"] for row in fake.predictions.values()] == ["canceled"]
+
+
+@pytest.mark.parametrize("fault", [LOST_AFTER, Fault(502, carried_out=True), Fault(500, carried_out=True)])
+def test_a_create_whose_answer_is_lost_is_found_and_not_sent_again(fake: FakeReplicate, fault: Fault) -> None:
+    fake.create({"input": INPUTS, "version": VERSION})  # somebody else's, alike but for the seed
+    fake.fail(*CREATE, fault)
+    prediction = answer(fake)
+    assert prediction.output == REPLY
+    assert prediction.id == list(fake.predictions)[1]
+    assert (fake.asked(*CREATE), len(fake.predictions)) == (1, 2)
+
+
+@pytest.mark.parametrize("fault", [LOST_BEFORE, LOST_AFTER, Fault(500), Fault(502, carried_out=True)])
+def test_a_create_that_is_lost_and_not_listed_says_where_to_look(fake: FakeReplicate, fault: Fault) -> None:
+    fake.lists = False
+    fake.fail(*CREATE, fault)
+    with pytest.raises(PredictionLost, match=r"look at replicate\.com/predictions before you send it again") as lost:
+        answer(fake)
+    assert fake.asked(*CREATE) == 1
+    assert "personne" not in str(lost.value)
+
+
+def test_a_create_whose_answer_does_not_come_is_found(fake: FakeReplicate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.client.transport.READ_SECONDS", 0.2)
+    fake.silent = 1
+    assert answer(fake).output == REPLY
+    assert fake.asked(*CREATE) == 1
+
+
+def test_429_is_waited_for_as_it_asks(fake: FakeReplicate) -> None:
+    fake.fail(*CREATE, Fault(429, headers={"Retry-After": "0"}), Fault(429, detail="It resets in ~0s."), Fault(429))
+    assert answer(fake).output == REPLY
+    assert (fake.asked(*CREATE), len(fake.predictions)) == (4, 1)
+
+
+def test_429_for_too_long_is_busy(fake: FakeReplicate) -> None:
+    fake.fail(*CREATE, Fault(429, headers={"Retry-After": "3600"}))
+    with pytest.raises(ServerBusy) as busy:
+        answer(fake)
+    assert busy.value.retry_after == 3600
+    assert not fake.predictions
+
+
+@pytest.mark.parametrize("fault", [LOST_BEFORE, Fault(500), Fault(503), Fault(429)])
+def test_polls_are_repeated(fake: FakeReplicate, fault: Fault) -> None:
+    fake.fail("GET", "/v1/predictions/", fault, fault, fault)
+    assert answer(fake).output == REPLY
+
+
+def test_polls_that_keep_failing_name_the_prediction(fake: FakeReplicate) -> None:
+    fake.fail("GET", "/v1/predictions/", *[Fault(500)] * replicate_api.ATTEMPTS)
+    with pytest.raises(PredictionLost, match=r"replicate\.com/p/fake0") as lost:
+        answer(fake)
+    assert lost.value.id in fake.predictions
+
+
+def test_nobody_there_has_been_sent_nothing(fake: FakeReplicate) -> None:
+    async def create(replicate: Replicate) -> Prediction:
+        return await replicate.create(INPUTS)
+
+    async def go() -> Prediction:
+        async with Replicate(MODEL, TOKEN, "http://127.0.0.1:9", first_pause=0.001) as replicate:
+            return await create(replicate)
+
+    with pytest.raises(ServerUnreachable):
+        asyncio.run(go())
+
+
+def test_the_latest_version_of_a_model_is_used(fake: FakeReplicate) -> None:
+    assert answer(fake, "ana/ghost").output == REPLY
+    assert fake.bodies[1]["version"] == VERSION
+
+
+@pytest.mark.parametrize("name", ["ana/live", "deployments/ana/live"])
+def test_a_deployment_is_asked_at_its_own_address(fake: FakeReplicate, name: str) -> None:
+    fake.deployments.add("ana/live")
+    assert answer(fake, name).output == REPLY
+    assert fake.asked("POST", "/v1/deployments/ana/live/predictions") == 1
+
+
+def test_a_model_without_a_version_says_to_push_one(fake: FakeReplicate) -> None:
+    fake.add_model("ana/new", version=None)
+    with pytest.raises(ServerError, match="no version on Replicate yet; push one: ghost release ana/new"):
+        answer(fake, "ana/new")
+
+
+def test_no_such_model(fake: FakeReplicate) -> None:
+    with pytest.raises(ServerError, match="ana/nothing: this account sees no such model or deployment"):
+        answer(fake, "ana/nothing")
+
+
+def test_a_wrong_token_says_so_and_is_not_shown(fake: FakeReplicate) -> None:
+    with pytest.raises(ServerError, match="REPLICATE_API_TOKEN") as refused:
+        ask(fake, lambda replicate: replicate.get("x"), token="r8_secret")
+    assert "r8_secret" not in str(refused.value)
+
+
+def test_the_token_goes_to_no_other_host(fake: FakeReplicate) -> None:
+    with running() as other:
+        create_here = fake.create
+
+        def elsewhere(body: dict[str, Any]) -> dict[str, Any]:
+            row = create_here(body)
+            row["urls"]["stream"] = other.url.replace("127.0.0.1", "localhost") + f"/streams/{row['id']}"
+            return row
+
+        fake.create = elsewhere  # type: ignore[method-assign]
+        assert stream(fake) == [REPLY]  # the other host answers 401, so it is polled
+        assert [headers.get("Authorization") for headers in other.headers] == [None]
+
+
+@pytest.mark.parametrize("model", ["ghost", "ana/ghost:latest", "ana/ghost/x", f"deployments/ana/ghost:{VERSION}"])
+def test_what_is_no_model_is_told_at_once(model: str) -> None:
+    with pytest.raises(UsageError, match="is no model on Replicate"):
+        Replicate(model, TOKEN)
+
+
+def test_a_backend_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPLICATE_API_TOKEN", raising=False)
+    with pytest.raises(UsageError, match="REPLICATE_API_TOKEN is not set"):
+        backend("replicate:ana/ghost")
+    monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
+    assert isinstance(backend("replicate:ana/ghost"), Replicate)
+    with pytest.raises(UsageError, match="is no server"):
+        backend("ana/ghost")
