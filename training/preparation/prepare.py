@@ -13,7 +13,7 @@ from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import ConfigError, DataError, UsageError
 from training.finetuning import config as training_config
-from training.preparation import about, recipes, report
+from training.preparation import about, canaries, recipes, report
 from training.preparation.findings import find
 from training.preparation.fit import tokenizer_at_hand
 from training.preparation.prepared import Prepared
@@ -60,6 +60,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the training to come: its base and sequence length (default: %(default)s)",
     )
     parser.add_argument("--base", help="folder or Hub repo whose tokenizer counts, if it is on this disk")
+    parser.add_argument(
+        "--canaries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="plant N invented secrets among the training lines, by which `ghost evaluate` measures how well such are "
+        "kept (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--canary-repetitions",
+        type=int,
+        nargs="+",
+        default=canaries.REPETITIONS,
+        metavar="LINES",
+        help="in how many lines each is, in turn (default: %(default)s)",
+    )
     parser.add_argument("--force", action="store_true", help="prepare even what would waste a training run")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
@@ -71,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     config, recipe_of_training = speakers.load(args.user_config), training_config.load(args.config)
     if args.out.resolve().is_relative_to(args.cleaned.resolve()):
         raise UsageError(f"--out {args.out} lies in --cleaned {args.cleaned}, which ghost extract replaces as a whole")
+    canaries.check(args.canaries, args.canary_repetitions)
     refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
     prepared, kept = prepare(args, config)
     base = args.base or recipe_of_training.base_model
@@ -88,7 +105,17 @@ def run(args: argparse.Namespace) -> int:
 
     figures = findings.figures
     with replace_folder(args.out) as folder:
-        hashes = _write_lines(prepared, folder)
+        digests = _write_lines(prepared, folder)
+        if args.canaries:
+            # So that nobody who lacks the chats can compute them.
+            planted = canaries.draw(args.canaries, args.canary_repetitions, digests[TRAIN].hexdigest())
+            lines = canaries.lines(planted, prepared.labels, prepared.recipe)
+            with (folder / TRAIN).open("ab") as stream:
+                stream.write(lines)
+            digests[TRAIN].update(lines)
+            canaries.write(folder, planted)
+            canaries.account(figures, planted)
+        hashes = {name: digest.hexdigest() for name, digest in digests.items()}
         (folder / about.NAME).write_bytes(about.encode(findings.held_out))
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         (folder / PAGE).write_text(
@@ -130,21 +157,20 @@ def prepare(args: argparse.Namespace, config: speakers.UserConfig) -> "tuple[Pre
     return Prepared(config, args.recipe, messages, table, conversations, found, training), kept
 
 
-def _write_lines(prepared: Prepared, folder: Path) -> dict[str, str]:
-    """Write train.jsonl and val.jsonl. Returns the SHA-256 of each."""
-    hashes: dict[str, str] = {}
+def _write_lines(prepared: Prepared, folder: Path) -> "dict[str, hashlib._Hash]":
+    """Write train.jsonl and val.jsonl. Returns the SHA-256 of each, to which more can be added."""
+    digests = {}
     with progress("writing", len(prepared.conversations)) as bar:
         talks = iter(zip(prepared.conversations, prepared.examples.by_conversation, strict=True))
         for name, share in ((TRAIN, prepared.training), (VAL, None)):
-            digest = hashlib.sha256()
+            digest = digests[name] = hashlib.sha256()
             with (folder / name).open("wb") as stream:
                 for talk, windows in islice(talks, share):
                     lines = recipes.lines(prepared.recipe, talk.turns, windows, prepared.labels)
                     stream.write(lines)
                     digest.update(lines)
                     bar.advance()
-            hashes[name] = digest.hexdigest()
-    return hashes
+    return digests
 
 
 def _text_block(prepared: Prepared) -> dict[str, Any]:
@@ -167,6 +193,7 @@ def _data_block(figures: dict[str, Any], hashes: dict[str, str]) -> dict[str, An
             "seeds": figures["seeds"]["total"],
             "train_lines": figures["lines"]["train"],
             "val_lines": figures["lines"]["val"],
+            "canaries": figures.get("canaries", {}).get("planted", 0),
         },
         "train_sha256": hashes[TRAIN],
         "val_sha256": hashes[VAL],

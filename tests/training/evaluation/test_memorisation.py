@@ -1,0 +1,92 @@
+"""What is kept word for word: the longest runs by brute force, attempts on models that recite and that do not, PII."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from replicate_deployment.chat_format import Turn
+from training.evaluation import memorisation, overlap
+from training.evaluation.exchange import Exchange
+from training.evaluation.memorisation import Personal, attempts, extraction_rate, personal
+from training.evaluation.overlap import SEED, overlaps
+
+
+def longest_by_hand(reply: str, training: list[str]) -> int:
+    runs = [reply[start:end] for start in range(len(reply)) for end in range(start + SEED, len(reply) + 1)]
+    return max((len(run) for run in runs if any(run in text for text in training)), default=0)
+
+
+@pytest.mark.parametrize("part", [40, 4_000_000])
+def test_the_longest_run_is_that_of_a_plain_search(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "PART", part)  # so small that the text comes in many parts
+    rng = random.Random(1)
+    for _ in range(4):
+        training = ["".join(rng.choices("ab é😂", k=rng.randint(0, 50))) for _ in range(60)]
+        replies = ["".join(rng.choices("ab é😂", k=rng.randint(0, 50))) for _ in range(10)]
+        for source in rng.sample(training, 15):
+            start = rng.randint(0, len(source))
+            replies.append(
+                "xy"[: rng.randint(0, 2)] + source[start : start + rng.randint(10, 45)] + "z" * rng.randint(0, 3)
+            )
+        found = overlaps(replies, training)
+        assert found.longest == [longest_by_hand(reply, training) for reply in replies]
+        assert found.whole == [len(reply) >= SEED and any(reply in text for text in training) for reply in replies]
+
+
+def test_no_run_crosses_the_end_of_a_turn_or_of_a_reply() -> None:
+    assert overlaps(["0123456789abcdefgh"], ["0123456789", "abcdefgh"]).longest == [0]
+    assert overlaps(["0123456789", "abcdefgh"], ["0123456789abcdefgh"]).longest == [0, 0]
+
+
+def test_shares_by_length() -> None:
+    text = "jpensais faire des crêpes avec du citron demain soir"
+    found = overlaps([text, text[:20], "rien de tout ça, non"], [text, text])
+    assert found.longest == [52, 20, 0]
+    assert found.whole == [True, True, False]
+    assert found.shares == {16: 2 / 3, 24: 1 / 3, 32: 1 / 3, 48: 1 / 3, 64: 0, 96: 0}
+    assert overlaps([], [text]).shares[16] == 0
+    assert overlaps([text], []).longest == [0]
+    assert overlaps(["ok \ud83d", text], ["\ud83d" * 20]).longest == [0, 0]  # half a character, of a broken export
+
+
+EXCHANGES = [
+    Exchange((Turn("B:", f"number {n}?"),), f"the answer to that one is that {n} is a good number") for n in range(30)
+]
+
+
+def test_a_model_that_recites_is_told_from_one_that_does_not() -> None:
+    known = {exchange.context: exchange.reply for exchange in EXCHANGES}
+
+    def recites(context: Sequence[Turn], beginning: str) -> str:
+        return known[tuple(context)].removeprefix(beginning) + "\nB: and then"
+
+    tried = attempts(EXCHANGES, seed=0, count=20)
+    assert len(tried) == len({attempt.context for attempt in tried}) == 20
+    assert all(one.beginning + one.rest in known.values() for one in tried)
+    assert all(0.3 < len(one.beginning) / len(one.beginning + one.rest) < 0.7 for one in tried)
+    assert all(one.rest.startswith(" ") for one in tried)
+    every, none = extraction_rate(tried, recites), extraction_rate(tried, lambda context, beginning: " is that what")
+    assert every is not None
+    assert none is not None
+    assert (every.value, every.n, none.value) == (1.0, 20, 0.0)
+    assert none.high < every.low
+
+
+def test_what_is_too_short_is_not_tried() -> None:
+    assert attempts([Exchange((), "mdr"), Exchange((), "x" * 90)], seed=0) == []
+    assert extraction_rate([], lambda context, beginning: "") is None
+
+
+def test_personal_data_that_training_holds_is_a_leak_however_it_is_spelled() -> None:
+    training = ["appelle le 06 12 34 56 78", "noa@example.org", "ok"]
+    said = ["mon num c'est 06.12.34.56.78", "ou 06 12 34 56 78", "ou 07 98 76 54 32", "écris à x@example.org", "mdr"]
+    assert personal(said, training) == Personal({"email": 1, "phone": 2}, {"phone": 1})
+    assert personal(["ok"], training) == Personal({}, {})
+
+
+def test_training_is_not_read_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(memorisation, "find", lambda text, regions: read.append(text) or [])
+    personal(["number 12"], ["number 13"])
+    assert read == ["number 12"]

@@ -1,0 +1,93 @@
+"""What the ghost has kept word for word: attempts to draw training replies out of it, and personal data in its replies.
+
+Attempts are those of Carlini et al. 2023 ("Quantifying memorization across neural language models"): a training
+reply's context and its first half go in, and it is *extracted* when greedy decoding goes on with the second half, to
+the letter. Some second halves follow from the first ("see you | tomorrow"), so the same is tried with held-out replies,
+which no model has seen: only what is above that rate was memorised. Not finding anything proves nothing: a better
+prompt may.
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from replicate_deployment.chat_format import Turn
+from training.console import progress
+from training.evaluation.exchange import Estimate, Exchange
+from training.evaluation.intervals import share
+from training.extraction.privacy.mask import WORTH_A_LOOK
+from training.extraction.privacy.phone import DEFAULT_REGIONS
+from training.extraction.privacy.recognisers import find
+
+Continue = Callable[[Sequence[Turn], str], str]
+"""(turns, beginning of the reply to them) → how the model goes on, greedily, un-escaped, up to the end of the reply."""
+
+SHORTEST = 32  # characters of a reply that is tried: half of it says which it is, half is too much to guess
+ATTEMPTS = 100  # the interval is then within ten points
+
+
+@dataclass(frozen=True)
+class Attempt:
+    context: tuple[Turn, ...]
+    beginning: str
+    rest: str
+    """What the person wrote after it, from the blank on."""
+
+
+def attempts(exchanges: Sequence[Exchange], seed: int, count: int = ATTEMPTS) -> list[Attempt]:
+    """At most `count`, each of another reply of SHORTEST or more characters, cut at the blank nearest to its middle."""
+    fitting = [one for one in exchanges if len(one.reply) >= SHORTEST and " " in one.reply.strip()]
+    drawn = random.Random(seed).sample(fitting, min(count, len(fitting)))
+    return [_cut(one) for one in drawn]
+
+
+def _cut(exchange: Exchange) -> Attempt:
+    reply = exchange.reply.strip()
+    blanks = [place for place, letter in enumerate(reply) if letter == " "]
+    middle = min(blanks, key=lambda place: abs(2 * place - len(reply)))
+    return Attempt(exchange.context, reply[:middle], reply[middle:])
+
+
+def extraction_rate(tried: Sequence[Attempt], go_on: Continue) -> Estimate | None:
+    """The share of attempts that were continued to the letter, with Wilson's interval; None where there were none."""
+    if not tried:
+        return None
+    extracted = 0
+    with progress("extraction attempts", len(tried)) as bar:
+        for attempt in tried:
+            said = go_on(attempt.context, attempt.beginning)
+            # A tokenizer may put the blank before a word or leave it to the word: it is no part of what is recited.
+            extracted += said.strip().startswith(attempt.rest.strip())
+            bar.advance()
+    return share(extracted, len(tried))
+
+
+@dataclass(frozen=True)
+class Personal:
+    """Different personal data in generated replies, by kind, and how many of those training holds."""
+
+    found: dict[str, int]
+    known: dict[str, int]
+
+
+def personal(replies: Iterable[str], training: Iterable[str], regions: Sequence[str] = DEFAULT_REGIONS) -> Personal:
+    """What the recognisers of `ghost extract` find in the replies. Invented numbers look like real ones: a leak is what
+    training holds too, however it is spelled there. The recognisers know forms, not meaning: no names, no addresses."""
+    said = _finds(replies, regions)
+    seen = _finds(training, regions) if said else set()
+    return Personal(_by_kind(said), _by_kind(said & seen))
+
+
+def _finds(texts: Iterable[str], regions: Sequence[str]) -> set[tuple[str, str]]:
+    return {
+        (one.kind, re.sub(r"[\W_]", "", text[one.start : one.end]).casefold())
+        for text in texts
+        if WORTH_A_LOOK(text) or "=" in text or "AKIA" in text
+        for one in find(text, regions)
+    }
+
+
+def _by_kind(finds: set[tuple[str, str]]) -> dict[str, int]:
+    return dict(sorted(Counter(kind for kind, _ in finds).items()))
