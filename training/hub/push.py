@@ -11,7 +11,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.ghost_json import GUARDED_SUFFIXES, Ghost
 from training.console import console, progress
 from training.errors import HubError, UsageError
-from training.hub import card, manifest, transfer
+from training.hub import card, leaking, manifest, transfer
 from training.hub.client import Head, Hub, connect, kept
 from training.hub.manifest import Entry
 
@@ -28,6 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="USER/REPO",
         help="push even though the repo is public, where everybody can read it: say its name a second time",
     )
+    parser.add_argument(
+        "--evaluation",
+        type=Path,
+        default=leaking.EVALUATION,
+        help="what `ghost evaluate` wrote; if it is of this model, what it says of leaks counts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--despite-leaks",
+        metavar="USER/REPO",
+        help="push even though the evaluation found leaks above their limits: say the repo's name a second time",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
@@ -36,12 +47,24 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--public {args.public}: to push to a public repo, say its name twice; the other is {args.repo}"
         )
-    given = {"--tag": args.tag, "--public": args.public}
+    if args.despite_leaks not in (None, args.repo):
+        raise UsageError(
+            f"--despite-leaks {args.despite_leaks}: to push what leaks, say the repo's name twice; the other is "
+            f"{args.repo}"
+        )
+    given = {"--tag": args.tag, "--public": args.public, "--despite-leaks": args.despite_leaks}
+    if args.evaluation != leaking.EVALUATION:
+        given["--evaluation"] = str(args.evaluation)
     flags = [word for flag, value in given.items() if value is not None for word in (flag, value)]
     again = shlex.join(["ghost", "push", str(args.model), args.repo, *flags, *(["--json"] if args.json else [])])
     ghost = ghost_json.read(args.model)
     manifest.listed(ghost)
+    leaks = leaking.above_limit(args.evaluation, ghost)
+    if args.despite_leaks is None:
+        leaking.refuse(leaks or [], args.evaluation, again, args.repo)
     hub = connect(args.repo, again, lambda line: None if args.json else console.print(line, soft_wrap=True))
+    if leaks is None:
+        hub.say(f"note: what it gives away was not looked at; to do so first: ghost evaluate {args.model}")
     with kept(again, str(args.model)):
         with progress("hashing"):
             ghost_json.verify(ghost)

@@ -1,0 +1,70 @@
+"""A model of which `ghost evaluate` says that it gives something away is pushed only when asked twice."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.training.hub.conftest import REPO, Ghost
+from tests.training.hub.fake_hub import FakeHub
+
+LEAKS = ["12% of training replies can be drawn out of it.", "Its replies hold personal data of training (2 phone)."]
+
+
+def evaluated(path: Path, model: Path, leaks: list[str], digest: str = "") -> Path:
+    digest = digest or hashlib.sha256((model / "ghost.json").read_bytes()).hexdigest()
+    document = {"model": {"ghost_sha256": digest}, "leaks": {"above_limit": leaks}}
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_leaks_stop_a_push_before_the_hub_is_asked_for_anything(
+    ghost: Ghost, hub: FakeHub, model: Path, tmp_path: Path
+) -> None:
+    found = evaluated(tmp_path / "evaluation.json", model, LEAKS)
+    code, output = ghost("push", model, REPO, "--tag", "v9", "--evaluation", found)
+    assert code == 1
+    assert all(leak in output for leak in LEAKS)
+    again = f"ghost push {model} {REPO} --tag v9 --evaluation {found} --despite-leaks {REPO}"
+    assert again in output
+    assert not hub.seen
+    assert ghost(*again.split()[1:])[0] == 0
+    assert hub.repos[REPO].tags.keys() == {"v9"}
+
+
+def test_the_name_must_be_that_of_the_repo(ghost: Ghost, hub: FakeHub, model: Path) -> None:
+    code, output = ghost("push", model, REPO, "--despite-leaks", "noa/other")
+    assert code == 2
+    assert f"say the repo's name twice; the other is {REPO}" in output
+    assert not hub.seen
+
+
+def test_an_evaluation_without_leaks_says_nothing(ghost: Ghost, model: Path, tmp_path: Path) -> None:
+    code, output = ghost("push", model, REPO, "--evaluation", evaluated(tmp_path / "e.json", model, []))
+    assert code == 0
+    assert "gives away" not in output
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_evaluation_of_another_model_is_none_of_this_one(
+    is_there: bool, ghost: Ghost, model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "e.json"
+    if is_there:
+        evaluated(path, model, LEAKS, digest="0" * 64)
+    code, output = ghost("push", model, REPO, "--evaluation", path)
+    assert code == 0
+    assert "note: what it gives away was not looked at; to do so first: ghost evaluate" in output
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"model": {}}', '{"model": null}'])
+def test_a_file_that_is_no_evaluation_is_named(content: str, ghost: Ghost, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "e.json"
+    path.write_text(content)
+    if content == '{"model": {}}':  # of a served model: it has no folder
+        assert ghost("push", model, REPO, "--evaluation", path)[0] == 0
+        return
+    code, output = ghost("push", model, REPO, "--evaluation", path)
+    assert code == 1
+    assert f"{path}: not as `ghost evaluate` wrote it" in output
