@@ -6,6 +6,7 @@ dozen packages and holds back pydantic, where this one brings httpx.)
 """
 
 import os
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
@@ -58,12 +59,12 @@ class Telegram:
     """A bot's side of the Bot API. An async context manager; entering it asks who the bot is."""
 
     def __init__(self, token: str, url: str, connections: int = 64) -> None:
-        base = f"{url.rstrip('/')}/bot"
+        shared = {"verify": ssl.create_default_context()}  # reads all the certificates of the world: once is enough
         self._bot = Bot(
             token,
-            base_url=base,
-            request=HTTPXRequest(connection_pool_size=connections, pool_timeout=60, read_timeout=20, write_timeout=20),
-            get_updates_request=HTTPXRequest(connection_pool_size=1, read_timeout=10),
+            base_url=f"{url.rstrip('/')}/bot",
+            request=HTTPXRequest(connections, read_timeout=20, write_timeout=20, pool_timeout=60, httpx_kwargs=shared),
+            get_updates_request=HTTPXRequest(connection_pool_size=1, read_timeout=10, httpx_kwargs=shared),
         )
         self.url = url
 

@@ -1,6 +1,8 @@
 """A bot on the loopback: the fake Bot API before it, the fake model behind it."""
 
 import asyncio
+import functools
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,15 @@ from tests.telegram_bot.fake_model import FakeModel
 
 OWNER, FRIEND, STRANGER, PEER, GROUP = 11, 22, 33, 44, -1001
 NOTICE = Texts().notice
+
+
+@pytest.fixture(autouse=True)
+def one_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each bot reads all the certificates of the world first, most of a test's time; the servers here have none."""
+    monkeypatch.setattr("ssl.create_default_context", _SSL_CONTEXT)
+
+
+_SSL_CONTEXT = functools.cache(ssl.create_default_context)
 
 
 @pytest.fixture
