@@ -53,7 +53,7 @@ def line_up(
     """
     from replicate_deployment.engine import Engine
 
-    engine = Engine.load(model)
+    engine = Engine.load(model, accelerate=False)  # what is compiled would hold on to the weights
     ghost, device, dtype = engine.ghost, engine.model.device, engine.model.dtype
     yield Contender("merged", engine)
     shell = replace(engine, model=None)  # tokenizer, labels, settings: all but the weights

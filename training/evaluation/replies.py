@@ -1,4 +1,4 @@
-"""What a contender answers to the held-out turns: by the engine that will be served, with its prompt, sampling and cut."""
+"""What a contender answers: by the engine that will be served, with its prompt, its sampling and its cut."""
 
 import time
 from collections.abc import Sequence

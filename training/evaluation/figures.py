@@ -1,0 +1,95 @@
+"""evaluation.json: every figure of every contender, each with its floor where the person has one. No message is in it.
+
+A function of what the contenders were asked; the page, the verdict and the terminal are functions of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from replicate_deployment.chat_format import Labels
+from training.evaluation import authorship, leaks, style
+from training.evaluation.data import Learnt
+from training.evaluation.exchange import Exchange
+from training.evaluation.heldout import breakdowns, clusters, gain, likelihood
+from training.evaluation.judged import Judged
+from training.evaluation.stopping import distinct, stopping
+
+FORMAT = 1
+
+
+def compared(
+    judged: Sequence[Judged], exchanges: Sequence[Exchange], labels: Labels, learnt: Learnt, seed: int
+) -> dict[str, Any]:
+    """Those of each contender, of the person, and what the first contender repeats of training."""
+    base = next((one for one in judged if one.kind == "base"), None)
+    own = [one.reply for one in exchanges]
+    said = [one.exchange.reply for one in judged[0].answers.said]
+    return {
+        "contenders": {one.kind: of_contender(one, base, exchanges, labels, seed) for one in judged},
+        "person": of_person(exchanges, labels, seed),
+        "leaks": leaks.of_replies(said, own, learnt),
+    }
+
+
+def of_contender(
+    judged: Judged, base: Judged | None, exchanges: Sequence[Exchange], labels: Labels, seed: int
+) -> dict[str, Any]:
+    """The figures of one; `gain` is what it is likelier by than the base, in nats a token of the same replies."""
+    said = judged.answers.said
+    found: dict[str, Any] = {
+        "replies": len(said),
+        "unanswered": judged.answers.unanswered,
+        "seconds": round(judged.answers.seconds, 1),
+    }
+    if judged.nats is not None:
+        found["likelihood"] = likelihood(exchanges, judged.nats, seed).as_json()
+        found["likelihood_by"] = {
+            name: {group: one.as_json() for group, one in groups.items()}
+            for name, groups in breakdowns(exchanges, judged.nats, seed).items()
+        }
+        if base is not None and base.nats is not None and base is not judged:
+            found["gain"] = vars(gain(exchanges, judged.nats, base.nats, seed))
+    if judged.context is not None:
+        found["context"] = judged.context.as_json()
+    if not said:
+        return found
+    if said[0].written is not None:
+        found["stopping"] = stopping(said, labels).as_json()
+    texts = [one.exchange.reply for one in said]
+    found["distinct"] = {str(size): distinct(texts, size) for size in (1, 2)}
+    found["style"] = style.as_json(style.compare(exchanges, [one.exchange for one in said], seed))
+    found["authorship"] = vars(told_apart(exchanges, texts, seed))
+    return found
+
+
+def told_apart(exchanges: Sequence[Exchange], texts: Sequence[str], seed: int) -> Any:
+    """The classifier's figure, with conversations kept together where each reply has its context."""
+    own = [one.reply for one in exchanges]
+    return authorship.tell_apart(own, texts, seed, clusters(exchanges) if len(texts) == len(own) else None)
+
+
+def of_person(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[str, Any]:
+    """What the person's own held-out replies give: against half of themselves, and against those they write with.
+
+    `themselves` is what a perfect ghost would reach; `others` what a stranger would.
+    """
+    own = [one.reply for one in exchanges]
+    partners = dict.fromkeys(turn.text for one in exchanges for turn in one.context if turn.label == labels.other)
+    return {
+        "distinct": {str(size): distinct(own, size) for size in (1, 2)},
+        "authorship": {
+            "themselves": vars(authorship.tell_apart(own[::2], own[1::2], seed)),
+            "others": vars(authorship.tell_apart(own, list(partners), seed)),
+        },
+    }
+
+
+def held_out_facts(exchanges: Sequence[Exchange], total: int, seed: int) -> Mapping[str, Any]:
+    known = all(one.conversation >= 0 for one in exchanges)
+    return {
+        "replies": len(exchanges),
+        "of": total,
+        "conversations": len(set(clusters(exchanges))) if known else None,
+        "resampled": "conversations" if known else "replies",
+        "seed": seed,
+    }

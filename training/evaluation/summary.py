@@ -1,0 +1,35 @@
+"""What `ghost evaluate` says on the terminal: the verdict, a line for each contender, the next steps. No message."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.evaluation.plots import NAMES, shown
+
+Figures = Mapping[str, Any]
+
+
+def summary(found: Figures, page: Path) -> str:
+    held = found["held_out"]
+    of = f" of {held['of']:,}" if held["of"] > held["replies"] else ""
+    talks = "" if held["conversations"] is None else f" in {held['conversations']:,} conversations"
+    lines = [f"held out     {held['replies']:,}{of} replies of yours{talks}"]
+    lines += [f"{NAMES[kind]:<24}{_figures(found['contenders'][kind])}" for kind in shown(found)]
+    lines += [f"not judged   {NAMES[kind]}: {why}" for kind, why in found["missing"].items()]
+    lines += found["verdict"]["summary"]
+    lines += [f"next step    {step}" for step in found["verdict"]["steps"]]
+    return "\n".join([*lines, f"report       {page}"])
+
+
+def _figures(one: Figures) -> str:
+    parts = []
+    if "likelihood" in one:
+        loss = one["likelihood"]["nats_per_token"]
+        parts.append(f"loss {loss['value']:.3f} ({loss['low']:.3f}-{loss['high']:.3f})")
+    if one.get("style"):
+        parts.append(f"style {sum(not part['off'] for part in one['style'].values())} of {len(one['style'])}")
+    if "authorship" in one:
+        parts.append(f"told apart {one['authorship']['value']:.0%}")
+    if "stopping" in one:
+        parts.append(f"ends by itself {one['stopping']['itself']['value']:.0%}")
+    return ", ".join([*parts, f"{one['seconds']:.0f} s"])

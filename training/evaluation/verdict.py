@@ -1,0 +1,175 @@
+"""The figures in words, and the three next steps that they give most reason for.
+
+A step is a rule over figures: when it applies, how much it matters, and what to type or change. How much is on one
+scale, from 0 to 1: about the share of replies in which somebody would notice.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+Figures = Mapping[str, Any]
+
+STEPS = 3
+ENOUGH = 100  # held-out replies from which intervals are narrow enough to compare two trainings
+TOLD = 0.75  # area under the curve from which a classifier tells the two apart more often than not
+
+
+class Step(NamedTuple):
+    weight: float
+    text: str
+
+
+def sentences(figures: Figures) -> list[str]:
+    """What stands at the top of the page."""
+    kind, ours = judged(figures)
+    base = figures["contenders"].get("base", {})
+    return [*_likelihood(ours, base), *_style(ours, base), *_authorship(figures, ours, base), *_endings(ours, kind)]
+
+
+def steps(figures: Figures) -> list[str]:
+    """At most STEPS, the weightiest first."""
+    _, ours = judged(figures)
+    rules = (_learnt_nothing, _endless, _both_sides, _style_steps, _deaf, _recites, _few)
+    found = [step for rule in rules for step in rule(figures, ours)]
+    return [step.text for step in sorted(found, key=lambda step: -step.weight)[:STEPS]]
+
+
+def judged(figures: Figures) -> tuple[str, Figures]:
+    """The contender that the verdict is about: what would be served."""
+    kind = next(
+        kind for kind in ("merged", "adapter", "served", *figures["contenders"]) if kind in figures["contenders"]
+    )
+    return kind, figures["contenders"][kind]
+
+
+def _likelihood(ours: Figures, base: Figures) -> Iterator[str]:
+    if "likelihood" not in ours:
+        return
+    loss = ours["likelihood"]["nats_per_token"]
+    text = f"Your held-out replies cost it {loss['value']:.2f} nats a token (perplexity {_perplexity(ours)})"
+    if "likelihood" in base:
+        text += f", and the base {base['likelihood']['nats_per_token']['value']:.2f} ({_perplexity(base)})"
+    yield text + "."
+
+
+def _perplexity(contender: Figures) -> str:
+    return f"{contender['likelihood']['perplexity']['value']:.1f}"
+
+
+def _style(ours: Figures, base: Figures) -> Iterator[str]:
+    if not ours.get("style"):
+        return
+    text = f"{_alike(ours)} of {len(ours['style'])} figures of style are within your own variation"
+    yield text + (f"; of the base's, {_alike(base)}." if base.get("style") else ".")
+
+
+def _alike(contender: Figures) -> int:
+    return sum(not one["off"] for one in contender["style"].values())
+
+
+def _authorship(figures: Figures, ours: Figures, base: Figures) -> Iterator[str]:
+    if "authorship" not in ours:
+        return
+    text = f"A classifier puts the right one of two replies first {ours['authorship']['value']:.0%} of the time"
+    beside = [f"{base['authorship']['value']:.0%} for the base"] if "authorship" in base else []
+    beside.append(f"{figures['person']['authorship']['others']['value']:.0%} for the people you write with")
+    yield f"{text} ({', '.join(beside)}; 50% is guessing)."
+
+
+def _endings(ours: Figures, kind: str) -> Iterator[str]:
+    if "stopping" not in ours:
+        return
+    found = ours["stopping"]
+    yield (
+        f"{found['itself']['value']:.0%} of its replies end by themselves, {found['sequence']['value']:.0%} at a stop "
+        f"sequence, {found['length']['value']:.0%} at the length limit."
+    )
+
+
+def _learnt_nothing(figures: Figures, ours: Figures) -> Iterator[Step]:
+    if "gain" in ours and ours["gain"]["low"] <= 0:
+        yield Step(
+            1.0,
+            f"It finds your replies no likelier than the base does (by {ours['gain']['value']:.3f} nats a token, "
+            "and the interval holds 0): look at loss_curve.png, then raise num_epochs or learning_rate, or export "
+            "more chats.",
+        )
+
+
+def _endless(figures: Figures, ours: Figures) -> Iterator[Step]:
+    length = ours.get("stopping", {}).get("length", {}).get("value", 0.0)
+    if length > 0.03:
+        yield Step(
+            length,
+            f"{length:.0%} of its replies run into max_new_tokens: it has not learnt to end. Prepare with "
+            "--recipe conversations, which ends every turn of yours, or raise num_epochs.",
+        )
+
+
+def _both_sides(figures: Figures, ours: Figures) -> Iterator[Step]:
+    other = ours.get("stopping", {}).get("for_the_other", {}).get("value", 0.0)
+    if other > 0.1:
+        yield Step(
+            other / 4,  # the stop sequence hides it from whoever uses this engine
+            f"{other:.0%} of its replies go on as the other side, and only the stop sequence hides it: with "
+            "ghost prepare --recipe conversations the end of a turn is learnt.",
+        )
+
+
+def _style_steps(figures: Figures, ours: Figures) -> Iterator[Step]:
+    base = figures["contenders"].get("base", {}).get("style", {})
+    for key, one in ours.get("style", {}).items():
+        if one["off"]:
+            weight = one["distance"] - one["floor"]
+            yield Step(weight, f"{_deviation(one)}: {_advice(one, base.get(key))}")
+
+
+def _deviation(one: Figures) -> str:
+    title = one["title"][0].upper() + one["title"][1:]
+    if one["own"] is None:
+        kind, own, said = max(one["kinds"], key=lambda kind: abs(kind[1] - kind[2]))
+        return f"{title} differ, {kind!r} most ({said:.0%}; you {own:.0%})"
+    if one["formula"].startswith("|p"):
+        points = abs(one["own"] - one["said"]) * 100
+        return f"{title} is off by {points:.0f} points ({one['said']:.0%}; you {one['own']:.0%})"
+    return f"{title} is off ({one['said']:.1f} on average; you {one['own']:.1f})"
+
+
+def _advice(one: Figures, base: Figures | None) -> str:
+    """More of the same where training has moved it towards the person, something else where it has not."""
+    if base is None or base is one or not base["off"]:
+        return "train on more of your chats, or for more epochs (num_epochs)."
+    if one["distance"] < 0.9 * base["distance"]:
+        return (
+            f"training has moved it this way from the base ({base['distance']:.2f}); raise num_epochs or learning_rate."
+        )
+    return (
+        f"training has not moved it (base: {base['distance']:.2f}); raise learning_rate, and teach every reply of "
+        "yours with ghost prepare --recipe conversations."
+    )
+
+
+def _deaf(figures: Figures, ours: Figures) -> Iterator[Step]:
+    if "context" in ours and ours["context"]["gain"]["low"] <= 0:
+        gain = ours["context"]["gain"]["value"]
+        yield Step(
+            0.3,
+            f"It hardly listens: another conversation's context costs it {gain:.3f} nats a token, and the interval "
+            "holds 0. Export more chats; with few, habits are all that can be learnt.",
+        )
+
+
+def _recites(figures: Figures, ours: Figures) -> Iterator[Step]:
+    for leak in figures["leaks"]["above_limit"]:
+        yield Step(0.9, leak)
+
+
+def _few(figures: Figures, ours: Figures) -> Iterator[Step]:
+    count = figures["held_out"]["replies"]
+    more = ", or raise --turns." if count < figures["held_out"]["of"] else "."
+    if count < ENOUGH:
+        yield Step(
+            0.05,
+            f"Only {count} held-out replies were judged: do not choose between two trainings by figures whose "
+            f"intervals overlap. Export more chats{more}",
+        )
