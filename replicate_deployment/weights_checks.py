@@ -15,7 +15,7 @@ from .checks import Problem
 from .ghost_json import Ghost
 from .safetensors_header import read_header
 from .settings import from_facts
-from .tokenization import Tokenizer, encode_prompt, load_tokenizer
+from .tokenization import Tokenizer, encode, encode_prompt, load_tokenizer
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -98,15 +98,29 @@ def end_token(model: Model) -> str:
             raise Problem(f"{kind}_token_id differs or is missing: {found}", "ghost merge")
     bos, end = of_tokenizer("bos"), of_tokenizer("eos")
     pads = {"the tokenizer": of_tokenizer("pad")} | {name: model.json(name).get("pad_token_id") for name in CONFIGS}
-    for name, pad in pads.items():
+    named = {name: pad for name, pad in pads.items() if pad is not None}  # serving one reply at a time needs none
+    for name, pad in named.items():
         if pad == end:
             raise Problem(f"{name}: the pad token is the end token, so the end of replies may be masked", "ghost merge")
+    if len(set(named.values())) > 1:
+        found = ", ".join(f"{name} says {pad}" for name, pad in named.items())
+        raise Problem(f"pad_token_id differs: {found}", "ghost merge")
     return f"end {end} and BOS {bos}, the same in tokenizer, config and generation config"
 
 
 def sampling(model: Model) -> str:
     settings = from_facts(model.ghost.block("sampling"))
     return f"{settings.max_new_tokens} tokens at temperature {settings.temperature}"
+
+
+def tokenizer(model: Model) -> str:
+    """Before the model is loaded, which not every machine can: the text half of the golden prompt."""
+    block = model.ghost.block("golden")
+    ids = encode(model.tokenizer, block["prompt"]).ids
+    if ids != block["ids"]:
+        found = f"the golden prompt becomes {len(ids)} ids, ghost.json records {len(block['ids'])}"
+        raise Problem(f"{found}: this is not the tokenizer of the merge", COPY)
+    return f"{len(ids)} ids of the golden prompt"
 
 
 def template(model: Model) -> str:
@@ -138,6 +152,7 @@ CHECKS: dict[str, Callable[[Model], str]] = {
     "shards": shards,
     "end token": end_token,
     "sampling": sampling,
+    "tokenizer": tokenizer,
     "chat template": template,
     "golden prompt": golden_prompt,
 }

@@ -106,6 +106,7 @@ CHECKS: dict[str, Callable[[Model], str]] = {
     "shards": weights_checks.shards,
     "end token": weights_checks.end_token,
     "sampling": weights_checks.sampling,
+    "tokenizer": weights_checks.tokenizer,
     "chat template": weights_checks.template,
     "newline": newline,
     "prompt prefix": prefix,

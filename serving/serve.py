@@ -4,6 +4,8 @@ The server under tests, demo and `ghost serve` is the one that runs in the image
 """
 
 import argparse
+import contextlib
+import ipaddress
 import json
 import os
 import shlex
@@ -18,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import replicate_deployment
 from replicate_deployment import ghost_json, schema
@@ -26,8 +28,10 @@ from serving.client.transport import reason
 from training.console import console, progress
 from training.errors import ServerError
 
-PREDICTOR = Path(replicate_deployment.__file__).parent / "predict.py"
+CONTEXT = Path(replicate_deployment.__file__).parent
 DRAIN_SECONDS = 10  # for a running prediction, after SIGTERM; then the server is killed
+LOOK_SECONDS = 2  # between two looks at whether the worker lives
+EVERYWHERE = "0.0.0.0"  # not an address that can be asked
 # No proxy: the server is this machine's, and a proxy set in the environment would not reach it.
 _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -36,29 +40,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, default=Path("models/merged"), help="default: %(default)s")
     parser.add_argument("--port", type=int, default=5000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log; it holds no messages")
 
 
 def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         with progress("loading the model"):
-            server = stack.enter_context(_started(args.weights, args.port, args.host))
+            server = stack.enter_context(_started(args.weights, args.port, args.host, log=args.log))
         body = json.dumps({"input": {"prompt": "hey"}})
-        line = ["curl", f"{server.url}/predictions", "-H", "Content-Type: application/json", "-d", body]
-        console.print(f"ready; Ctrl-C ends it. Try:\n{shlex.join(line)}", soft_wrap=True)
+        curl = ["curl", f"{server.url}/predictions", "-H", "Content-Type: application/json", "-d", body]
+        console.print(f"ready; Ctrl-C ends it. Try:\n{shlex.join(curl)}", soft_wrap=True)
+        stream = [*curl, "-N", "-H", "Accept: text/event-stream"]
+        console.print(f"or, to see it being written:\n{shlex.join(stream)}", soft_wrap=True)
+        if not _only_this_machine(args.host):
+            console.print(f"anyone who reaches {args.host} can talk to it: there is no password", soft_wrap=True)
         try:
-            code = server.process.wait()
+            server.wait_until_it_ends()
         except KeyboardInterrupt:  # Ctrl-C, or a signal that training/cli.py turns into it
             return 0
-        raise ServerError(f"Cog's server ended by itself with code {code}: {server.last_words()}")
 
 
 @contextmanager
-def running_server(weights: Path, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
+def running_server(
+    weights: Path, port: int = 0, host: str = "127.0.0.1", *, context: Path = CONTEXT, log: Path | None = None
+) -> Iterator[str]:
     """The base URL of a server that is READY, and that ends with the block; port 0 takes a free one.
 
-    Raises WeightsError when the folder cannot be served, ServerError when the server does not become ready.
+    `context` is the folder whose predict.py is served, `log` where what the server says is kept. Raises WeightsError
+    when the weights cannot be served, ServerError when the server does not become ready.
     """
-    with _started(weights, port, host) as server:
+    with _started(weights, port, host, context, log) as server:
         yield server.url
 
 
@@ -77,24 +88,42 @@ class _Server:
                 return
             # The process stays up and answers 503 after this; it will not recover.
             if health["status"] == "SETUP_FAILED":
-                raise ServerError(f"the model could not be set up: {reason(health['setup']['logs'])}")
+                cause = reason(health["setup"]["logs"]).rpartition("Setup failed: ")[2]
+                raise ServerError(f"the model could not be set up: {cause}")
             time.sleep(0.1)
+
+    def wait_until_it_ends(self) -> NoReturn:
+        """Raises ServerError when it does, or when its worker has: then the process stays, and refuses everything."""
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self.process.wait(LOOK_SECONDS)
+                raise ServerError(f"Cog's server ended by itself with code {code}: {self.last_words()}")
+            if (_health(self.url) or {}).get("status") == "UNHEALTHY":
+                raise ServerError(f"the process that holds the model died, short of memory? Last: {self.last_words()}")
 
     def last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        try:
+            return str(json.loads(lines[-1])["fields"]["message"])
+        except (ValueError, KeyError, TypeError):  # a traceback, before the server logs in JSON
+            return lines[-1]
+        except IndexError:
+            return "it said nothing"
 
     def stop(self) -> None:
         self.process.terminate()
-        try:
-            self.process.wait(DRAIN_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)  # the worker too
-            self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self.process.wait(DRAIN_SECONDS) == 0:
+                return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # the worker too, also when it outlived its server
+        self.process.wait()
 
 
 @contextmanager
-def _started(weights: Path, port: int, host: str) -> Iterator[_Server]:
+def _started(
+    weights: Path, port: int, host: str, context: Path = CONTEXT, log: Path | None = None
+) -> Iterator[_Server]:
     # Sizes now, so that a wrong folder is told at once; the server hashes the files when it loads them.
     ghost_json.verify(ghost_json.read(weights), hashes=False)
     programs = Path(sys.executable).parent
@@ -102,13 +131,13 @@ def _started(weights: Path, port: int, host: str) -> Iterator[_Server]:
         raise ServerError(f"{programs} has no `python`, as which Cog starts its worker: run ghost from a virtual env")
     port = _free_port(host, port)
     with tempfile.TemporaryDirectory(prefix="ghost-serve-") as folder:
-        document, log = Path(folder) / schema.PATH, Path(folder) / "server.log"
+        document, log = Path(folder) / schema.PATH, log or Path(folder) / "server.log"
         document.parent.mkdir()
         document.write_text(json.dumps(schema.openapi()), encoding="utf-8")
         environment = os.environ | {
             "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
             "PORT": str(port),
-            "COG_PREDICT_TYPE_STUB": f"{PREDICTOR}:Predictor",
+            "COG_PREDICT_TYPE_STUB": f"{context.resolve() / 'predict.py'}:Predictor",
             "GHOST_WEIGHTS": str(weights.resolve()),
         }
         command = [sys.executable, "-m", "cog.server.http", "--host", host]
@@ -122,12 +151,19 @@ def _started(weights: Path, port: int, host: str) -> Iterator[_Server]:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C reaches ghost only, which then lets the server finish
             )
-        server = _Server(process, f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", log)
+        server = _Server(process, f"http://{'127.0.0.1' if host == EVERYWHERE else host}:{port}", log)
         try:
             server.wait_until_ready()
             yield server
         finally:
             server.stop()
+
+
+def _only_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _free_port(host: str, port: int) -> int:

@@ -247,7 +247,7 @@ def test_a_client_that_hangs_up_ends_the_work(url: str, http: httpx2.Client, hea
 
 def test_memory_does_not_grow_with_predictions(url: str, http: httpx2.Client) -> None:
     """Forty caches of 1,500 tokens are over 60 MB; what allocators keep moves by a few. 500: benchmarks/server.py."""
-    long = "B: " + "hey you there " * 200
+    long = "B: " + "hey you there " * 500
 
     def resident() -> int:
         return sum(process.memory_info().rss for process in processes(url))

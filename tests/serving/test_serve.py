@@ -1,0 +1,134 @@
+"""`ghost serve`, as a person meets it."""
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+
+from serving import serve
+from serving.client import predict
+from training import cli
+from training.errors import ServerError
+
+from .cog_server import ENDLESS, wait_until
+
+
+@contextmanager
+def ghost_serve(weights: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training.cli", "serve", "--weights", str(weights), "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(serve.__file__).parents[1],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # two threads on two busy cores take ten times as long
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str], lines: int) -> list[str]:
+    assert process.stdout is not None
+    return [process.stdout.readline().rstrip("\n") for _ in range(lines)]
+
+
+def test_its_life(tiny_merged: Path, tmp_path: Path) -> None:
+    """Ready, two commands that work as they stand, and an end that lets a prediction finish."""
+    log = tmp_path / "server.log"
+    with ghost_serve(tiny_merged, "--host", "0.0.0.0", "--log", str(log)) as process:
+        ready, whole, _, stream, warning = said(process, 5)
+        assert ready.startswith("ready; Ctrl-C ends it")
+        assert warning == "anyone who reaches 0.0.0.0 can talk to it: there is no password"
+        url = shlex.split(whole)[1].removesuffix("/predictions")
+        if shutil.which("curl"):
+            answers = [subprocess.run(shlex.split(f"{line} -s"), capture_output=True, text=True, check=True).stdout
+                       for line in (whole, stream)]  # fmt: skip
+            assert '"succeeded"' in answers[0]
+            assert answers[1].startswith("event: start")
+        with httpx2.Client(base_url=url, trust_env=False, timeout=120) as http:
+            wait_until(http, "READY")
+            answers = []
+            body = {"input": ENDLESS | {"prompt": "zebracorn", "max_new_tokens": 200}}
+            asking = threading.Thread(target=lambda: answers.append(http.post("/predictions", json=body).text))
+            asking.start()
+            wait_until(http, "BUSY")
+            process.send_signal(signal.SIGTERM)
+            asking.join()
+            assert '"succeeded"' in answers[0]
+        assert process.wait(60) == 0
+        assert "zebracorn" not in log.read_text()
+        assert "Starting prediction" in log.read_text()
+
+
+def test_a_model_that_dies_ends_it_with_the_reason(tiny_merged: Path) -> None:
+    """The server itself would stay, and refuse every request."""
+    with ghost_serve(tiny_merged) as process:
+        said(process, 4)
+        worker = psutil.Process(process.pid).children(recursive=True)[-1]
+        worker.kill()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors.startswith("ghost serve: the process that holds the model died")
+        assert len(errors.strip().splitlines()) == 1
+
+
+def test_weights_that_cannot_be_set_up_fail_with_the_reason(tiny_merged: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_merged, tmp_path / "merged"))
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with (
+        pytest.raises(ServerError, match=rf"^the model could not be set up: {path}: its SHA-256"),
+        serve.running_server(folder),
+    ):
+        pytest.fail("a server on altered weights became ready")
+
+
+def test_a_predictor_that_does_not_load_fails_with_its_exception(tiny_merged: Path, tmp_path: Path) -> None:
+    (tmp_path / "predict.py").write_text("import nowhere\n")
+    with (
+        pytest.raises(ServerError, match=r"^the model could not be set up: .*No module named 'nowhere'$"),
+        serve.running_server(tiny_merged, context=tmp_path),
+    ):
+        pytest.fail("a predictor that does not load became ready")
+
+
+def test_a_wrong_folder_is_told_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--weights", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_truncated_weights_are_told_before_anything_starts(
+    tiny_merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_merged, tmp_path / "merged"))
+    os.truncate(folder / "model.safetensors", 1000)
+    assert cli.main(["serve", "--weights", str(folder)]) == 1
+    assert "model.safetensors: 1,000 bytes" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_told(tiny_merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main(["serve", "--weights", str(tiny_merged), "--port", str(port)]) == 1
+    assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_nobody_there_is_one_line() -> None:
+    with pytest.raises(ServerError, match=r"^http://127\.0\.0\.1:9.*: no answer"):
+        predict("http://127.0.0.1:9", "hey")
