@@ -1,4 +1,5 @@
-"""One self-contained page of HTML with plots: no script, no request, light and dark, readable on a phone and on paper.
+"""One self-contained page of HTML with plots: no request, no script but one that is given, light and dark, readable on a
+phone and on paper.
 
 A plot is SVG whose lengths along are percentages and whose heights are pixels. So it takes the width that there is, and
 its letters stay as large on a phone as on a desk, which a scaled drawing's do not. Tooltips are `<title>` elements.
@@ -6,7 +7,9 @@ its letters stay as large on a phone as on a desk, which a scaled drawing's do n
 Markup is built by `element` alone: a plain str that goes in, be it a message or the name of a chat, comes out as text.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from html import escape
 from math import ceil, floor, log10
 from pathlib import Path
@@ -63,11 +66,16 @@ def together(*parts: str) -> Html:
     return Html("".join(part if isinstance(part, Html) else escape(part, quote=False) for part in parts))
 
 
-def document(title: str, *body: Html) -> str:
-    """The whole file. Its content security policy holds even for markup that somebody managed to smuggle in."""
+def document(title: str, *body: Html, script: str = "") -> str:
+    """The whole file. Its content security policy holds even for markup that somebody managed to smuggle in: no
+    request, and no script but this very one, by its hash."""
+    allowed = "default-src 'none'; style-src 'unsafe-inline'"
+    if script:
+        allowed += f"; script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
+        body = (*body, Html(f"<script>{script}</script>"))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{allowed}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n'
         f"{element('title', title)}\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"

@@ -1,0 +1,139 @@
+"""The blind quiz: what the page gives away (nothing), what it does in a browser, and how answers are scored."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from docs import browser
+from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
+from training.errors import DataError, UsageError
+from training.evaluation import blind
+from training.evaluation.blind import KEY, QUIZ, Pair
+from training.evaluation.exchange import Exchange
+
+NASTY = "<script>document.title = 'hacked'</script> <img src=x onerror=alert(1)>"
+
+
+def exchanges(word: str, count: int = 40) -> list[Exchange]:
+    return [Exchange((Turn("B:", f"question {n} {NASTY}"),), f"{word} {n} {NASTY}") for n in range(count)]
+
+
+@pytest.fixture
+def asked() -> list[Pair]:
+    return blind.pairs(exchanges("alpha"), exchanges("beta"), seed=1)
+
+
+def test_pairs_answer_the_same_and_are_drawn_by_lot(asked: list[Pair]) -> None:
+    assert len(asked) == 20
+    for pair in asked:
+        number = pair.context[0].text.split()[1]
+        assert (pair.real, pair.generated) == (f"alpha {number} {NASTY}", f"beta {number} {NASTY}")
+    assert 4 < sum(pair.real_first for pair in asked) < 16
+    assert asked == blind.pairs(exchanges("alpha"), exchanges("beta"), seed=1)
+    assert asked != blind.pairs(exchanges("alpha"), exchanges("beta"), seed=2)
+
+
+def test_what_nobody_could_choose_between_is_not_asked() -> None:
+    own, said = exchanges("alpha", 9), exchanges("beta", 9)
+    said[0] = Exchange(said[0].context, f" {own[0].reply} ")  # the same but for blanks
+    said[1] = Exchange(said[1].context, " ")
+    said[2] = Exchange(said[2].context, "x" * 500)
+    said[3] = Exchange((Turn("B:", "asked by nobody"),), "hm")
+    assert len(blind.pairs(own, said, seed=0)) == 5
+    with pytest.raises(DataError, match=r"4 held-out replies differ .* a quiz takes 5"):
+        blind.pairs(own[:8], said, seed=0)
+
+
+def test_the_page_is_the_same_whichever_side_is_real(asked: list[Pair], tmp_path: Path) -> None:
+    """Nothing but the words tells: with both replies equal, a page and its mirror are one."""
+    same = [Pair(pair.context, "x", "x", pair.real_first) for pair in asked]
+    mirrored = [Pair(pair.context, "x", "x", not pair.real_first) for pair in asked]
+    pages = []
+    for name, some in (("one", same), ("two", mirrored)):
+        blind.write(tmp_path / name, some, DEFAULT_LABELS)
+        pages.append((tmp_path / name / QUIZ).read_text(encoding="utf-8"))
+    assert pages[0] == pages[1]
+    keys = [json.loads((tmp_path / name / KEY).read_text())["right"] for name in ("one", "two")]
+    assert keys[0].translate(str.maketrans("12", "21")) == keys[1]
+
+
+def test_messages_are_text_and_the_page_asks_nobody(asked: list[Pair], tmp_path: Path) -> None:
+    blind.write(tmp_path / "quiz", asked, DEFAULT_LABELS, name="<b>Noa</b>")
+    html = (tmp_path / "quiz" / QUIZ).read_text(encoding="utf-8")
+    assert html.count("<script>") == 1
+    assert "&lt;b&gt;Noa&lt;/b&gt;" in html
+    assert "This page shows private messages" in html
+    assert not re.search(r"(?:src|href)=[\"']", html)
+    assert oct((tmp_path / "quiz" / KEY).stat().st_mode)[-3:] == "600"
+
+
+def test_a_folder_with_other_files_is_not_replaced(asked: list[Pair], tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").touch()
+    with pytest.raises(UsageError, match="diary"):
+        blind.write(tmp_path, asked, DEFAULT_LABELS)
+
+
+def test_scores(asked: list[Pair], tmp_path: Path) -> None:
+    number = blind.write(tmp_path / "quiz", asked, DEFAULT_LABELS)
+    key = tmp_path / "quiz" / KEY
+    right = json.loads(key.read_text())["right"]
+    wrong = right.translate(str.maketrans("12", "21"))
+    [perfect] = blind.score([f" {number}-{right}\n"], key)
+    assert (perfect.right.value, perfect.right.n, perfect.skipped) == (1.0, 20, 0)
+    assert perfect.p == pytest.approx(0.5**20)
+    assert str(perfect).startswith("20 of 20 right (100%, ")
+    assert str(perfect).endswith("can tell")
+    half, skipping, both = blind.score([right[:10] + wrong[10:], "0" * 5 + right[5:]], key)
+    assert half.p == pytest.approx(0.588, abs=1e-3)
+    assert str(half).endswith("not better than guessing")
+    assert (skipping.right.n, skipping.skipped) == (15, 5)
+    assert both.right.n == 35
+    assert json.dumps(both.as_json())
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("12", "not a code of this quiz"),
+        ("hello", "not a code of this quiz"),
+        ("0" * 20, "nothing was answered"),
+        ("0123abcd-" + "1" * 20, "the answers to quiz 0123abcd"),
+    ],
+)
+def test_a_code_of_another_quiz_is_bad_usage(code: str, message: str, asked: list[Pair], tmp_path: Path) -> None:
+    blind.write(tmp_path / "quiz", asked, DEFAULT_LABELS)
+    with pytest.raises(UsageError, match=message):
+        blind.score([code], tmp_path / "quiz" / KEY)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"key\.json: no key of a quiz; `ghost evaluate --blind` writes one"):
+        blind.score(["12"], tmp_path / KEY)
+
+
+@pytest.mark.skipif(browser.found() is None, reason="no Chromium: set BROWSER or put one on PATH")
+def test_in_a_browser_answers_become_the_code(asked: list[Pair], tmp_path: Path) -> None:
+    number = blind.write(tmp_path / "quiz", asked, DEFAULT_LABELS)
+    key = tmp_path / "quiz" / KEY
+    right = json.loads(key.read_text())["right"]
+    program = browser.found()
+    assert program is not None
+    with browser.browser(program) as page:
+        for width, scheme in ((360, "dark"), (1200, "light")):
+            page.show(tmp_path / "quiz" / QUIZ, width=width, scheme=scheme)
+            assert page.ask("document.title") == blind.HEADING
+            assert page.ask("document.querySelector('output').textContent") == "…"
+            assert page.ask("document.documentElement.scrollWidth") <= width
+            choose = "document.querySelectorAll('article')[{0}].querySelectorAll('input')[{1}].click()"
+            page.ask(choose.format(0, int(right[0]) - 1))
+            assert page.ask("document.querySelector('output').textContent") == f"{number}-{right[0]}{'0' * 19}"
+            assert page.ask("document.querySelector('#left').textContent") == "19 not answered yet"
+            for place in range(1, 20):
+                page.ask(choose.format(place, int(right[place]) - 1))
+            code = page.ask("document.querySelector('output').textContent")
+            assert blind.score([code], key)[0].right.value == 1
+            assert page.ask("document.querySelector('#left').textContent").startswith("All answered")
+        assert page.complaints == []
+        assert [url for url in page.requested if not url.startswith("file:")] == []

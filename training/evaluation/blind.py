@@ -1,0 +1,203 @@
+"""`ghost evaluate --blind`: a quiz for friends, who know the person best. Which of two replies did they really write?
+
+quiz.html goes to the friends: one page without a request, which shows real messages. key.json stays: which side is real
+is drawn by lot and stands in it alone, so nothing in the page tells. The page makes a code of the answers, which a
+friend sends back and `ghost evaluate --score CODE` reads.
+
+The figure is the share of right answers, against ½ by an exact binomial test (the probability of as many or more by
+guessing). It cannot say that nobody could tell: friends differ, a quiz of twenty sees only what is far from guessing
+(15 of 20), and a friend who remembers the conversation recognises it. Answers of several friends to one quiz are about
+the same replies, so their sum is less certain than its number says.
+"""
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from replicate_deployment.chat_format import Labels, Turn
+from training.aside import refuse_foreign_files, replace_folder
+from training.errors import DataError, UsageError
+from training.evaluation.exchange import Estimate, Exchange
+from training.evaluation.intervals import share
+from training.page import Html, document, element
+
+QUIZ, KEY = "quiz.html", "key.json"
+PAIRS = 20
+FEWEST = 5  # with fewer, all right is what guessing gives once in sixteen
+TURNS = 4  # of context that are shown
+LONGEST = 400  # characters of a turn that are shown; a longer reply is not asked about
+LEFT, RIGHT, SKIPPED = "1", "2", "0"
+HEADING = "Which one is real?"
+SCRIPT = """
+const quiz = document.querySelector('form'), code = document.querySelector('output');
+const names = [...new Set([...quiz.elements].map(one => one.name))];
+function tell() {
+  const answers = names.map(name => new FormData(quiz).get(name) ?? '0').join('');
+  const left = [...answers].filter(one => one === '0').length;
+  code.textContent = left < names.length ? quiz.dataset.quiz + '-' + answers : '…';
+  document.querySelector('#left').textContent = left ? left + ' not answered yet' : 'All answered. Thank you!';
+}
+quiz.addEventListener('change', tell);
+tell();
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    context: tuple[Turn, ...]
+    real: str
+    generated: str
+    real_first: bool
+
+
+def pairs(own: Sequence[Exchange], said: Sequence[Exchange], seed: int, count: int = PAIRS) -> list[Pair]:
+    """At most `count`, in an order of their own: the person's and a generated reply to the same context, in which one
+    can choose. Raises DataError when there are fewer than FEWEST."""
+    real = {exchange.context: exchange.reply for exchange in own}
+    found = [(one.context, real[one.context], one.reply) for one in said if one.context in real]
+    fitting = [
+        (context, mine, theirs)
+        for context, mine, theirs in dict.fromkeys(found)
+        if mine.strip() != theirs.strip() and mine.strip() and theirs.strip() and max(len(mine), len(theirs)) <= LONGEST
+    ]
+    if len(fitting) < FEWEST:
+        raise DataError(
+            f"{len(fitting)} held-out replies differ from what the model said to them, and a quiz takes {FEWEST} or "
+            "more: raise --turns, or export more chats"
+        )
+    rng = random.Random(f"{seed}/quiz")
+    return [Pair(*one, rng.random() < 0.5) for one in rng.sample(fitting, min(count, len(fitting)))]
+
+
+def write(folder: Path, asked: Sequence[Pair], labels: Labels, name: str = "") -> str:
+    """Write quiz.html and key.json to `folder`, replaced as a whole. Returns the quiz's number.
+
+    `name` is how the page calls the person. Raises UsageError when the folder holds something else.
+    """
+    refuse_foreign_files(folder, (QUIZ, KEY))
+    right = "".join(LEFT if pair.real_first else RIGHT for pair in asked)
+    # Of what the page shows only: with the order in it, somebody patient could try all orders against it.
+    number = sha256(repr([sorted((pair.real, pair.generated)) for pair in asked]).encode()).hexdigest()[:8]
+    with replace_folder(folder) as aside:
+        (aside / QUIZ).write_text(_page(asked, labels, number, name or "your friend"), encoding="utf-8")
+        (aside / KEY).write_text(json.dumps({"quiz": number, "right": right}, indent=2) + "\n", encoding="utf-8")
+    return number
+
+
+def _page(asked: Sequence[Pair], labels: Labels, number: str, name: str) -> str:
+    return document(
+        HEADING,
+        element("h1", HEADING),
+        element(
+            "p",
+            "This page shows private messages. It was made for you to look at, not to pass on; delete it when you are "
+            "done. It sends nothing anywhere.",
+            class_="warning",
+        ),
+        element(
+            "p",
+            "To each of these messages there are two answers: one that ",
+            element("bdi", name),
+            " really wrote, and one by a machine that imitates them. Choose the real one. Guess where you cannot tell.",
+        ),
+        element(
+            "form",
+            element("div", *(_card(place, pair, labels) for place, pair in enumerate(asked, start=1)), class_="cards"),
+            data_quiz=number,
+            autocomplete="off",
+        ),
+        element("h2", "Your answers, as a code to send back"),
+        element("p", "", id="left"),
+        element("output", "…"),
+        element(
+            "noscript", element("p", "Without scripts: write down 1 for the upper answer of each, 2 for the lower.")
+        ),
+        script=SCRIPT,
+    )
+
+
+def _card(place: int, pair: Pair, labels: Labels) -> Html:
+    shown = [
+        element("p", _cut(turn.text), dir="auto", class_="mine" if turn.label == labels.me else None)
+        for turn in pair.context[-TURNS:]
+    ]
+    texts = (pair.real, pair.generated) if pair.real_first else (pair.generated, pair.real)
+    choices = [
+        element(
+            "label",
+            element("input", type="radio", name=f"q{place:03}", value=value),
+            # Blank edges would tell which one a model wrote: its are stripped.
+            element("div", element("p", text.strip(), dir="auto", class_="mine"), class_="chat"),
+            class_="choice",
+        )
+        for value, text in zip((LEFT, RIGHT), texts, strict=True)
+    ]
+    return element("article", element("h3", f"{place}"), element("div", *shown, class_="chat"), *choices, class_="card")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One friend's answers, or all friends'."""
+
+    right: Estimate
+    """The share of right answers; ½ is guessing."""
+    p: float
+    """The probability of as many right ones, or more, by guessing."""
+    skipped: int
+
+    def __str__(self) -> str:
+        correct = round(self.right.value * self.right.n)
+        verdict = "can tell" if self.p < 0.05 else "not better than guessing"
+        return (
+            f"{correct} of {self.right.n} right ({self.right.value:.0%}, {self.right.low:.0%} to {self.right.high:.0%}"
+            f"; by guessing p = {self.p:.2g}): {verdict}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {"right": vars(self.right), "p": self.p, "skipped": self.skipped}
+
+
+def score(codes: Sequence[str], key: Path) -> list[Score]:
+    """One for each code, and, of several, one for all of them at the end.
+
+    Raises DataError when `key` is not as `write` left it, UsageError on a code that is not of this quiz.
+    """
+    try:
+        document = json.loads(key.read_text(encoding="utf-8"))
+        number, right = str(document["quiz"]), str(document["right"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{key}: no key of a quiz; `ghost evaluate --blind` writes one beside the page") from error
+    answers = [_read(code, number, len(right)) for code in codes]
+    scores = [_score(one, right) for one in answers]
+    return [*scores, _score("".join(answers), right * len(answers))] if len(answers) > 1 else scores
+
+
+def _read(code: str, number: str, count: int) -> str:
+    found = re.fullmatch(r"\s*(?:([0-9a-f]{8})-)?([012]+)\s*", code)
+    if not found or len(found[2]) != count:
+        raise UsageError(f"--score {code.strip()[:60]}: not a code of this quiz, as in {number}-{'12' * (count // 2)}…")
+    if found[1] and found[1] != number:
+        raise UsageError(
+            f"--score {code.strip()[:60]}: the answers to quiz {found[1]}, and the key is that of {number}"
+        )
+    if not found[2].strip(SKIPPED):
+        raise UsageError(f"--score {code.strip()[:60]}: nothing was answered")
+    return found[2]
+
+
+def _score(answers: str, right: str) -> Score:
+    from scipy.stats import binomtest
+
+    given = [(answer, truth) for answer, truth in zip(answers, right, strict=True) if answer != SKIPPED]
+    correct = sum(answer == truth for answer, truth in given)
+    test = binomtest(correct, len(given), 0.5, alternative="greater")
+    return Score(share(correct, len(given)), float(test.pvalue), len(answers) - len(given))
