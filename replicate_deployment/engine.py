@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,19 +164,39 @@ class Engine:
     def _context(self, turns: Sequence[Turn], max_new_tokens: int) -> list[int]:
         """The ids of as many of the last turns as fit."""
         room: int = self.model.config.max_position_embeddings - max_new_tokens
+        encoded: dict[int, list[int]] = {}
 
-        def ids_from(start: int) -> list[int]:
-            return encode_prompt(self.tokenizer, turns[start:], self.labels, self.recipe)
+        def fits(start: int) -> bool:
+            # A text that is too long is known by its size: tokenising a megabyte takes seconds, and no cancellation
+            # reaches into them.
+            if self._fewest_tokens(turns[start:]) > room:
+                return False
+            encoded[start] = encode_prompt(self.tokenizer, turns[start:], self.labels, self.recipe)
+            return len(encoded[start]) <= room
 
         # Dropping turns only ever helps, so bisect: a history of 1 MB is encoded five times, not twenty.
         starts = range(max(0, len(turns) - CONTEXT_TURNS), len(turns))
-        fitting = bisect_left(starts, True, key=lambda start: len(ids_from(start)) <= room)
+        fitting = bisect_left(starts, True, key=fits)
         if fitting == len(starts):
+            last = starts[-1]
+            tokens = f"{len(encoded[last]):,}" if last in encoded else f"over {self._fewest_tokens(turns[last:]):,}"
             raise PromptError(
-                f"the last message is {len(ids_from(len(turns) - 1)):,} tokens with its tags, but {room:,} fit beside "
+                f"the last message is {tokens} tokens with its tags, but {room:,} fit beside "
                 f"max_new_tokens = {max_new_tokens}; shorten it"
             )
-        return ids_from(starts[fitting])
+        return encoded[starts[fitting]]
+
+    def _fewest_tokens(self, turns: Sequence[Turn]) -> int:
+        try:
+            return len(render_prompt(turns, self.labels).encode()) // self._longest_token
+        except UnicodeEncodeError as error:
+            half = f"U+{ord(error.object[error.start]):04X}"
+            raise PromptError(f"the prompt holds {half}, half of a character, which no text has; remove it") from error
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """In bytes."""
+        return max(map(len, self.token_bytes))
 
     def _draw(self, prompt_ids: list[int], settings: Settings, seed: int | None) -> Iterator[int]:
         """Ids, one at a time, at most `max_new_tokens`; the caller decides where to stop."""

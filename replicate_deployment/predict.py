@@ -5,8 +5,10 @@ description one plain string. A test holds them equal to settings.py.
 """
 
 import importlib.util
+import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 from cog import BaseRunner, ConcatenateIterator, Input, streaming
@@ -30,10 +32,15 @@ from replicate_deployment.settings import Settings  # noqa: E402
 
 class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
     def setup(self) -> None:
-        """Load the weights of GHOST_WEIGHTS, else of `weights/`, and answer once, so that READY means it can."""
-        from replicate_deployment.engine import Engine  # torch: not needed to read the inputs
+        """Find, verify and load the weights (fetching.py says which), and answer once: READY means that it can."""
+        # Here, for the inputs are read without torch.
+        from replicate_deployment.engine import Engine
+        from replicate_deployment.fetching import switch, weights_folder
 
-        self.engine = Engine.load(Path(os.environ.get("GHOST_WEIGHTS") or HERE / "weights"))
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("ghost").setLevel(logging.INFO)
+        folder = weights_folder(HERE / "weights", os.environ)
+        self.engine = Engine.load(folder, load_in_4bit=switch(os.environ, "GHOST_LOAD_IN_4BIT"))
         hello = [Turn(self.engine.labels.other, "hey")]
         "".join(self.engine.reply(hello, self.engine.settings.replace(max_new_tokens=8)))
 
@@ -65,6 +72,7 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
             description="The same seed gives the same reply. Leave out for a new one.",
         ),
     ) -> ConcatenateIterator[str]:
+        started = time.monotonic()
         settings = Settings(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -77,3 +85,5 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
         yield from reply
         self.record_metric("input_tokens", reply.prompt_tokens)
         self.record_metric("output_tokens", reply.output_tokens)
+        assert reply.first_token_at is not None  # max_new_tokens is 1 at least
+        self.record_metric("time_to_first_token", reply.first_token_at - started)

@@ -47,7 +47,13 @@ def encode(tokenizer: Tokenizer, text: str, *, end: bool = False, ends: Sequence
     `ends` are characters, ascending, each the newline after a turn, before which an end token goes too. The text is
     tokenised whole all the same: apart, what follows an end token would gain the space of a text's first word.
     """
-    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    encoded = tokenizer(
+        text,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+        verbose=False,  # of a text beyond the context length: who asks counts
+    )
     ids, offsets = list(encoded["input_ids"]), [tuple(span) for span in encoded["offset_mapping"]]
     for position in reversed([*ends, len(text)] if end else ends):
         place = bisect_left(offsets, position, key=lambda span: span[0])

@@ -1,6 +1,7 @@
 """The engine on a tiny random model: what it says is rubbish, how it says it is not."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from replicate_deployment.chat_format import Turn, read_prompt, render_prompt
+from replicate_deployment.decoding import Static
 from replicate_deployment.engine import CONTEXT_TURNS, Engine, Reply
 from replicate_deployment.errors import PromptError, SettingsError, WeightsError
 from replicate_deployment.settings import Settings
@@ -101,6 +103,44 @@ def test_the_penalty_spares_the_format(engine: Engine) -> None:
     assert tokens == {"</s>", "<0x0A>", "A", "B", ":"}
 
 
+def test_a_static_cache_says_the_same(engine: Engine) -> None:
+    static = dataclasses.replace(engine, static=Static(engine.model, 256))
+    long = SHORT.replace(max_new_tokens=60)
+    for settings, seed in ((long.replace(temperature=0), None), (long, 5)):
+        said, static_said = ("".join(each.reply(TURNS, settings, seed=seed)) for each in (engine, static))
+        assert static_said == said
+
+
+def test_two_replies_at_once_do_not_meet_in_one_cache(engine: Engine) -> None:
+    static = dataclasses.replace(engine, static=Static(engine.model, 256))
+    one, other = (static.reply(turns, SHORT.replace(temperature=0)) for turns in (TURNS, TURNS[:1]))
+    pairs = list(itertools.zip_longest(one, other, fillvalue=""))
+    both = ["".join(pieces) for pieces in zip(*pairs, strict=True)]
+    assert both == ["".join(engine.reply(turns, SHORT.replace(temperature=0))) for turns in (TURNS, TURNS[:1])]
+
+
+def test_a_reply_that_is_left_frees_the_static_cache(engine: Engine) -> None:
+    cache = Static(engine.model, 256)
+    static = dataclasses.replace(engine, static=cache)
+    reply = static.reply(TURNS, SHORT, seed=1)
+    next(reply)
+    assert cache.lock.locked()
+    reply.close()
+    assert not cache.lock.locked()
+
+
+def test_what_the_static_cache_cannot_hold_is_decoded_all_the_same(engine: Engine) -> None:
+    static = dataclasses.replace(engine, static=Static(engine.model, 32))
+    assert "".join(static.reply(TURNS, SHORT, seed=1)) == "".join(engine.reply(TURNS, SHORT, seed=1))
+
+
+def test_four_bits_load_and_say_so(tiny_merged: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rounded = Engine.load(tiny_merged, device="cpu", load_in_4bit=True)
+    assert type(rounded.model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    assert "4 bits" in caplog.text
+    assert "".join(rounded.reply(TURNS, SHORT, seed=1))
+
+
 def test_a_reply_counts_its_tokens(engine: Engine) -> None:
     reply = engine.reply(TURNS, SHORT, stop_sequences=["never said"], seed=1)
     assert reply.prompt_tokens == len(encode(engine.tokenizer, render_prompt(TURNS)).ids)
@@ -178,6 +218,17 @@ def test_a_last_turn_that_does_not_fit_is_refused_with_both_numbers(engine: Engi
     tokens = len(encode(engine.tokenizer, render_prompt(turns[-1:])).ids)
     with pytest.raises(PromptError, match=rf"is {tokens:,} tokens .* 1,952 fit"):
         engine.reply(turns, Settings())
+
+
+def test_a_megabyte_is_refused_before_it_is_tokenised(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replicate_deployment.engine.encode_prompt", lambda *_: pytest.fail("it was tokenised"))
+    with pytest.raises(PromptError, match=r"is over \d+,\d+ tokens .* 1,952 fit"):
+        engine.reply([*TURNS, Turn("B:", "é" * 1_000_000)], Settings())
+
+
+def test_half_a_character_is_refused_by_its_number(engine: Engine) -> None:
+    with pytest.raises(PromptError, match=r"holds U\+D83D, half of a character"):
+        engine.reply([Turn("B:", "look \ud83d")], SHORT)
 
 
 def test_a_conversation_without_a_question_is_refused(engine: Engine) -> None:

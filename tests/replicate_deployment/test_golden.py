@@ -59,3 +59,17 @@ def test_another_tokenizer_fails_and_says_where(engine: Engine, block: dict[str,
     ids[3] += 1
     with pytest.raises(WeightsError, match=rf"first difference at 3 \({ids[3] - 1}, not {ids[3]}\)"):
         golden.verify(engine.model, engine.tokenizer, block | {"ids": ids})
+
+
+def test_weights_in_4_bits_are_held_to_not_being_broken(engine: Engine, block: dict[str, Any]) -> None:
+    moved = copy.deepcopy(engine.model)
+    with torch.no_grad():
+        for parameter in moved.lm_head.parameters():
+            parameter.mul_(1.2)
+    with pytest.raises(WeightsError, match=r"± 0\.1:"):
+        golden.verify(moved, engine.tokenizer, block)
+    golden.verify(moved, engine.tokenizer, block, rounded=True)
+    with torch.no_grad():
+        moved.lm_head.weight.mul_(30)
+    with pytest.raises(WeightsError, match=rf"± {golden.ROUNDED_TOLERANCE}:"):
+        golden.verify(moved, engine.tokenizer, block, rounded=True)

@@ -285,22 +285,24 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if path not in commit.files:
             return self.json({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound")
-        found = commit.files[path]
+        found, facts = commit.files[path], {"X_Repo_Commit": commit.id}
         if isinstance(found, str):
-            return self.send(b"", 302, Location=f"{self.server.store_url}/stored/{found}?Signature=signed")
-        return self.ranged(found)
+            location = f"{self.server.store_url}/stored/{found}?Signature=signed"
+            facts |= {"X_Linked_ETag": f'"{found}"', "X_Linked_Size": str(len(self.server.store[found]))}
+            return self.send(b"", 302, Location=location, **facts)
+        return self.ranged(found, ETag=f'"{_git_id(found)}"', **facts)
 
     def stored(self, oid: str) -> None:
         self.server.ranges.append(self.headers["Range"])
         self.ranged(self.server.store[oid])
 
-    def ranged(self, content: bytes) -> None:
+    def ranged(self, content: bytes, **facts: str) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
         if not wanted:
-            return self.send(content, kind="application/octet-stream")
+            return self.send(content, kind="application/octet-stream", **facts)
         start = int(wanted[1])
         total = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        return self.send(content[start:], 206, "application/octet-stream", Content_Range=total)
+        return self.send(content[start:], 206, "application/octet-stream", Content_Range=total, **facts)
 
 
 def _git_id(content: bytes) -> str:

@@ -119,7 +119,7 @@ def test_a_server_that_knows_no_ranges_begins_again(
     hub.faults = [Fault(CALLS["store"], "cut")]
     from tests.training.hub.fake_hub import Handler
 
-    monkeypatch.setattr(Handler, "ranged", lambda self, content: self.send(content))
+    monkeypatch.setattr(Handler, "ranged", lambda self, content, **facts: self.send(content, **facts))
     assert ghost("pull", REPO, "--out", out)[0] == 0
     assert contents(out) == contents(pushed)
 

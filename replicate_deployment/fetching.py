@@ -1,0 +1,143 @@
+"""Which merged folder to serve: the one named, the one beside predict.py, or a private Hub repo at a pinned revision.
+
+`training/hub/` does more, for people who push and pull; a container that starts has nobody to ask, so this tries once
+and says why not. It speaks Git LFS rather than Xet, as that does and for its reasons.
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from . import ghost_json
+from .errors import SettingsError, WeightsError
+from .ghost_json import NAME, Ghost
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+log = logging.getLogger("ghost")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def weights_folder(beside: Path, environment: Mapping[str, str]) -> Path:
+    """GHOST_WEIGHTS, else `beside` if it holds a model, else GHOST_REPO at GHOST_REVISION.
+
+    The repo is fetched into GHOST_CACHE (default: ~/.cache/ghost) by the token in HF_TOKEN. Raises WeightsError.
+    """
+    if named := environment.get("GHOST_WEIGHTS"):
+        return Path(named)
+    if (beside / NAME).is_file():
+        return beside
+    repo, revision = environment.get("GHOST_REPO"), environment.get("GHOST_REVISION")
+    if not repo:
+        raise WeightsError(
+            f"{beside} holds no model (no {NAME}): copy a merged folder there, or name a Hub repo in GHOST_REPO"
+        )
+    if not revision:
+        raise WeightsError(f"GHOST_REPO is {repo}, but GHOST_REVISION is not set: name a tag or a commit of it")
+    cache = Path(environment.get("GHOST_CACHE") or Path.home() / ".cache" / "ghost")
+    return fetch(repo, revision, cache, environment.get("HF_TOKEN"))
+
+
+def switch(environment: Mapping[str, str], name: str) -> bool:
+    """A yes or no of the environment; unset is no. Raises SettingsError on anything else."""
+    value = environment.get(name, "").strip().lower()
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"", "0", "false", "no", "off"}:
+        return False
+    raise SettingsError(f"{name} is {value!r}: set it to 1 or 0")
+
+
+def fetch(repo: str, revision: str, cache: Path, token: str | None) -> Path:
+    """The folder in `cache` with `repo` at `revision`, a tag or a whole commit id; downloaded unless it is there.
+
+    It has that name only once every file has the SHA-256 that ghost.json says. What was interrupted is gone on with.
+
+    Raises WeightsError when the Hub refuses, the disk is too small, or what arrived is something else.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    constants.HF_HUB_DISABLE_XET = True
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings hold signed addresses
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token or False)
+    with _told(repo, revision, token):
+        commit = revision if COMMIT.fullmatch(revision) else _commit_of_tag(api, repo, revision)
+    folder = cache / f"{repo.replace('/', '--')}--{commit}"
+    if folder.is_dir():
+        return folder
+    aside = cache / f".{folder.name}.part"
+    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _told(repo, revision, token):
+        api.hf_hub_download(repo, NAME, revision=commit, local_dir=aside)
+    ghost = ghost_json.read(aside)
+    _make_sure_it_fits(ghost, repo, cache)
+    log.info("fetching %s at %s: %d files", repo, commit, len(ghost.block("files")))
+    for name in ghost.block("files"):
+        with _told(repo, revision, token):
+            api.hf_hub_download(repo, name, revision=commit, local_dir=aside)
+    try:
+        ghost_json.verify(ghost)
+    except WeightsError:
+        shutil.rmtree(aside)  # another attempt would find the same bytes there
+        raise
+    shutil.rmtree(aside / ".cache", ignore_errors=True)  # the library's notes
+    os.replace(aside, folder)
+    return folder
+
+
+def _commit_of_tag(api: "HfApi", repo: str, revision: str) -> str:
+    tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo).tags}
+    if revision not in tags:
+        known = ", ".join(sorted(tags)[:5]) or "none"
+        raise WeightsError(
+            f"GHOST_REVISION is {revision!r}, which is neither a commit of 40 digits nor a tag of {repo} (tags: "
+            f"{known}); a branch moves, and what answers tomorrow must be what was tested"
+        )
+    return str(tags[revision])
+
+
+def _make_sure_it_fits(ghost: Ghost, repo: str, cache: Path) -> None:
+    missing = 0
+    for name, facts in ghost.block("files").items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise WeightsError(f"{repo}: {NAME} lists {name!r}, which lies outside of the folder; refused")
+        missing += 0 if (ghost.folder / name).is_file() else facts["size"]
+    free = shutil.disk_usage(cache).free
+    if free < missing:
+        raise WeightsError(
+            f"{cache}: {free / 1e9:.1f} GB free, and {repo} needs {missing / 1e9:.1f} GB more; make room, or name "
+            "another folder in GHOST_CACHE"
+        )
+
+
+@contextmanager
+def _told(repo: str, revision: str, token: str | None) -> Iterator[None]:
+    """huggingface_hub's exceptions as one line. Their own text is not repeated: it holds signed addresses."""
+    from httpx2 import HTTPError  # what huggingface_hub speaks HTTP with
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (errors.HfHubHTTPError, errors.HFValidationError, HTTPError, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        who = "the token in HF_TOKEN" if token else "nobody (HF_TOKEN is not set)"
+        causes: dict[Any, str] = {
+            errors.HFValidationError: "that is not the name of a repo; GHOST_REPO is USER/REPO, as in noa/ghost",
+            errors.RevisionNotFoundError: f"GHOST_REVISION {revision} is not there",
+            errors.RemoteEntryNotFoundError: "a file of a merged model is not there; push it again: ghost push",
+            errors.RepositoryNotFoundError: f"no such repo, or a private one that {who} may not see",
+        }
+        reason = next((text for kind, text in causes.items() if isinstance(error, kind)), None)
+        if reason is None and status in (401, 403):
+            reason = f"the Hub refuses {who} (HTTP {status})"
+        reason = reason or (f"the Hub answers HTTP {status}" if status else f"no download ({type(error).__name__})")
+        raise WeightsError(f"{repo}: {reason}; what has arrived is kept, so start again once that is mended") from error
