@@ -1,5 +1,5 @@
-"""One self-contained page of HTML with plots: no request, no script but one that is given, light and dark, readable on a
-phone and on paper.
+"""One self-contained page of HTML with plots: no request, no script but one that is given, light and dark, readable on
+a phone and on paper.
 
 A plot is SVG whose lengths along are percentages and whose heights are pixels. So it takes the width that there is, and
 its letters stay as large on a phone as on a desk, which a scaled drawing's do not. Tooltips are `<title>` elements.
