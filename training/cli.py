@@ -36,6 +36,7 @@ VERBS = {
     "chat": Verb("serving.chat.chat", "talk to it: in the terminal, or on a page of this machine (--web)", "serve"),
     "serve": Verb("serving.serve", "Cog's own HTTP server, without Docker", "serve"),
     "bot": Verb("telegram_bot.bot", "the Telegram bot: a ghost to talk to, drafts to approve", "bot"),
+    "release": Verb("serving.release", "the way to Replicate: checks, push and a trial; dry-run by default", "serve"),
     "demo": Verb("training.sample.demo", "the whole line on a bundled sample, offline, on a CPU", "train,serve"),
 }
 

@@ -1,13 +1,12 @@
 """The one HTTP client of everything that asks a ghost for a reply: demo, chats, bot, evaluation, release."""
 
 import asyncio
-import os
 from typing import Any
 
 from serving.client.cog_server import CogServer
 from serving.client.prediction import Backend, Prediction
 from serving.client.replicate import Replicate
-from serving.client.replicate_api import TOKEN
+from serving.client.replicate_api import account
 from training.errors import (
     PredictionFailed,
     PredictionLost,
@@ -42,9 +41,7 @@ def backend(where: str) -> Backend:
     scheme, _, model = where.partition(":")
     if scheme != "replicate":
         raise UsageError(f"{where!r} is no server; name http://HOST:PORT or replicate:OWNER/NAME[:VERSION]")
-    if not (token := os.environ.get(TOKEN)):
-        raise UsageError(f"{TOKEN} is not set; make a token at replicate.com/account/api-tokens and export it")
-    return Replicate(model, token)
+    return Replicate(model, *account())
 
 
 def predict(url: str, prompt: str, **inputs: Any) -> str:

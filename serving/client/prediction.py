@@ -23,7 +23,10 @@ class Prediction:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """As told: predict_time and time_to_first_token in seconds, input_tokens, output_tokens."""
     urls: Mapping[str, str] = field(default_factory=dict)
-    created_at: str = ""  # ISO 8601; Replicate only
+    created_at: str = ""  # this and the next two: ISO 8601, Replicate only
+    started_at: str = ""
+    completed_at: str = ""
+    data_removed: bool = False  # Replicate deletes inputs and outputs after an hour
 
     @property
     def done(self) -> bool:
@@ -87,6 +90,9 @@ def read(answer: Mapping[str, Any]) -> Prediction:
         {name: value for name, value in (answer.get("metrics") or {}).items() if isinstance(value, int | float)},
         {name: url for name, url in (answer.get("urls") or {}).items() if isinstance(url, str)},
         answer.get("created_at") or "",
+        answer.get("started_at") or "",
+        answer.get("completed_at") or "",
+        bool(answer.get("data_removed")),
     )
 
 

@@ -20,6 +20,7 @@ import httpx2
 
 from serving.client.prediction import Prediction, check, read
 from serving.client.replicate_api import API, ATTEMPTS, Pauses, ReplicateApi
+from serving.client.replicate_models import find_model
 from serving.client.transport import events, parsed, told
 from training.errors import PredictionFailed, PredictionLost, ServerError, UsageError
 
@@ -36,11 +37,11 @@ class Replicate:
     Raises UsageError when it is none of these.
     """
 
-    def __init__(self, model: str, token: str, api: str = API, *, first_pause: float = 0.5) -> None:
+    def __init__(self, model: str, token: str, api: str = API) -> None:
         if not (parts := MODEL.fullmatch(model)) or (parts[1] and parts[3]):
             raise UsageError(f"{model!r} is no model on Replicate; name OWNER/NAME or OWNER/NAME:VERSION (64 digits)")
         self.name = parts[2]
-        self.api = ReplicateApi(token, api, first_pause=first_pause)
+        self.api = ReplicateApi(token, api)
         self._where = f"/v1/deployments/{self.name}/predictions" if parts[1] else "/v1/predictions"
         self._version = parts[3]
 
@@ -77,7 +78,7 @@ class Replicate:
                 raise PredictionLost(f"Replicate answers a create with HTTP status {response.status_code}; {IN_DOUBT}")
             return read(parsed(response))
         except PredictionLost:
-            if found := await self._find(inputs, since):
+            if found := await self.find(inputs, since):
                 return found
             raise
 
@@ -105,7 +106,7 @@ class Replicate:
                         said += piece
                         yield piece
             # How it ended, and, where its stream was lost, what has not been said yet.
-            pauses = Pauses(self.api.first_pause)
+            pauses = Pauses()
             while True:
                 prediction = await self._state(prediction.id)
                 if prediction.output.startswith(said) and (rest := prediction.output[len(said) :]):
@@ -136,9 +137,9 @@ class Replicate:
             await self._leave(prediction)
         return check(prediction, inputs)
 
-    async def wait(self, prediction: Prediction, *, seconds: float) -> Prediction:
+    async def wait(self, prediction: Prediction, *, seconds: float, pause: float | None = None) -> Prediction:
         """Poll to the end, whichever it is. Raises PredictionFailed after `seconds`; the prediction then runs on."""
-        pauses = Pauses(self.api.first_pause)
+        pauses = Pauses(pause)
         try:
             async with asyncio.timeout(seconds):
                 while not prediction.done:
@@ -153,23 +154,22 @@ class Replicate:
         if self._where != "/v1/predictions":
             return {}
         if not self._version:
-            model = await self.api.get(f"/v1/models/{self.name}", missing=True)
-            if model:
-                self._version = (model.get("latest_version") or {}).get("id")
+            if model := await find_model(self.api, self.name):
+                self._version = model.version
                 if not self._version:
                     raise ServerError(
                         f"{self.name} has no version on Replicate yet; push one: ghost release {self.name}"
                     )
-            elif await self.api.get(f"/v1/deployments/{self.name}", missing=True):
+            elif "name" in await self.api.get(f"/v1/deployments/{self.name}", missing=True):
                 self._where = f"/v1/deployments/{self.name}/predictions"
                 return {}
             else:
                 raise ServerError(f"{self.name}: this account sees no such model or deployment on Replicate")
         return {"version": self._version}
 
-    async def _find(self, inputs: Mapping[str, Any], since: datetime) -> Prediction | None:
+    async def find(self, inputs: Mapping[str, Any], since: datetime) -> Prediction | None:
         """A prediction with these inputs that was created since then; the list may be a moment behind."""
-        pauses = Pauses(self.api.first_pause)
+        pauses = Pauses()
         while pauses.count < 3:
             await pauses.next()
             with suppress(ServerError):
@@ -195,7 +195,7 @@ class Replicate:
 
         Ends without an error when it cannot go on: the prediction itself tells the rest.
         """
-        last, pauses = "", Pauses(self.api.first_pause)
+        last, pauses = "", Pauses()
         seen: set[str] = set()
         timeout = httpx2.Timeout(SILENT_SECONDS, connect=self.api.http.timeout.connect)
         while pauses.count < ATTEMPTS:

@@ -1,6 +1,7 @@
 """Requests to Replicate's HTTP API: which may be repeated, when, and what an answer other than success means."""
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -11,21 +12,28 @@ from typing import Any, Self
 import httpx2
 
 from serving.client.transport import invalid_inputs, open_client, parsed, reason, told
-from training.errors import ServerBusy, ServerError, ServerUnreachable
+from training.errors import ServerBusy, ServerError, ServerUnreachable, UsageError
 
 TOKEN = "REPLICATE_API_TOKEN"
 API = "https://api.replicate.com"
-ATTEMPTS = 6  # of a request that may be repeated; with pauses that double from half a second, a quarter of a minute
-LONGEST_PAUSE = 5.0
+BASE_URL = "REPLICATE_BASE_URL"  # another address of the API, as Replicate's own client reads it
+ATTEMPTS = 6  # of a request that may be repeated: a quarter of a minute, by these pauses
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds
 THROTTLED_SECONDS = 90  # to wait, all in all, because of 429: a limit is reset within a minute
+
+
+def account() -> tuple[str, str]:
+    """The token and the API's address, from the environment. Raises UsageError without a token."""
+    if not (token := os.environ.get(TOKEN)):
+        raise UsageError(f"{TOKEN} is not set; make a token at replicate.com/account/api-tokens and export it")
+    return token, (os.environ.get(BASE_URL) or API).rstrip("/").removesuffix("/v1")
 
 
 class ReplicateApi:
     """An account's API. The token goes to the API's own host and to Replicate's other hosts, nowhere else."""
 
-    def __init__(self, token: str, api: str = API, *, first_pause: float = 0.5) -> None:
+    def __init__(self, token: str, api: str = API) -> None:
         self.http = open_client(api)
-        self.first_pause = first_pause
         self._token = token
 
     async def __aenter__(self) -> Self:
@@ -41,21 +49,28 @@ class ReplicateApi:
         return {"Authorization": f"Bearer {self._token}"} if ours else {}
 
     async def get(self, path: str, *, missing: bool = False, **params: str) -> dict[str, Any]:
-        """A JSON object; with `missing` an empty one for 404. Lost connections, 429 and 5xx are tried again."""
-        return await self._repeated("GET", path, missing=missing, params=params or None)
+        """A JSON object; with `missing` the one of a 404 too. Lost connections, 429 and 5xx are tried again."""
+        return parsed(await self._repeated("GET", path, missing=missing, params=params or None))
+
+    async def get_list(self, path: str) -> list[dict[str, Any]]:
+        """A JSON array of objects, else an empty one."""
+        rows = (await self._repeated("GET", path, missing=False)).json()
+        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
     async def post_again(self, path: str) -> None:
         """A POST that does the same when done twice, such as a cancel; 404 is no error."""
         await self._repeated("POST", path, missing=True)
 
-    async def post_once(self, path: str, body: Mapping[str, Any], *, sent: str, headers: Mapping[str, str]) -> Any:
+    async def post_once(
+        self, path: str, body: Mapping[str, Any], *, sent: str, headers: Mapping[str, str]
+    ) -> httpx2.Response:
         """The response to a POST that must not happen twice, whatever its status but 429 and 4xx.
 
         Sent again only after what has certainly done nothing: no connection, or 429. A connection that is lost later
         raises PredictionLost, whose message ends in `sent`.
         """
         inputs = body.get("input", {})
-        deadline, pauses = time.monotonic() + THROTTLED_SECONDS, Pauses(self.first_pause)
+        deadline, pauses = time.monotonic() + THROTTLED_SECONDS, Pauses()
         while True:
             try:
                 with told(path, sent=sent):
@@ -73,8 +88,8 @@ class ReplicateApi:
 
     async def _repeated(
         self, method: str, path: str, *, missing: bool, params: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
-        deadline, pauses = time.monotonic() + THROTTLED_SECONDS, Pauses(self.first_pause)
+    ) -> httpx2.Response:
+        deadline, pauses = time.monotonic() + THROTTLED_SECONDS, Pauses()
         while True:
             try:
                 with told(path):
@@ -90,26 +105,28 @@ class ReplicateApi:
             elif status >= 500 and pauses.count < ATTEMPTS - 1:
                 await pauses.next()
             elif status < 300 or (status == 404 and missing):
-                return parsed(response) if status < 300 else {}
+                return response
             else:
                 raise refusal(response, {})
 
-    async def _send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **body: Any) -> Any:
+    async def _send(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **body: Any
+    ) -> httpx2.Response:
         request = self.http.build_request(method, path, headers=headers, **body)
         request.headers.update(self.authorization(request.url))
         return await self.http.send(request)
 
 
 class Pauses:
-    """Seconds between attempts, doubling up to LONGEST_PAUSE."""
+    """Seconds between attempts: `first`, doubling up to LONGEST_PAUSE."""
 
-    def __init__(self, first: float) -> None:
-        self._seconds = first
+    def __init__(self, first: float | None = None) -> None:
+        self._seconds = FIRST_PAUSE if first is None else first
         self.count = 0
 
     async def next(self) -> None:
         await asyncio.sleep(self._seconds)
-        self._seconds = min(2 * self._seconds, LONGEST_PAUSE)
+        self._seconds = max(self._seconds, min(2 * self._seconds, LONGEST_PAUSE))
         self.count += 1
 
 

@@ -90,6 +90,9 @@ def reason(error: str, inputs: Mapping[str, Any] | None = None) -> str:
 
     Cog puts what it was doing and our exception's name before the message.
     """
+    error = re.sub(
+        r"^(?:worker setup failed.*?setup failed: (?=\w+:)|Prediction failed: |Generator iteration error: )+", "", error
+    )
     line = re.split(r"\b(?:PromptError|SettingsError|WeightsError): ", error, maxsplit=1)[-1].strip().split("\n")[0]
     for said in str((inputs or {}).get("prompt", "")).split("\n"):
         if len(said) > 8 and said in line:

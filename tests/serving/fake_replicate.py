@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "r8_not-a-real-token"
 VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
+NEXT_VERSION = "1f" * 32
 PIECES = ["oui", " carrément", " 😂", "\n", "on se voit", " là-bas ?"]
 TERMINAL = {"succeeded", "failed", "canceled", "aborted"}
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -42,6 +43,7 @@ class FakeReplicate:
         self.error = "the model ran out of memory"
         self.streams = True
         self.cut_streams_after: list[int] = []  # pieces, of one opened stream after the other
+        self.next_version = NEXT_VERSION  # of the next push
         self.silent = 0  # so many creates are carried out and then not answered
         self.lists = True  # new predictions appear in the list
         self.predictions: dict[str, dict[str, Any]] = {}
@@ -52,8 +54,7 @@ class FakeReplicate:
         self.bodies: list[Any] = []
         self._faults: list[tuple[str, re.Pattern[str], Fault]] = []
         handler = type("Handler", (_Handler,), {"fake": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
+        self.server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         self.add_model("ana/ghost")
 
@@ -148,6 +149,13 @@ def running() -> Iterator[FakeReplicate]:
         fake.server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # clients that leave are what is tested
+
+
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeReplicate
     protocol_version = "HTTP/1.1"
@@ -193,6 +201,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         fake = self.fake
         if method == "POST":
+            if (name := path.removeprefix("/pushed/")) in fake.models:  # told by the `cog` of a test
+                fake.add_model(name, visibility=fake.models[name]["visibility"], version=fake.next_version)
+                return 200, {}
             if path == "/v1/models":
                 name = f"{body['owner']}/{body['name']}"
                 fake.add_model(name, visibility=body["visibility"], version=None)

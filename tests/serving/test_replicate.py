@@ -28,6 +28,11 @@ CREATE = ("POST", "/v1/predictions")
 Result = TypeVar("Result")
 
 
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicate_api, "FIRST_PAUSE", 0.001)
+
+
 @pytest.fixture
 def fake() -> Iterator[FakeReplicate]:
     with running() as server:
@@ -41,7 +46,7 @@ def ask(
     token: str = TOKEN,
 ) -> Result:
     async def go() -> Result:
-        async with Replicate(model, token, fake.url, first_pause=0.001) as replicate:
+        async with Replicate(model, token, fake.url) as replicate:
             return await call(replicate)
 
     return asyncio.run(go())
@@ -200,7 +205,7 @@ def test_nobody_there_has_been_sent_nothing(fake: FakeReplicate) -> None:
         return await replicate.create(INPUTS)
 
     async def go() -> Prediction:
-        async with Replicate(MODEL, TOKEN, "http://127.0.0.1:9", first_pause=0.001) as replicate:
+        async with Replicate(MODEL, TOKEN, "http://127.0.0.1:9") as replicate:
             return await create(replicate)
 
     with pytest.raises(ServerUnreachable):
