@@ -33,18 +33,25 @@ SENTENCES = [
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base folder with random weights (hidden 64, 2 layers): right shapes, right tokenizer, knows nothing."""
-    from training.sample import starter
-
-    tokenizer = starter.make_tokenizer(SENTENCES * 20, vocab_size=512)
-    model = starter.make_model(tokenizer, seed=0, hidden=64, layers=2, heads=4)
-    folder = tmp_path_factory.mktemp("models") / "tiny-base"
-    starter.save_base(folder, model, tokenizer)
-    return folder
+    return write_tiny_base(tmp_path_factory.mktemp("models") / "tiny-base")
 
 
 @pytest.fixture(scope="session")
 def tiny_merged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A merged folder as `ghost merge` writes it, from the tiny base: servable, and talking rubbish."""
+    return write_tiny_merged(tmp_path_factory.mktemp("models") / "tiny-merged", tiny_base)
+
+
+def write_tiny_base(folder: Path) -> Path:
+    from training.sample import starter
+
+    tokenizer = starter.make_tokenizer(SENTENCES * 20, vocab_size=512)
+    model = starter.make_model(tokenizer, seed=0, hidden=64, layers=2, heads=4)
+    starter.save_base(folder, model, tokenizer)
+    return folder
+
+
+def write_tiny_merged(folder: Path, base: Path) -> Path:
     from dataclasses import asdict
 
     import torch
@@ -56,11 +63,10 @@ def tiny_merged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from replicate_deployment.tokenization import load_tokenizer
     from training import artifact
 
-    folder = tmp_path_factory.mktemp("models") / "tiny-merged"
-    tokenizer = load_tokenizer(tiny_base)
+    tokenizer = load_tokenizer(base)
     tokenizer.chat_template = chat_template(DEFAULT_LABELS, recipe="windows")
     tokenizer.save_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float16)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16)
     model.save_pretrained(folder)
     labels = {"me": DEFAULT_LABELS.me, "other": DEFAULT_LABELS.other}
     artifact.write(
@@ -68,7 +74,7 @@ def tiny_merged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         None,
         text={"labels": labels, "recipe": "windows", "stop_sequences": DEFAULT_LABELS.stop_sequences},
         data={"counts": {"messages": 0}, "train_sha256": "", "val_sha256": ""},
-        base={"repo": str(tiny_base), "revision": None},
+        base={"repo": str(base), "revision": None},
         training={"steps": 0},
         merge={"dtype": "float16"},
         sampling=asdict(Settings()),
