@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -82,13 +83,47 @@ class Browser:
 
     def show(self, page: Path, *, width: int, scheme: str, height: int = 900) -> None:
         """Open a file in a window of this size, light or dark, and wait until it is drawn."""
+        self._open(page.resolve().as_uri(), width, height, scheme)
+
+    def visit(self, url: str, *, width: int, scheme: str, height: int = 900) -> None:
+        """Open a page that this machine serves. The network is there from now on: look at `requested`."""
+        self.call(
+            "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
+        self._open(url, width, height, scheme)
+
+    def _open(self, url: str, width: int, height: int, scheme: str) -> None:
         # mobile: its scroll bars take no width, and a page that is too wide is not shrunk to fit in silence.
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._loaded = False
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=url)
         while not self._loaded:
             self._read()
+
+    def wait(self, expression: str, seconds: float = 60) -> Any:
+        """Its value once it is true. Raises RuntimeError when it is not for so long."""
+        deadline = time.monotonic() + seconds
+        while not (value := self.ask(expression)):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not true within {seconds:g} s: {expression}")
+            time.sleep(0.05)
+        return value
+
+    def click(self, selector: str) -> None:
+        """Click the first element of a CSS selector, once there is one."""
+        self.wait(f"!!document.querySelector({json.dumps(selector)})")
+        self.ask(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def write(self, selector: str, text: str) -> None:
+        """Replace what a field holds, as a paste does, and press Enter in it."""
+        self.wait(f"document.querySelector({json.dumps(selector)})?.disabled === false")
+        self.ask(f"document.querySelector({json.dumps(selector)}).focus()")
+        self.ask(f"document.querySelector({json.dumps(selector)}).select()")
+        self.call("Input.insertText", text=text)
+        enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **enter)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **enter)
 
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""

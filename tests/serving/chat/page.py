@@ -1,0 +1,47 @@
+"""The page with a parrot behind it, in a process of its own: python -m tests.serving.chat.page LOG
+
+LOG gets a line of JSON for each reply that is asked for, and one when its work has ended. A message that holds "slow"
+is answered without an end.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from replicate_deployment.chat_format import Turn
+from replicate_deployment.settings import Settings
+from serving.chat import web
+from tests.serving.chat.speaker import Parrot
+from training.signals import handled_by, stop_at_once
+
+
+@dataclass
+class Logged(Parrot):
+    log: Path = Path()
+
+    def reply(self, turns: Sequence[Turn], settings: Settings, seed: int | None) -> Generator[str, None, None]:
+        self.write({"turns": turns, "settings": asdict(settings), "seed": seed})
+        self.pieces = ("one", "\nA: two", " <b>three</b>")
+        try:
+            for piece in super().reply(turns, settings, seed):
+                yield piece
+                time.sleep(0.2)  # so that the page can be seen to grow
+            for number in count() if "slow" in turns[-1].text else ():
+                yield f" {number}"
+                time.sleep(0.05)
+        finally:
+            self.write({"ended": True})
+
+    def write(self, what: dict[str, Any]) -> None:
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(what) + "\n")
+
+
+if __name__ == "__main__":
+    with handled_by(stop_at_once):
+        sys.exit(web.serve(lambda: Logged(log=Path(sys.argv[1])), {"top_k": 7}, 3, "127.0.0.1", 0))
