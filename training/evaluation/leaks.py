@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from training.evaluation import canaries, memorisation, probes
+from training.evaluation import asking, canaries, memorisation
 from training.evaluation.data import Learnt
 from training.evaluation.exchange import Estimate, Exchange
 from training.evaluation.overlap import Overlap, overlaps
@@ -23,13 +22,12 @@ def ask(
 ) -> dict[str, Any]:
     """Extraction from training prefixes, the same from held-out ones as its base rate, and canaries: what needs the
     weights."""
-    go_on = partial(probes.go_on, engine)
+    go_on = asking.continuer(engine)
     rates = {
         name: memorisation.extraction_rate(memorisation.attempts(exchanges, seed), go_on)
         for name, exchanges in (("training", learnt.exchanges), ("held_out", held_out))
     }
-    score = partial(probes.score, engine)
-    found = canaries.exposures(planted, engine.labels, score, go_on, seed) if planted else []
+    found = canaries.exposures(planted, engine.labels, asking.scorer(engine), go_on, seed) if planted else []
     return {
         "extraction": {name: None if rate is None else vars(rate) for name, rate in rates.items()},
         "canaries": canaries.by_repetitions(found),

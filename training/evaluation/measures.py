@@ -47,7 +47,8 @@ MEASURES = (
     ),
     Measure(
         "how replies end",
-        "share by end token, by stop sequence, at max_new_tokens; begun as the other side; empty",
+        "share by end token, by stop sequence, at max_new_tokens; begun as the other side or as "
+        "another turn of one's own; empty",
         "0 … 1, Wilson's interval (1927)",
         "counts; `training/evaluation/stopping.py`",
         "whether a reply ended at a good place",

@@ -73,13 +73,13 @@ def endings(found: Figures) -> Html:
         ended = [one["stopping"][key]["value"] for key in ("itself", "sequence", "length")]
         figure_of = " · ".join(f"{share:.0%}" for share in ended)
         rows.append(Bar(NAMES[kind], dict(zip(ENDINGS.values(), ended, strict=True)), figure_of))
-        other, empty = one["stopping"]["for_the_other"], one["stopping"]["empty"]
-        asides.append(f"{NAMES[kind]}: {other['value']:.0%} and {empty['value']:.0%}")
+        shares = (one["stopping"][key]["value"] for key in ("for_the_other", "on_and_on", "empty"))
+        asides.append(f"{NAMES[kind]}: {', '.join(f'{share:.0%}' for share in shares)}")
     return figure(
         "How replies end",
         together(legend(ENDINGS), bars("Share of replies by how they end", rows)),
-        "A ghost that ends by itself needs no stop sequence. Replies that go on as the other side, which the stop "
-        f"sequence hides, and empty ones: {'; '.join(asides)}.",
+        "A ghost that ends by itself needs no stop sequence. Replies that go on as the other side, as another turn of "
+        f"yours, which the stop sequence hides, and empty ones: {'; '.join(asides)}.",
     )
 
 

@@ -24,6 +24,8 @@ class Stopping:
     length: Estimate
     for_the_other: Estimate
     """It had begun a turn of the other side: only the stop sequence kept that from being seen."""
+    on_and_on: Estimate
+    """It had begun another turn of the person's own."""
     empty: Estimate
     tokens: float
     """Mean tokens drawn for a reply."""
@@ -36,12 +38,13 @@ def stopping(said: Sequence[Said], labels: Labels) -> Stopping:
     """Raises ValueError when nothing was said."""
     total = len(said)
     ended = Counter(one.exchange.ended for one in said)
-    other = sum((one.written or "").endswith(f"\n{labels.other}") for one in said)
+    other, again = (sum((one.written or "").endswith(f"\n{tag}") for one in said) for tag in (labels.other, labels.me))
     return Stopping(
         itself=share(ended["end_token"], total),
         sequence=share(ended["stop_sequence"], total),
         length=share(ended["length"], total),
         for_the_other=share(other, total),
+        on_and_on=share(again, total),
         empty=share(sum(not one.exchange.reply.strip() for one in said), total),
         tokens=sum(one.tokens or 0 for one in said) / total,
     )

@@ -1,0 +1,194 @@
+"""`ghost evaluate` on a model trained here, from the command line to its files, and its page in a real browser."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs import browser
+from replicate_deployment.chat_format import Turn
+from tests.training.evaluation.test_data import describe, write
+from tests.training.finetuning.conftest import RECIPE_OF_RECORD, quick
+from training import cli
+from training.evaluation import measures
+from training.evaluation.contenders import line_up
+from training.evaluation.data import read_held_out
+from training.evaluation.likelihood import reply_nats
+from training.finetuning import config as training_config
+
+ROOT = Path(__file__).parents[3]
+ASKED = ["hey tu fais quoi ce soir", "did you see the match?", "on se voit at the café then"]
+SAID = ["mdr ok <script>alert(1)</script>", "pas grand chose\nI was about to cook", "c'était dingue 😂"]
+TURNS = 12
+
+
+def talk(number: int) -> list[Turn]:
+    asked = [Turn("B:", f"{ASKED[number % 3]} {number}"), Turn("A:", SAID[number % 3])]
+    return [*asked, Turn("B:", ASKED[(number + 1) % 3]), Turn("A:", f"{SAID[(number + 1) % 3]} {number}")]
+
+
+@pytest.fixture(scope="module")
+def made(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`processed`, `adapter` and `merged`, of one short training, and `report`, its evaluation."""
+    folder = tmp_path_factory.mktemp("ghost")
+    talks = [talk(number) for number in range(40)]
+    val = write(folder / "processed", talks[:28], talks[28:])
+    describe(val, [(number // 2, 3 + 4 * (number % 2)) for number in range(28, 40)])
+    config = folder / "config.yaml"
+    config.write_text(quick(training_config.load(RECIPE_OF_RECORD), num_epochs=1), encoding="utf-8")
+    base = ["--base", str(tiny_base)]
+    paths = ["--data", str(val.parent), "--out", str(folder / "adapter")]
+    assert cli.main(["train", "--config", str(config), *base, *paths]) == 0
+    assert cli.main(["merge", str(folder / "adapter"), *base, "--out", str(folder / "merged")]) == 0
+    # A model that has learnt nothing ends no reply by itself, and 96 tokens of rubbish take their time.
+    ghost = json.loads((folder / "merged" / "ghost.json").read_text(encoding="utf-8"))
+    ghost["sampling"]["max_new_tokens"] = 6
+    (folder / "merged" / "ghost.json").write_text(json.dumps(ghost), encoding="utf-8")
+    assert run(folder, "--out", str(folder / "report")) == 0
+    return folder
+
+
+def run(folder: Path, *flags: str) -> int:
+    val = folder / "processed" / "val.jsonl"
+    return cli.main(["evaluate", str(folder / "merged"), "--val", str(val), "--turns", str(TURNS), *flags])
+
+
+@pytest.fixture(scope="module")
+def figures(made: Path) -> Any:
+    return json.loads((made / "report" / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def test_four_contenders_are_judged_on_the_same_replies(figures: Any) -> None:
+    assert set(figures["contenders"]) == {"base", "few_shot", "adapter", "merged"}
+    assert figures["missing"] == {}
+    assert figures["held_out"] == {
+        "replies": TURNS, "of": 12, "conversations": 6, "resampled": "conversations", "seed": 0,
+    }  # fmt: skip
+    for one in figures["contenders"].values():
+        assert one["replies"] == TURNS
+        assert one["likelihood"]["nats_per_token"]["n"] == TURNS
+        assert one["likelihood"]["nats_per_token"]["low"] <= one["likelihood"]["nats_per_token"]["value"]
+        shares = [one["stopping"][key]["value"] for key in ("itself", "sequence", "length")]
+        assert sum(shares) == pytest.approx(1)
+    assert figures["model"]["held_out_from_it"] is True
+
+
+def test_the_adapter_beside_its_base_is_the_merged_model(figures: Any) -> None:
+    """But for the rounding to FP16; and the base is another."""
+    merged, adapter, base = (
+        figures["contenders"][kind]["likelihood"]["nats_per_token"]["value"] for kind in ("merged", "adapter", "base")
+    )
+    assert merged == pytest.approx(adapter, abs=5e-3)
+    assert base - merged > 0.1
+    gain = figures["contenders"]["merged"]["gain"]
+    assert gain["value"] == pytest.approx(base - merged)
+    assert gain["low"] <= gain["value"] <= gain["high"]
+
+
+def test_losses_are_told_apart_by_where_replies_are_from(figures: Any) -> None:
+    by = figures["contenders"]["merged"]["likelihood_by"]
+    assert list(by["platform"]) == ["whatsapp"]
+    assert list(by["context"]) == ["3-6"]
+    whole = figures["contenders"]["merged"]["likelihood"]["nats_per_token"]
+    assert by["language"]["fr"]["nats_per_token"] == whole
+
+
+def test_no_message_is_in_the_figures(figures: Any) -> None:
+    text = json.dumps(figures, ensure_ascii=False)
+    for body in (*ASKED, "pas grand chose", "about to cook", "alert"):
+        assert body not in text
+
+
+def test_the_likelihood_is_that_of_the_whole_text(made: Path) -> None:
+    """-log p of reply and end token, as one forward pass over the line tells it, however the engine prompts."""
+    import torch
+
+    from training.finetuning.examples import encode_turns
+
+    contender = next(line_up(made / "merged", None, None, (), {}))
+    engine = contender.engine
+    exchange = read_held_out(made / "processed" / "val.jsonl", 20).exchanges[0]
+    for context in (exchange.context, exchange.context[-1:], ()):
+        turns = [*context, Turn("A:", exchange.reply)]
+        line = encode_turns(engine.tokenizer, turns, engine.labels, recipe="windows", replies_only=True)
+        with torch.inference_mode():
+            logprobs = engine.model(torch.tensor([line.ids.tolist()])).logits[0].log_softmax(-1)
+        each = [-float(logprobs[place - 1, line.ids[place]]) for place in line.reply.nonzero()[0]]
+        found = reply_nats(engine, context, exchange.reply)
+        assert found.reply == pytest.approx(sum(each[:-1]), rel=1e-5)
+        assert (found.end, found.tokens) == (pytest.approx(each[-1], rel=1e-5), len(each) - 1)
+        assert found.characters == len(exchange.reply)
+
+
+def test_what_is_not_there_is_said_and_the_rest_is_judged(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "merged", tmp_path / "merged")
+    shutil.copytree(made / "processed", tmp_path / "processed")
+    (tmp_path / "processed" / "val.about.jsonl").unlink()
+    assert run(tmp_path, "--out", str(tmp_path / "report"), "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert set(figures["contenders"]) == {"merged"}
+    assert set(figures["missing"]) == {"base", "few_shot", "adapter"}
+    assert "say where it is: --base PATH" in figures["missing"]["base"]
+    assert figures["held_out"]["resampled"] == "replies"
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Not judged: base." in page
+    assert "takes replies for independent" in page or "take replies for independent" in page
+
+
+def test_without_any_model_it_fails_before_it_writes(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "processed", tmp_path / "processed")
+    assert run(tmp_path, "--out", str(tmp_path / "report")) == 1
+    assert "ghost evaluate:" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "novel.txt").touch()
+    assert run(tmp_path, "--out", str(tmp_path / "report")) == 2
+    assert "holds other files: novel.txt" in capsys.readouterr().err
+
+
+def test_each_measure_is_explained_in_one_place() -> None:
+    assert (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8") == measures.document()
+
+
+def test_replies_are_text_on_the_page_and_it_says_what_each_figure_is(made: Path) -> None:
+    html = (made / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    shown = unescape(re.sub(r"<[^>]*>", "", html))
+    assert "<script>alert(1)</script>" in shown
+    for measure in measures.MEASURES:
+        assert measure.formula in shown
+    assert oct((made / "report" / "report.html").stat().st_mode)[-3:] == "600"
+
+
+program = browser.found()
+in_a_browser = pytest.mark.skipif(program is None, reason="no Chromium found: install it, or put its path into BROWSER")
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[browser.Browser]:
+    assert program is not None
+    with browser.browser(program) as page:
+        yield page
+
+
+@in_a_browser
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+def test_a_browser_shows_it_whole_and_asks_nobody(opened: browser.Browser, made: Path, width: int, scheme: str) -> None:
+    page = made / "report" / "report.html"
+    opened.requested.clear()
+    opened.complaints.clear()
+    opened.show(page, width=width, scheme=scheme)
+    assert opened.requested == [page.as_uri()]
+    assert opened.complaints == []
+    assert opened.ask("document.documentElement.scrollWidth") <= width
+    assert opened.ask("document.querySelectorAll('figure').length") >= 6
+    assert opened.ask("Math.min(...[...document.querySelectorAll('svg text')].map(t => t.getBBox().height))") >= 11
