@@ -1,4 +1,7 @@
-"""`ghost check`: is this model folder whole, the one that was merged, and able to end a reply?"""
+"""`ghost check`: is this model folder whole, the one that was merged and trained, and able to end a reply?
+
+Exit code 0 when no check failed. One is skipped, and says why, where what it would look at is not there.
+"""
 
 import argparse
 import json
@@ -13,32 +16,41 @@ from replicate_deployment.checks import Result
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.tokenization import encode
 from replicate_deployment.weights_checks import Model
+from scripts import trained_checks
 from scripts.test_model import ENDS, PROMPTS, answer, conversation, summarise
+from scripts.trained_checks import Skipped, Trained
 from training.console import console, progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, nargs="?", default=Path("models/merged"), help="default: %(default)s")
+    parser.add_argument("--adapter", type=Path, help="what it was merged from (default: `adapter` beside it)")
+    parser.add_argument(
+        "--base", metavar="PATH_OR_REPO", help="the base (default: the one it was trained on, if it is on this disk)"
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     results = []
-    for result in inspect(Model(args.model)):
+    for result in inspect(Trained(args.model, args.adapter, args.base)):
         results.append(result)
         if not args.json:
             console.print(str(result), soft_wrap=True)
-    ok = all(result.status == "ok" for result in results)
+    ok = all(result.status != "failed" for result in results)
     if args.json:
         document = {"model": str(args.model), "ok": ok, "checks": [asdict(result) for result in results]}
         print(json.dumps(document, ensure_ascii=False, indent=2))
     return 0 if ok else 1
 
 
-def inspect(model: Model) -> Iterator[Result]:
+def inspect(model: Trained) -> Iterator[Result]:
     """One result per check. A failure does not hide the checks after it, unless there is no model left to ask."""
     for name, check in CHECKS.items():
-        result = checks.result(name, check, model)
+        try:
+            result = checks.result(name, check, model)
+        except Skipped as why:
+            result = Result(name, "skipped", str(why))
         yield result
         if result.status == "failed" and check in (files, weights_checks.golden_prompt, logits):
             return  # not a model, not one that loads, not one that can be sampled
@@ -101,17 +113,21 @@ def endings(model: Model) -> str:
 
 
 # Those of preflight's that look at weights/, and between and after them those that need prompts.
-CHECKS: dict[str, Callable[[Model], str]] = {
+CHECKS: dict[str, Callable[[Trained], str]] = {
     "ghost.json and hashes": files,
     "shards": weights_checks.shards,
+    "values": trained_checks.values,
     "end token": weights_checks.end_token,
     "sampling": weights_checks.sampling,
     "tokenizer": weights_checks.tokenizer,
     "chat template": weights_checks.template,
+    "held-out loss": trained_checks.loss,
+    "adapter": trained_checks.adapter,
     "newline": newline,
     "prompt prefix": prefix,
     "golden prompt": weights_checks.golden_prompt,
     "logits": logits,
+    "parity": trained_checks.same,
     "endings": endings,
 }
 

@@ -12,8 +12,8 @@ import pytest
 from replicate_deployment import ghost_json, weights_checks
 from replicate_deployment.checks import Result
 from replicate_deployment.tokenization import Encoding, encode
-from replicate_deployment.weights_checks import Model
-from scripts import sanity_check, test_model
+from scripts import parity, sanity_check, test_model, trained_checks
+from scripts.trained_checks import Trained
 from training import artifact
 from training.cli import main
 
@@ -35,7 +35,7 @@ def damaged(merged: Path, folder: Path, damage: Callable[[Path], object]) -> Pat
 
 
 def failures(folder: Path) -> dict[str, str]:
-    return {result.check: result.found for result in sanity_check.inspect(Model(folder)) if result.status != "ok"}
+    return {result.check: result.found for result in sanity_check.inspect(Trained(folder)) if result.status != "ok"}
 
 
 def edit_json(name: str, **changes: Any) -> Callable[[Path], object]:
@@ -80,9 +80,23 @@ def test_a_merged_model_passes_every_check(merged: Path, capsys: pytest.CaptureF
     details = {check["check"]: check["found"] for check in document["checks"]}
     assert details["shards"].startswith("1 with 21 F16 tensors")
     assert details["endings"].startswith("greedy: ")
+    assert details["values"] == "21 tensors, every value finite, no matrix of zeros"
+    skipped = {check["check"] for check in document["checks"] if check["status"] == "skipped"}
+    assert skipped == {"held-out loss", "adapter", "parity"}  # nothing of it lies beside the model
+
+
+def one_nan(tensors: dict[str, Any]) -> None:
+    """In a row of the embedding that no prompt reaches."""
+    tensors["model.embed_tokens.weight"][-1, 3] = float("nan")
+
+
+def all_zero(tensors: dict[str, Any]) -> None:
+    tensors["model.layers.1.mlp.up_proj.weight"] *= 0
 
 
 DAMAGES = {
+    "a NaN": (edit_weights(one_nan), "values", "model.embed_tokens.weight: NaN or infinite values"),
+    "a matrix of zeros": (edit_weights(all_zero), "values", r"layers\.1\.mlp\.up_proj\.weight: every value is 0"),
     "one F32 tensor": (edit_weights(to_float32), "shards", r"1 of 21 tensors are not F16, first model\.norm\.weight"),
     "other weights": (edit_weights(other_head), "golden prompt", "not the weights of the merge"),
     "end token of config": (edit_json("config.json", eos_token_id=7), "end token", "config.json says 7"),
@@ -119,7 +133,7 @@ def test_a_changed_file_fails_before_anything_is_loaded(merged: Path, tmp_path: 
     shutil.copytree(merged, tmp_path / "model")
     with (tmp_path / "model" / "tokenizer.json").open("a") as stream:
         stream.write(" ")
-    [result] = sanity_check.inspect(Model(tmp_path / "model"))
+    [result] = sanity_check.inspect(Trained(tmp_path / "model"))
     assert (result.check, result.status) == ("ghost.json and hashes", "failed")
     assert "tokenizer.json" in result.found
 
@@ -132,7 +146,7 @@ def test_a_failure_sets_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_logits_must_be_finite(merged: Path) -> None:
     import torch
 
-    model = Model(merged)
+    model = Trained(merged)
     with torch.no_grad():
         model.engine.model.lm_head.weight[5] = float("nan")
     *_, last = sanity_check.inspect(model)
@@ -141,7 +155,7 @@ def test_logits_must_be_finite(merged: Path) -> None:
 
 def test_the_loaded_tokenizer_must_end_where_the_model_does(merged: Path) -> None:
     """As when a file that only transformers reads names another end token."""
-    model = Model(merged)
+    model = Trained(merged)
     model.engine.tokenizer.eos_token = "<s>"
     *_, last = sanity_check.inspect(model)
     assert last == Result(
@@ -152,12 +166,112 @@ def test_the_loaded_tokenizer_must_end_where_the_model_does(merged: Path) -> Non
 def test_the_prompt_must_be_a_prefix(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a tokenizer whose last token before the reply depends on what follows it."""
     monkeypatch.setattr(sanity_check, "encode", lambda *parts: Encoding(encode(*parts).ids[::-1], []))
-    [result] = [result for result in sanity_check.inspect(Model(merged)) if result.check == "prompt prefix"]
+    [result] = [result for result in sanity_check.inspect(Trained(merged)) if result.check == "prompt prefix"]
     assert result.status == "failed"
     assert "'short'" in result.found
 
 
 def test_a_reply_that_goes_on_fails_the_endings(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sanity_check, "answer", lambda *parts: replace(test_model.answer(*parts), leaked=True))
-    *_, last = sanity_check.inspect(Model(merged))
+    *_, last = sanity_check.inspect(Trained(merged))
     assert last == Result("endings", "failed", "2 of 2 greedy replies go on past a stop sequence")
+
+
+def checked(model: Trained, check: str) -> Result:
+    return next(result for result in sanity_check.inspect(model) if result.check == check)
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *checks: str) -> None:
+    monkeypatch.setattr(sanity_check, "CHECKS", {name: sanity_check.CHECKS[name] for name in checks})
+
+
+def test_adapter_and_merge_are_held_beside_each_other(
+    merged: Path, adapter: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "adapter", "parity")
+    one, two = sanity_check.inspect(Trained(merged, adapter, str(tiny_base)))
+    assert (one.status, one.found) == ("ok", "28 tensors, every value finite")
+    assert two.status == "ok"
+    assert two.found.startswith("mean |Δlogp| ")
+
+
+def test_a_merge_that_is_not_base_and_adapter_fails(
+    merged: Path, adapter: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "LIMIT", 1e-9)
+    found = checked(Trained(merged, adapter, str(tiny_base)), "parity")
+    assert found.status == "failed"
+    assert "not base + adapter: mean |Δlogp|" in found.found
+    assert "1e-09 allowed" in found.found
+
+
+def test_an_adapter_that_learnt_nothing_fails(
+    make_adapter: Callable[..., Path], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untrained(tensors: dict[str, Any]) -> None:
+        for name in tensors:
+            if "lora_B" in name:
+                tensors[name] *= 0
+
+    folder = make_adapter(untrained)
+    assert main(["merge", str(folder), "--base", str(tiny_base), "--out", str(tmp_path / "merged")]) == 0
+    only(monkeypatch, "adapter")
+    found = checked(Trained(tmp_path / "merged", folder), "adapter")
+    assert found == Result(
+        "adapter", "failed", f"all 14 B matrices of {folder} are 0: nothing was learnt", "ghost train"
+    )
+
+
+def test_one_dead_matrix_is_a_figure_and_a_nan_a_failure(
+    make_adapter: Callable[..., Path], tmp_path: Path, merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(value: float) -> Callable[[dict[str, Any]], None]:
+        def edit(tensors: dict[str, Any]) -> None:
+            tensors["base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"][:] = value
+
+        return edit
+
+    only(monkeypatch, "adapter")
+    for value, status, said in ((0.0, "ok", "1 of 14 B matrices are 0"), (float("nan"), "failed", "NaN or infinite")):
+        folder = make_adapter(spoil(value))
+        model = Trained(merged, folder)
+        model.ghost.block("merge")["adapter_sha256"] = ghost_json.sha256(folder / "adapter_model.safetensors")
+        found = checked(model, "adapter")
+        assert (found.status, said in found.found) == (status, True)
+
+
+def test_another_adapter_than_was_merged_fails(merged: Path, make_adapter: Callable[..., Path]) -> None:
+    folder = make_adapter(lambda tensors: tensors["base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"].mul_(2))
+    found = checked(Trained(merged, folder), "adapter")
+    assert (found.status, found.found) == ("failed", f"{folder} is not the adapter that was merged")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "status"),
+    [
+        (3.5, 2.5, "ok"),
+        (3.5, 3.5, "failed"),
+        (3.5, 4.0, "failed"),
+        (3.5, float("nan"), "failed"),
+        (None, 2.5, "skipped"),
+    ],
+)
+def test_the_loss_on_record_must_have_fallen(
+    before: float | None, after: float, status: str, merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "held-out loss")
+    model = Trained(merged)
+    measured = {"before": None if before is None else {"reply_loss": before}, "after": {"reply_loss": after}}
+    model.ghost.facts["training"] = {"heldout": measured}
+    [found] = sanity_check.inspect(model)
+    assert found.status == status
+    if status != "skipped":
+        assert found.found.startswith(f"{before:.3f} before training, {after:.3f} after")
+
+
+def test_what_cannot_be_looked_at_is_skipped_with_the_reason(merged: Path, adapter: Path, tmp_path: Path) -> None:
+    lonely = Trained(merged)
+    with pytest.raises(trained_checks.Skipped, match="--adapter FOLDER names one"):
+        trained_checks.adapter(lonely)
+    with pytest.raises(trained_checks.Skipped, match="say where it is: --base PATH"):
+        trained_checks.same(Trained(merged, adapter))
