@@ -26,16 +26,21 @@ HINT = {
 THEME = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
-class Transcript(gradio.Chatbot):
-    """Shows text as text. Chatbot shows HTML, also where it renders no Markdown: a typed "</s>" would be missing."""
+def plain(chatbot: gradio.Chatbot) -> gradio.Chatbot:
+    """Show text as text. gradio shows HTML, also where it renders no Markdown: a typed "</s>" would be missing.
 
-    is_template = True  # in the page it is a Chatbot
+    Not a subclass: for one of those gradio writes a file beside this one.
+    """
+    received, shown = chatbot.preprocess, chatbot.postprocess
 
-    def preprocess(self, payload: Any) -> Any:
-        return [said | as_text(html.unescape(text_of(said))) for said in super().preprocess(payload)]
+    def preprocess(payload: Any) -> Any:
+        return [said | as_text(html.unescape(text_of(said))) for said in received(payload)]
 
-    def postprocess(self, value: Any) -> Any:
-        return super().postprocess([said | as_text(html.escape(text_of(said), quote=False)) for said in value or []])
+    def postprocess(value: Any) -> Any:
+        return shown([said | as_text(html.escape(text_of(said), quote=False)) for said in value or []])
+
+    chatbot.preprocess, chatbot.postprocess = preprocess, postprocess  # type: ignore[method-assign]
+    return chatbot
 
 
 def as_text(text: str) -> dict[str, Any]:
@@ -78,12 +83,10 @@ def build(speaker: Speaker, settings: Settings, seed: int | None, worker: Thread
     )
     return gradio.ChatInterface(
         reply,
-        chatbot=Transcript(
-            label=speaker.name,
-            render_markdown=False,
-            buttons=["copy"],
-            placeholder="Write something.",
-            scale=1,
+        chatbot=plain(
+            gradio.Chatbot(
+                label=speaker.name, render_markdown=False, buttons=["copy"], placeholder="Write something.", scale=1
+            )
         ),
         textbox=gradio.Textbox(
             show_label=False, placeholder="a message", max_lines=10, submit_btn=True, stop_btn=True, scale=7
