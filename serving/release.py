@@ -129,8 +129,8 @@ def plan(args: argparse.Namespace, context: Context, found: Model | None) -> lis
         f"line     cd {shlex.quote(str(context.folder))} && {shlex.join(push_line(args))}",
         f"sends    {build_context.size(context) / 1e9:.2f} GB of {context.folder}, with the weights of {args.weights}",
         f"model    replicate.com/{args.model}: {there}",
-        "private  the model's page, its versions and the image with the weights. Inputs and replies are kept there: those",
-        "         of the API for an hour, those of its web page until you delete them",
+        "private  the model's page, its versions and the image with the weights. Inputs and replies are kept there:",
+        "         the API's for an hour, the web page's until you delete them",
         f"cost     {args.hardware}: {cost}. A private model is paid for while it sets up, answers, and",
         "         waits for more before it is switched off. The trial costs one such time",
     ]
@@ -146,7 +146,7 @@ async def push(args: argparse.Namespace, context: Context, found: Model | None) 
         if not found:
             found = await create_private(api, args.model, args.hardware)
             say(args, f"made replicate.com/{args.model}, private, on {args.hardware}")
-        pushed = subprocess.run(push_line(args), cwd=context.folder, stdout=sys.stderr if args.json else None)
+        pushed = subprocess.run(push_line(args), cwd=context.folder, stdout=2 if args.json else None)
         if pushed.returncode:
             raise ServerError(f"cog push ended with code {pushed.returncode}; before a first push: cog login")
         pauses = Pauses()
