@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
 def set_up_log() -> None:
     """Numbers and kinds of errors on stderr. The libraries are silenced: httpx writes addresses, which hold the token,
-    and python-telegram-bot what it was answered."""
+    and python-telegram-bot whole updates that it cannot read."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for library in ("httpx", "httpcore", "httpx2", "httpcore2", "telegram", "asyncio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+UNREADABLE = "unreadable"  # among an update's `api_kwargs`: what its parser stumbled over
+
 
 class Call(NamedTuple):
     """`method`: send, edit or callback; the last two can be made again without harm."""

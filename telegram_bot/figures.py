@@ -45,14 +45,11 @@ def status(db: Database, config: BotConfig, *, owner: bool) -> str:
     waiting = db.value("SELECT count(DISTINCT conversation) FROM messages WHERE pending")
     if waiting:
         lines.append(f"Chats that wait for a reply: {waiting}")
-    for state, meaning in [
-        ("doubtful", "may not have arrived, and not sent again"),
-        ("refused", "refused by Telegram"),
-    ]:
+    for state, meaning in [("doubtful", "In doubt, not sent again"), ("refused", "Refused by Telegram")]:
         numbers = [str(row[0]) for row in db.rows("SELECT id FROM outgoing WHERE state = ? ORDER BY id DESC", state)]
         if numbers:
             more = ", …" if len(numbers) > 5 else ""
-            lines.append(f"Messages that were {meaning}: {len(numbers)} (number {', '.join(numbers[:5])}{more})")
+            lines.append(f"{meaning}: {len(numbers)} (message {', '.join(numbers[:5])}{more})")
     failed = db.value("SELECT count(*) FROM updates WHERE failed IS NOT NULL")
     if failed:
         lines.append(f"Updates that could not be understood: {failed}")

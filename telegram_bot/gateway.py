@@ -17,6 +17,7 @@ os.environ.setdefault("PTB_TIMEDELTA", "true")  # RetryAfter in the form that st
 
 from telegram import (
     Bot,
+    BusinessConnection,
     ForceReply,
     InlineKeyboardButton,
     InlineKeyboardMarkup,
@@ -37,7 +38,7 @@ from telegram.error import (
 )
 from telegram.request import HTTPXRequest
 
-from telegram_bot.calls import Call, Doubtful, Moved, NotNow, PolledElsewhere, Refused
+from telegram_bot.calls import UNREADABLE, Call, Doubtful, Moved, NotNow, PolledElsewhere, Refused
 from telegram_bot.plain import without_links
 from training.errors import BotError
 
@@ -55,30 +56,52 @@ UPDATES = [
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
+class _UpdatesOneByOne(HTTPXRequest):
+    """An update of a shape that the library does not understand would block all others for ever: it reads a batch as a
+    whole. Here such a one is passed on as a number, marked UNREADABLE."""
+
+    @staticmethod
+    def parse_json_payload(payload: bytes) -> dict[str, Any]:
+        answer: dict[str, Any] = HTTPXRequest.parse_json_payload(payload)
+        if isinstance(answer.get("result"), list):
+            answer["result"] = [_readable(update) for update in answer["result"]]
+        return answer
+
+
+def _readable(update: dict[str, Any]) -> dict[str, Any]:
+    try:
+        Update.de_json(update, None)
+    except Exception as error:  # whatever its parser stumbles over
+        return {"update_id": update["update_id"], UNREADABLE: type(error).__name__}
+    return update
+
+
 class Telegram:
     """A bot's side of the Bot API. An async context manager; entering it asks who the bot is."""
 
     def __init__(self, token: str, url: str, connections: int = 64) -> None:
         shared = {"verify": ssl.create_default_context()}  # reads all the certificates of the world: once is enough
-        self._bot = Bot(
-            token,
-            base_url=f"{url.rstrip('/')}/bot",
-            request=HTTPXRequest(connections, read_timeout=20, write_timeout=20, pool_timeout=60, httpx_kwargs=shared),
-            get_updates_request=HTTPXRequest(connection_pool_size=1, read_timeout=10, httpx_kwargs=shared),
+        self._requests = (
+            HTTPXRequest(connections, read_timeout=20, write_timeout=20, pool_timeout=60, httpx_kwargs=shared),
+            _UpdatesOneByOne(connection_pool_size=1, read_timeout=10, httpx_kwargs=shared),
         )
+        ours, polls = self._requests
+        self._bot = Bot(token, base_url=f"{url.rstrip('/')}/bot", request=ours, get_updates_request=polls)
         self.url = url
 
     async def __aenter__(self) -> Self:
         try:
             await self._bot.initialize()
-        except (InvalidToken, Forbidden) as error:
-            raise BotError("Telegram does not know this token; look TELEGRAM_BOT_TOKEN up at @BotFather") from error
         except TelegramError as error:
+            await self.__aexit__()
+            if isinstance(error, (InvalidToken, Forbidden)):
+                raise BotError("Telegram does not know this token; look TELEGRAM_BOT_TOKEN up at @BotFather") from error
             raise BotError(f"{self.url}: no answer from Telegram ({_kind(error)}); is the network there?") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._bot.shutdown()
+        for request in self._requests:  # Bot.shutdown leaves those of a bot that could not be entered open
+            await request.shutdown()
 
     @property
     def me(self) -> User:
@@ -101,6 +124,11 @@ class Telegram:
         """Polling works where no webhook is set. What waits to be delivered stays."""
         async with _told():
             await self._bot.delete_webhook(drop_pending_updates=False)
+
+    async def connection(self, id: str) -> BusinessConnection:
+        """Whose business connection this is, and what it allows. Raises NotNow or Refused."""
+        async with _told():
+            return await self._bot.get_business_connection(id)
 
     async def typing(self, chat: int, connection: str, thread: int) -> None:
         """Shown for five seconds or until a message comes. Nothing depends on it, so no failure is told."""

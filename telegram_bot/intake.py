@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from telegram_bot import commands, drafts, history
+from telegram_bot.calls import UNREADABLE
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
 from telegram_bot.outgoing import Place, plan
 
 if TYPE_CHECKING:
-    from telegram import Message, Update, User
+    from telegram import BusinessConnection, Message, Update, User
 
 log = logging.getLogger("ghost.bot")
 OFFSET_DAYS = 6  # after a week without updates Telegram begins its numbers anew (core.telegram.org/bots/api#update)
@@ -43,14 +44,13 @@ def record(db: Database, config: BotConfig, me: Me, updates: "Sequence[Update]")
         for update in updates:
             if db.value("SELECT 1 FROM updates WHERE id = ?", update.update_id):
                 continue
-            failed = None
+            failed = update.api_kwargs.get(UNREADABLE)
             try:
                 with db.savepoint():
                     _take(db, config, me, update, now)
-            except (
-                Exception
-            ) as error:  # a bug of ours, or a shape of update that nobody has seen: it must not block the rest
+            except Exception as error:  # a bug of ours, which must not block the others
                 failed = type(error).__name__
+            if failed:
                 log.error("update %d: %s; it is left unanswered", update.update_id, failed)
             db.run("INSERT INTO updates VALUES(?, ?, ?)", update.update_id, now, failed)
 
@@ -61,9 +61,7 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
     elif update.callback_query:
         drafts.pressed(db, config, update.callback_query)
     elif connection := update.business_connection:
-        if connection.user.id == config.owner:  # anybody can connect their account to any bot
-            can_reply = bool(connection.is_enabled and connection.rights and connection.rights.can_reply)
-            db.run("INSERT OR REPLACE INTO connections VALUES(?, ?)", connection.id, can_reply)
+        connected(db, config, connection)
     elif update.business_message:
         _business(db, config, update.business_message, now)
     elif edited := update.edited_message or update.edited_business_message:
@@ -75,11 +73,28 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
             )
     elif gone := update.deleted_business_messages:
         for message in gone.message_ids:
-            db.run(
+            deleted = db.changed(
                 "DELETE FROM messages WHERE telegram = ? AND conversation IN"
                 " (SELECT id FROM conversations WHERE chat = ? AND connection = ?)",
                 *(message, gone.chat.id, gone.business_connection_id),
             )
+            if deleted:
+                db.set_meta("scrub", "due")
+
+
+def connected(db: Database, config: BotConfig, connection: "BusinessConnection") -> None:
+    """Within a transaction: whose messages come through this connection, and whether the bot may write there. Anybody
+    can connect their account to any bot; that of the owner is the only one that counts."""
+    rights = connection.rights
+    can_reply = connection.is_enabled and connection.user.id == config.owner and bool(rights and rights.can_reply)
+    owners = connection.user.id == config.owner
+    db.run("INSERT OR REPLACE INTO connections VALUES(?, ?, ?)", connection.id, owners, can_reply)
+
+
+def unknown_connections(db: Database, updates: "Sequence[Update]") -> set[str]:
+    """Connections that were made before this database was, and of which no update will ever tell."""
+    named = {update.business_message.business_connection_id for update in updates if update.business_message}
+    return {id for id in named if id and db.value("SELECT 1 FROM connections WHERE id = ?", id) is None}
 
 
 def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: float) -> None:
@@ -132,7 +147,7 @@ def _business(db: Database, config: BotConfig, message: "Message", now: float) -
     connection, writer = message.business_connection_id, message.from_user
     if connection is None or writer is None or message.chat.id not in config.drafts.chats:
         return
-    if db.value("SELECT 1 FROM connections WHERE id = ?", connection) is None or message.sender_business_bot:
+    if not db.value("SELECT owners FROM connections WHERE id = ?", connection) or message.sender_business_bot:
         return
     text = message.text or message.caption
     if not text:

@@ -9,9 +9,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from telegram import Update
+
 from serving.client import backend
 from telegram_bot import drafts, intake
-from telegram_bot.calls import NotNow, PolledElsewhere
+from telegram_bot.calls import NotNow, PolledElsewhere, Refused
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
 from telegram_bot.gateway import Telegram
@@ -78,11 +80,16 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
             expires = time.monotonic() + EXPIRY_SECONDS
         sender.wake()
         thinker.wake()
+        updates: Sequence[Update] = ()
         try:
             if hooked:
                 await telegram.take_over()
                 hooked = False
             updates = await telegram.updates(intake.offset(db))
+            for id in intake.unknown_connections(db, updates):
+                connection = await telegram.connection(id)
+                with db.transaction():
+                    intake.connected(db, config, connection)
         except PolledElsewhere as error:
             conflicts += 1
             if conflicts > CONFLICTS:
@@ -90,6 +97,8 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
             log.warning("another program reads this bot's updates (%d of %d)", conflicts, CONFLICTS)
             await asyncio.sleep(CONFLICT_SECONDS)
             continue
+        except Refused as error:  # a connection that has ended since: its messages are not for us any more
+            log.warning("a business connection: %s", error)
         except NotNow as error:
             wait = error.seconds if error.seconds is not None else min(LONGEST_WAIT, 2.0**failures / 2)
             failures += 1

@@ -27,6 +27,12 @@ def one_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl.create_default_context", _SSL_CONTEXT)
 
 
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("service", "outgoing", "replies"):
+        monkeypatch.setattr(f"telegram_bot.{module}.LONGEST_WAIT", 0.2)
+
+
 _SSL_CONTEXT = functools.cache(ssl.create_default_context)
 
 
@@ -72,10 +78,10 @@ class World:
         from telegram_bot import service
 
         started, failed = threading.Event(), []
-        loop = asyncio.new_event_loop()
+        self.ended = threading.Event()
 
         async def live() -> None:
-            task = asyncio.current_task()
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
             self._stop: Callable[[], Any] = lambda: loop.call_soon_threadsafe(task.cancel)
             started.set()
@@ -85,8 +91,9 @@ class World:
                 pass
             except BaseException as error:
                 failed.append(error)
+            self.ended.set()
 
-        thread = threading.Thread(target=lambda: loop.run_until_complete(live()))
+        thread = threading.Thread(target=lambda: asyncio.run(live()))
         thread.start()
         started.wait()
         try:
@@ -94,7 +101,6 @@ class World:
         finally:
             self._stop()
             thread.join(20)
-            loop.close()
         assert not thread.is_alive()
         if failed:
             raise failed[0]

@@ -145,10 +145,12 @@ class FakeBotAPI(ThreadingHTTPServer):
 
     def until(self, condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
         """Wait until something holds. Raises TimeoutError saying what was sent instead."""
-        with self.changed:
-            if not self.changed.wait_for(condition, seconds):
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"it did not come; sent: {[(sent.chat, sent.text) for sent in self.sent]}")
-            return condition()
+            time.sleep(0.005)
+        return found
 
     def fault(self, method: str) -> Fault | None:
         for fault in self.faults:

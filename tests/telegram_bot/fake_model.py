@@ -22,8 +22,8 @@ class FakeModel(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, reply: Callable[[str], str] = echo) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, reply: Callable[[str], str] = echo, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.reply = reply
         self.prompts: list[str] = []
         self.inputs: list[dict[str, Any]] = []
@@ -63,20 +63,32 @@ class Handler(BaseHTTPRequestHandler):
         mood = model.moods.pop(0) if model.moods else ""
         if mood in ("busy", "starting", "broken"):
             model.health = {"busy": "BUSY", "starting": "STARTING"}.get(mood, "UNHEALTHY")
-            return self.answer({"detail": mood}, 503 if mood == "starting" else 409)
+            self.answer({"detail": mood}, 503 if mood == "starting" else 409)
+            return
         model.inputs.append(inputs)
         model.prompts.append(inputs["prompt"])
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.event("start", {})
         time.sleep(model.seconds)
         model.hold.wait(30)
         if mood == "lost":
             self.close_connection = True
-            return None
+            return
         id = self.path.rpartition("/")[2]
         if mood == "failed":
-            return self.answer({"id": id, "status": "failed", "error": "the model fell over"})
-        output = [model.reply(inputs["prompt"])]
-        metrics = {"input_tokens": 9, "output_tokens": 4, "ended_by_itself": 1}
-        return self.answer({"id": id, "status": "succeeded", "output": output, "metrics": metrics})
+            self.event("completed", {"id": id, "status": "failed", "error": "the model fell over"})
+        else:
+            output = [model.reply(inputs["prompt"])]
+            metrics = {"input_tokens": 9, "output_tokens": 4, "ended_by_itself": 1}
+            self.event("completed", {"id": id, "status": "succeeded", "output": output, "metrics": metrics})
+        self.wfile.write(b"0\r\n\r\n")
+
+    def event(self, name: str, document: dict[str, Any]) -> None:
+        text = f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
 
     def answer(self, document: dict[str, Any], status: int = 200) -> None:
         body = json.dumps(document).encode()

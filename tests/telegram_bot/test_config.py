@@ -1,0 +1,63 @@
+"""The bot's one file, and the verb."""
+
+from pathlib import Path
+
+import pytest
+
+from telegram_bot import config
+from training import cli
+from training.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / config.EXAMPLE
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "bot.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_example_restates_no_default_wrongly() -> None:
+    minimal = config.BotConfig(owner=0, backend="http://127.0.0.1:5000")
+    assert config.load(EXAMPLE) == minimal
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file: Expected `object`, got `null`"),
+        ("owner: 1", "missing required field `backend`"),
+        ("owner: me\nbackend: x", "owner: Expected `int`, got `str`"),
+        ("owner: 1\nbackend: x\nalow: [2]", "unknown key alow; did you mean allow?"),
+        ("owner: 1\nbackend: x\nlimits: {predictions_a_day: 3}", "did you mean limits.predictions_per_day?"),
+        ("owner: 1\nbackend: x\nlimits: {predictions_per_day: 0}", r"limits.predictions_per_day: Expected `int` >= 1"),
+        ("owner: 1\nbackend: x\ntexts: {notice: ''}", "texts.notice: "),
+        ("owner: 1\nbackend: x\ntexts: {notice: '             '}", "texts.notice: everyone is told"),
+        ("owner: 1\nbackend: x\nlabels: {me: 'B:'}", "labels: both labels are 'B:'"),
+        ("owner: [", "line 1: not YAML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.load(written(tmp_path, text))
+    assert str(error.value).startswith(str(tmp_path / "bot.yaml"))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("found", ["", "not a token", "123:short"])
+def test_a_token_that_is_none(
+    tmp_path: Path, found: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TELEGRAM_BOT_TOKEN", found)
+    path = written(tmp_path, "owner: 1\nbackend: http://127.0.0.1:9")
+    assert cli.main(["bot", "--config", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ghost bot: TELEGRAM_BOT_TOKEN")
+    assert len(said.splitlines()) == 1
+    assert not found or found not in said
+
+
+def test_no_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bot", "--config", str(tmp_path / "bot.yaml")]) == 1
+    assert "no such file; copy config/bot.example.yaml" in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""What is kept, for how long, and that what is deleted is gone from the bytes of the files."""
+
+import json
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from telegram_bot.config import Retention, Texts
+from telegram_bot.database import Database
+from tests.telegram_bot.conftest import FRIEND, OWNER, World
+from training.errors import BotError
+
+TEXTS = Texts()
+SECRET = "the-dragon-sleeps-at-noon"
+
+
+def found_in_files(world: World, words: str) -> list[str]:
+    folder = Path(world.config.database).parent
+    spelled = [words, words.upper(), json.dumps(words)]
+    return [path.name for path in folder.iterdir() if any(s.encode() in path.read_bytes() for s in spelled)]
+
+
+def test_forget_leaves_no_byte(world: World) -> None:
+    with world.bot():
+        for number in range(3):
+            world.api.say(FRIEND, f"{SECRET} {number}")
+            world.api.until(lambda number=number: len(world.replies(FRIEND)) == number + 1)
+        world.api.say(OWNER, "something else")
+        world.api.until(lambda: "SOMETHING ELSE" in world.api.texts(OWNER))
+        assert found_in_files(world, SECRET)
+        world.api.say(FRIEND, "/forget")
+        world.api.until(lambda: TEXTS.forgotten in world.replies(FRIEND))
+        assert not found_in_files(world, SECRET)  # while it runs: not in the log either
+    assert not found_in_files(world, SECRET)
+    assert found_in_files(world, "something else")
+    assert world.value("SELECT count(*) FROM predictions") == 4  # the budget does not forget, and names nobody
+    assert world.value("SELECT count(*) FROM predictions WHERE conversation = 0") == 3
+
+
+def test_forget_while_it_thinks(world: World) -> None:
+    world.model.hold.clear()
+    with world.bot():
+        world.api.say(FRIEND, SECRET)
+        world.api.until(lambda: world.model.prompts)
+        world.api.say(FRIEND, "/forget")
+        world.api.until(lambda: TEXTS.forgotten in world.replies(FRIEND))
+        world.model.hold.set()
+        world.api.say(FRIEND, "hello again")
+        world.api.until(lambda: "HELLO AGAIN" in world.replies(FRIEND))
+    assert SECRET.upper() not in world.replies(FRIEND)
+    assert world.model.prompts[-1] == "B: hello again\nA:"
+    assert not found_in_files(world, SECRET)
+
+
+def test_the_owner_forgets_all(world: World) -> None:
+    with world.bot():
+        world.api.say(FRIEND, SECRET)
+        world.api.until(lambda: world.replies(FRIEND))
+        world.api.say(FRIEND, "/forget all")  # theirs only
+        world.api.say(FRIEND, SECRET)
+        world.api.until(lambda: world.replies(FRIEND).count(SECRET.upper()) == 2)
+        world.api.say(OWNER, "/forget all")
+        world.api.until(lambda: any(TEXTS.forgotten in text for text in world.api.texts(OWNER)))
+    assert not found_in_files(world, SECRET)
+
+
+def test_a_forgetting_that_was_killed_is_finished_by_the_next_process(tmp_path: Path) -> None:
+    path = tmp_path / "ghost.sqlite3"
+    db = Database(path)
+    with db.transaction():
+        db.run(
+            "INSERT INTO conversations(id, kind, chat, connection, thread, name, at) VALUES(1,'private',1,'',0,'',0)"
+        )
+        db.run("INSERT INTO messages(conversation, mine, text, at) VALUES(1, 0, ?, 0)", SECRET)
+    with db.transaction():
+        db.forget([1])
+    left = Path(f"{path}-wal").read_bytes()
+    db.close()  # without the scrub; and this close checkpoints, which a kill would not
+    assert SECRET.encode() in left
+    Path(f"{path}-wal").write_bytes(left)
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    Database(path).close()
+    assert not any(SECRET.encode() in file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_what_is_old_goes_by_itself(world: World) -> None:
+    world.set(retention=Retention(messages_days=30, corrections_days=60))
+    db = Database(Path(world.config.database))
+    for id, days in [(1, 40), (2, 20)]:
+        at = time.time() - days * 86400
+        with db.transaction():
+            db.run(
+                "INSERT INTO conversations(id, kind, chat, connection, thread, name, at) VALUES(?,'group',?,'',0,'',?)",
+                *(id, id, at),
+            )
+            db.run("INSERT INTO messages(conversation, mine, text, at) VALUES(?, 0, ?, ?)", id, f"{SECRET}{id}", at)
+            for state in ("edited", "discarded"):
+                db.run(
+                    "INSERT INTO drafts(conversation, upto, state, context, draft, text, at)"
+                    " VALUES(?, 0, ?, '', '', ?, ?)",
+                    *(id, state, f"{state}{id}", at),
+                )
+    db.close()
+    with world.bot():
+        world.api.until(lambda: "getUpdates" in world.api.calls)
+    assert not found_in_files(world, f"{SECRET}1")
+    assert found_in_files(world, f"{SECRET}2")
+    assert found_in_files(world, "edited1")
+    assert not found_in_files(world, "discarded1")
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    first = Database(tmp_path / "ghost.sqlite3")
+    with pytest.raises(BotError, match="another ghost bot is running"):
+        Database(tmp_path / "ghost.sqlite3")
+    Database(tmp_path / "ghost.sqlite3", exclusive=False).close()
+    first.close()
+    Database(tmp_path / "ghost.sqlite3").close()
+
+
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    db = Database(tmp_path / "bot" / "ghost.sqlite3")
+    assert (tmp_path / "bot").stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "bot").iterdir() if path.suffix != ".lock")
+    db.close()
+
+
+def test_another_bots_database_is_refused(tmp_path: Path) -> None:
+    db = Database(tmp_path / "ghost.sqlite3")
+    db.belongs_to(1)
+    with pytest.raises(BotError, match="belongs to the bot 1, and the token is that of 2"):
+        db.belongs_to(2)
+    db.close()
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "ghost.sqlite3"
+    path.write_text("hello" * 1000)
+    with pytest.raises(BotError, match="not a database of the bot"):
+        Database(path)
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(BotError, match="another version"):
+        Database(path)
+
+
+def test_updates_that_come_again_change_nothing(world: World) -> None:
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+        update = {"update_id": 1000, "message": world.api.message(FRIEND, "hi")}
+        with world.api.changed:
+            world.api.updates.append(update)
+            world.api.changed.notify_all()
+        world.api.until(lambda: world.api.confirmed > 1001 or not world.api.updates)
+    assert world.replies(FRIEND) == ["HI"]
+
+
+def test_an_update_nobody_understands_does_not_block_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from telegram_bot import commands
+
+    monkeypatch.setattr(commands, "answer", lambda *_: 1 / 0)
+    with world.bot():
+        world.api.say(FRIEND, "/help")
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+    assert world.value("SELECT failed FROM updates ORDER BY id LIMIT 1") == "ZeroDivisionError"

@@ -1,0 +1,201 @@
+"""Servers that are down, cold, slow, busy, or lose an answer: each has its behaviour, nothing is said twice."""
+
+import logging
+import time
+
+import pytest
+
+from telegram_bot.config import Limits, Texts
+from tests.telegram_bot import fake_model
+from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, World
+from tests.telegram_bot.fake_bot_api import TOKEN, Fault
+from training.errors import BotError
+
+TEXTS = Texts()
+
+
+def test_a_model_server_that_is_down_is_waited_for(world: World) -> None:
+    port = world.model.server_port
+    world.model.shutdown()
+    world.model.server_close()
+    with world.bot():
+        world.api.say(FRIEND, "anyone?")
+        world.api.until(lambda: TEXTS.down in world.replies(FRIEND))
+        world.api.until(lambda: any("does not answer" in text for text in world.api.texts(OWNER)))
+        again = fake_model.FakeModel(port=port)
+        world.wait(FRIEND, TEXTS.down, "ANYONE?")
+        again.shutdown()
+        again.server_close()
+    assert world.value("SELECT count(*) FROM predictions WHERE state = 'answered'") == 1
+    assert world.value("SELECT count(*) FROM predictions WHERE state <> 'refused'") == 1  # the budget counts one
+
+
+def test_a_cold_server_is_told_once(world: World) -> None:
+    world.model.moods = ["starting"] * 3
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, TEXTS.waking, "HI")
+
+
+def test_a_busy_server_is_asked_again(world: World) -> None:
+    world.model.moods = ["busy", "busy"]
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+
+
+def test_a_broken_server_is_the_owners_to_mend(world: World) -> None:
+    world.model.moods = ["broken"]
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+        told = world.api.until(lambda: world.api.texts(OWNER))
+    assert told[0].startswith("The model server: ")
+
+
+def test_a_slow_server_shows_typing_and_loses_nothing(world: World) -> None:
+    world.model.hold.clear()
+    with world.bot():
+        world.api.say(FRIEND, "one")
+        world.api.until(lambda: world.model.prompts and "sendChatAction" in world.api.calls)
+        world.api.say(FRIEND, "two")  # while it thinks about the first
+        world.api.until(lambda: world.api.confirmed >= world.api.next_update)
+        world.model.hold.set()
+        world.wait(FRIEND, "ONE", "TWO")
+    assert world.model.prompts[1] == "B: one\nA: ONE\nB: two\nA:"
+
+
+def test_a_prediction_that_takes_too_long_is_given_up(world: World) -> None:
+    world.set(limits=Limits(prediction_seconds=0.1, replies_per_minute=1000))
+    world.model.seconds = 0.5
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, TEXTS.failed)
+    assert world.value("SELECT count(*) FROM predictions WHERE state = 'failed'") == 2
+
+
+@pytest.mark.parametrize(("mood", "state"), [("failed", "failed"), ("lost", "lost")])
+def test_a_prediction_that_fails_is_made_again_once(world: World, mood: str, state: str) -> None:
+    world.model.moods = [mood, "", mood, mood]
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+        world.api.say(FRIEND, "and?")
+        world.wait(FRIEND, "HI", TEXTS.failed)
+    assert world.value(f"SELECT count(*) FROM predictions WHERE state = '{state}'") == 3
+
+
+def test_a_flood_is_waited_out(world: World) -> None:
+    world.api.faults = [Fault("sendMessage", 429, retry_after=1)]
+    with world.bot():
+        before = time.monotonic()
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+    assert time.monotonic() - before >= 1
+    assert world.api.texts(FRIEND) == [NOTICE, "HI"]
+
+
+@pytest.mark.parametrize("fault", [500, 502, "lost"])
+def test_an_answer_of_telegrams_that_is_lost_is_not_repeated(
+    world: World, fault: int | str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.api.faults = [Fault("sendMessage", fault, skip=1)]
+    with caplog.at_level(logging.WARNING), world.bot():
+        world.api.say(FRIEND, "hi")
+        world.api.until(lambda: world.api.calls.count("sendMessage") == 2)
+        world.api.say(FRIEND, "next")
+        world.api.until(lambda: "NEXT" in world.replies(FRIEND))
+        world.api.say(OWNER, "/status")
+        status = world.api.until(lambda: next((t for t in world.api.texts(OWNER) if t.startswith("Replies")), None))
+    assert world.replies(FRIEND).count("HI") == (1 if fault == "lost" else 0)
+    assert "In doubt, not sent again: 1 (message 2)" in status
+    assert "message 2: doubtful" in caplog.text
+    assert world.model.prompts[1] == "B: hi\nA: HI\nB: next\nA:"  # it may have been read
+
+
+def test_updates_come_again_after_telegram_was_down(world: World) -> None:
+    world.api.faults = [Fault("getUpdates", 502, times=2), Fault("getUpdates", "lost"), Fault("getUpdates", "cut")]
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+    assert len(world.model.prompts) == 1
+
+
+def test_the_network_is_cut_and_comes_back(world: World) -> None:
+    world.api.faults = [Fault("deleteWebhook", "cut"), Fault("getUpdates", "cut", times=2)]
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+
+
+def test_somebody_who_blocked_the_bot_is_let_be(world: World) -> None:
+    world.api.faults = [Fault("sendMessage", 403, times=2)]
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.api.until(lambda: world.api.calls.count("sendMessage") == 2)
+        world.api.say(FRIEND, "next")
+        world.wait(FRIEND, "NEXT")
+    assert world.value("SELECT count(*) FROM outgoing WHERE state = 'refused'") == 2
+
+
+def test_two_pollers_are_told_apart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telegram_bot.service.CONFLICT_SECONDS", 0.01)
+    world.api.faults = [Fault("getUpdates", 409, times=3)]
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+    world.api.faults = [Fault("getUpdates", 409, times=1000)]
+    with pytest.raises(BotError, match="another program reads this bot's updates"), world.bot():
+        world.api.until(lambda: world.api.calls.count("getUpdates") > 25)
+        world.ended.wait(10)
+
+
+def test_a_token_that_telegram_does_not_know(world: World) -> None:
+    world.api.faults = [Fault("getMe", 401)]
+    with pytest.raises(BotError, match="does not know this token"), world.bot():
+        world.ended.wait(10)
+
+
+def test_the_budget_ends_the_day(world: World) -> None:
+    world.set(limits=Limits(predictions_per_day=5, replies_per_minute=1000))
+    with world.bot():
+        for number in range(7):
+            world.api.say(FRIEND, f"m{number}")
+            world.api.until(lambda number=number: len(world.replies(FRIEND)) == min(number, 5) + 1)
+        world.api.until(lambda: len(world.api.texts(OWNER)) == 2)
+    assert world.replies(FRIEND) == ["M0", "M1", "M2", "M3", "M4", TEXTS.enough]
+    assert world.api.texts(OWNER) == ["4 of today's 5 predictions are made.", "Today's 5 predictions are spent."]
+    assert len(world.model.prompts) == 5
+
+
+def test_who_writes_too_fast_is_answered_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.set(limits=Limits(replies_per_minute=1))
+    now = time.time
+    with world.bot():
+        world.api.say(FRIEND, "one")
+        world.wait(FRIEND, "ONE")
+        world.api.say(FRIEND, "two")
+        world.api.say(FRIEND, "three")
+        world.api.until(lambda: world.api.confirmed >= world.api.next_update)
+    assert world.replies(FRIEND) == ["ONE"]
+    monkeypatch.setattr("telegram_bot.replies.time.time", lambda: now() + 61)
+    with world.bot():
+        world.wait(FRIEND, "ONE", "TWO", "THREE")
+    assert len(world.model.prompts) == 2
+
+
+def test_no_log_line_holds_a_message_or_the_token(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    from telegram_bot.bot import set_up_log
+
+    set_up_log()
+    world.model.moods = ["failed", "lost"]
+    world.api.faults = [Fault("getUpdates", "cut"), Fault("sendMessage", 429, retry_after=1)]
+    with caplog.at_level(logging.DEBUG, logger="ghost.bot"), world.bot():
+        world.api.say(FRIEND, "my secret")
+        world.api.until(lambda: world.replies(FRIEND))
+        world.api.push(message={"message_id": 1, "date": 0, "chat": {"id": 1, "type": "private"}, "from": {}})
+        world.api.say(FRIEND, "my secret")
+        world.api.until(lambda: len(world.replies(FRIEND)) > 1)
+    assert "secret" not in caplog.text.casefold()
+    assert TOKEN not in caplog.text
+    assert caplog.records
