@@ -9,6 +9,7 @@
 
 What an update means is written in the transaction that records it; what is to be sent is written before it is sent. So
 a process that is killed anywhere leaves either the update to Telegram or all that follows from it to the next process.
+Numbers are not used again (AUTOINCREMENT): a reply to what was forgotten finds no conversation, and not a new one.
 Calls are synchronous: a transaction takes a millisecond, and nothing else of this process runs inside one.
 """
 
@@ -31,7 +32,7 @@ CREATE TABLE noticed(conversation INTEGER NOT NULL, person INTEGER NOT NULL, PRI
     WITHOUT ROWID;
 CREATE TABLE connections(id TEXT PRIMARY KEY, owners INTEGER NOT NULL, can_reply INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE conversations(
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, chat INTEGER NOT NULL, connection TEXT NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, chat INTEGER NOT NULL, connection TEXT NOT NULL,
     thread INTEGER NOT NULL, name TEXT NOT NULL, since INTEGER NOT NULL DEFAULT 0,
     told TEXT NOT NULL DEFAULT '', at REAL NOT NULL);
 CREATE UNIQUE INDEX one_conversation ON conversations(chat, connection, thread) WHERE kind <> 'forwards';
