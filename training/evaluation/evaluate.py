@@ -11,7 +11,7 @@ from replicate_deployment.ghost_json import Ghost
 from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import UsageError
-from training.evaluation import figures, leaks, verdict
+from training.evaluation import figures, leaks, quiz, verdict
 from training.evaluation.contenders import Kind, line_up
 from training.evaluation.data import read_held_out, read_learnt, sample, shots
 from training.evaluation.exchange import Exchange
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--turns", type=int, default=200, help="held-out replies, drawn by lot where there are more (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the lot, the sampling and the intervals (%(default)s)")
+    quiz.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help=f"print {FIGURES}, and nothing else")
 
 
@@ -58,6 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.turns < 1:
         raise UsageError(f"--turns {args.turns}: at least 1")
+    if args.score:
+        return quiz.tell(args)
+    if args.blind:
+        return quiz.make(args)
     refuse_foreign_files(args.out, (FIGURES, PAGE))
     found, exchanges, judged = evaluate(args)
     text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"

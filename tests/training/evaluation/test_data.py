@@ -10,6 +10,7 @@ from replicate_deployment.chat_format import DEFAULT_LABELS, Recipe, Turn, rende
 from training import artifact
 from training.errors import DataError
 from training.evaluation import data
+from training.finetuning.data import read_facts
 
 TALK = [Turn("B:" if place % 2 == 0 else "A:", f"turn {place}") for place in range(30)]
 
@@ -89,7 +90,7 @@ def test_a_lot_is_the_same_every_time_and_keeps_the_order(tmp_path: Path) -> Non
 def test_shots_are_whole_exchanges_of_training(tmp_path: Path) -> None:
     pasted = [Turn("B:", "x" * 500), Turn("A:", "tldr")]
     val = write(tmp_path / "p", [TALK[:2], TALK[:2], TALK[2:8], pasted], [TALK[:12]] * 12)
-    ghost = data.read_facts(val.with_name("train.jsonl"), val)
+    ghost = read_facts(val.with_name("train.jsonl"), val)
     learnt = data.read_learnt(val.with_name("train.jsonl"), ghost)
     assert learnt.own == ["turn 1", "turn 3", "turn 5", "turn 7", "tldr"]
     shown = data.shots(learnt, ghost.labels, seed=0)

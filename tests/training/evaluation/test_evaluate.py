@@ -121,7 +121,8 @@ def test_the_likelihood_is_that_of_the_whole_text(made: Path) -> None:
         each = [-float(logprobs[place - 1, line.ids[place]]) for place in line.reply.nonzero()[0]]
         found = reply_nats(engine, context, exchange.reply)
         assert found.reply == pytest.approx(sum(each[:-1]), rel=1e-5)
-        assert (found.end, found.tokens) == (pytest.approx(each[-1], rel=1e-5), len(each) - 1)
+        assert found.end == pytest.approx(each[-1], rel=1e-5)
+        assert found.tokens == len(each) - 1
         assert found.characters == len(exchange.reply)
 
 
@@ -167,6 +168,19 @@ def test_replies_are_text_on_the_page_and_it_says_what_each_figure_is(made: Path
     for measure in measures.MEASURES:
         assert measure.formula in shown
     assert oct((made / "report" / "report.html").stat().st_mode)[-3:] == "600"
+
+
+def test_a_quiz_is_written_and_its_answers_are_scored(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(made, "--blind", str(tmp_path / "quiz"), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    key = json.loads((tmp_path / "quiz" / "key.json").read_text(encoding="utf-8"))
+    code = f"{told['quiz']}-{key['right']}"
+    assert cli.main(["evaluate", "--key", str(tmp_path / "quiz" / "key.json"), "--score", code, code]) == 0
+    first, _, both = capsys.readouterr().out.splitlines()
+    assert f"{told['pairs']} of {told['pairs']} right" in first
+    assert f"{2 * told['pairs']} of {2 * told['pairs']} right" in both
 
 
 program = browser.found()
