@@ -14,13 +14,14 @@ from pathlib import Path
 
 from replicate_deployment.checks import Context
 from serving import build_context, trial
-from serving.client import Replicate
+from serving.client import Prediction, Replicate
 from serving.client.replicate_api import TOKEN, Pauses, ReplicateApi, account
 from serving.client.replicate_models import Model, create_private, find_model
 from serving.client.webhooks import Receiver, webhook_secret
 from serving.preflight import HERE, preflight
 from training.console import console, progress
 from training.errors import ServerError, UsageError
+from training.signals import Stopped
 
 WEIGHTS = Path("models/merged")
 LATEST = "latest"
@@ -29,10 +30,12 @@ LOOKS = 6  # for the version that a push made, which shows at once
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="USER/MODEL", help="on Replicate, where only you see it")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="default: %(default)s")
+    parser.add_argument("--weights", type=Path, metavar="FOLDER", default=WEIGHTS, help="default: %(default)s")
     parser.add_argument("--go", action="store_true", help="push, and try what was pushed; without it nothing is sent")
     parser.add_argument("--create", action="store_true", help="with --go: make the model, private, if it is not there")
-    parser.add_argument("--hardware", default="gpu-l40s", help="for --create and the cost (default: %(default)s)")
+    parser.add_argument(
+        "--hardware", metavar="SKU", default="gpu-l40s", help="for --create and the cost (default: %(default)s)"
+    )
     parser.add_argument(
         "--trial",
         nargs="?",
@@ -45,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="have the trial's end told there rather than look for it: a tunnel to this machine",
     )
-    parser.add_argument("--webhook-port", type=int, default=8080, help="where the tunnel ends (default: %(default)s)")
+    parser.add_argument(
+        "--webhook-port", type=int, metavar="PORT", default=8080, help="where the tunnel ends (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print the trial as JSON, and nothing else")
 
 
@@ -57,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and not (args.go or args.trial):
         raise UsageError("--json prints a trial, and without --go or --trial there is none")
     if args.trial:
-        return asyncio.run(try_out(args, args.trial))
+        return tried(args, args.trial)
     if args.go and shutil.which("cog") is None:
         raise ServerError(
             "there is no `cog` program here (https://cog.run; it needs Docker too): push on a machine that has them, "
@@ -77,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.go:
         say(args, f"nothing was sent. To do it: {command(args, '--go', *(['--create'] if args.create else []))}")
         return 0
-    return asyncio.run(try_out(args, asyncio.run(push(args, context, found))))
+    return tried(args, asyncio.run(push(args, context, found)))
 
 
 def say(args: argparse.Namespace, *lines: str) -> None:
@@ -163,6 +168,14 @@ async def push(args: argparse.Namespace, context: Context, found: Model | None) 
     return model.version
 
 
+def tried(args: argparse.Namespace, version: str) -> int:
+    try:
+        return asyncio.run(try_out(args, version))
+    except Stopped as stop:  # raised where the event loop is just then, so out here it is caught
+        again = command(args, "--trial", *([] if version == LATEST else [version]))
+        raise Stopped(stop.number, f"stopped; a trial that was sent runs on. Go on with: {again}") from None
+
+
 async def try_out(args: argparse.Namespace, version: str) -> int:
     """One prediction. Exit code 1 when the reply is not the one of the model that was merged."""
     if version == LATEST:
@@ -174,14 +187,17 @@ async def try_out(args: argparse.Namespace, version: str) -> int:
     async with Replicate(f"{args.model}:{version}", *account()) as replicate:
         steps = trial.Trial(replicate, version, args.weights, note, lambda line: say(args, line))
         with progress("a trial: minutes, while the model boots"):
-            if args.webhook:
-                secret = await webhook_secret(replicate.api)
-                async with Receiver(secret, args.webhook_port) as receiver:
-                    prediction = await steps.run(args.webhook, receiver)
-            else:
-                prediction = await steps.run()
+            prediction = await awaited(args, steps)
     result = trial.outcome(prediction, version, args.weights, args.hardware)
     if args.json:
         print(json.dumps(asdict(result), ensure_ascii=False, indent=2))
     say(args, *trial.told(result, args.hardware))
     return 1 if result.differs else 0
+
+
+async def awaited(args: argparse.Namespace, steps: trial.Trial) -> Prediction:
+    """The trial's prediction at its end, told by webhook where one was asked for."""
+    if not args.webhook:
+        return await steps.run()
+    async with Receiver(await webhook_secret(steps.replicate.api), args.webhook_port) as receiver:
+        return await steps.run(args.webhook, receiver)

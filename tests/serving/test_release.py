@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -246,6 +248,36 @@ def test_a_trial_that_was_killed_is_gone_on_with(scene: Scene, capsys: pytest.Ca
     assert scene.release("--trial") == 0
     assert f"going on with prediction {id}" in capsys.readouterr().out
     assert (scene.fake.asked(*CREATE), scene.note.exists()) == (1, False)
+
+
+def test_a_trial_that_is_stopped_runs_on(scene: Scene) -> None:
+    scene.fake.states = ["processing"]
+    command = [
+        sys.executable,
+        "-m",
+        "training.cli",
+        "release",
+        NAME,
+        "--weights",
+        str(scene.weights),
+        "--trial",
+        VERSION,
+    ]
+    root = Path(cli.__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{os.environ['PYTHONPATH']}"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not any(
+            path.startswith("/v1/predictions/") for _, path in scene.fake.requests
+        ):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, "a trial that was sent runs on" in told) == (143, True), told
+    assert f"--trial {VERSION}" in told
+    assert not any(path.endswith("/cancel") for _, path in scene.fake.requests)
+    scene.fake.states = ["succeeded"]
+    assert scene.release("--trial", VERSION) == 0
+    assert scene.fake.asked(*CREATE) == 1
 
 
 def test_a_trial_whose_answer_was_lost_is_looked_for(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
