@@ -182,6 +182,9 @@ BREAKAGES = [
     Breakage("python version", "`3.10` without quotes", replaced("cog.yaml", '"3.11"', "3.10"), "3.1;"),
     Breakage("SDK version", "another Cog than the tested one", replaced("cog.yaml", '"0.23.1"', '"0.20.0"'), "0.20.0"),
     Breakage("environment", "`CUDA_HOME=/usr`", in_cog_yaml("environment: [CUDA_HOME=/usr]"), "CUDA_HOME"),
+    Breakage(
+        "environment", "a Hub repo without its revision", in_cog_yaml("environment: [GHOST_REPO=a/b]"), "GHOST_REVISION"
+    ),
     Breakage("environment", "one name twice", in_cog_yaml("environment: [A=1, A=2]"), "A is set twice"),
     Breakage(
         "requirements",
@@ -216,7 +219,7 @@ BREAKAGES = [
     Breakage("data", "the training data", written("train.jsonl"), "nobody's chats"),
     Breakage("links", "weights/ is a link", linked_folder, "is a link"),
     Breakage("links", "a shard is a link, as in the Hub's cache", linked_file, "is a link"),
-    Breakage("size and disk", "20 GB free", lambda folder: None, "free", lambda: room_for_docker(17e9)),
+    Breakage("size and disk", "5 GB free", lambda folder: None, "5.0 GB free", lambda: room_for_docker(5e9)),
     Breakage(
         "ghost.json and hashes", "a blank in config.json", replaced("weights/config.json", "{", "{ "), "config.json"
     ),

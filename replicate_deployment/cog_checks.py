@@ -109,6 +109,8 @@ def environment(context: Context) -> str:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise Problem(f"{twice[0]} is set twice", "keep one of them under environment: in cog.yaml")
+    if "GHOST_REPO" in names and "GHOST_REVISION" not in names:
+        raise Problem("GHOST_REPO without GHOST_REVISION", "name a tag or a commit of it beside it, in cog.yaml")
     return ", ".join(names) or "nothing set"
 
 

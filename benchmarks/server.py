@@ -1,0 +1,205 @@
+"""What Cog's server adds to a reply: milliseconds a request, the time to cancel, memory over 500 predictions.
+
+    python -m benchmarks.server --weights demo/merged
+
+The overhead is the time of a request, as its client sees it, minus the time that the engine worked on it, clocked in
+the server's own worker around `Engine.reply` and each of its pieces. What remains is HTTP, validation, the way between
+the server's two processes and back for each piece, and our run(). One client, one connection, one request at a time,
+each sent when the server is free again.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx2
+import psutil
+
+from replicate_deployment import ghost_json
+from serving.serve import running_server
+from tests.conftest import write_tiny_base, write_tiny_merged
+from tests.serving.cog_server import ENDLESS, STREAM, events, wait_until
+from training.console import progress
+
+# Committed before the run that they judge.
+OVERHEAD_MS = 5.0  # the median, of each kind of request
+CANCEL_MS = 500.0  # the slowest
+GROWTH_MB = 20.0  # over the predictions after the first hundred: a cache that is kept would be some MB each
+
+WARM_UP = 100  # predictions before memory is compared; allocators have their sizes by then
+RESULT = Path(__file__).parent / "results" / "server.md"
+# The real predictor, with a clock in its engine.
+PREDICTOR = """
+import time
+from replicate_deployment import predict
+
+class Reply:
+    def __init__(self, predictor, began, reply):
+        self._predictor, self._seconds, self._reply = predictor, time.perf_counter() - began, reply
+    def __getattr__(self, name):
+        return getattr(self._reply, name)
+    def __iter__(self):
+        return self
+    def __next__(self):
+        began = time.perf_counter()
+        try:
+            piece = next(self._reply)
+        except StopIteration:
+            self._predictor.record_metric("engine_time", self._seconds + time.perf_counter() - began)
+            raise
+        self._seconds += time.perf_counter() - began
+        return piece
+
+class Engine:
+    def __init__(self, predictor, engine):
+        self._predictor, self._engine = predictor, engine
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+    def reply(self, *arguments, **settings):
+        began = time.perf_counter()
+        return Reply(self._predictor, began, self._engine.reply(*arguments, **settings))
+
+class Predictor(predict.Predictor):
+    def setup(self):
+        super().setup()
+        self.engine = Engine(self, self.engine)
+"""
+
+
+def histories() -> Iterator[str]:
+    """Prompts of 1, 3, 5, … 19 turns, round and round."""
+    lines = ["B: hey tu fais quoi ce soir", "A: pas grand chose, I was about to cook something 😂"] * 10
+    while True:
+        for turns in range(1, 20, 2):
+            yield "\n".join(lines[:turns])
+
+
+def overheads(http: httpx2.Client, requests: int, tokens: int, stream: bool) -> list[float]:
+    """Milliseconds of each of `requests` predictions that the engine did not work."""
+    found = []
+    for prompt, seed in zip(histories(), range(requests), strict=False):
+        body = {"input": {"prompt": prompt, "max_new_tokens": tokens, "seed": seed}}
+        wait_until(http, "READY")
+        began = time.perf_counter()
+        if stream:
+            with http.stream("POST", "/predictions", json=body, headers=STREAM) as response:
+                answer = [event.data for event in events(response.iter_lines())][-1]
+        else:
+            answer = http.post("/predictions", json=body).json()
+        seconds = time.perf_counter() - began
+        assert answer["status"] == "succeeded", answer["status"]
+        found.append(1e3 * (seconds - answer["metrics"]["engine_time"]))
+    return found
+
+
+def cancels(times: int, scratch: Path) -> list[float]:
+    """Milliseconds from asking to cancel a long prediction until the server is free for the next.
+
+    Of a model of random weights: a trained one ends too soon.
+    """
+    merged, found = write_tiny_merged(scratch / "merged", write_tiny_base(scratch / "base")), []
+    with running_server(merged) as url, httpx2.Client(base_url=url, trust_env=False, timeout=600) as http:
+        for number in range(times):
+            wait_until(http, "READY")
+            name = f"/predictions/long-{number}"
+            http.put(name, json={"input": ENDLESS}, headers={"Prefer": "respond-async"})
+            time.sleep(0.2)  # well into the reply
+            began = time.perf_counter()
+            assert http.post(f"{name}/cancel").status_code == 200
+            wait_until(http, "READY")
+            found.append(1e3 * (time.perf_counter() - began))
+    return found
+
+
+def memory(http: httpx2.Client, server: psutil.Process, predictions: int) -> list[tuple[int, float]]:
+    """(predictions so far, resident MB of server and worker) after the warm-up and each fifth of the rest."""
+    family = [server, *server.children(recursive=True)]
+    found = []
+    prompts = histories()
+    for number in range(WARM_UP + predictions + 1):
+        if number >= WARM_UP and (number - WARM_UP) % max(1, predictions // 5) == 0:
+            found.append((number - WARM_UP, sum(process.memory_info().rss for process in family) / 1e6))
+        wait_until(http, "READY")
+        http.post("/predictions", json={"input": {"prompt": next(prompts), "max_new_tokens": 8}}).raise_for_status()
+    return found
+
+
+def spread(values: Sequence[float]) -> str:
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return (
+        f"{min(values):.1f} | **{statistics.median(values):.1f}** | {cuts[94]:.1f} | {cuts[98]:.1f} | {max(values):.1f}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=Path("demo/merged"), help="default: %(default)s")
+    parser.add_argument("--requests", type=int, default=300, help="of each kind (default: %(default)s)")
+    parser.add_argument("--predictions", type=int, default=500, help="for memory (default: %(default)s)")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    args = parser.parse_args()
+    kinds = {f"{tokens} tokens, {'streamed' if stream else 'whole'}": (tokens, stream)
+             for tokens in (1, 32, 96) for stream in (False, True)}  # fmt: skip
+    rows: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "predict.py").write_text(PREDICTOR, encoding="utf-8")
+        with running_server(args.weights, context=Path(folder)) as url, progress("asking", len(kinds) + 1) as bar:
+            server = psutil.Process().children()[-1]
+            with httpx2.Client(base_url=url, trust_env=False, timeout=600) as http:
+                overheads(http, 20, 8, stream=True)  # warm
+                for kind, (tokens, stream) in kinds.items():
+                    rows[kind] = overheads(http, args.requests, tokens, stream)
+                    bar.advance()
+                resident = memory(http, server, args.predictions)
+                bar.advance()
+        rows["cancel"] = cancels(max(2, args.requests // 15), Path(folder))
+    growth = resident[-1][1] - resident[0][1]
+    slowest = max(statistics.median(rows[kind]) for kind in kinds)
+    verdicts = [
+        (slowest <= OVERHEAD_MS, f"overhead, slowest median of a kind: {slowest:.1f} ms (limit {OVERHEAD_MS:g})"),
+        (max(rows["cancel"]) <= CANCEL_MS, f"cancel, slowest: {max(rows['cancel']):.0f} ms (limit {CANCEL_MS:g})"),
+        (growth <= GROWTH_MB, f"memory over {args.predictions} predictions: {growth:+.1f} MB (limit {GROWTH_MB:g})"),
+    ]
+    said = [f"- {'met' if met else 'NOT MET'}: {what}" for met, what in verdicts]
+    model = ghost_json.read(args.weights).block("files")
+    size = sum(file["size"] for name, file in model.items() if name.endswith(".safetensors")) / 1e6
+    versions = ", ".join(f"{package} {version(package)}" for package in ("cog", "torch", "transformers"))
+    lines = [
+        "# What the server adds",
+        "",
+        f"```\npython -m benchmarks.server --weights {args.weights}\n```",
+        "",
+        f"{date.today()}; {versions}; {platform.machine()}, {psutil.cpu_count()} cores, load "
+        f"{psutil.getloadavg()[0]:.1f} at the end; weights of {size:,.1f} MB, on a CPU.",
+        "",
+        *said,
+        "",
+        "A request's time at its client minus the engine's time in the worker, in milliseconds; histories of 1 to 19",
+        f"turns, {args.requests} requests a kind. Last row: from asking to cancel until the server is free, of a reply",
+        "by a small model of random weights, which does not end by itself.",
+        "",
+        "| request | least | median | 95% | 99% | most |",
+        "|---|---:|---:|---:|---:|---:|",
+        *(f"| {kind} | {spread(values)} |" for kind, values in rows.items()),
+        "",
+        f"Resident memory of server and worker, after {WARM_UP} predictions that are not counted:",
+        "",
+        "| predictions | MB |",
+        "|---:|---:|",
+        *(f"| {count} | {megabytes:.1f} |" for count, megabytes in resident),
+        "",
+    ]
+    args.result.write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join([*said, str(args.result)]))
+    return 0 if all(met for met, _ in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
