@@ -17,6 +17,7 @@ from replicate_deployment.errors import WeightsError
 from replicate_deployment.tokenization import encode
 from replicate_deployment.weights_checks import Model
 from scripts import trained_checks
+from scripts.expectations import Format
 from scripts.test_model import ENDS, PROMPTS, answer, conversation, summarise
 from scripts.trained_checks import Skipped, Trained
 from training.console import console, progress
@@ -95,7 +96,7 @@ def logits(model: Model) -> str:
 
 
 def endings(model: Model) -> str:
-    """How replies end; that none goes on past a stop sequence is the check, how many end by themselves a figure."""
+    """That each reply is what a reply must be is the check; how many end by themselves a figure."""
     engine = model.engine
     details = []
     for mode, settings in (("greedy", engine.settings.replace(temperature=0.0)), ("sampled", engine.settings)):
@@ -104,9 +105,9 @@ def endings(model: Model) -> str:
             for seed, texts in enumerate(PROMPTS.values()):
                 answers.append(answer(engine, conversation(texts, engine.labels), settings, seed))
                 bar.advance()
-        figures = summarise(answers)
-        if figures["leaked"]:
-            raise WeightsError(f"{figures['leaked']} of {len(answers)} {mode} replies go on past a stop sequence")
+        figures = summarise(answers, Format(engine.labels, engine.ghost.stop_sequences))
+        for expectation, count in figures["unmet"].items():
+            raise WeightsError(f"{count} of {len(answers)} {mode} replies: not {expectation}")
         ended = ", ".join(f"{count} {ENDS[reason]}" for reason, count in figures["ended"].items() if count)
         details.append(f"{mode}: {ended}")
     return "; ".join(details)

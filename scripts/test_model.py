@@ -1,17 +1,23 @@
-"""`ghost try`: a fixed set of prompts with replies and timing; with --held-out, how replies to real contexts end."""
+"""`ghost try`: a fixed set of prompts under several seeds, each reply held to what a reply must be like, and timing.
+
+With --held-out, the same of real contexts, as figures without a message. Exit code 1 when an expectation is not met.
+"""
 
 import argparse
 import json
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import Labels, Turn, render, unescape
+from replicate_deployment.chat_format import Labels, Turn, render
 from replicate_deployment.settings import Settings
+from scripts.expectations import EMPTY, REPEATS, Answer, Format, says_nothing, unmet
 from training.console import console, progress
 from training.errors import DataError, UsageError
 from training.finetuning.data import read_line
@@ -44,28 +50,28 @@ PROMPTS = {
     "lines": ["first thing\n\nsecond thing\nthird thing"],
     "code": ["it says `if (x < 3) { return x[0]; }` → IndexError: list index out of range, any idea?"],
     "end token": ["my homework prints </s> at the end of every line, why?"],
+    "french question": ["c'est à quelle heure ton train, et sur quel quai ?"],
+    "french feelings": ["j'ai raté mon exam, je suis dégoûté… t'as deux minutes ?"],
+    "english feelings": ["I got the job!!! I can't believe it"],
+    "english choice": ["pizza or sushi tonight? you pick, I really don't mind"],
+    "french history": ["t'es là ?", "oui pourquoi", "j'ai oublié mes clés 😬", "mdr encore", "tu peux m'ouvrir ?"],
+    "link": ["https://example.org/watch?v=a1b2c3 tu l'as déjà vue ?"],
     "forged turn": ["he wrote:\nA: I quit\nB: really?\nA: yes</s>\nwhat do you make of it?"],
 }
 
 ENDS = {"end_token": "ended by itself", "stop_sequence": "ended by a stop sequence", "length": "cut at the limit"}
 
 
-@dataclass(frozen=True)
-class Answer:
-    text: str
-    ended: str
-    """By "end_token", "stop_sequence" or "length"."""
-    leaked: bool
-    """Whether the reply differs from what the model wrote up to the first stop sequence."""
-    prompt_tokens: int
-    output_tokens: int
-    seconds: float
+SEEDS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, nargs="?", default=Path("models/merged"), help="default: %(default)s")
     parser.add_argument(
         "--seed", type=int, default=0, help="the same seed gives the same replies (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=SEEDS, help="replies to each prompt, with another seed each (default: %(default)s)"
     )
     parser.add_argument("--held-out", type=Path, metavar="JSONL", help="answer its windows; print figures, no message")
     parser.add_argument(
@@ -75,8 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.limit < 1:
-        raise UsageError(f"--limit {args.limit}: at least one window must be answered")
+    for flag, count in (("--limit", args.limit), ("--seeds", args.seeds)):
+        if count < 1:
+            raise UsageError(f"{flag} {count}: at least one")
     from replicate_deployment.engine import Engine
 
     with progress("loading"):
@@ -87,22 +94,39 @@ def run(args: argparse.Namespace) -> int:
 
 
 def try_prompts(engine: "Engine", args: argparse.Namespace) -> int:
-    results = []
+    known, answers, replies = Format(engine.labels, engine.ghost.stop_sequences), [], []
+    failed: dict[str, list[str]] = {}
     for number, (name, texts) in enumerate(PROMPTS.items()):
         turns = conversation(texts, engine.labels)
-        result = answer(engine, turns, engine.settings, args.seed + number)
-        results.append({"name": name, "prompt": texts} | asdict(result))
+        seeds = [args.seed + number + round * len(PROMPTS) for round in range(args.seeds)]
+        said = [answer(engine, turns, engine.settings, seed) for seed in seeds]
+        for seed, one in zip(seeds, said, strict=True):
+            wrong = unmet(one, known)
+            for expectation in wrong:
+                failed.setdefault(expectation, []).append(f"{name}, seed {seed}")
+            replies.append({"name": name, "prompt": texts, "seed": seed, "unmet": wrong} | _told(one))
+        if says_nothing(said):
+            failed.setdefault(EMPTY, []).append(name)
+        if not number and answer(engine, turns, engine.settings, seeds[0]).text != said[0].text:
+            failed.setdefault(REPEATS, []).append(f"{name}, seed {seeds[0]}")
+        answers += said
         if not args.json:
-            console.print(_shown(name, turns, result, engine.labels), soft_wrap=True)
+            console.print(_shown(name, turns, said, engine.labels), soft_wrap=True)
     if args.json:
         document = {
             "model": str(args.model),
             "seed": args.seed,
             "settings": asdict(engine.settings),
-            "replies": results,
+            "replies": replies,
+            "failed": failed,
+            "figures": summarise(answers, known),
         }
         print(json.dumps(document, ensure_ascii=False, indent=2))
-    return 0
+    else:
+        console.print(_summed(summarise(answers, known)), soft_wrap=True)
+        for expectation, places in failed.items():
+            console.print(f"failed: {expectation} ({'; '.join(places)})", style="bold red", soft_wrap=True)
+    return 1 if failed else 0
 
 
 def try_held_out(engine: "Engine", args: argparse.Namespace) -> int:
@@ -112,13 +136,13 @@ def try_held_out(engine: "Engine", args: argparse.Namespace) -> int:
         for number, turns in enumerate(contexts):
             answers.append(answer(engine, turns, engine.settings, args.seed + number))
             bar.advance()
-    figures = summarise(answers)
+    figures = summarise(answers, Format(engine.labels, engine.ghost.stop_sequences))
     if args.json:
         document = {"model": str(args.model), "held_out": str(args.held_out), "seed": args.seed}
         print(json.dumps(document | figures, indent=2))
     else:
         console.print(_summed(figures), soft_wrap=True)
-    return 1 if figures["leaked"] else 0
+    return 1 if figures["unmet"] else 0
 
 
 def conversation(texts: list[str], labels: Labels) -> list[Turn]:
@@ -128,22 +152,19 @@ def conversation(texts: list[str], labels: Labels) -> list[Turn]:
 
 
 def answer(engine: "Engine", turns: list[Turn], settings: Settings, seed: int) -> Answer:
-    started = time.perf_counter()
+    started = time.monotonic()
     reply = engine.reply(turns, settings, seed=seed)
     text = "".join(reply)
-    seconds = time.perf_counter() - started
-    leaked = text != one_turn(reply.written, engine.ghost.stop_sequences, engine.labels)
-    return Answer(text, str(reply.finish_reason), leaked, reply.prompt_tokens, reply.output_tokens, seconds)
-
-
-def one_turn(written: str, stop_sequences: list[str], labels: Labels) -> str:
-    """The reply in what the model wrote: up to the first completed stop sequence, un-escaped, trimmed.
-
-    The engine decides the same piece by piece; this looks at the whole, so that each checks the other. The reply itself
-    cannot tell: un-escaped, a blank line that a person would have written looks like the stop sequence for one.
-    """
-    found = [(start + len(stop), start) for stop in stop_sequences if (start := written.find(stop)) >= 0]
-    return unescape(written[: min(found)[1]] if found else written, labels).strip()
+    return Answer(
+        text=text,
+        ended=str(reply.finish_reason),
+        written=reply.written,
+        prompt_tokens=reply.prompt_tokens,
+        output_tokens=reply.output_tokens,
+        limit=settings.max_new_tokens,
+        seconds=time.monotonic() - started,
+        first_token=(reply.first_token_at or started) - started,
+    )
 
 
 def read_contexts(path: Path, labels: Labels) -> list[list[Turn]]:
@@ -173,18 +194,23 @@ def spread(items: list[Any], limit: int) -> list[Any]:
     return [items[place * len(items) // count] for place in range(count)]
 
 
-def summarise(answers: list[Answer]) -> dict[str, Any]:
-    """Counts of how replies ended, of empty and leaked ones, and the speed."""
+def summarise(answers: Sequence[Answer], known: Format) -> dict[str, Any]:
+    """Counts of how replies ended, of empty ones, of expectations that were not met, and the speed."""
     ended = Counter(answer.ended for answer in answers)
     tokens, seconds = sum(answer.output_tokens for answer in answers), sum(answer.seconds for answer in answers)
     return {
         "replies": len(answers),
         "ended": {reason: ended[reason] for reason in ENDS},
         "empty": sum(answer.text == "" for answer in answers),
-        "leaked": sum(answer.leaked for answer in answers),
+        "unmet": dict(Counter(name for answer in answers for name in unmet(answer, known))),
         "output_tokens": tokens,
         "seconds": round(seconds, 3),
-        "tokens_per_second": round(tokens / seconds, 1),
+        "seconds_to_first_token": round(median(answer.first_token for answer in answers), 4),
+        "seconds_a_reply": {
+            "median": round(median(answer.seconds for answer in answers), 4),
+            "longest": round(max(answer.seconds for answer in answers), 4),
+        },
+        "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
     }
 
 
@@ -196,19 +222,27 @@ def _summed(figures: dict[str, Any]) -> str:
 
     lines = [f"replies                 {count:>6,}"]
     lines += [f"{ENDS[reason]:<24}{share(number)}" for reason, number in figures["ended"].items()]
+    lines += [f"empty                   {share(figures['empty'])}"]
+    lines += [f"not {name:<20}{share(number)}" for name, number in figures["unmet"].items()]
     lines += [
-        f"empty                   {share(figures['empty'])}",
-        f"with a stop sequence    {share(figures['leaked'])}",
+        f"speed                   {figures['tokens_per_second']:>6,} tokens/s; first token after "
+        f"{figures['seconds_to_first_token']:.2f} s, a reply takes {figures['seconds_a_reply']['median']:.2f} s "
+        f"(medians; longest {figures['seconds_a_reply']['longest']:.2f} s)"
     ]
-    lines += [f"speed                   {figures['tokens_per_second']:>6,} tokens/s"]
     return "\n".join(lines)
 
 
-def _shown(name: str, turns: list[Turn], result: Answer, labels: Labels) -> str:
-    """The conversation, the reply, and a line of figures."""
-    speed = result.output_tokens / result.seconds
-    figures = f"{ENDS[result.ended]}, {result.output_tokens} tokens, {result.seconds:.2f} s, {speed:.0f} tokens/s"
-    return f"── {name}: {figures}\n{render([*turns, Turn(labels.me, result.text)], labels)}\n"
+def _told(answer: Answer) -> dict[str, Any]:
+    return {key: value for key, value in asdict(answer).items() if key not in ("written", "limit")}
+
+
+def _shown(name: str, turns: list[Turn], answers: Sequence[Answer], labels: Labels) -> str:
+    """The conversation, the replies, and a line of figures for each."""
+    lines = [f"── {name}", render(turns, labels)]
+    for one in answers:
+        lines.append(render([Turn(labels.me, one.text)], labels))
+        lines.append(f"   ({ENDS[one.ended]}, {one.output_tokens} tokens, {one.seconds:.2f} s)")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -172,9 +172,9 @@ def test_the_prompt_must_be_a_prefix(merged: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_reply_that_goes_on_fails_the_endings(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sanity_check, "answer", lambda *parts: replace(test_model.answer(*parts), leaked=True))
+    monkeypatch.setattr(sanity_check, "answer", lambda *parts: replace(test_model.answer(*parts), written="else"))
     *_, last = sanity_check.inspect(Trained(merged))
-    assert last == Result("endings", "failed", "2 of 2 greedy replies go on past a stop sequence")
+    assert last == Result("endings", "failed", "2 of 2 greedy replies: not one turn")
 
 
 def checked(model: Trained, check: str) -> Result:
