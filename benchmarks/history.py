@@ -97,7 +97,8 @@ def table(said: Sequence[Said], spared: bool) -> Iterator[str]:
         of = [one for one in said if (one.spared, one.pairs) == (spared, pairs)]
         ended = Counter(one.ended for one in of)
         shares = " | ".join(f"{ended[why] / len(of):.1%}" for why in ("end_token", "stop_sequence", "length"))
-        yield f"| {pairs} | {spread([one.tokens for one in of])} | {spread([one.characters for one in of])} | {shares} |"
+        tokens, characters = spread([one.tokens for one in of]), spread([one.characters for one in of])
+        yield f"| {pairs} | {tokens} | {characters} | {shares} |"
 
 
 def growth(said: Sequence[Said], spared: bool) -> float:
@@ -110,7 +111,7 @@ def growth(said: Sequence[Said], spared: bool) -> float:
 
 
 def by_themselves(said: Sequence[Said], spared: bool) -> float:
-    """The share of replies after a long history that end with the end token."""
+    """The share of replies after a long history that the end token ends."""
     of = [one for one in said if one.spared == spared and one.pairs in LONG]
     return sum(one.ended == "end_token" for one in of) / len(of)
 
@@ -130,7 +131,10 @@ def page(said: Sequence[Said], found: Sequence[Place], seeds: int, model: Path) 
     yield from ("", "## What follows", "")
     yield f"- Tokens after {LONG[0]}–{LONG[-1]} pairs over those after one: {spared:.2f} spared, {punished:.2f} not."
     yield f"- Floor, {MOST_GROWTH} at most where the format is spared: {verdict}."
-    yield f"- Ended by themselves after such: {by_themselves(said, True):.1%} spared, {by_themselves(said, False):.1%} not."
+    ended = [f"{by_themselves(said, way):.1%}" for way in (True, False)]
+    yield f"- Ended by the end token after such: {ended[0]} spared, {ended[1]} not. A `windows` model has no end token"
+    yield "  in its history, so nothing punishes that; punishing the newline and the tags keeps it from ending its turn"
+    yield "  by opening the next one, as training on whole windows taught it."
 
 
 def main() -> None:
