@@ -20,7 +20,9 @@ from typing import Any
 
 import msgspec
 
+from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Recipe, Turn, render_line
+from replicate_deployment.errors import GhostError
 from training.errors import DataError, UsageError
 
 NAME = "canaries.json"
@@ -98,15 +100,26 @@ def write(folder: Path, canaries: Sequence[Canary]) -> None:
 def read(folder: Path) -> list[Canary]:
     """Those planted in the data set `folder`; none where `ghost prepare` was not asked to.
 
-    Raises DataError when the file is not as `write` left it.
+    Raises DataError when the file is not as `write` left it, or stayed behind when the data set was copied.
     """
     path = folder / NAME
     if not path.exists():
+        if planted := _on_record(folder):
+            raise DataError(
+                f"{path}: not there, and {planted} canaries were planted; copy it from where the data was prepared"
+            )
         return []
     try:
         return [Canary(**one) for one in json.loads(path.read_text(encoding="utf-8"))["canaries"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: not as `ghost prepare --canaries` wrote it ({type(error).__name__}); prepare again, "
-            "or remove it to evaluate without canaries"
+            f"{path}: not as `ghost prepare --canaries` wrote it ({type(error).__name__}); prepare again"
         ) from error
+
+
+def _on_record(folder: Path) -> int:
+    """How many the ghost.json beside them counts."""
+    try:
+        return int(ghost_json.read(folder).block("data")["counts"].get("canaries", 0))
+    except (GhostError, KeyError, TypeError, ValueError, AttributeError):
+        return 0  # whoever reads the data says what is wrong with its ghost.json

@@ -56,6 +56,9 @@ def test_canaries_are_in_training_alone_as_often_as_asked(recipe: str, cleaned: 
     report = json.loads((out / "preparation_report.json").read_text())
     assert report["canaries"] == {"planted": 4, "lines": 12, "by_repetitions": {"1": 2, "5": 2}}
     told = (out / "ghost.json").read_text() + (out / "report.html").read_text() + json.dumps(report)
+    (out / planting.NAME).unlink()
+    with pytest.raises(DataError, match=r"canaries\.json: not there, and 4 canaries were planted; copy it"):
+        planting.read(out)
     assert not [one for one in planted if one.secret in told.replace(json.dumps(ghost.block("files")), "")]
 
 
