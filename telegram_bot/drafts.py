@@ -11,6 +11,7 @@ button finds another state and does nothing. `version` tells a button of what is
 """
 
 import json
+import re
 import sqlite3
 import time
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from telegram_bot.plain import as_messages
 if TYPE_CHECKING:
     from telegram import CallbackQuery, Message
 
+_DRAFT = re.compile(r"Draft (\d+)[:,]")
 GONE = "This draft is not open any more."
 
 
@@ -86,8 +88,7 @@ def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
         plan(
             db,
             Place(config.owner, conversation=conversation),
-            f"Reply to this message with what {name or 'they'} should read.",
-            draft=number,
+            f"Draft {number}: reply to this message with what {name or 'they'} should read.",
             ask=True,
         )
         return "Write it below"
@@ -124,16 +125,15 @@ def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
     return "Sent"
 
 
-def from_owner(db: Database, config: BotConfig, message: "Message", text: str | None, now: float) -> bool:
+def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", text: str | None, now: float) -> bool:
     """Within a transaction: is this message of the owner's to the bot about drafts? An edited text, or a forward."""
-    if answered := message.reply_to_message:
-        draft = db.row(
-            "SELECT * FROM drafts WHERE state = 'offered' AND (shown = ? OR asked = ?)",
-            *(answered.message_id, answered.message_id),
-        )
-        if draft is not None and text:
-            conversation = draft["conversation"]
-            _close(db, config, conversation, draft["shown"], "Edited; see below.")
+    answered = message.reply_to_message
+    if answered and answered.from_user and answered.from_user.id == bot and text:
+        # By its words, not by its id: that of a message whose sending was in doubt is not known.
+        number = _DRAFT.match(answered.text or "")
+        draft = number and db.row("SELECT * FROM drafts WHERE state = 'offered' AND id = ?", int(number[1]))
+        if draft:
+            _close(db, config, draft["conversation"], draft["shown"], "Edited; see below.")
             db.run("UPDATE drafts SET text = ?, version = version + 1 WHERE id = ?", history.clean(text), draft["id"])
             _show(db, config, draft["id"])
             return True
@@ -146,8 +146,9 @@ def from_owner(db: Database, config: BotConfig, message: "Message", text: str | 
     mine = origin is not None and origin.id == config.owner
     # One burst of forwards is one conversation: whose it is, Telegram often does not say.
     conversation = db.value(
-        "SELECT id FROM conversations WHERE kind = 'forwards' AND chat = ? AND at > ? ORDER BY id DESC LIMIT 1",
-        *(message.chat.id, now - max(1.0, config.debounce_seconds)),
+        "SELECT m.conversation FROM messages m JOIN conversations c ON c.id = m.conversation"
+        " WHERE c.kind = 'forwards' AND c.chat = ? AND m.slot IS NULL AND m.at > ? ORDER BY m.id DESC LIMIT 1",
+        *(message.chat.id, now - config.debounce_seconds),
     )
     if conversation is None:
         conversation = db.run(
@@ -160,9 +161,9 @@ def from_owner(db: Database, config: BotConfig, message: "Message", text: str | 
     return True
 
 
-def shown(db: Database, draft: int, message: int, asked: bool) -> None:
-    """Within a transaction: Telegram has taken what offers this draft, or asks for the owner's words."""
-    db.run(f"UPDATE drafts SET {'asked' if asked else 'shown'} = ? WHERE id = ?", message, draft)
+def shown(db: Database, draft: int, message: int) -> None:
+    """Within a transaction: Telegram has taken the message that offers this draft."""
+    db.run("UPDATE drafts SET shown = ? WHERE id = ?", message, draft)
 
 
 def not_sent(db: Database, config: BotConfig, conversation: int | None, outcome: str) -> None:
@@ -187,7 +188,7 @@ def _show(db: Database, config: BotConfig, number: int, instead_of: int | None =
     conversation, name, place = _whose(db, draft["conversation"])
     actions = [("Send" if place else "Take", "send"), ("Edit", "edit"), ("Another", "another"), ("Discard", "discard")]
     buttons = [(label, f"{action}:{number}:{draft['version']}") for label, action in actions]
-    text = f"To {name or 'whoever wrote this'}:\n\n{draft['text']}"
+    text = f"Draft {number}, to {name or 'whoever wrote this'}:\n\n{draft['text']}"
     owner = Place(config.owner, conversation=conversation)
     if instead_of is None:
         plan(db, owner, text, draft=number, buttons=buttons)

@@ -108,7 +108,7 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
         return
     text = message.text or message.caption
     thread = message.message_thread_id if message.is_topic_message and message.message_thread_id else 0
-    if writer.id == config.owner and not group and drafts.from_owner(db, config, message, text, now):
+    if writer.id == config.owner and not group and drafts.from_owner(db, config, me.id, message, text, now):
         return
     kind = "group" if group else "private"
     conversation = open_conversation(db, kind, chat.id, "", thread, chat.title or writer.first_name, now)

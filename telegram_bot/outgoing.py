@@ -62,7 +62,7 @@ def plan(
 class Sender:
     """The tasks that send.
 
-    `sent(draft, message id, asked)` and `failed(conversation, outcome)` are called within the transaction that records
+    `sent(draft, message id)` and `failed(conversation, outcome)` are called within the transaction that records
     a draft's sending, or the end of an approved message that did not arrive for certain.
     """
 
@@ -70,7 +70,7 @@ class Sender:
         self,
         db: Database,
         telegram: Sends,
-        sent: Callable[[int, int, bool], None],
+        sent: Callable[[int, int], None],
         failed: Callable[[int | None, str], None],
     ) -> None:
         self._db, self._telegram, self._sent, self._failed = db, telegram, sent, failed
@@ -170,5 +170,5 @@ class Sender:
                 # The words are in `messages` or `drafts`, once: what /forget and retention look for.
                 db.run("UPDATE outgoing SET state = 'sent', payload = '', telegram = ? WHERE id = ?", message, number)
                 if row["draft"] is not None and row["method"] == "send":
-                    self._sent(row["draft"], message, "ask" in call.payload)
+                    self._sent(row["draft"], message)
         return True

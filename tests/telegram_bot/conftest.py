@@ -5,7 +5,7 @@ import functools
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,8 @@ class World:
         try:
             yield
         finally:
-            self._stop()
+            with suppress(RuntimeError):  # it has ended by itself, and its loop with it
+                self._stop()
             thread.join(20)
         assert not thread.is_alive()
         if failed:

@@ -279,5 +279,9 @@ class Handler(BaseHTTPRequestHandler):
             api.changed.notify_all()
         return True
 
+    def getBusinessConnection(self) -> Any:
+        found = self.server.connections.get(self.fields["business_connection_id"])
+        return found or (400, "Bad Request: BUSINESS_CONNECTION_INVALID")
+
     def sendChatAction(self) -> Any:
         return True

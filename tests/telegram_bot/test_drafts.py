@@ -1,0 +1,226 @@
+"""Drafts: offered to the owner, sent by nobody else, corrected by nobody else."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from telegram_bot.config import Drafts
+from tests.telegram_bot.conftest import FRIEND, OWNER, PEER, World
+from tests.telegram_bot.fake_bot_api import Fault, Sent
+
+LINK = "bc1"
+
+
+@pytest.fixture
+def business(world: World) -> World:
+    world.set(drafts=Drafts(chats=[PEER]))
+    world.api.connect(LINK, OWNER)
+    return world
+
+
+def offered(world: World, text: str) -> Sent:
+    """The message to the owner that offers `text`."""
+
+    def find() -> Sent | None:
+        return next((sent for sent in world.api.sent if sent.chat == OWNER and sent.text.endswith(f"\n\n{text}")), None)
+
+    found: Sent = world.api.until(lambda: (sent := find()) and sent.buttons and sent)
+    return found
+
+
+def forwarded(world: World, writer: int | None, text: str) -> None:
+    origin: dict[str, Any] = {"type": "hidden_user", "sender_user_name": "Somebody", "date": 0}
+    if writer is not None:
+        origin = {"type": "user", "sender_user": world.api.user(writer), "date": 0}
+    world.api.say(OWNER, text, forward_origin=origin)
+
+
+def state(world: World) -> list[str]:
+    db = world.look()
+    try:
+        return [row["state"] for row in db.rows("SELECT state FROM drafts ORDER BY id")]
+    finally:
+        db.close()
+
+
+def test_send(business: World) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "tu viens ?\net quand ?")
+        draft = offered(business, "TU VIENS ?\nET QUAND ?")
+        assert draft.text.startswith("Draft 1, to Ines:")
+        assert [button["text"] for button in draft.buttons] == ["Send", "Edit", "Another", "Discard"]
+        assert not api.texts(PEER)
+        query = api.press(OWNER, draft, "Send")
+        api.until(lambda: api.texts(PEER) == ["TU VIENS ?", "ET QUAND ?"])
+        api.until(lambda: not draft.buttons and api.answered.get(query) == "Sent")
+        assert {sent.connection for sent in api.sent if sent.chat == PEER} == {LINK}
+    assert state(business) == ["sent"]
+
+
+def test_pressing_twice_sends_once(business: World) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "HI")
+        queries = [api.press(OWNER, draft, "Send"), api.press(OWNER, draft, "Send"), api.press(OWNER, draft, "Discard")]
+        api.until(lambda: all(query in api.answered for query in queries))
+        api.until(lambda: api.texts(PEER))
+    assert api.texts(PEER) == ["HI"]
+    assert [api.answered[query] for query in queries][1:] == ["This draft is not open any more."] * 2
+
+
+def test_edit_then_send_is_a_correction(business: World) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "HI")
+        api.press(OWNER, draft, "Edit")
+        asked = api.until(lambda: next((s for s in api.sent if "reply to this message" in s.text), None))
+        assert json.loads(asked.raw["reply_markup"])["force_reply"]
+        api.say(OWNER, "salut toi", reply_to_message=api.shown(asked))
+        edited = offered(business, "salut toi")
+        assert not api.texts(PEER)  # written, and not yet sent
+        stale = api.press(
+            OWNER, Sent(OWNER, draft.id, "", buttons=[{"text": "Send", "callback_data": "send:1:1"}]), "Send"
+        )
+        api.until(lambda: stale in api.answered)
+        assert not api.texts(PEER)
+        api.press(OWNER, edited, "Send")
+        api.until(lambda: api.texts(PEER) == ["salut toi"])
+        api.say_in_business(LINK, PEER, PEER, "ok")
+        api.until(lambda: len(business.model.prompts) == 2)
+        api.say(OWNER, "/status")
+        status = api.until(lambda: next((t for t in api.texts(OWNER) if t.startswith("Replies")), None))
+    assert business.model.prompts[1] == "B: hi\nA: salut toi\nB: ok\nA:"
+    assert "Drafts sent: 1, 0 as they were; edit distance 100%" in status
+    db = business.look()
+    row = db.row("SELECT * FROM drafts WHERE id = 1")
+    db.close()
+    assert row is not None
+    assert (row["state"], row["draft"], row["text"]) == ("edited", "HI", "salut toi")
+    assert json.loads(row["context"]) == [["B:", "hi"]]
+
+
+def test_another_then_discard(business: World) -> None:
+    api = business.api
+    said = iter(["first", "second"])
+    business.model.reply = lambda prompt: next(said)
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "first")
+        api.press(OWNER, draft, "Another")
+        draft = offered(business, "second")
+        assert len([s for s in api.sent if s.chat == OWNER]) == 1  # in the same message
+        query = api.press(OWNER, draft, "Discard")
+        api.until(lambda: api.answered.get(query) == "Discarded" and draft.text == "Discarded.")
+    assert not api.texts(PEER)
+    assert state(business) == ["discarded"]
+
+
+def test_a_newer_message_or_the_owners_own_makes_a_draft_pointless(business: World) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        first = offered(business, "HI")
+        api.say_in_business(LINK, PEER, PEER, "?")
+        second = offered(business, "HI\n?")  # neither is answered: one turn
+        api.until(lambda: first.text == "There is a newer draft below.")
+        api.say_in_business(LINK, OWNER, PEER, "sorry, here I am")
+        api.until(lambda: second.text == "You have answered yourself." and not second.buttons)
+        api.say_in_business(LINK, PEER, PEER, "ah")
+        offered(business, "AH")
+    assert business.model.prompts[-1] == "B: hi\n?\nA: sorry, here I am\nB: ah\nA:"
+    assert not api.texts(PEER)
+
+
+def test_only_chosen_chats_and_only_the_owners_account(business: World) -> None:
+    api = business.api
+    api.connect("other", 77)
+    with business.bot():
+        api.say_in_business("other", PEER, PEER, "not yours")
+        api.say_in_business(LINK, FRIEND, FRIEND, "not chosen")
+        api.say_in_business("unheard of", PEER, PEER, "no such connection")
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        offered(business, "HI")
+    assert business.model.prompts == ["B: hi\nA:"]
+    assert business.value("SELECT count(*) FROM messages") == 1
+
+
+def test_a_connection_from_before_the_database_is_asked_for(business: World) -> None:
+    business.api.updates.clear()  # what told of it is gone
+    with business.bot():
+        business.api.say_in_business(LINK, PEER, PEER, "hi")
+        offered(business, "HI")
+
+
+def test_nobody_elses_press_does_anything(business: World) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "HI")
+        query = api.press(PEER, draft, "Send")
+        api.until(lambda: query in api.answered)
+        time.sleep(0.1)
+    assert not api.texts(PEER)
+    assert state(business) == ["offered"]
+
+
+def test_what_telegram_refuses_the_owner_hears_of(business: World) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "HI")
+        api.faults = [Fault("sendMessage", 400)]
+        api.press(OWNER, draft, "Send")
+        api.until(lambda: "A message to Ines: Telegram refused it." in api.texts(OWNER))
+    assert not api.texts(PEER)
+
+
+def test_forwards_get_a_draft_to_copy(world: World) -> None:
+    api = world.api
+    world.set(debounce_seconds=0.3)
+    with world.bot():
+        forwarded(world, None, "on mange où ?")
+        forwarded(world, OWNER, "je sais pas")
+        forwarded(world, None, "décide")
+        draft = offered(world, "DÉCIDE")
+        assert draft.text.startswith("Draft 1, to Somebody:")
+        assert draft.buttons[0]["text"] == "Take"
+        api.press(OWNER, draft, "Take")
+        api.until(lambda: "DÉCIDE" in api.texts(OWNER))
+        api.until(lambda: draft.text == "Yours to copy:")
+        time.sleep(0.4)  # the burst is over
+        forwarded(world, PEER, "autre chose")
+        offered(world, "AUTRE CHOSE")
+    assert world.model.prompts == ["B: on mange où ?\nA: je sais pas\nB: décide\nA:", "B: autre chose\nA:"]
+    assert {sent.chat for sent in api.sent} == {OWNER}
+
+
+def test_a_draft_survives_a_restart(business: World) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "HI")
+    with business.bot():
+        api.press(OWNER, draft, "Send")
+        api.until(lambda: api.texts(PEER) == ["HI"])
+
+
+def test_a_message_that_its_writer_deletes_is_deleted_here(business: World) -> None:
+    api = business.api
+    business.set(debounce_seconds=0.5)
+    with business.bot():
+        number = api.say_in_business(LINK, PEER, PEER, "oops")
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        api.push(
+            deleted_business_messages={
+                "business_connection_id": LINK,
+                "chat": api.chat(PEER),
+                "message_ids": [number],
+            }
+        )
+        offered(business, "HI")
+    assert business.model.prompts == ["B: hi\nA:"]
