@@ -21,6 +21,11 @@ def main(target: Path, title: str) -> None:
         reply = line.startswith("  A: ") or (reply and line.startswith("     "))
         style = "bold" if line.startswith("──") else "cyan" if line.startswith("$ ") else "green" if reply else None
         console.print(line, style=style, overflow="ellipsis", no_wrap=True)
+    write(console, target, title)
+
+
+def write(console: Console, target: Path, title: str) -> None:
+    """What a console recorded."""
     local = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     target.write_text(
         console.export_svg(title=title, theme=MONOKAI, code_format=local, unique_id=target.stem), encoding="utf-8"

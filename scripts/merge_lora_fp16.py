@@ -21,7 +21,7 @@ from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer
 from scripts import adapter as adapters
-from scripts import parity, provenance
+from scripts import kept_adapter, parity, provenance
 from scripts.adapter import Adapter, read_adapter
 from scripts.configs import write_configs
 from scripts.recompute import check_arithmetic
@@ -82,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the tags of its training text (default: {chat_format.DEFAULT_LABELS.me} "
         f"{chat_format.DEFAULT_LABELS.other})",
     )
+    parser.add_argument(
+        "--keep-adapter",
+        type=Path,
+        metavar="FOLDER",
+        help="also write the adapter as engines read it that serve many over one base (docs/scaling.md)",
+    )
     parser.add_argument("--json", action="store_true", help="print the proof's figures as JSON")
 
 
@@ -89,16 +95,20 @@ def run(args: argparse.Namespace) -> int:
     if not args.shard_size > 0:
         raise UsageError(f"--shard-size {args.shard_size:g}: must be above 0")
     ghost = provenance.read_facts(args.adapter, args.recipe, provenance.read_labels(args.labels))
+    if args.keep_adapter:
+        kept_adapter.check(args.adapter)  # before the work
     clock = Clock()
     with clock("identity"):
         base = provenance.find_base(ghost, args.base)
     choices = Choices(args.base_weights, int(args.shard_size * 1e9))
     replaces = args.out.exists()
     block = merge(ghost, base, args.out, choices, clock)
+    if args.keep_adapter:
+        kept_adapter.keep(ghost, args.keep_adapter)
     if args.json:
         print(json.dumps({"model": str(args.out), "merge": block, "seconds": clock.seconds}, indent=2))
     else:
-        report(args.out, base, block, replaces=replaces)
+        report(args.out, base, block, ghost.stop_sequences, replaces=replaces)
     return 0
 
 
@@ -223,7 +233,7 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
 
 
-def report(out: Path, base: Base, block: dict[str, Any], *, replaces: bool) -> None:
+def report(out: Path, base: Base, block: dict[str, Any], stops: list[str], *, replaces: bool) -> None:
     arithmetic, same, nf4 = block["arithmetic"], block["parity"], block["nf4"]
     share = arithmetic["values_checked"] / arithmetic["values"]
     scales = ", ".join(sorted({f"{update['scale']:g}" for update in block["updates"]}))
@@ -233,6 +243,8 @@ def report(out: Path, base: Base, block: dict[str, Any], *, replaces: bool) -> N
         f"arithmetic  fp16(W + s·B·A), recomputed for {share:.0%} of {arithmetic['values']:,} values, in every tensor",
         f"parity      {_compared(same)}; limit of the mean {same['limit']:g}",
         f"nf4         {_compared(nf4)}; no limit: it only tells what 4 bits changed",
+        # Our engine cuts there by itself. A server that has only the chat template goes on until it is told.
+        f'elsewhere   other servers (vLLM, transformers serve) must be sent "stop": {json.dumps(stops)}',
         f"written     {out}{', in place of the model that was there' if replaces else ''}; next: ghost check {out}",
     ]
     console.print("\n".join(lines), soft_wrap=True)

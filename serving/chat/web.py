@@ -29,15 +29,12 @@ def require() -> None:
 def serve(load: Callable[[], Speaker], changes: Mapping[str, float], seed: int | None, host: str, port: int) -> int:
     """Serve the page until Ctrl-C. Raises ServerError when the port is taken, or what `load` raises."""
     port = free_port(host, port)
-    os.environ.update(QUIET)
     # One thread loads the model and answers, always the same: what a compiled model keeps belongs to its thread.
     with ThreadPoolExecutor(1, "ghost") as worker:
         speaker = worker.submit(load).result()
-        from serving.chat.page import THEME, build
-
-        page = build(speaker, speaker.settings.replace(**changes), seed, worker)
+        page = prepared(speaker, changes, seed, worker)
         try:
-            url = launch(page, host, port, THEME)
+            url = launch(page, host, port)
             console.print(f"{url} until Ctrl-C", soft_wrap=True)
             threading.Event().wait()
         except KeyboardInterrupt:  # Ctrl-C, or a signal that training/cli.py turns into it
@@ -47,15 +44,25 @@ def serve(load: Callable[[], Speaker], changes: Mapping[str, float], seed: int |
     return 0
 
 
-def launch(page: Any, host: str, port: int, theme: Any) -> str:
+def prepared(speaker: Speaker, changes: Mapping[str, float], seed: int | None, worker: ThreadPoolExecutor) -> Any:
+    """The page, not served yet."""
+    os.environ.update(QUIET)
+    from serving.chat.page import build
+
+    return build(speaker, speaker.settings.replace(**changes), seed, worker)
+
+
+def launch(page: Any, host: str, port: int) -> str:
     """The page's URL, once it answers."""
+    from serving.chat.page import THEME
+
     # gradio asks itself whether it runs; a proxy would not reach this machine.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost", "127.0.0.1"]))
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
-        theme=theme,
+        theme=THEME,
         prevent_thread_lock=True,
         quiet=True,
         share=False,
