@@ -67,7 +67,7 @@ class Replicate:
         in the list; ServerBusy after 429 for too long, with nothing created.
         """
         inputs = {"seed": secrets.randbits(32)} | dict(inputs)
-        since = datetime.now(UTC) - CLOCKS_DIFFER
+        since = datetime.now(UTC)
         body: dict[str, Any] = {"input": inputs} | await self._target()
         if webhook:
             body |= {"webhook": webhook, "webhook_events_filter": ["completed"]}
@@ -173,7 +173,7 @@ class Replicate:
         while pauses.count < 3:
             await pauses.next()
             with suppress(ServerError):
-                page = await self.api.get("/v1/predictions", created_after=since.isoformat())
+                page = await self.api.get("/v1/predictions", created_after=(since - CLOCKS_DIFFER).isoformat())
                 for row in page.get("results", []):
                     if all((row.get("input") or {}).get(name) == value for name, value in inputs.items()):
                         return read(row)
