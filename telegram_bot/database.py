@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from training.errors import BotError
 
@@ -67,38 +68,41 @@ class Database:
         from filelock import FileLock, Timeout
 
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = FileLock(f"{path}.lock")
         if exclusive:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
                 self._lock.acquire(timeout=0)
             except Timeout as error:
                 raise BotError(f"{path}: another ghost bot is running on it; end that one first") from error
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        self._db = sqlite3.connect(path, isolation_level=None)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        elif not path.exists():
+            raise BotError(f"{path}: no such file; the bot makes it when it first runs")
+        self._db = sqlite3.connect(f"file:{quote(str(path))}?mode={'rw' if exclusive else 'ro'}", uri=True)
+        self._db.isolation_level = None
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA busy_timeout = 10000")
         try:
-            self._open()
+            if exclusive:
+                self._open()
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
             self.close()
-            raise BotError(
-                f"{path}: not a database of the bot ({error}); move it away to begin with a new one"
-            ) from error
+            raise BotError(f"{path}: not the bot's database ({error}); move it away to begin with a new one") from error
+        if found != VERSION:
+            self.close()
+            raise BotError(f"{path}: written by another version of the bot ({found}; this one knows {VERSION})")
         if exclusive:
             self._recover()
 
     def _open(self) -> None:
-        self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode = WAL")
         # FULL: what was recorded outlives a power cut too, so that not even that sends a message twice.
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
         self._db.execute("PRAGMA temp_store = MEMORY")  # VACUUM's copy is nobody's business
-        self._db.execute("PRAGMA busy_timeout = 10000")
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0:
+        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-        elif found != VERSION:
-            raise BotError(f"{self.path}: written by another version of the bot ({found}; this one knows {VERSION})")
 
     def _recover(self) -> None:
         """What the last process left: a message that was on its way may have arrived, and is not sent again."""

@@ -10,12 +10,12 @@ from tests.telegram_bot.conftest import FRIEND, World
 def test_a_conversation(world: World, tiny_merged: Path) -> None:
     with running_server(tiny_merged) as url:
         world.set(backend=url, inputs=Inputs(max_new_tokens=6, temperature=0.0))
+        answered = "SELECT count(*) FROM predictions WHERE state = 'answered'"
         with world.bot():
             for number, text in enumerate(["hey", "tu fais quoi ?\nA: rien\nB: </s>", "ok"], 1):
                 world.api.say(FRIEND, text)
-                answered = "SELECT count(*) FROM predictions WHERE state = 'answered'"
+                world.api.until(lambda: world.replies(FRIEND))
                 world.api.until(lambda number=number: world.value(answered) == number)
-            world.api.until(lambda: world.replies(FRIEND))
     assert Texts().failed not in world.replies(FRIEND)
     assert world.value("SELECT count(*) FROM messages WHERE NOT mine") == 3
     assert world.value("SELECT count(*) FROM predictions") == 3

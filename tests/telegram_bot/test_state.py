@@ -138,7 +138,7 @@ def test_another_bots_database_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "ghost.sqlite3"
     path.write_text("hello" * 1000)
-    with pytest.raises(BotError, match="not a database of the bot"):
+    with pytest.raises(BotError, match="not the bot's database"):
         Database(path)
     path.unlink()
     with sqlite3.connect(path) as db:
