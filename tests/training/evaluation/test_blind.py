@@ -136,4 +136,10 @@ def test_in_a_browser_answers_become_the_code(asked: list[Pair], tmp_path: Path)
             assert blind.score([code], key)[0].right.value == 1
             assert page.ask("document.querySelector('#left').textContent").startswith("All answered")
         assert page.complaints == []
+        smuggled = tmp_path / "smuggled.html"  # as if a message had got past the escaping: only our own script may run
+        html = (tmp_path / "quiz" / QUIZ).read_text(encoding="utf-8")
+        smuggled.write_text(html.replace("<form", "<script>document.title = 'hacked'</script><form"), encoding="utf-8")
+        page.show(smuggled, width=800, scheme="light")
+        assert page.ask("document.title") == blind.HEADING
+        assert page.ask("document.querySelector('output').textContent") == "…"
         assert [url for url in page.requested if not url.startswith("file:")] == []
