@@ -1,0 +1,269 @@
+"""Do the measures of `ghost evaluate` measure? What they must put in order, they are held to.
+
+    python -m benchmarks.evaluation --scratch DIR
+
+Four models of one base judge the same held-out replies of the sample's person: the base; one that learnt a tenth of
+her training lines once (`little`); one that learnt all of them (`full`); and one that learnt as much of the same chats,
+word for word but for her side, which somebody else's style wrote (`wrong`). The first three must come in that order,
+and the wrong ghost must lose to the full one where style is all that tells them apart. Three seeds, of training and of
+sampling.
+
+The held-out replies are of other chats by the same people, since those of the demo's are too few. Whatever is finished
+is kept in DIR, and a second start goes on.
+"""
+
+import argparse
+import dataclasses
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from benchmarks.extraction import machine
+from benchmarks.recipe_runs import ghost
+from replicate_deployment import ghost_json
+from replicate_deployment.chat_format import DEFAULT_LABELS
+from replicate_deployment.engine import CONTEXT_TURNS, Engine
+from training import artifact
+from training.evaluation import figures
+from training.evaluation.contenders import Contender, line_up
+from training.evaluation.data import read_held_out, sample
+from training.evaluation.exchange import Exchange
+from training.evaluation.judged import Judged, judge
+from training.finetuning import config as training_config
+from training.sample import demo
+from training.sample.another import ROMY, write_cleaned
+from training.sample.people import NOA
+from training.sample.starter import starter_base
+
+ROOT = Path(__file__).parents[1]
+RESULT = Path(__file__).parent / "results" / "evaluation.md"
+SEEDS = (42, 43, 44)
+TURNS = 200
+HELD_OUT_SEED, HELD_OUT_MESSAGES = demo.SEED + 1, 16_000  # of which a tenth of the turns is held out
+LITTLE = 10  # one line of so many
+EPOCHS = {"little": 1, "full": 2, "wrong": 2}
+CONTENDERS = ("base", "little", "full", "wrong")
+
+
+class Measure(NamedTuple):
+    """`ordered`: base, little and full must come in this order, on average over the seeds. `told`: in each seed the
+    wrong ghost must be worse than the full one."""
+
+    title: str
+    lower_is_better: bool
+    ordered: bool
+    told: bool
+
+
+# Committed before the run that they judge.
+MEASURES = {
+    "nats_per_token": Measure("loss of replies, nats a token", True, True, False),
+    "nats_per_character": Measure("loss of replies, nats a character", True, True, False),
+    "style": Measure("mean distance of the figures of style", True, True, True),
+    "style_off": Measure("figures of style beyond her own variation", True, True, True),
+    "authorship": Measure("authorship: area under the curve", True, True, True),
+    "itself": Measure("replies that end by themselves", False, True, False),
+    "context": Measure("gain by the true context, nats a token", False, False, False),
+    "distinct_2": Measure("distinct-2", False, False, False),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scratch", type=Path, required=True, help="some hundred megabytes; kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="(default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=TURNS, help="held-out replies (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    args = parser.parse_args()
+    args.scratch.mkdir(parents=True, exist_ok=True)
+    base = starter_base(ROOT / demo.CACHE)
+    prepare(args.scratch, base)
+    held_out = read_held_out(args.scratch / "held_out" / "val.jsonl", CONTEXT_TURNS)
+    exchanges = sample(held_out.exchanges, args.turns, 0)
+    rows: list[dict[str, Any]] = []
+    for seed in args.seeds:
+        path = args.scratch / f"{seed}-{args.turns}.json"
+        if not path.exists():
+            path.write_text(json.dumps(run(args.scratch, base, exchanges, seed), indent=2), encoding="utf-8")
+        rows.append(json.loads(path.read_text(encoding="utf-8")))
+    args.out.write_text(page(rows, exchanges, args.seeds), encoding="utf-8")
+    print(args.out.read_text(encoding="utf-8"))
+    if failures(rows):
+        raise SystemExit("; ".join(failures(rows)))
+
+
+def prepare(scratch: Path, base: Path) -> None:
+    """`full`, `wrong` and `held_out`, prepared; `little`, some lines of `full`."""
+    for name, person, seed, messages in (
+        ("full", NOA, demo.SEED, demo.MESSAGES),
+        ("wrong", ROMY, demo.SEED, demo.MESSAGES),
+        ("held_out", NOA, HELD_OUT_SEED, HELD_OUT_MESSAGES),
+    ):
+        if not (scratch / name).exists():
+            write_cleaned(scratch / f"{name}-cleaned", person, seed=seed, messages=messages)
+            ghost(
+                *("prepare", "--cleaned", scratch / f"{name}-cleaned", "--me", person.name),
+                *("--config", ROOT / demo.CONFIG, "--base", base, "--out", scratch / name),
+            )
+    if not (scratch / "little").exists():
+        some(scratch / "full", scratch / "little")
+
+
+def some(whole: Path, part: Path) -> None:
+    """A prepared folder with every line of `whole`'s val.jsonl and one of LITTLE of its train.jsonl, drawn by lot."""
+    part.mkdir()
+    lines = (whole / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = sorted(random.Random(0).sample(range(len(lines)), len(lines) // LITTLE))
+    (part / "train.jsonl").write_text("".join(lines[place] for place in kept), encoding="utf-8")
+    (part / "val.jsonl").write_bytes((whole / "val.jsonl").read_bytes())
+    hashes = {f"{name}_sha256": ghost_json.sha256(part / f"{name}.jsonl") for name in ("train", "val")}
+    facts = ghost_json.read(whole).facts
+    artifact.write(part, None, text=facts["text"], data={"counts": {"train_lines": len(kept)}, **hashes})
+
+
+def train(scratch: Path, name: str, base: Path, seed: int) -> Path:
+    """The merged model; that of the last step, as its name says how much it has learnt."""
+    folder = scratch / f"{name}-{seed}"
+    if (folder / "merged").exists():
+        return folder / "merged"
+    folder.mkdir(exist_ok=True)
+    config = dataclasses.replace(
+        training_config.load(ROOT / demo.CONFIG),
+        seed=seed,
+        num_epochs=EPOCHS[name],
+        load_best_model_at_end=False,
+        evals_per_epoch=1,
+    )
+    (folder / "config.yaml").write_text(training_config.dump(config), encoding="utf-8")
+    paths = ("--data", scratch / name, "--base", base, "--out", folder / "adapter")
+    ghost("train", "--config", folder / "config.yaml", *paths, "--resume")
+    ghost("merge", folder / "adapter", "--base", base, "--out", folder / "merged")
+    return folder / "merged"
+
+
+def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> dict[str, Any]:
+    """The figures of each contender, and of the person beside herself."""
+    models = {name: train(scratch, name, base, seed) for name in CONTENDERS[1:]}
+    judged: dict[str, Judged] = {}
+    seconds: dict[str, float] = {}
+    for contender in line_up(models["full"], None, str(base), (), {}):
+        if contender.kind in ("merged", "base"):
+            started = time.monotonic()
+            name = "full" if contender.kind == "merged" else "base"
+            judged[name] = judge(contender, exchanges, contender.engine.settings, seed)
+            seconds[name] = round(time.monotonic() - started, 1)
+        del contender
+    for name in ("little", "wrong"):
+        engine = Engine.load(models[name])
+        judged[name] = judge(Contender("merged", engine), exchanges, engine.settings, seed)
+    found = {
+        name: figures.of_contender(judged[name], judged["base"], exchanges, DEFAULT_LABELS, seed) for name in CONTENDERS
+    }
+    return {"contenders": found, "person": figures.of_person(exchanges, DEFAULT_LABELS, seed), "seconds": seconds}
+
+
+def value(found: Mapping[str, Any], measure: str) -> float:
+    """One figure of a contender."""
+    style = found["style"].values()
+    values: dict[str, Any] = {
+        "nats_per_token": lambda: found["likelihood"]["nats_per_token"]["value"],
+        "nats_per_character": lambda: found["likelihood"]["nats_per_character"]["value"],
+        "style": lambda: fmean(one["distance"] for one in style),
+        "style_off": lambda: sum(one["off"] for one in style),
+        "authorship": lambda: found["authorship"]["value"],
+        "itself": lambda: found["stopping"]["itself"]["value"],
+        "context": lambda: found["context"]["gain"]["value"],
+        "distinct_2": lambda: found["distinct"]["2"],
+    }
+    return float(values[measure]())
+
+
+def floor(row: Mapping[str, Any], measure: str) -> float | None:
+    """The same of the person's own replies, where there is such a thing."""
+    if measure == "style":
+        return fmean(one["floor"] for one in row["contenders"]["full"]["style"].values())
+    if measure == "authorship":
+        return float(row["person"]["authorship"]["themselves"]["value"])
+    return float(row["person"]["distinct"]["2"]) if measure == "distinct_2" else None
+
+
+def failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the measures did not put in the order that MEASURES asks for."""
+    found = []
+    for key, measure in MEASURES.items():
+        sign = 1 if measure.lower_is_better else -1
+        base, little, full = (sign * mean(rows, name, key) for name in CONTENDERS[:3])
+        if measure.ordered and not base > little > full:
+            found.append(f"{measure.title}: not in the order base, little, full")
+        lost = [
+            sign * (value(row["contenders"]["wrong"], key) - value(row["contenders"]["full"], key)) > 0 for row in rows
+        ]
+        if measure.told and not all(lost):
+            found.append(f"{measure.title}: the wrong ghost was not worse in {lost.count(False)} of {len(rows)} seeds")
+    return found
+
+
+def mean(rows: Sequence[Mapping[str, Any]], name: str, key: str) -> float:
+    return fmean(value(row["contenders"][name], key) for row in rows)
+
+
+def page(rows: Sequence[Mapping[str, Any]], exchanges: Sequence[Exchange], seeds: Sequence[int]) -> str:
+    verdict = failures(rows)
+    seconds = fmean(sum(row["seconds"].values()) for row in rows)
+    lines = [
+        "# Do the measures measure?",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}. {len(exchanges)} held-out replies; "
+        f"seeds {', '.join(map(str, seeds))}. `little` learnt a tenth of the lines once, `full` all of them "
+        f"{EPOCHS['full']} times, `wrong` the same chats in another person's style. Base and full together took "
+        f"{seconds:,.0f} s for likelihoods and replies.",
+        "",
+        f"Rule, committed before the run: base > little > full wherever `order` says so, on average over the seeds; "
+        f"wrong worse than full in each seed wherever `wrong` says so. **{'Failed' if verdict else 'Passed'}.**",
+        *(f"- {one}" for one in verdict),
+        "",
+        "| measure | yourself | base | little | full | wrong ghost | order | wrong |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_row(rows, key, measure) for key, measure in MEASURES.items()),
+        "",
+        "Means over the seeds; in brackets the least and the most. *Yourself* is the person's distance from herself, "
+        "by two halves of her own replies.",
+        "",
+        "## Each figure of style",
+        "",
+        "| figure | yourself | base | little | full | wrong ghost |",
+        "|---|---|---|---|---|---|",
+        *(_style_row(rows, key) for key in rows[0]["contenders"]["full"]["style"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(rows: Sequence[Mapping[str, Any]], key: str, measure: Measure) -> str:
+    floors = [one for row in rows if (one := floor(row, key)) is not None]
+    cells = [_spread(floors)] + [_spread([value(row["contenders"][name], key) for row in rows]) for name in CONTENDERS]
+    marks = ["must" if wanted else "" for wanted in (measure.ordered, measure.told)]
+    return f"| {' | '.join([measure.title, *cells, *marks])} |"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return f"{fmean(values):.3f} ({min(values):.3f}–{max(values):.3f})"
+
+
+def _style_row(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    title = rows[0]["contenders"]["full"]["style"][key]["title"]
+    floors = fmean(row["contenders"]["full"]["style"][key]["floor"] for row in rows)
+    cells = [fmean(row["contenders"][name]["style"][key]["distance"] for row in rows) for name in CONTENDERS]
+    return f"| {title} | {floors:.3f} | {' | '.join(f'{cell:.3f}' for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    main()
