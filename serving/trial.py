@@ -18,6 +18,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.errors import GhostError
 from replicate_deployment.tokenization import load_tokenizer
 from serving.client import Prediction, Replicate
+from serving.client.transport import reason
 from serving.client.webhooks import Receiver
 from training.errors import PredictionFailed, PredictionLost, ServerError
 
@@ -136,7 +137,10 @@ class Trial:
 
     async def _found(self, sent: Sent) -> Prediction:
         if sent.prediction:
-            return await self.replicate.get(sent.prediction)
+            try:
+                return await self.replicate.get(sent.prediction)
+            except ServerError as error:
+                raise ServerError(f"{error}. To forget this trial and begin another, remove {self.note}") from error
         found = await self.replicate.find({"seed": sent.seed}, datetime.fromisoformat(sent.sent_at))
         if found is None:
             raise PredictionLost(
@@ -165,9 +169,9 @@ def outcome(prediction: Prediction, version: str, weights: Path, hardware: str) 
     """Raises PredictionFailed when it did not succeed."""
     if prediction.status != "succeeded":
         why = {"aborted": "its time was over before it started", "canceled": "canceled, or its time was over"}
-        reason = prediction.error or why.get(prediction.status, prediction.status)
+        told = reason(prediction.error) if prediction.error else why.get(prediction.status, prediction.status)
         raise PredictionFailed(
-            f"the trial {prediction.status}: {reason}; logs: replicate.com/p/{prediction.id}", prediction
+            f"the trial {prediction.status}: {told}; logs: replicate.com/p/{prediction.id}", prediction
         )
     metrics = prediction.metrics
     seconds, tokens = metrics.get("predict_time"), metrics.get("output_tokens")

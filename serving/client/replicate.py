@@ -27,6 +27,7 @@ from training.errors import PredictionFailed, PredictionLost, ServerError, Usage
 MODEL = re.compile(r"(deployments/)?([\w.-]+/[\w.-]+)(?::([0-9a-f]{64}))?")
 IN_DOUBT = "whether it runs is not known: look at replicate.com/predictions before you send it again"
 CLOCKS_DIFFER = timedelta(minutes=5)  # between this machine and Replicate, when searching by time
+STREAM_SECONDS = 1800  # after which Replicate ends a stream's prediction though we are gone
 SILENT_SECONDS = 60  # of a stream, after which it is opened anew; a model that boots says nothing for minutes
 
 
@@ -74,9 +75,10 @@ class Replicate:
         headers = {"Cancel-After": f"{max(5, round(seconds))}s"} if seconds else {}
         try:
             response = await self.api.post_once(self._where, body, sent=IN_DOUBT, headers=headers)
-            if response.status_code >= 300:
+            answer = parsed(response)
+            if response.status_code >= 300 or "id" not in answer:  # or a page of a proxy on the way
                 raise PredictionLost(f"Replicate answers a create with HTTP status {response.status_code}; {IN_DOUBT}")
-            return read(parsed(response))
+            return read(answer)
         except PredictionLost:
             if found := await self.find(inputs, since):
                 return found
@@ -95,7 +97,7 @@ class Replicate:
         id: str | None = None,
         on_created: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[str, None]:
-        prediction = await self.create(inputs)
+        prediction = await self.create(inputs, seconds=STREAM_SECONDS)
         try:
             if on_created:
                 on_created(prediction.id)

@@ -73,7 +73,7 @@ class ReplicateApi:
         deadline, pauses = time.monotonic() + THROTTLED_SECONDS, Pauses()
         while True:
             try:
-                with told(path, sent=sent):
+                with told(self._url(path), sent=sent):
                     response = await self._send("POST", path, json=body, headers=headers)
             except ServerUnreachable:
                 if pauses.count >= ATTEMPTS - 1:
@@ -92,7 +92,7 @@ class ReplicateApi:
         deadline, pauses = time.monotonic() + THROTTLED_SECONDS, Pauses()
         while True:
             try:
-                with told(path):
+                with told(self._url(path)):
                     response = await self._send(method, path, params=params)
             except ServerError:
                 if pauses.count >= ATTEMPTS - 1:
@@ -108,6 +108,9 @@ class ReplicateApi:
                 return response
             else:
                 raise refusal(response, {})
+
+    def _url(self, path: str) -> str:
+        return str(self.http.base_url.join(path))
 
     async def _send(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **body: Any

@@ -78,9 +78,14 @@ def invalid_inputs(detail: Any, inputs: Mapping[str, Any]) -> str:
     """The fields of a 422 by name. A validator repeats the value, so its words are shown for numbers only."""
     problems = []
     for problem in detail if isinstance(detail, list) else []:
-        field = str((problem.get("loc") or ["input"])[-1])
+        where = [str(part) for part in problem.get("loc") or ["input"]]
+        field = next((part for part in where if part in inputs), where[-1])
         harmless = isinstance(inputs.get(field), int | float | None)
-        message = problem.get("msg") if harmless else f"{type(inputs[field]).__name__} is not what it takes"
+        message = (
+            reason(str(problem.get("msg")), inputs)
+            if harmless
+            else f"{type(inputs[field]).__name__} is not what it takes"
+        )
         problems.append(f"{field}: {message}")
     return "; ".join(problems) or "the server refuses the inputs (422)"
 

@@ -146,7 +146,7 @@ def test_an_answer_that_takes_too_long_is_canceled(fake: FakeReplicate) -> None:
     assert [row["status"] for row in fake.predictions.values()] == ["canceled"]
 
 
-@pytest.mark.parametrize("fault", [LOST_AFTER, Fault(502, carried_out=True), Fault(500, carried_out=True)])
+@pytest.mark.parametrize("fault", [LOST_AFTER, *(Fault(status, carried_out=True) for status in (500, 502, 200))])
 def test_a_create_whose_answer_is_lost_is_found_and_not_sent_again(fake: FakeReplicate, fault: Fault) -> None:
     fake.create({"input": INPUTS, "version": VERSION})  # somebody else's, alike but for the seed
     fake.fail(*CREATE, fault)
