@@ -6,16 +6,31 @@ import logging
 from pathlib import Path
 
 from telegram_bot import config as configuration
+from training.console import console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH, help="default: %(default)s")
+    parser.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help="write the drafts that you rewrote to FILE, for `ghost prepare --corrections`, and end",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    config = configuration.load(args.config)
+    if args.corrections:
+        from telegram_bot import export
+
+        count = export.corrections(config, args.corrections)
+        console.print(
+            f"{count:,} corrections in {args.corrections}; next: ghost prepare --corrections {args.corrections}"
+        )
+        return 0
     from telegram_bot import service  # the Bot API's client
 
-    config = configuration.load(args.config)
     token = configuration.token()
     set_up_log()
     asyncio.run(service.serve(config, token))

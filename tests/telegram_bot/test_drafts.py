@@ -2,10 +2,12 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from telegram_bot import export
 from telegram_bot.config import Drafts
 from tests.telegram_bot.conftest import FRIEND, OWNER, PEER, World
 from tests.telegram_bot.fake_bot_api import Fault, Sent
@@ -72,7 +74,7 @@ def test_pressing_twice_sends_once(business: World) -> None:
     assert [api.answered[query] for query in queries][1:] == ["This draft is not open any more."] * 2
 
 
-def test_edit_then_send_is_a_correction(business: World) -> None:
+def test_edit_then_send_is_a_correction(business: World, tmp_path: Path) -> None:
     api = business.api
     with business.bot():
         api.say_in_business(LINK, PEER, PEER, "hi")
@@ -102,6 +104,10 @@ def test_edit_then_send_is_a_correction(business: World) -> None:
     assert row is not None
     assert (row["state"], row["draft"], row["text"]) == ("edited", "HI", "salut toi")
     assert json.loads(row["context"]) == [["B:", "hi"]]
+    out = tmp_path / "corrections.jsonl"
+    assert export.corrections(business.config, out) == 1
+    assert json.loads(out.read_text()) == {"context": [["other", "hi"]], "draft": "HI", "final": "salut toi"}
+    assert out.stat().st_mode & 0o077 == 0
 
 
 def test_another_then_discard(business: World) -> None:

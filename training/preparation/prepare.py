@@ -13,7 +13,7 @@ from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import ConfigError, DataError, UsageError
 from training.finetuning import config as training_config
-from training.preparation import about, canaries, recipes, report
+from training.preparation import about, canaries, corrections, recipes, report
 from training.preparation.findings import find
 from training.preparation.fit import tokenizer_at_hand
 from training.preparation.prepared import Prepared
@@ -76,6 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LINES",
         help="in how many lines each is, in turn (default: %(default)s)",
     )
+    parser.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help="drafts that you rewrote, as `ghost bot --corrections FILE` writes them: more to train on, and "
+        "preferences.jsonl",
+    )
     parser.add_argument("--force", action="store_true", help="prepare even what would waste a training run")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
@@ -90,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     canaries.check(args.canaries, args.canary_repetitions)
     refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
     prepared, kept = prepare(args, config)
+    rewritten = corrections.read(args.corrections, prepared) if args.corrections else None
     base = args.base or recipe_of_training.base_model
     tokenizer = tokenizer_at_hand(base, None if args.base else recipe_of_training.revision_of_model)
     if args.base and tokenizer is None:
@@ -106,13 +114,14 @@ def run(args: argparse.Namespace) -> int:
     figures = findings.figures
     with replace_folder(args.out) as folder:
         digests = _write_lines(prepared, folder)
+        if rewritten:
+            _add_lines(folder, digests, corrections.lines(rewritten.used, prepared))
+            (folder / corrections.NAME).write_bytes(corrections.preferences(rewritten.used, prepared))
+            corrections.account(figures, rewritten)
         if args.canaries:
             # So that nobody who lacks the chats can compute them.
             planted = canaries.draw(args.canaries, args.canary_repetitions, digests[TRAIN].hexdigest())
-            lines = canaries.lines(planted, prepared.labels, prepared.recipe)
-            with (folder / TRAIN).open("ab") as stream:
-                stream.write(lines)
-            digests[TRAIN].update(lines)
+            _add_lines(folder, digests, canaries.lines(planted, prepared.labels, prepared.recipe))
             canaries.write(folder, planted)
             canaries.account(figures, planted)
         hashes = {name: digest.hexdigest() for name, digest in digests.items()}
@@ -173,6 +182,13 @@ def _write_lines(prepared: Prepared, folder: Path) -> "dict[str, hashlib._Hash]"
     return digests
 
 
+def _add_lines(folder: Path, digests: "dict[str, hashlib._Hash]", lines: bytes) -> None:
+    """What trains and is from no chat goes behind what is. Training shuffles."""
+    with (folder / TRAIN).open("ab") as stream:
+        stream.write(lines)
+    digests[TRAIN].update(lines)
+
+
 def _text_block(prepared: Prepared) -> dict[str, Any]:
     labels = prepared.labels
     return {
@@ -193,6 +209,7 @@ def _data_block(figures: dict[str, Any], hashes: dict[str, str]) -> dict[str, An
             "seeds": figures["seeds"]["total"],
             "train_lines": figures["lines"]["train"],
             "val_lines": figures["lines"]["val"],
+            "corrections": figures.get("corrections", {}).get("used", 0),
             "canaries": figures.get("canaries", {}).get("planted", 0),
         },
         "train_sha256": hashes[TRAIN],

@@ -117,6 +117,10 @@ def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[s
         counted.append(
             (groups["own_turns"]["count"], f"of your turns are from groups ({groups['own_turns']['share']:.0%})")
         )
+    if rewritten := figures.get("corrections"):
+        counted.append(
+            (rewritten["used"], f"of {rewritten['read']:,} corrections train too, and are in preferences.jsonl")
+        )
     if planted := figures.get("canaries"):
         counted.append((planted["lines"], f"lines hold {planted['planted']:,} invented secrets (canaries.json)"))
     notes = [f"note: {count:,} {what}" for count, what in counted if count]
