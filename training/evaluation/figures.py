@@ -12,7 +12,8 @@ from training.evaluation.data import Learnt
 from training.evaluation.exchange import Exchange
 from training.evaluation.heldout import breakdowns, clusters, gain, likelihood
 from training.evaluation.judged import Judged
-from training.evaluation.stopping import distinct, stopping
+from training.evaluation.stopping import stopping
+from training.finetuning.samples import distinct
 
 FORMAT = 1
 

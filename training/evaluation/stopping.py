@@ -1,4 +1,4 @@
-"""How replies end, and how varied they are."""
+"""How replies end."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -48,16 +48,3 @@ def stopping(said: Sequence[Said], labels: Labels) -> Stopping:
         empty=share(sum(not one.exchange.reply.strip() for one in said), total),
         tokens=sum(one.tokens or 0 for one in said) / total,
     )
-
-
-def distinct(texts: Sequence[str], size: int) -> float | None:
-    """Different n-grams of words over all n-grams (Li et al. 2016, arXiv:1510.03055); None where there are none.
-
-    It falls as texts grow more, so only equally many texts of like length can be compared; near 0 a model repeats
-    itself. It cannot say whether what is varied makes sense.
-    """
-    grams: Counter[tuple[str, ...]] = Counter()
-    for text in texts:
-        words = text.split()
-        grams.update(tuple(words[place : place + size]) for place in range(len(words) - size + 1))
-    return len(grams) / grams.total() if grams else None

@@ -30,7 +30,7 @@ FACTS, STATE, BEST = "checkpoint.json", "state.safetensors", "best.safetensors"
 # Neither where files lie nor how a step is computed changes what is learnt; all other keys may not differ.
 FREE = {"base_model", "revision_of_model", "datasets", "test_datasets", "output_dir"}
 FREE |= {"micro_batch_size", "gradient_accumulation_steps", "micro_batch_tokens", "gradient_checkpointing"}
-FREE |= {"checkpoint_minutes", "use_tensorboard", "logging_steps"}
+FREE |= {"checkpoint_minutes", "sample_replies", "use_tensorboard", "logging_steps"}
 _FIELDS = [item.name for item in dataclasses.fields(State) if item.name not in ("selection", "best", "rng")]
 
 

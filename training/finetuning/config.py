@@ -67,6 +67,7 @@ class TrainingConfig:
     max_grad_norm: float
     gradient_checkpointing: bool | None
     checkpoint_minutes: float
+    sample_replies: int
     use_tensorboard: bool
     seed: int
     logging_steps: int
@@ -169,6 +170,8 @@ def _impossible(config: TrainingConfig) -> Iterator[tuple[str, str]]:
             yield key, f"must be from 0 to below 1, found {getattr(config, key)}"
     if config.sequence_len < 16:
         yield "sequence_len", f"must be at least 16 tokens, a short turn and its reply; found {config.sequence_len}"
+    if config.sample_replies < 0:
+        yield "sample_replies", f"must not be negative, found {config.sample_replies}"
     if config.weight_decay < 0:
         yield "weight_decay", f"must not be negative, found {config.weight_decay}"
     if not 0 <= config.seed < 2**32:

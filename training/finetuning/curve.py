@@ -4,7 +4,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from training.finetuning.watching import epochs_done
 NAME = "loss_curve.png"
 # Okabe and Ito's colours, which people who see fewer of them can tell apart (https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+PURPLE, YELLOW = "#CC79A7", "#E69F00"
 POINTS = 30  # of the training loss, averaged: a single step's is mostly noise
 
 
@@ -28,6 +29,7 @@ def draw(
     kept: int,
 ) -> None:
     """Training loss, held-out loss and that of replies alone, by epoch; `kept` is the step whose weights are kept.
+    Below them, where replies were sampled, how many end by themselves and how varied they are.
 
     `log` and `evaluations` are those of training_report.json, `epochs` the steps that each epoch has. A picture must
     not cost a training: what goes wrong is said on stderr, and there is none.
@@ -50,8 +52,10 @@ def _render(
     def place(step: float) -> float:
         return step if len(epochs) == 1 else epochs_done(int(step), epochs)
 
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    sampled = [entry for entry in evaluations if "ended" in entry]
+    figure = Figure(figsize=(8, 6 if sampled else 4.5), dpi=150, layout="constrained")
+    ratios = (3, 1) if sampled else (1,)
+    axes, *below = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     at, losses = [place(entry["step"]) for entry in log], [entry["loss"] for entry in log]
     span = max(1, round(len(losses) / POINTS))
     if span > 1:
@@ -70,14 +74,28 @@ def _render(
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     each = f"{epochs[0]:,}" if len(set(epochs)) == 1 else f"about {sum(epochs) / len(epochs):,.0f}"
-    axes.set_xlabel("optimiser step" if len(epochs) == 1 else f"epoch ({each} optimiser steps each)")
+    figure.axes[-1].set_xlabel("optimiser step" if len(epochs) == 1 else f"epoch ({each} optimiser steps each)")
     axes.set_ylabel("loss (nats a token; lower is better)")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    for axis in below:
+        _replies(axis, sampled, place)
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)  # where it hides nothing
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})  # the same bytes from every machine
     return picture.getvalue()
+
+
+def _replies(axes: Any, sampled: Sequence[Mapping[str, float]], place: Callable[[float], float]) -> None:
+    """The shares of samples.Answered, below the losses."""
+    for key, label, colour in (("ended", "replies that end", PURPLE), ("distinct_2", "distinct-2 of them", YELLOW)):
+        some = [entry for entry in sampled if key in entry]
+        at = [place(entry["step"]) for entry in some]
+        axes.plot(at, [entry[key] for entry in some], "s-", color=colour, ms=4, label=label)
+    axes.set_ylim(-0.05, 1.05)
+    axes.set_ylabel("share")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _averaged(values: Sequence[float], span: int) -> Any:

@@ -22,6 +22,7 @@ from training.finetuning.interruption import Interruption
 from training.finetuning.passes import backward
 from training.finetuning.plan import Plan, Step
 from training.finetuning.processes import Alone
+from training.finetuning.samples import Answered, Samples, collapsed
 from training.finetuning.state import State, Tensors, adapter, gather, put, random_state, scatter, set_random_state
 from training.finetuning.watching import Watch
 
@@ -40,6 +41,7 @@ class Loop:
         identity: dict[str, Any],
         interruption: Interruption,
         processes: Alone | None = None,
+        samples: Samples | None = None,
     ) -> None:
         import torch
 
@@ -48,6 +50,7 @@ class Loop:
         self.model, self.plan, self.heldout, self.config, self.state = model, plan, heldout, config, state
         self.checkpoint, self.identity, self.interruption = checkpoint, identity, interruption
         self.objective = Objective(model).train()
+        self.samples = samples
         self.processes = processes or Alone()
         self.processes.use(self.objective, bf16=config.bf16)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -86,7 +89,7 @@ class Loop:
                 self._evaluate(watch)
             if state.step == total:
                 return
-            if state.selection.exhausted(self.config.early_stopping_patience):
+            if state.selection.exhausted(self.config.early_stopping_patience) or collapsed(state.evaluations):
                 self.save()
                 return
             self._step(next(steps), watch)
@@ -202,12 +205,26 @@ class Loop:
             tell(f"step {state.step:,}: held-out loss not measured: {(str(error).splitlines() or [repr(error)])[0]}")
             return
         assert loss is not None  # since there are examples
+        said = self._sample()
         state.seconds["evaluating"] += time.monotonic() - started
-        state.evaluations.append({"step": state.step, **asdict(loss)})
-        watch.evaluated(state.step, loss)
+        state.evaluations.append({"step": state.step, **asdict(loss), **(said.figures if said else {})})
+        watch.evaluated(state.step, loss, said.figures if said else {})
         # What was measured before the first step is the base's, and no adapter to choose.
         if state.step and state.selection.consider(state.step, loss.reply_loss) and self.config.load_best_model_at_end:
             state.best = adapter(self.model)
+
+    def _sample(self) -> Answered | None:
+        """Replies to a few held-out prompts, written where only their owner reads. What fails is said."""
+        if not self.samples:
+            return None
+        try:
+            with self.interruption.at_once():
+                said = self.samples.answer(self.objective, bf16=self.config.bf16)
+            self.samples.write(f"── after step {self.state.step:,} ──", said)
+        except (RuntimeError, OSError) as error:
+            tell(f"step {self.state.step:,}: replies not sampled: {(str(error).splitlines() or [repr(error)])[0]}")
+            return None
+        return said
 
 
 def learning_rate(optimizer: Any, steps: int, config: TrainingConfig) -> Callable[[int], float]:

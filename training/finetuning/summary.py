@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from training.finetuning import curve
+from training.finetuning import curve, samples
 from training.finetuning.base import Outline
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split
@@ -68,8 +68,10 @@ def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
     lines.append(f"kept      {_kept(facts, config)}")
     if facts["steps"] < facts["planned_steps"]:
         epochs = f"epoch {_epoch(facts, facts['steps'])} of {config.num_epochs}"
-        patience = f"{config.early_stopping_patience} measurements in a row were no better (early_stopping_patience)"
-        lines.append(f"stopped   after step {facts['steps']:,}, {epochs}: {patience}")
+        why = f"{config.early_stopping_patience} measurements in a row were no better (early_stopping_patience)"
+        if samples.collapsed(facts["evaluations"]):
+            why = "twice, no sampled reply ended, all said the same again and again, and the base was better"
+        lines.append(f"stopped   after step {facts['steps']:,}, {epochs}: {why}")
     lines += [f"note      {note}" for note in facts["notes"]]
     if (out / curve.NAME).exists():
         lines.append(f"curve     {out / curve.NAME}")

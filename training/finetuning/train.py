@@ -28,7 +28,8 @@ from training.finetuning.exchange import ProcessLost
 from training.finetuning.interruption import Interruption
 from training.finetuning.model import save_adapter
 from training.finetuning.plan import Plan
-from training.finetuning.processes import Alone, Follower, joined
+from training.finetuning.processes import Alone, Follower, Leader, joined
+from training.finetuning.samples import Samples
 from training.finetuning.shapes import shapes_of
 from training.finetuning.speed import load_of
 from training.finetuning.state import State, Tensors
@@ -118,7 +119,10 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     checkpointed = dataclasses.replace(config, gradient_checkpointing=budget.checkpointing)
     model = processes.model(base, checkpointed, tokenizer)
     interruption = Interruption()
-    loop = Loop(model, plan, val.examples, config, state, checkpoint, identity, interruption, processes)
+    # A layer that is shared out can only be computed with by all processes at once, and only this one would reply.
+    count = 0 if isinstance(processes, Leader) and processes.sharded else config.sample_replies
+    samples = Samples(val.examples, tokenizer, ghost.labels, count=count, out=out, start=state.step)
+    loop = Loop(model, plan, val.examples, config, state, checkpoint, identity, interruption, processes, samples)
     if tensors:
         loop.resume(tensors)
     with interruption.held():

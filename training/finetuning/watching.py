@@ -100,10 +100,16 @@ class Watch:
             },
         )
 
-    def evaluated(self, number: int, heldout: HeldoutLoss) -> None:
-        """The held-out loss after `number` steps."""
-        self._say(number, f"held-out loss {heldout.loss:.3f}", f"of replies alone {heldout.reply_loss:.3f}")
-        self._record(number, {"loss/held out": heldout.loss, "loss/held-out replies": heldout.reply_loss})
+    def evaluated(self, number: int, heldout: HeldoutLoss, said: Mapping[str, float] | None = None) -> None:
+        """The held-out loss after `number` steps, and the figures of the sampled replies (samples.Answered)."""
+        said = said or {}
+        figures = [f"{said['ended']:.0%} of replies end by themselves"] if "ended" in said else []
+        if "distinct_2" in said:
+            figures.append(f"distinct-2 {said['distinct_2']:.2f}")
+        losses = (f"held-out loss {heldout.loss:.3f}", f"of replies alone {heldout.reply_loss:.3f}")
+        self._say(number, *losses, *figures)
+        curves = {"loss/held out": heldout.loss, "loss/held-out replies": heldout.reply_loss}
+        self._record(number, curves | {f"replies/{name}": value for name, value in said.items()})
 
     def _say(self, number: int, *figures: str) -> None:
         done = f"step {number:,} of {self._total:,}, epoch {epochs_done(number, self._epochs):.1f}"

@@ -1,7 +1,7 @@
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from training.evaluation.exchange import Exchange
 from training.evaluation.replies import Said
-from training.evaluation.stopping import distinct, stopping
+from training.evaluation.stopping import stopping
 
 
 def said(reply: str, ended: str, written: str) -> Said:
@@ -23,10 +23,3 @@ def test_how_replies_end_is_counted_before_the_cut() -> None:
     assert (found.for_the_other.value, found.on_and_on.value, found.empty.value) == (0.2, 0.2, 0.2)
     assert (found.itself.n, found.tokens) == (5, 3.0)
     assert found.itself.low < 0.2 < found.itself.high
-
-
-def test_distinct_is_low_where_everything_is_said_again() -> None:
-    assert distinct(["a b c", "d e"], 1) == 1.0
-    assert distinct(["ok ok ok ok"], 1) == 0.25
-    assert distinct(["ok ok ok ok", "a b"], 2) == 0.5
-    assert distinct(["a", ""], 2) is None

@@ -52,7 +52,7 @@ AXOLOTL = {
     },
 }
 AXOLOTL_DATASET = {"path", "split", "type"}  # datasets.py, SFTDataset
-OURS = {"micro_batch_tokens", "collapse_nested_windows", "checkpoint_minutes"}
+OURS = {"micro_batch_tokens", "collapse_nested_windows", "checkpoint_minutes", "sample_replies"}
 
 # What Axolotl itself validates with, by the card it trains on: an H100 with torch 2.11, its lowest. Prints what it
 # understood of each file, or why it refuses it.

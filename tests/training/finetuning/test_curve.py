@@ -127,3 +127,13 @@ def test_a_picture_costs_no_training(
     assert error.startswith("ghost train: loss_curve.png not drawn: ")
     assert error.count("\n") == 1
     assert not path.exists()
+
+
+def test_sampled_replies_are_below_the_losses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sampled = [{**one, "ended": 0.5, "distinct_2": 0.75} for one in EVALUATIONS]
+    figure = drawn(monkeypatch, tmp_path, LOG, sampled, EPOCHS, 200)
+    above, below = figure.axes
+    named = {line.get_label(): list(line.get_ydata()) for line in below.get_lines()}
+    assert named == {"replies that end": [0.5] * 4, "distinct-2 of them": [0.75] * 4}
+    assert (above.get_xlabel(), below.get_xlabel()) == ("", "epoch (100 optimiser steps each)")
+    assert {text.get_text() for text in figure.legends[0].get_texts()} >= set(named)

@@ -20,7 +20,7 @@ from training.finetuning.config import TrainingConfig
 
 AT_EACH_STEP = 1e-9  # checkpoint_minutes
 # Six steps of one or two micro-batches: as small as they can be, since the longest window has 38 tokens.
-KEYS: dict[str, Any] = {"lora_dropout": 0.1, "micro_batch_tokens": 38}
+KEYS: dict[str, Any] = {"lora_dropout": 0.1, "micro_batch_tokens": 38, "sample_replies": 2}
 UNSEEN = ["B: can you cook\nA: mdr café 😂😂</s>", "B: on se voit\nA: ok</s>"]
 
 
