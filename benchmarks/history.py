@@ -126,10 +126,10 @@ def page(said: Sequence[Said], found: Sequence[Place], seeds: int, model: Path) 
     yield f"What the person answered to them, in characters: {spread([len(place.answered) for place in found])}."
     for spared, title in ((True, "The penalty spares the format"), (False, "The penalty spares nothing")):
         yield from ("", f"## {title}", "", *table(said, spared))
-    spared, punished = growth(said, True), growth(said, False)
-    verdict = "met" if spared <= MOST_GROWTH else "NOT met"
+    kept, punished = growth(said, True), growth(said, False)
+    verdict = "met" if kept <= MOST_GROWTH else "NOT met"
     yield from ("", "## What follows", "")
-    yield f"- Tokens after {LONG[0]}–{LONG[-1]} pairs over those after one: {spared:.2f} spared, {punished:.2f} not."
+    yield f"- Tokens after {LONG[0]}–{LONG[-1]} pairs over those after one: {kept:.2f} spared, {punished:.2f} not."
     yield f"- Floor, {MOST_GROWTH} at most where the format is spared: {verdict}."
     ended = [f"{by_themselves(said, way):.1%}" for way in (True, False)]
     yield f"- Ended by the end token after such: {ended[0]} spared, {ended[1]} not. A `windows` model has no end token"

@@ -127,6 +127,7 @@ class Engine:
                 golden.ROUNDED_TOLERANCE,
                 facts["tolerance"],
             )
+        spelled = token_bytes(tokenizer)
         wanted = device.startswith("cuda") if accelerate is None else accelerate
         return cls(
             ghost=ghost,
@@ -135,7 +136,7 @@ class Engine:
             labels=ghost.labels,
             recipe=recipe,
             settings=settings.from_facts(ghost.block("sampling")),
-            token_bytes=token_bytes(tokenizer),
+            token_bytes=spelled + [b""] * (model.config.vocab_size - len(spelled)),  # some bases pad their vocabulary
             unpunished=_format_ids(tokenizer, ghost.labels),
             static=static_decoder(model, facts["ids"], folder) if wanted else None,
         )
