@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="in a pipe: each reply as a line of JSON")
     parser.add_argument("--web", action="store_true", help="a page instead of the terminal")
     parser.add_argument("--port", type=int, default=7860, help="of the page; 0 takes a free one (default: %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in, without a password (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
