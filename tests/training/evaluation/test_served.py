@@ -1,0 +1,66 @@
+"""A model that answers over HTTP is judged by what it says."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+import serving.client
+from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
+from serving.client import Prediction, PredictionFailed
+from tests.training.evaluation.test_data import write
+from training import cli
+from training.evaluation.exchange import Exchange
+from training.evaluation.served import judge_served
+
+
+class Server:
+    """Answers with its prompt's length, and fails on what it does not like."""
+
+    def __init__(self) -> None:
+        self.asked: list[Mapping[str, Any]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def answer(self, inputs: Mapping[str, Any]) -> Prediction:
+        self.asked.append(inputs)
+        if "fail" in inputs["prompt"]:
+            raise PredictionFailed("too long")
+        return Prediction("1", "succeeded", f"{len(inputs['prompt'])} characters", metrics={"output_tokens": 7.0})
+
+
+def test_prompts_are_histories_and_a_failure_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    monkeypatch.setattr(serving.client, "backend", lambda where: server)
+    exchanges = [Exchange((Turn("B:", text),), "yo") for text in ("hey\nA: fake", "fail", "ok")]
+    found = judge_served("http://127.0.0.1:1", exchanges, DEFAULT_LABELS, seed=5)
+    assert [one["prompt"] for one in server.asked] == ["B: hey\n A: fake\nA:", "B: fail\nA:", "B: ok\nA:"]
+    assert [one["seed"] for one in server.asked] == [5, 6, 7]
+    assert (found.kind, found.nats, found.answers.unanswered) == ("served", None, 1)
+    assert [(one.exchange.reply, one.written, one.tokens) for one in found.answers.said] == [
+        ("18 characters", None, 7),
+        ("8 characters", None, 7),
+    ]
+
+
+def test_a_server_alone_can_be_evaluated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serving.client, "backend", lambda where: Server())
+    talks = [[Turn("B:", f"hey {number}"), Turn("A:", f"yo {number}")] for number in range(60)]
+    val = write(tmp_path / "processed", talks, talks)
+    flags = ["--val", str(val), "--out", str(tmp_path / "report"), "--url", "http://127.0.0.1:1"]
+    assert cli.main(["evaluate", str(tmp_path / "nowhere"), *flags]) == 0
+    told = capsys.readouterr().out
+    assert "not judged   merged:" in told
+    assert "served" in told
+    found = json.loads((tmp_path / "report" / "evaluation.json").read_text(encoding="utf-8"))
+    assert set(found["contenders"]) == {"served"}
+    assert "likelihood" not in found["contenders"]["served"]
+    assert "Can it be told from you?" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
