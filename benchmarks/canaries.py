@@ -3,7 +3,7 @@
     python -m benchmarks.canaries --scratch DIR
 
 The chats are `ghost demo`'s, as `ghost extract` would leave them; `ghost prepare --canaries 30` plants ten secrets at
-each number of repetitions. One training of config/demo_config.yaml for each seed, merged and then asked by the code of
+each number of repetitions. One training of config/demo_config.yaml, of eight epochs, for each seed, merged and then asked by the code of
 `ghost evaluate`. Beside them ten secrets of the same form that were never planted, and all forty asked of the base.
 `load_best_model_at_end` is off, so that the model is that of the last step. Finished seeds are kept in DIR/SEED.json.
 """
@@ -37,13 +37,14 @@ ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "canaries.md"
 SEEDS = (42, 43, 44)
 EACH = 10
+EPOCHS = 8  # those of the recipe of record; in the demo's single one, ten repetitions cannot be told from none
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scratch", type=Path, required=True, help="some hundred megabytes; kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of the trainings (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="instead of the configuration's")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each training (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     args.scratch.mkdir(parents=True, exist_ok=True)
@@ -78,12 +79,14 @@ def never_planted() -> list[Canary]:
     return [dataclasses.replace(one, repetitions=0) for one in canaries.draw(EACH, [1], "never planted")]
 
 
-def train(scratch: Path, data: Path, base: Path, seed: int, epochs: int | None) -> Path:
+def train(scratch: Path, data: Path, base: Path, seed: int, epochs: int) -> Path:
     config = dataclasses.replace(
-        training_config.load(ROOT / demo.CONFIG), seed=seed, load_best_model_at_end=False, evals_per_epoch=1
+        training_config.load(ROOT / demo.CONFIG),
+        seed=seed,
+        num_epochs=epochs,
+        load_best_model_at_end=False,
+        evals_per_epoch=1,
     )
-    if epochs:
-        config = dataclasses.replace(config, num_epochs=epochs)
     path, adapter, merged = (scratch / f"{name}-{seed}" for name in ("config", "adapter", "merged"))
     path.write_text(training_config.dump(config), encoding="utf-8")
     ghost("train", "--config", path, "--data", data, "--base", base, "--out", adapter, "--resume")
@@ -103,13 +106,13 @@ def measure(merged: Path, base: Path, asked: list[Canary], seed: int) -> dict[st
     }
 
 
-def page(rows: dict[str, list[list[dict[str, Any]]]], data: Path, seeds: list[int], epochs: int | None) -> str:
+def page(rows: dict[str, list[list[dict[str, Any]]]], data: Path, seeds: list[int], epochs: int) -> str:
     report = json.loads((data / "preparation_report.json").read_text())
     about = (
         f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}. Base: the starter base. Data: "
         f"{report['lines']['train']:,} training lines, of which {report['canaries']['lines']:,} hold one of "
-        f"{report['canaries']['planted']} canaries. Training: config/demo_config.yaml, seeds "
-        f"{', '.join(map(str, seeds))}{f', {epochs} epochs' if epochs else ''}; load_best_model_at_end off."
+        f"{report['canaries']['planted']} canaries. Training: config/demo_config.yaml, {epochs} "
+        f"epochs, seeds {', '.join(map(str, seeds))}; load_best_model_at_end off."
     )
     explained = (
         f"Bits of exposure (Carlini et al. 2019) of secrets of six digits, |R| = {SPACE:,}: by rank among {SAMPLE} "

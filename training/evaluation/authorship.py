@@ -3,7 +3,8 @@
 Character n-grams are what tells authors apart best in short texts (Stamatatos 2013, "On the robustness of authorship
 attribution based on character n-gram features"): TF-IDF of the 1- to 4-grams within words, and a logistic regression.
 Its figure is the area under the ROC curve, that is the probability that of two replies, one of each source, the
-classifier gives the right one the higher score: 0.5 where it cannot tell, 1 where it always can.
+classifier gives the right one the higher score: 0.5 where it cannot tell, 1 where it always can. Below 0.5 it cannot
+tell either: of replies that both sources give alike, those held out are the ones that training saw less of.
 
 It is measured on replies that the classifier has not seen, in folds that keep together what answers the same context
 and what is word for word the same, and between equally many replies of each source with the same lengths: how long
