@@ -28,7 +28,9 @@ VERBS = {
     "merge": Verb("scripts.merge_lora_fp16", "adapter + base → FP16 safetensors, with a proof", "train"),
     "check": Verb("scripts.sanity_check", "is this model whole, and the one that was trained?", "serve"),
     "try": Verb("scripts.test_model", "a fixed set of prompts, with replies and timing", "serve"),
-    "evaluate": Verb("training.evaluation.evaluate", "does it sound like you? held-out figures → a page", "train,serve"),
+    "evaluate": Verb(
+        "training.evaluation.evaluate", "does it sound like you? held-out figures → a page", "train,serve"
+    ),
     "push": Verb("training.hub.push", "merged model → private repo on the Hub, compared there and tagged", "train"),
     "pull": Verb("training.hub.pull", "repo on the Hub → models/merged, verified against its ghost.json", "serve"),
     "export": Verb("scripts.portable.export", "merged model → one GGUF file for llama.cpp and Ollama", "train"),
