@@ -3,9 +3,10 @@
     python -m benchmarks.canaries --scratch DIR
 
 The chats are `ghost demo`'s, as `ghost extract` would leave them; `ghost prepare --canaries 30` plants ten secrets at
-each number of repetitions. One training of config/demo_config.yaml, of eight epochs, for each seed, merged and then asked by the code of
-`ghost evaluate`. Beside them ten secrets of the same form that were never planted, and all forty asked of the base.
-`load_best_model_at_end` is off, so that the model is that of the last step. Finished seeds are kept in DIR/SEED.json.
+each number of repetitions. One training of config/demo_config.yaml, of eight epochs, for each seed, merged and then
+asked by the code of `ghost evaluate`. Beside them ten secrets of the same form that were never planted, and all forty
+asked of the base. `load_best_model_at_end` is off, so that the model is that of the last step. Finished seeds are kept
+in DIR/SEED.json.
 """
 
 import argparse
