@@ -16,6 +16,7 @@ import msgspec
 from replicate_deployment.chat_format import Turn, render_prompt
 from serving.client import (
     Backend,
+    CogServer,
     Prediction,
     PredictionFailed,
     PredictionLost,
@@ -33,6 +34,7 @@ from training.errors import ServerError
 log = logging.getLogger("ghost.bot")
 ATTEMPTS = 2  # of a prediction that fails or is lost: a second one costs, a third one would not help
 LONGEST_WAIT = 60.0  # between two attempts at a server that is down
+GLANCE = 0.2  # seconds: an answer that comes sooner needs nobody shown typing, which would be one call more
 PATIENCE = 4  # debounces: someone who never stops writing is answered after so many
 
 
@@ -261,6 +263,8 @@ class Thinker:
                 self._tell_owner("80%", day, asked)
 
         def created(remote: str) -> None:
+            if isinstance(self._backend, CogServer):
+                return  # it keeps nothing, so there is nothing to come back for
             with db.transaction():
                 db.run("UPDATE predictions SET remote = ? WHERE id = ?", remote, row)
 
@@ -293,6 +297,7 @@ class Thinker:
                     self._say_once(conversation, upto, "waking", self._config.texts.waking)
 
     async def _show_typing(self, place: Place) -> None:
+        await asyncio.sleep(GLANCE)
         while True:
             await self._sender.show_typing(place)
             await asyncio.sleep(TYPING_SECONDS)
