@@ -113,6 +113,7 @@ def test_a_busy_server_is_told_after_a_while_and_waited_for(url: str, http: http
         ({"prompt": "hey", "temperature": -1}, "^temperature: -1 is less than the minimum"),
         ({}, "^prompt: Field required"),
         ({"prompt": [SECRET]}, "^prompt: list is not what it takes"),
+        ({"prompt": "hey", "stop_sequences": [["x", SECRET]]}, "stop_sequences: list is not what it takes"),
         ({"prompt": "hey", "stop_sequences": SECRET, "top_k": -2}, "stop_sequences: str is not what it takes"),
     ],
 )
