@@ -9,6 +9,7 @@ import pytest
 from serving.serve import running_server
 
 from .cog_server import wait_until
+from .release_scene import scene  # noqa: F401  (a fixture)
 
 
 @pytest.fixture(scope="module")
