@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from .errors import PromptError
+
 # Training windows are cut at 1,024 tokens, so a history beyond that is unlike anything the model has seen, and a reply
 # is 1,024 at most. Every slot is read for every token, used or not: 256 MiB at Mistral-7B's shape, 2% of its weights.
 STATIC_TOKENS = 2048
@@ -39,14 +41,17 @@ class Growing:
         self.cache = DynamicCache(config=model.config)
 
     def start(self, ids: Sequence[int]) -> Any:
-        """The scores (vocabulary,) of the token after `ids`."""
+        """The scores (vocabulary,) of the token after `ids`. Raises PromptError when memory is too small for them."""
         prompt: Any = torch.tensor([ids])
         pieces = prompt.split(PREFILL_TOKENS, dim=1)
-        for piece in pieces[:-1]:
-            self._forward(piece)
-            if self._model.device.type == "cuda":
-                torch.cuda.synchronize()
-        return self._forward(pieces[-1])
+        try:
+            for piece in pieces[:-1]:
+                self._forward(piece)
+                if self._model.device.type == "cuda":
+                    torch.cuda.synchronize()
+            return self._forward(pieces[-1])
+        except torch.OutOfMemoryError as error:
+            raise PromptError(f"the prompt's {len(ids):,} tokens do not fit the GPU's memory; shorten it") from error
 
     def next(self, token: Any) -> Any:
         """The scores (vocabulary,) of the token after `token` (1,), which came after all before."""

@@ -13,6 +13,7 @@ from replicate_deployment import acceleration, decoding
 from replicate_deployment.acceleration import static_decoder
 from replicate_deployment.decoding import PARTS, Growing, Static, attend, decoder_layer
 from replicate_deployment.engine import Engine
+from replicate_deployment.errors import PromptError
 
 IDS = [1, *range(5, 90)]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}  # logits of about ±1, summed in another order
@@ -66,6 +67,15 @@ def test_a_prompt_in_pieces_gives_the_same_scores(engine: Engine, monkeypatch: p
     whole = follow(Growing(engine.model), IDS, [4])
     monkeypatch.setattr(decoding, "PREFILL_TOKENS", 16)
     torch.testing.assert_close(follow(Growing(engine.model), IDS, [4]), whole, **CLOSE)
+
+
+def test_a_prompt_too_large_for_the_memory_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Growing, "_forward", full)
+    with pytest.raises(PromptError, match="the prompt's 86 tokens do not fit the GPU's memory"):
+        Growing(engine.model).start(IDS)
 
 
 def test_attention_is_the_textbooks() -> None:
