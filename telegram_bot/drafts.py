@@ -21,11 +21,12 @@ from telegram_bot import history
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
 from telegram_bot.outgoing import Place, plan
-from telegram_bot.plain import as_messages
+from telegram_bot.plain import as_messages, fitting
 
 if TYPE_CHECKING:
     from telegram import CallbackQuery, Message
 
+QUOTED = 300  # characters of what a draft answers, shown above it
 _DRAFT = re.compile(r"Draft (\d+)[:,]")
 GONE = "This draft is not open any more."
 
@@ -188,7 +189,9 @@ def _show(db: Database, config: BotConfig, number: int, instead_of: int | None =
     conversation, name, place = _whose(db, draft["conversation"])
     actions = [("Send" if place else "Take", "send"), ("Edit", "edit"), ("Another", "another"), ("Discard", "discard")]
     buttons = [(label, f"{action}:{number}:{draft['version']}") for label, action in actions]
-    text = f"Draft {number}, to {name or 'whoever wrote this'}:\n\n{draft['text']}"
+    asked = str(json.loads(draft["context"])[-1][1])
+    asked = asked if len(asked) <= QUOTED else f"…{asked[-QUOTED:]}"
+    text = fitting(f"Draft {number}, to {name or 'whoever wrote this'}\n» {asked}\n\n{draft['text']}")
     owner = Place(config.owner, conversation=conversation)
     if instead_of is None:
         plan(db, owner, text, draft=number, buttons=buttons)
@@ -199,4 +202,4 @@ def _show(db: Database, config: BotConfig, number: int, instead_of: int | None =
 def _close(db: Database, config: BotConfig, conversation: int, message: int | None, text: str) -> None:
     """Take the buttons away. (Where the id is not known, a press still finds that the draft is not open.)"""
     if message is not None:
-        plan(db, Place(config.owner, conversation=conversation), text, method="edit", message=message)
+        plan(db, Place(config.owner, conversation=conversation), fitting(text), method="edit", message=message)

@@ -46,6 +46,11 @@ def as_messages(reply: str, at_most: int) -> list[str]:
     return [piece for line in lines for piece in _cut(line)]
 
 
+def fitting(text: str) -> str:
+    """As much of `text` as one message holds, with an ellipsis where that is not all."""
+    return text if units(text) <= LONGEST else f"{text[: LONGEST // 2]}…"
+
+
 def _cut(text: str) -> Iterator[str]:
     while units(text) > LONGEST:
         # No character is more than two units, so half of them always fit.

@@ -52,7 +52,7 @@ def test_send(business: World) -> None:
     with business.bot():
         api.say_in_business(LINK, PEER, PEER, "tu viens ?\net quand ?")
         draft = offered(business, "TU VIENS ?\nET QUAND ?")
-        assert draft.text.startswith("Draft 1, to Ines:")
+        assert draft.text.startswith("Draft 1, to Ines\n» tu viens ?\net quand ?\n\n")
         assert [button["text"] for button in draft.buttons] == ["Send", "Edit", "Another", "Discard"]
         assert not api.texts(PEER)
         query = api.press(OWNER, draft, "Send")
@@ -60,6 +60,17 @@ def test_send(business: World) -> None:
         api.until(lambda: not draft.buttons and api.answered.get(query) == "Sent")
         assert {sent.connection for sent in api.sent if sent.chat == PEER} == {LINK}
     assert state(business) == ["sent"]
+
+
+def test_a_long_text_is_offered_as_far_as_it_fits_and_sent_whole(business: World) -> None:
+    api, said = business.api, "😂 mdr " * 900
+    business.model.reply = lambda prompt: said
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi " * 300)
+        draft = api.until(lambda: next((sent for sent in api.sent if sent.buttons), None))
+        assert draft.text.endswith("…")
+        api.press(OWNER, draft, "Send")
+        api.until(lambda: " ".join(api.texts(PEER)) == said.strip())
 
 
 def test_pressing_twice_sends_once(business: World) -> None:
@@ -193,7 +204,7 @@ def test_forwards_get_a_draft_to_copy(world: World) -> None:
         forwarded(world, OWNER, "je sais pas")
         forwarded(world, None, "décide")
         draft = offered(world, "DÉCIDE")
-        assert draft.text.startswith("Draft 1, to Somebody:")
+        assert draft.text.startswith("Draft 1, to Somebody\n» décide\n\n")
         assert draft.buttons[0]["text"] == "Take"
         api.press(OWNER, draft, "Take")
         api.until(lambda: "DÉCIDE" in api.texts(OWNER))
