@@ -164,8 +164,8 @@ def transcript(talk: list[Line], approved: list[Line]) -> str:
                 "# A conversation with the bundled sample's ghost",
                 "```\npython -m docs.bot_pictures demo/merged\n```",
                 f"{date.today()}. `ghost bot` between the local Bot API of the tests and Cog's own server, on the "
-                "model that `make demo` trains (5.5 million parameters: the style is the invented person's, the sense is not), at "
-                "temperature 0.3. Each line of the bot's is a message of its own.",
+                "model that `make demo` trains (5.5 million parameters: the style is the invented person's, the sense "
+                "is not), at temperature 0.3. Each line of the bot's is a message of its own.",
                 told(talk, "Malo"),
                 f'A draft: Ines writes "{ASKED}" to the owner, who is offered a reply, edits it, and presses Send.',
                 told(approved, "owner"),
