@@ -1,0 +1,68 @@
+"""The bot before Replicate: cold starts, its own pace, and a prediction that outlives the process that asked for it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.client import Backend, Replicate
+from telegram_bot.config import Texts
+from tests.serving import fake_replicate
+from tests.serving.fake_replicate import PIECES, FakeReplicate, Fault
+from tests.telegram_bot.conftest import FRIEND, World
+
+SAID = "".join(PIECES).split("\n")
+
+
+@pytest.fixture
+def replicate(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeReplicate]:
+    with fake_replicate.running() as fake:
+
+        def backend(where: str) -> Backend:
+            return Replicate(where.removeprefix("replicate:"), fake_replicate.TOKEN, fake.url)
+
+        monkeypatch.setattr("telegram_bot.service.backend", backend)
+        world.set(backend="replicate:ana/ghost")
+        yield fake
+
+
+def test_a_cold_start_is_told_once(world: World, replicate: FakeReplicate) -> None:
+    replicate.states = ["starting"] * 40 + ["succeeded"]
+    with world.bot():
+        world.api.say(FRIEND, "tu viens ?")
+        world.api.until(lambda: Texts().waking in world.replies(FRIEND))
+        replicate.states = ["succeeded"]
+        world.wait(FRIEND, Texts().waking, *SAID)
+    assert replicate.asked("POST", "/v1/predictions") == 1
+
+
+def test_too_many_requests_are_waited_out(world: World, replicate: FakeReplicate) -> None:
+    replicate.fail("POST", "/v1/predictions", Fault(429, headers={"Retry-After": "1"}, detail="throttled"))
+    replicate.states = ["succeeded"]
+    with world.bot():
+        world.api.say(FRIEND, "tu viens ?")
+        world.wait(FRIEND, *SAID)
+    assert len(replicate.predictions) == 1
+
+
+def test_what_a_killed_process_asked_for_is_fetched_and_not_asked_again(
+    world: World, replicate: FakeReplicate, tmp_path: Path
+) -> None:
+    replicate.states = ["processing"]
+    folder = Path(world.config.database).parent
+    with world.bot():
+        world.api.say(FRIEND, "tu viens ?")
+        world.api.until(lambda: world.api.texts(FRIEND))
+        world.api.until(lambda: world.value("SELECT remote FROM predictions WHERE state = 'asked'"))
+        world.api.until(lambda: not world.value("SELECT count(*) FROM outgoing WHERE state <> 'sent'"))
+        # A process that is asked to end cancels; this is what one that is killed leaves.
+        shutil.copytree(folder, tmp_path / "killed")
+    shutil.rmtree(folder)
+    shutil.move(tmp_path / "killed", folder)
+    (row,) = replicate.predictions.values()
+    replicate.move(row, "succeeded")
+    with world.bot():
+        world.wait(FRIEND, *SAID)
+    assert replicate.asked("POST", "/v1/predictions") == 1
+    assert world.value("SELECT count(*) FROM predictions WHERE state = 'answered'") == 1
