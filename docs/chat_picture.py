@@ -18,6 +18,7 @@ from docs.picture import write
 from serving.chat import terminal, web
 from serving.chat.conversation import Chat, Speaker
 from serving.chat.speakers import find
+from serving.serve import free_port
 
 SEED, TEMPERATURE = 3, 0.3  # a model as small as the demo's rambles at the 0.7 that suits a real one
 SAID = ("Tu viens au ciné mardi soir ?", "Are you coming to the market on Saturday?\nA: yes, I promise", "Bonne nuit !")
@@ -35,7 +36,7 @@ def main(model: Path, folder: Path) -> None:
         speaker = worker.submit(find, str(model), None).result()
         in_terminal(speaker, model, folder / "chat.svg")
         page = web.prepared(speaker, {"temperature": TEMPERATURE}, SEED, worker)
-        url = web.launch(page, "127.0.0.1", web.free_port("127.0.0.1", 0))
+        url = web.launch(page, "127.0.0.1", free_port("127.0.0.1", 0))
         with browser(program) as opened:
             on_the_page(opened, url, folder / "chat_web.png")
         page.close(verbose=False)

@@ -31,6 +31,7 @@ from training.errors import ServerError
 CONTEXT = Path(replicate_deployment.__file__).parent
 DRAIN_SECONDS = 10  # for a running prediction, after SIGTERM; then the server is killed
 LOOK_SECONDS = 2  # between two looks at whether the worker lives
+HEALTH_SECONDS = 10  # for the answer to a look
 EVERYWHERE = "0.0.0.0"  # not an address that can be asked
 # No proxy: the server is this machine's, and a proxy set in the environment would not reach it.
 _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -137,7 +138,7 @@ def _started(
     programs = Path(sys.executable).parent
     if not (programs / "python").exists():
         raise ServerError(f"{programs} has no `python`, as which Cog starts its worker: run ghost from a virtual env")
-    port = _free_port(host, port)
+    port = free_port(host, port)
     with tempfile.TemporaryDirectory(prefix="ghost-serve-") as folder:
         document, log = Path(folder) / schema.PATH, log or Path(folder) / "server.log"
         document.parent.mkdir()
@@ -176,7 +177,8 @@ def _only_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int) -> int:
+    """`port`, or for 0 one that is free. Raises ServerError when it cannot be listened on."""
     try:
         with socket.create_server((host, port)) as probe:
             return int(probe.getsockname()[1])
@@ -187,7 +189,7 @@ def _free_port(host: str, port: int) -> int:
 def _health(url: str) -> dict[str, Any] | None:
     """What the health check says; None while nobody listens."""
     try:
-        with _http.open(f"{url}/health-check") as answer:
+        with _http.open(f"{url}/health-check", timeout=HEALTH_SECONDS) as answer:
             return dict(json.load(answer))
     except (OSError, ValueError):
         return None

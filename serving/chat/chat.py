@@ -77,7 +77,7 @@ def answer_lines(chat: Chat, lines: Iterable[str], *, as_json: bool) -> int:
     """The replies on stdout, all else on stderr. 1 when a message could not be answered; the others are."""
     code = 0
     for line in lines:
-        message = line.strip()
+        message, reply = line.strip(), ""
         if not message:
             continue
         try:
@@ -86,13 +86,14 @@ def answer_lines(chat: Chat, lines: Iterable[str], *, as_json: bool) -> int:
                     break
                 print(told, file=sys.stderr)
                 continue
-            reply = ""
             for piece in chat.answer(terminal.meant(message)):
                 reply += piece
                 if not as_json:
                     print(piece, end="", flush=True)
             print(json.dumps({"reply": reply}, ensure_ascii=False) if as_json else "\n", flush=True)
         except GhostError as error:
+            if reply and not as_json:  # a reply that broke off ends as every other
+                print("\n", flush=True)
             print(f"ghost chat: {error}", file=sys.stderr)
             code = 1
     return code

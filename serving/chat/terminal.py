@@ -57,11 +57,16 @@ def talk(chat: Chat, ask: Callable[[], str]) -> None:
 def answer(chat: Chat, message: str) -> None:
     """Show the reply while it is being made; each message of a burst on a line of its own."""
     shown = False
-    for piece in chat.answer(meant(message)):
-        lead = "" if shown else GHOST
-        text = visible(piece).replace("\n", "\n" + " " * len(GHOST))
-        console.print(lead + text, end="", style="green", soft_wrap=True)
-        shown = True
+    try:
+        for piece in chat.answer(meant(message)):
+            lead = "" if shown else GHOST
+            text = visible(piece).replace("\n", "\n" + " " * len(GHOST))
+            console.print(lead + text, end="", style="green", soft_wrap=True)
+            shown = True
+    except GhostError:
+        if shown:
+            console.print()
+        raise
     console.print() if shown else console.print("(it said nothing)", style="dim")
 
 

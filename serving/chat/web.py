@@ -6,15 +6,15 @@ lives in the page and in this process.
 
 import importlib.util
 import os
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from serving.chat.conversation import Speaker
+from serving.serve import free_port
 from training.console import console
-from training.errors import ServerError, UsageError
+from training.errors import UsageError
 
 # Before gradio is imported: it asks for its newest version, and counts launches, unless told not to.
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "GRADIO_MCP_SERVER": "False"}
@@ -76,11 +76,3 @@ def launch(page: Any, host: str, port: int) -> str:
         footer_links=[],
     )
     return str(url)
-
-
-def free_port(host: str, port: int) -> int:
-    try:
-        with socket.create_server((host, port)) as probe:
-            return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        raise ServerError(f"cannot listen on {host}:{port} ({error}); choose another with --port") from error

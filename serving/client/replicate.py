@@ -75,10 +75,10 @@ class Replicate:
         headers = {"Cancel-After": f"{max(5, round(seconds))}s"} if seconds else {}
         try:
             response = await self.api.post_once(self._where, body, sent=IN_DOUBT, headers=headers)
-            answer = parsed(response)
-            if response.status_code >= 300 or "id" not in answer:  # or a page of a proxy on the way
-                raise PredictionLost(f"Replicate answers a create with HTTP status {response.status_code}; {IN_DOUBT}")
-            return read(answer)
+            if response.status_code < 300:
+                with suppress(ServerError):  # a page of a proxy on the way, or a status that is new to us
+                    return read(parsed(response))
+            raise PredictionLost(f"Replicate answers a create with HTTP status {response.status_code}; {IN_DOUBT}")
         except PredictionLost:
             if found := await self.find(inputs, since):
                 return found

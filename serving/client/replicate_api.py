@@ -54,7 +54,11 @@ class ReplicateApi:
 
     async def get_list(self, path: str) -> list[dict[str, Any]]:
         """A JSON array of objects, else an empty one."""
-        rows = (await self._repeated("GET", path, missing=False)).json()
+        response = await self._repeated("GET", path, missing=False)
+        try:
+            rows = response.json()
+        except ValueError:  # a page of a proxy on the way
+            return []
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
     async def post_again(self, path: str) -> None:
@@ -164,7 +168,7 @@ async def _throttled(response: httpx2.Response, deadline: float, pauses: Pauses)
     wait = retry_after(response)
     if time.monotonic() + (wait or 0) > deadline or pauses.count >= 10 * ATTEMPTS:
         raise ServerBusy("Replicate lets this account do no more for now (429); try again later", wait)
-    if wait is None:
-        await pauses.next()
-    else:
+    if wait:
         await asyncio.sleep(wait)
+    else:  # none told, or 0: said again and again, it would be asked without a pause
+        await pauses.next()

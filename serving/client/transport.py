@@ -78,6 +78,8 @@ def invalid_inputs(detail: Any, inputs: Mapping[str, Any]) -> str:
     """The fields of a 422 by name. A validator repeats the value, so its words are shown for numbers only."""
     problems = []
     for problem in detail if isinstance(detail, list) else []:
+        if not isinstance(problem, dict):
+            continue
         path = "/".join(str(part) for part in problem.get("loc") or ["input"])  # of an item Cog tells "stops/0"
         where = path.split("/")
         field = next((part for part in where if part in inputs), where[-1])

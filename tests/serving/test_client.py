@@ -125,6 +125,14 @@ def test_invalid_inputs_are_named_and_texts_not_shown(
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize("detail", ["bad", ["bad"], [{}], None])
+def test_a_422_of_another_shape_is_told_all_the_same(broken: tuple[str, "Broken"], detail: Any) -> None:
+    url, told = broken
+    told.status, told.body = 422, json.dumps({"detail": detail}).encode()
+    with pytest.raises(ServerError):
+        ask(url, lambda server: server.answer({"prompt": "hey"}))
+
+
 def test_a_prompt_that_cannot_be_answered_says_why(url: str, http: httpx2.Client) -> None:
     with pytest.raises(PredictionFailed, match=r"^prompt is empty") as failure:
         predict(url, "  ")

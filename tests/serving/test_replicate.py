@@ -1,6 +1,7 @@
 """The client of Replicate against a server that answers as Replicate does, faults included."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -156,6 +157,13 @@ def test_a_create_whose_answer_is_lost_is_found_and_not_sent_again(fake: FakeRep
     assert (fake.asked(*CREATE), len(fake.predictions)) == (1, 2)
 
 
+def test_a_create_in_a_state_that_is_new_to_us_is_found_too(fake: FakeReplicate) -> None:
+    create_here = fake.create
+    fake.create = lambda body: create_here(body) | {"status": "queued"}  # type: ignore[method-assign]
+    assert answer(fake).output == REPLY
+    assert fake.asked(*CREATE) == 1
+
+
 @pytest.mark.parametrize("fault", [LOST_BEFORE, LOST_AFTER, Fault(500), Fault(502, carried_out=True)])
 def test_a_create_that_is_lost_and_not_listed_says_where_to_look(fake: FakeReplicate, fault: Fault) -> None:
     fake.lists = False
@@ -185,6 +193,21 @@ def test_429_for_too_long_is_busy(fake: FakeReplicate) -> None:
         answer(fake)
     assert busy.value.retry_after == 3600
     assert not fake.predictions
+
+
+def test_429_that_asks_for_no_wait_is_not_asked_again_without_end(
+    fake: FakeReplicate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicate_api, "LONGEST_PAUSE", 0.001)
+    fake.fail(*CREATE, *[Fault(429, headers={"Retry-After": "0"})] * 20 * replicate_api.ATTEMPTS)
+    with pytest.raises(ServerBusy):
+        answer(fake)
+    assert not fake.predictions
+
+
+def test_a_list_that_is_none_is_empty(fake: FakeReplicate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("httpx2.Response.json", lambda _: json.loads("<html>"))
+    assert ask(fake, lambda replicate: replicate.api.get_list("/v1/hardware")) == []
 
 
 @pytest.mark.parametrize("fault", [LOST_BEFORE, Fault(500), Fault(503), Fault(429)])

@@ -19,6 +19,7 @@ from serving.chat import terminal
 from serving.chat.conversation import DISCLOSURE, Chat
 from tests.serving.chat.speaker import Parrot
 from training.cli import main
+from training.errors import ServerError
 from training.signals import Stopped
 
 ROOT = Path(__file__).parents[3]
@@ -77,6 +78,14 @@ def test_a_prompt_that_is_refused_is_one_line(one: Chat, parrot: Parrot, capsys:
         "ghost  hey",
     ]
     assert parrot.heard == ["hi"]
+
+
+def test_a_reply_that_breaks_off_ends_its_line(one: Chat, parrot: Parrot, capsys: pytest.CaptureFixture[str]) -> None:
+    parrot.pieces = ["so", ServerError("gone")]
+    terminal.talk(one, typed("hi"))
+    assert capsys.readouterr().out.splitlines()[2:] == ["ghost  so", "gone"]
+    assert verb.answer_lines(one, StringIO("hi\nhi\n"), as_json=False) == 1
+    assert capsys.readouterr().out == "so\n\n" * 2
 
 
 def test_nothing_said_is_said(one: Chat, parrot: Parrot, capsys: pytest.CaptureFixture[str]) -> None:
