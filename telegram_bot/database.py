@@ -56,7 +56,7 @@ CREATE INDEX outgoing_states ON outgoing(state) WHERE state IN ('doubtful', 'ref
 CREATE TABLE drafts(
     id INTEGER PRIMARY KEY AUTOINCREMENT, conversation INTEGER NOT NULL, upto INTEGER NOT NULL, state TEXT NOT NULL,
     context TEXT NOT NULL, draft TEXT NOT NULL, text TEXT NOT NULL, version INTEGER NOT NULL DEFAULT 1, shown INTEGER,
-    distance REAL, at REAL NOT NULL);
+    closing TEXT, distance REAL, at REAL NOT NULL);
 CREATE INDEX drafts_of ON drafts(conversation);
 """
 

@@ -54,9 +54,9 @@ def offer(
 def outdated(db: Database, config: BotConfig, conversation: int, why: str) -> None:
     """Within a transaction: drafts of this conversation that are open are so no longer."""
     open_ones = "conversation = ? AND state IN ('offered', 'writing')"
-    for draft in db.rows(f"SELECT id, shown FROM drafts WHERE {open_ones}", conversation):
+    for draft in db.rows(f"SELECT * FROM drafts WHERE {open_ones}", conversation):
         db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
-        _close(db, config, conversation, draft["shown"], why)
+        _close(db, config, draft, why)
 
 
 def pressed(db: Database, config: BotConfig, query: "CallbackQuery") -> None:
@@ -95,11 +95,11 @@ def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
         return "Write it below"
     if action == "another":
         db.run("UPDATE drafts SET state = 'writing' WHERE id = ?", number)
-        _close(db, config, conversation, draft["shown"], "Writing another…")
+        _close(db, config, draft, "Writing another…")
         return "Writing another"
     if action == "discard":
         db.run("UPDATE drafts SET state = 'discarded' WHERE id = ?", number)
-        _close(db, config, conversation, draft["shown"], "Discarded.")
+        _close(db, config, draft, "Discarded.")
         return "Discarded"
     return GONE
 
@@ -118,11 +118,11 @@ def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
     db.run("UPDATE messages SET slot = ? WHERE id = ?", draft["upto"], said)
     if place is None:
         plan(db, Place(config.owner, conversation=conversation), text)
-        _close(db, config, conversation, draft["shown"], "Yours to copy:")
+        _close(db, config, draft, "Yours to copy:")
         return "Here it is"
     for piece in as_messages(text, config.limits.messages_per_reply):
         plan(db, place, piece, pause=config.typing.seconds(piece))
-    _close(db, config, conversation, draft["shown"], f"To {name}, sent by you:\n\n{text}")
+    _close(db, config, draft, f"To {name}, sent by you:\n\n{text}")
     return "Sent"
 
 
@@ -134,7 +134,7 @@ def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", te
         number = _DRAFT.match(answered.text or "")
         draft = number and db.row("SELECT * FROM drafts WHERE state = 'offered' AND id = ?", int(number[1]))
         if draft:
-            _close(db, config, draft["conversation"], draft["shown"], "Edited; see below.")
+            _close(db, config, draft, "Edited; see below.")
             db.run("UPDATE drafts SET text = ?, version = version + 1 WHERE id = ?", history.clean(text), draft["id"])
             _show(db, config, draft["id"])
             return True
@@ -162,9 +162,13 @@ def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", te
     return True
 
 
-def shown(db: Database, draft: int, message: int) -> None:
-    """Within a transaction: Telegram has taken the message that offers this draft."""
-    db.run("UPDATE drafts SET shown = ? WHERE id = ?", message, draft)
+def shown(db: Database, config: BotConfig, number: int, message: int) -> None:
+    """Within a transaction: Telegram has taken the message that offers this draft, which may have been closed since."""
+    db.run("UPDATE drafts SET shown = ? WHERE id = ?", message, number)
+    draft = db.row("SELECT * FROM drafts WHERE id = ? AND closing IS NOT NULL", number)
+    if draft:
+        db.run("UPDATE drafts SET closing = NULL WHERE id = ?", number)
+        _close(db, config, draft, draft["closing"])
 
 
 def not_sent(db: Database, config: BotConfig, conversation: int | None, outcome: str) -> None:
@@ -199,7 +203,10 @@ def _show(db: Database, config: BotConfig, number: int, instead_of: int | None =
         plan(db, owner, text, method="edit", draft=number, message=instead_of, buttons=buttons)
 
 
-def _close(db: Database, config: BotConfig, conversation: int, message: int | None, text: str) -> None:
-    """Take the buttons away. (Where the id is not known, a press still finds that the draft is not open.)"""
-    if message is not None:
-        plan(db, Place(config.owner, conversation=conversation), fitting(text), method="edit", message=message)
+def _close(db: Database, config: BotConfig, draft: sqlite3.Row, text: str) -> None:
+    """Take the buttons away: now, or when it is known which message has them."""
+    if draft["shown"] is None:
+        db.run("UPDATE drafts SET closing = ? WHERE id = ?", text, draft["id"])
+        return
+    owner = Place(config.owner, conversation=draft["conversation"])
+    plan(db, owner, fitting(text), method="edit", message=draft["shown"])

@@ -46,7 +46,7 @@ async def serve(config: BotConfig, token: str, signals: Sequence[signal.Signals]
         sender = Sender(
             db,
             telegram,
-            lambda draft, message: drafts.shown(db, draft, message),
+            lambda draft, message: drafts.shown(db, config, draft, message),
             lambda conversation, outcome: drafts.not_sent(db, config, conversation, outcome),
         )
         thinker = Thinker(db, config, server, sender)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from telegram_bot import export
+from replicate_deployment.chat_format import Turn
+from telegram_bot import drafts, export, intake
 from telegram_bot.config import Drafts
+from telegram_bot.database import Database
 from tests.telegram_bot.conftest import FRIEND, OWNER, PEER, World
 from tests.telegram_bot.fake_bot_api import Fault, Sent
 
@@ -241,3 +243,18 @@ def test_a_message_that_its_writer_deletes_is_deleted_here(business: World) -> N
         )
         offered(business, "HI")
     assert business.model.prompts == ["B: hi\nA:"]
+
+
+def test_a_draft_that_is_closed_before_its_message_has_an_id_is_closed_then(world: World) -> None:
+    db = Database(Path(world.config.database))
+    with db.transaction():
+        number = intake.open_conversation(db, "business", PEER, LINK, 0, "Ines", 0.0)
+        conversation = db.row("SELECT * FROM conversations WHERE id = ?", number)
+        assert conversation is not None
+        drafts.offer(db, world.config, conversation, 1, [Turn("B:", "hi")], "yo")
+        drafts.outdated(db, world.config, number, "There is a newer draft below.")
+        planned = "SELECT payload FROM outgoing WHERE method = 'edit'"
+        assert db.row(planned) is None
+        drafts.shown(db, world.config, 1, 77)
+        assert json.loads(db.value(planned)) == {"text": "There is a newer draft below.", "message": 77}
+    db.close()
