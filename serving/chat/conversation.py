@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicate_deployment.chat_format import Labels, Turn
+from replicate_deployment.errors import PromptError
 from replicate_deployment.settings import Settings
 from training.errors import UsageError
 
@@ -42,6 +43,8 @@ class Chat:
     def answer(self, message: str) -> Generator[str, None, None]:
         """The reply in pieces. Once there is some, it is kept with the message, also when it is stopped halfway."""
         asked = Turn(self.speaker.labels.other, cleaned(message))
+        if not asked.text:
+            raise PromptError("the message is empty; write something")
         seed = None if self.seed is None else (self.seed + len(self.turns) // 2) % SEEDS
         said = ""
         pieces = self.speaker.reply([*self.turns, asked], self.settings, seed)

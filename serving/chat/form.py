@@ -6,18 +6,22 @@ from typing import Any
 
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.settings import Settings
+from serving.chat.conversation import cleaned
 
 
 def turns_of(history: Sequence[Mapping[str, Any]], labels: Labels) -> list[Turn]:
-    """The page's messages as turns. One that was not answered, such as one that was too long, is left out."""
+    """The page's messages as the turns that a Chat keeps.
+
+    One that was not answered, such as one that was too long, is left out.
+    """
     turns: list[Turn] = []
     asked: Turn | None = None
     for message in history:
         text = text_of(message)
         if message["role"] == "user":
-            asked = Turn(labels.other, text)
+            asked = Turn(labels.other, cleaned(text))
         elif asked and text.strip():
-            turns += [asked, Turn(labels.me, text)]
+            turns += [asked, Turn(labels.me, text.strip())]
             asked = None
     return turns
 

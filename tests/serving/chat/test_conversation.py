@@ -10,6 +10,7 @@ import pytest
 
 import serving.client
 from replicate_deployment.chat_format import Labels, Turn, parse, read_prompt, render_prompt
+from replicate_deployment.errors import PromptError
 from replicate_deployment.settings import Settings
 from serving.chat.conversation import Chat, seed_of
 from serving.chat.speakers import There, find
@@ -83,6 +84,13 @@ def test_a_seed_counts_on_with_the_replies() -> None:
 def test_what_is_no_seed_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="whole number from 0 to 4294967295"):
         seed_of(text)
+
+
+def test_an_empty_message_is_not_asked() -> None:
+    parrot = Parrot()
+    with pytest.raises(PromptError, match="the message is empty"):
+        "".join(chat(parrot).answer(" \r\n"))
+    assert parrot.asked == []
 
 
 def test_half_a_surrogate_pair_does_not_reach_the_tokenizer() -> None:

@@ -158,7 +158,8 @@ def test_what_was_not_answered_is_no_turn() -> None:
     def said(role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": [{"type": "text", "text": text}]}
 
-    history = [said("user", "too long"), said("user", "hi"), said("assistant", "hey"), {"role": "user", "content": "x"}]
+    hi, hey = said("user", "\n\nhi\r\n"), said("assistant", " hey\n")
+    history = [said("user", "too long"), hi, hey, {"role": "user", "content": "x"}]
     assert turns_of(history, Labels("Me:", "You:")) == [Turn("You:", "hi"), Turn("Me:", "hey")]
 
 
