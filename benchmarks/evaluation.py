@@ -8,10 +8,10 @@ word for word but for her side, which somebody else's style wrote (`wrong`). The
 and the wrong ghost must lose to the full one where style is all that tells them apart. Three seeds, of training and of
 sampling.
 
-They learn replies only (`train_on_inputs: false`). The recipe of record teaches a reply's end once a window and the next
-tag three to six times, so there fewer replies end by themselves the more it has learnt, as they should be measured to:
-in a trial of one seed and 80 replies 10% of the base's, 4% of `full`'s. In that trial `little` had learnt a tenth, and
-a classifier told it from her as surely as the base (0.977 and 0.978). Both were changed before the run that counts.
+They learn replies only (`train_on_inputs: false`). The recipe of record teaches a reply's end once a window and the
+next tag three to six times, so there fewer replies end by themselves the more it has learnt, and are measured to: in a
+trial of one seed and 80 replies 10% of the base's, 4% of `full`'s. In that trial `little` had learnt a tenth, and a
+classifier told it from her as surely as the base (0.977 and 0.978). Both were changed before the run that counts.
 
 The held-out replies are of other chats by the same people, since those of the demo's are too few. Whatever is finished
 is kept in DIR, and a second start goes on.
@@ -227,8 +227,8 @@ def page(rows: Sequence[Mapping[str, Any]], exchanges: Sequence[Exchange], seeds
         "",
         f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}. {len(exchanges)} held-out replies; "
         f"seeds {', '.join(map(str, seeds))}. `little` learnt one of {LITTLE} lines once, `full` all of them "
-        f"{EPOCHS['full']} times, `wrong` the same chats in another person's style; replies only. Base and full together took "
-        f"{seconds:,.0f} s for likelihoods and replies.",
+        f"{EPOCHS['full']} times, `wrong` the same chats in another person's style; replies only. Base and full "
+        f"together took {seconds:,.0f} s for likelihoods and replies.",
         "",
         f"Rule, committed before the run: base > little > full wherever `order` says so, on average over the seeds; "
         f"wrong worse than full in each seed wherever `wrong` says so. **{'Failed' if verdict else 'Passed'}.**",
