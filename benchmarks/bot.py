@@ -74,12 +74,13 @@ class Scene:
         new = self.api.sent[self._seen :]
         self._seen += len(new)
         found = []
-        for sent in new:
-            if sent.text in self.said:
-                if not self.came[sent.text]:
-                    self.waits.append(sent.at - self.said[sent.text])
-                self.came[sent.text] += 1
-                found.append(sent.text)
+        # A reply of many lines keeps the rest in its last message.
+        for line, at in ((line, sent.at) for sent in new for line in sent.text.split("\n")):
+            if line in self.said:
+                if not self.came[line]:
+                    self.waits.append(at - self.said[line])
+                self.came[line] += 1
+                found.append(line)
         return found
 
     def until(self, condition: Callable[[], bool], seconds: float = 600) -> None:
@@ -264,6 +265,7 @@ def main() -> int:
         "--messages", type=int, default=MESSAGES, help="of each chat in the soak (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=("latency", "at-once", "soak"), help="these parts")
     parser.add_argument("--record", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
     os.environ.setdefault("TELEGRAM_BOT_TOKEN", "unused")
@@ -271,12 +273,13 @@ def main() -> int:
     packages = ", ".join(f"{name} {version(name)}" for name in ("python-telegram-bot", "httpx", "httpx2"))
     parts = ["# The bot", f"```\n{' '.join(['python -m benchmarks.bot', *sys.argv[1:]])}\n```"]
     parts.append(f"{date.today()}; {machine()}; {packages}. The bot on one core, the servers on the others.")
-    for run in (
-        lambda: latency(min(300, args.chats)),
-        lambda: at_once(args.chats, 3),
-        lambda: soak(args.chats, args.messages, args.seed),
-    ):
-        found = run()
+    runs = {
+        "latency": lambda: latency(min(300, args.chats)),
+        "at-once": lambda: at_once(args.chats, 3),
+        "soak": lambda: soak(args.chats, args.messages, args.seed),
+    }
+    for name in args.only or runs:
+        found = runs[name]()
         print("\n\n".join(found), flush=True)
         parts += found
     if args.record:

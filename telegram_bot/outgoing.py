@@ -17,6 +17,7 @@ from telegram_bot.database import Database
 
 log = logging.getLogger("ghost.bot")
 LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
+AT_ONCE = 16  # calls that may be in doubt when the bot is killed; Telegram takes thirty messages a second
 TYPING_SECONDS = 4.0  # Telegram shows it for five
 
 
@@ -75,6 +76,7 @@ class Sender:
     ) -> None:
         self._db, self._telegram, self._sent, self._failed = db, telegram, sent, failed
         self._closing = False
+        self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[Lane, asyncio.Task[None]] = {}
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -117,10 +119,10 @@ class Sender:
                 await self._type(lane, row["thread"], row["pause"])
                 if self._closing:
                     return
-            if not await self._send(lane, row["id"], failures):
-                failures += 1
-            else:
-                failures = 0
+            async with self._at_once:
+                wait = await self._attempt(lane, row["id"], failures)
+            failures = 0 if wait is None else failures + 1
+            await asyncio.sleep(wait or 0)
 
     async def show_typing(self, place: Place) -> None:
         await self._telegram.typing(place.chat, place.connection, place.thread)
@@ -131,12 +133,12 @@ class Sender:
             await self._telegram.typing(lane.chat, lane.connection, thread)
             await asyncio.sleep(min(left, TYPING_SECONDS, max(until - time.monotonic(), 0)))
 
-    async def _send(self, lane: Lane, number: int, failures: int) -> bool:
-        """One attempt at row `number`; False when Telegram has not taken it and it remains planned."""
+    async def _attempt(self, lane: Lane, number: int, failures: int) -> float | None:
+        """One attempt at row `number`; the seconds until the next where Telegram has not taken it, and it stays planned."""
         db = self._db
         with db.transaction():  # /forget or /reset may have taken it away during the pause
             if not db.changed("UPDATE outgoing SET state = 'sending' WHERE id = ? AND state = 'planned'", number):
-                return True
+                return None
         row = db.row("SELECT * FROM outgoing WHERE id = ?", number)
         assert row is not None
         call = Call(row["chat"], row["connection"], row["thread"], row["method"], json.loads(row["payload"]))
@@ -147,11 +149,10 @@ class Sender:
                 db.run("UPDATE outgoing SET state = 'planned', pause = 0, error = ? WHERE id = ?", str(error), number)
             wait = error.seconds if error.seconds is not None else min(LONGEST_WAIT, 2.0**failures / 2)
             log.warning("message %d: Telegram does not take it (%s); again in %.3g s", number, error, wait)
-            await asyncio.sleep(wait)
-            return False
+            return wait
         except Moved as error:
             with db.transaction():
-                db.run("UPDATE conversations SET chat = ? WHERE chat = ?", error.chat, lane.chat)
+                db.run("UPDATE OR IGNORE conversations SET chat = ? WHERE chat = ?", error.chat, lane.chat)
                 db.run("UPDATE outgoing SET state = 'planned' WHERE id = ?", number)
                 db.run("UPDATE outgoing SET chat = ? WHERE chat = ? AND state = 'planned'", error.chat, lane.chat)
             self.wake_lane(Lane(error.chat, lane.connection))
@@ -171,4 +172,4 @@ class Sender:
                 db.run("UPDATE outgoing SET state = 'sent', payload = '', telegram = ? WHERE id = ?", message, number)
                 if row["draft"] is not None and row["method"] == "send":
                     self._sent(row["draft"], message)
-        return True
+        return None
