@@ -17,7 +17,7 @@ from telegram_bot.database import Database
 
 log = logging.getLogger("ghost.bot")
 LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
-AT_ONCE = 16  # calls that may be in doubt when the bot is killed; Telegram takes thirty messages a second
+AT_ONCE = 8  # calls that can be in doubt when the bot is killed; enough for the thirty a second that Telegram takes
 TYPING_SECONDS = 4.0  # Telegram shows it for five
 
 
@@ -134,7 +134,7 @@ class Sender:
             await asyncio.sleep(min(left, TYPING_SECONDS, max(until - time.monotonic(), 0)))
 
     async def _attempt(self, lane: Lane, number: int, failures: int) -> float | None:
-        """One attempt at row `number`; the seconds until the next where Telegram has not taken it, and it stays planned."""
+        """One attempt at row `number`. Where Telegram has not taken it, it stays planned: the seconds until the next."""
         db = self._db
         with db.transaction():  # /forget or /reset may have taken it away during the pause
             if not db.changed("UPDATE outgoing SET state = 'sending' WHERE id = ? AND state = 'planned'", number):
