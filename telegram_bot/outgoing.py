@@ -134,7 +134,7 @@ class Sender:
             await asyncio.sleep(min(left, TYPING_SECONDS, max(until - time.monotonic(), 0)))
 
     async def _attempt(self, lane: Lane, number: int, failures: int) -> float | None:
-        """One attempt at row `number`. Where Telegram has not taken it, it stays planned: the seconds until the next."""
+        """One attempt at row `number`. Seconds until the next where Telegram has not taken it, and it stays planned."""
         db = self._db
         with db.transaction():  # /forget or /reset may have taken it away during the pause
             if not db.changed("UPDATE outgoing SET state = 'sending' WHERE id = ? AND state = 'planned'", number):
