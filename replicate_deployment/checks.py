@@ -49,6 +49,9 @@ def result(name: str, look: Callable[[Subject], str], subject: Subject) -> Resul
         return Result(name, "failed", str(problem), problem.todo)
     except GhostError as error:
         return Result(name, "failed", str(error))
+    except yaml.MarkedYAMLError as error:  # whose own text repeats the line
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        return Result(name, "failed", f"cog.yaml is not YAML{line}: {error.problem}", "correct it in cog.yaml")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         # A file that is missing or not what its name says.
         return Result(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
@@ -89,3 +92,8 @@ class Context:
         for root, folders, names in os.walk(self.folder):
             folders[:] = sorted(name for name in folders if name not in {"__pycache__", ".cog"})
             yield from (Path(root) / name for name in sorted(names))
+
+    def size(self) -> int:
+        """Bytes that go into the image from here."""
+        names = {path: path.relative_to(self.folder).as_posix() for path in self.files()}
+        return sum(path.stat().st_size for path, name in names.items() if not self.dockerignore.leaves_out(name))

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.metadata
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,6 +47,8 @@ def against_schema(context: Context) -> str:
 
 def _schema_problem(error: "ValidationError") -> Problem:
     where, found = ".".join(map(str, error.absolute_path)), cast("dict[str, Any]", error.instance)
+    if where.startswith("environment"):  # the schema's words would repeat the value, which may be a token
+        return Problem(f"{where}: it is a list of texts NAME=value", "correct it in cog.yaml")
     if error.validator == "additionalProperties" and isinstance(error.schema, dict):
         allowed = sorted(error.schema["properties"])
         key = next(str(key) for key in found if key not in allowed)
@@ -102,7 +105,8 @@ def sdk_version(context: Context) -> str:
 
 def environment(context: Context) -> str:
     entries = context.cog.get("environment")
-    names = [str(entry).partition("=")[0] for entry in (entries if isinstance(entries, list) else [])]
+    texts = [entry for entry in (entries if isinstance(entries, list) else []) if isinstance(entry, str)]
+    names = [text.partition("=")[0] for text in texts if "=" in text]  # the schema speaks of others
     reserved = [name for name in names if name in RESERVED.split() or name.startswith(RESERVED_PREFIXES)]
     if reserved:
         raise Problem(f"{reserved[0]} is reserved for Cog", "remove it from environment: in cog.yaml")
@@ -117,7 +121,8 @@ def environment(context: Context) -> str:
 def requirements(context: Context) -> str:
     loose = [name for name, version in context.pins.items() if not version]
     if loose:
-        raise Problem(f"{loose[0]}: not an exact version, so two builds may differ", "write name==version")
+        name = re.sub("//[^/@]*@", "//…@", loose[0])  # a token, in an address
+        raise Problem(f"{name}: not an exact version, so two builds may differ", "write name==version")
     return ", ".join(f"{name} {version}" for name, version in context.pins.items())
 
 

@@ -144,8 +144,7 @@ def _links(folder: Path) -> Iterator[Path]:
 
 
 def size_and_disk(context: Context) -> str:
-    names = {path: path.relative_to(context.folder).as_posix() for path in context.files()}
-    copied = sum(path.stat().st_size for path, name in names.items() if not context.dockerignore.leaves_out(name))
+    copied = context.size()
     image = f"about {_gigabytes(SYSTEM_BYTES + copied)}, {_gigabytes(copied)} of it from here"
     if shutil.which("docker") is None:
         return f"{image}; no Docker here, so its disk was not looked at"

@@ -30,12 +30,6 @@ def put_weights(source: Path, context: Context) -> None:
                 shutil.copy2(source / name, part / name)
 
 
-def size(context: Context) -> int:
-    """Bytes that go into the image from here."""
-    names = {path: path.relative_to(context.folder).as_posix() for path in context.files()}
-    return sum(path.stat().st_size for path, name in names.items() if not context.dockerignore.leaves_out(name))
-
-
 def _same(one: Path, other: Path) -> bool:
     if not other.is_file():
         return False

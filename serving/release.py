@@ -132,7 +132,7 @@ def plan(args: argparse.Namespace, context: Context, found: Model | None) -> lis
     return [
         "",
         f"line     cd {shlex.quote(str(context.folder))} && {shlex.join(push_line(args))}",
-        f"sends    {build_context.size(context) / 1e9:.2f} GB of {context.folder}, with the weights of {args.weights}",
+        f"sends    {context.size() / 1e9:.2f} GB of {context.folder}, with the weights of {args.weights}",
         f"model    replicate.com/{args.model}: {there}",
         "private  the model's page, its versions and the image with the weights. Inputs and replies are kept there:",
         "         the API's for an hour, the web page's until you delete them",

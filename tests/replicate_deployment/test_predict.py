@@ -3,14 +3,21 @@
 import ast
 import inspect
 import json
+import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import replicate_deployment
 from replicate_deployment import schema
+from replicate_deployment.chat_format import Turn
+from replicate_deployment.engine import Engine
 from replicate_deployment.predict import Predictor
 from replicate_deployment.settings import RANGES, Settings
 
@@ -35,6 +42,30 @@ def test_the_builder_can_read_the_inputs_without_running_them() -> None:
             assert isinstance(keyword.value, ast.Constant)
             assert keyword.value.end_lineno == keyword.value.lineno
             assert "\\" not in ast.unparse(keyword.value)
+
+
+@pytest.mark.parametrize("switch", ["", "1"])
+def test_set_up_loads_what_is_named_and_ends_in_a_reply(
+    engine: Engine, tiny_merged: Path, switch: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, asked = [], []
+
+    def load(folder: Path, **options: Any) -> Engine:
+        loaded.append((folder, options))
+        return engine
+
+    def reply(self: Engine, turns: list[Turn], settings: Settings) -> Iterator[str]:
+        yield "hey"
+        asked.append(turns)
+
+    monkeypatch.setenv("GHOST_WEIGHTS", str(tiny_merged))
+    monkeypatch.setenv("GHOST_LOAD_IN_4BIT", switch)
+    monkeypatch.setattr(Engine, "load", load)
+    monkeypatch.setattr(Engine, "reply", reply)
+    with caplog.at_level(logging.INFO, logger="ghost"):  # set-up changes the level, this puts it back
+        Predictor().setup()
+    assert loaded == [(tiny_merged, {"load_in_4bit": switch == "1"})]
+    assert [turns[-1].label for turns in asked] == [engine.labels.other]
 
 
 def test_the_schema_is_what_cogs_server_reads() -> None:

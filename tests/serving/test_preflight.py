@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.breakages import BREAKAGES, Breakage, build_context, room_for_docker
+from benchmarks.breakages import BREAKAGES, HUB_TOKEN, Breakage, build_context, room_for_docker
 from replicate_deployment import cog_checks, image_checks, weights_checks
 from replicate_deployment.checks import Result
 from replicate_deployment.dockerignore import Patterns
@@ -65,6 +65,23 @@ def test_a_secret_is_named_and_not_shown(context: Path) -> None:
     breakage = next(one for one in BREAKAGES if "Hub token" in one.done)
     breakage.spoil(context)
     assert "hf_" not in str(results(context)["secrets"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cog.yaml", "build: {}\nenvironment:\n  HF_TOKEN: SECRET\n"),
+        ("cog.yaml", "build: {}\nenvironment:\n  - HF_TOKEN: SECRET\n"),
+        ("cog.yaml", "build: {}\nenvironment: [HF TOKEN=SECRET]\n"),
+        ("cog.yaml", "build: {}\nenvironment: ['HF_TOKEN=SECRET]\n"),
+        ("requirements.txt", "git+https://SECRET@github.com/noa/ghost\n"),
+    ],
+)
+def test_a_slip_beside_a_token_does_not_show_it(context: Path, name: str, content: str) -> None:
+    (context / name).write_text(content.replace("SECRET", HUB_TOKEN))
+    found = results(context)
+    assert "failed" in {found["cog.yaml"].status, found["requirements"].status}
+    assert "hf_" not in str(found)
 
 
 def test_without_weights_one_line_says_what_to_copy(context: Path) -> None:

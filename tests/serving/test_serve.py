@@ -74,6 +74,19 @@ def test_its_life(tiny_merged: Path, tmp_path: Path) -> None:
         assert "Starting prediction" in log.read_text()
 
 
+def test_four_bits_are_asked_for_where_the_model_is_loaded(tiny_merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environments = []
+
+    def started(*_: object, env: dict[str, str], **__: object) -> None:
+        environments.append(env)
+        raise OSError(1, "not in this test")
+
+    monkeypatch.setattr(serve.subprocess, "Popen", started)
+    for flags in ([], ["--load-in-4bit"]):
+        assert cli.main(["serve", "--weights", str(tiny_merged), "--port", "0", *flags]) == 1
+    assert [environment.get("GHOST_LOAD_IN_4BIT") for environment in environments] == [None, "1"]
+
+
 def test_a_model_that_dies_ends_it_with_the_reason(tiny_merged: Path) -> None:
     """The server itself would stay, and refuse every request."""
     with ghost_serve(tiny_merged) as process:

@@ -72,6 +72,7 @@ def test_a_stream_starts_counts_its_pieces_and_completes(http: httpx2.Client) ->
     assert (last["status"], last["output"]) == ("succeeded", whole)
     assert metrics.items() <= last["metrics"].items()
     assert {"input_tokens", "output_tokens"} <= set(metrics)
+    assert 0 < metrics["time_to_first_token"] < last["metrics"]["predict_time"]
 
 
 def test_pieces_arrive_while_the_reply_is_being_made(http: httpx2.Client, url: str) -> None:
