@@ -16,7 +16,7 @@ talks of any more, whether that was style or topic.
 
 import random
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from training.evaluation.exchange import Estimate
@@ -36,14 +36,22 @@ def tell_apart(
     groups     of each context, what must not be in two folds, such as its conversation; without it, each alone
 
     The interval is that of these replies and this training of the classifier. With fewer than LEAST replies left of a
-    source it is 0 to 1 around 0.5; `too_few` says what FEWEST asks for.
+    source, or too few conversations to learn from some and ask of others, it is 0 to 1 around 0.5; `too_few` says what
+    FEWEST asks for.
     """
     texts, labels, contexts = _length_matched(own, said, seed, groups)
     n = len(texts) // 2
     if n < LEAST or len(set(contexts)) < FOLDS:
         return Estimate(0.5, 0.0, 1.0, n)
     scores = _held_out_scores(texts, labels, contexts, seed)
+    if scores is None:
+        return Estimate(0.5, 0.0, 1.0, n)
     return _area(scores[labels == 1], scores[labels == 0], seed)
+
+
+def says_something(found: Mapping[str, Any]) -> bool:
+    """Whether a figure of evaluation.json is one: where everything is possible, 0.5 is not "it cannot tell"."""
+    return bool(found["high"] - found["low"] < 1)
 
 
 def too_few(estimate: Estimate) -> str:
@@ -100,6 +108,8 @@ def _joined(replies: Sequence[tuple[str, Hashable]]) -> list[int]:
 
 
 def _held_out_scores(texts: list[str], labels: Any, contexts: list[int], seed: int) -> Any:
+    """(texts,) of the classifier that has not seen the text; None where one conversation holds all that a source said,
+    so that nothing is left to learn from."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -108,9 +118,12 @@ def _held_out_scores(texts: list[str], labels: Any, contexts: list[int], seed: i
     # In lower case `j'arrive` and `J'arrive` would be one, and a line break is what bursts are made of.
     grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), lowercase=False, sublinear_tf=True, min_df=2)
     classifier = make_pipeline(grams, LogisticRegression(C=10.0, max_iter=1000))
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    folds = list(splitter.split(texts, labels, contexts))
+    if any(len(set(labels[learnt].tolist())) < 2 for learnt, _ in folds):
+        return None
     shown = [text.replace("\n", " ⏎ ") for text in texts]  # char_wb takes any blank for any other
-    return cross_val_predict(classifier, shown, labels, groups=contexts, cv=folds, method="decision_function")
+    return cross_val_predict(classifier, shown, labels, cv=folds, method="decision_function")
 
 
 def _area(own: Any, said: Any, seed: int) -> Estimate:

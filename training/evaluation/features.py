@@ -17,6 +17,8 @@ from training.extraction.languages import UNDETERMINED, detect
 from training.extraction.shorthand import WRITTEN_OUT
 
 Observation = Counter[str] | list[float]
+# Scripts that put no blank between words. A run of their letters is a whole message, which no figure may hold.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 COMMON = 50  # words; the first fifty of a language are almost all function words (Burrows 2002 takes 40 to 150)
 OTHER_WORDS = "(any other word)"
 NO_MARK, EMOJI_MARK = "(none)", "(emoji)"
@@ -69,8 +71,10 @@ def _pattern(source: str) -> Any:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, an apostrophe or hyphen inside included, in lower case."""
-    return _pattern(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*").findall(text.lower())  # type: ignore[no-any-return]
+    """Runs of letters, an apostrophe or hyphen inside included, in lower case; single letters of UNSPACED scripts."""
+    letters = rf"[[\p{{L}}\p{{M}}]--[{UNSPACED}]]+"
+    source = rf"(?V1)[{UNSPACED}&&\p{{L}}]\p{{M}}*|{letters}(?:['’-]{letters})*"
+    return _pattern(source).findall(text.lower())  # type: ignore[no-any-return]
 
 
 def emoji(text: str) -> list[str]:
@@ -171,7 +175,7 @@ FEATURES = (
     ),
     Feature(
         "words", "words a reply", "kolmogorov_smirnov", _by_reply(lambda reply: [float(len(words(reply)))]),
-        "anything of languages written without spaces, where a sentence counts as a word",
+        "anything of languages written without spaces, where each letter counts as a word",
     ),
     Feature(
         "lines", "lines a reply (bursts)", "kolmogorov_smirnov", _by_reply(lambda reply: [float(len(lines(reply)))]),
@@ -220,7 +224,7 @@ FEATURES = (
     ),
     Feature(
         "stretched", "words with a letter drawn out", "difference", _by_reply(_stretched),
-        "how far it is drawn out",
+        "how far it is drawn out, nor anything of languages written without spaces",
     ),
     Feature(
         "language", "language of the reply", "jensen_shannon", _languages,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluation import plots
+from training.evaluation.authorship import says_something
 from training.evaluation.exchange import Exchange
 from training.evaluation.judged import Judged
 from training.evaluation.measures import MEASURES
@@ -65,7 +66,7 @@ def _tiles(found: Figures) -> Html:
     if ours.get("style"):
         alike = sum(not one["off"] for one in ours["style"].values())
         tiles.append((f"{alike} of {len(ours['style'])}", "figures of style as you vary yourself"))
-    if "authorship" in ours:
+    if "authorship" in ours and says_something(ours["authorship"]):
         tiles.append((f"{ours['authorship']['value']:.0%}", "of pairs told apart by a classifier; 50% is guessing"))
     if "stopping" in ours:
         tiles.append((f"{ours['stopping']['itself']['value']:.0%}", "of its replies end by themselves"))

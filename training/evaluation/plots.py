@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.evaluation import contenders
+from training.evaluation.authorship import says_something
 from training.page import Bar, Html, Series, bars, columns, element, facts, figure, legend, scale, together
 
 Figures = Mapping[str, Any]
@@ -48,14 +49,14 @@ def _estimate(found: Figures, places: int = 2) -> str:
 
 def authorship(found: Figures) -> Html:
     person = found["person"]["authorship"]
+    by = {kind: one["authorship"] for kind in shown(found) if "authorship" in (one := found["contenders"][kind])}
     rows = [
-        Bar("two halves of your own", {YOU: person["themselves"]["value"]}, _estimate(person["themselves"])),
-        *(
-            Bar(NAMES[kind], {TONES[kind]: one["authorship"]["value"]}, _estimate(one["authorship"]))
-            for kind in shown(found)
-            if "authorship" in (one := found["contenders"][kind])
-        ),
-        Bar("those you write with", {YOU: person["others"]["value"]}, _estimate(person["others"])),
+        Bar(name, {tone: one["value"]}, _estimate(one)) if says_something(one) else Bar(name, {}, "too few to tell")
+        for name, tone, one in (
+            ("two halves of your own", YOU, person["themselves"]),
+            *((NAMES[kind], TONES[kind], one) for kind, one in by.items()),
+            ("those you write with", YOU, person["others"]),
+        )
     ]
     return figure(
         "Can it be told from you?",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training.evaluation.authorship import says_something
 from training.evaluation.plots import NAMES, shown
 
 Figures = Mapping[str, Any]
@@ -28,7 +29,7 @@ def _figures(one: Figures) -> str:
         parts.append(f"loss {loss['value']:.3f} ({loss['low']:.3f}-{loss['high']:.3f})")
     if one.get("style"):
         parts.append(f"style {sum(not part['off'] for part in one['style'].values())} of {len(one['style'])}")
-    if "authorship" in one:
+    if "authorship" in one and says_something(one["authorship"]):
         parts.append(f"told apart {one['authorship']['value']:.0%}")
     if "stopping" in one:
         parts.append(f"ends by itself {one['stopping']['itself']['value']:.0%}")

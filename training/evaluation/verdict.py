@@ -7,11 +7,13 @@ scale, from 0 to 1: about the share of replies in which somebody would notice.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from training.evaluation import authorship
+from training.evaluation.exchange import Estimate
+
 Figures = Mapping[str, Any]
 
 STEPS = 3
 ENOUGH = 100  # held-out replies from which intervals are narrow enough to compare two trainings
-TOLD = 0.75  # area under the curve from which a classifier tells the two apart more often than not
 
 
 class Step(NamedTuple):
@@ -70,10 +72,17 @@ def _alike(contender: Figures) -> int:
 def _authorship(figures: Figures, ours: Figures, base: Figures) -> Iterator[str]:
     if "authorship" not in ours:
         return
+    why = authorship.too_few(Estimate(**ours["authorship"]))
+    if not authorship.says_something(ours["authorship"]):
+        yield f"Whether a classifier can tell it from you is not known: {why or 'too few conversations'}."
+        return
     text = f"A classifier puts the right one of two replies first {ours['authorship']['value']:.0%} of the time"
-    beside = [f"{base['authorship']['value']:.0%} for the base"] if "authorship" in base else []
-    beside.append(f"{figures['person']['authorship']['others']['value']:.0%} for the people you write with")
-    yield f"{text} ({', '.join(beside)}; 50% is guessing)."
+    others = [
+        ("the base", base.get("authorship")),
+        ("the people you write with", figures["person"]["authorship"]["others"]),
+    ]
+    beside = [f"{one['value']:.0%} for {who}" for who, one in others if one and authorship.says_something(one)]
+    yield f"{text} ({', '.join([*beside, '50% is guessing'])}{f'; {why}' * bool(why)})."
 
 
 def _endings(ours: Figures, kind: str) -> Iterator[str]:

@@ -50,8 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=RECIPES,
         default="windows",
         help="a line for every window of 6 to 12 turns and its reply, or one for each whole conversation, in which "
-        "every turn of yours ends with </s>: for trainers of your own, `ghost train` does not train it yet "
-        "(default: %(default)s)",
+        "every turn of yours ends with </s> (default: %(default)s)",
     )
     parser.add_argument(
         "--config",

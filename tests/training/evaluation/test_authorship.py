@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.evaluation.invented import exchanges
 from training.evaluation import authorship
-from training.evaluation.authorship import tell_apart, too_few
+from training.evaluation.authorship import says_something, tell_apart, too_few
 from training.evaluation.exchange import Estimate
 from training.sample.another import ROMY
 from training.sample.people import NOA
@@ -60,6 +60,8 @@ def test_too_little_says_nothing_rather_than_something() -> None:
     assert tell_apart(["oui"] * 5, ["non"] * 5) == Estimate(0.5, 0.0, 1.0, 5)
     assert tell_apart([], []) == Estimate(0.5, 0.0, 1.0, 0)
     assert tell_apart(["", ""] * 20, ["oui"] * 40).n == 0
+    assert not says_something(vars(tell_apart([], [])))
+    assert says_something({"low": 1.0, "high": 1.0})
     assert too_few(tell_apart(replies(NOA, 30), replies(ROMY, 30))).startswith("only ")
 
 
@@ -71,3 +73,10 @@ def test_conversations_stay_together_and_seeds_repeat() -> None:
         found = tell_apart(noa, romy, seed=5, groups=groups)
     assert found == tell_apart(noa, romy, seed=5, groups=groups)
     assert found.low <= found.value <= found.high
+
+
+def test_one_conversation_that_holds_all_of_a_source_leaves_nothing_to_learn_from() -> None:
+    groups = [0] * 16 + [1, 2, 3, 4]
+    own = [f"on se voit là {place:03}" for place in range(20)]
+    said = [f"see you there {place:03}" for place in range(16)]
+    assert tell_apart(own, said, groups=groups) == Estimate(0.5, 0.0, 1.0, 16)

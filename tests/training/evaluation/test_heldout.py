@@ -103,6 +103,22 @@ def figures(**ours: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 80}, "80% of the time (60% for the base, 90% for the people"),
+        ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 30}, "50% is guessing; only 30 replies of each are"),
+        ({"value": 0.5, "low": 0.0, "high": 1.0, "n": 4}, "is not known: only 4 replies of each"),
+        ({"value": 0.5, "low": 0.0, "high": 1.0, "n": 60}, "is not known: too few conversations."),
+    ],
+)
+def test_a_classifier_that_could_learn_nothing_is_not_said_to_be_guessing(told: dict[str, float], words: str) -> None:
+    contenders = {"merged": {"authorship": told}, "base": {"authorship": estimate(0.6)}}
+    person = {"authorship": {"others": estimate(0.9)}}
+    (found,) = verdict.sentences({"contenders": contenders, "person": person})
+    assert words in found
+
+
 def test_nothing_wrong_is_no_step() -> None:
     assert verdict.steps(figures()) == []
 

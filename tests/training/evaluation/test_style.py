@@ -39,6 +39,8 @@ def test_an_emoji_is_what_is_drawn_as_one() -> None:
 
 def test_words() -> None:
     assert words("J'arrive, peut-être 2x à 18h ! 😂 wouiii") == ["j'arrive", "peut-être", "x", "à", "h", "wouiii"]
+    assert words("我不去了 ok 哈") == ["我", "不", "去", "了", "ok", "哈"]
+    assert words("مرحبا، كيف حالك؟ 한국어 नमस्ते") == ["مرحبا", "كيف", "حالك", "한국어", "नमस्ते"]
 
 
 def observed(key: str, *replies: str, asked: str = "Tu viens ?") -> list[features.Observation]:
