@@ -63,8 +63,9 @@ def build(speaker: Speaker, settings: Settings, seed: int | None, worker: Thread
             async for said in in_thread(chat, message, worker):
                 yield said
         except GhostError as error:
-            # Not gradio's Error: after one its message box stays locked.
-            gradio.Warning(str(error), title="No reply")
+            # Not gradio's Error: after one its message box stays locked. Shown as HTML, and another server may have
+            # written it.
+            gradio.Warning(html.escape(str(error), quote=False), title="No reply")
 
     controls = [
         gradio.Slider(

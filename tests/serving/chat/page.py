@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from replicate_deployment.chat_format import Turn
+from replicate_deployment.errors import PromptError
 from replicate_deployment.settings import Settings
 from serving.chat import web
 from tests.serving.chat.speaker import Parrot
@@ -28,6 +29,8 @@ class Logged(Parrot):
         self.write({"turns": turns, "settings": asdict(settings), "seed": seed})
         self.pieces = ("one", "\nA: two", " <b>three</b>")
         try:
+            if "long" in turns[-1].text:
+                raise PromptError("the last message is <b>too long</b>; shorten it")
             for piece in super().reply(turns, settings, seed):
                 yield piece
                 time.sleep(0.2)  # so that the page can be seen to grow

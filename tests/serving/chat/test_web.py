@@ -110,7 +110,7 @@ def test_a_conversation_on_the_page(page: Page) -> None:
     assert page.logged("settings")[-1]["temperature"] == 0.1
 
     seen.write("textarea", "a long message")
-    seen.wait("document.body.innerText.includes('the last message is too long; shorten it')")
+    seen.wait("document.body.innerText.includes('the last message is <b>too long</b>; shorten it')")
     page.say("short")
     assert [text for _, text in page.logged("turns")[-1]] == [
         FORGED,
