@@ -87,3 +87,4 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
         self.record_metric("output_tokens", reply.output_tokens)
         assert reply.first_token_at is not None  # max_new_tokens is 1 at least
         self.record_metric("time_to_first_token", reply.first_token_at - started)
+        self.record_metric("ended_by_itself", int(reply.finish_reason == "end_token"))

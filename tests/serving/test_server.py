@@ -72,6 +72,8 @@ def test_a_stream_starts_counts_its_pieces_and_completes(http: httpx2.Client) ->
     assert (last["status"], last["output"]) == ("succeeded", whole)
     assert metrics.items() <= last["metrics"].items()
     assert {"input_tokens", "output_tokens"} <= set(metrics)
+    by_itself = metrics["output_tokens"] < inputs["max_new_tokens"]  # these few tokens complete no stop sequence
+    assert metrics["ended_by_itself"] == by_itself
     assert 0 < metrics["time_to_first_token"] < last["metrics"]["predict_time"]
 
 
