@@ -94,7 +94,8 @@ def invalid_inputs(detail: Any, inputs: Mapping[str, Any]) -> str:
 
 
 def reason(error: str, inputs: Mapping[str, Any] | None = None) -> str:
-    """A server's error for a person: one line, the message behind the stages that it passed, nobody's chat in it.
+    """A server's error for a person: one line, the message behind the stages that it passed, nobody's chat in it, and
+    nothing that a terminal would obey.
 
     Cog puts what it was doing and our exception's name before the message.
     """
@@ -105,7 +106,7 @@ def reason(error: str, inputs: Mapping[str, Any] | None = None) -> str:
     for said in str((inputs or {}).get("prompt", "")).split("\n"):
         if len(said) > 8 and said in line:
             return "an error that repeats the prompt, and is therefore not shown"
-    return line[:300]
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", line)[:300]
 
 
 def _kind(error: httpx2.TransportError) -> str:

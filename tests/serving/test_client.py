@@ -272,3 +272,11 @@ def test_a_failure_that_repeats_the_prompt_is_not_shown(broken: tuple[str, Broke
     told.body = json.dumps({"status": "failed", "error": f"ValueError: cannot encode {SECRET}"}).encode()
     with pytest.raises(PredictionFailed, match="not shown"):
         ask(url, lambda server: server.answer({"prompt": f"hey\n{SECRET}"}))
+
+
+def test_a_failure_does_not_command_the_terminal(broken: tuple[str, Broken]) -> None:
+    url, told = broken
+    error = "Prediction failed: \x1b]0;pwned\x07no\x9b2J\r\nmore"
+    told.body = json.dumps({"status": "failed", "error": error}).encode()
+    with pytest.raises(PredictionFailed, match=r"^\]0;pwnedno2J$"):
+        ask(url, lambda server: server.answer({"prompt": "hey"}))
