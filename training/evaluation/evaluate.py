@@ -119,13 +119,14 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
     return {**found, "verdict": {"summary": verdict.sentences(found), "steps": verdict.steps(found)}}, exchanges, judged
 
 
-def of_model(model: Ghost, held_out: Ghost) -> dict[str, Any]:
-    """What identifies the model, and whether these are the lines that were held out from it."""
-    base = model.block("base")
+def of_model(model: Ghost, prepared: Ghost) -> dict[str, Any]:
+    """What identifies the model, and whether these are the lines that were held out from it and that it learnt."""
+    base, data, lines = model.block("base"), model.block("data"), prepared.block("data")
     return {
         "ghost_sha256": ghost_json.sha256(model.folder / ghost_json.NAME),
         "base": {key: base.get(key) for key in ("repo", "revision")},
         "recipe": model.recipe,
         "sampling": model.block("sampling"),
-        "held_out_from_it": model.block("data").get("val_sha256") == held_out.block("data").get("val_sha256"),
+        "held_out_from_it": data.get("val_sha256") == lines.get("val_sha256"),
+        "learnt_by_it": data.get("train_sha256") == lines.get("train_sha256"),
     }

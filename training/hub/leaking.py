@@ -13,8 +13,8 @@ EVALUATION = Path("report") / "evaluation.json"
 def above_limit(evaluation: Path, ghost: Ghost) -> list[str] | None:
     """The leaks of this very model that are above their limits, in words; None where it was not evaluated.
 
-    A merge gives a ghost.json of its own, so its hash says whose evaluation this is. Raises DataError on a file that
-    `ghost evaluate` did not write.
+    A merge gives a ghost.json of its own, so its hash says whose evaluation this is. One beside other training lines
+    than the model's finds none of what it learnt. Raises DataError on a file that `ghost evaluate` did not write.
     """
     if not evaluation.is_file():
         return None
@@ -22,7 +22,8 @@ def above_limit(evaluation: Path, ghost: Ghost) -> list[str] | None:
         found = json.loads(evaluation.read_text(encoding="utf-8"))
         if found["model"].get("ghost_sha256") != ghost_json.sha256(ghost.folder / ghost_json.NAME):
             return None
-        return [str(leak) for leak in found["leaks"]["above_limit"]]
+        leaks = [str(leak) for leak in found["leaks"]["above_limit"]]
+        return leaks if leaks or found["model"].get("learnt_by_it", True) else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{evaluation}: not as `ghost evaluate` wrote it ({type(error).__name__}); type: "

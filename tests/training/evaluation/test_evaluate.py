@@ -76,6 +76,7 @@ def test_four_contenders_are_judged_on_the_same_replies(figures: Any) -> None:
         shares = [one["stopping"][key]["value"] for key in ("itself", "sequence", "length")]
         assert sum(shares) == pytest.approx(1)
     assert figures["model"]["held_out_from_it"] is True
+    assert figures["model"]["learnt_by_it"] is True
 
 
 def test_the_adapter_beside_its_base_is_the_merged_model(figures: Any) -> None:

@@ -12,9 +12,9 @@ from tests.training.hub.fake_hub import FakeHub
 LEAKS = ["12% of training replies can be drawn out of it.", "Its replies hold personal data of training (2 phone)."]
 
 
-def evaluated(path: Path, model: Path, leaks: list[str], digest: str = "") -> Path:
+def evaluated(path: Path, model: Path, leaks: list[str], digest: str = "", *, learnt: bool = True) -> Path:
     digest = digest or hashlib.sha256((model / "ghost.json").read_bytes()).hexdigest()
-    document = {"model": {"ghost_sha256": digest}, "leaks": {"above_limit": leaks}}
+    document = {"model": {"ghost_sha256": digest, "learnt_by_it": learnt}, "leaks": {"above_limit": leaks}}
     path.write_text(json.dumps(document))
     return path
 
@@ -56,6 +56,14 @@ def test_the_evaluation_of_another_model_is_none_of_this_one(
     code, output = ghost("push", model, REPO, "--evaluation", path)
     assert code == 0
     assert "note: what it gives away was not looked at; to do so first: ghost evaluate" in output
+
+
+def test_no_leak_of_other_training_lines_is_none_of_this_model(ghost: Ghost, model: Path, tmp_path: Path) -> None:
+    path = evaluated(tmp_path / "e.json", model, [], learnt=False)
+    code, output = ghost("push", model, REPO, "--evaluation", path)
+    assert (code, "note: what it gives away was not looked at" in output) == (0, True)
+    evaluated(path, model, LEAKS, learnt=False)
+    assert ghost("push", model, REPO, "--evaluation", path)[0] == 1
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"model": {}}', '{"model": null}'])
