@@ -70,8 +70,10 @@ def pairs(own: Sequence[Exchange], said: Sequence[Exchange], seed: int, count: i
             f"{len(fitting)} held-out replies differ from what the model said to them, and a quiz takes {FEWEST} or "
             "more: raise --turns, or export more chats"
         )
-    rng = random.Random(f"{seed}/quiz")
-    return [Pair(*one, rng.random() < 0.5) for one in rng.sample(fitting, min(count, len(fitting)))]
+    drawn = random.Random(f"{seed}/quiz").sample(fitting, min(count, len(fitting)))
+    # Of all that was held out, which no friend has: a seed that anybody can type would give the key to whoever tries.
+    sides = random.Random(f"{seed}/{sha256(repr(own).encode()).hexdigest()}")
+    return [Pair(*one, sides.random() < 0.5) for one in drawn]
 
 
 def write(folder: Path, asked: Sequence[Pair], labels: Labels, name: str = "") -> str:

@@ -35,6 +35,14 @@ def test_pairs_answer_the_same_and_are_drawn_by_lot(asked: list[Pair]) -> None:
     assert asked != blind.pairs(exchanges("alpha"), exchanges("beta"), seed=2)
 
 
+def test_sides_follow_from_what_the_page_does_not_show(asked: list[Pair]) -> None:
+    """Else whoever has this program could draw them again."""
+    hidden = Exchange((Turn("B:", "said between us"),), "not in the quiz")
+    again = blind.pairs([*exchanges("alpha"), hidden], exchanges("beta"), seed=1)
+    assert [(pair.context, pair.real) for pair in again] == [(pair.context, pair.real) for pair in asked]
+    assert [pair.real_first for pair in again] != [pair.real_first for pair in asked]
+
+
 def test_what_nobody_could_choose_between_is_not_asked() -> None:
     own, said = exchanges("alpha", 9), exchanges("beta", 9)
     said[0] = Exchange(said[0].context, f" {own[0].reply} ")  # the same but for blanks
