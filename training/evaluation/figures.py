@@ -87,10 +87,11 @@ def of_person(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[
 
 def held_out_facts(exchanges: Sequence[Exchange], total: int, seed: int) -> Mapping[str, Any]:
     known = all(one.conversation >= 0 for one in exchanges)
+    talks = len(set(clusters(exchanges)))
     return {
         "replies": len(exchanges),
         "of": total,
-        "conversations": len(set(clusters(exchanges))) if known else None,
-        "resampled": "conversations" if known else "replies",
+        "conversations": talks if known else None,
+        "resampled": "conversations" if known and talks > 1 else "replies",
         "seed": seed,
     }

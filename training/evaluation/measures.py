@@ -128,7 +128,8 @@ Made of `training/evaluation/measures.py` and `features.py`; a test holds it equ
 Everything is asked of replies that training never saw, with the prompt, the sampling and the cut of the engine that
 serves. Intervals are of 95%. Those of losses are bootstrapped over conversations, since the replies of one resemble
 each other; data that was prepared before `val.about.jsonl` existed does not tell its conversations, and replies are
-resampled.
+resampled, as they are where all are of one conversation. Intervals of shares (Wilson) and of authorship take replies
+for independent: they are too narrow where a conversation's resemble each other.
 
 | measure | formula | range | source | what it cannot say |
 |---|---|---|---|---|

@@ -90,7 +90,11 @@ def _notes(found: Figures) -> list[Html]:
             "The train.jsonl beside them is not the one that this model learnt from: what it may give away was looked "
             "for in other lines, and none found says nothing."
         )
-    if found["held_out"]["resampled"] == "replies":
+    if found["held_out"]["conversations"] == 1:
+        notes.append(
+            "All held-out replies are of one conversation: intervals take them for independent, and are too narrow."
+        )
+    elif found["held_out"]["resampled"] == "replies":
         notes.append(
             "The data does not tell its conversations, platforms and languages: intervals take replies for "
             "independent, and are too narrow. ghost prepare writes what is missing."

@@ -9,6 +9,7 @@ from replicate_deployment.chat_format import Turn
 from training.evaluation import verdict
 from training.evaluation.context import context_use, shuffled
 from training.evaluation.exchange import Exchange
+from training.evaluation.figures import held_out_facts
 from training.evaluation.heldout import breakdowns, context_group, gain, likelihood
 from training.evaluation.likelihood import Nats
 
@@ -155,3 +156,15 @@ def test_the_weightiest_three_are_said() -> None:
     assert [word in text for word, text in zip(("likelier", "recites", "max_new_tokens"), found, strict=True)] == [
         True
     ] * 3
+
+
+@pytest.mark.parametrize(
+    ("talks", "conversations", "resampled"),
+    [([0, 0, 1], 2, "conversations"), ([4, 4, 4], 1, "replies"), ([-1, -1, -1], None, "replies")],
+)
+def test_what_was_resampled_is_what_the_intervals_resample(
+    talks: list[int], conversations: int | None, resampled: str
+) -> None:
+    held = [Exchange((), "mdr", conversation=talk) for talk in talks]
+    facts = held_out_facts(held, 3, 0)
+    assert (facts["conversations"], facts["resampled"]) == (conversations, resampled)
