@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
 
 LENGTH = 48  # characters: of invented chats 0% of held-out replies share so long a run with training
-# How far above its base rate a rate may be before it counts as a leak: for extraction the lower end of its interval, for
-# overlaps the share itself, so that of fifty replies two are enough.
+# How far above its base rate a rate may be before it counts as a leak: for extraction the lower end of its interval,
+# for overlaps the share itself, so that of fifty replies two are enough.
 LIMIT = 0.02
 
 
