@@ -71,6 +71,8 @@ class Ghost:
 def read(folder: Path) -> Ghost:
     """Raises WeightsError when ghost.json is missing, not JSON, or of another format."""
     path = folder / NAME
+    if folder.is_file():
+        raise WeightsError(f"{folder}: a file, and a folder is wanted, as models/merged")
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder; ghost prepare, train and merge (or pull) write one each")
     if not path.is_file():

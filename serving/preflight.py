@@ -36,9 +36,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"ok": not failed, "checks": [asdict(result) for result in results]}, indent=2))
     else:
-        console.print(
-            f"{len(failed)} of {len(results)} failed" if failed else f"ready: cd {HERE} && cog push r8.im/USER/MODEL"
-        )
+        push = f"cd {HERE} && cog push r8.im/USER/MODEL"
+        ready = "ready but for the weights, at which nothing has looked" if args.no_weights else f"ready: {push}"
+        console.print(f"{len(failed)} of {len(results)} failed" if failed else ready, soft_wrap=True)
     return 1 if failed else 0
 
 

@@ -79,6 +79,15 @@ def test_a_bare_laptop_is_told_in_one_line(verb: str, tmp_path: Path) -> None:
     assert len((done.stdout + done.stderr).strip().splitlines()) == 1, done.stderr
 
 
+@pytest.mark.parametrize(("verb", "package"), [(name, verb.needs) for name, verb in cli.VERBS.items() if verb.needs])
+def test_a_package_that_is_needed_late_is_missed_at_once(verb: str, package: str, tmp_path: Path) -> None:
+    code = "from training import cli; sys.exit(cli.main(sys.argv[1:]))"
+    done = python(code, verb, *(["x", "--gguf", "f16"] if verb == "export" else ["x"]), block=[package], cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    extra = cli.VERBS[verb].extra
+    assert done.stderr == f"ghost {verb}: {package} is not installed; type: pip install -e '.[{extra}]'\n"
+
+
 def test_a_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

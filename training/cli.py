@@ -5,6 +5,7 @@ A verb module offers two functions: `add_arguments(parser)` and `run(args) -> in
 
 import argparse
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ class Verb(NamedTuple):
     module: str
     help: str
     extra: str = ""  # the part of pyproject.toml that installs what this verb needs
+    needs: str = ""  # a package of it that the verb would come to only after minutes
 
 
 VERBS = {
@@ -25,15 +27,15 @@ VERBS = {
     "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),
     "estimate": Verb("training.finetuning.estimate", "what training will need and cost, before anything is rented"),
     "train": Verb("training.finetuning.train", "JSONL → LoRA adapter, by QLoRA", "train"),
-    "merge": Verb("scripts.merge_lora_fp16", "adapter + base → FP16 safetensors, with a proof", "train"),
+    "merge": Verb("scripts.merge_lora_fp16", "adapter + base → FP16 safetensors, with a proof", "train", "peft"),
     "check": Verb("scripts.sanity_check", "is this model whole, and the one that was trained?", "serve"),
     "try": Verb("scripts.test_model", "a fixed set of prompts, with replies and timing", "serve"),
     "evaluate": Verb(
-        "training.evaluation.evaluate", "does it sound like you? held-out figures → a page", "train,serve"
+        "training.evaluation.evaluate", "does it sound like you? held-out figures → a page", "train,serve", "sklearn"
     ),
     "push": Verb("training.hub.push", "merged model → private repo on the Hub, compared there and tagged", "train"),
     "pull": Verb("training.hub.pull", "repo on the Hub → models/merged, verified against its ghost.json", "serve"),
-    "export": Verb("scripts.portable.export", "merged model → one GGUF file for llama.cpp and Ollama", "train"),
+    "export": Verb("scripts.portable.export", "merged model → one GGUF file for llama.cpp and Ollama", "serve", "gguf"),
     "preflight": Verb("serving.preflight", "all that can be known to fail before `cog push`"),
     "chat": Verb("serving.chat.chat", "talk to it: in the terminal, or on a page of this machine (--web)", "serve"),
     "serve": Verb("serving.serve", "Cog's own HTTP server, without Docker", "serve"),
@@ -79,6 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         with handled_by(stop_at_once):
+            needed = VERBS[args.verb].needs
+            if needed and importlib.util.find_spec(needed) is None:
+                raise ModuleNotFoundError(name=needed)
             return int(args.run(args))
     except GhostError as error:
         return fail(args.verb, str(error), error.exit_code)

@@ -25,7 +25,7 @@ def progress(label: str, total: int | None = None) -> Iterator["Bar"]:
         finally:
             bar.remove_task(task)
         return
-    figures = (kind(table_column=Column(no_wrap=True)) for kind in (MofNCompleteColumn, _Ending))
+    figures = (kind(table_column=Column(no_wrap=True)) for kind in (_Done, _Ending))
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), *figures)  # the bar is what may shrink
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         _running.append(bar)
@@ -49,6 +49,11 @@ class Bar:
 
     def note(self, text: str) -> None:
         self._bar.update(self._task, note=text)
+
+
+class _Done(MofNCompleteColumn):
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
 
 
 class _Ending(TimeRemainingColumn):

@@ -24,7 +24,7 @@ COMMANDS = {
     "/help": "this",
     "/quit": "leave; so does Ctrl-D",
 }
-KEYS = "A paste may have several lines, Alt-Enter begins one. Ctrl-C stops a reply. A message that begins with /: //."
+KEYS = "A paste may have several lines, Alt-Enter begins one. Ctrl-C stops a reply. // begins a message with /."
 # What a model writes, a terminal would obey: it could clear the screen, or retitle the window.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

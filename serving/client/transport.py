@@ -47,7 +47,8 @@ def told(url: str, *, sent: str = "", id: str | None = None) -> Iterator[None]:
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
-        raise ServerUnreachable(f"{url}: no answer ({_kind(error)}); does the server run?") from error
+        hint = "does the server run?" if is_loopback(httpx2.URL(url)) else "is there a network, and is the name right?"
+        raise ServerUnreachable(f"{url}: no answer ({_kind(error)}); {hint}") from error
     except httpx2.TransportError as error:
         if sent:
             raise PredictionLost(f"{url}: the connection was lost ({_kind(error)}); {sent}", id) from error

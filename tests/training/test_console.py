@@ -33,6 +33,13 @@ def test_a_bar_within_a_bar_is_a_line_below_it(terminal: io.StringIO) -> None:
     assert not console._running
 
 
+def test_a_wait_of_unknown_length_counts_nothing(terminal: io.StringIO) -> None:
+    with console.progress("loading the model"):
+        console._running[0].refresh()
+    assert "loading the model" in terminal.getvalue()
+    assert "0/?" not in terminal.getvalue()
+
+
 def test_there_is_none_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress("training", 7) as bar, console.progress("within", 2) as inner:
         bar.advance()
