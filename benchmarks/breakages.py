@@ -208,6 +208,12 @@ BREAKAGES = [
     ),
     Breakage(".dockerignore", "`*.jinja`", replaced(".dockerignore", "**/*.pyc", "**/*.pyc\n*.jinja"), "chat_template"),
     Breakage(".dockerignore", "without `**/.git`", replaced(".dockerignore", "**/.git\n", ""), ".git/config"),
+    Breakage(
+        ".dockerignore",
+        "without `**/.*.inductor`",
+        replaced(".dockerignore", "**/.*.inductor\n", ""),
+        ".weights.inductor",
+    ),
     Breakage("secrets", "`.env`", written(".env"), ".env is a file of secrets"),
     Breakage("secrets", "a Hub token in `cog.yaml`", in_cog_yaml(f"environment: [T={HUB_TOKEN}]"), "Hugging Face"),
     Breakage("secrets", "a private key among the notes", written("notes.txt", f"mine:\n{KEY}"), "line 2"),

@@ -88,9 +88,12 @@ class Context:
         return Patterns.of(self.folder)
 
     def files(self) -> Iterator[Path]:
-        """Every file of the folder, in order, but for caches that Python and Cog make anew. Links are not followed."""
+        """Every file of the folder, in order, but for what Python, Cog and torch's compiler make anew.
+
+        Links are not followed.
+        """
         for root, folders, names in os.walk(self.folder):
-            folders[:] = sorted(name for name in folders if name not in {"__pycache__", ".cog"})
+            folders[:] = sorted(name for name in folders if name not in {"__pycache__", ".cog", ".weights.inductor"})
             yield from (Path(root) / name for name in sorted(names))
 
     def size(self) -> int:

@@ -13,7 +13,14 @@ from .checks import REQUIREMENTS, Context, Problem
 
 FILES = ("__init__.py", "chat_template.jinja", "cog.yaml", "predict.py", REQUIREMENTS)  # and what predict.py imports
 # One of each kind that .dockerignore must know.
-UNWANTED = (".env", ".env.local", ".git/config", "__pycache__/engine.cpython-311.pyc", "weights/pytorch_model.bin")
+UNWANTED = (
+    ".env",
+    ".env.local",
+    ".git/config",
+    "__pycache__/engine.cpython-311.pyc",
+    ".weights.inductor/fxgraph/compiled",  # what `ghost preflight` leaves on a machine with a GPU
+    "weights/pytorch_model.bin",
+)
 LFS_POINTER = b"version https://git-lfs"
 # Our own list: scanners that also guess by entropy call the hashes of ghost.json secrets.
 TOKENS = re.compile(

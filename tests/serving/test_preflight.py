@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.breakages import BREAKAGES, HUB_TOKEN, Breakage, build_context, room_for_docker
 from replicate_deployment import cog_checks, image_checks, weights_checks
-from replicate_deployment.checks import Result
+from replicate_deployment.checks import Context, Result
 from replicate_deployment.dockerignore import Patterns
 from serving.preflight import SERVER, preflight
 from training import cli
@@ -59,6 +59,16 @@ def test_a_breakage_fails_its_check_alone(context: Path, breakage: Breakage) -> 
 
 def test_every_check_is_broken_at_least_once() -> None:
     assert {breakage.check for breakage in BREAKAGES} == set(CHECKS)
+
+
+def test_what_the_compiler_left_is_no_part_of_the_image(context: Path) -> None:
+    """On a machine with a GPU the golden prompt leaves it there: pickles, of another torch than the image's."""
+    size = Context(context).size()
+    (context / ".weights.inductor" / "fxgraph").mkdir(parents=True)
+    (context / ".weights.inductor" / "fxgraph" / "compiled.pkl").write_bytes(b"x" * 9)
+    assert Context(context).dockerignore.leaves_out(".weights.inductor/fxgraph/compiled.pkl")
+    assert Context(context).size() == size
+    assert image_checks.only_safetensors(Context(context)) == "no pickles"
 
 
 def test_a_secret_is_named_and_not_shown(context: Path) -> None:
