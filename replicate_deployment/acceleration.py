@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,10 @@ def compiled_layer() -> Callable[..., Any]:
 
 def _unfit(model: Any) -> str:
     config = model.config
-    if config.model_type != "mistral" or getattr(config, "sliding_window", None) is not None:
-        return f"that is written for Mistral without a sliding window, and this is a {config.model_type} model"
+    if config.model_type != "mistral":
+        return f"that is written for Mistral, and this is a {config.model_type} model"
+    if (window := getattr(config, "sliding_window", None)) is not None:
+        return f"that is written for attention to all tokens, and this model's reaches {window:,} back"
     return ""
 
 
@@ -56,13 +59,19 @@ def _keep_what_is_compiled(beside: Path) -> None:
     """Beside the folder and not in it: a model folder holds what its ghost.json lists.
 
     Inductor reads the variable whenever it looks for its cache. Its default is a folder that a reboot empties.
+    It unpickles and runs what it finds there, so a folder that others could have filled is not used.
     """
     folder = beside.resolve().with_name(f".{beside.resolve().name}.inductor")
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
     except OSError:  # a volume that is read-only
+        return
+    own = getattr(os, "geteuid", lambda: found.st_uid)()  # Windows tells no owner
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != own or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        log.warning("%s is a link, or others may write to it: what is compiled is not kept; remove it", folder)
         return
     if os.access(folder, os.W_OK):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)

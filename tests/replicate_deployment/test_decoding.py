@@ -107,6 +107,27 @@ def test_what_is_proven_is_used_and_the_compilers_cache_lies_beside_the_model(
     assert not caplog.records
 
 
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("whose", ["a link's", "somebody else's", "everybody's"])
+def test_a_cache_that_others_could_have_filled_is_not_used(
+    engine: Engine, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, whose: str
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    folder = tmp_path / ".merged.inductor"
+    if whose == "a link's":
+        folder.symlink_to(engine.ghost.folder)
+    else:
+        folder.mkdir(mode=0o700)
+        folder.chmod(0o777 if whose == "everybody's" else 0o700)
+    if whose == "somebody else's":
+        monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    assert static_decoder(engine.model, IDS, tmp_path / "merged") is not None
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    (record,) = caplog.records
+    assert f"{folder} is a link, or others may write to it" in record.message
+
+
 def test_a_compiler_that_fails_costs_a_line_and_not_the_answer(
     engine: Engine, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,4 +158,7 @@ def test_another_architecture_is_left_to_transformers(engine: Engine, caplog: py
     other.config = copy.copy(engine.model.config)
     other.config.sliding_window = 32
     assert static_decoder(other, IDS, engine.ghost.folder) is None
-    assert "without a sliding window" in caplog.text
+    assert "attention to all tokens, and this model's reaches 32 back" in caplog.text
+    other.config.model_type = "llama"
+    assert static_decoder(other, IDS, engine.ghost.folder) is None
+    assert "written for Mistral, and this is a llama model" in caplog.text
