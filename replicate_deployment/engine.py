@@ -10,7 +10,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +42,9 @@ class Reply(Iterator[str]):
     `finish_reason` is None until the reply has ended, `first_token_at` (time.monotonic()) until a token was drawn.
     """
 
-    def __init__(self, engine: "Engine", prompt_ids: list[int], drawn: Iterator[int], scanner: ReplyScanner) -> None:
+    def __init__(
+        self, engine: "Engine", prompt_ids: list[int], drawn: Generator[int, None, None], scanner: ReplyScanner
+    ) -> None:
         self.prompt_tokens = len(prompt_ids)
         self.output_tokens = 0
         self.written = ""
@@ -56,24 +58,27 @@ class Reply(Iterator[str]):
     def close(self) -> None:
         self._pieces.close()
 
-    def _read(self, engine: "Engine", drawn: Iterator[int], scanner: ReplyScanner) -> Generator[str, None, None]:
+    def _read(
+        self, engine: "Engine", drawn: Generator[int, None, None], scanner: ReplyScanner
+    ) -> Generator[str, None, None]:
         # Holds back the bytes of a character until the last one is there; those of a broken one say nothing.
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="ignore")
-        for token in drawn:
-            self.output_tokens += 1
-            self.first_token_at = self.first_token_at or time.monotonic()
-            if token == engine.tokenizer.eos_token_id:
-                self.finish_reason = "end_token"
-                break
-            text = utf8.decode(engine.token_bytes[token])
-            self.written += text
-            if piece := scanner.feed(text):
-                yield piece
-            if scanner.stopped is not None:
-                self.finish_reason = "stop_sequence"
-                break
-        else:
-            self.finish_reason = "length"
+        with closing(drawn):  # now, and not when it is collected: it may hold the static decoder's lock
+            for token in drawn:
+                self.output_tokens += 1
+                self.first_token_at = self.first_token_at or time.monotonic()
+                if token == engine.tokenizer.eos_token_id:
+                    self.finish_reason = "end_token"
+                    break
+                text = utf8.decode(engine.token_bytes[token])
+                self.written += text
+                if piece := scanner.feed(text):
+                    yield piece
+                if scanner.stopped is not None:
+                    self.finish_reason = "stop_sequence"
+                    break
+            else:
+                self.finish_reason = "length"
         if piece := scanner.finish():
             yield piece
 
@@ -199,7 +204,7 @@ class Engine:
         """In bytes."""
         return max(map(len, self.token_bytes))
 
-    def _draw(self, prompt_ids: list[int], settings: Settings, seed: int | None) -> Iterator[int]:
+    def _draw(self, prompt_ids: list[int], settings: Settings, seed: int | None) -> Generator[int, None, None]:
         """Ids, one at a time, at most `max_new_tokens`; the caller decides where to stop."""
         with self._decoder(len(prompt_ids) + settings.max_new_tokens) as decoder:
             scores = decoder.start(prompt_ids)

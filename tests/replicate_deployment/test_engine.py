@@ -1,6 +1,7 @@
 """The engine on a tiny random model: what it says is rubbish, how it says it is not."""
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ def spelled(engine: Engine, text: str) -> list[int]:
 
 def read(engine: Engine, drawn: list[int]) -> tuple[list[str], Reply]:
     """What a caller gets when the model draws these ids."""
-    reply = Reply(engine, [1], iter(drawn), ReplyScanner(engine.ghost.stop_sequences, engine.labels))
+    reply = Reply(engine, [1], (token for token in drawn), ReplyScanner(engine.ghost.stop_sequences, engine.labels))
     return list(reply), reply
 
 
@@ -127,6 +128,19 @@ def test_a_reply_that_is_left_frees_the_static_cache(engine: Engine) -> None:
     assert cache.lock.locked()
     reply.close()
     assert not cache.lock.locked()
+
+
+@pytest.mark.parametrize("ends", ["left", "over"])
+def test_what_draws_is_closed_at_once_though_something_still_refers_to_it(engine: Engine, ends: str) -> None:
+    """As a traceback may: the static cache would stay taken until it is collected."""
+    drawn = (token for token in [*spelled(engine, " ok then"), engine.tokenizer.eos_token_id, 5])
+    reply = Reply(engine, [1], drawn, ReplyScanner(engine.ghost.stop_sequences, engine.labels))
+    next(reply)
+    if ends == "left":
+        reply.close()
+    else:
+        list(reply)
+    assert inspect.getgeneratorstate(drawn) == inspect.GEN_CLOSED
 
 
 def test_what_the_static_cache_cannot_hold_is_decoded_all_the_same(engine: Engine) -> None:

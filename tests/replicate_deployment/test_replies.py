@@ -22,7 +22,7 @@ stop_lists = st.lists(texts.filter(bool).map(lambda text: text[:5]), max_size=4)
 
 def said(engine: Engine, drawn: list[int], stops: list[str]) -> tuple[list[str], Reply]:
     own = engine.ghost.stop_sequences
-    reply = Reply(engine, [1], iter(drawn), ReplyScanner([*own, *stops], engine.labels))
+    reply = Reply(engine, [1], (token for token in drawn), ReplyScanner([*own, *stops], engine.labels))
     return list(reply), reply
 
 
