@@ -68,29 +68,41 @@ def fetch(repo: str, revision: str, cache: Path, token: str | None) -> Path:
     constants.HF_HUB_DISABLE_XET = True
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings hold signed addresses
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token or False)
-    with _told(repo, revision, token):
+    with _told(repo, revision, token, cache):
         commit = revision if COMMIT.fullmatch(revision) else _commit_of_tag(api, repo, revision)
     folder = cache / f"{repo.replace('/', '--')}--{commit}"
     if folder.is_dir():
         return folder
     aside = cache / f".{folder.name}.part"
-    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _told(repo, revision, token):
+    # Two servers may start over one cache: the second waits here, and finds what the first has fetched.
+    with _told(repo, revision, token, cache), _locked(cache, f".{folder.name}.lock"):
+        if folder.is_dir():
+            return folder
+        aside.mkdir(mode=0o700, exist_ok=True)
         api.hf_hub_download(repo, NAME, revision=commit, local_dir=aside)
-    ghost = ghost_json.read(aside)
-    _make_sure_it_fits(ghost, repo, cache)
-    log.info("fetching %s at %s: %d files", repo, commit, len(ghost.block("files")))
-    for name in ghost.block("files"):
-        with _told(repo, revision, token):
+        ghost = ghost_json.read(aside)
+        _make_sure_it_fits(ghost, repo, cache)
+        log.info("fetching %s at %s: %d files", repo, commit, len(ghost.block("files")))
+        for name in ghost.block("files"):
             api.hf_hub_download(repo, name, revision=commit, local_dir=aside)
-    try:
-        ghost_json.verify(ghost)
-    except WeightsError:
-        shutil.rmtree(aside)  # another attempt would find the same bytes there
-        raise
-    shutil.rmtree(aside / ".cache", ignore_errors=True)  # the library's notes
-    os.replace(aside, folder)
+        try:
+            ghost_json.verify(ghost)
+        except WeightsError:
+            shutil.rmtree(aside)  # another attempt would find the same bytes there
+            raise
+        shutil.rmtree(aside / ".cache", ignore_errors=True)  # the library's notes
+        os.replace(aside, folder)
     return folder
+
+
+@contextmanager
+def _locked(cache: Path, name: str) -> Iterator[None]:
+    """One process at a time; one that is killed holds nothing."""
+    from filelock import FileLock
+
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with FileLock(cache / name):
+        yield
 
 
 def _commit_of_tag(api: "HfApi", repo: str, revision: str) -> str:
@@ -120,7 +132,7 @@ def _make_sure_it_fits(ghost: Ghost, repo: str, cache: Path) -> None:
 
 
 @contextmanager
-def _told(repo: str, revision: str, token: str | None) -> Iterator[None]:
+def _told(repo: str, revision: str, token: str | None, cache: Path) -> Iterator[None]:
     """huggingface_hub's exceptions as one line. Their own text is not repeated: it holds signed addresses."""
     from httpx2 import HTTPError  # what huggingface_hub speaks HTTP with
     from huggingface_hub import errors
@@ -139,5 +151,7 @@ def _told(repo: str, revision: str, token: str | None) -> Iterator[None]:
         reason = next((text for kind, text in causes.items() if isinstance(error, kind)), None)
         if reason is None and status in (401, 403):
             reason = f"the Hub refuses {who} (HTTP {status})"
+        if reason is None and isinstance(error, OSError) and error.strerror and not status:
+            reason = f"{error.strerror}, in {cache}"
         reason = reason or (f"the Hub answers HTTP {status}" if status else f"no download ({type(error).__name__})")
         raise WeightsError(f"{repo}: {reason}; what has arrived is kept, so start again once that is mended") from error

@@ -1,7 +1,9 @@
 """Weights from a Hub on the loopback: pinned, private, verified, and never half."""
 
+import errno
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,11 +76,42 @@ def test_what_was_interrupted_is_never_loaded_and_gone_on_with(hub: FakeHub, tmp
     assert hub.count("GET /stored") == 1  # the first shard was there
 
 
+def test_two_processes_fetch_one_revision_once(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins while the first is about to give its folder the final name."""
+    found: list[Path] = []
+    second = threading.Thread(target=lambda: found.append(fetch(REPO, "v1", tmp_path / "cache", TOKEN)))
+    verify = fetching.ghost_json.verify
+
+    def verify_beside_another(ghost: Any, **options: Any) -> None:
+        if second.ident is None:
+            second.start()
+            second.join(0.5)  # it waits for us; without the lock it would be done by then
+        verify(ghost, **options)
+
+    monkeypatch.setattr(fetching.ghost_json, "verify", verify_beside_another)
+    folder = fetch(REPO, "v1", tmp_path / "cache", TOKEN)
+    second.join()
+    assert found == [folder]
+    assert hub.count("GET /stored") == 2  # the model's shards, each once
+    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == [folder]
+
+
+def test_a_disk_that_fills_up_is_told_with_its_folder(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.hf_hub_download", full)
+    with pytest.raises(WeightsError, match=f"No space left on device, in {tmp_path / 'cache'};"):
+        fetch(REPO, "v1", tmp_path / "cache", TOKEN)
+
+
 def test_a_wrong_byte_is_found_and_not_kept(hub: FakeHub, tmp_path: Path) -> None:
     hub.faults.append(Fault("GET /stored", "corrupt"))
     with pytest.raises(WeightsError, match="SHA-256"):
         fetch(REPO, "v1", tmp_path / "cache", TOKEN)
-    assert not list((tmp_path / "cache").iterdir())
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     fetch(REPO, "v1", tmp_path / "cache", TOKEN)
 
 
