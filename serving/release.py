@@ -25,6 +25,7 @@ from training.signals import Stopped
 
 WEIGHTS = Path("models/merged")
 LATEST = "latest"
+WEBHOOK_PORT = 8080
 LOOKS = 6  # for the version that a push made, which shows at once
 
 
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="have the trial's end told there rather than look for it: a tunnel to this machine",
     )
     parser.add_argument(
-        "--webhook-port", type=int, metavar="PORT", default=8080, help="where the tunnel ends (default: %(default)s)"
+        "--webhook-port", type=int, metavar="PORT", help=f"where the tunnel ends (default: {WEBHOOK_PORT})"
     )
     parser.add_argument("--json", action="store_true", help="print the trial as JSON, and nothing else")
 
@@ -59,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.model!r} is no model on Replicate; it is called USER/MODEL")
     if args.trial not in (None, LATEST) and not re.fullmatch("[0-9a-f]{64}", args.trial):
         raise UsageError(f"--trial {args.trial}: a version is 64 hexadecimal digits")
-    if args.json and not (args.go or args.trial):
-        raise UsageError("--json prints a trial, and without --go or --trial there is none")
+    refuse_flags_without_effect(args)
     if args.trial:
         return tried(args, args.trial)
     if args.go and shutil.which("cog") is None:
@@ -83,6 +83,19 @@ def run(args: argparse.Namespace) -> int:
         say(args, f"nothing was sent. To do it: {command(args, '--go', *(['--create'] if args.create else []))}")
         return 0
     return tried(args, asyncio.run(push(args, context, found)))
+
+
+def refuse_flags_without_effect(args: argparse.Namespace) -> None:
+    if not (args.go or args.trial):
+        if args.json:
+            raise UsageError("--json prints a trial, and without --go or --trial there is none")
+        if args.webhook:
+            raise UsageError("--webhook is told of a trial's end, and without --go or --trial there is none")
+    if args.webhook_port is not None and not args.webhook:
+        raise UsageError("--webhook-port is where the tunnel of --webhook URL ends; name that too")
+    if args.trial and (args.go or args.create):
+        flag = "--go" if args.go else "--create"
+        raise UsageError(f"{flag} pushes, and --trial only tries what was pushed; leave one of them out")
 
 
 def say(args: argparse.Namespace, *lines: str) -> None:
@@ -163,8 +176,14 @@ async def push(args: argparse.Namespace, context: Context, found: Model | None) 
         raise ServerError(f"Replicate shows no version of {args.model}; when it does: {command(args, '--trial')}")
     if not model.private:
         raise ServerError(f"replicate.com/{args.model} has become {model.visibility}; make it private in its settings")
-    news = "a new version" if model.version != found.version else "the version from before: the image is the same"
-    say(args, f"pushed {args.model}:{model.version}, {news}")
+    if model.version != found.version:
+        say(args, f"pushed {args.model}:{model.version}, a new version")
+    else:
+        say(
+            args,
+            f"pushed, and the latest is {args.model}:{model.version} as before: the image is the same, or Replicate "
+            f"does not show the new one yet; to try that one later: {command(args, '--trial')}",
+        )
     return model.version
 
 
@@ -199,5 +218,6 @@ async def awaited(args: argparse.Namespace, steps: trial.Trial) -> Prediction:
     """The trial's prediction at its end, told by webhook where one was asked for."""
     if not args.webhook:
         return await steps.run()
-    async with Receiver(await webhook_secret(steps.replicate.api), args.webhook_port) as receiver:
+    port = WEBHOOK_PORT if args.webhook_port is None else args.webhook_port
+    async with Receiver(await webhook_secret(steps.replicate.api), port) as receiver:
         return await steps.run(args.webhook, receiver)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -40,12 +41,33 @@ def test_without_a_token_it_says_what_was_not_looked_at(
 def test_the_model_is_put_into_the_build_context_without_a_second_copy(scene: Scene) -> None:
     (scene.context / "weights").mkdir()
     (scene.context / "weights" / ".gitkeep").touch()
-    (scene.context / "weights" / "of-another.safetensors").touch()
+    (scene.folder / "another.safetensors").touch()
+    (scene.context / "weights" / "another.safetensors").hardlink_to(scene.folder / "another.safetensors")
     assert scene.release() == 0
     names = {path.name for path in (scene.context / "weights").iterdir()}
     assert names == {ghost_json.NAME, ".gitkeep", *ghost_json.read(scene.weights).block("files")}
     shard = scene.context / "weights" / "model.safetensors"
     assert shard.samefile(scene.weights / "model.safetensors")
+
+
+def test_the_only_copy_of_another_model_is_not_replaced(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = scene.context / "weights"
+    weights.mkdir()
+    (weights / "of-another.safetensors").write_bytes(b"another")
+    scene.cog()
+    for flags in ([], ["--go"]):
+        assert scene.release(*flags) == 2
+        told = capsys.readouterr().err
+        assert f"{weights} would be replaced, and holds the only copy here of of-another.safetensors" in told
+        assert f"rm -r {weights}/*" in told.replace("\n", " ")
+    assert [path.read_bytes() for path in weights.iterdir()] == [b"another"]
+    assert not scene.log.exists()
+
+
+def test_a_copy_of_the_same_model_is_replaced(scene: Scene) -> None:
+    shutil.copytree(scene.weights, scene.context / "weights", copy_function=shutil.copy)  # as cp -r does
+    assert scene.release() == 0
+    assert (scene.context / "weights" / "model.safetensors").samefile(scene.weights / "model.safetensors")
 
 
 def test_a_preflight_that_fails_stops_it(
@@ -153,7 +175,27 @@ def test_the_same_image_again_is_the_same_version(scene: Scene, capsys: pytest.C
     scene.cog()
     scene.fake.next_version = VERSION
     assert scene.release("--go") == 0
-    assert "the version from before" in capsys.readouterr().out
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert f"the latest is ana/ghost:{VERSION} as before: the image is the same, or Replicate does not show" in told
+    assert f"ghost release ana/ghost --weights {scene.weights} --trial" in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--webhook", "https://tunnel.example/"], "without --go or --trial there is none"),
+        (["--go", "--webhook-port", "9000"], "--webhook URL"),
+        (["--trial", "--create"], "--create pushes, and --trial only tries"),
+        (["--trial", "--go"], "--go pushes, and --trial only tries"),
+    ],
+)
+def test_a_flag_without_effect_is_bad_usage(
+    scene: Scene, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    scene.cog()
+    assert scene.release(*flags) == 2
+    assert said in capsys.readouterr().err
+    assert not scene.fake.requests
 
 
 @pytest.mark.parametrize("name", ["ghost", "ana/ghost:latest", "../x/y"])
