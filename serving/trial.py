@@ -158,8 +158,10 @@ class Trial:
         ]
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            self.say("told by webhook, signature verified" if waits[0] in done else "found by looking; no webhook came")
-            return next(iter(done)).result()
+            by_webhook = waits[0] in done
+            ended = waits[0 if by_webhook else 1].result()
+            self.say("told by webhook, signature verified" if by_webhook else "found by looking; no webhook came")
+            return ended
         finally:
             for task in waits:
                 task.cancel()

@@ -60,7 +60,7 @@ class Backend(Protocol):
     ) -> AsyncGenerator[str, None]:
         """The reply's pieces as they come. Closing the iterator before its end cancels the prediction.
 
-        Raises PredictionFailed when it ends in another way than "succeeded".
+        Raises PredictionFailed when it ends in another way than "succeeded", or with another text than the pieces'.
         """
 
     async def answer(

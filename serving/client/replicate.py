@@ -118,6 +118,13 @@ class Replicate:
                     break
                 await pauses.next()
             check(prediction, inputs)
+            # Line ends aside, which an event stream does not keep. What was yielded cannot be taken back.
+            if not prediction.data_removed and said.splitlines() != prediction.output.splitlines():
+                raise PredictionFailed(
+                    f"prediction {prediction.id}: what was streamed is not its output; that is at "
+                    f"replicate.com/p/{prediction.id}",
+                    prediction,
+                )
         finally:
             await self._leave(prediction)
 

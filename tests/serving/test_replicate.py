@@ -112,6 +112,31 @@ def test_a_stream_that_stays_cut_is_finished_by_polling(fake: FakeReplicate) -> 
     assert stream(fake) == [*PIECES[:3], "".join(PIECES[3:])]
 
 
+def test_a_stream_that_told_another_text_is_no_success(fake: FakeReplicate, monkeypatch: pytest.MonkeyPatch) -> None:
+    move = fake.move
+
+    def moved(row: dict[str, Any], status: str) -> None:
+        move(row, status)
+        row["output"] = ["oui", " non"] if status == "succeeded" else None
+
+    monkeypatch.setattr(fake, "move", moved)
+    with pytest.raises(
+        PredictionFailed, match=r"what was streamed is not its output; that is at replicate\.com/p/fake0"
+    ):
+        stream(fake)
+    assert not any(path.endswith("/cancel") for _, path in fake.requests)
+
+
+@pytest.mark.parametrize("change", [{"output": None, "data_removed": True}, {"output": ["".join(PIECES) + "\r\n"]}])
+def test_a_reply_that_was_deleted_or_has_other_line_ends_is_one(
+    fake: FakeReplicate, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    move = fake.move
+    fake.pieces = [*PIECES, "\n"]
+    monkeypatch.setattr(fake, "move", lambda row, status: (move(row, status), row.update(change)))
+    assert stream(fake) == fake.pieces
+
+
 def test_closing_a_stream_cancels_the_prediction(fake: FakeReplicate) -> None:
     fake.states = ["processing"]
 

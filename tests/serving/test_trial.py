@@ -1,6 +1,7 @@
 """The trial of `ghost release`: sent once, gone on with, judged."""
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
@@ -159,3 +160,16 @@ def test_a_webhook_that_never_comes_is_done_without(
     monkeypatch.setattr(trial, "LOOK_SECONDS", 0.01)
     assert scene.release("--trial", "--webhook", "https://tunnel.example/", "--webhook-port", "0") == 0
     assert "no webhook came" in capsys.readouterr().out
+
+
+def test_a_trial_without_an_end_was_not_found_by_looking(
+    scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fake.states = ["processing"]
+    monkeypatch.setattr(trial, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(release.trial, "Trial", functools.partial(trial.Trial, seconds=0.1))
+    assert scene.release("--trial", "--webhook", "https://tunnel.example/", "--webhook-port", "0") == 1
+    told = capsys.readouterr()
+    assert "no end within" in told.err
+    assert "found by looking" not in told.out
+    assert scene.note.exists()
