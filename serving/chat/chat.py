@@ -11,7 +11,7 @@ from replicate_deployment.errors import GhostError
 from replicate_deployment.settings import RANGES, Settings
 from serving.chat import terminal
 from serving.chat.conversation import Chat, seed_of
-from serving.chat.speakers import find
+from serving.chat.speakers import find, is_server
 from training.errors import UsageError
 
 INPUT = "In a pipe each line is a message or a command; a reply is followed by an empty line, or with --json is a line."
@@ -39,9 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", nargs=2, metavar=("ME", "OTHER"), help="the tags of a server's model, if they are not A: and B:"
     )
     parser.add_argument("--json", action="store_true", help="in a pipe: each reply as a line of JSON")
-    parser.add_argument("--web", action="store_true", help="a page instead of the terminal")
-    parser.add_argument("--port", type=int, default=7860, help="of the page; 0 takes a free one (default: %(default)s)")
-    parser.add_argument(
+    page = parser.add_argument_group("a page instead of the terminal; its address counts with --web only")
+    page.add_argument("--web", action="store_true", help="serve it")
+    page.add_argument("--port", type=int, default=7860, help="of the page; 0 takes a free one (default: %(default)s)")
+    page.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in, without a password (default: %(default)s)"
     )
 
@@ -51,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
     changes = {field.name: value for field in fields(Settings) if (value := getattr(args, field.name)) is not None}
     Settings().replace(**changes)  # a value that is out of range is told before a model is loaded
     labels = read_labels(args.labels)
+    at_a_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if args.json and (args.web or at_a_terminal):
+        raise UsageError("--json is for a pipe, as in: ghost chat --json < messages.txt")
+    if labels and not is_server(args.model):
+        raise UsageError(f"--labels are for a server; those of {args.model} are in its ghost.json")
     if args.web:
         from serving.chat import web
 
@@ -58,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         return web.serve(lambda: find(args.model, labels), changes, seed, args.host, args.port)
     speaker = find(args.model, labels)
     chat = Chat(speaker, speaker.settings.replace(**changes), seed)
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if at_a_terminal:
         terminal.talk(chat, terminal.asker())
         return 0
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # a TextIOWrapper

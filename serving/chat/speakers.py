@@ -18,7 +18,7 @@ def find(model: str, labels: Labels | None) -> Speaker:
     `labels` are a server's, which does not tell; a folder's ghost.json does. Raises WeightsError on a folder that is
     no merged model, UsageError on an address that cannot be one.
     """
-    if model.startswith(("http://", "https://", "replicate:")):
+    if is_server(model):
         asyncio.run(_check(model))
         return There(model, labels or Labels())
     from transformers.utils.logging import set_verbosity_error
@@ -28,6 +28,10 @@ def find(model: str, labels: Labels | None) -> Speaker:
     set_verbosity_error()  # it warns of a message that is too long, which the engine refuses by name
     with progress("loading the model"):
         return Here(model, Engine.load(Path(model)))
+
+
+def is_server(model: str) -> bool:
+    return model.startswith(("http://", "https://", "replicate:"))
 
 
 @dataclass(frozen=True)

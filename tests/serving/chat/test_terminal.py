@@ -190,6 +190,8 @@ def _piped(text: str) -> object:
         (["--temperature", "9"], 1, "temperature: 9.0 is not a number from 0.0 to 2.0"),
         (["--seed", "x"], 2, "seed"),
         (["http://x", "--labels", "A", "B:"], 2, "--labels"),
+        (["models/merged", "--labels", "A:", "B:"], 2, "those of models/merged are in its ghost.json"),
+        (["http://x", "--json", "--web"], 2, "--json is for a pipe"),
     ],
 )
 def test_a_slip_is_one_line_before_anything_is_loaded(
@@ -199,6 +201,13 @@ def test_a_slip_is_one_line_before_anything_is_loaded(
     err = capsys.readouterr().err
     assert told in err
     assert len(err.splitlines()) == 1
+
+
+def test_json_at_a_terminal_is_bad_usage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    assert main(["chat", "http://x", "--json"]) == 2
+    assert "--json is for a pipe" in capsys.readouterr().err
 
 
 READY = b"\x1b[?2004h"  # from here on the terminal marks what is pasted
