@@ -26,6 +26,12 @@ class NotNow(Exception):
         super().__init__(why)
         self.seconds = seconds
 
+    def wait(self, failures: int, longest: float) -> float:
+        """Seconds until the next attempt, after so many that failed before this one."""
+        if self.seconds is not None:
+            return self.seconds
+        return min(longest, 2.0 ** min(failures, 20) / 2)  # a day of failures is more than a float's exponent holds
+
 
 class Doubtful(Exception):
     """The call went out and no answer came that says what became of it."""

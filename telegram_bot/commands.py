@@ -8,7 +8,7 @@ from telegram_bot.outgoing import Place, plan
 COMMANDS = ("start", "reset", "forget", "help", "status")
 
 
-def named(text: str, bot: str, group: bool) -> str | None:
+def named(text: str, bot: str) -> str | None:
     """The command and its argument, if the text is one of ours: "forget all". In a group it may name the bot it is for;
     one for another bot is none. Anything else that begins with a slash is a message like others."""
     word, _, argument = text.strip().partition(" ")

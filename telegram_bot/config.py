@@ -23,6 +23,7 @@ TOKEN = "TELEGRAM_BOT_TOKEN"
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 Said = Annotated[str, Meta(min_length=1)]
+Line = Annotated[str, Meta(min_length=1, max_length=1000)]  # notice and help fit into one message of Telegram's
 Days = Annotated[int, Meta(ge=1)]
 
 
@@ -70,11 +71,11 @@ class Retention(Struct, frozen=True, forbid_unknown_fields=True):
 class Texts(Struct, frozen=True, forbid_unknown_fields=True):
     """What the bot says as itself. Each can be reworded and none can be empty, the notice least of all."""
 
-    notice: Annotated[str, Meta(min_length=10)] = (
+    notice: Annotated[str, Meta(min_length=10, max_length=1000)] = (
         "Before you start: you are writing to an AI that imitates a person's style. It is not that person, "
         "it makes things up, and what you write here is stored to answer you. /help says more."
     )
-    help: Said = (
+    help: Line = (
         "I am an AI that imitates a person's way of writing. I know what was said here, about twenty turns of it, "
         "and nothing else.\n"
         "/reset – start afresh: what was said so far no longer counts\n"
@@ -82,14 +83,14 @@ class Texts(Struct, frozen=True, forbid_unknown_fields=True):
         "/status – how I am doing\n"
         "/help – this text"
     )
-    stranger: Said = "Thanks for writing. This bot only talks to people its owner has let in, so it will stay silent."
-    only_text: Said = "I can only read text."
-    waking: Said = "waking up…"
-    down: Said = "I cannot think right now. I will answer when I can."
-    failed: Said = "I lost my thread there. Say it again?"
-    enough: Said = "That is enough for today. Write to me tomorrow."
-    reset: Said = "Done: we start afresh."
-    forgotten: Said = "Done: what was stored of this chat is deleted."
+    stranger: Line = "Thanks for writing. This bot only talks to people its owner has let in, so it will stay silent."
+    only_text: Line = "I can only read text."
+    waking: Line = "waking up…"
+    down: Line = "I cannot think right now. I will answer when I can."
+    failed: Line = "I lost my thread there. Say it again?"
+    enough: Line = "That is enough for today. Write to me tomorrow."
+    reset: Line = "Done: we start afresh."
+    forgotten: Line = "Done: what was stored of this chat is deleted."
 
 
 class BotConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -192,8 +192,8 @@ class Database:
         with self.transaction():
             gone = self.changed("DELETE FROM messages WHERE at < ? AND NOT pending", before)
             gone += self.changed("DELETE FROM outgoing WHERE at < ? AND state NOT IN ('planned', 'sending')", before)
-            kept = "(state = 'edited' AND at >= ?)"
-            gone += self.changed(f"DELETE FROM drafts WHERE at < ? AND NOT {kept}", before, long_before)
+            due = "at < CASE state WHEN 'edited' THEN ? ELSE ? END"
+            gone += self.changed(f"DELETE FROM drafts WHERE {due}", long_before, before)
             self.run("DELETE FROM predictions WHERE at < ?", before)
             self.run("DELETE FROM strangers WHERE at < ?", before)
             # Telegram keeps an update for a day at most.
@@ -203,6 +203,7 @@ class Database:
                 " (SELECT conversation FROM messages UNION SELECT conversation FROM drafts)",
                 before,
             )
+            self.run("DELETE FROM noticed WHERE conversation NOT IN (SELECT id FROM conversations)")
             if gone:
                 self.set_meta("scrub", "due")
         if gone:
@@ -211,8 +212,6 @@ class Database:
     def scrub(self) -> None:
         """Deleted content leaves the free pages and the write-ahead log. A kill before the end is made up for."""
         self._db.execute("VACUUM")
-        with self.transaction():
-            self.run("DELETE FROM meta WHERE key = 'scrub'")
-        if self.value("PRAGMA wal_checkpoint(TRUNCATE)"):  # another process is looking: the log is not empty yet
+        if not self.value("PRAGMA wal_checkpoint(TRUNCATE)"):  # else another process is looking: the log is not empty
             with self.transaction():
-                self.set_meta("scrub", "due")
+                self.run("DELETE FROM meta WHERE key = 'scrub'")

@@ -117,7 +117,8 @@ def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
     said = history.add(db, conversation, text, now, mine=True, pending=False)
     db.run("UPDATE messages SET slot = ? WHERE id = ?", draft["upto"], said)
     if place is None:
-        plan(db, Place(config.owner, conversation=conversation), text)
+        for piece in as_messages(text, 1):
+            plan(db, Place(config.owner, conversation=conversation), piece)
         _close(db, config, draft, "Yours to copy:")
         return "Here it is"
     for piece in as_messages(text, config.limits.messages_per_reply):
@@ -133,6 +134,9 @@ def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", te
         # By its words, not by its id: that of a message whose sending was in doubt is not known.
         number = _DRAFT.match(answered.text or "")
         draft = number and db.row("SELECT * FROM drafts WHERE state = 'offered' AND id = ?", int(number[1]))
+        if number and not draft:
+            plan(db, Place(config.owner), GONE)
+            return True
         if draft:
             _close(db, config, draft, "Edited; see below.")
             db.run("UPDATE drafts SET text = ?, version = version + 1 WHERE id = ?", history.clean(text), draft["id"])

@@ -77,7 +77,10 @@ def _readable(update: dict[str, Any]) -> dict[str, Any]:
 
 
 class Telegram:
-    """A bot's side of the Bot API. An async context manager; entering it asks who the bot is."""
+    """A bot's side of the Bot API. An async context manager; entering it asks who the bot is.
+
+    Raises NotNow when Telegram cannot be asked, BotError when it knows no such bot.
+    """
 
     def __init__(self, token: str, url: str, connections: int = 64) -> None:
         shared = {"verify": ssl.create_default_context()}  # reads all the certificates of the world: once is enough
@@ -87,7 +90,6 @@ class Telegram:
         )
         ours, polls = self._requests
         self._bot = Bot(token, base_url=f"{url.rstrip('/')}/bot", request=ours, get_updates_request=polls)
-        self.url = url
 
     async def __aenter__(self) -> Self:
         try:
@@ -96,7 +98,7 @@ class Telegram:
             await self.__aexit__()
             if isinstance(error, (InvalidToken, Forbidden)):
                 raise BotError("Telegram does not know this token; look TELEGRAM_BOT_TOKEN up at @BotFather") from error
-            raise BotError(f"{self.url}: no answer from Telegram ({_kind(error)}); is the network there?") from error
+            raise NotNow(_seconds(error) if isinstance(error, RetryAfter) else None, _kind(error)) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:

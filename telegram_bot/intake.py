@@ -31,10 +31,9 @@ class Me(NamedTuple):
 
 def offset(db: Database) -> int | None:
     """From where to ask for updates: behind the last that is recorded. None: from whatever Telegram holds."""
-    row = db.row(
-        "SELECT id FROM updates WHERE at > ? ORDER BY at DESC, id DESC LIMIT 1", time.time() - OFFSET_DAYS * 86400
-    )
-    return None if row is None else row["id"] + 1
+    last = db.meta("last update")
+    recent = db.value("SELECT 1 FROM updates WHERE id = ? AND at > ?", last, time.time() - OFFSET_DAYS * 86400)
+    return int(last) + 1 if recent else None
 
 
 def record(db: Database, config: BotConfig, me: Me, updates: "Sequence[Update]") -> None:
@@ -53,6 +52,8 @@ def record(db: Database, config: BotConfig, me: Me, updates: "Sequence[Update]")
             if failed:
                 log.error("update %d: %s; it is left unanswered", update.update_id, failed)
             db.run("INSERT INTO updates VALUES(?, ?, ?)", update.update_id, now, failed)
+        if updates:
+            db.set_meta("last update", str(updates[-1].update_id))  # not the latest by time: clocks are set back
 
 
 def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float) -> None:
@@ -113,7 +114,9 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
     kind = "group" if group else "private"
     conversation = open_conversation(db, kind, chat.id, "", thread, chat.title or writer.first_name, now)
     place = Place(chat.id, "", thread, conversation)
-    if text and (command := commands.named(text, me.name, group)):
+    if text and (command := commands.named(text, me.name)):
+        if command != "start":  # which says it itself
+            _say_what_this_is(db, config, place, writer, message if group else None)
         commands.answer(db, config, place, command, writer.id)
         return
     addressed = not group or _addressed(message, me)

@@ -147,7 +147,7 @@ class Sender:
         except NotNow as error:
             with db.transaction():
                 db.run("UPDATE outgoing SET state = 'planned', pause = 0, error = ? WHERE id = ?", str(error), number)
-            wait = error.seconds if error.seconds is not None else min(LONGEST_WAIT, 2.0**failures / 2)
+            wait = error.wait(failures, LONGEST_WAIT)
             log.warning("message %d: Telegram does not take it (%s); again in %.3g s", number, error, wait)
             return wait
         except Moved as error:

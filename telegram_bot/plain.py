@@ -5,14 +5,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 LONGEST = 4096  # UTF-16 units of a message, as the Bot API counts
+MOST_ENTITIES = 100  # Telegram passes over those that a message holds beyond it
 
 # Telegram's servers make links of addresses, mentions, commands, hashtags and numbers in a message by themselves. They
 # leave alone what stands in a `code` entity, which holds no other (core.telegram.org/bots/api#formatting-options). So a
 # word that could become a link is marked as code: it reads the same, copies the same and cannot be tapped through to.
-# Rather too many than too few: a word with a dot inside counts where letters follow it.
+# Rather too many than too few: a word with a dot inside counts where letters follow it. (What may stand before is
+# bounded, as a word of 4,096 letters would take seconds otherwise; a host's label has 63 at most.)
 _LINK = re.compile(
-    r"""\S*://\S*                         # any scheme
-      | \S*\w\.[^\W\d_]{2,}\S*            # a.host, an@address.of.it
+    r"""\S{0,99}://\S*                     # any scheme
+      | \S{0,99}\w\.[^\W\d_]{2,}\S*        # a.host, an@address.of.it
       | \b\d{1,3}(?:\.\d{1,3}){3}\S*      # 192.0.2.1
       | (?<![\w/])[@/\#$][\w@]+          # @mention, /command, #tag, $TAG
       | \+?\d[\d\s().-]{6,}\d             # a telephone number, or what looks like one
@@ -35,7 +37,9 @@ def units(text: str) -> int:
 
 def without_links(text: str) -> list[Code]:
     """What to mark so that nothing in `text` becomes a link, a mention or a command."""
-    found = _LINK.finditer(text)
+    found = list(_LINK.finditer(text))
+    if len(found) > MOST_ENTITIES:
+        return [Code(0, units(text))]
     return [Code(units(text[: match.start()]), units(match.group())) for match in found]
 
 

@@ -38,6 +38,10 @@ GLANCE = 0.2  # seconds: an answer that comes sooner needs nobody shown typing, 
 PATIENCE = 4  # debounces: someone who never stops writing is answered after so many
 
 
+class BudgetSpent(Exception):
+    """The day's predictions are made."""
+
+
 class Thinker:
     """The tasks that answer. `wake` after anything was recorded."""
 
@@ -48,9 +52,16 @@ class Thinker:
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
-        """See that every conversation in which something waits has a task."""
-        waiting = "SELECT DISTINCT conversation FROM messages WHERE pending UNION SELECT conversation FROM drafts"
-        for (number,) in self._db.rows(f"{waiting} WHERE state = 'writing'"):
+        """See that every conversation in which something waits has a task, and no other: what was forgotten is not sent
+        to a server later, and no prediction is paid for that nobody will read."""
+        pending = "SELECT DISTINCT conversation FROM messages WHERE pending"
+        writing = "SELECT conversation FROM drafts WHERE state = 'writing'"
+        waiting = {number for (number,) in self._db.rows(f"{pending} UNION {writing}")}
+        for number in self._tasks.keys() - waiting:
+            self._tasks.pop(number).cancel()
+            with self._db.transaction():
+                self._drop(number)
+        for number in waiting:
             if number not in self._tasks or self._tasks[number].done():
                 task = asyncio.create_task(self._answer_all(number))
                 self._tasks[number] = task
@@ -75,10 +86,10 @@ class Thinker:
             upto = self._waits(number)
             if conversation is None or upto is None:
                 return
-            if figures.asked_today(self._db) >= self._config.limits.predictions_per_day:
+            try:
+                await self._answer(conversation, upto)
+            except BudgetSpent:
                 self._enough(conversation, upto)
-                continue
-            await self._answer(conversation, upto)
 
     def _waits(self, number: int) -> int | None:
         """The last message to be answered; None when there is none."""
@@ -86,6 +97,13 @@ class Thinker:
         if found is None:
             found = self._db.value("SELECT upto FROM drafts WHERE conversation = ? AND state = 'writing'", number)
         return None if found is None else int(found)
+
+    def _is_asked(self, number: int, upto: int) -> bool:
+        """Whether anybody still waits for what answers message `upto`: /forget or /reset may have come meanwhile, the
+        owner's own answer, or the message may have been deleted."""
+        waits = "SELECT 1 FROM messages WHERE conversation = ? AND pending AND id <= ?"
+        draft = "SELECT 1 FROM drafts WHERE conversation = ? AND state = 'writing' AND upto = ?"
+        return bool(self._db.value(f"{waits} UNION {draft}", number, upto, number, upto))
 
     async def _quiet(self, number: int) -> bool:
         """Wait until the burst is over and the rate allows a reply; False when nothing waits any more."""
@@ -123,6 +141,10 @@ class Thinker:
     def _settle(self, number: int, upto: int) -> None:
         self._db.run("UPDATE messages SET pending = 0 WHERE conversation = ? AND id <= ?", number, upto)
 
+    def _drop(self, number: int) -> None:
+        """Within a transaction: what was asked of the model is of use to nobody."""
+        self._db.run("UPDATE predictions SET state = 'unused' WHERE conversation = ? AND state = 'asked'", number)
+
     def _tell_owner(self, what: str, value: str, text: str) -> None:
         """Within a transaction: once for each value of `what`."""
         if self._config.owner and self._db.meta(f"told {what}") != value:
@@ -137,7 +159,10 @@ class Thinker:
         labels, config = self._config.sides, self._config
         said = history.said(self._db, conversation["id"], upto, config.context_turns)
         turns = history.as_turns(said, labels, config.context_turns)
-        asked = [message.at for message in said if not message.mine]
+        writing = "SELECT 1 FROM drafts WHERE conversation = ? AND state = 'writing' AND upto = ?"
+        again = self._db.value(writing, conversation["id"], upto)
+        asked = [message.at for message in said if not message.mine and not again]  # Another counts from its press
+        asked = asked or [time.time()]
         inputs = {"prompt": render_prompt(turns, labels)} | msgspec.to_builtins(config.inputs)
         typing = None
         if conversation["kind"] in ("private", "group"):
@@ -148,7 +173,7 @@ class Thinker:
             if typing:
                 typing.cancel()
         with self._db.transaction():
-            self._conclude(conversation, upto, turns, prediction, max(asked, default=time.time()), seconds)
+            self._conclude(conversation, upto, turns, prediction, asked[-1], seconds)
         self._sender.wake()
 
     def _conclude(
@@ -161,10 +186,10 @@ class Thinker:
         seconds: float,
     ) -> None:
         db, config, number = self._db, self._config, conversation["id"]
-        since = db.value("SELECT since FROM conversations WHERE id = ?", number)
-        if since is None or since >= upto:
-            return  # /forget or /reset came meanwhile: nobody waits for this
-        waited = time.time() - asked
+        if not self._is_asked(number, upto):
+            self._drop(number)
+            return
+        waited = max(0.0, time.time() - asked)  # a clock may have been set back
         text = history.clean(prediction.output) if prediction else ""
         if prediction:
             db.run(
@@ -251,6 +276,8 @@ class Thinker:
         earlier = db.row("SELECT * FROM predictions WHERE conversation = ? AND state = 'asked'", number)
         if earlier is not None and (found := await self._fetch(earlier, upto)) is not None:
             return found
+        if figures.asked_today(db) >= limits.predictions_per_day:  # here, as others have asked while this one queued
+            raise BudgetSpent
         with db.transaction():
             db.run("UPDATE predictions SET state = 'lost' WHERE conversation = ? AND state = 'asked'", number)
             day = figures.today()
@@ -283,7 +310,7 @@ class Thinker:
             while time.monotonic() < deadline:
                 found = await self._backend.get(earlier["remote"])
                 if found.done:
-                    return found if found.status == "succeeded" else None
+                    return found if found.status == "succeeded" and not found.data_removed else None
                 await asyncio.sleep(1)
         return None
 

@@ -36,12 +36,26 @@ async def serve(config: BotConfig, token: str, signals: Sequence[signal.Signals]
     stop = asyncio.Event()
     for number in signals:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    living, stopped = asyncio.create_task(_live(config, token)), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({living, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if living.done():
+            living.result()  # raises what ended it
+    finally:
+        for task in (living, stopped):
+            task.cancel()
+        await asyncio.gather(living, stopped, return_exceptions=True)
+    log.info("ended; what is planned is sent after the next start")
+
+
+async def _live(config: BotConfig, token: str) -> None:
+    """Until it is cancelled, or something breaks."""
     server = backend(config.backend)
     db = Database(Path(config.database))
     async with AsyncExitStack() as stack:
         stack.callback(db.close)
         await stack.enter_async_context(server)
-        telegram = await stack.enter_async_context(Telegram(token, config.telegram))
+        telegram = await _reached(stack, config, token)
         db.belongs_to(telegram.me.id)
         sender = Sender(
             db,
@@ -55,17 +69,27 @@ async def serve(config: BotConfig, token: str, signals: Sequence[signal.Signals]
         doubts = db.value("SELECT count(*) FROM outgoing WHERE state = 'doubtful'")
         log.info("@%s listens; %d messages in doubt, which are not sent again", telegram.me.username, doubts)
         polling = asyncio.create_task(_poll(db, config, telegram, sender, thinker))
-        stopped = asyncio.create_task(stop.wait())
-        ends: set[asyncio.Future[Any]] = {polling, stopped, sender.broken, thinker.broken}
+        ends: set[asyncio.Future[Any]] = {polling, sender.broken, thinker.broken}
         try:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
                 ended.result()  # raises what ended it
         finally:
-            for task in (polling, stopped):
-                task.cancel()
-            await asyncio.gather(polling, stopped, return_exceptions=True)
-    log.info("ended; what is planned is sent after the next start")
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+
+
+async def _reached(stack: AsyncExitStack, config: BotConfig, token: str) -> Telegram:
+    """The Bot API, once it answers: a machine that has just started may have no network yet."""
+    failures = 0
+    while True:
+        try:
+            return await stack.enter_async_context(Telegram(token, config.telegram))
+        except NotNow as error:
+            wait = error.wait(failures, LONGEST_WAIT)
+            failures += 1
+            log.warning("no answer from %s (%s); is the network there? Again in %.3g s", config.telegram, error, wait)
+            await asyncio.sleep(wait)
 
 
 async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sender, thinker: Thinker) -> None:
@@ -87,7 +111,11 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
                 hooked = False
             updates = await telegram.updates(intake.offset(db))
             for id in intake.unknown_connections(db, updates):
-                connection = await telegram.connection(id)
+                try:
+                    connection = await telegram.connection(id)
+                except Refused as error:  # it has ended since: its messages are not for us any more
+                    log.warning("a business connection: %s", error)
+                    continue
                 with db.transaction():
                     intake.connected(db, config, connection)
         except PolledElsewhere as error:
@@ -97,10 +125,8 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
             log.warning("another program reads this bot's updates (%d of %d)", conflicts, CONFLICTS)
             await asyncio.sleep(CONFLICT_SECONDS)
             continue
-        except Refused as error:  # a connection that has ended since: its messages are not for us any more
-            log.warning("a business connection: %s", error)
         except NotNow as error:
-            wait = error.seconds if error.seconds is not None else min(LONGEST_WAIT, 2.0**failures / 2)
+            wait = error.wait(failures, LONGEST_WAIT)
             failures += 1
             log.warning("no updates from Telegram (%s); again in %.3g s", error, wait)
             await asyncio.sleep(wait)

@@ -34,6 +34,7 @@ def test_the_example_restates_no_default_wrongly() -> None:
         ("owner: 1\nbackend: x\nlimits: {predictions_per_day: 0}", r"limits.predictions_per_day: Expected `int` >= 1"),
         ("owner: 1\nbackend: x\ntexts: {notice: ''}", "texts.notice: "),
         ("owner: 1\nbackend: x\ntexts: {notice: '             '}", "texts.notice: everyone is told"),
+        (f"owner: 1\nbackend: x\ntexts: {{notice: {'long ' * 999}}}", "texts.notice: Expected `str` of length <= 1000"),
         ("owner: 1\nbackend: x\nlabels: {me: 'B:'}", "labels: both labels are 'B:'"),
         ("owner: [", "line 1: not YAML"),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from replicate_deployment.chat_format import Turn, parse
 from telegram_bot.config import Texts, Typing
-from telegram_bot.plain import without_links
+from telegram_bot.plain import Code, without_links
 from tests.telegram_bot.conftest import FRIEND, GROUP, NOTICE, OWNER, STRANGER, World
 
 TEXTS = Texts()
@@ -178,3 +178,22 @@ def test_an_edit_before_the_answer_counts(world: World) -> None:
         edited = world.api.message(FRIEND, "hello") | {"message_id": number, "edit_date": 1}
         world.api.push(edited_message=edited)
         world.wait(FRIEND, "HELLO")
+
+
+def test_a_command_is_not_answered_before_the_notice(world: World) -> None:
+    with world.bot():
+        world.api.say(FRIEND, "/status")
+        world.api.until(lambda: len(world.api.texts(FRIEND)) == 2)
+    assert world.api.texts(FRIEND)[0] == NOTICE
+
+
+def test_more_links_than_a_message_can_mark_are_marked_as_one() -> None:
+    assert len(without_links("a.fr " * 100)) == 100
+    assert without_links("a.fr 😂 " * 101) == [Code(0, 8 * 101)]
+
+
+@pytest.mark.parametrize("word", ["ha" * 2048, "a." * 2048, "a:/" * 1365])
+def test_a_word_as_long_as_a_message_is_looked_through(word: str) -> None:
+    without_links(word)
+    assert without_links(f"{word} evil.com")
+    assert without_links(f"{word}.evil.com")

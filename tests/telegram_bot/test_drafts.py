@@ -258,3 +258,47 @@ def test_a_draft_that_is_closed_before_its_message_has_an_id_is_closed_then(worl
         drafts.shown(db, world.config, 1, 77)
         assert json.loads(db.value(planned)) == {"text": "There is a newer draft below.", "message": 77}
     db.close()
+
+
+def test_what_was_answered_while_it_thought_gets_no_draft(business: World) -> None:
+    api = business.api
+    business.model.hold.clear()
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        api.until(lambda: business.model.prompts)
+        api.say_in_business(LINK, OWNER, PEER, "here I am")
+        api.until(lambda: api.confirmed == api.next_update)
+        business.model.hold.set()
+        api.until(lambda: business.value("SELECT state FROM predictions") == "unused")
+    assert not api.texts(OWNER)
+    assert state(business) == []
+
+
+def test_an_edit_of_a_draft_that_is_closed_says_so(business: World) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "HI")
+        shown = api.shown(draft)
+        api.press(OWNER, draft, "Discard")
+        api.say(OWNER, "salut", reply_to_message=shown)
+        api.until(lambda: drafts.GONE in api.texts(OWNER))
+    assert len(business.model.prompts) == 1  # and the ghost does not take it for a message to itself
+
+
+def test_a_long_text_is_taken_whole(world: World) -> None:
+    said = "😂 mdr " * 900
+    world.model.reply = lambda prompt: said
+    with world.bot():
+        forwarded(world, None, "hi")
+        draft = world.api.until(lambda: next((sent for sent in world.api.sent if sent.buttons), None))
+        world.api.press(OWNER, draft, "Take")
+        world.api.until(lambda: said.strip() in " ".join(world.api.texts(OWNER)))
+
+
+def test_a_connection_that_has_ended_hides_no_other(business: World) -> None:
+    business.api.updates.clear()
+    for link in ("gone 1", LINK, "gone 2"):  # in one batch, and none is known
+        business.api.say_in_business(link, PEER, PEER, "hi")
+    with business.bot():
+        offered(business, "HI")

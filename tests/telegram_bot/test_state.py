@@ -169,3 +169,41 @@ def test_an_update_nobody_understands_does_not_block_the_others(world: World, mo
         world.api.say(FRIEND, "hi")
         world.wait(FRIEND, "HI")
     assert world.value("SELECT failed FROM updates ORDER BY id LIMIT 1") == "ZeroDivisionError"
+
+
+def test_the_log_is_empty_before_a_forgetting_counts_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = Database(tmp_path / "ghost.sqlite3")
+    with db.transaction():
+        db.run("INSERT INTO messages(conversation, mine, text, at) VALUES(1, 0, ?, 0)", SECRET)
+    with db.transaction():
+        db.forget([1])
+    monkeypatch.setattr(db, "run", lambda *_: 1 / 0)  # killed as it notes that it is done
+    with pytest.raises(ZeroDivisionError):
+        db.scrub()
+    assert not any(SECRET.encode() in file.read_bytes() for file in tmp_path.iterdir())
+    db.close()
+
+
+@pytest.mark.parametrize(("messages", "corrections", "left"), [(30, 60, 1), (30, 10, 0), (5, 60, 1)])
+def test_corrections_have_a_retention_of_their_own(tmp_path: Path, messages: int, corrections: int, left: int) -> None:
+    db = Database(tmp_path / "ghost.sqlite3")
+    with db.transaction():
+        db.run(
+            "INSERT INTO drafts(conversation, upto, state, context, draft, text, at)"
+            " VALUES(1, 0, 'edited', '', '', '', ?)",
+            time.time() - 20 * 86400,
+        )
+    db.expire(messages, corrections)
+    assert db.value("SELECT count(*) FROM drafts") == left
+    db.close()
+
+
+def test_a_clock_that_is_set_back_asks_for_nothing_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    with world.bot():
+        world.api.say(FRIEND, "one")
+        world.wait(FRIEND, "ONE")
+        monkeypatch.setattr("telegram_bot.intake.time.time", lambda: now() - 3600)
+        world.api.say(FRIEND, "two")
+        world.wait(FRIEND, "ONE", "TWO")
+        world.api.until(lambda: world.api.confirmed == world.api.next_update)

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from telegram_bot.calls import NotNow
 from telegram_bot.config import Limits, Texts
 from tests.telegram_bot import fake_model
-from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, World
+from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, PEER, World
 from tests.telegram_bot.fake_bot_api import TOKEN, Fault
 from training.errors import BotError
 
@@ -199,3 +200,44 @@ def test_no_log_line_holds_a_message_or_the_token(world: World, caplog: pytest.L
     assert "secret" not in caplog.text.casefold()
     assert TOKEN not in caplog.text
     assert caplog.records
+
+
+def test_who_queues_for_the_last_prediction_does_not_overdraw(world: World) -> None:
+    world.set(allow=[FRIEND, PEER], limits=Limits(predictions_per_day=1))
+    world.model.hold.clear()
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.api.until(lambda: world.model.prompts)
+        world.api.say(PEER, "hi")
+        world.api.until(lambda: world.api.texts(PEER))
+        time.sleep(0.2)  # now it waits for its turn
+        world.model.hold.set()
+        world.wait(PEER, TEXTS.enough)
+        world.wait(FRIEND, "HI")
+    assert len(world.model.prompts) == 1
+
+
+def test_what_was_taken_back_is_not_sent_to_a_server_that_comes_back(world: World) -> None:
+    world.model.moods = ["busy"] * 1000
+    world.set(waking_seconds=60.0)
+    with world.bot():
+        world.api.say(FRIEND, "my secret")
+        world.api.until(lambda: len(world.model.moods) < 1000)
+        world.api.say(FRIEND, "/forget")
+        world.api.until(lambda: TEXTS.forgotten in world.replies(FRIEND))
+        world.model.moods = []
+        world.api.say(FRIEND, "hi")
+        world.api.until(lambda: "HI" in world.replies(FRIEND))
+    assert world.model.prompts == ["B: hi\nA:"]
+
+
+def test_a_start_without_a_network_waits_for_it(world: World) -> None:
+    world.api.faults = [Fault("getMe", "cut"), Fault("getMe", 502), Fault("getMe", 429, retry_after=1)]
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+
+
+def test_days_without_telegram_are_waited_out() -> None:
+    assert [NotNow(None, "").wait(failures, 60) for failures in (0, 3, 10_000)] == [0.5, 4, 60]
+    assert NotNow(7, "").wait(10_000, 60) == 7
