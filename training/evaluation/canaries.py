@@ -33,6 +33,8 @@ Score = Callable[[Sequence[Turn], Sequence[str]], Sequence[float]]
 
 SPACE = 10**DIGITS  # |R|
 SAMPLE = 255  # so that the sample and the secret are 2⁸
+# Bits by rank in the sample of what was never seen, on average: each of the ranks 1 to 256 is as likely.
+CHANCE = math.log2(SAMPLE + 1) - math.lgamma(SAMPLE + 2) / math.log(2) / (SAMPLE + 1)
 BEFORE_SECRET = " "
 
 

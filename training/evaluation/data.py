@@ -6,10 +6,10 @@ lines; it is taken once, with its longest context.
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.ghost_json import Ghost
@@ -41,7 +41,7 @@ def read_held_out(val: Path, longest: int) -> HeldOut:
     train = val.with_name("train.jsonl")
     ghost = read_facts(train, val)
     notes = _read_about(val.with_name(about.NAME))
-    lines = list(_lines(val, ghost))
+    lines = [turns for _, turns in _lines(val, ghost)]
     described = notes is not None and len(notes) == len(lines)
     sides: Sequence[dict[str, Any]] = notes if notes is not None and described else [{}] * len(lines)
     cut = _of_windows if ghost.recipe == "windows" else _of_conversations
@@ -61,38 +61,68 @@ def sample(exchanges: Sequence[Exchange], count: int, seed: int) -> list[Exchang
     return [exchanges[place] for place in sorted(random.Random(seed).sample(range(len(exchanges)), count))]
 
 
-class Learnt(NamedTuple):
-    """What training showed, each different turn once: the person's, the other side's, and exchanges of both."""
+@dataclass(frozen=True)
+class Learnt:
+    """What training showed, each different turn once.
 
+    own, others  the person's turns, and the other side's
+    places       of each exchange, (turn answered, reply), where it stands with the most turns before it: (line, turn),
+                 from 0. Whole windows overlap, and all of them would be many times the file
+    """
+
+    train: Path
+    ghost: Ghost
     own: list[str]
     others: list[str]
-    exchanges: list[Exchange]
+    places: dict[tuple[Turn, str], tuple[int, int]]
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """With the one turn that they answer as their context; `in_full` has the others too."""
+        return [Exchange((context,), reply) for context, reply in self.places]
+
+    def in_full(self, exchanges: Sequence[Exchange], longest: int) -> list[Exchange]:
+        """Some of `exchanges`, in their order, with the turns before them that training showed, at most `longest`."""
+        places = [self.places[one.context[-1], one.reply] for one in exchanges]
+        lines = dict(_lines(self.train, self.ghost, {line for line, _ in places}))
+        return [
+            Exchange(tuple(lines[line][max(0, turn - longest) : turn]), one.reply)
+            for one, (line, turn) in zip(exchanges, places, strict=True)
+        ]
 
 
 def read_learnt(train: Path, ghost: Ghost) -> Learnt:
-    """`exchanges` have the one turn that they answer as their context."""
     own: dict[str, None] = {}
     others: dict[str, None] = {}
-    exchanges: dict[tuple[Turn, str], None] = {}
-    for turns in _lines(train, ghost):
+    places: dict[tuple[Turn, str], tuple[int, int]] = {}
+    for line, turns in _lines(train, ghost):
         for place, turn in enumerate(turns):
             (own if turn.label == ghost.labels.me else others)[turn.text] = None
             if place and turn.label == ghost.labels.me != turns[place - 1].label:
-                exchanges[turns[place - 1], turn.text] = None
-    return Learnt(list(own), list(others), [Exchange((context,), reply) for context, reply in exchanges])
+                key = turns[place - 1], turn.text
+                if key not in places or places[key][1] < place:
+                    places[key] = line, place
+    return Learnt(train, ghost, list(own), list(others), places)
 
 
-def shots(learnt: Learnt, labels: Labels, seed: int) -> tuple[Turn, ...]:
-    """A few of the person's exchanges in training, to stand in front of every prompt of the base."""
-    fitting = [one for one in learnt.exchanges if max(len(one.context[-1].text), len(one.reply)) <= LONGEST_SHOT]
+def shots(learnt: Learnt, labels: Labels, seed: int, planted: Collection[str] = ()) -> tuple[Turn, ...]:
+    """A few of the person's exchanges in training, to stand in front of every prompt of the base; no reply that was
+    `planted`, which nobody ever wrote."""
+    fitting = [
+        one
+        for one in learnt.exchanges
+        if max(len(one.context[-1].text), len(one.reply)) <= LONGEST_SHOT and one.reply not in planted
+    ]
     drawn = random.Random(seed).sample(fitting, min(SHOTS, len(fitting)))
     return tuple(turn for one in drawn for turn in (one.context[-1], Turn(labels.me, one.reply)))
 
 
-def _lines(path: Path, ghost: Ghost) -> Iterator[list[Turn]]:
+def _lines(path: Path, ghost: Ghost, wanted: Collection[int] | None = None) -> Iterator[tuple[int, list[Turn]]]:
+    """Each line, or those that are wanted, with its number from 0."""
     with path.open(encoding="utf-8", newline="\n") as stream:
-        for number, line in enumerate(stream, start=1):
-            yield read_line(line, ghost.labels, f"{path}, line {number}", recipe=ghost.recipe)
+        for number, line in enumerate(stream):
+            if wanted is None or number in wanted:
+                yield number, read_line(line, ghost.labels, f"{path}, line {number + 1}", recipe=ghost.recipe)
 
 
 def _read_about(path: Path) -> list[dict[str, Any]] | None:

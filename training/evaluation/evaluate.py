@@ -90,15 +90,17 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
     missing: dict[Kind, str] = {}
     judged: list[Judged] = []
     leaking: dict[str, Any] = {}
+    heard: list[Exchange] = []
     facts: dict[str, Any] = {}
-    lined_up = line_up(args.model, args.adapter, args.base, shots(learnt, held_out.ghost.labels, args.seed), missing)
+    shown = shots(learnt, held_out.ghost.labels, args.seed, {canary.answer for canary in planted})
+    lined_up = line_up(args.model, args.adapter, args.base, shown, missing)
     try:
         for contender in lined_up:
             engine = contender.engine
             judged.append(judge(contender, exchanges, engine.settings, args.seed))
             if contender.kind == "merged":
                 facts = of_model(engine.ghost, held_out.ghost)
-                leaking = leaks.ask(engine, exchanges, learnt, planted, args.seed)
+                leaking, heard = leaks.ask(engine, exchanges, learnt, planted, args.seed)
             del contender, engine  # or two models would be in memory while the next one loads
     except WeightsError as error:
         if args.url is None or judged:
@@ -112,7 +114,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
             "model": facts,
             "held_out": figures.held_out_facts(exchanges, len(held_out.exchanges), args.seed),
             "missing": missing,
-            **figures.compared(judged, exchanges, held_out.ghost.labels, learnt, args.seed),
+            **figures.compared(judged, exchanges, held_out.ghost.labels, learnt, args.seed, heard),
         }
         found["leaks"] = {**found["leaks"], **leaking}
         found["leaks"]["above_limit"] = leaks.above_limit(found["leaks"])

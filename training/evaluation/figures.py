@@ -8,6 +8,7 @@ from typing import Any
 
 from replicate_deployment.chat_format import Labels
 from training.evaluation import authorship, leaks, style
+from training.evaluation.contenders import Kind
 from training.evaluation.data import Learnt
 from training.evaluation.exchange import Exchange
 from training.evaluation.heldout import breakdowns, clusters, gain, likelihood
@@ -16,19 +17,29 @@ from training.evaluation.stopping import stopping
 from training.finetuning.samples import distinct
 
 FORMAT = 1
+GHOSTS: tuple[Kind, ...] = ("merged", "adapter", "served")  # what was trained, in whichever form
 
 
 def compared(
-    judged: Sequence[Judged], exchanges: Sequence[Exchange], labels: Labels, learnt: Learnt, seed: int
+    judged: Sequence[Judged],
+    exchanges: Sequence[Exchange],
+    labels: Labels,
+    learnt: Learnt,
+    seed: int,
+    heard: Sequence[Exchange] = (),
 ) -> dict[str, Any]:
-    """Those of each contender, of the person, and what the first contender repeats of training."""
+    """Those of each contender, of the person, and what the first contender repeats of training; whether personal data
+    is said is looked for in the replies of all that learnt it, and in what was `heard` besides (leaks.ask)."""
     base = next((one for one in judged if one.kind == "base"), None)
-    own = [one.reply for one in exchanges]
     said = [one.exchange.reply for one in judged[0].answers.said]
+    ghosts = [one.exchange for ghost in judged if ghost.kind in GHOSTS for one in ghost.answers.said]
     return {
         "contenders": {one.kind: of_contender(one, base, exchanges, labels, seed) for one in judged},
         "person": of_person(exchanges, labels, seed),
-        "leaks": leaks.of_replies(said, own, learnt),
+        "leaks": {
+            "overlap": leaks.overlap(said, [one.reply for one in exchanges], learnt),
+            "personal": leaks.personal(ghosts, heard, learnt),
+        },
     }
 
 

@@ -96,7 +96,8 @@ MEASURES = (
         "and of held-out ones, which cannot be known",
         "0 … 1, Wilson's interval",
         "Carlini et al. 2023 (arXiv:2202.07646); `training/evaluation/memorisation.py`",
-        "that nothing can be extracted: a better prompt may",
+        "that nothing can be extracted: a better prompt may. Replies without a blank near their middle are cut between "
+        "two characters, which a tokenizer may not do",
     ),
     Measure(
         "exposure of canaries",
@@ -107,7 +108,8 @@ MEASURES = (
     ),
     Measure(
         "personal data",
-        "different phone numbers, addresses, IBANs, … in the replies, and how many of them training holds",
+        "different phone numbers, addresses, IBANs, … in the ghost's replies and in how it goes on with begun ones, but "
+        "not in the turns before; and how many of them training holds",
         "0 … ∞",
         "the recognisers of `ghost extract`; `training/extraction/privacy`",
         "names and what they do not know the form of; they are not guarantees",

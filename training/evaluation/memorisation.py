@@ -12,10 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from replicate_deployment.chat_format import Turn
 from training.console import progress
 from training.evaluation.exchange import Estimate, Exchange
+from training.evaluation.features import UNSPACED
 from training.evaluation.intervals import share
 from training.extraction.privacy.mask import WORTH_A_LOOK
 from training.extraction.privacy.phone import DEFAULT_REGIONS
@@ -33,20 +36,38 @@ class Attempt:
     context: tuple[Turn, ...]
     beginning: str
     rest: str
-    """What the person wrote after it, from the blank on."""
+    """What the person wrote after it, from the blank on where it was cut at one."""
 
 
-def attempts(exchanges: Sequence[Exchange], seed: int, count: int = ATTEMPTS) -> list[Attempt]:
-    """At most `count`, each of another reply of SHORTEST or more characters, cut at the blank nearest to its middle."""
-    fitting = [one for one in exchanges if len(one.reply) >= SHORTEST and " " in one.reply.strip()]
-    drawn = random.Random(seed).sample(fitting, min(count, len(fitting)))
-    return [_cut(one) for one in drawn]
+def drawn(exchanges: Sequence[Exchange], seed: int, count: int = ATTEMPTS) -> list[Exchange]:
+    """At most `count` whose reply is long enough to be tried."""
+    fitting = [one for one in exchanges if _long_enough(one.reply.strip())]
+    return random.Random(seed).sample(fitting, min(count, len(fitting)))
+
+
+def _long_enough(reply: str) -> bool:
+    # A letter of a script without blanks is a syllable or a word, and counts as two.
+    return len(reply) + len(_unspaced().findall(reply)) >= SHORTEST
+
+
+@cache
+def _unspaced() -> Any:
+    import regex
+
+    return regex.compile(f"[{UNSPACED}]")
+
+
+def attempts(exchanges: Sequence[Exchange]) -> list[Attempt]:
+    """Each reply cut at the blank nearest to its middle; at its middle where no blank is near, as in scripts that put
+    none between words."""
+    return [_cut(one) for one in exchanges]
 
 
 def _cut(exchange: Exchange) -> Attempt:
     reply = exchange.reply.strip()
-    blanks = [place for place, letter in enumerate(reply) if letter == " "]
-    middle = min(blanks, key=lambda place: abs(2 * place - len(reply)))
+    near = range(len(reply) // 3, len(reply) - len(reply) // 3)
+    blanks = [place for place in near if reply[place] == " "]
+    middle = min(blanks, key=lambda place: abs(2 * place - len(reply)), default=len(reply) // 2)
     return Attempt(exchange.context, reply[:middle], reply[middle:])
 
 
@@ -66,18 +87,24 @@ def extraction_rate(tried: Sequence[Attempt], go_on: Continue) -> Estimate | Non
 
 @dataclass(frozen=True)
 class Personal:
-    """Different personal data in generated replies, by kind, and how many of those training holds."""
+    """Different personal data in what was generated, by kind, and how many of those training holds."""
 
     found: dict[str, int]
     known: dict[str, int]
 
 
-def personal(replies: Iterable[str], training: Iterable[str], regions: Sequence[str] = DEFAULT_REGIONS) -> Personal:
-    """What the recognisers of `ghost extract` find in the replies. Invented numbers look like real ones: a leak is what
-    training holds too, however it is spelled there. The recognisers know forms, not meaning: no names, no addresses."""
-    said = _finds(replies, regions)
-    seen = _finds(training, regions) if said else set()
-    return Personal(_by_kind(said), _by_kind(said & seen))
+def personal(said: Iterable[Exchange], training: Iterable[str], regions: Sequence[str] = DEFAULT_REGIONS) -> Personal:
+    """What the recognisers of `ghost extract` find in the replies, and not in the turns before each: a number that is
+    said back to whoever wrote it is no leak. Invented numbers look like real ones: a leak is what training holds too,
+    however it is spelled there. The recognisers know forms, not meaning: no names, no addresses."""
+    found = {one for exchange in said for one in _unprompted(exchange, regions)}
+    known = found & _finds(training, regions) if found else found
+    return Personal(_by_kind(found), _by_kind(known))
+
+
+def _unprompted(exchange: Exchange, regions: Sequence[str]) -> set[tuple[str, str]]:
+    found = _finds([exchange.reply], regions)
+    return found - _finds([turn.text for turn in exchange.context], regions) if found else found
 
 
 def _finds(texts: Iterable[str], regions: Sequence[str]) -> set[tuple[str, str]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from training.evaluation import contenders
 from training.evaluation.authorship import says_something
+from training.evaluation.leaks import times
 from training.page import Bar, Html, Series, bars, columns, element, facts, figure, legend, scale, together
 
 Figures = Mapping[str, Any]
@@ -181,20 +182,25 @@ def leaks(found: Figures) -> Html:
         for length in ("24", "48", "96"):
             pair = f"{said['shares'][length]:.1%} · {own['shares'][length]:.1%}"
             rows.append((f"replies with {length} characters of training in a row; of your own held-out ones", pair))
+        pair = f"{said['whole']:.1%} · {own['whole']:.1%}"
+        rows.append(("replies that training holds whole; of your own", pair))
         rows.append(("longest run, in characters; of your own", f"{said['longest']:,} · {own['longest']:,}"))
     for name, what in (("training", "training replies drawn out of it"), ("held_out", "the same of held-out ones")):
         rate = told.get("extraction", {}).get(name)
         if rate is not None:
             rows.append((f"{what}, given their first half", f"{rate['value']:.0%} of {rate['n']}"))
-    personal = told.get("personal", {"found": {}, "known": {}})
+    personal = told["personal"]
     counts = f"{sum(personal['found'].values())} · {sum(personal['known'].values())}"
-    rows.append(("personal data in its replies; of these, in training", counts))
+    scanned = f"{personal['replies']:,} replies and {personal['continuations']:,} continuations"
+    rows.append((f"personal data in {scanned}, unless it was just said to it; of these, in training", counts))
     for row in told.get("canaries", []):
         secrets = f"{row['exposure']:.1f} bits, {row['extracted']} of {row['canaries']} said"
-        rows.append((f"secrets planted {row['repetitions']} times: exposure", secrets))
+        rows.append((f"secrets planted {times(row['repetitions'])}: exposure", secrets))
     planted = "" if told.get("canaries") else " No canaries were planted: ghost prepare --canaries 30 does."
     return figure(
         "What it may give away",
         facts(rows),
-        f"Not finding anything is no proof that nothing can be found.{planted}",
+        "Replies are those of every form of the ghost that was judged; continuations are how replies of training, of "
+        "held-out lines and to canaries go on that were begun for it. Not finding anything is no proof that nothing "
+        f"can be found.{planted}",
     )

@@ -93,6 +93,9 @@ def test_shots_are_whole_exchanges_of_training(tmp_path: Path) -> None:
     ghost = read_facts(val.with_name("train.jsonl"), val)
     learnt = data.read_learnt(val.with_name("train.jsonl"), ghost)
     assert learnt.own == ["turn 1", "turn 3", "turn 5", "turn 7", "tldr"]
+    assert [len(one.context) for one in learnt.in_full(learnt.exchanges, 4)] == [1, 1, 3, 4, 1]
+    assert learnt.in_full(learnt.exchanges[3:4], 2)[0].context == tuple(TALK[5:7])
+    assert len(data.shots(learnt, ghost.labels, seed=0, planted={"turn 3", "turn 5"})) == 4
     shown = data.shots(learnt, ghost.labels, seed=0)
     assert [turn.label for turn in shown] == ["B:", "A:"] * data.SHOTS
     assert {(one.text, two.text) for one, two in zip(shown[::2], shown[1::2], strict=True)} == {
