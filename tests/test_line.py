@@ -1,5 +1,6 @@
 """The whole line with the network blocked, and what the README tells a person to type."""
 
+import io
 import re
 import shlex
 from pathlib import Path
@@ -20,7 +21,7 @@ def test_every_verb_passes_without_a_network(
     asked = tmp_path / "asked.txt"
     monkeypatch.setenv("LOOPBACK_ONLY_LOG", str(asked))
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(demo, "MESSAGES", 400)
+    monkeypatch.setattr(demo, "MESSAGES", 900)  # ten held-out replies, which evaluate asks for
     monkeypatch.setattr(starter, "starter_base", lambda cache: tiny_base)
     out = tmp_path / "demo"
     (out / "adapter.checkpoint").mkdir(parents=True)  # an earlier demo was stopped while it trained
@@ -37,14 +38,13 @@ def test_every_verb_passes_without_a_network(
     assert cli.main(["try", merged, "--held-out", held_out, "--limit", "2"]) == 0
     assert cli.main(["export", merged, "--gguf", "f16", "--out", str(out / "gguf")]) == 0
     assert cli.main(["preflight", "--no-weights"]) == 0
+    page = ["--out", str(out / "report"), "--turns", "4"]
+    assert cli.main(["evaluate", merged, "--val", held_out, "--base", str(tiny_base), *page]) == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hey\n")))
+    assert cli.main(["chat", merged]) == 0
     assert not asked.exists(), asked.read_text()  # nothing even tried, in this process or in the server's
-    called = {"extract", "prepare", "train", "merge", "serve", "demo"} | {
-        "estimate",
-        "check",
-        "try",
-        "export",
-        "preflight",
-    }
+    by_the_demo = {"extract", "prepare", "train", "merge", "serve", "demo"}
+    called = by_the_demo | {"estimate", "check", "try", "export", "preflight", "evaluate", "chat"}
     assert called | {"push", "pull", "release", "bot"} == set(cli.VERBS)  # those four need a network
 
 

@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     changes = {field.name: value for field in fields(Settings) if (value := getattr(args, field.name)) is not None}
     Settings().replace(**changes)  # a value that is out of range is told before a model is loaded
     labels = read_labels(args.labels)
-    at_a_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if sys.stdin is None and not args.web:
+        raise UsageError("standard input is closed, and messages come from there; or take --web")
+    at_a_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if args.json and (args.web or at_a_terminal):
         raise UsageError("--json is for a pipe, as in: ghost chat --json < messages.txt")
     if labels and not is_server(args.model):
