@@ -6,9 +6,10 @@ Its figure is the area under the ROC curve, that is the probability that of two 
 classifier gives the right one the higher score: 0.5 where it cannot tell, 1 where it always can. Below 0.5 it cannot
 tell either: of replies that both sources give alike, those held out are the ones that training saw less of.
 
-It is measured on replies that the classifier has not seen, in folds that keep together what answers the same context
-and what is word for word the same, and between equally many replies of each source with the same lengths: how long
-somebody writes is a figure of style of its own, and would be all that a classifier looks at.
+It is measured on replies that the classifier has not seen, in folds that keep together what is of one conversation,
+and between equally many replies of each source with the same lengths: how long somebody writes is a figure of style of
+its own, and would be all that a classifier looks at. Each different text of a source counts once: how often somebody
+says the same is no style of writing, and a text on both sides of a fold would be recognised rather than judged.
 
 What it cannot say: what gave a source away, whether a person would notice, and, since a ghost may talk of what nobody
 talks of any more, whether that was style or topic.
@@ -24,20 +25,24 @@ from training.evaluation.exchange import Estimate
 FEWEST = 50  # replies a source: with fewer the interval is wider than 0.2, and two people cannot be told apart either
 LEAST = 10  # below it nothing is learnt, and the answer is that everything is possible
 FOLDS = 5
-DRAWS = 1000  # bootstrap resamples of the replies
+DRAWS = 1000  # bootstrap resamples of the groups
 
 
 def tell_apart(
-    own: Sequence[str], said: Sequence[str], seed: int = 0, groups: Sequence[Hashable] | None = None
+    own: Sequence[str],
+    said: Sequence[str],
+    seed: int = 0,
+    groups: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
 ) -> Estimate:
     """The area under the ROC curve and its bootstrap interval (percentiles); `n` replies of each source were left.
 
-    own, said  texts of two sources; where they are of equal number, the i-th of each answers the same context
-    groups     of each context, what must not be in two folds, such as its conversation; without it, each alone
+    own, said  texts of two sources
+    groups     of each text of either, what must not be in two folds, such as its conversation; without them the i-th
+               of one source is together with the i-th of the other, which answers the same context
 
-    The interval is that of these replies and this training of the classifier. With fewer than LEAST replies left of a
-    source, or too few conversations to learn from some and ask of others, it is 0 to 1 around 0.5; `too_few` says what
-    FEWEST asks for.
+    The interval is that of these conversations and this training of the classifier. With fewer than LEAST replies left
+    of a source, or too few conversations to learn from some and ask of others, it is 0 to 1 around 0.5; `too_few` says
+    what FEWEST asks for.
     """
     texts, labels, contexts = _length_matched(own, said, seed, groups)
     n = len(texts) // 2
@@ -46,7 +51,7 @@ def tell_apart(
     scores = _held_out_scores(texts, labels, contexts, seed)
     if scores is None:
         return Estimate(0.5, 0.0, 1.0, n)
-    return _area(scores[labels == 1], scores[labels == 0], seed)
+    return _area(scores, labels == 1, contexts, seed)
 
 
 def says_something(found: Mapping[str, Any]) -> bool:
@@ -62,49 +67,47 @@ def too_few(estimate: Estimate) -> str:
 
 
 def _length_matched(
-    own: Sequence[str], said: Sequence[str], seed: int, groups: Sequence[Hashable] | None
+    own: Sequence[str],
+    said: Sequence[str],
+    seed: int,
+    groups: tuple[Sequence[Hashable], Sequence[Hashable]] | None,
 ) -> tuple[list[str], Any, list[int]]:
-    """Equally many replies of each source in each range of lengths (1, 2-3, 4-5, 6-7, 8-11, … characters)."""
+    """Equally many different replies of each source in each range of lengths (1, 2-3, 4-5, 6-7, 8-11, … characters),
+    whose each is, and the number of its group."""
     import numpy as np
 
-    places = [*range(max(len(own), len(said)))] if groups is None else list(groups)
-    by_length: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for side, texts in enumerate((own, said)):
-        for place, text in enumerate(texts):
-            if text:
-                by_length[_range(len(text))][side].append(place)
+    sides = groups or (range(len(own)), range(len(said)))
+    ours, theirs = (_once(texts, of) for texts, of in zip((own, said), sides, strict=True))
+    # What both say is of the person's group: in another fold the classifier would have learnt it as the other's.
+    theirs = {text: ours.get(text, group) for text, group in theirs.items()}
+    by_length: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, texts in enumerate((ours, theirs)):
+        for text in texts:
+            by_length[_range(len(text))][side].append(text)
     rng = random.Random(seed)
     kept: list[tuple[str, int, Hashable]] = []
-    for _, (ours, theirs) in sorted(by_length.items()):
-        count = min(len(ours), len(theirs))
-        kept += [(own[place], 1, places[place]) for place in rng.sample(ours, count)]
-        kept += [(said[place], 0, places[place]) for place in rng.sample(theirs, count)]
-    contexts = _joined([(text, context) for text, _, context in kept])
-    return [text for text, _, _ in kept], np.array([label for _, label, _ in kept]), contexts
+    for _, (mine, others) in sorted(by_length.items()):
+        count = min(len(mine), len(others))
+        kept += [(text, 1, ours[text]) for text in rng.sample(mine, count)]
+        kept += [(text, 0, theirs[text]) for text in rng.sample(others, count)]
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(group for _, _, group in kept))}
+    labels = np.array([label for _, label, _ in kept])
+    return [text for text, _, _ in kept], labels, [numbers[group] for _, _, group in kept]
+
+
+def _once(texts: Sequence[str], groups: Sequence[Hashable]) -> dict[str, Hashable]:
+    """Each text that is not empty, with the group that it is first in."""
+    found: dict[str, Hashable] = {}
+    for text, group in zip(texts, groups, strict=True):
+        if text:
+            found.setdefault(text, group)
+    return found
 
 
 def _range(length: int) -> int:
     """Two ranges to each doubling of the length."""
     power = length.bit_length() - 1
     return 2 * power + (length >> max(power - 1, 0) & 1 if power else 0)
-
-
-def _joined(replies: Sequence[tuple[str, Hashable]]) -> list[int]:
-    """A number for each reply, the same for those of one context; replies of six letters that are the same are one
-    context too. Shorter ones ("ok", "mdr") are everybody's, and would chain all of them together."""
-    parents: dict[Hashable, Hashable] = {}
-
-    def root(one: Hashable) -> Hashable:
-        while (above := parents.setdefault(one, one)) != one:
-            one = above
-        return one
-
-    for text, context in replies:
-        if len(text) >= 6:
-            parents[root(("context", context))] = root(("text", text))
-    roots = [root(("context", context)) for _, context in replies]
-    numbers = {one: number for number, one in enumerate(dict.fromkeys(roots))}
-    return [numbers[one] for one in roots]
 
 
 def _held_out_scores(texts: list[str], labels: Any, contexts: list[int], seed: int) -> Any:
@@ -126,13 +129,17 @@ def _held_out_scores(texts: list[str], labels: Any, contexts: list[int], seed: i
     return cross_val_predict(classifier, shown, labels, cv=folds, method="decision_function")
 
 
-def _area(own: Any, said: Any, seed: int) -> Estimate:
-    """Mann and Whitney 1947: the share of pairs in the right order, ties counting half; resampled by reply."""
+def _area(scores: Any, own: Any, groups: Sequence[int], seed: int) -> Estimate:
+    """Mann and Whitney 1947: the share of pairs in the right order, ties counting half; groups are resampled, since the
+    replies of one conversation resemble each other."""
     import numpy as np
 
-    order = (own[:, None] > said).astype(float) + 0.5 * (own[:, None] == said)
-    rng = np.random.default_rng(seed)
-    one, other = (rng.multinomial(len(side), [1 / len(side)] * len(side), DRAWS) for side in (own, said))
-    areas = ((one @ order) * other).sum(1) / order.size
+    order = (scores[own][:, None] > scores[~own]).astype(float) + 0.5 * (scores[own][:, None] == scores[~own])
+    area, of, count = float(order.mean()), np.asarray(groups), len(set(groups))
+    times = np.random.default_rng(seed).multinomial(count, [1 / count] * count, DRAWS)
+    ours, theirs = times[:, of[own]], times[:, of[~own]]
+    pairs = ours.sum(1) * theirs.sum(1)
+    # Groups that hold one source alone may be all that is drawn: that says nothing, and counts as the figure itself.
+    areas = np.divide(((ours @ order) * theirs).sum(1), pairs, out=np.full(DRAWS, area), where=pairs > 0)
     low, high = np.percentile(areas, [2.5, 97.5])
-    return Estimate(float(order.mean()), float(low), float(high), len(own))
+    return Estimate(area, float(low), float(high), len(order))

@@ -10,7 +10,7 @@ from replicate_deployment.chat_format import Labels
 from training.evaluation import authorship, leaks, style
 from training.evaluation.contenders import Kind
 from training.evaluation.data import Learnt
-from training.evaluation.exchange import Exchange
+from training.evaluation.exchange import Estimate, Exchange
 from training.evaluation.heldout import breakdowns, clusters, gain, likelihood
 from training.evaluation.judged import Judged
 from training.evaluation.stopping import stopping
@@ -70,14 +70,23 @@ def of_contender(
     texts = [one.exchange.reply for one in said]
     found["distinct"] = {str(size): distinct(texts, size) for size in (1, 2)}
     found["style"] = style.as_json(style.compare(exchanges, [one.exchange for one in said], seed))
-    found["authorship"] = vars(told_apart(exchanges, texts, seed))
+    found["authorship"] = vars(told_apart(exchanges, [one.exchange for one in said], seed))
     return found
 
 
-def told_apart(exchanges: Sequence[Exchange], texts: Sequence[str], seed: int) -> Any:
-    """The classifier's figure, with conversations kept together where each reply has its context."""
-    own = [one.reply for one in exchanges]
-    return authorship.tell_apart(own, texts, seed, clusters(exchanges) if len(texts) == len(own) else None)
+def told_apart(exchanges: Sequence[Exchange], said: Sequence[Exchange], seed: int) -> Estimate:
+    """The classifier's figure of the exchanges that were answered, conversations kept together."""
+    own = answered(exchanges, said)
+    groups = clusters(own)
+    return authorship.tell_apart([one.reply for one in own], [one.reply for one in said], seed, (groups, groups))
+
+
+def answered(exchanges: Sequence[Exchange], said: Sequence[Exchange]) -> list[Exchange]:
+    """Those that `said`, which is in their order, answers: prompts that were too long have no reply."""
+    left = iter(exchanges)
+    return [
+        next(own for own in left if (own.context, own.conversation) == (one.context, one.conversation)) for one in said
+    ]
 
 
 def of_person(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[str, Any]:
@@ -85,13 +94,19 @@ def of_person(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[
 
     `themselves` is what a perfect ghost would reach; `others` what a stranger would.
     """
-    own = [one.reply for one in exchanges]
-    partners = dict.fromkeys(turn.text for one in exchanges for turn in one.context if turn.label == labels.other)
+    own, talks = [one.reply for one in exchanges], clusters(exchanges)
+    partners = [
+        (turn.text, talk)
+        for one, talk in zip(exchanges, talks, strict=True)
+        for turn in one.context
+        if turn.label == labels.other
+    ]
+    others = authorship.tell_apart(own, [text for text, _ in partners], seed, (talks, [talk for _, talk in partners]))
     return {
         "distinct": {str(size): distinct(own, size) for size in (1, 2)},
         "authorship": {
-            "themselves": vars(authorship.tell_apart(own[::2], own[1::2], seed)),
-            "others": vars(authorship.tell_apart(own, list(partners), seed)),
+            "themselves": vars(authorship.tell_apart(own[::2], own[1::2], seed, (talks[::2], talks[1::2]))),
+            "others": vars(others),
         },
     }
 

@@ -78,7 +78,7 @@ MEASURES = (
     Measure(
         "authorship",
         "area under the ROC curve of a classifier of character n-grams that is shown replies it has not learnt from, "
-        "yours and the model's, of equal lengths",
+        "yours and the model's, of equal lengths, each different one once",
         "0.5: it cannot tell; 1: it always can",
         "Stamatatos 2013; Mann & Whitney 1947; `training/evaluation/authorship.py`",
         "what gave it away, style or topic, and whether a person would notice",
@@ -108,8 +108,8 @@ MEASURES = (
     ),
     Measure(
         "personal data",
-        "different phone numbers, addresses, IBANs, … in the ghost's replies and in how it goes on with begun ones, but "
-        "not in the turns before; and how many of them training holds",
+        "different phone numbers, addresses, IBANs, … in the ghost's replies and in how it goes on with begun ones, "
+        "but not in the turns before; and how many of them training holds",
         "0 … ∞",
         "the recognisers of `ghost extract`; `training/extraction/privacy`",
         "names and what they do not know the form of; they are not guarantees",
@@ -130,8 +130,8 @@ Made of `training/evaluation/measures.py` and `features.py`; a test holds it equ
 Everything is asked of replies that training never saw, with the prompt, the sampling and the cut of the engine that
 serves. Intervals are of 95%. Those of losses are bootstrapped over conversations, since the replies of one resemble
 each other; data that was prepared before `val.about.jsonl` existed does not tell its conversations, and replies are
-resampled, as they are where all are of one conversation. Intervals of shares (Wilson) and of authorship take replies
-for independent: they are too narrow where a conversation's resemble each other.
+resampled, as they are where all are of one conversation; so are those of authorship. Intervals of shares (Wilson) take
+replies for independent: they are too narrow where a conversation's resemble each other.
 
 | measure | formula | range | source | what it cannot say |
 |---|---|---|---|---|
