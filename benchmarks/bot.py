@@ -211,6 +211,7 @@ def soak(chats: int, messages: int, seed: int) -> list[str]:
                 return api.confirmed >= api.next_update and db.value(left) == 0
 
         one.until(settled)
+        one.look()  # at what came while the database was asked
         took = time.monotonic() - began
         memory.append(f"at the end: {resident(pid):.0f} MB")
         one.bot.tell("stop")
@@ -234,8 +235,14 @@ def _account(one: Scene, facts: list[str], faults: Counter[str], memory: list[st
         rows = db.rows("SELECT chat, count(*) FROM outgoing WHERE state = 'doubtful' GROUP BY chat")
         doubts: dict[int, int] = dict(rows)
         recorded = db.value("SELECT count(*) FROM messages WHERE NOT mine")
-    missing = Counter(int(said[1:].split("N")[0]) for said in one.said if not one.came[said])
-    unexplained = sum(count for chat, count in missing.items() if not doubts.get(chat) and not apologies[chat])
+        planned = {line for (text,) in db.rows("SELECT text FROM messages WHERE mine") for line in text.split("\n")}
+        twice_failed = "SELECT 1 FROM predictions p WHERE p.conversation = m.conversation AND p.upto >= m.id"
+        twice_failed += " AND p.state IN ('failed', 'lost') GROUP BY p.upto HAVING count(*) > 1"
+        rows = db.rows(f"SELECT m.text FROM messages m WHERE NOT m.mine AND EXISTS ({twice_failed})")
+        failed = {text.upper() for (text,) in rows}
+    missing = {said: int(said[1:].split("N")[0]) for said in one.said if not one.came[said]}
+    # What was planned can only be in doubt; what was not, can only be among what the model failed at.
+    unexplained = sum(not (doubts.get(chat) if said in planned else said in failed) for said, chat in missing.items())
     twice = sum(count > 1 for count in one.came.values()) + sum(count > 1 for count in notices.values())
     answered = sum(bool(one.came[said]) for said in one.said)
     figures = {
@@ -243,7 +250,7 @@ def _account(one: Scene, facts: list[str], faults: Counter[str], memory: list[st
         "messages recorded": recorded,
         "answered once": answered - sum(count > 1 for count in one.came.values()),
         "answered twice": twice,
-        "not seen answered: reply in doubt, or an apology of which one stands for a burst": sum(missing.values()),
+        "not seen answered: reply in doubt, or an apology of which one stands for a burst": len(missing),
         "of which nothing tells why": unexplained,
         "sendings in doubt, not repeated": sum(doubts.values()),
         "apologies for a model that failed twice": sum(apologies.values()),

@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> int:
 
         count = export.corrections(config, args.corrections)
         console.print(
-            f"{count:,} corrections in {args.corrections}; next: ghost prepare --corrections {args.corrections}"
+            f"{count:,} corrections in {args.corrections}; next: ghost prepare --corrections {args.corrections}",
+            soft_wrap=True,
         )
         return 0
     from telegram_bot import service  # the Bot API's client

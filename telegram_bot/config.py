@@ -97,7 +97,7 @@ class BotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     owner: int
     backend: Said
     allow: list[int] = []
-    telegram: Said = "https://api.telegram.org"
+    telegram: Annotated[str, Meta(pattern="^https?://")] = "https://api.telegram.org"
     database: Said = "data/bot/ghost.sqlite3"
     labels: Names = Names()
     inputs: Inputs = Inputs()

@@ -36,6 +36,7 @@ def test_the_example_restates_no_default_wrongly() -> None:
         ("owner: 1\nbackend: x\ntexts: {notice: '             '}", "texts.notice: everyone is told"),
         (f"owner: 1\nbackend: x\ntexts: {{notice: {'long ' * 999}}}", "texts.notice: Expected `str` of length <= 1000"),
         ("owner: 1\nbackend: x\nlabels: {me: 'B:'}", "labels: both labels are 'B:'"),
+        ("owner: 1\nbackend: x\ntelegram: api.telegram.org", "telegram: Expected `str` matching regex '^https?://'"),
         ("owner: [", "line 1: not YAML"),
     ],
 )
