@@ -49,9 +49,8 @@ def test_every_verb_passes_without_a_network(
 
 
 def lines_of_the_readme() -> list[str]:
-    blocks = re.findall(
-        r"^```\w*\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/serving.md")]
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", "\n".join(pages), re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line.startswith("ghost ")]
 
