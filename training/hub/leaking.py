@@ -34,7 +34,9 @@ def above_limit(evaluation: Path, ghost: Ghost) -> list[str] | None:
 def refuse(leaks: list[str], evaluation: Path, again: str, repo: str) -> None:
     """Raises HubError unless there is nothing to refuse. Whoever may read the repo may draw it out of the model."""
     if leaks:
+        # An evaluation made by another version may hold them without a full stop.
+        told = " ".join(leak if leak.endswith(".") else f"{leak}." for leak in leaks)
         raise HubError(
-            f"{evaluation} says what it gives away: {' '.join(leaks)} Nothing was sent; to push it all the same: "
+            f"{evaluation} says what it gives away: {told} Nothing was sent; to push it all the same: "
             f"{again} --despite-leaks {repo}"
         )

@@ -31,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluation",
         type=Path,
-        default=leaking.EVALUATION,
-        help="what `ghost evaluate` wrote; if it is of this model, what it says of leaks counts (default: %(default)s)",
+        metavar="FILE",
+        help="what `ghost evaluate` wrote; if it is of this model, what it says of leaks counts (default: "
+        f"{leaking.EVALUATION}, if it is there)",
     )
     parser.add_argument(
         "--despite-leaks",
@@ -52,16 +53,24 @@ def run(args: argparse.Namespace) -> int:
             f"--despite-leaks {args.despite_leaks}: to push what leaks, say the repo's name twice; the other is "
             f"{args.repo}"
         )
-    given = {"--tag": args.tag, "--public": args.public, "--despite-leaks": args.despite_leaks}
-    if args.evaluation != leaking.EVALUATION:
-        given["--evaluation"] = str(args.evaluation)
-    flags = [word for flag, value in given.items() if value is not None for word in (flag, value)]
+    if args.evaluation is not None and not args.evaluation.is_file():
+        raise UsageError(
+            f"--evaluation {args.evaluation}: no such file; write one: ghost evaluate {args.model}, or push without it"
+        )
+    evaluation = args.evaluation or leaking.EVALUATION
+    given = {
+        "--tag": args.tag,
+        "--public": args.public,
+        "--despite-leaks": args.despite_leaks,
+        "--evaluation": args.evaluation,
+    }
+    flags = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     again = shlex.join(["ghost", "push", str(args.model), args.repo, *flags, *(["--json"] if args.json else [])])
     ghost = ghost_json.read(args.model)
     manifest.listed(ghost)
-    leaks = leaking.above_limit(args.evaluation, ghost)
+    leaks = leaking.above_limit(evaluation, ghost)
     if args.despite_leaks is None:
-        leaking.refuse(leaks or [], args.evaluation, again, args.repo)
+        leaking.refuse(leaks or [], evaluation, again, args.repo)
     hub = connect(args.repo, again, lambda line: None if args.json else console.print(line, soft_wrap=True))
     if leaks is None:
         hub.say(f"note: what it gives away was not looked at; to do so first: ghost evaluate {args.model}")

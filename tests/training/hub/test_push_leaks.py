@@ -8,6 +8,7 @@ import pytest
 
 from tests.training.hub.conftest import REPO, Ghost
 from tests.training.hub.fake_hub import FakeHub
+from training.hub import leaking
 
 LEAKS = ["12% of training replies can be drawn out of it.", "Its replies hold personal data of training (2 phone)."]
 
@@ -46,16 +47,35 @@ def test_an_evaluation_without_leaks_says_nothing(ghost: Ghost, model: Path, tmp
     assert "gives away" not in output
 
 
+@pytest.mark.parametrize("leak", ["canaries", "canaries."])
+def test_each_leak_is_a_sentence(leak: str, ghost: Ghost, model: Path, tmp_path: Path) -> None:
+    output = ghost("push", model, REPO, "--evaluation", evaluated(tmp_path / "e.json", model, [leak, *LEAKS]))[1]
+    assert f"gives away: canaries. {' '.join(LEAKS)} Nothing was sent" in output
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_the_evaluation_of_another_model_is_none_of_this_one(
-    is_there: bool, ghost: Ghost, model: Path, tmp_path: Path
+    is_there: bool, ghost: Ghost, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "e.json"
+    monkeypatch.chdir(tmp_path)
     if is_there:
-        evaluated(path, model, LEAKS, digest="0" * 64)
-    code, output = ghost("push", model, REPO, "--evaluation", path)
+        leaking.EVALUATION.parent.mkdir()
+        evaluated(leaking.EVALUATION, model, LEAKS, digest="0" * 64)
+    code, output = ghost("push", model, REPO)
     assert code == 0
     assert "note: what it gives away was not looked at; to do so first: ghost evaluate" in output
+
+
+@pytest.mark.parametrize("name", ["nowhere.json", "report", str(leaking.EVALUATION)])
+def test_an_evaluation_that_was_asked_for_must_be_there(
+    name: str, ghost: Ghost, hub: FakeHub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("report").mkdir()
+    code, output = ghost("push", model, REPO, "--evaluation", name)
+    assert code == 2
+    assert f"--evaluation {name}: no such file; write one: ghost evaluate {model}, or push without it" in output
+    assert not hub.seen
 
 
 def test_no_leak_of_other_training_lines_is_none_of_this_model(ghost: Ghost, model: Path, tmp_path: Path) -> None:
