@@ -46,14 +46,15 @@ def kolmogorov_smirnov(one: Sequence[float], other: Sequence[float]) -> float:
     return float(np.abs(next(steps) - next(steps)).max())
 
 
-def difference(one: Counter[str], other: Counter[str]) -> float:
-    """Of two counts of YES and NO. One that counted nothing has no share, and its distance is that from 0."""
-    return abs(share(one) - share(other))
+def difference(one: Counter[str], other: Counter[str]) -> float | None:
+    """Of two counts of YES and NO; None where one of them counted nothing, and so has no share."""
+    first, second = share(one), share(other)
+    return None if first is None or second is None else abs(first - second)
 
 
-def share(counted: Counter[str]) -> float:
-    """Of YES among YES and NO; 0 where nothing was counted."""
-    return counted[YES] / total if (total := counted.total()) else 0.0
+def share(counted: Counter[str]) -> float | None:
+    """Of YES among YES and NO; None where nothing was counted: who writes no letters has no share of capitals."""
+    return counted[YES] / total if (total := counted.total()) else None
 
 
 def pooled(counts: Iterable[Counter[str]]) -> Counter[str]:

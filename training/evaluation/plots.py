@@ -153,6 +153,7 @@ def style(found: Figures) -> Html | None:
                 class_=f"t{TONES[kind]}",
             )
             for kind, some in by.items()
+            if key in some  # of who writes nothing that it counts there is no figure
         ]
         lane = element("div", element("svg", floor, *dots, width="100%", height=LANE), aria_hidden="true")
         rows.append(element("li", element("span", one["title"]), element("b", beside(key, one, by)), lane))
@@ -170,7 +171,9 @@ def style(found: Figures) -> Html | None:
 
 def beside(key: str, one: Figures, by: Mapping[str, Figures]) -> str:
     """`0.04 (yourself: 0.03, base: 0.31)`"""
-    base = f", base: {by['base'][key]['distance']:.2f}" if "base" in by and by["base"][key] is not one else ""
+    base = (
+        f", base: {by['base'][key]['distance']:.2f}" if key in by.get("base", {}) and by["base"][key] is not one else ""
+    )
     return f"{one['distance']:.2f} (yourself: {one['floor']:.2f}{base})"
 
 

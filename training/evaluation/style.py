@@ -64,7 +64,8 @@ class StyleFigure:
 
 
 def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) -> list[StyleFigure]:
-    """One figure for each feature.
+    """One figure for each feature; none for a share or a mean of what there is nothing of on one side, such as lines in
+    lower case of somebody who writes in a script without capitals.
 
     own   the person's held-out replies, each once: an exchange whose reply is in several windows should come with one
     said  generated replies, best to the same contexts
@@ -75,10 +76,11 @@ def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) ->
         return []
     reference = Reference.of(own)
     draws = _draws(len(own), len(said), seed)
-    return [
+    figures = (
         _figure(feature, feature.observe(own, reference), feature.observe(said, reference), draws)
         for feature in FEATURES
-    ]
+    )
+    return [figure for figure in figures if figure is not None]
 
 
 def too_few(own: Sequence[Exchange], said: Sequence[Exchange]) -> str:
@@ -110,19 +112,26 @@ def _draws(own: int, said: int, seed: int) -> list[Draw]:
 
 def _figure(
     feature: Feature, own: Sequence[Observation], said: Sequence[Observation], draws: Sequence[Draw]
-) -> StyleFigure:
+) -> StyleFigure | None:
+    """None where one side has no mean, or no draw something to count in all of its samples."""
     apart, floors = [], []
     for one, other, theirs in draws:
         sample = [own[place] for place in one]
-        apart.append(_distance(feature, sample, [said[place] for place in theirs]))
-        floors.append(_distance(feature, sample, [own[place] for place in other]))
+        distance = _distance(feature, sample, [said[place] for place in theirs])
+        floor = _distance(feature, sample, [own[place] for place in other])
+        if distance is not None and floor is not None:
+            apart.append(distance)
+            floors.append(floor)
     by_kind = feature.measure == "jensen_shannon"
+    means = (None, None) if by_kind else (_mean(own), _mean(said))
+    if not apart or (not by_kind and None in means):
+        return None
     return StyleFigure(
         key=feature.key,
         title=feature.title,
         formula=feature.measure,
-        own=None if by_kind else _mean(own),
-        said=None if by_kind else _mean(said),
+        own=means[0],
+        said=means[1],
         distance=fmean(apart),
         floor=fmean(floors),
         floor_high=sorted(floors)[int(0.95 * (len(floors) - 1))],
@@ -132,14 +141,14 @@ def _figure(
     )
 
 
-def _distance(feature: Feature, one: Sequence[Observation], other: Sequence[Observation]) -> float:
+def _distance(feature: Feature, one: Sequence[Observation], other: Sequence[Observation]) -> float | None:
     if feature.measure == "kolmogorov_smirnov":
         return kolmogorov_smirnov(_numbers(one), _numbers(other))
     counted = pooled(map(_counter, one)), pooled(map(_counter, other))
     return difference(*counted) if feature.measure == "difference" else jensen_shannon(*counted)
 
 
-def _mean(observed: Sequence[Observation]) -> float:
+def _mean(observed: Sequence[Observation]) -> float | None:
     if numbers := _numbers(observed):
         return fmean(numbers)
     return share(pooled(map(_counter, observed)))

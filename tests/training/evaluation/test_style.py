@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from replicate_deployment.chat_format import Turn
 from tests.training.evaluation.invented import exchanges
-from training.evaluation import features, style
+from training.evaluation import features, plots, style
 from training.evaluation.distances import difference, jensen_shannon, kolmogorov_smirnov
 from training.evaluation.exchange import Exchange
 from training.evaluation.features import FEATURES, Reference, emoji, words
@@ -29,7 +30,7 @@ def test_distances_by_hand() -> None:
 def test_nothing_counted_is_no_division_by_zero(one: dict[str, int], other: dict[str, int], distance: float) -> None:
     assert jensen_shannon(Counter(one), Counter(other)) == distance
     assert kolmogorov_smirnov([1.0] * len(one), [1.0] * len(other)) == distance
-    assert difference(Counter(), Counter()) == 0
+    assert difference(Counter(), Counter(yes=1)) is None
 
 
 def test_an_emoji_is_what_is_drawn_as_one() -> None:
@@ -103,6 +104,22 @@ def test_samples_are_of_one_size_so_that_the_floor_compares() -> None:
     assert {figure.n for figure in style.compare(own[:60], said)} == {30}
     few, many = style.compare(own, said[:20]), style.compare(own, said)
     assert few[-1].floor > many[-1].floor
+
+
+def test_who_writes_no_letters_has_no_share_of_capitals() -> None:
+    """A figure of it would be "off by 100 points": a ghost's lines are in lower case, and no line of theirs."""
+    own = [replace(one, reply="😂" * (1 + place % 3)) for place, one in enumerate(exchanges(NOA, 60))]
+    said = exchanges(NOA, 60, seed=8)
+    figures = style.as_json(style.compare(own, said))
+    assert not {"lower_case", "capital"} & {*figures}
+    assert {"emoji", "characters"} <= {*figures}
+    assert [key for key, one in style.as_json(style.compare(said, own)).items() if one["formula"][:2] == "|p"] == [
+        key for key, one in figures.items() if one["formula"][:2] == "|p"
+    ]
+    contenders = {"base": {"style": style.as_json(style.compare(said, said))}, "merged": {"style": figures}}
+    assert all(None not in (one["own"], one["said"]) for one in figures.values() if not one["kinds"])
+    assert plots.style({"contenders": contenders}) is not None
+    assert plots.style({"contenders": {"base": contenders["merged"], "merged": contenders["base"]}}) is not None
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
