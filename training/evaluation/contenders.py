@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.errors import GhostError, WeightsError
-from training.errors import BaseModelError
+from training.errors import BaseModelError, UsageError
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
@@ -48,27 +48,35 @@ def line_up(
 ) -> Iterator[Contender]:
     """The contenders of a merged model, one at a time: let go of each before asking for the next.
 
-    What there is none of is put into `missing`, with the reason. Raises WeightsError when `model` cannot be served,
-    BaseModelError when the base that was named is not the one it was made from.
+    What there is none of, or cannot be loaded, is put into `missing`, with the reason. Before the first is given, which
+    takes minutes to judge, raises WeightsError when `model` cannot be served, UsageError or BaseModelError when the
+    adapter or the base that was named is not the one it was made from.
     """
     from replicate_deployment.engine import Engine
 
     engine = Engine.load(model, accelerate=False)  # what is compiled would hold on to the weights
     ghost, device, dtype = engine.ghost, engine.model.device, engine.model.dtype
-    yield Contender("merged", engine)
-    shell = replace(engine, model=None)  # tokenizer, labels, settings: all but the weights
-    del engine
-
-    adapter = adapter or beside(model)
+    if adapter is not None:
+        check_adapter(adapter, ghost)
+    adapter, found, why = adapter or beside(model), None, ""
     try:
         found = find_base(ghost, adapter, base)
     except GhostError as error:
         if base is not None:
             raise
+        why = str(error)
+    yield Contender("merged", engine)
+    shell = replace(engine, model=None)  # tokenizer, labels, settings: all but the weights
+    del engine
+
+    try:
+        weights = None if found is None else load(found, device, dtype)
+    except BaseModelError as error:
+        weights, why = None, str(error)
+    if weights is None:
         for kind in ("base", "few_shot", "adapter"):
-            missing[kind] = str(error)
+            missing[kind] = why
         return
-    weights = load(found, device, dtype)
     yield Contender("base", replace(shell, model=weights))
     if shots:
         yield Contender("few_shot", replace(shell, model=weights), shots)
@@ -77,7 +85,27 @@ def line_up(
     if adapter is None:
         missing["adapter"] = f"no adapter beside {model} that it was merged from; name it: --adapter FOLDER"
         return
-    yield Contender("adapter", replace(shell, model=with_adapter(weights, adapter)))
+    try:
+        adapted = with_adapter(weights, adapter)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:  # whatever peft and safetensors make of a broken one
+        missing["adapter"] = f"{adapter}: cannot be loaded ({str(error).strip().splitlines()[0]})"
+        return
+    yield Contender("adapter", replace(shell, model=adapted))
+
+
+def check_adapter(folder: Path, ghost: ghost_json.Ghost) -> None:
+    """Raises UsageError when its weights are not those that the model's ghost.json says it was merged from."""
+    from scripts.adapter import WEIGHTS
+
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise UsageError(f"--adapter {folder}: no {WEIGHTS} in it; name the folder that ghost train wrote")
+    recorded = ghost.facts.get("merge", {}).get("adapter_sha256")
+    if recorded is not None and ghost_json.sha256(weights) != recorded:
+        raise UsageError(
+            f"--adapter {folder}: not the adapter that {ghost.folder} was merged from; name that one, or merge this "
+            f"one: ghost merge {folder}"
+        )
 
 
 def beside(model: Path) -> Path | None:

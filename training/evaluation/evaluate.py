@@ -10,13 +10,13 @@ from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
 from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
-from training.errors import UsageError
+from training.errors import ServerError, UsageError
 from training.evaluation import figures, leaks, quiz, verdict
 from training.evaluation.contenders import Kind, line_up
 from training.evaluation.data import read_held_out, read_learnt, sample, shots
 from training.evaluation.exchange import Exchange
 from training.evaluation.judged import Judged, judge
-from training.evaluation.served import judge_served
+from training.evaluation.served import check, judge_served
 from training.preparation import canaries
 from training.preparation.prepare import TRAIN, VAL
 
@@ -93,6 +93,8 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
     heard: list[Exchange] = []
     facts: dict[str, Any] = {}
     shown = shots(learnt, held_out.ghost.labels, args.seed, {canary.answer for canary in planted})
+    if args.url is not None:
+        check(args.url)
     lined_up = line_up(args.model, args.adapter, args.base, shown, missing)
     try:
         for contender in lined_up:
@@ -107,7 +109,12 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
             raise
         missing["merged"] = str(error)
     if args.url is not None:
-        judged.append(judge_served(args.url, exchanges, held_out.ghost.labels, args.seed))
+        try:
+            judged.append(judge_served(args.url, exchanges, held_out.ghost.labels, args.seed))
+        except ServerError as error:
+            if not judged:
+                raise
+            missing["served"] = str(error)
     with progress("comparing"):
         found = {
             "format": figures.FORMAT,

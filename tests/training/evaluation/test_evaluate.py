@@ -6,16 +6,18 @@ import shutil
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
+import serving.client
 from docs import browser
 from replicate_deployment.chat_format import Turn
 from tests.training.evaluation.test_data import describe, write
 from tests.training.finetuning.conftest import RECIPE_OF_RECORD, quick
 from training import cli
-from training.evaluation import measures
+from training.errors import BaseModelError, ServerBusy
+from training.evaluation import contenders, evaluate, measures
 from training.evaluation.contenders import line_up
 from training.evaluation.data import read_held_out
 from training.evaluation.likelihood import reply_nats
@@ -142,6 +144,49 @@ def test_what_is_not_there_is_said_and_the_rest_is_judged(
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "Not judged: base." in page
     assert "takes replies for independent" in page or "take replies for independent" in page
+
+
+class Busy:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def answer(self, inputs: object) -> Any:
+        raise ServerBusy("is answering somebody else")
+
+
+def test_what_was_judged_is_not_lost_with_what_fails_after_it(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> Any:
+        raise BaseModelError("the base does not fit into memory")
+
+    monkeypatch.setattr(contenders, "load", load)
+    monkeypatch.setattr(serving.client, "backend", lambda where: Busy())
+    assert run(made, "--out", str(tmp_path / "report"), "--url", "http://127.0.0.1:1") == 0
+    figures = json.loads((tmp_path / "report" / "evaluation.json").read_text(encoding="utf-8"))
+    assert set(figures["contenders"]) == {"merged"}
+    assert figures["missing"] == {
+        **dict.fromkeys(("base", "few_shot", "adapter"), "the base does not fit into memory"),
+        "served": "is answering somebody else",
+    }
+
+
+def test_a_foreign_adapter_or_base_is_refused_before_anything_is_judged(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate, "judge", lambda *_: pytest.fail("minutes of work before it"))
+    shutil.copytree(made / "adapter", tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    report = ["--out", str(tmp_path / "report")]
+    assert run(made, "--adapter", str(tmp_path / "adapter"), *report) == 2
+    assert "not the adapter that" in capsys.readouterr().err
+    assert run(made, "--adapter", str(tmp_path), *report) == 2
+    assert "no adapter_model.safetensors in it" in capsys.readouterr().err
+    assert run(made, "--base", str(tmp_path / "nowhere"), *report) == 1
 
 
 def test_without_any_model_it_fails_before_it_writes(

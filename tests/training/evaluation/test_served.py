@@ -1,7 +1,9 @@
 """A model that answers over HTTP is judged by what it says."""
 
 import json
+import socket
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,11 +11,13 @@ import pytest
 
 import serving.client
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
-from serving.client import Prediction, PredictionFailed
+from serving.client import CogServer, Prediction, PredictionFailed
 from tests.training.evaluation.test_data import write
 from training import cli
+from training.errors import ServerError
+from training.evaluation import evaluate
 from training.evaluation.exchange import Exchange
-from training.evaluation.served import judge_served
+from training.evaluation.served import check, judge_served
 
 
 class Server:
@@ -47,6 +51,31 @@ def test_prompts_are_histories_and_a_failure_is_counted(monkeypatch: pytest.Monk
         ("18 characters", None, 7),
         ("8 characters", None, 7),
     ]
+
+
+@pytest.mark.parametrize(
+    ("health", "words"),
+    [("READY", ""), ("BUSY", ""), ("STARTING", "health is STARTING"), ("SETUP_FAILED", "health is SETUP_FAILED")],
+)
+def test_a_server_is_asked_how_it_is_first(health: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def told(server: CogServer) -> Mapping[str, Any]:
+        return {"status": health}
+
+    monkeypatch.setattr(CogServer, "health", told)
+    with pytest.raises(ServerError, match=words) if words else nullcontext():
+        check("http://127.0.0.1:1")
+
+
+def test_an_unreachable_server_is_found_before_any_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate, "line_up", lambda *_: pytest.fail("minutes of work before it"))
+    talks = [[Turn("B:", f"hey {number}"), Turn("A:", f"yo {number}")] for number in range(20)]
+    val = write(tmp_path / "processed", talks, talks)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    assert cli.main(["evaluate", "--val", str(val), "--out", str(tmp_path / "report"), "--url", url]) == 1
+    assert "does the server run?" in capsys.readouterr().err
 
 
 def test_a_server_alone_can_be_evaluated(
