@@ -76,19 +76,31 @@ def lines(canaries: Sequence[Canary], labels: Labels, recipe: Recipe) -> bytes:
     )
 
 
-def check(count: int, repetitions: Sequence[int]) -> None:
-    """Raises UsageError on numbers that cannot be planted."""
+def check(count: int, repetitions: Sequence[int] | None) -> Sequence[int]:
+    """In how many lines each is to be, REPETITIONS unless told. Raises UsageError on numbers that cannot be planted."""
+    if repetitions is not None and not count:
+        raise UsageError(f"--canary-repetitions {' '.join(map(str, repetitions))}: of no canary; add: --canaries 30")
+    repetitions = repetitions or REPETITIONS
     if not 0 <= count <= MOST:
         raise UsageError(f"--canaries {count}: between 0 and {MOST:,}; 30 tell enough")
     if min(repetitions) < 1:
         raise UsageError(f"--canary-repetitions {min(repetitions)}: a canary is in one line or more")
+    return repetitions
 
 
-def account(figures: dict[str, Any], canaries: Sequence[Canary]) -> None:
-    """Add them to the figures of the report: how many, and in how many lines; no secret."""
+def account(figures: dict[str, Any], canaries: Sequence[Canary], tokens: Sequence[int]) -> None:
+    """Add them to the figures of the report: how many, in how many lines and tokens; no secret.
+
+    `tokens` is what training sees of one line of each. They come on top of those of `lengths`, which are of the chats.
+    """
     count = sum(one.repetitions for one in canaries)
     by_repetitions = Counter(str(one.repetitions) for one in canaries)
-    figures["canaries"] = {"planted": len(canaries), "lines": count, "by_repetitions": dict(by_repetitions)}
+    figures["canaries"] = {
+        "planted": len(canaries),
+        "lines": count,
+        "by_repetitions": dict(by_repetitions),
+        "tokens_per_epoch": sum(one.repetitions * each for one, each in zip(canaries, tokens, strict=True)),
+    }
     figures["lines"] |= {half: figures["lines"][half] + count for half in ("train", "total")}
 
 

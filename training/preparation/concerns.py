@@ -27,6 +27,9 @@ ONE_WORD = 12  # characters without a blank; longer, it is a link or a script wi
 SILENT_SHARE = 1 / 3  # up to 32% in simulated chats
 WITHIN_SHARE = 0.9  # the reference: 95% at 1,024 tokens
 SKIPPED_SHARE = 0.01
+# Of an epoch's tokens: a line of the conversations recipe is a whole chat, a canary's never more than a question and its
+# answer. The loss is a mean over tokens, so above this more than a twentieth of each step teaches codes of lockers.
+CANARY_SHARE = 0.05
 LEAKED_SHARE = 0.05  # of the held-out replies that are long enough to compare
 WEEK = 7  # days
 SHIFT_DAYS = 10 * WEEK  # of evenly spread chats, the last tenth of turns spans a tenth of the days
@@ -64,6 +67,19 @@ def own_languages(prepared: Prepared) -> dict[str, dict[str, float]]:
 
     train, val = slice(prepared.training), slice(prepared.training, None)
     return {"train": languages(_own_turns(prepared, train)), "val": languages(_own_turns(prepared, val))}
+
+
+def planted(figures: Mapping[str, Any]) -> Iterator[Concern]:
+    """`figures` is preparation_report.json, canaries and all."""
+    canaries, tokens = figures["canaries"], figures["canaries"]["tokens_per_epoch"]
+    if (share := tokens / (figures["lengths"]["tokens_per_epoch"] + tokens)) > CANARY_SHARE:
+        yield Concern(
+            "warn",
+            "canaries",
+            f"{canaries['lines']:,} of the {figures['lines']['train']:,} lines that train are canaries, {share:.0%} of "
+            "all tokens: such a model is for measuring what is kept, not for serving. Plant fewer, or fewer copies "
+            "(--canary-repetitions).",
+        )
 
 
 def _amount(train: int, val: int) -> Iterator[Concern]:

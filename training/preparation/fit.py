@@ -93,6 +93,12 @@ def fit(prepared: Prepared, tokenizer: Any | None, sequence_len: int) -> Fit:
     )
 
 
+def trained_tokens(turns: Sequence[Turn], prepared: Prepared, tokenizer: Any | None, sequence_len: int) -> int:
+    """What training sees of a line that is from no chat, counted as `fit` counts."""
+    count = estimate if tokenizer is None else _counter(tokenizer)
+    return _measure(turns, prepared, count, sequence_len).trained
+
+
 def tokenizer_at_hand(base: str, revision: str | None = None) -> Any | None:
     """The tokenizer of a base folder, or of a Hub repo that is in the cache; None where there is none.
 

@@ -84,7 +84,17 @@ def _in_words(prepared: Prepared, figures: Mapping[str, Any], timeline: Timeline
         f". They make {plots.counted(figures['turns']['total'], 'turn')} in "
         f"{plots.counted(figures['conversations']['total'], 'conversation')}, and those {lines['total']:,} examples: "
         f"{lines['train']:,} to learn from, and {lines['val']:,} held back, the last ones, to check what was learnt."
+        + _canaries(figures.get("canaries"))
         + (f" Your settings leave out {left_out:,} more messages." if left_out else ""),
+    )
+
+
+def _canaries(planted: Mapping[str, Any] | None) -> str:
+    if not planted:
+        return ""
+    return (
+        f" Of those to learn from, {planted['lines']:,} are from no chat: canaries, {planted['planted']:,} invented "
+        f"secrets in {planted['tokens_per_epoch']:,} tokens an epoch, on top of the tokens below."
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import ConfigError, DataError, UsageError
 from training.finetuning import config as training_config
-from training.preparation import about, canaries, corrections, recipes, report
+from training.preparation import about, canaries, concerns, corrections, recipes, report
 from training.preparation.findings import find
-from training.preparation.fit import tokenizer_at_hand
+from training.preparation.fit import tokenizer_at_hand, trained_tokens
 from training.preparation.prepared import Prepared
 from training.preparation.split import training_conversations
 
@@ -71,9 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--canary-repetitions",
         type=int,
         nargs="+",
-        default=canaries.REPETITIONS,
         metavar="LINES",
-        help="in how many lines each is, in turn (default: %(default)s)",
+        help=f"in how many lines each is, in turn (default: {' '.join(map(str, canaries.REPETITIONS))})",
     )
     parser.add_argument(
         "--corrections",
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     config, recipe_of_training = speakers.load(args.user_config), training_config.load(args.config)
     if args.out.resolve().is_relative_to(args.cleaned.resolve()):
         raise UsageError(f"--out {args.out} lies in --cleaned {args.cleaned}, which ghost extract replaces as a whole")
-    canaries.check(args.canaries, args.canary_repetitions)
+    repetitions = canaries.check(args.canaries, args.canary_repetitions)
     refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
     prepared, kept = prepare(args, config)
     rewritten = corrections.read(args.corrections, prepared) if args.corrections else None
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         because = f" Left out by {args.user_config}: {'; '.join(left_out)}." if left_out else ""
         raise DataError(f"{' '.join(refused)}{because} To prepare it all the same: --force")
 
-    figures = findings.figures
+    figures, told = findings.figures, findings.concerns
     with replace_folder(args.out) as folder:
         digests = _write_lines(prepared, folder)
         if rewritten:
@@ -119,15 +119,19 @@ def run(args: argparse.Namespace) -> int:
             corrections.account(figures, rewritten)
         if args.canaries:
             # So that nobody who lacks the chats can compute them.
-            planted = canaries.draw(args.canaries, args.canary_repetitions, digests[TRAIN].hexdigest())
+            planted = canaries.draw(args.canaries, repetitions, digests[TRAIN].hexdigest())
             _add_lines(folder, digests, canaries.lines(planted, prepared.labels, prepared.recipe))
             canaries.write(folder, planted)
-            canaries.account(figures, planted)
+            turns = [one.turns(prepared.labels) for one in planted]
+            limit = recipe_of_training.sequence_len
+            canaries.account(figures, planted, [trained_tokens(some, prepared, tokenizer, limit) for some in turns])
+            told = [*told, *concerns.planted(figures)]
+            figures["concerns"] = [asdict(concern) for concern in told]
         hashes = {name: digest.hexdigest() for name, digest in digests.items()}
         (folder / about.NAME).write_bytes(about.encode(findings.held_out))
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         (folder / PAGE).write_text(
-            page(prepared, figures, findings.concerns, findings.languages, findings.fit, findings.leakage),
+            page(prepared, figures, told, findings.languages, findings.fit, findings.leakage),
             encoding="utf-8",
         )
         blocks = {"text": _text_block(prepared), "data": _data_block(figures, hashes)}

@@ -103,7 +103,7 @@ def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[s
     shown, silent = exposure["times_a_turn_is_shown"]["mean"], exposure["replies"]["share"]
     rows += [
         ("an epoch", f"shows each turn {shown:.1f} times, and teaches {1 - silent:.0%} of your replies"),
-        ("tokens", f"{_tokens(figures['lengths'])}"),
+        ("tokens", f"{_tokens(figures['lengths'], figures.get('canaries'))}"),
         ("held out", f"{_held_out(figures['leakage'])}"),
         ("train / val", f"{lines['train']:,} / {lines['val']:,} lines in {out}"),
     ]
@@ -149,10 +149,11 @@ def left_out(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
     return [f"{left['messages']:,} messages by {reason}" for reason, left in reasons.items() if left["messages"]]
 
 
-def _tokens(lengths: dict[str, Any]) -> str:
+def _tokens(lengths: dict[str, Any], canaries: dict[str, Any] | None) -> str:
     by = "" if lengths["counted_by"] == "tokenizer" else ", by estimate"
     within = f"{lengths['within']:.0%} of lines within {lengths['sequence_len']:,}"
-    return f"{lengths['tokens_per_epoch']:,} an epoch, {within}{by}"
+    more = f" and {canaries['tokens_per_epoch']:,} of canaries" if canaries else ""
+    return f"{lengths['tokens_per_epoch']:,}{more} an epoch, {within}{by}"
 
 
 def _held_out(leakage: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from training.errors import DataError
 from training.evaluation import asking, canaries
 from training.evaluation.canaries import SAMPLE, Exposure, by_repetitions, exposures
 from training.preparation import canaries as planting
+from training.preparation import concerns
 from training.preparation.canaries import Canary
 from training.sample.another import write_cleaned
 from training.sample.people import NOA
@@ -54,7 +55,14 @@ def test_canaries_are_in_training_alone_as_often_as_asked(recipe: str, cleaned: 
     assert ghost.facts["data"]["counts"]["canaries"] == 4
     assert ghost.facts["data"]["counts"]["train_lines"] == len(text.splitlines())
     report = json.loads((out / "preparation_report.json").read_text())
+    tokens = report["canaries"].pop("tokens_per_epoch")
+    assert 12 * 15 < tokens < 12 * 40  # of a line such as "B: what's the code of the locker Bakumo?\nA: the code of …"
     assert report["canaries"] == {"planted": 4, "lines": 12, "by_repetitions": {"1": 2, "5": 2}}
+    assert "canaries" not in [concern["code"] for concern in report["concerns"]]
+    assert (
+        f"12 are from no chat: canaries, 4 invented secrets in {tokens:,} tokens" in (out / "report.html").read_text()
+    )
+    assert "canaries" not in (without / "report.html").read_text()
     told = (out / "ghost.json").read_text() + (out / "report.html").read_text() + json.dumps(report)
     (out / planting.NAME).unlink()
     with pytest.raises(DataError, match=r"canaries\.json: not there, and 4 canaries were planted; copy it"):
@@ -77,6 +85,45 @@ def test_numbers_that_cannot_be_planted_are_bad_usage(
 ) -> None:
     assert main(["prepare", "--cleaned", str(cleaned), "--me", NOA.name, "--out", str(tmp_path / "x"), *flags]) == 2
     assert flags[-2] in capsys.readouterr().err
+
+
+def test_many_canaries_in_few_lines_are_warned_of(
+    cleaned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = prepared(cleaned, tmp_path / "out", "--canaries", "30")
+    said = capsys.readouterr().out
+    report = json.loads((out / "preparation_report.json").read_text())
+    lines, tokens = report["lines"]["train"], report["canaries"]["tokens_per_epoch"]
+    assert lines == len((out / "train.jsonl").read_bytes().splitlines())
+    share = tokens / (tokens + report["lengths"]["tokens_per_epoch"])
+    warning = f"1,110 of the {lines:,} lines that train are canaries, {share:.0%} of all tokens"
+    assert f"warning: {warning}" in said
+    assert "not for serving" in said
+    assert f" and {tokens:,} of canaries an epoch" in said
+    assert warning in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("chats", "warned"), [(1900, False), (1899, True)])
+def test_up_to_a_twentieth_of_the_tokens_may_be_canaries(chats: int, warned: bool) -> None:
+    figures = {
+        "lines": {"train": 50},
+        "lengths": {"tokens_per_epoch": chats},
+        "canaries": {"lines": 10, "tokens_per_epoch": 100},
+    }
+    found = list(concerns.planted(figures))
+    assert [(concern.severity, concern.code) for concern in found] == [("warn", "canaries")] * warned
+    assert all(len(concern.text) <= 240 for concern in found)
+
+
+def test_repetitions_of_no_canary_are_bad_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "--out", str(tmp_path / "x"), "--canary-repetitions", "1", "5"]) == 2
+    assert "--canary-repetitions 1 5: of no canary; add: --canaries" in capsys.readouterr().err
+
+
+def test_the_default_repetitions_are_shown_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    assert "(default: 1 10 100)" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"canaries": [{"secret": "1"}]}'])
