@@ -11,16 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from replicate_deployment import checks, weights_checks
-from replicate_deployment.chat_format import render_prompt
+from replicate_deployment.chat_format import Turn
 from replicate_deployment.checks import Result
 from replicate_deployment.errors import WeightsError
-from replicate_deployment.tokenization import encode
+from replicate_deployment.tokenization import encode, encode_prompt
 from replicate_deployment.weights_checks import Model
 from scripts import trained_checks
 from scripts.expectations import Format
 from scripts.test_model import ENDS, PROMPTS, answer, conversation, summarise
 from scripts.trained_checks import Skipped, Trained
 from training.console import console, progress
+from training.finetuning.examples import encode_turns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,10 +73,12 @@ def newline(model: Model) -> str:
 
 def prefix(model: Model) -> str:
     """Else the model would be asked to go on from ids that it has never seen in training."""
-    labels = model.ghost.labels
+    labels, recipe = model.ghost.labels, model.ghost.recipe
     for name, texts in PROMPTS.items():
-        prompt = render_prompt(conversation(texts, labels), labels)
-        asked, trained = encode(model.tokenizer, prompt).ids, encode(model.tokenizer, f"{prompt} ok 😂").ids
+        turns = conversation(texts, labels)
+        asked = encode_prompt(model.tokenizer, turns, labels, recipe)
+        whole = [*turns, Turn(labels.me, "ok 😂")]
+        trained = encode_turns(model.tokenizer, whole, labels, recipe=recipe, replies_only=True).ids.tolist()
         if trained[: len(asked)] != asked:
             raise WeightsError(f"prompt '{name}': its ids are not the first ids of prompt + reply")
     return f"the ids of {len(PROMPTS)} prompts begin those of prompt + reply"
@@ -86,7 +89,7 @@ def logits(model: Model) -> str:
 
     engine, positions = model.engine, 0
     for name, texts in PROMPTS.items():
-        ids = encode(engine.tokenizer, render_prompt(conversation(texts, engine.labels), engine.labels)).ids
+        ids = encode_prompt(engine.tokenizer, conversation(texts, engine.labels), engine.labels, engine.recipe)
         with torch.inference_mode():
             scores = engine.model(input_ids=torch.tensor([ids], device=engine.model.device), use_cache=False).logits
         if not torch.isfinite(scores).all():

@@ -5,13 +5,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from replicate_deployment import ghost_json, weights_checks
 from replicate_deployment.checks import Result
-from replicate_deployment.tokenization import Encoding, encode
+from replicate_deployment.tokenization import encode_prompt
 from scripts import parity, sanity_check, test_model, trained_checks
 from scripts.trained_checks import Trained
 from training import artifact
@@ -165,10 +166,34 @@ def test_the_loaded_tokenizer_must_end_where_the_model_does(merged: Path) -> Non
 
 def test_the_prompt_must_be_a_prefix(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a tokenizer whose last token before the reply depends on what follows it."""
-    monkeypatch.setattr(sanity_check, "encode", lambda *parts: Encoding(encode(*parts).ids[::-1], []))
+    monkeypatch.setattr(sanity_check, "encode_prompt", lambda *parts: encode_prompt(*parts)[::-1])
     [result] = [result for result in sanity_check.inspect(Trained(merged)) if result.check == "prompt prefix"]
     assert result.status == "failed"
     assert "'short'" in result.found
+
+
+@pytest.mark.parametrize(("recipe", "ends"), [("windows", 0), ("conversations", 1)])
+def test_prompts_are_those_of_the_recipe(recipe: str, ends: int, merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `conversations` an end token is behind each earlier turn of the person: without it no prompt is served."""
+    import torch
+
+    asked: list[list[int]] = []
+
+    def scores(input_ids: Any, use_cache: bool) -> Any:
+        asked.append(input_ids[0].tolist())
+        return SimpleNamespace(logits=torch.zeros(1))
+
+    model = Trained(merged)
+    tokenizer, labels = model.tokenizer, model.ghost.labels
+    weights = type("Model", (), {"device": "cpu", "__call__": staticmethod(scores)})()
+    engine = SimpleNamespace(tokenizer=tokenizer, labels=labels, recipe=recipe, model=weights)
+    described: Any = SimpleNamespace(
+        engine=engine, tokenizer=tokenizer, ghost=SimpleNamespace(labels=labels, recipe=recipe)
+    )
+    monkeypatch.setattr(sanity_check, "PROMPTS", {"three turns": ["salut", "yo", "ça va ?"]})
+    sanity_check.prefix(described)
+    sanity_check.logits(described)
+    assert [ids.count(tokenizer.eos_token_id) for ids in asked] == [ends]
 
 
 def test_a_reply_that_goes_on_fails_the_endings(merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
