@@ -26,7 +26,7 @@ def answer(db: Database, config: BotConfig, place: Place, command: str, writer: 
     texts, owner = config.texts, writer == config.owner
     if command == "start":
         db.run("INSERT OR IGNORE INTO noticed VALUES(?, ?)", conversation, writer)
-        plan(db, place, f"{texts.notice}\n\n{texts.help}")
+        plan(db, place, f"{texts.notice}\n\n{texts.help}", notice=writer)
     elif command == "reset":
         _clear_what_waits(db, place)
         last = "SELECT coalesce(max(id), 0) FROM messages WHERE conversation = ?"
@@ -49,4 +49,9 @@ def answer(db: Database, config: BotConfig, place: Place, command: str, writer: 
 
 def _clear_what_waits(db: Database, place: Place) -> None:
     db.run("UPDATE messages SET pending = 0 WHERE conversation = ?", place.conversation)
-    db.run("DELETE FROM outgoing WHERE conversation = ? AND state = 'planned'", place.conversation)
+    # But what tells that this is an AI: it is noted as said.
+    db.run(
+        "DELETE FROM outgoing WHERE conversation = ? AND state = 'planned'"
+        " AND json_extract(payload, '$.notice') IS NULL",
+        place.conversation,
+    )

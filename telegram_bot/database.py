@@ -13,6 +13,7 @@ Numbers are not used again (AUTOINCREMENT): a reply to what was forgotten finds 
 Calls are synchronous: a transaction takes a millisecond, and nothing else of this process runs inside one.
 """
 
+import json
 import os
 import sqlite3
 import time
@@ -108,7 +109,8 @@ class Database:
         """What the last process left: a message that was on its way may have arrived, and is not sent again."""
         with self.transaction():
             self.run("UPDATE outgoing SET state = 'planned' WHERE state = 'sending' AND method <> 'send'")
-            self.run("UPDATE outgoing SET state = 'doubtful', payload = '' WHERE state = 'sending'")
+            for row in self.rows("SELECT * FROM outgoing WHERE state = 'sending'"):
+                self.not_sent(row, "doubtful", "")
         if self.meta("scrub"):
             self.scrub()
 
@@ -174,6 +176,13 @@ class Database:
             )
         with self.transaction():
             self.set_meta("bot", str(bot))
+
+    def not_sent(self, row: sqlite3.Row, outcome: str, error: str) -> None:
+        """Within a transaction: a message of `outgoing` was refused, or is in doubt. Where it was to say that this
+        is an AI, that counts as not said: once too often does less harm than never."""
+        if notice := json.loads(row["payload"]).get("notice"):
+            self.run("DELETE FROM noticed WHERE conversation = ? AND person = ?", row["conversation"], notice)
+        self.run("UPDATE outgoing SET state = ?, payload = '', error = ? WHERE id = ?", outcome, error, row["id"])
 
     def forget(self, conversations: list[int]) -> None:
         """Within a transaction: no row of these conversations remains. `scrub` clears the file's corners after it."""

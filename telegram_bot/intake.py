@@ -187,6 +187,6 @@ def _turn_away(db: Database, config: BotConfig, person: int, chat: int, now: flo
 
 
 def _say_what_this_is(db: Database, config: BotConfig, place: Place, writer: "User", to: "Message | None") -> None:
-    """Before anything else, once to each person in each chat."""
+    """Before anything else, once to each person in each chat; again where it may not have arrived."""
     if db.changed("INSERT OR IGNORE INTO noticed VALUES(?, ?)", place.conversation, writer.id):
-        plan(db, place, config.texts.notice, reply_to=to.message_id if to else None)
+        plan(db, place, config.texts.notice, reply_to=to.message_id if to else None, notice=writer.id)

@@ -160,9 +160,7 @@ class Sender:
             outcome = "doubtful" if isinstance(error, Doubtful) else "refused"
             log.warning("message %d: %s (%s); it is not sent again", number, outcome, error)
             with db.transaction():
-                db.run(
-                    "UPDATE outgoing SET state = ?, payload = '', error = ? WHERE id = ?", outcome, str(error), number
-                )
+                db.not_sent(row, outcome, str(error))
                 if lane.connection:
                     self._failed(row["conversation"], outcome)
             self.wake()

@@ -2,11 +2,15 @@
 
 import logging
 import time
+from pathlib import Path
 
 import pytest
 
+from telegram_bot import commands, intake
 from telegram_bot.calls import NotNow
 from telegram_bot.config import Limits, Texts
+from telegram_bot.database import Database
+from telegram_bot.outgoing import Place
 from tests.telegram_bot import fake_model
 from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, PEER, World
 from tests.telegram_bot.fake_bot_api import TOKEN, Fault
@@ -112,6 +116,30 @@ def test_an_answer_of_telegrams_that_is_lost_is_not_repeated(
     assert "In doubt, not sent again: 1 (message 2)" in status
     assert "message 2: doubtful" in caplog.text
     assert world.model.prompts[1] == "B: hi\nA: HI\nB: next\nA:"  # it may have been read
+
+
+@pytest.mark.parametrize("fault", [403, "cut", "lost"])
+def test_a_notice_that_may_not_have_arrived_comes_with_the_next_message(world: World, fault: int | str) -> None:
+    world.api.faults = [Fault("sendMessage", fault)]
+    with world.bot():
+        for number, text in enumerate(["one", "two", "three"], 1):
+            world.api.say(FRIEND, text)
+            world.api.until(lambda number=number: len(world.replies(FRIEND)) == number)
+    certain = [NOTICE, "TWO", "THREE"]
+    assert world.api.texts(FRIEND) == ([NOTICE] if fault == "lost" else []) + ["ONE", *certain]
+
+
+def test_a_notice_that_was_on_its_way_as_the_bot_was_killed_comes_again(world: World) -> None:
+    db = Database(Path(world.config.database))
+    with db.transaction():
+        place = Place(FRIEND, conversation=intake.open_conversation(db, "private", FRIEND, "", 0, "Malo", 0.0))
+        commands.answer(db, world.config, place, "start", FRIEND)
+        db.run("UPDATE outgoing SET state = 'sending'")
+    db.close()
+    with world.bot():
+        world.api.say(FRIEND, "/reset")  # which clears what is planned, and not this
+        world.api.until(lambda: TEXTS.reset in world.api.texts(FRIEND))
+    assert world.api.texts(FRIEND) == [NOTICE, TEXTS.reset]
 
 
 def test_updates_come_again_after_telegram_was_down(world: World) -> None:
