@@ -4,7 +4,7 @@
        ▲          │  └──▶ edited       sent in the owner's words: a correction, which training can learn from
        └ Another ─┤
                   ├─────▶ discarded
-                  └─────▶ outdated     the other side wrote again, or the owner answered themselves
+                  └─────▶ outdated     the other side wrote again or took back what it wrote, or the owner answered
 
 Every change happens in the transaction that records the press or the message which made it; a second press of the same
 button finds another state and does nothing. `version` tells a button of what is shown now from one of before.
@@ -57,6 +57,46 @@ def outdated(db: Database, config: BotConfig, conversation: int, why: str) -> No
     for draft in db.rows(f"SELECT * FROM drafts WHERE {open_ones}", conversation):
         db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
         _close(db, config, draft, why)
+
+
+def unsaid(db: Database, config: BotConfig, message: sqlite3.Row) -> None:
+    """Within a transaction: this message is about to be deleted, as its writer wishes. An open draft that answers it is
+    pointless, and no draft that knew of it keeps what it knew: that is no correction to learn from any more."""
+    for draft, context, place in _knowing(db, message):
+        if draft["state"] in ("offered", "writing"):
+            if place < len(context) - 1:  # it answers something else
+                _replace(db, draft, context, place, message["text"], "")
+                continue
+            db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
+            _close(db, config, draft, "What this answered was deleted.")
+        db.run("UPDATE drafts SET context = '' WHERE id = ?", draft["id"])
+
+
+def reworded(db: Database, message: sqlite3.Row, text: str) -> None:
+    """Within a transaction: the writer of this message is about to have said `text` instead."""
+    for draft, context, place in _knowing(db, message):
+        _replace(db, draft, context, place, message["text"], text)
+
+
+def _knowing(db: Database, message: sqlite3.Row) -> list[tuple[sqlite3.Row, list[list[str]], int]]:
+    """The drafts in whose context this message stands: (draft, its context, the last turn which holds the words)."""
+    found = []
+    after = "conversation = ? AND upto >= ? AND context <> ''"
+    for draft in db.rows(f"SELECT * FROM drafts WHERE {after}", message["conversation"], message["id"]):
+        context = json.loads(draft["context"])
+        # Whole lines: messages of a burst are the lines of its turn.
+        places = [i for i, (_, said) in enumerate(context) if f"\n{message['text']}\n" in f"\n{said}\n"]
+        if places:
+            found.append((draft, context, places[-1]))
+    return found
+
+
+def _replace(db: Database, draft: sqlite3.Row, context: list[list[str]], place: int, old: str, new: str) -> None:
+    label, said = context[place]
+    head, _, tail = f"\n{said}\n".rpartition(f"\n{old}\n")
+    context[place] = [label, "\n".join(part for part in (head.strip("\n"), new, tail.strip("\n")) if part)]
+    kept = [turn for turn in context if turn[1]]
+    db.run("UPDATE drafts SET context = ? WHERE id = ?", json.dumps(kept, ensure_ascii=False), draft["id"])
 
 
 def pressed(db: Database, config: BotConfig, query: "CallbackQuery") -> None:

@@ -15,7 +15,7 @@ def corrections(config: BotConfig, out: Path) -> int:
     """
     db = Database(Path(config.database), exclusive=False)
     try:
-        found = db.rows("SELECT context, draft, text FROM drafts WHERE state = 'edited' ORDER BY id")
+        found = db.rows("SELECT context, draft, text FROM drafts WHERE state = 'edited' AND context <> '' ORDER BY id")
     finally:
         db.close()
     sides = {config.labels.me: "me", config.labels.other: "other"}

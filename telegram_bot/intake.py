@@ -5,6 +5,8 @@ kind of error, and the others of its batch go on.
 """
 
 import logging
+import re
+import sqlite3
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -67,20 +69,26 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
         _business(db, config, update.business_message, now)
     elif edited := update.edited_message or update.edited_business_message:
         if text := edited.text or edited.caption:
-            db.run(
-                "UPDATE messages SET text = ? WHERE telegram = ? AND NOT mine AND conversation IN"
-                " (SELECT id FROM conversations WHERE chat = ? AND connection = ?)",
-                *(history.clean(text), edited.message_id, edited.chat.id, edited.business_connection_id or ""),
-            )
+            # A business message is nobody's way to address the bot; in a group its name is.
+            text = history.clean(text if edited.business_connection_id else _without_name(text, me))
+            for row in _known(db, edited.message_id, edited.chat.id, edited.business_connection_id or ""):
+                if not row["mine"]:
+                    drafts.reworded(db, row, text)
+                    db.run("UPDATE messages SET text = ? WHERE id = ?", text, row["id"])
     elif gone := update.deleted_business_messages:
         for message in gone.message_ids:
-            deleted = db.changed(
-                "DELETE FROM messages WHERE telegram = ? AND conversation IN"
-                " (SELECT id FROM conversations WHERE chat = ? AND connection = ?)",
-                *(message, gone.chat.id, gone.business_connection_id),
-            )
-            if deleted:
+            for row in _known(db, message, gone.chat.id, gone.business_connection_id):
+                drafts.unsaid(db, config, row)
+                db.run("DELETE FROM messages WHERE id = ?", row["id"])
                 db.set_meta("scrub", "due")
+
+
+def _known(db: Database, message: int, chat: int, connection: str) -> list[sqlite3.Row]:
+    return db.rows(
+        "SELECT * FROM messages WHERE telegram = ? AND conversation IN"
+        " (SELECT id FROM conversations WHERE chat = ? AND connection = ?)",
+        *(message, chat, connection),
+    )
 
 
 def connected(db: Database, config: BotConfig, connection: "BusinessConnection") -> None:
@@ -130,8 +138,13 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
             db.run("UPDATE conversations SET told = 'only_text' WHERE id = ?", conversation)
         return
     db.run("UPDATE conversations SET told = '' WHERE id = ? AND told = 'only_text'", conversation)
-    text = text.replace(f"@{me.name}", "").strip() or text
+    text = _without_name(text, me)
     history.add(db, conversation, text, now, mine=False, pending=addressed, telegram=message.message_id)
+
+
+def _without_name(text: str, me: Me) -> str:
+    """What is said to the bot, without the mention that says to whom; the mention where there is nothing else."""
+    return re.sub(rf"@{re.escape(me.name)}\b", "", text, flags=re.IGNORECASE).strip() or text
 
 
 def _addressed(message: "Message", me: Me) -> bool:

@@ -180,6 +180,16 @@ def test_an_edit_before_the_answer_counts(world: World) -> None:
         world.wait(FRIEND, "HELLO")
 
 
+def test_an_edit_in_a_group_does_not_bring_the_bots_name_back(world: World) -> None:
+    world.set(allow=[GROUP], debounce_seconds=0.4)
+    with world.bot():
+        number = world.api.say(FRIEND, "helo @ghost_bot", chat=GROUP)
+        edited = world.api.message(FRIEND, "hello @Ghost_Bot", GROUP) | {"message_id": number, "edit_date": 1}
+        world.api.push(edited_message=edited)
+        world.wait(GROUP, "HELLO")
+    assert world.model.prompts == ["B: hello\nA:"]
+
+
 def test_a_command_is_not_answered_before_the_notice(world: World) -> None:
     with world.bot():
         world.api.say(FRIEND, "/status")

@@ -45,3 +45,4 @@ def test_the_image_holds_code_and_nothing_of_anybody() -> None:
     image = (FOLDER / "Dockerfile").read_text()
     assert re.search(r'^ENTRYPOINT \["ghost", "bot", "--config", "/bot/config/bot.yaml"\]$', image, re.MULTILINE)
     assert "TOKEN=" not in image
+    assert {"-e TELEGRAM_BOT_TOKEN", "-e REPLICATE_API_TOKEN"} <= set(re.findall(r"-e [A-Z_]+TOKEN", image))
