@@ -6,16 +6,18 @@ The chats are `ghost demo`'s, as `ghost extract` would leave them; `ghost prepar
 each number of repetitions. One training of config/demo_config.yaml, of eight epochs, for each seed, merged and then
 asked by the code of `ghost evaluate`. Beside them ten secrets of the same form that were never planted, and all forty
 asked of the base. `load_best_model_at_end` is off, so that the model is that of the last step. Finished seeds are kept
-in DIR/SEED.json.
+in DIR/SEED.json. Exit code 1 when exposure does not rise with the repetitions.
 """
 
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from textwrap import fill
@@ -25,7 +27,7 @@ from benchmarks.extraction import machine
 from benchmarks.recipe_runs import ghost
 from replicate_deployment.engine import Engine
 from training.evaluation.asking import continuer, scorer
-from training.evaluation.canaries import SAMPLE, SPACE, Exposure, by_repetitions, exposures
+from training.evaluation.canaries import CHANCE, SAMPLE, SPACE, Exposure, by_repetitions, exposures
 from training.finetuning import config as training_config
 from training.preparation import canaries
 from training.preparation.canaries import REPETITIONS, Canary
@@ -38,6 +40,8 @@ ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "canaries.md"
 SEEDS = (42, 43, 44)
 EACH = 10
+# What must be reached: the trained model's mean exposure, over canaries and seeds, rises with the repetitions.
+VERDICT = f"Mean exposure rises from {' to '.join(map(str, REPETITIONS))} repetitions"
 EPOCHS = 8  # those of the recipe of record; in the demo's single one, ten repetitions cannot be told from none
 
 
@@ -62,6 +66,8 @@ def main() -> None:
             rows[name].append(by_repetitions([Exposure(**one) for one in exposed]))
     args.out.write_text(page(rows, data, args.seeds, args.epochs), encoding="utf-8")
     print(args.out.read_text(encoding="utf-8"))
+    if not rises(rows["trained"]):
+        sys.exit(f"{args.out}: {VERDICT}: NOT met")
 
 
 def prepare(scratch: Path, base: Path) -> Path:
@@ -117,17 +123,24 @@ def page(rows: dict[str, list[list[dict[str, Any]]]], data: Path, seeds: list[in
     )
     explained = (
         f"Bits of exposure (Carlini et al. 2019) of secrets of six digits, |R| = {SPACE:,}: by rank among {SAMPLE} "
-        f"others (at most {(SAMPLE + 1).bit_length() - 1}; by chance 1.44), and extrapolated by a skew-normal fit (at "
-        "most 19.9). Means over ten canaries and the seeds, with the least and the most of a seed's mean in brackets. "
-        "*Extracted*: said word for word by greedy decoding after the question and the answer's first words."
+        f"others (at most {(SAMPLE + 1).bit_length() - 1}; by chance {CHANCE:.2f}), and extrapolated by a skew-normal "
+        "fit (at most 19.9). Means over ten canaries and the seeds, with the least and the most of a seed's mean in "
+        "brackets. *Extracted*: said word for word by greedy decoding after the question and the answer's first words."
     )
     lines = [
         "# Canaries", "", "```", "python -m benchmarks.canaries --scratch DIR", "```", "", fill(about, 120), "",
         fill(explained, 120), "",
         "| planted | base: exposure | trained: exposure | extrapolated | extracted |", "|---|---:|---:|---:|---:|",
         *table(rows), "",
+        f"{VERDICT}: {'met' if rises(rows['trained']) else 'NOT met'}.", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def rises(trained: list[list[dict[str, Any]]]) -> bool:
+    """Whether the mean exposure over the seeds is larger for each number of repetitions than for the one before."""
+    means = [fmean(row["exposure"] for seed in trained for row in seed if row["repetitions"] == n) for n in REPETITIONS]
+    return all(fewer < more for fewer, more in pairwise(means))
 
 
 def table(rows: dict[str, list[list[dict[str, Any]]]]) -> Iterator[str]:

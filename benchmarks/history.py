@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import wrap
 
 from benchmarks.extraction import machine
-from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
+from replicate_deployment.chat_format import DEFAULT_LABELS, Recipe, Turn
 from replicate_deployment.engine import Engine
 from training.sample.chats import Chat, conversations, noa_chats, turns
 from training.sample.people import NOA
@@ -29,6 +30,7 @@ LONG = range(5, 10)  # pairs that count as a long history
 UNSEEN = 4_711  # seeds the conversations; the sample's own seed is another
 
 # What must be reached. Set before anything was measured.
+SAME = 0.05  # two shares that are no further apart are called alike
 MOST_GROWTH = 1.25  # times the tokens of a reply after one pair, after five to nine, where the format is spared
 
 
@@ -116,11 +118,12 @@ def by_themselves(said: Sequence[Said], spared: bool) -> float:
     return sum(one.ended == "end_token" for one in of) / len(of)
 
 
-def page(said: Sequence[Said], found: Sequence[Place], seeds: int, model: Path) -> Iterator[str]:
+def page(said: Sequence[Said], found: Sequence[Place], seeds: int, model: Path, recipe: Recipe) -> Iterator[str]:
     yield from ("# Replies by the length of the history", "", "```", "python -m benchmarks.history", "```", "")
     yield (
         f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}, transformers {version('transformers')}. "
-        f"Model: `{model}`. {len(found)} messages, each answered after every number of pairs, with {seeds} seeds."
+        f"Model: `{model}` ({recipe}). {len(found)} messages, each answered after every number of pairs, with {seeds} "
+        "seeds."
     )
     yield ""
     yield f"What the person answered to them, in characters: {spread([len(place.answered) for place in found])}."
@@ -131,10 +134,26 @@ def page(said: Sequence[Said], found: Sequence[Place], seeds: int, model: Path) 
     yield from ("", "## What follows", "")
     yield f"- Tokens after {LONG[0]}–{LONG[-1]} pairs over those after one: {kept:.2f} spared, {punished:.2f} not."
     yield f"- Floor, {MOST_GROWTH} at most where the format is spared: {verdict}."
-    ended = [f"{by_themselves(said, way):.1%}" for way in (True, False)]
-    yield f"- Ended by the end token after such: {ended[0]} spared, {ended[1]} not. A `windows` model has no end token"
-    yield "  in its history, so nothing punishes that; punishing the newline and the tags keeps it from ending its turn"
-    yield "  by opening the next one, as training on whole windows taught it."
+    ended = by_themselves(said, True), by_themselves(said, False)
+    told = f"- Ended by the end token after such: {ended[0]:.1%} spared, {ended[1]:.1%} not. {meaning(*ended, recipe)}"
+    yield from wrap(told, 120, subsequent_indent="  ")
+
+
+def meaning(spared: float, punished: float, recipe: Recipe) -> str:
+    """What two shares of replies that end by themselves say of a model of this recipe."""
+    if abs(spared - punished) <= SAME:
+        return "That is alike: what the penalty spares hardly changes how replies end."
+    if punished > spared and recipe == "windows":
+        return (
+            "A `windows` model has no end token in its history, so nothing punishes that; punishing the newline and "
+            "the tags keeps it from ending its turn by opening the next one, as training on whole windows taught it."
+        )
+    if punished < spared and recipe == "conversations":
+        return (
+            "A `conversations` model has an end token behind each of its turns, and a penalty that spares nothing "
+            "punishes it the more."
+        )
+    return "The penalty changes it, and these figures do not tell why."
 
 
 def main() -> None:
@@ -146,7 +165,7 @@ def main() -> None:
     args = parser.parse_args()
     engine, found = Engine.load(args.model), chosen(args.messages)
     said = list(answers(engine, found, args.seeds))
-    text = "\n".join(page(said, found, args.seeds, args.model)) + "\n"
+    text = "\n".join(page(said, found, args.seeds, args.model, engine.recipe)) + "\n"
     args.out.write_text(text, encoding="utf-8")
     print(text)
 

@@ -13,7 +13,8 @@ Figures = Mapping[str, Any]
 def summary(found: Figures, page: Path) -> str:
     held = found["held_out"]
     of = f" of {held['of']:,}" if held["of"] > held["replies"] else ""
-    talks = "" if held["conversations"] is None else f" in {held['conversations']:,} conversations"
+    count = held["conversations"]
+    talks = "" if count is None else f" in {count:,} conversation{'s' * (count != 1)}"
     lines = [f"held out     {held['replies']:,}{of} replies of yours{talks}"]
     lines += [f"{NAMES[kind]:<24}{_figures(found['contenders'][kind])}" for kind in shown(found)]
     lines += [f"not judged   {NAMES[kind]}: {why}" for kind, why in found["missing"].items()]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from training.evaluation import authorship, figures
 from training.evaluation.exchange import Exchange
+from training.evaluation.summary import summary
 
 EXCHANGES = [
     Exchange((Turn("B:", f"tu viens ? {number}"),), f"j'arrive {number}", conversation=number // 4)
@@ -54,3 +56,12 @@ def test_the_person_and_those_they_write_with_are_told_apart_by_conversation(com
     assert others[2][0] == others[2][1] == [one.conversation for one in spread]
     assert found["others"]["value"] < 0.6
     assert found["others"]["n"] == 42
+
+
+@pytest.mark.parametrize(
+    ("talks", "words"), [(None, "12 replies of yours\n"), (1, " in 1 conversation\n"), (2, " in 2 conversations\n")]
+)
+def test_conversations_are_counted_in_words(talks: int | None, words: str) -> None:
+    held = {"replies": 12, "of": 12, "conversations": talks}
+    verdict = {"summary": [], "steps": []}
+    assert words in summary({"held_out": held, "contenders": {}, "missing": {}, "verdict": verdict}, Path("r"))
