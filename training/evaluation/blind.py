@@ -4,10 +4,11 @@ quiz.html goes to the friends: one page without a request, which shows real mess
 is drawn by lot and stands in it alone, so nothing in the page tells. The page makes a code of the answers, which a
 friend sends back and `ghost evaluate --score CODE` reads.
 
-The figure is the share of right answers, against ½ by an exact binomial test (the probability of as many or more by
-guessing). It cannot say that nobody could tell: friends differ, a quiz of twenty sees only what is far from guessing
-(15 of 20), and a friend who remembers the conversation recognises it. Answers of several friends to one quiz are about
-the same replies, so their sum is less certain than its number says.
+The figure is the share of right answers, against ½ by an exact binomial test of two sides (the probability of a share
+as far from ½ by guessing): friends who are nearly always wrong see a difference, and take the ghost for the person. It
+cannot say that nobody could tell: friends differ, a quiz of twenty sees only what is far from guessing (15 of 20 right,
+or 5), and a friend who remembers the conversation recognises it. Answers of several friends to one quiz are about the
+same replies, so their sum is less certain than its number says.
 """
 
 import json
@@ -28,7 +29,7 @@ from training.page import Html, document, element
 
 QUIZ, KEY = "quiz.html", "key.json"
 PAIRS = 20
-FEWEST = 5  # with fewer, all right is what guessing gives once in sixteen
+FEWEST = 6  # with fewer, all right or all wrong is what guessing gives once in sixteen
 TURNS = 4  # of context that are shown
 LONGEST = 400  # characters of a turn that are shown; a longer reply is not asked about
 LEFT, RIGHT, SKIPPED = "1", "2", "0"
@@ -76,12 +77,22 @@ def pairs(own: Sequence[Exchange], said: Sequence[Exchange], seed: int, count: i
     return [Pair(*one, sides.random() < 0.5) for one in drawn]
 
 
-def write(folder: Path, asked: Sequence[Pair], labels: Labels, name: str = "") -> str:
-    """Write quiz.html and key.json to `folder`, replaced as a whole. Returns the quiz's number.
-
-    `name` is how the page calls the person. Raises UsageError when the folder holds something else.
-    """
+def refuse_occupied(folder: Path) -> None:
+    """Raises UsageError when `folder` holds a quiz, which friends may be answering, or something else."""
     refuse_foreign_files(folder, (QUIZ, KEY))
+    if found := [name for name in (KEY, QUIZ) if (folder / name).exists()]:
+        raise UsageError(
+            f"{folder / found[0]}: of an earlier quiz, and codes of friends who have its page would be lost; write "
+            f"elsewhere (--blind OTHER_FOLDER), or delete {folder}"
+        )
+
+
+def write(folder: Path, asked: Sequence[Pair], labels: Labels, name: str = "") -> str:
+    """Write quiz.html and key.json to `folder`. Returns the quiz's number.
+
+    `name` is how the page calls the person. Raises UsageError when the folder holds a quiz or something else.
+    """
+    refuse_occupied(folder)
     right = "".join(LEFT if pair.real_first else RIGHT for pair in asked)
     # Of what the page shows only: with the order in it, somebody patient could try all orders against it.
     number = sha256(repr([sorted((pair.real, pair.generated)) for pair in asked]).encode()).hexdigest()[:8]
@@ -153,12 +164,14 @@ class Score:
     right: Estimate
     """The share of right answers; ½ is guessing."""
     p: float
-    """The probability of as many right ones, or more, by guessing."""
+    """The probability of a share at least as far from ½ by guessing."""
     skipped: int
 
     def __str__(self) -> str:
         correct = round(self.right.value * self.right.n)
-        verdict = "can tell" if self.p < 0.05 else "not better than guessing"
+        verdict = "not more than guessing explains"
+        if self.p < 0.05:
+            verdict = "can tell" if self.right.value > 0.5 else "take the ghost for you"
         return (
             f"{correct} of {self.right.n} right ({self.right.value:.0%}, {self.right.low:.0%} to {self.right.high:.0%}"
             f"; by guessing p = {self.p:.2g}): {verdict}"
@@ -171,8 +184,10 @@ class Score:
 def score(codes: Sequence[str], key: Path) -> list[Score]:
     """One for each code, and, of several, one for all of them at the end.
 
-    Raises DataError when `key` is not as `write` left it, UsageError on a code that is not of this quiz.
+    `key` is the file, or the folder that holds it. Raises DataError when it is not as `write` left it, UsageError on a
+    code that is not of this quiz.
     """
+    key = key / KEY if key.is_dir() else key
     try:
         document = json.loads(key.read_text(encoding="utf-8"))
         number, right = str(document["quiz"]), str(document["right"])
@@ -201,5 +216,5 @@ def _score(answers: str, right: str) -> Score:
 
     given = [(answer, truth) for answer, truth in zip(answers, right, strict=True) if answer != SKIPPED]
     correct = sum(answer == truth for answer, truth in given)
-    test = binomtest(correct, len(given), 0.5, alternative="greater")
+    test = binomtest(correct, len(given), 0.5)
     return Score(share(correct, len(given)), float(test.pvalue), len(answers) - len(given))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from replicate_deployment.chat_format import Labels
-from training.aside import refuse_foreign_files
 from training.console import console
 from training.errors import UsageError
 from training.evaluation import blind
@@ -36,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     friends.add_argument("--name", default="", help="what the page calls you")
     friends.add_argument("--score", nargs="+", metavar="CODE", help="the codes that friends sent back")
     friends.add_argument(
-        "--key", type=Path, default=FOLDER / blind.KEY, help="of the quiz that they answered (default: %(default)s)"
+        "--key",
+        type=Path,
+        default=FOLDER / blind.KEY,
+        metavar="FILE",
+        help="of the quiz that they answered, or its folder (default: %(default)s)",
     )
 
 
@@ -46,7 +49,7 @@ def make(args: argparse.Namespace) -> int:
 
     if args.pairs < blind.FEWEST:
         raise UsageError(f"--pairs {args.pairs}: {blind.FEWEST} or more; with fewer, guessing is right too often")
-    refuse_foreign_files(args.blind, (blind.QUIZ, blind.KEY))
+    blind.refuse_occupied(args.blind)
     held_out = read_held_out(args.val, CONTEXT_TURNS)
     # Some will not do: both say the same, one is empty or too long to be shown.
     exchanges = sample(held_out.exchanges, 2 * args.pairs, args.seed)
@@ -54,8 +57,16 @@ def make(args: argparse.Namespace) -> int:
     asked = blind.pairs(exchanges, [said.exchange for said in answers.said], args.seed, args.pairs)
     number = blind.write(args.blind, asked, held_out.ghost.labels, args.name)
     if args.json:
-        print(json.dumps({"quiz": number, "pairs": len(asked), "folder": str(args.blind)}))
+        told = {"quiz": number, "pairs": len(asked), "pairs_wanted": args.pairs, "folder": str(args.blind)}
+        print(json.dumps(told))
     else:
+        if len(asked) < args.pairs:
+            console.print(
+                f"note: {len(asked)} pairs, fewer than the {args.pairs} of --pairs: of {len(held_out.exchanges)} "
+                f"held-out replies {len(exchanges)} were answered, and the others are too long to be shown, empty, or "
+                "what the model says, too",
+                soft_wrap=True,
+            )
         console.print(
             f"{args.blind / blind.QUIZ}: {len(asked)} pairs of real messages and imitated ones. It shows what you and "
             "others really wrote: read it first, and give it to nobody whom you would not show these chats.\n"

@@ -27,7 +27,7 @@ ONE_WORD = 12  # characters without a blank; longer, it is a link or a script wi
 SILENT_SHARE = 1 / 3  # up to 32% in simulated chats
 WITHIN_SHARE = 0.9  # the reference: 95% at 1,024 tokens
 SKIPPED_SHARE = 0.01
-# Of an epoch's tokens, not of its lines: by the conversations recipe a line is a whole chat, and a canary's is two turns.
+# Of an epoch's tokens, not of its lines: by the conversations recipe a line is a whole chat, a canary's only two turns.
 # The loss is a mean over tokens, so above this more than a twentieth of each step teaches codes of lockers.
 CANARY_SHARE = 0.05
 LEAKED_SHARE = 0.05  # of the held-out replies that are long enough to compare

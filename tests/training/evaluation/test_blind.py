@@ -44,14 +44,14 @@ def test_sides_follow_from_what_the_page_does_not_show(asked: list[Pair]) -> Non
 
 
 def test_what_nobody_could_choose_between_is_not_asked() -> None:
-    own, said = exchanges("alpha", 9), exchanges("beta", 9)
+    own, said = exchanges("alpha", 10), exchanges("beta", 10)
     said[0] = Exchange(said[0].context, f" {own[0].reply} ")  # the same but for blanks
     said[1] = Exchange(said[1].context, " ")
     said[2] = Exchange(said[2].context, "x" * 500)
     said[3] = Exchange((Turn("B:", "asked by nobody"),), "hm")
-    assert len(blind.pairs(own, said, seed=0)) == 5
-    with pytest.raises(DataError, match=r"4 held-out replies differ .* a quiz takes 5"):
-        blind.pairs(own[:8], said, seed=0)
+    assert len(blind.pairs(own, said, seed=0)) == 6
+    with pytest.raises(DataError, match=r"5 held-out replies differ .* a quiz takes 6"):
+        blind.pairs(own[:9], said, seed=0)
 
 
 def test_the_page_is_the_same_whichever_side_is_real(asked: list[Pair], tmp_path: Path) -> None:
@@ -83,6 +83,21 @@ def test_a_folder_with_other_files_is_not_replaced(asked: list[Pair], tmp_path: 
         blind.write(tmp_path, asked, DEFAULT_LABELS)
 
 
+@pytest.mark.parametrize("left", [(QUIZ, KEY), (KEY,)])
+def test_a_quiz_that_friends_may_be_answering_is_not_replaced(
+    left: tuple[str, ...], asked: list[Pair], tmp_path: Path
+) -> None:
+    folder = tmp_path / "quiz"
+    blind.write(folder, asked, DEFAULT_LABELS)
+    for name in {QUIZ, KEY}.difference(left):
+        (folder / name).unlink()
+    before = (folder / KEY).read_bytes()
+    with pytest.raises(UsageError, match=r"key\.json: of an earlier quiz, .* \(--blind OTHER_FOLDER\), or delete "):
+        blind.write(folder, asked[:10], DEFAULT_LABELS)
+    assert (folder / KEY).read_bytes() == before
+    assert [path.name for path in folder.iterdir() if path.name not in left] == []
+
+
 def test_scores(asked: list[Pair], tmp_path: Path) -> None:
     number = blind.write(tmp_path / "quiz", asked, DEFAULT_LABELS)
     key = tmp_path / "quiz" / KEY
@@ -90,12 +105,16 @@ def test_scores(asked: list[Pair], tmp_path: Path) -> None:
     wrong = right.translate(str.maketrans("12", "21"))
     [perfect] = blind.score([f" {number}-{right}\n"], key)
     assert (perfect.right.value, perfect.right.n, perfect.skipped) == (1.0, 20, 0)
-    assert perfect.p == pytest.approx(0.5**20)
+    assert perfect.p == pytest.approx(0.5**19)
     assert str(perfect).startswith("20 of 20 right (100%, ")
     assert str(perfect).endswith("can tell")
+    [fooled] = blind.score([f"{number}-{'0' * 12}{wrong[12:]}"], tmp_path / "quiz")  # the folder has its key
+    assert fooled.right.value == 0
+    assert fooled.p == pytest.approx(2 * 0.5**8)
+    assert str(fooled).endswith("; by guessing p = 0.0078): take the ghost for you")
     half, skipping, both = blind.score([right[:10] + wrong[10:], "0" * 5 + right[5:]], key)
-    assert half.p == pytest.approx(0.588, abs=1e-3)
-    assert str(half).endswith("not better than guessing")
+    assert half.p == pytest.approx(1)
+    assert str(half).endswith("not more than guessing explains")
     assert (skipping.right.n, skipping.skipped) == (15, 5)
     assert both.right.n == 35
     assert json.dumps(both.as_json())
@@ -119,6 +138,13 @@ def test_a_code_of_another_quiz_is_bad_usage(code: str, message: str, asked: lis
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"key\.json: no key of a quiz; `ghost evaluate --blind` writes one"):
         blind.score(["12"], tmp_path / KEY)
+    with pytest.raises(DataError, match=r"key\.json: no key of a quiz"):
+        blind.score(["12"], tmp_path)
+
+
+@pytest.mark.parametrize(("count", "told"), [(blind.FEWEST, True), (blind.FEWEST - 1, False)])
+def test_the_smallest_quiz_is_one_whose_answers_can_tell(count: int, told: bool) -> None:
+    assert [blind._score(answers, "1" * count).p < 0.05 for answers in ("1" * count, "2" * count)] == [told] * 2
 
 
 @pytest.mark.skipif(browser.found() is None, reason="no Chromium: set BROWSER or put one on PATH")

@@ -17,7 +17,7 @@ from tests.training.evaluation.test_data import describe, write
 from tests.training.finetuning.conftest import RECIPE_OF_RECORD, quick
 from training import cli
 from training.errors import BaseModelError, ServerBusy
-from training.evaluation import contenders, evaluate, measures
+from training.evaluation import contenders, evaluate, measures, quiz
 from training.evaluation.contenders import line_up
 from training.evaluation.data import read_held_out
 from training.evaluation.likelihood import reply_nats
@@ -217,16 +217,31 @@ def test_replies_are_text_on_the_page_and_it_says_what_each_figure_is(made: Path
 
 
 def test_a_quiz_is_written_and_its_answers_are_scored(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(made, "--blind", str(tmp_path / "quiz"), "--json") == 0
     told = json.loads(capsys.readouterr().out)
+    assert told["pairs"] <= TURNS
+    assert told["pairs_wanted"] == 20
     key = json.loads((tmp_path / "quiz" / "key.json").read_text(encoding="utf-8"))
     code = f"{told['quiz']}-{key['right']}"
-    assert cli.main(["evaluate", "--key", str(tmp_path / "quiz" / "key.json"), "--score", code, code]) == 0
+    assert cli.main(["evaluate", "--key", str(tmp_path / "quiz"), "--score", code, code]) == 0
     first, _, both = capsys.readouterr().out.splitlines()
     assert f"{told['pairs']} of {told['pairs']} right" in first
     assert f"{2 * told['pairs']} of {2 * told['pairs']} right" in both
+    monkeypatch.setattr(quiz, "_answers", None)  # it is refused before the model is asked for anything
+    assert run(made, "--blind", str(tmp_path / "quiz")) == 2
+    assert f"{tmp_path / 'quiz' / 'key.json'}: of an earlier quiz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("wanted", "noted"), [(500, True), (6, False)])
+def test_a_quiz_of_fewer_pairs_than_asked_for_says_so(
+    wanted: int, noted: bool, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(made, "--blind", str(tmp_path / "quiz"), "--pairs", str(wanted)) == 0
+    asked = len(json.loads((tmp_path / "quiz" / "key.json").read_text(encoding="utf-8"))["right"])
+    note = f"note: {asked} pairs, fewer than the {wanted} of --pairs: of 12 held-out replies 12 were answered"
+    assert (note in " ".join(capsys.readouterr().out.split())) == noted
 
 
 program = browser.found()
