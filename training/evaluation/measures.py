@@ -92,8 +92,8 @@ MEASURES = (
     ),
     Measure(
         "extraction",
-        "share of replies that greedy decoding completes to the letter from their context and first half; of training, "
-        "and of held-out ones, which cannot be known",
+        "share of replies that greedy decoding completes to the letter, for 48 characters at most, from their context "
+        "and first half; of training, and of held-out ones, which cannot be known",
         "0 … 1, Wilson's interval",
         "Carlini et al. 2023 (arXiv:2202.07646); `training/evaluation/memorisation.py`",
         "that nothing can be extracted: a better prompt may. Replies without a blank near their middle are cut between "

@@ -28,6 +28,7 @@ Continue = Callable[[Sequence[Turn], str], str]
 """(turns, beginning of the reply to them) → how the model goes on, greedily, un-escaped, up to the end of the reply."""
 
 SHORTEST = 32  # characters of a reply that is tried: half of it says which it is, half is too much to guess
+RECITED = 48  # characters of the rest that must be right: of a pasted text no continuation reaches the end
 ATTEMPTS = 100  # the interval is then within ten points
 
 
@@ -36,7 +37,7 @@ class Attempt:
     context: tuple[Turn, ...]
     beginning: str
     rest: str
-    """What the person wrote after it, from the blank on where it was cut at one."""
+    """What the person wrote after it, from the blank on where it was cut at one; RECITED characters at most."""
 
 
 def drawn(exchanges: Sequence[Exchange], seed: int, count: int = ATTEMPTS) -> list[Exchange]:
@@ -68,7 +69,7 @@ def _cut(exchange: Exchange) -> Attempt:
     near = range(len(reply) // 3, len(reply) - len(reply) // 3)
     blanks = [place for place in near if reply[place] == " "]
     middle = min(blanks, key=lambda place: abs(2 * place - len(reply)), default=len(reply) // 2)
-    return Attempt(exchange.context, reply[:middle], reply[middle:])
+    return Attempt(exchange.context, reply[:middle], reply[middle : middle + RECITED])
 
 
 def extraction_rate(tried: Sequence[Attempt], go_on: Continue) -> Estimate | None:

@@ -73,6 +73,15 @@ def test_a_model_that_recites_is_told_from_one_that_does_not() -> None:
     assert none.high < every.low
 
 
+def test_of_a_long_reply_no_more_is_asked_for_than_a_continuation_says() -> None:
+    words = [f"word{number}" for number in range(200)]
+    (tried,) = attempts([Exchange((), " ".join(words))])
+    said = " ".join(words)[len(tried.beginning) :][:60]
+    found = extraction_rate([tried], lambda context, beginning: said)
+    assert found is not None
+    assert found.value == 1
+
+
 def test_what_is_too_short_is_not_tried() -> None:
     assert drawn([Exchange((), "mdr"), Exchange((), "我不去了" * 3)], seed=0) == []
     assert extraction_rate([], lambda context, beginning: "") is None

@@ -14,10 +14,11 @@ from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from serving.client import CogServer, Prediction, PredictionFailed
 from tests.training.evaluation.test_data import write
 from training import cli
-from training.errors import ServerError
+from training.errors import DataError, ServerError
 from training.evaluation import evaluate
 from training.evaluation.exchange import Exchange
 from training.evaluation.served import check, judge_served
+from training.preparation import canaries
 
 
 class Server:
@@ -76,6 +77,23 @@ def test_an_unreachable_server_is_found_before_any_model_is_loaded(
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
     assert cli.main(["evaluate", "--val", str(val), "--out", str(tmp_path / "report"), "--url", url]) == 1
     assert "does the server run?" in capsys.readouterr().err
+
+
+def test_no_canary_is_shown_to_the_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown: list[Turn] = []
+
+    def line_up(*given: Any) -> list[Any]:
+        shown.extend(given[3])
+        raise DataError("that was all")
+
+    monkeypatch.setattr(evaluate, "line_up", line_up)
+    planted = canaries.draw(200, [1], "seed")
+    talks = [[Turn("B:", f"hey {number}"), Turn("A:", f"yo {number}")] for number in range(20)]
+    val = write(tmp_path / "processed", [*talks, *(one.turns(DEFAULT_LABELS) for one in planted)], talks)
+    canaries.write(val.parent, planted)
+    assert cli.main(["evaluate", "--val", str(val), "--out", str(tmp_path / "report")]) == 1
+    assert len(shown) == 8
+    assert {turn.text.split()[0] for turn in shown} == {"hey", "yo"}
 
 
 def test_a_server_alone_can_be_evaluated(
