@@ -53,6 +53,7 @@ class Typing(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     replies_per_minute: Count = 10
+    commands_per_minute: Count = 10
     predictions_per_day: Count = 500
     prediction_seconds: Annotated[float, Meta(gt=0)] = 600.0
     predictions_at_once: Count = 1
@@ -89,6 +90,7 @@ class Texts(Struct, frozen=True, forbid_unknown_fields=True):
     down: Line = "I cannot think right now. I will answer when I can."
     failed: Line = "I lost my thread there. Say it again?"
     enough: Line = "That is enough for today. Write to me tomorrow."
+    slower: Line = "That was a lot of commands. The next one counts in a minute."
     reset: Line = "Done: we start afresh."
     forgotten: Line = "Done: what was stored of this chat is deleted."
 

@@ -6,13 +6,16 @@
     predictions    each call of the model, recorded before it is made: the budget and the figures
     outgoing       each call of Telegram that must not be repeated: planned → sending → sent, refused or doubtful
     drafts         what the owner was offered, and what became of it
+    pace           what is limited by the minute, for that minute: commands by person, and replies that were forgotten
 
 What an update means is written in the transaction that records it; what is to be sent is written before it is sent. So
 a process that is killed anywhere leaves either the update to Telegram or all that follows from it to the next process.
 Numbers are not used again (AUTOINCREMENT): a reply to what was forgotten finds no conversation, and not a new one.
-Calls are synchronous: a transaction takes a millisecond, and nothing else of this process runs inside one.
+Calls are synchronous: a transaction takes a millisecond, and nothing else of this process runs inside one. Only what
+rewrites the file does so in a thread.
 """
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -60,6 +63,8 @@ CREATE TABLE drafts(
     closing TEXT, distance REAL, at REAL NOT NULL);
 CREATE INDEX drafts_of ON drafts(conversation);
 """
+PACE = "CREATE TABLE IF NOT EXISTS pace(chat INTEGER NOT NULL, what TEXT NOT NULL, at REAL NOT NULL)"
+PACE_SECONDS = 60
 
 
 class Database:
@@ -80,9 +85,11 @@ class Database:
         elif not path.exists():
             raise BotError(f"{path}: no such file; the bot makes it when it first runs")
         self._db = sqlite3.connect(f"file:{quote(str(path))}?mode={'rw' if exclusive else 'ro'}", uri=True)
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._db.isolation_level = None
         self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA busy_timeout = 10000")
+        self._db.execute("PRAGMA busy_timeout = 60000")
         try:
             if exclusive:
                 self._open()
@@ -104,6 +111,7 @@ class Database:
         self._db.execute("PRAGMA temp_store = MEMORY")  # VACUUM's copy is nobody's business
         if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        self._db.execute(PACE)  # of a file from before there was one, too
 
     def _recover(self) -> None:
         """What the last process left: a message that was on its way may have arrived, and is not sent again."""
@@ -167,6 +175,13 @@ class Database:
     def set_meta(self, key: str, value: str) -> None:
         self.run("INSERT INTO meta VALUES(?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, value)
 
+    def keep_pace(self, chat: int, what: str) -> int:
+        """Within a transaction: it has happened once more; how often within a minute. Nothing older is kept."""
+        now = time.time()
+        self.run("DELETE FROM pace WHERE NOT at BETWEEN ? AND ?", now - PACE_SECONDS, now)  # clocks are set back
+        self.run("INSERT INTO pace VALUES(?, ?, ?)", chat, what, now)
+        return int(self.value("SELECT count(*) FROM pace WHERE chat = ? AND what = ?", chat, what))
+
     def belongs_to(self, bot: int) -> None:
         """Raises BotError when the file is another bot's: its offsets and chats mean nothing here."""
         found = self.meta("bot")
@@ -187,6 +202,12 @@ class Database:
     def forget(self, conversations: list[int]) -> None:
         """Within a transaction: no row of these conversations remains. `scrub` clears the file's corners after it."""
         for conversation in conversations:
+            # Who forgets is not answered sooner for it.
+            self.run(
+                "INSERT INTO pace SELECT c.chat, 'reply', p.at FROM predictions p JOIN conversations c"
+                " ON c.id = p.conversation WHERE c.id = ? AND p.state IN ('asked', 'answered') AND p.at > ?",
+                *(conversation, time.time() - PACE_SECONDS),
+            )
             for table in ("messages", "outgoing", "drafts", "noticed"):
                 self.run(f"DELETE FROM {table} WHERE conversation = ?", conversation)
             # The budget counts what was asked today; of whom is nobody's business any more.
@@ -195,7 +216,7 @@ class Database:
         self.set_meta("scrub", "due")
 
     def expire(self, messages_days: int, corrections_days: int) -> None:
-        """Retention: what is older is deleted, a conversation with its last message."""
+        """Retention: what is older is deleted, a conversation with its last message. A `scrub` may be due then."""
         now = time.time()
         before, long_before = now - messages_days * 86400, now - corrections_days * 86400
         with self.transaction():
@@ -205,6 +226,7 @@ class Database:
             gone += self.changed(f"DELETE FROM drafts WHERE {due}", long_before, before)
             self.run("DELETE FROM predictions WHERE at < ?", before)
             self.run("DELETE FROM strangers WHERE at < ?", before)
+            self.run("DELETE FROM pace WHERE at < ?", now - PACE_SECONDS)
             # Telegram keeps an update for a day at most.
             self.run("DELETE FROM updates WHERE at < ?", now - 8 * 86400)
             self.run(
@@ -215,12 +237,50 @@ class Database:
             self.run("DELETE FROM noticed WHERE conversation NOT IN (SELECT id FROM conversations)")
             if gone:
                 self.set_meta("scrub", "due")
-        if gone:
-            self.scrub()
 
     def scrub(self) -> None:
         """Deleted content leaves the free pages and the write-ahead log. A kill before the end is made up for."""
-        self._db.execute("VACUUM")
-        if not self.value("PRAGMA wal_checkpoint(TRUNCATE)"):  # else another process is looking: the log is not empty
-            with self.transaction():
-                self.run("DELETE FROM meta WHERE key = 'scrub'")
+        if _scrub(self._db):
+            self._scrubbed()
+
+    async def scrub_aside(self) -> None:
+        """The same in a thread, on a connection of its own: VACUUM writes the file anew, and the loop goes on.
+
+        Who is about to write awaits `writable` first, as SQLite would hold them up, and the loop with them.
+        """
+        self._writable.clear()
+        try:
+            # To its end, though the task be cancelled: the thread cannot be, and the file must not be closed under it.
+            done = asyncio.ensure_future(asyncio.to_thread(_scrub_file, self.path))
+            try:
+                emptied = await asyncio.shield(done)
+            except asyncio.CancelledError:
+                await asyncio.wait({done})
+                raise
+        finally:
+            self._writable.set()
+        if emptied:
+            self._scrubbed()
+
+    async def writable(self) -> None:
+        await self._writable.wait()
+
+    def _scrubbed(self) -> None:
+        with self.transaction():
+            self.run("DELETE FROM meta WHERE key = 'scrub'")
+
+
+def _scrub_file(path: Path) -> bool:
+    db = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA temp_store = MEMORY")
+        return _scrub(db)
+    finally:
+        db.close()
+
+
+def _scrub(db: sqlite3.Connection) -> bool:
+    """Whether the log is empty; else another process is looking at it."""
+    db.execute("VACUUM")
+    return not db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

@@ -123,6 +123,11 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
     conversation = open_conversation(db, kind, chat.id, "", thread, chat.title or writer.first_name, now)
     place = Place(chat.id, "", thread, conversation)
     if text and (command := commands.named(text, me.name)):
+        most = config.limits.commands_per_minute
+        if (count := db.keep_pace(writer.id, "command")) > most:
+            if count == most + 1:
+                plan(db, place, config.texts.slower)
+            return
         if command != "start":  # which says it itself
             _say_what_this_is(db, config, place, writer, message if group else None)
         commands.answer(db, config, place, command, writer.id)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from telegram_bot.calls import Call, Doubtful, Moved, NotNow, Refused
 from telegram_bot.database import Database
+from training.errors import BotError
 
 log = logging.getLogger("ghost.bot")
 LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
@@ -136,6 +137,7 @@ class Sender:
     async def _attempt(self, lane: Lane, number: int, failures: int) -> float | None:
         """One attempt at row `number`. Seconds until the next where Telegram has not taken it, and it stays planned."""
         db = self._db
+        await db.writable()
         with db.transaction():  # /forget or /reset may have taken it away during the pause
             if not db.changed("UPDATE outgoing SET state = 'sending' WHERE id = ? AND state = 'planned'", number):
                 return None
@@ -143,7 +145,10 @@ class Sender:
         assert row is not None
         call = Call(row["chat"], row["connection"], row["thread"], row["method"], json.loads(row["payload"]))
         try:
-            message = await self._telegram.do(call)
+            try:
+                message = await self._telegram.do(call)
+            finally:
+                await db.writable()
         except NotNow as error:
             with db.transaction():
                 db.run("UPDATE outgoing SET state = 'planned', pause = 0, error = ? WHERE id = ?", str(error), number)
@@ -164,6 +169,10 @@ class Sender:
                 if lane.connection:
                     self._failed(row["conversation"], outcome)
             self.wake()
+        except BotError:  # the token counts no more: it has not been sent, and will be with another one
+            with db.transaction():
+                db.run("UPDATE outgoing SET state = 'planned' WHERE id = ?", number)
+            raise
         else:
             with db.transaction():
                 # The words are in `messages` or `drafts`, once: what /forget and retention look for.

@@ -89,6 +89,7 @@ class Thinker:
             try:
                 await self._answer(conversation, upto)
             except BudgetSpent:
+                await self._db.writable()
                 self._enough(conversation, upto)
 
     def _waits(self, number: int) -> int | None:
@@ -116,9 +117,10 @@ class Thinker:
                 return self._waits(number) is not None
             per_minute = self._config.limits.replies_per_minute
             recent = self._db.value(
-                "SELECT at FROM predictions WHERE conversation = ? AND state = 'answered' AND at > ?"
-                " ORDER BY at DESC LIMIT 1 OFFSET ?",
-                *(number, time.time() - 60, per_minute - 1),
+                "SELECT at FROM (SELECT at FROM predictions WHERE conversation = ? AND state = 'answered' UNION ALL"
+                " SELECT at FROM pace WHERE what = 'reply' AND chat = (SELECT chat FROM conversations WHERE id = ?))"
+                " WHERE at > ? ORDER BY at DESC LIMIT 1 OFFSET ?",
+                *(number, number, time.time() - 60, per_minute - 1),
             )
             ready = max(min(last + pause, first + PATIENCE * pause), recent + 60 if recent else 0)
             left = ready - time.time()
@@ -172,6 +174,7 @@ class Thinker:
         finally:
             if typing:
                 typing.cancel()
+        await self._db.writable()
         with self._db.transaction():
             self._conclude(conversation, upto, turns, prediction, asked[-1], seconds)
         self._sender.wake()
@@ -228,9 +231,11 @@ class Thinker:
                 try:
                     return await self._predict(conversation, upto, inputs), time.monotonic() - started
                 except (PredictionFailed, PredictionLost) as error:
+                    await self._db.writable()
                     failures, wait = failures + 1, 0.5
                     state, why = "failed" if isinstance(error, PredictionFailed) else "lost", type(error).__name__
                 except ServerError as error:  # it has taken nothing on; in another moment it may
+                    await self._db.writable()
                     told = error.retry_after if isinstance(error, ServerBusy) else None
                     wait = min(LONGEST_WAIT, 2 * wait) if told is None else told
                     state, why = "refused", type(error).__name__
@@ -276,6 +281,7 @@ class Thinker:
         earlier = db.row("SELECT * FROM predictions WHERE conversation = ? AND state = 'asked'", number)
         if earlier is not None and (found := await self._fetch(earlier, upto)) is not None:
             return found
+        await db.writable()
         if figures.asked_today(db) >= limits.predictions_per_day:  # here, as others have asked while this one queued
             raise BudgetSpent
         with db.transaction():
@@ -321,6 +327,7 @@ class Thinker:
         if remote:
             with suppress(ServerError):
                 if (await self._backend.get(remote)).status == "starting":
+                    await self._db.writable()
                     self._say_once(conversation, upto, "waking", self._config.texts.waking)
 
     async def _show_typing(self, place: Place) -> None:

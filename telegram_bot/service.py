@@ -102,6 +102,8 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
         if time.monotonic() >= expires:
             db.expire(config.retention.messages_days, config.retention.corrections_days)
             expires = time.monotonic() + EXPIRY_SECONDS
+        if db.meta("scrub"):
+            await db.scrub_aside()
         sender.wake()
         thinker.wake()
         updates: Sequence[Update] = ()
@@ -134,5 +136,3 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
         failures = conflicts = 0
         if updates:
             intake.record(db, config, me, updates)
-        if db.meta("scrub"):
-            db.scrub()

@@ -83,6 +83,7 @@ class World:
         async def live() -> None:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             assert task is not None
+            self.loop = loop
             self._stop: Callable[[], Any] = lambda: loop.call_soon_threadsafe(task.cancel)
             started.set()
             try:

@@ -1,12 +1,15 @@
 """What is kept, for how long, and that what is deleted is gone from the bytes of the files."""
 
+import asyncio
 import json
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from telegram_bot import database
 from telegram_bot.config import Retention, Texts
 from telegram_bot.database import Database
 from tests.telegram_bot.conftest import FRIEND, OWNER, World
@@ -37,6 +40,34 @@ def test_forget_leaves_no_byte(world: World) -> None:
     assert found_in_files(world, "something else")
     assert world.value("SELECT count(*) FROM predictions") == 4  # the budget does not forget, and names nobody
     assert world.value("SELECT count(*) FROM predictions WHERE conversation = 0") == 3
+
+
+def test_the_bot_does_not_stand_while_the_file_is_written_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, finish = threading.Event(), threading.Event()
+    scrub = database._scrub
+
+    def slow(db: sqlite3.Connection) -> bool:
+        db.execute("BEGIN IMMEDIATE")  # as VACUUM does
+        writing.set()
+        finish.wait(30)
+        db.execute("COMMIT")
+        return scrub(db)
+
+    monkeypatch.setattr(database, "_scrub", slow)
+    world.model.hold.clear()
+    with world.bot():
+        world.api.say(OWNER, "hi")
+        world.api.until(lambda: world.model.prompts)
+        world.api.say(FRIEND, "/forget")
+        assert writing.wait(30)
+        world.model.hold.set()  # a reply comes meanwhile, which is to be written down
+        for _ in range(20):
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01), world.loop).result(10)
+        assert "HI" not in world.replies(OWNER)
+        finish.set()
+        world.wait(OWNER, "HI")
+        world.api.until(lambda: TEXTS.forgotten in world.replies(FRIEND))
+        world.api.until(lambda: not world.value("SELECT count(*) FROM meta WHERE key = 'scrub'"))
 
 
 def test_forget_while_it_thinks(world: World) -> None:

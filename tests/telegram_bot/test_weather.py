@@ -185,6 +185,16 @@ def test_a_token_that_telegram_does_not_know(world: World) -> None:
         world.ended.wait(10)
 
 
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_token_that_was_taken_back_leaves_what_is_to_be_sent(world: World, status: int) -> None:
+    world.api.faults = [Fault("sendMessage", status, skip=1)]
+    with pytest.raises(BotError, match="stopped knowing this token"), world.bot():
+        world.api.say(FRIEND, "hi")
+        assert world.ended.wait(30)
+    with world.bot():
+        world.wait(FRIEND, "HI")
+
+
 def test_the_budget_ends_the_day(world: World) -> None:
     world.set(limits=Limits(predictions_per_day=5, replies_per_minute=1000))
     with world.bot():
@@ -211,6 +221,36 @@ def test_who_writes_too_fast_is_answered_together(world: World, monkeypatch: pyt
     with world.bot():
         world.wait(FRIEND, "ONE", "TWO", "THREE")
     assert len(world.model.prompts) == 2
+
+
+def test_who_forgets_is_not_answered_sooner(world: World) -> None:
+    world.set(limits=Limits(replies_per_minute=1))
+    with world.bot():
+        world.api.say(FRIEND, "one")
+        world.wait(FRIEND, "ONE")
+        for count in (1, 2):
+            world.api.say(FRIEND, "/forget")
+            world.api.until(lambda count=count: world.replies(FRIEND).count(TEXTS.forgotten) == count)
+            world.api.say(FRIEND, "two")
+            world.api.until(lambda: world.value("SELECT count(*) FROM messages WHERE pending"))
+        time.sleep(0.3)
+    assert "TWO" not in world.replies(FRIEND)
+    assert len(world.model.prompts) == 1
+
+
+def test_commands_have_a_rate(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.set(limits=Limits(commands_per_minute=2))
+    now = time.time
+    with world.bot():
+        for _ in range(5):
+            world.api.say(FRIEND, "/help")
+        world.api.say(OWNER, "/help")  # others are not the slower for it
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, TEXTS.help, TEXTS.help, TEXTS.slower, "HI")
+        world.api.until(lambda: len(world.api.texts(OWNER)) == 2)
+        monkeypatch.setattr("telegram_bot.database.time.time", lambda: now() + 61)
+        world.api.say(FRIEND, "/help")
+        world.wait(FRIEND, TEXTS.help, TEXTS.help, TEXTS.slower, "HI", TEXTS.help)
 
 
 def test_no_log_line_holds_a_message_or_the_token(world: World, caplog: pytest.LogCaptureFixture) -> None:
