@@ -15,7 +15,7 @@ from telegram_bot import commands, drafts, history
 from telegram_bot.calls import UNREADABLE
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
-from telegram_bot.outgoing import Place, plan
+from telegram_bot.outgoing import Place, moved, plan
 
 if TYPE_CHECKING:
     from telegram import BusinessConnection, Message, Update, User
@@ -111,7 +111,16 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
     if writer is None or writer.is_bot or chat.type == "channel":
         return
     group = chat.type != "private"
-    if not config.lets_in(writer.id, chat.id):
+    if group and (message.migrate_to_chat_id or message.migrate_from_chat_id):
+        old, new = message.migrate_from_chat_id or chat.id, message.migrate_to_chat_id or chat.id
+        if old in config.allow and not db.meta(f"told moved {new}"):
+            db.set_meta(f"told moved {new}", str(old))
+            log.warning("the group %d is now %d", old, new)
+            owner = Place(config.owner)
+            plan(db, owner, f"The group {old} has the id {new} now. It stays let in; write {new} under allow too.")
+        moved(db, old, new)
+        return
+    if not config.lets_in(writer.id, chat.id) and not config.lets_in(writer.id, int(db.meta(f"moved {chat.id}") or 0)):
         if not group:
             _turn_away(db, config, writer.id, chat.id, now)
         return

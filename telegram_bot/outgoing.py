@@ -61,6 +61,13 @@ def plan(
     )
 
 
+def moved(db: Database, old: int, new: int) -> None:
+    """Within a transaction: a group has another id now. It is let in as before (`intake` looks), and keeps its chat."""
+    db.set_meta(f"moved {new}", str(old))
+    db.run("UPDATE OR IGNORE conversations SET chat = ? WHERE chat = ?", new, old)
+    db.run("UPDATE outgoing SET chat = ? WHERE chat = ? AND state = 'planned'", new, old)
+
+
 class Sender:
     """The tasks that send.
 
@@ -157,9 +164,8 @@ class Sender:
             return wait
         except Moved as error:
             with db.transaction():
-                db.run("UPDATE OR IGNORE conversations SET chat = ? WHERE chat = ?", error.chat, lane.chat)
                 db.run("UPDATE outgoing SET state = 'planned' WHERE id = ?", number)
-                db.run("UPDATE outgoing SET chat = ? WHERE chat = ? AND state = 'planned'", error.chat, lane.chat)
+                moved(db, lane.chat, error.chat)
             self.wake_lane(Lane(error.chat, lane.connection))
         except (Doubtful, Refused) as error:
             outcome = "doubtful" if isinstance(error, Doubtful) else "refused"

@@ -16,15 +16,15 @@ import msgspec
 from replicate_deployment.chat_format import Turn, render_prompt
 from serving.client import (
     Backend,
-    CogServer,
     Prediction,
     PredictionFailed,
     PredictionLost,
+    Replicate,
     ServerBusy,
     ServerStarting,
     ServerUnreachable,
 )
-from telegram_bot import drafts, figures, history
+from telegram_bot import drafts, figures, history, outliving
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
 from telegram_bot.outgoing import TYPING_SECONDS, Place, Sender, plan
@@ -48,6 +48,7 @@ class Thinker:
     def __init__(self, db: Database, config: BotConfig, backend: Backend, sender: Sender) -> None:
         self._db, self._config, self._backend, self._sender = db, config, backend, sender
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._closing = False
         self._at_once = asyncio.Semaphore(config.limits.predictions_at_once)
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -74,7 +75,8 @@ class Thinker:
             self.broken.set_exception(error)
 
     async def close(self) -> None:
-        """What is being thought is thought again by the next process."""
+        """What is being thought is thought again by the next process, or fetched where the server keeps it."""
+        self._closing = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -296,22 +298,28 @@ class Thinker:
                 self._tell_owner("80%", day, asked)
 
         def created(remote: str) -> None:
-            if isinstance(self._backend, CogServer):
-                return  # it keeps nothing, so there is nothing to come back for
             with db.transaction():
                 db.run("UPDATE predictions SET remote = ? WHERE id = ?", remote, row)
 
         waking = asyncio.create_task(self._watch_start(conversation, upto, row))
         try:
-            return await self._backend.answer(inputs, on_created=created, seconds=limits.prediction_seconds)
+            seconds = limits.prediction_seconds
+            if isinstance(self._backend, Replicate):
+                return await outliving.answer(
+                    self._backend, inputs, on_created=created, ending=lambda: self._closing, seconds=seconds
+                )
+            return await self._backend.answer(inputs, seconds=seconds)  # it keeps nothing to come back for
         finally:
             waking.cancel()
 
     async def _fetch(self, earlier: sqlite3.Row, upto: int) -> Prediction | None:
-        """The prediction that a process which was killed had asked for, where the server keeps it (Replicate does)."""
-        if not earlier["remote"] or earlier["upto"] != upto:
+        """The prediction that a process which ended had asked for, where the server keeps it (Replicate does)."""
+        if not earlier["remote"]:
             return None
         with suppress(ServerError):
+            if earlier["upto"] != upto:  # more was written since
+                await self._backend.cancel(earlier["remote"])
+                return None
             deadline = time.monotonic() + self._config.limits.prediction_seconds
             while time.monotonic() < deadline:
                 found = await self._backend.get(earlier["remote"])

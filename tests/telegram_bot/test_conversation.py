@@ -180,6 +180,29 @@ def test_an_edit_before_the_answer_counts(world: World) -> None:
         world.wait(FRIEND, "HELLO")
 
 
+@pytest.mark.parametrize("told", ["before", "after"])
+def test_a_group_that_becomes_a_supergroup_stays_let_in(world: World, told: str) -> None:
+    world.set(allow=[GROUP])
+    new = GROUP - 7
+    with world.bot():
+        world.api.say(STRANGER, "one @ghost_bot", chat=GROUP)
+        world.wait(GROUP, "ONE")
+        if told == "before":
+            world.api.say(STRANGER, None, chat=GROUP, migrate_to_chat_id=new)
+        world.api.say(STRANGER, None, chat=new, migrate_from_chat_id=GROUP)
+        world.api.say(STRANGER, "two @ghost_bot", chat=new)
+        world.wait(new, "TWO")
+    with world.bot():
+        world.api.say(STRANGER, "three @ghost_bot", chat=new)
+        world.wait(new, "TWO", "THREE")
+        world.api.say(STRANGER, "four @ghost_bot", chat=new - 1)  # which is no other group's business
+        world.api.until(lambda: world.api.confirmed >= world.api.next_update)
+    assert world.model.prompts[1] == "B: one\nA: ONE\nB: two\nA:"
+    assert not world.api.texts(new - 1)
+    (line,) = world.api.texts(OWNER)
+    assert str(new) in line
+
+
 def test_an_edit_in_a_group_does_not_bring_the_bots_name_back(world: World) -> None:
     world.set(allow=[GROUP], debounce_seconds=0.4)
     with world.bot():

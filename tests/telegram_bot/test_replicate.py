@@ -46,6 +46,31 @@ def test_too_many_requests_are_waited_out(world: World, replicate: FakeReplicate
     assert len(replicate.predictions) == 1
 
 
+def test_a_bot_that_ends_leaves_its_prediction_to_the_next(world: World, replicate: FakeReplicate) -> None:
+    replicate.states = ["processing"]
+    with world.bot():
+        world.api.say(FRIEND, "tu viens ?")
+        world.api.until(lambda: world.api.texts(FRIEND))
+        world.api.until(lambda: world.value("SELECT remote FROM predictions WHERE state = 'asked'"))
+    (row,) = replicate.predictions.values()
+    assert row["status"] != "canceled"
+    replicate.move(row, "succeeded")
+    with world.bot():
+        world.wait(FRIEND, *SAID)
+    assert replicate.asked("POST", "/v1/predictions") == 1
+
+
+def test_what_nobody_waits_for_any_more_is_cancelled(world: World, replicate: FakeReplicate) -> None:
+    replicate.states = ["processing"]
+    with world.bot():
+        world.api.say(FRIEND, "tu viens ?")
+        world.api.until(lambda: world.api.texts(FRIEND))
+        world.api.until(lambda: world.value("SELECT remote FROM predictions WHERE state = 'asked'"))
+        world.api.say(FRIEND, "/forget")
+        (row,) = replicate.predictions.values()
+        world.api.until(lambda: row["status"] == "canceled")
+
+
 def test_what_a_killed_process_asked_for_is_fetched_and_not_asked_again(
     world: World, replicate: FakeReplicate, tmp_path: Path
 ) -> None:
@@ -56,7 +81,7 @@ def test_what_a_killed_process_asked_for_is_fetched_and_not_asked_again(
         world.api.until(lambda: world.api.texts(FRIEND))
         world.api.until(lambda: world.value("SELECT remote FROM predictions WHERE state = 'asked'"))
         world.api.until(lambda: not world.value("SELECT count(*) FROM outgoing WHERE state <> 'sent'"))
-        # A process that is asked to end cancels; this is what one that is killed leaves.
+        # What one that is killed leaves.
         shutil.copytree(folder, tmp_path / "killed")
     shutil.rmtree(folder)
     shutil.move(tmp_path / "killed", folder)
