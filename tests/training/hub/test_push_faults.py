@@ -199,9 +199,11 @@ def test_no_token(ghost: Ghost, hub: FakeHub, model: Path, monkeypatch: pytest.M
     monkeypatch.delenv("HF_TOKEN")
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert output == (
+    note, error = output.splitlines()
+    assert note.startswith("note: what it gives away was not looked at")
+    assert error == (
         "ghost push: no token: make one that may write at https://huggingface.co/settings/tokens, then type: "
-        "hf auth login\n"
+        "hf auth login"
     )
     assert hub.seen == []
 
