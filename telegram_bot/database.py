@@ -3,7 +3,8 @@
     updates        ids of what Telegram delivered, so that what it delivers again is known
     conversations  a chat, a thread of one, somebody's chat through a business connection, or a burst of forwards
     messages       what was said; those to be answered are `pending`
-    predictions    each call of the model, recorded before it is made: the budget and the figures
+    predictions    each call of the model, recorded before it is made: the budget and the figures; asked → answered,
+                   drafted (answered once its draft is sent), empty, unused, failed, lost or refused
     outgoing       each call of Telegram that must not be repeated: planned → sending → sent, refused or doubtful
     drafts         what the owner was offered, and what became of it
     pace           what is limited by the minute, for that minute: commands by person, and replies that were forgotten
@@ -65,6 +66,7 @@ CREATE INDEX drafts_of ON drafts(conversation);
 """
 PACE = "CREATE TABLE IF NOT EXISTS pace(chat INTEGER NOT NULL, what TEXT NOT NULL, at REAL NOT NULL)"
 PACE_SECONDS = 60
+DONE = "('answered', 'drafted', 'empty')"  # states of a prediction that the model has made
 
 
 class Database:
@@ -205,7 +207,7 @@ class Database:
             # Who forgets is not answered sooner for it.
             self.run(
                 "INSERT INTO pace SELECT c.chat, 'reply', p.at FROM predictions p JOIN conversations c"
-                " ON c.id = p.conversation WHERE c.id = ? AND p.state IN ('asked', 'answered') AND p.at > ?",
+                " ON c.id = p.conversation WHERE c.id = ? AND p.state <> 'refused' AND p.at > ?",
                 *(conversation, time.time() - PACE_SECONDS),
             )
             for table in ("messages", "outgoing", "drafts", "noticed"):

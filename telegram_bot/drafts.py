@@ -154,6 +154,8 @@ def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
     state = "edited" if distance else "sent"
     db.run("UPDATE drafts SET state = ?, distance = ? WHERE id = ?", state, distance, draft["id"])
     now = time.time()
+    written = "SELECT max(id) FROM predictions WHERE conversation = ? AND upto = ? AND state = 'drafted'"
+    db.run(f"UPDATE predictions SET state = 'answered' WHERE id = ({written})", conversation, draft["upto"])
     said = history.add(db, conversation, text, now, mine=True, pending=False)
     db.run("UPDATE messages SET slot = ? WHERE id = ?", draft["upto"], said)
     if place is None:

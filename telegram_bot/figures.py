@@ -4,7 +4,7 @@ import time
 from statistics import median
 
 from telegram_bot.config import BotConfig
-from telegram_bot.database import Database
+from telegram_bot.database import DONE, Database
 
 
 def today() -> str:
@@ -20,8 +20,8 @@ def asked_today(db: Database) -> int:
 def status(db: Database, config: BotConfig, *, owner: bool) -> str:
     """Figures for anybody who may talk to the bot; the owner also sees what concerns the bot as a whole."""
     day = today()
-    done = db.rows("SELECT waited, seconds, ended FROM predictions WHERE day = ? AND state = 'answered'", day)
-    lines = [f"Replies today: {len(done)}"]
+    done = db.rows(f"SELECT waited, seconds, ended, state FROM predictions WHERE day = ? AND state IN {DONE}", day)
+    lines = [f"Replies today: {sum(row['state'] == 'answered' for row in done)}"]
     known = [row["ended"] for row in done if row["ended"] is not None]
     if known:
         lines.append(f"Ended by themselves: {100 * sum(known) / len(known):.0f}% of {len(known)}")

@@ -56,16 +56,34 @@ UPDATES = [
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
-class _UpdatesOneByOne(HTTPXRequest):
+class _Checked(HTTPXRequest):
+    """JSON which is none of Telegram's, as a proxy on the way may answer, is an error like a page that is no JSON."""
+
+    @staticmethod
+    def parse_json_payload(payload: bytes) -> dict[str, Any]:
+        answer = HTTPXRequest.parse_json_payload(payload)
+        if not isinstance(answer, dict) or ("result" not in answer and answer.get("ok") is not False):
+            raise TelegramError("not an answer of the Bot API")
+        return answer
+
+
+class _UpdatesOneByOne(_Checked):
     """An update of a shape that the library does not understand would block all others for ever: it reads a batch as a
     whole. Here such a one is passed on as a number, marked UNREADABLE."""
 
     @staticmethod
     def parse_json_payload(payload: bytes) -> dict[str, Any]:
-        answer: dict[str, Any] = HTTPXRequest.parse_json_payload(payload)
-        if isinstance(answer.get("result"), list):
-            answer["result"] = [_readable(update) for update in answer["result"]]
+        answer = _Checked.parse_json_payload(payload)
+        if "result" in answer:
+            updates = answer["result"]
+            if not isinstance(updates, list) or not all(map(_is_update, updates)):
+                raise TelegramError("not a list of updates")
+            answer["result"] = [_readable(update) for update in updates]
         return answer
+
+
+def _is_update(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("update_id"), int)
 
 
 def _readable(update: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +103,7 @@ class Telegram:
     def __init__(self, token: str, url: str, connections: int = 64) -> None:
         shared = {"verify": ssl.create_default_context()}  # reads all the certificates of the world: once is enough
         self._requests = (
-            HTTPXRequest(connections, read_timeout=20, write_timeout=20, pool_timeout=60, httpx_kwargs=shared),
+            _Checked(connections, read_timeout=20, write_timeout=20, pool_timeout=60, httpx_kwargs=shared),
             _UpdatesOneByOne(connection_pool_size=1, read_timeout=10, httpx_kwargs=shared),
         )
         ours, polls = self._requests
@@ -121,6 +139,8 @@ class Telegram:
             raise NotNow(_seconds(error), "429") from error
         except TelegramError as error:
             raise NotNow(None, _kind(error)) from error
+        except KeyError as error:  # a refusal that comes with status 200
+            raise NotNow(None, "no result") from error
 
     async def take_over(self) -> None:
         """Polling works where no webhook is set. What waits to be delivered stays."""

@@ -1,5 +1,6 @@
 """What was said in a conversation, as the turns that the model is shown."""
 
+import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -60,6 +61,16 @@ def add(
         "INSERT INTO messages(conversation, mine, text, at, telegram, pending) VALUES(?, ?, ?, ?, ?, ?)",
         *(conversation, mine, clean(text), at, telegram, pending),
     )
+
+
+def tell_once(db: Database, conversation: int, what: str, of: str) -> bool:
+    """Within a transaction: whether this kind of line was not said of `of` yet. From here on it counts as said."""
+    told = db.value("SELECT told FROM conversations WHERE id = ?", conversation) or ""
+    marks = json.loads(told) if told.startswith("{") else {}
+    if marks.get(what, "") == of:
+        return False
+    marks[what] = of
+    return bool(db.changed("UPDATE conversations SET told = ? WHERE id = ?", json.dumps(marks), conversation))
 
 
 def clean(text: str) -> str:

@@ -147,11 +147,10 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
     if addressed:
         _say_what_this_is(db, config, place, writer, message if group else None)
     if not text:
-        if db.value("SELECT told FROM conversations WHERE id = ?", conversation) != "only_text":
+        if history.tell_once(db, conversation, "only_text", "yes"):
             plan(db, place, config.texts.only_text)
-            db.run("UPDATE conversations SET told = 'only_text' WHERE id = ?", conversation)
         return
-    db.run("UPDATE conversations SET told = '' WHERE id = ? AND told = 'only_text'", conversation)
+    history.tell_once(db, conversation, "only_text", "")  # of the next picture it is said again
     text = _without_name(text, me)
     history.add(db, conversation, text, now, mine=False, pending=addressed, telegram=message.message_id)
 

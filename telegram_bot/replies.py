@@ -26,7 +26,7 @@ from serving.client import (
 )
 from telegram_bot import drafts, figures, history, outliving
 from telegram_bot.config import BotConfig
-from telegram_bot.database import Database
+from telegram_bot.database import DONE, Database
 from telegram_bot.outgoing import TYPING_SECONDS, Place, Sender, plan
 from telegram_bot.plain import as_messages
 from training.errors import ServerError
@@ -119,7 +119,7 @@ class Thinker:
                 return self._waits(number) is not None
             per_minute = self._config.limits.replies_per_minute
             recent = self._db.value(
-                "SELECT at FROM (SELECT at FROM predictions WHERE conversation = ? AND state = 'answered' UNION ALL"
+                f"SELECT at FROM (SELECT at FROM predictions WHERE conversation = ? AND state IN {DONE} UNION ALL"
                 " SELECT at FROM pace WHERE what = 'reply' AND chat = (SELECT chat FROM conversations WHERE id = ?))"
                 " WHERE at > ? ORDER BY at DESC LIMIT 1 OFFSET ?",
                 *(number, number, time.time() - 60, per_minute - 1),
@@ -134,9 +134,9 @@ class Thinker:
         """The day's budget is spent: say so once a day in each chat, and answer nothing."""
         db, day = self._db, figures.today()
         with db.transaction():
-            if conversation["told"] != day and conversation["kind"] in ("private", "group"):
+            spoken = conversation["kind"] in ("private", "group")
+            if spoken and history.tell_once(db, conversation["id"], "enough", day):
                 plan(db, self._place(conversation), self._config.texts.enough)
-                db.run("UPDATE conversations SET told = ? WHERE id = ?", day, conversation["id"])
             self._settle(conversation["id"], upto)
             drafts.outdated(db, self._config, conversation["id"], "The day's predictions are spent.")
             self._tell_owner("budget", day, f"Today's {self._config.limits.predictions_per_day} predictions are spent.")
@@ -196,14 +196,16 @@ class Thinker:
             return
         waited = max(0.0, time.time() - asked)  # a clock may have been set back
         text = history.clean(prediction.output) if prediction else ""
+        spoken = conversation["kind"] in ("private", "group")
         if prediction:
+            state = "empty" if not text else "answered" if spoken else "drafted"
             db.run(
-                "UPDATE predictions SET state = 'answered', waited = ?, seconds = ?, ended = ?"
+                "UPDATE predictions SET state = ?, waited = ?, seconds = ?, ended = ?"
                 " WHERE conversation = ? AND state = 'asked'",
-                *(waited, seconds, prediction.metrics.get("ended_by_itself"), number),
+                *(state, waited, seconds, prediction.metrics.get("ended_by_itself"), number),
             )
         self._settle(number, upto)
-        if conversation["kind"] not in ("private", "group"):
+        if not spoken:
             if text:
                 drafts.offer(db, config, conversation, upto, turns, text)
             else:
@@ -269,9 +271,7 @@ class Thinker:
         if conversation["kind"] not in ("private", "group"):
             return
         with self._db.transaction():
-            mark = f"{what} {upto}"
-            changed = "UPDATE conversations SET told = ? WHERE id = ? AND told <> ?"
-            if self._db.changed(changed, mark, conversation["id"], mark):
+            if history.tell_once(self._db, conversation["id"], what, str(upto)):
                 plan(self._db, self._place(conversation), text)
                 if what == "down":
                     self._tell_owner("down", figures.today(), "The model server does not answer; messages wait for it.")

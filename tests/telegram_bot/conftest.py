@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from telegram_bot.config import BotConfig, Limits, Texts, Typing
+from telegram_bot.config import BotConfig, Drafts, Limits, Texts, Typing
 from telegram_bot.database import Database
-from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI
+from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI, Sent
 from tests.telegram_bot.fake_model import FakeModel
 
 OWNER, FRIEND, STRANGER, PEER, GROUP = 11, 22, 33, 44, -1001
+LINK = "bc1"  # a business connection of the owner's
 NOTICE = Texts().notice
 
 
@@ -130,3 +131,28 @@ class World:
 @pytest.fixture
 def world(api: FakeBotAPI, model: FakeModel, tmp_path: Path) -> World:
     return World(api, model, tmp_path)
+
+
+@pytest.fixture
+def business(world: World) -> World:
+    world.set(drafts=Drafts(chats=[PEER]))
+    world.api.connect(LINK, OWNER)
+    return world
+
+
+def offered(world: World, text: str) -> Sent:
+    """The message to the owner that offers `text`."""
+
+    def find() -> Sent | None:
+        return next((sent for sent in world.api.sent if sent.chat == OWNER and sent.text.endswith(f"\n\n{text}")), None)
+
+    found: Sent = world.api.until(lambda: (sent := find()) and sent.buttons and sent)
+    return found
+
+
+def state(world: World) -> list[str]:
+    db = world.look()
+    try:
+        return [row["state"] for row in db.rows("SELECT state FROM drafts ORDER BY id")]
+    finally:
+        db.close()

@@ -5,33 +5,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from replicate_deployment.chat_format import Turn
 from telegram_bot import drafts, export, intake
-from telegram_bot.config import Drafts
+from telegram_bot.config import Texts
 from telegram_bot.database import Database
-from tests.telegram_bot.conftest import FRIEND, OWNER, PEER, World
+from tests.telegram_bot import fake_model
+from tests.telegram_bot.conftest import FRIEND, LINK, OWNER, PEER, World, offered, state
 from tests.telegram_bot.fake_bot_api import Fault, Sent
-
-LINK = "bc1"
-
-
-@pytest.fixture
-def business(world: World) -> World:
-    world.set(drafts=Drafts(chats=[PEER]))
-    world.api.connect(LINK, OWNER)
-    return world
-
-
-def offered(world: World, text: str) -> Sent:
-    """The message to the owner that offers `text`."""
-
-    def find() -> Sent | None:
-        return next((sent for sent in world.api.sent if sent.chat == OWNER and sent.text.endswith(f"\n\n{text}")), None)
-
-    found: Sent = world.api.until(lambda: (sent := find()) and sent.buttons and sent)
-    return found
 
 
 def forwarded(world: World, writer: int | None, text: str) -> None:
@@ -39,14 +19,6 @@ def forwarded(world: World, writer: int | None, text: str) -> None:
     if writer is not None:
         origin = {"type": "user", "sender_user": world.api.user(writer), "date": 0}
     world.api.say(OWNER, text, forward_origin=origin)
-
-
-def state(world: World) -> list[str]:
-    db = world.look()
-    try:
-        return [row["state"] for row in db.rows("SELECT state FROM drafts ORDER BY id")]
-    finally:
-        db.close()
 
 
 def test_send(business: World) -> None:
@@ -218,6 +190,28 @@ def test_forwards_get_a_draft_to_copy(world: World) -> None:
     assert {sent.chat for sent in api.sent} == {OWNER}
 
 
+def test_replies_are_those_that_somebody_got(business: World) -> None:
+    api = business.api
+    business.model.reply = lambda prompt: "" if prompt.endswith("nothing\nA:") else fake_model.echo(prompt)
+
+    def status() -> str:
+        before = len(api.texts(OWNER))
+        api.say(OWNER, "/status")
+        return str(api.until(lambda: next((t for t in api.texts(OWNER)[before:] if t.startswith("Replies")), None)))
+
+    with business.bot():
+        api.say(FRIEND, "say nothing")
+        api.until(lambda: Texts().failed in api.texts(FRIEND))
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "HI")
+        told = status()
+        assert "Replies today: 0\nEnded by themselves: 100% of 2" in told
+        assert "Predictions today: 2 of 500" in told
+        api.press(OWNER, draft, "Send")
+        api.until(lambda: api.texts(PEER) == ["HI"])
+        assert "Replies today: 1\n" in status()
+
+
 def test_a_draft_survives_a_restart(business: World) -> None:
     api = business.api
     with business.bot():
@@ -226,49 +220,6 @@ def test_a_draft_survives_a_restart(business: World) -> None:
     with business.bot():
         api.press(OWNER, draft, "Send")
         api.until(lambda: api.texts(PEER) == ["HI"])
-
-
-def test_a_message_that_its_writer_deletes_is_deleted_here(business: World) -> None:
-    api = business.api
-    business.set(debounce_seconds=0.5)
-    with business.bot():
-        number = api.say_in_business(LINK, PEER, PEER, "oops")
-        api.say_in_business(LINK, PEER, PEER, "hi")
-        deleted(business, number)
-        offered(business, "HI")
-    assert business.model.prompts == ["B: hi\nA:"]
-
-
-def deleted(world: World, *numbers: int) -> None:
-    gone = {"business_connection_id": LINK, "chat": world.api.chat(PEER), "message_ids": list(numbers)}
-    world.api.push(deleted_business_messages=gone)
-
-
-def test_a_draft_does_not_remember_what_was_deleted(business: World, tmp_path: Path) -> None:
-    api = business.api
-    with business.bot():
-        secret = api.say_in_business(LINK, PEER, PEER, "my secrt")
-        edited = api.message(PEER, "my secret", PEER, business_connection_id=LINK) | {"message_id": secret}
-        draft = offered(business, "MY SECRT")
-        api.push(edited_business_message=edited | {"edit_date": 1})
-        api.press(OWNER, draft, "Edit")
-        asked = api.until(lambda: next((s for s in api.sent if "reply to this message" in s.text), None))
-        api.say(OWNER, "salut", reply_to_message=api.shown(asked))
-        api.press(OWNER, offered(business, "salut"), "Send")
-        api.until(lambda: api.texts(PEER) == ["salut"])
-        second = api.say_in_business(LINK, PEER, PEER, "and then")
-        draft = offered(business, "AND THEN")
-        assert "my secret" in str(business.value("SELECT group_concat(context) FROM drafts"))
-        deleted(business, secret)
-        api.until(lambda: not business.value("SELECT count(*) FROM messages WHERE text = 'my secret'"))
-        assert state(business) == ["edited", "offered"]  # it answers something else
-        assert business.value("SELECT context FROM drafts WHERE id = 1") == ""
-        assert "secr" not in business.value("SELECT context FROM drafts WHERE id = 2")
-        assert export.corrections(business.config, tmp_path / "corrections.jsonl") == 0
-        deleted(business, second)
-        api.until(lambda: draft.text == "What this answered was deleted." and not draft.buttons)
-    assert state(business) == ["edited", "outdated"]
-    assert business.value("SELECT context FROM drafts WHERE id = 2") == ""
 
 
 def test_a_draft_that_is_closed_before_its_message_has_an_id_is_closed_then(world: World) -> None:

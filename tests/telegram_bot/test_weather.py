@@ -150,6 +150,41 @@ def test_updates_come_again_after_telegram_was_down(world: World) -> None:
     assert len(world.model.prompts) == 1
 
 
+@pytest.mark.parametrize(
+    "answer", ['{"detail": "sign in first"}', "[1]", '{"ok": false}', '{"ok": true, "result": {"login": 1}}']
+)
+def test_json_of_somebody_else_is_a_bad_connection(world: World, answer: str, caplog: pytest.LogCaptureFixture) -> None:
+    world.api.faults = [Fault("getUpdates", answer)]
+    with caplog.at_level(logging.WARNING), world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+    assert len([record for record in caplog.records if "no updates from Telegram" in record.message]) == 1
+    assert "Traceback" not in caplog.text
+
+
+def test_lines_about_the_wait_are_each_said_once(world: World) -> None:
+    world.set(waking_seconds=0.0)
+    world.model.moods = ["starting", "broken"] * 3
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, TEXTS.waking, TEXTS.down, "HI")
+
+
+def test_enough_is_said_once_a_day(world: World) -> None:
+    world.set(limits=Limits(predictions_per_day=1))
+    photo = [{"file_id": "x", "file_unique_id": "y", "width": 1, "height": 1}]
+    with world.bot():
+        world.api.say(FRIEND, "hi")
+        world.wait(FRIEND, "HI")
+        world.api.say(FRIEND, "one")
+        world.wait(FRIEND, "HI", TEXTS.enough)
+        world.api.say(FRIEND, None, photo=photo)
+        world.wait(FRIEND, "HI", TEXTS.enough, TEXTS.only_text)
+        world.api.say(FRIEND, "two")
+        world.api.until(lambda: world.value("SELECT count(*) FROM messages WHERE NOT pending AND text = 'two'"))
+    assert world.replies(FRIEND) == ["HI", TEXTS.enough, TEXTS.only_text]
+
+
 def test_the_network_is_cut_and_comes_back(world: World) -> None:
     world.api.faults = [Fault("deleteWebhook", "cut"), Fault("getUpdates", "cut", times=2)]
     with world.bot():
