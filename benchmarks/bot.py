@@ -243,7 +243,9 @@ def _account(one: Scene, facts: list[str], faults: Counter[str], memory: list[st
     missing = {said: int(said[1:].split("N")[0]) for said in one.said if not one.came[said]}
     # What was planned can only be in doubt; what was not, can only be among what the model failed at.
     unexplained = sum(not (doubts.get(chat) if said in planned else said in failed) for said, chat in missing.items())
-    twice = sum(count > 1 for count in one.came.values()) + sum(count > 1 for count in notices.values())
+    twice = sum(count > 1 for count in one.came.values())
+    # A notice alone is said again, with the next message, where its sending was in doubt.
+    twice += sum(count > 1 + doubts.get(chat, 0) for chat, count in notices.items())
     answered = sum(bool(one.came[said]) for said in one.said)
     figures = {
         "messages said": total,
@@ -252,7 +254,7 @@ def _account(one: Scene, facts: list[str], faults: Counter[str], memory: list[st
         "answered twice": twice,
         "not seen answered: reply in doubt, or an apology of which one stands for a burst": len(missing),
         "of which nothing tells why": unexplained,
-        "sendings in doubt, not repeated": sum(doubts.values()),
+        "sendings in doubt, of which none but a notice is repeated": sum(doubts.values()),
         "apologies for a model that failed twice": sum(apologies.values()),
     }
     verdict = "met" if recorded == total and not twice and not unexplained else "NOT met"

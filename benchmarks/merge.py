@@ -65,6 +65,8 @@ class Run(NamedTuple):
     identity: float
     merge: Process
     report: dict[str, Any]
+    dequantized: dict[str, Any] | None
+    """The report of a merge onto what 4 bits left of the base."""
     peft: Process | None
 
 
@@ -106,18 +108,22 @@ def copy_files(files: list[Path], folder: Path) -> float:
     return seconds
 
 
-def run(scratch: Path, layers: int, *, with_peft: bool) -> Run:
+def run(scratch: Path, layers: int, *, with_others: bool) -> Run:
     base, adapter, out = write_base(scratch / "base", layers), scratch / "adapter", scratch / "merged"
     write_adapter(adapter, base, layers)
     files = weight_files(base)
     size = sum(path.stat().st_size for path in files)
     drop_pages(files)
     copy = copy_files(files, scratch / "copy")
-    drop_pages(files)
-    merge = measured(GHOST, "merge", adapter, "--base", base, "--out", out, "--json")
-    shutil.rmtree(out)
+    merges = {}
+    for onto in ("original", "dequantized") if with_others else ("original",):
+        drop_pages(files)
+        merges[onto] = measured(GHOST, "merge", adapter, "--base", base, "--out", out, "--base-weights", onto, "--json")
+        shutil.rmtree(out)
+    merge = merges["original"]
+    dequantized = json.loads(merges["dequantized"].output) if with_others else None
     peft = None
-    if with_peft:
+    if with_others:
         drop_pages(files)
         peft = measured(PEFT, base, adapter, out)
         shutil.rmtree(out)
@@ -131,7 +137,7 @@ def run(scratch: Path, layers: int, *, with_peft: bool) -> Run:
     identity = monotonic() - started
     for name in ("base", "adapter", "plain"):
         shutil.rmtree(scratch / name)
-    return Run(layers, size, copy, identity, merge, json.loads(merge.output), peft)
+    return Run(layers, size, copy, identity, merge, json.loads(merge.output), dequantized, peft)
 
 
 def report(runs: list[Run], arguments: str) -> Iterator[str]:
@@ -162,6 +168,8 @@ def report(runs: list[Run], arguments: str) -> Iterator[str]:
 
         yield row("plain copy of the files", run.copy)
         yield row("**merge**: read, W + s·B·A, rounded, hashed, written", seconds["merge"])
+        if run.dequantized is not None:
+            yield row("the same onto what 4 bits left of the base", run.dequantized["seconds"]["merge"])
         yield row("identity of a base in the Hub's cache", seconds["identity"])
         yield row("identity of a base in a plain folder: its files hashed", run.identity)
         yield row("proof: the arithmetic of sampled rows", seconds["arithmetic"])
@@ -192,9 +200,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULT, help="(default: benchmarks/results/merge.md)")
     args = parser.parse_args()
     args.scratch.mkdir(parents=True, exist_ok=True)
-    runs = [run(args.scratch, args.layers, with_peft=False)]
+    runs = [run(args.scratch, args.layers, with_others=False)]
     if args.peft_layers:
-        runs.append(run(args.scratch, args.peft_layers, with_peft=True))
+        runs.append(run(args.scratch, args.peft_layers, with_others=True))
     arguments = " ".join(("--scratch FOLDER", *sys.argv[sys.argv.index(str(args.scratch)) + 1 :]))
     lines = list(report(runs, arguments))
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-weights",
         choices=get_args(BaseWeights),
-        default="original",
-        help="onto the base as it was published, or onto what 4 bits left of it in training (default: %(default)s)",
+        help="onto the base as it was published, or onto what 4 bits left of it in training (default: what ghost.json "
+        "says that it was trained against; original for an adapter made elsewhere)",
     )
     parser.add_argument(
         "--shard-size",
@@ -116,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
 class Choices:
     """What a person may choose of a merge."""
 
-    base_weights: BaseWeights = "original"
+    base_weights: BaseWeights | None = None
+    """None: those that the adapter was trained against, as far as that is known."""
     shard_bytes: int = SHARD_BYTES
 
 
@@ -146,11 +147,13 @@ def merge(
     adapter = read_adapter(ghost.folder, base.folder)
     tokenizer = provenance.tokenizer_of(ghost, base)
     tokenizer.chat_template = chat_format.chat_template(ghost.labels, recipe=ghost.recipe)
-    sources = Sources(base, adapter, provenance.precision(ghost), choices.base_weights)
+    onto = choices.base_weights or ("dequantized" if provenance.trained_in_4_bits(ghost) else "original")
+    sources = Sources(base, adapter, provenance.precision(ghost), onto)
     shapes = {name: output.shape for name, output in adapter.outputs.items()}
     shards = plan_shards(shapes, choices.shard_bytes)
     adapter_sha256 = provenance.weights_sha256(ghost, adapters.WEIGHTS)
-    plan = asdict(choices) | asdict(sources.precision) | {"base": base.weights_sha256, "adapter": adapter_sha256}
+    plan = asdict(choices) | asdict(sources.precision) | {"base_weights": onto}
+    plan |= {"base": base.weights_sha256, "adapter": adapter_sha256}
     plan |= {"config": adapter.config, "versions": _versions()}
     with unfinished_folder(out, plan) as aside:
         with clock("kept"), progress("looking at what is finished already"):
@@ -166,7 +169,7 @@ def merge(
             proof = prove(ghost, aside.folder, tokenizer, sources)
         block = {
             "dtype": "F16",
-            "base_weights": choices.base_weights,
+            "base_weights": onto,
             "base_identity": "as recorded" if provenance.made_here(ghost) else "as named, not on record",
             "adapter_sha256": adapter_sha256,
             **_changes(adapter),

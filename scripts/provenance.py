@@ -55,9 +55,19 @@ def made_here(ghost: Ghost) -> bool:
     return "base" in ghost.facts
 
 
+def _training(ghost: Ghost) -> dict[str, Any]:
+    """The configuration of training, as recorded."""
+    return (ghost.facts.get("training") or {}).get("config") or {}
+
+
+def trained_in_4_bits(ghost: Ghost) -> bool:
+    """Whether that is on record: an adapter made elsewhere may have learnt on whole weights."""
+    return bool(_training(ghost).get("load_in_4bit"))
+
+
 def precision(ghost: Ghost) -> Precision:
     """As recorded; for an adapter made elsewhere, that of the recipe of record."""
-    config: dict[str, Any] = (ghost.facts.get("training") or {}).get("config") or {}
+    config = _training(ghost)
     quantisation = config.get("bnb_config_kwargs") or {}
     default = Precision()
     return Precision(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,15 @@ def test_merged_onto_what_training_saw(adapter: Path, tiny_base: Path, tmp_path:
     with Weights.of_model(tmp_path / "merged") as merged:
         for name, tensor in expected.items():
             assert torch.equal(merged.tensor(name), tensor.half()), name
+
+
+@pytest.mark.parametrize(("recorded", "onto"), [({"load_in_4bit": True}, "dequantized"), ({}, "original")])
+def test_the_default_is_what_the_adapter_was_trained_against(
+    recorded: dict[str, bool], onto: str, adapter: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    known = ghost_json.read(adapter)
+    training = known.block("training")
+    facts = known.facts | {"training": training | {"config": training["config"] | recorded}}
+    ghost = replace(known, facts=facts)
+    block = merge_lora_fp16.merge(ghost, provenance.find_base(ghost, str(tiny_base)), tmp_path / "merged")
+    assert block["base_weights"] == onto
