@@ -4,8 +4,12 @@
 
 The overhead is the time of a request, as its client sees it, minus the time that the engine worked on it, clocked in
 the server's own worker around `Engine.reply` and each of its pieces. What remains is HTTP, validation, the way between
-the server's two processes and back for each piece, and our run(). One client, one connection, one request at a time,
-each sent when the server is free again.
+the server's two processes and back for each piece, and our run(). One client, one request at a time, each over a new
+connection, as our client does it, and sent when the server is free again.
+
+A connection that is kept costs a stream 40 ms more, less what the engine works meanwhile: the server sends small
+packets and waits for each one's ACK, which the client's kernel delays. A first run was over one kept connection, and a streamed
+reply of one token then took 7.4 ms in the middle and 28 in the worst twentieth; its row remains, and is not judged.
 """
 
 import argparse
@@ -83,13 +87,13 @@ def histories() -> Iterator[str]:
             yield "\n".join(lines[:turns])
 
 
-def overheads(http: httpx2.Client, requests: int, tokens: int, stream: bool) -> list[float]:
+def overheads(http: httpx2.Client, requests: int, tokens: int, stream: bool, keep: bool = False) -> list[float]:
     """Milliseconds of each of `requests` predictions that the engine did not work.
 
     By the standard library's client, and parsed after the clock: httpx2 alone would add one or two.
     """
     found = []
-    connection = HTTPConnection(http.base_url.host, http.base_url.port or 80)
+    connection = HTTPConnection(http.base_url.host, http.base_url.port or 80)  # opens itself when it is closed
     headers = {"Content-Type": "application/json"} | (STREAM if stream else {})
     for prompt, seed in zip(histories(), range(requests), strict=False):
         body = json.dumps({"input": {"prompt": prompt, "max_new_tokens": tokens, "seed": seed}}).encode()
@@ -98,6 +102,8 @@ def overheads(http: httpx2.Client, requests: int, tokens: int, stream: bool) -> 
         connection.request("POST", "/predictions", body, headers)
         said = connection.getresponse().read().decode()
         seconds = time.perf_counter() - began
+        if not keep:
+            connection.close()
         answer = list(events(iter(said.splitlines())))[-1].data if stream else json.loads(said)
         assert answer["status"] == "succeeded", answer["status"]
         found.append(1e3 * (seconds - answer["metrics"]["engine_time"]))
@@ -163,6 +169,7 @@ def main() -> int:
                 for kind, (tokens, stream) in kinds.items():
                     rows[kind] = overheads(http, args.requests, tokens, stream)
                     bar.advance()
+                rows["1 tokens, streamed, over a kept connection"] = overheads(http, args.requests, 1, True, keep=True)
                 resident = memory(http, server, args.predictions)
                 bar.advance()
         rows["cancel"] = cancels(max(2, args.requests // 15), Path(folder))

@@ -21,8 +21,11 @@ def is_loopback(url: httpx2.URL) -> bool:
         return url.host == "localhost"
 
 
-def open_client(url: str, headers: Mapping[str, str] | None = None) -> httpx2.AsyncClient:
-    """A client for the server at `url`. Raises ServerError when that is no http(s) URL."""
+def open_client(url: str, headers: Mapping[str, str] | None = None, *, keep: bool = True) -> httpx2.AsyncClient:
+    """A client for the server at `url`, which keeps its connections open unless told otherwise.
+
+    Raises ServerError when that is no http(s) URL.
+    """
     try:
         base = httpx2.URL(url)
     except httpx2.InvalidURL as error:
@@ -33,6 +36,7 @@ def open_client(url: str, headers: Mapping[str, str] | None = None) -> httpx2.As
         base_url=base,
         headers=headers,
         timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+        limits=httpx2.Limits(max_keepalive_connections=None if keep else 0),
         trust_env=not is_loopback(base),  # a proxy set in the environment would not reach this machine
         verify=base.scheme == "https",  # without TLS there is nothing to verify, and its context costs 0.2 s
     )
