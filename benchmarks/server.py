@@ -8,8 +8,8 @@ the server's two processes and back for each piece, and our run(). One client, o
 connection, as our client does it, and sent when the server is free again.
 
 A connection that is kept costs a stream 40 ms more, less what the engine works meanwhile: the server sends small
-packets and waits for each one's ACK, which the client's kernel delays. A first run was over one kept connection, and a streamed
-reply of one token then took 7.4 ms in the middle and 28 in the worst twentieth; its row remains, and is not judged.
+packets and waits for each one's ACK, which the client's kernel delays. A first run was over one kept connection, and a
+streamed reply of one token then took 7.4 ms in the middle and 28 in the worst twentieth; its row remains, unjudged.
 """
 
 import argparse

@@ -139,7 +139,8 @@ def beside(way: Way, other: Way) -> tuple[float, float, float]:
 def page(ways: list[Way], tokens: int, prompt: int, model: Path) -> Iterator[str]:
     named = {way.name: way for way in ways}
     engine, bare, plain = named["the engine"], named["scores and draws alone"], named["generate"]
-    yield from ("# Serving on a CPU", "", "```", "python -m benchmarks.serving --compiled", "```", "")
+    compiled = " --compiled" if any(name.endswith(", compiled") for name in named) else ""
+    yield from ("# Serving on a CPU", "", "```", f"python -m benchmarks.serving{compiled}", "```", "")
     yield (
         f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}, transformers {version('transformers')}. "
         f"Model: `{model}`. {len(engine.seconds)} rounds of {tokens} tokens after {prompt}."
