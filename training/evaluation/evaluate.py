@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.turns < 1:
         raise UsageError(f"--turns {args.turns}: at least 1")
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed}: at least 0")
     if args.score:
         return quiz.tell(args)
     if args.blind:

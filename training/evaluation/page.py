@@ -83,8 +83,6 @@ def _steps(found: Figures) -> list[Html]:
 
 def _notes(found: Figures) -> list[Html]:
     notes = [f"Not judged: {NAMES[kind]}. {why}" for kind, why in found["missing"].items()]
-    if found["model"] and not found["model"]["held_out_from_it"]:
-        notes.append("These lines are not those held out from this model: it may have learnt some of them.")
     if found["model"] and not found["model"]["learnt_by_it"]:
         notes.append(
             "The train.jsonl beside them is not the one that this model learnt from: what it may give away was looked "

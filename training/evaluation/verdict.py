@@ -14,6 +14,7 @@ Figures = Mapping[str, Any]
 
 STEPS = 3
 ENOUGH = 100  # held-out replies from which intervals are narrow enough to compare two trainings
+SEEN = "These lines are not those held out from this model: it may have learnt some, and every figure flatters it then."
 
 
 class Step(NamedTuple):
@@ -25,7 +26,9 @@ def sentences(figures: Figures) -> list[str]:
     """What stands at the top of the page."""
     kind, ours = judged(figures)
     base = figures["contenders"].get("base", {})
-    return [*_likelihood(ours, base), *_style(ours, base), *_authorship(figures, ours, base), *_endings(ours, kind)]
+    said = [*_likelihood(ours, base), *_style(ours, base), *_authorship(figures, ours, base), *_endings(ours, kind)]
+    model = figures.get("model")  # nothing is known of one that is only served
+    return [SEEN, *said] if model and not model["held_out_from_it"] else said
 
 
 def steps(figures: Figures) -> list[str]:

@@ -187,6 +187,7 @@ def test_a_foreign_adapter_or_base_is_refused_before_anything_is_judged(
     assert run(made, "--adapter", str(tmp_path), *report) == 2
     assert "no adapter_model.safetensors in it" in capsys.readouterr().err
     assert run(made, "--base", str(tmp_path / "nowhere"), *report) == 1
+    assert run(made, "--seed", "-1", *report) == 2
 
 
 def test_without_any_model_it_fails_before_it_writes(

@@ -117,6 +117,9 @@ def test_a_classifier_that_could_learn_nothing_is_not_said_to_be_guessing(told: 
     contenders = {"merged": {"authorship": told}, "base": {"authorship": estimate(0.6)}}
     person = {"authorship": {"others": estimate(0.9)}}
     (found,) = verdict.sentences({"contenders": contenders, "person": person})
+    for held_out, first in ((True, found), (False, verdict.SEEN)):
+        model = {"held_out_from_it": held_out}
+        assert verdict.sentences({"contenders": contenders, "person": person, "model": model})[0] == first
     assert words in found
 
 
