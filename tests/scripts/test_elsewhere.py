@@ -95,10 +95,10 @@ def test_bad_flags(elsewhere: Make, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_base_that_cannot_be_found(elsewhere: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = elsewhere(base_model_name_or_path="/root/models/mistral")
+    folder = elsewhere(base_model_name_or_path="/somewhere/else/mistral")
     code, error = refusal(capsys, str(folder), "--out", str(tmp_path / "out"))
     assert code == 1
-    assert "/root/models/mistral: no such folder" in error
+    assert "/somewhere/else/mistral: no such folder" in error
     assert "adapter_config.json names this base; name another with --base PATH_OR_REPO" in error
 
 

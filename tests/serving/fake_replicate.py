@@ -2,15 +2,15 @@
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.loopback_server import LoopbackServer, QuietHandler
 
 TOKEN = "r8_not-a-real-token"
 VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
@@ -54,8 +54,8 @@ class FakeReplicate:
         self.bodies: list[Any] = []
         self._faults: list[tuple[str, re.Pattern[str], Fault]] = []
         handler = type("Handler", (_Handler,), {"fake": self})
-        self.server = _Server(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.server = LoopbackServer(handler)
+        self.url = self.server.url
         self.add_model("ana/ghost")
 
     def add_model(self, name: str, *, visibility: str = "private", version: str | None = VERSION) -> None:
@@ -139,29 +139,15 @@ def now() -> str:
 @contextmanager
 def running() -> Iterator[FakeReplicate]:
     fake = FakeReplicate()
-    thread = threading.Thread(target=fake.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
+    fake.server.start()
     try:
         yield fake
     finally:
-        fake.server.shutdown()
-        thread.join()
-        fake.server.server_close()
+        fake.server.stop()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # clients that leave are what is tested
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     fake: FakeReplicate
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         self._serve("GET")

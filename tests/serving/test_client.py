@@ -5,8 +5,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any, TypeVar
 
 import httpx2
@@ -21,6 +19,7 @@ from serving.client import (
     ServerUnreachable,
     predict,
 )
+from tests.loopback_server import LoopbackServer, QuietHandler
 from training.errors import ServerError
 
 from .cog_server import ASYNC, ENDLESS, wait_until
@@ -169,12 +168,7 @@ class Broken:
 def broken() -> Iterator[tuple[str, Broken]]:
     told = Broken()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             self.answer(200, json.dumps(told.health).encode(), "application/json")
 
@@ -204,13 +198,10 @@ def broken() -> Iterator[tuple[str, Broken]]:
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", told
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    server = LoopbackServer(Handler)
+    server.start()
+    yield server.url, told
+    server.stop()
 
 
 START = b'event: start\ndata: {"id":"x","status":"processing"}\n\nevent: output\ndata: {"chunk":"oui","index":0}\n\n'

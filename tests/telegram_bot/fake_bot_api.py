@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.loopback_server import LoopbackServer, QuietHandler, due
 
 TOKEN = "7000000001:AAfakefakefakefakefakefakefakefake"
 BOT = {"id": 7000000001, "is_bot": True, "first_name": "Ghost", "username": "ghost_bot"}
@@ -46,12 +47,9 @@ class Sent:
     at: float = 0.0
 
 
-class FakeBotAPI(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
+class FakeBotAPI(LoopbackServer):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.changed = threading.Condition()
         self.updates: list[dict[str, Any]] = []
         self.confirmed = 0
@@ -65,15 +63,7 @@ class FakeBotAPI(ThreadingHTTPServer):
         self.connections: dict[str, dict[str, Any]] = {}
         self.faults: list[Fault] = []
         self.names: dict[int, str] = {}
-        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed has hung up."""
+        self.start()
 
     # What people do
 
@@ -154,23 +144,11 @@ class FakeBotAPI(ThreadingHTTPServer):
         return found
 
     def fault(self, method: str) -> Fault | None:
-        for fault in self.faults:
-            if re.fullmatch(fault.where, method) and fault.times:
-                if fault.skip:
-                    fault.skip -= 1
-                    continue
-                fault.times -= 1
-                return fault
-        return None
+        return due(self.faults, method, re.fullmatch)
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(QuietHandler):
     server: FakeBotAPI
-    disable_nagle_algorithm = True
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_POST(self) -> None:
         api = self.server

@@ -7,10 +7,10 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from replicate_deployment.chat_format import parse
+from tests.loopback_server import LoopbackServer, QuietHandler
 
 
 def echo(prompt: str) -> str:
@@ -18,12 +18,9 @@ def echo(prompt: str) -> str:
     return parse(prompt.removesuffix("\nA:"))[-1].text.upper()
 
 
-class FakeModel(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
+class FakeModel(LoopbackServer):
     def __init__(self, reply: Callable[[str], str] = echo, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(Handler, port)
         self.reply = reply
         self.prompts: list[str] = []
         self.inputs: list[dict[str, Any]] = []
@@ -32,23 +29,11 @@ class FakeModel(ThreadingHTTPServer):
         self.health = "READY"
         self.hold = threading.Event()  # while it is clear a prediction does not end
         self.hold.set()
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed has hung up."""
+        self.start()
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(QuietHandler):
     server: FakeModel
-    disable_nagle_algorithm = True
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         self.answer({"status": self.server.health})

@@ -9,19 +9,16 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.loopback_server import LoopbackServer, QuietHandler, due
 from tests.training.hub.fake_repos import TOKEN, USER, Commit, Fault, Repo
 
 
-class FakeHub(ThreadingHTTPServer):
-    daemon_threads = True
-
+class FakeHub(LoopbackServer):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.repos: dict[str, Repo] = {}
         self.store: dict[str, bytes] = {}  # LFS objects by the SHA-256 that was claimed for them
         self.faults: list[Fault] = []
@@ -33,28 +30,14 @@ class FakeHub(ThreadingHTTPServer):
         self.new_repos_are_private = True
         self.part_size: int | None = None
         self.ignores: set[str] = set()
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        self.start()
 
     @property
     def store_url(self) -> str:
         return f"http://localhost:{self.server_port}"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that cut the connection is what many tests are about."""
-
     def fault(self, request: str) -> Fault | None:
-        for fault in self.faults:
-            if re.search(fault.where, request) and fault.times:
-                if fault.skip:
-                    fault.skip -= 1
-                    continue
-                fault.times -= 1
-                return fault
-        return None
+        return due(self.faults, request)
 
     def count(self, where: str) -> int:
         return sum(bool(re.search(where, request)) for request in self.seen)
@@ -66,13 +49,8 @@ class FakeHub(ThreadingHTTPServer):
         return self.store[found] if isinstance(found, str) else found
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(QuietHandler):
     server: FakeHub
-    disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement of its head
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         self.answer()
