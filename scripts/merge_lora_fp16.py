@@ -86,7 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-adapter",
         type=Path,
         metavar="FOLDER",
-        help="also write the adapter as engines read it that serve many over one base (docs/scaling.md)",
+        help="also write the adapter as engines read it that serve many over one base, which is the "
+        "original one: see docs/scaling.md",
     )
     parser.add_argument("--json", action="store_true", help="print the proof's figures as JSON")
 
@@ -245,7 +246,9 @@ def report(out: Path, base: Base, block: dict[str, Any], stops: list[str], *, re
         f"merged      {arithmetic['merged']} of {arithmetic['tensors']} tensors, scale {scales}, all F16",
         f"arithmetic  fp16(W + s·B·A), recomputed for {share:.0%} of {arithmetic['values']:,} values, in every tensor",
         f"parity      {_compared(same)}; limit of the mean {same['limit']:g}",
-        f"nf4         {_compared(nf4)}; no limit: it only tells what 4 bits changed",
+        "nf4         as above: this is the base in 4 bits"
+        if block["base_weights"] == "dequantized"
+        else f"nf4         {_compared(nf4)}; no limit: it only tells what 4 bits changed",
         # Our engine cuts there by itself. A server that has only the chat template goes on until it is told.
         f'elsewhere   other servers (vLLM, transformers serve) must be sent "stop": {json.dumps(stops)}',
         f"written     {out}{', in place of the model that was there' if replaces else ''}; next: ghost check {out}",
