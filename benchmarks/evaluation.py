@@ -48,7 +48,7 @@ from training.sample.starter import starter_base
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "evaluation.md"
-SEEDS = (42, 43, 44)
+SEEDS = (45, 46, 47)
 TURNS = 200
 HELD_OUT_SEED, HELD_OUT_MESSAGES = demo.SEED + 1, 16_000  # of which a tenth of the turns is held out
 LITTLE = 4  # one line of so many
@@ -71,7 +71,9 @@ MEASURES = {
     "nats_per_token": Measure("loss of replies, nats a token", True, True, False),
     "nats_per_character": Measure("loss of replies, nats a character", True, True, False),
     "style": Measure("mean distance of the figures of style", True, True, True),
-    "style_off": Measure("figures of style beyond her own variation", True, True, True),
+    # Asked of the first run (seeds 42 to 44), where nearly all were beyond it for each of the four: such a count tells
+    # ghosts apart only near the person. Shown since, and judged by fresh seeds on the rest.
+    "style_off": Measure("figures of style beyond her own variation", True, False, False),
     "authorship": Measure("authorship: area under the curve", True, True, True),
     "itself": Measure("replies that end by themselves", False, True, False),
     "context": Measure("gain by the true context, nats a token", False, False, False),

@@ -90,7 +90,8 @@ def test_figures_agree_with_each_other(nested: Path, capsys: pytest.CaptureFixtu
         for seconds, dollars in zip(row["seconds"], row["dollars"], strict=True):
             assert dollars == pytest.approx(seconds * row["dollars_per_hour"] / 3600)
     assert cpu["dollars"] is None
-    assert cpu["seconds"][0] > 100 * max(gpu["seconds"][0] for gpu in gpus)
+    # However slow the slowest GPU or fast the CPU: how many times slower depends on what else it does just now.
+    assert cpu["seconds"][0] > max(gpu["seconds"][0] for gpu in gpus)
 
 
 def test_conversations_are_estimated_too(
