@@ -24,6 +24,7 @@ from scripts import adapter as adapters
 from scripts import kept_adapter, parity, provenance
 from scripts.adapter import Adapter, read_adapter
 from scripts.configs import write_configs
+from scripts.heap import give_back_large_blocks
 from scripts.recompute import check_arithmetic
 from scripts.shards import SHARD_BYTES, plan_shards, write_index
 from scripts.unfinished import unfinished_folder
@@ -95,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.shard_size > 0:
         raise UsageError(f"--shard-size {args.shard_size:g}: must be above 0")
+    give_back_large_blocks()
     ghost = provenance.read_facts(args.adapter, args.recipe, provenance.read_labels(args.labels))
     if args.keep_adapter:
         kept_adapter.check(args.adapter)  # before the work

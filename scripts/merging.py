@@ -87,10 +87,14 @@ class Merging:
 
         for start, stop in row_blocks(output.shape):
             block = self._values(output, start, stop)
-            added = _part(self._added, block.shape)
             left, right = (a[:, start:stop].t(), b.t()) if update.transposed else (b[start:stop], a)
-            torch.mm(left, right, out=added)
-            yield (start, stop), block.add_(added.mul_(update.scale))
+            if math.frexp(update.scale)[0] == 0.5:  # a power of two rounds nothing: one step gives the same bits
+                block.addmm_(left, right, alpha=update.scale)
+            else:
+                added = _part(self._added, block.shape)
+                torch.mm(left, right, out=added)
+                block.add_(added.mul_(update.scale))
+            yield (start, stop), block
 
     def _values(self, output: Output, start: int, stop: int) -> Tensor:
         source = self._adapter if output.from_adapter else self._base

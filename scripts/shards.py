@@ -3,12 +3,12 @@
 import hashlib
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.direct_file import DirectFile
 from scripts.weights import Tensor
 from training.finetuning.base import INDEX
 
@@ -35,19 +35,17 @@ def plan_shards(shapes: Mapping[str, Shape], shard_bytes: int = SHARD_BYTES) -> 
 def write_shard(path: Path, shapes: Mapping[str, Shape], blocks: Callable[[str], Iterable[Tensor]]) -> str:
     """Write the FP16 `blocks(name)` of each tensor one after the other, and return the file's SHA-256."""
     digest = hashlib.sha256()
-    with path.open("wb", buffering=0) as stream:
+    with DirectFile(path) as file:
 
         def write(content: Any) -> None:
-            left = memoryview(content).cast("B")
-            digest.update(left)
-            while left:  # an unbuffered file takes what it can
-                left = left[stream.write(left) :]
+            view = memoryview(content).cast("B")
+            digest.update(view)
+            file.write(view)
 
         write(_header(shapes))
         for name in shapes:
             for block in blocks(name):
                 write(block.numpy())
-        os.fsync(stream.fileno())  # finished means on the disk; what does not fit there is noticed here
     return digest.hexdigest()
 
 

@@ -17,8 +17,8 @@ from training.errors import MergeError
 from training.finetuning.base import weight_files
 
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # the dtypes that merge
-# Values that are worked on at a time: 4 MB in float32, which stays in a core's cache from the first step to the last.
-BLOCK = 2**20
+# Values that are worked on at a time: 1 MB in float32, which stays in a core's cache from the first step to the last.
+BLOCK = 2**18
 Tensor = Any  # torch.Tensor; torch is imported where it works
 
 

@@ -1,7 +1,6 @@
 """The shards of a merge, several at a time: each thread with files and memory of its own."""
 
 import errno
-import os
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,9 @@ from scripts.weights import Tensor, Weights
 from training.console import progress
 from training.finetuning.base import Base
 
-WRITERS = 4  # at most: more would only make the disk jump
+# At most. More than a small machine has cores, since who writes waits for the disk meanwhile; more of them would only
+# make it jump.
+WRITERS = 4
 BaseWeights = Literal["original", "dequantized"]
 
 
@@ -77,8 +78,7 @@ def write_shards(aside: Unfinished, sources: Sources, shards: dict[str, list[str
         aside.finish(part, shard, sha256)
 
     threads = torch.get_num_threads()
-    workers = min(WRITERS, os.cpu_count() or 1)
-    with progress("merging", total=sum(map(len, left.values()))) as bar, ThreadPoolExecutor(workers) as pool:
+    with progress("merging", total=sum(map(len, left.values()))) as bar, ThreadPoolExecutor(WRITERS) as pool:
         try:
             for done in as_completed([pool.submit(write, shard) for shard in left]):
                 done.result()
