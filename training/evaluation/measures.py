@@ -73,7 +73,8 @@ MEASURES = (
         "the floor is the distance of two samples of your own",
         "0 … 1; at the floor there is no difference to be seen",
         "Lin 1991 (Jensen-Shannon), Smirnov 1939; `training/evaluation/style.py`",
-        "what nobody counts: irony, warmth, running jokes. Each figure says more below",
+        "what nobody counts: irony, warmth, running jokes. Each figure says more below. How many are beyond the floor "
+        "tells ghosts apart only near the person: far away nearly all are, however far",
     ),
     Measure(
         "authorship",
