@@ -227,6 +227,10 @@ def page(rows: Sequence[Mapping[str, Any]], exchanges: Sequence[Exchange], seeds
     lines = [
         "# Do the measures measure?",
         "",
+        "```",
+        "python -m benchmarks.evaluation --scratch DIR",
+        "```",
+        "",
         f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}. {len(exchanges)} held-out replies; "
         f"seeds {', '.join(map(str, seeds))}. `little` learnt one of {LITTLE} lines once, `full` all of them "
         f"{EPOCHS['full']} times, `wrong` the same chats in another person's style; replies only. Base and full "
