@@ -19,6 +19,8 @@ def load(ghost: Ghost, device: str, *, hashes: bool = True, load_in_4bit: bool =
 
     Raises WeightsError when the files are not those of ghost.json, or cannot be loaded.
     """
+    if (ghost.folder / "adapter_config.json").is_file() and not (ghost.folder / "config.json").is_file():
+        raise WeightsError(f"{ghost.folder}: an adapter, not a model; to make one: ghost merge {ghost.folder}")
     ghost_json.verify(ghost, hashes=False)
     with ThreadPoolExecutor(max_workers=1) if hashes else nullcontext() as pool:
         hashed = pool.submit(ghost_json.verify, ghost) if pool else None

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--val",
         type=Path,
         default=Path("data/processed") / VAL,
-        help="held-out lines of `ghost prepare`, beside its train.jsonl (default: %(default)s)",
+        help="held-out lines of `ghost prepare`, beside its train.jsonl, or their folder (default: %(default)s)",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("report"), help=f"folder of {FIGURES} and {PAGE} (default: %(default)s)"
@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--turns {args.turns}: at least 1")
     if args.seed < 0:
         raise UsageError(f"--seed {args.seed}: at least 0")
+    if args.val.is_dir():
+        args.val = args.val / VAL
     if args.score:
         return quiz.tell(args)
     if args.blind:
@@ -83,12 +85,13 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
 
     Raises DataError when too little is held out, and the error of the model when no contender is left.
     """
-    from replicate_deployment.engine import CONTEXT_TURNS
+    with progress("reading"):  # PyTorch's import too, which takes seconds
+        from replicate_deployment.engine import CONTEXT_TURNS
 
-    held_out = read_held_out(args.val, CONTEXT_TURNS)
-    exchanges = sample(held_out.exchanges, args.turns, args.seed)
-    trained_on = args.val.with_name(TRAIN)
-    learnt, planted = read_learnt(trained_on, held_out.ghost), canaries.read(args.val.parent)
+        held_out = read_held_out(args.val, CONTEXT_TURNS)
+        exchanges = sample(held_out.exchanges, args.turns, args.seed)
+        trained_on = args.val.with_name(TRAIN)
+        learnt, planted = read_learnt(trained_on, held_out.ghost), canaries.read(args.val.parent)
     missing: dict[Kind, str] = {}
     judged: list[Judged] = []
     leaking: dict[str, Any] = {}

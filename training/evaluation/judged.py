@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from training.console import progress
-from training.evaluation.contenders import Contender, Kind
+from training.evaluation.contenders import NAMES, Contender, Kind
 from training.evaluation.context import Context, ContextUse, context_use
 from training.evaluation.exchange import Exchange
 from training.evaluation.likelihood import Nats, reply_nats
@@ -30,7 +30,7 @@ class Judged:
 
 def judge(contender: Contender, exchanges: Sequence[Exchange], settings: "Settings", seed: int) -> Judged:
     listens = contender.kind in LISTENED_TO
-    with progress(f"likelihoods of {contender.kind}", len(exchanges) * (3 if listens else 1)) as bar:
+    with progress(f"likelihoods: {NAMES[contender.kind]}", len(exchanges) * (3 if listens else 1)) as bar:
 
         def measure(context: Context, reply: str) -> Nats:
             bar.advance()

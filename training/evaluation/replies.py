@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from replicate_deployment.errors import PromptError
 from training.console import progress
-from training.evaluation.contenders import Contender
+from training.evaluation.contenders import NAMES, Contender
 from training.evaluation.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def answer(contender: Contender, exchanges: Sequence[Exchange], settings: "Setti
     said: list[Said] = []
     unanswered = 0
     started = time.monotonic()
-    with progress(f"replies of {contender.kind}", len(exchanges)) as bar:
+    with progress(f"replies: {NAMES[contender.kind]}", len(exchanges)) as bar:
         for number, exchange in enumerate(exchanges):
             bar.advance()
             try:

@@ -16,6 +16,8 @@ def summary(found: Figures, page: Path) -> str:
     count = held["conversations"]
     talks = "" if count is None else f" in {count:,} conversation{'s' * (count != 1)}"
     lines = [f"held out     {held['replies']:,}{of} replies of yours{talks}"]
+    if count is None:
+        lines.append("             not told by platform and language: val.about.jsonl is missing or damaged")
     lines += [f"{NAMES[kind]:<24}{_figures(found['contenders'][kind])}" for kind in shown(found)]
     lines += [f"not judged   {NAMES[kind]}: {why}" for kind, why in found["missing"].items()]
     lines += found["verdict"]["summary"]

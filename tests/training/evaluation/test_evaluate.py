@@ -21,6 +21,7 @@ from training.evaluation import contenders, evaluate, measures, quiz
 from training.evaluation.contenders import line_up
 from training.evaluation.data import read_held_out
 from training.evaluation.likelihood import reply_nats
+from training.evaluation.summary import summary
 from training.finetuning import config as training_config
 
 ROOT = Path(__file__).parents[3]
@@ -188,6 +189,21 @@ def test_a_foreign_adapter_or_base_is_refused_before_anything_is_judged(
     assert "no adapter_model.safetensors in it" in capsys.readouterr().err
     assert run(made, "--base", str(tmp_path / "nowhere"), *report) == 1
     assert run(made, "--seed", "-1", *report) == 2
+
+
+def test_an_adapter_in_place_of_the_model_is_told_how_to_become_one(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = ["--val", str(made / "processed"), "--out", str(tmp_path / "report")]  # of --val, the folder does
+    assert cli.main(["evaluate", str(made / "adapter"), *paths]) == 1
+    assert f"an adapter, not a model; to make one: ghost merge {made / 'adapter'}" in capsys.readouterr().err
+
+
+def test_the_terminal_says_when_nothing_tells_where_replies_are_from(figures: Any) -> None:
+    page = Path("report.html")
+    assert "val.about.jsonl" not in summary(figures, page)
+    untold = figures | {"held_out": figures["held_out"] | {"conversations": None}}
+    assert "val.about.jsonl is missing or damaged" in summary(untold, page)
 
 
 def test_without_any_model_it_fails_before_it_writes(
