@@ -1,6 +1,6 @@
 """The bot on the loopback: what it adds to a reply, a thousand chats at once, and a soak with faults and kill -9.
 
-    python -m benchmarks.bot --record          # some ten minutes on a quiet machine of two cores
+    python -m benchmarks.bot --record          # some fourteen minutes on a quiet machine of two cores
 
 The Bot API and the model server are those of the tests (tests/telegram_bot), in this process; the bot is another one,
 kept on one core. The model answers at once. What is measured holds the two servers' own time too, and the fsync of each
@@ -284,7 +284,7 @@ def main() -> int:
     parts.append(f"{date.today()}; {machine()}; {packages}. The bot on one core, the servers on the others.")
     runs = {
         "latency": lambda: latency(min(300, args.chats)),
-        "at-once": lambda: at_once(args.chats, 3),
+        "at-once": lambda: at_once(args.chats, 10),
         "soak": lambda: soak(args.chats, args.messages, args.seed),
     }
     for name in args.only or runs:

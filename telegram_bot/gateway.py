@@ -5,11 +5,12 @@ handlers are done with them, and here an update is confirmed when it is recorded
 dozen packages and holds back pydantic, where this one brings httpx.)
 """
 
+import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 
@@ -57,7 +58,24 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class _Checked(HTTPXRequest):
-    """JSON which is none of Telegram's, as a proxy on the way may answer, is an error like a page that is no JSON."""
+    """JSON which is none of Telegram's, as a proxy on the way may answer, is an error like a page that is no JSON.
+
+    A request goes on to its end, though who asked be cancelled: cancelled while it waits for a connection, it would
+    keep that one for ever, until none is left and the bot falls silent (github.com/encode/httpcore/issues/1093).
+    """
+
+    _under_way: ClassVar[set[asyncio.Task[tuple[int, bytes]]]] = set()  # the loop itself holds on to none
+
+    async def do_request(self, *args: Any, **more: Any) -> tuple[int, bytes]:
+        request = asyncio.create_task(super().do_request(*args, **more))
+        self._under_way.add(request)
+        request.add_done_callback(self._done)
+        return await asyncio.shield(request)
+
+    def _done(self, request: "asyncio.Task[tuple[int, bytes]]") -> None:
+        self._under_way.discard(request)
+        if not request.cancelled():
+            request.exception()  # asked for, or asyncio would complain where nobody waits any more
 
     @staticmethod
     def parse_json_payload(payload: bytes) -> dict[str, Any]:
