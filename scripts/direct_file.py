@@ -14,6 +14,7 @@ from typing import Self
 
 AT_ONCE = 2**22  # bytes: a multiple of any disk's block
 DIRECT = getattr(os, "O_DIRECT", 0)  # Linux only
+BINARY = getattr(os, "O_BINARY", 0)  # Windows only, which else would write two bytes for each newline
 
 
 class DirectFile:
@@ -26,8 +27,8 @@ class DirectFile:
         self._path = path
 
     def __enter__(self) -> Self:
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         self._memory = mmap.mmap(-1, AT_ONCE)  # a mapping begins where a page does
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o666)
         self._filled = 0
         self._direct = False
         self._past_the_cache(True)
@@ -75,5 +76,7 @@ class DirectFile:
         try:
             fcntl.fcntl(self._file, fcntl.F_SETFL, flags | DIRECT if wanted else flags & ~DIRECT)
         except OSError:
+            if not wanted:
+                raise
             return  # this file system has no such thing
         self._direct = wanted

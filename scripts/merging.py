@@ -88,13 +88,10 @@ class Merging:
         for start, stop in row_blocks(output.shape):
             block = self._values(output, start, stop)
             left, right = (a[:, start:stop].t(), b.t()) if update.transposed else (b[start:stop], a)
-            if math.frexp(update.scale)[0] == 0.5:  # a power of two rounds nothing: one step gives the same bits
-                block.addmm_(left, right, alpha=update.scale)
-            else:
-                added = _part(self._added, block.shape)
-                torch.mm(left, right, out=added)
-                block.add_(added.mul_(update.scale))
-            yield (start, stop), block
+            # In one step (addmm_) it would be faster, and summed in another order where a block is a single row.
+            added = _part(self._added, block.shape)
+            torch.mm(left, right, out=added)
+            yield (start, stop), block.add_(added.mul_(update.scale))
 
     def _values(self, output: Output, start: int, stop: int) -> Tensor:
         source = self._adapter if output.from_adapter else self._base

@@ -10,7 +10,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import httpx
 
@@ -43,6 +43,7 @@ from telegram_bot.calls import UNREADABLE, Call, Doubtful, Moved, NotNow, Polled
 from telegram_bot.plain import without_links
 from training.errors import BotError
 
+TYPING_AT_ONCE = 16
 POLL_SECONDS = 50  # a long poll that brings nothing ends after this
 UPDATES = [
     "message",
@@ -58,24 +59,7 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class _Checked(HTTPXRequest):
-    """JSON which is none of Telegram's, as a proxy on the way may answer, is an error like a page that is no JSON.
-
-    A request goes on to its end, though who asked be cancelled: cancelled while it waits for a connection, it would
-    keep that one for ever, until none is left and the bot falls silent (github.com/encode/httpcore/issues/1093).
-    """
-
-    _under_way: ClassVar[set[asyncio.Task[tuple[int, bytes]]]] = set()  # the loop itself holds on to none
-
-    async def do_request(self, *args: Any, **more: Any) -> tuple[int, bytes]:
-        request = asyncio.create_task(super().do_request(*args, **more))
-        self._under_way.add(request)
-        request.add_done_callback(self._done)
-        return await asyncio.shield(request)
-
-    def _done(self, request: "asyncio.Task[tuple[int, bytes]]") -> None:
-        self._under_way.discard(request)
-        if not request.cancelled():
-            request.exception()  # asked for, or asyncio would complain where nobody waits any more
+    """JSON which is none of Telegram's, as a proxy on the way may answer, is an error like a page that is no JSON."""
 
     @staticmethod
     def parse_json_payload(payload: bytes) -> dict[str, Any]:
@@ -124,6 +108,7 @@ class Telegram:
             _Checked(connections, read_timeout=20, write_timeout=20, pool_timeout=60, httpx_kwargs=shared),
             _UpdatesOneByOne(connection_pool_size=1, read_timeout=10, httpx_kwargs=shared),
         )
+        self._typing: set[asyncio.Task[None]] = set()
         ours, polls = self._requests
         self._bot = Bot(token, base_url=f"{url.rstrip('/')}/bot", request=ours, get_updates_request=polls)
 
@@ -138,6 +123,9 @@ class Telegram:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for task in [*self._typing]:
+            task.cancel()
+        await asyncio.gather(*self._typing, return_exceptions=True)
         for request in self._requests:  # Bot.shutdown leaves those of a bot that could not be entered open
             await request.shutdown()
 
@@ -171,7 +159,20 @@ class Telegram:
             return await self._bot.get_business_connection(id)
 
     async def typing(self, chat: int, connection: str, thread: int) -> None:
-        """Shown for five seconds or until a message comes. Nothing depends on it, so no failure is told."""
+        """Shown for five seconds or until a message comes. Nothing depends on it: no failure is told, and it is left
+        out while so many are under way that messages would wait for them.
+
+        The request goes on to its end, though who asked be cancelled, as a reply's coming does. Cancelled while it
+        waits for a connection it would keep that one for ever, until none is left and the bot falls silent
+        (github.com/encode/httpcore/issues/1093).
+        """
+        if len(self._typing) < TYPING_AT_ONCE:
+            request = asyncio.create_task(self._type(chat, connection, thread))
+            self._typing.add(request)  # the loop itself holds on to none
+            request.add_done_callback(self._typing.discard)
+            await asyncio.shield(request)
+
+    async def _type(self, chat: int, connection: str, thread: int) -> None:
         with suppress(TelegramError):
             await self._bot.send_chat_action(
                 chat, "typing", message_thread_id=thread or None, business_connection_id=connection or None

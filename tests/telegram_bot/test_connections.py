@@ -3,7 +3,10 @@
 import asyncio
 import random
 
-from telegram_bot.gateway import Telegram
+import pytest
+
+from telegram_bot.calls import Call
+from telegram_bot.gateway import TYPING_AT_ONCE, Telegram
 from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI
 
 
@@ -22,9 +25,34 @@ def test_requests_given_up_while_they_wait_for_a_connection_keep_none() -> None:
             for _ in range(20):
                 await asyncio.gather(*(given_up(telegram, chat) for chat in range(1, 21)))
             async with asyncio.timeout(10):
-                await telegram.typing(21, "", 0)
+                await telegram.do(Call(21, "", 0, "send", {"text": "still here"}))
 
     asyncio.run(scene())
     api.shutdown()
     api.server_close()
-    assert api.calls[-1] == "sendChatAction"
+    assert api.texts(21) == ["still here"]
+
+
+def test_few_show_that_they_type_at_once_and_the_rest_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 connections are for messages too."""
+    begun = 0
+
+    async def scene() -> None:
+        nonlocal begun
+        over = asyncio.Event()
+
+        async def slow(*_: object) -> None:
+            nonlocal begun
+            begun += 1
+            await over.wait()
+
+        telegram = Telegram(TOKEN, "http://127.0.0.1:1")
+        monkeypatch.setattr(telegram, "_type", slow)
+        asked = [asyncio.create_task(telegram.typing(chat, "", 0)) for chat in range(1, 101)]
+        await asyncio.wait(asked, timeout=0.1)
+        over.set()
+        await asyncio.gather(*asked)
+        await telegram.typing(1, "", 0)
+
+    asyncio.run(scene())
+    assert begun == TYPING_AT_ONCE + 1
