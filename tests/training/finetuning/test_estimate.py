@@ -78,7 +78,10 @@ def test_the_plan_is_the_one_that_trains(
     assert found["disk"]["base"] == 0  # it is here
 
 
-def test_figures_agree_with_each_other(nested: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_agree_with_each_other(
+    nested: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "measure_cpu", lambda: 1e11)  # a laptop's, whatever this machine does just now
     found = figures(capsys, "--data", str(nested))
     *gpus, cpu = found["devices"]
     assert found["counted_by"] == "estimate"
@@ -90,8 +93,7 @@ def test_figures_agree_with_each_other(nested: Path, capsys: pytest.CaptureFixtu
         for seconds, dollars in zip(row["seconds"], row["dollars"], strict=True):
             assert dollars == pytest.approx(seconds * row["dollars_per_hour"] / 3600)
     assert cpu["dollars"] is None
-    # However slow the slowest GPU or fast the CPU: how many times slower depends on what else it does just now.
-    assert cpu["seconds"][0] > max(gpu["seconds"][0] for gpu in gpus)
+    assert cpu["seconds"][0] > 100 * max(gpu["seconds"][0] for gpu in gpus)
 
 
 def test_conversations_are_estimated_too(
