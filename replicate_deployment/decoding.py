@@ -11,13 +11,14 @@ The recording is ours and not that of torch.compile's mode "reduce-overhead", wh
 its static cache: that one belongs to the thread that made it, and Cog runs `setup` and predictions in different ones.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
 import torch
 
-from .errors import PromptError
+from .errors import PromptError, WeightsError
 
 # Training windows are cut at 1,024 tokens, so a history beyond that is unlike anything the model has seen, and a reply
 # is 1,024 at most. Every slot is read for every token, used or not: 256 MiB at Mistral-7B's shape, 2% of its weights.
@@ -31,6 +32,22 @@ PARTS = 16
 INDUCTOR: dict[str, str | int | bool | Callable[..., Any]] = {"coordinate_descent_tuning": True}
 
 
+def cache_argument(model: Any) -> str:
+    """The name under which `forward` takes its key/value cache: `cache` since transformers 5.24, before that
+    `past_key_values`. Under a wrong name it would vanish in `**kwargs`: each token would be read without a context.
+
+    Raises WeightsError when `forward` knows neither.
+    """
+    known = inspect.signature(type(model).forward).parameters
+    for name in ("cache", "past_key_values"):
+        if name in known:
+            return name
+    raise WeightsError(
+        f"{type(model).__name__}.forward takes a key/value cache neither as `cache` nor as `past_key_values`: install "
+        "a version of transformers that pyproject.toml allows"
+    )
+
+
 class Growing:
     """transformers' forward pass over keys and values that grow. One for each reply."""
 
@@ -39,6 +56,7 @@ class Growing:
 
         self._model = model
         self.cache = DynamicCache(config=model.config)
+        self._arguments = {cache_argument(model): self.cache, "use_cache": True, "logits_to_keep": 1}
 
     def start(self, ids: Sequence[int]) -> Any:
         """The scores (vocabulary,) of the token after `ids`. Raises PromptError when memory is too small for them."""
@@ -59,10 +77,7 @@ class Growing:
 
     @torch.inference_mode()
     def _forward(self, ids: Any) -> Any:
-        output = self._model(
-            input_ids=ids.to(self._model.device), past_key_values=self.cache, use_cache=True, logits_to_keep=1
-        )
-        return output.logits[0, -1]
+        return self._model(input_ids=ids.to(self._model.device), **self._arguments).logits[0, -1]
 
 
 class Static:

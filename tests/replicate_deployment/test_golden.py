@@ -6,6 +6,7 @@ import torch
 
 from replicate_deployment import golden
 from replicate_deployment.chat_format import parse
+from replicate_deployment.decoding import cache_argument
 from replicate_deployment.engine import Engine
 from replicate_deployment.errors import WeightsError
 
@@ -73,3 +74,32 @@ def test_weights_in_4_bits_are_held_to_not_being_broken(engine: Engine, block: d
         moved.lm_head.weight.mul_(30)
     with pytest.raises(WeightsError, match=rf"± {golden.ROUNDED_TOLERANCE}:"):
         golden.verify(moved, engine.tokenizer, block, rounded=True)
+
+
+def test_a_cache_that_the_library_ignores_fails(
+    engine: Engine, block: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when `forward` renames the argument: what it does not know vanishes in its **kwargs, and nothing complains."""
+    forward = type(engine.model).forward
+
+    def deaf(self: Any, cache: Any = None, **rest: Any) -> Any:
+        return forward(self, **rest)
+
+    monkeypatch.setattr(type(engine.model), "forward", deaf)
+    with pytest.raises(WeightsError, match="over the key/value cache, and the right one when all are read at once"):
+        golden.verify(engine.model, engine.tokenizer, block)
+
+
+def test_the_cache_goes_by_the_name_that_forward_knows() -> None:
+    def new(self: Any, cache: Any = None) -> None: ...
+
+    def old(self: Any, past_key_values: Any = None) -> None: ...
+
+    assert cache_argument(type("New", (), {"forward": new})()) == "cache"
+    assert cache_argument(type("Old", (), {"forward": old})()) == "past_key_values"
+
+
+def test_a_forward_without_a_cache_is_named() -> None:
+    other = type("Cacheless", (), {"forward": lambda self, input_ids: None})()
+    with pytest.raises(WeightsError, match=r"Cacheless\.forward takes a key/value cache neither"):
+        cache_argument(other)

@@ -34,19 +34,18 @@ def continuer(engine: "Engine") -> Continue:
     def go_on(context: Sequence[Turn], beginning: str) -> str:
         import torch
 
-        ids = _ids(engine, context, beginning)[:-1]  # without the end token
-        said, cache = b"", None
-        with torch.inference_mode():
-            for _ in range(LONGEST):
-                asked = torch.tensor([ids], device=engine.model.device)
-                out = engine.model(input_ids=asked, past_key_values=cache, use_cache=True)
-                token, cache = int(out.logits[0, -1].argmax()), out.past_key_values
-                if token == engine.tokenizer.eos_token_id:
-                    break
-                said += engine.token_bytes[token]
-                ids = [token]
-                if any(stop.encode() in said for stop in engine.ghost.stop_sequences):
-                    break
+        from replicate_deployment.decoding import Growing
+
+        decoder, said = Growing(engine.model), b""
+        scores = decoder.start(_ids(engine, context, beginning)[:-1])  # without the end token
+        for _ in range(LONGEST):
+            token = int(scores.argmax())
+            if token == engine.tokenizer.eos_token_id:
+                break
+            said += engine.token_bytes[token]
+            if any(stop.encode() in said for stop in engine.ghost.stop_sequences):
+                break
+            scores = decoder.next(torch.tensor([token]))
         return said.decode("utf-8", "ignore")
 
     return go_on

@@ -101,12 +101,14 @@ class Samples:
         import torch
         from transformers import DynamicCache
 
+        from replicate_deployment.decoding import cache_argument
+
         device = next(causal.parameters()).device
         longest = max(len(prompt.ids) for prompt in self.prompts)
         rows = [[self._end] * (longest - len(prompt.ids)) + prompt.ids for prompt in self.prompts]
         there = [[0] * (longest - len(prompt.ids)) + [1] * len(prompt.ids) for prompt in self.prompts]
         ids, mask = torch.tensor(rows, device=device), torch.tensor(there, device=device)
-        cache = DynamicCache(config=causal.config)
+        cache = {cache_argument(causal): DynamicCache(config=causal.config)}
         drawn: list[list[int]] = [[] for _ in rows]
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for _ in range(NEW_TOKENS):
@@ -115,9 +117,9 @@ class Samples:
                     input_ids=ids,
                     attention_mask=mask,
                     position_ids=places,
-                    past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
+                    **cache,
                 ).logits
                 ids = logits[:, -1].argmax(-1, keepdim=True)
                 mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
