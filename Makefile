@@ -1,43 +1,71 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both set up everything they need in .venv.
+# `make demo` and `make test` are all that a newcomer needs. Both install the locked environment into .venv.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# Compiling every module at install time costs a minute, most of it for modules that no stage imports: let Python
-# compile what it imports, and keep it even where the shell asks not to.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
+# Compiling every module at install time costs a minute, most of it for modules that nothing imports. Let Python
+# compile what it imports, and keep it, even where the shell says not to.
+PIP_INSTALL := -m pip install --quiet --no-compile --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types tests notebooks clean
+.PHONY: demo test test-all test-latest lint types tests tests-exhaustive notebooks lock clean
 
-demo: $(VENV)/.run
+demo: $(VENV)/.installed
 	ghost demo
 
 test: lint types tests
 
-lint: $(VENV)/.dev
+test-all: test tests-exhaustive
+
+lint: $(VENV)/.installed
 	ruff check .
 	ruff format --check .
 
-types: $(VENV)/.dev
+types: $(VENV)/.installed
 	mypy
 
-tests: $(VENV)/.dev
-	pytest --numprocesses auto --dist loadfile
+tests: $(VENV)/.installed
+	pytest --numprocesses auto --dist worksteal
 
-notebooks: $(VENV)/.dev
+# Kills at every point, several processes, the browser, the notebooks, long fuzz and truth runs.
+tests-exhaustive: $(VENV)/.installed
+	pytest --numprocesses auto --dist worksteal -m exhaustive
+
+# The same tests on the newest versions that the ranges in pyproject.toml allow.
+test-latest:
+	$(PYTHON) -m venv --clear .venv-latest
+	$(call TORCH,.venv-latest) || true
+	.venv-latest/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager -e ".[dev]"
+	PATH="$(CURDIR)/.venv-latest/bin:$$PATH" .venv-latest/bin/pytest --numprocesses auto --dist worksteal
+
+notebooks: $(VENV)/.installed
 	python notebooks/refresh.py
 
-$(VENV)/.run: pyproject.toml
-	@echo "Setting up $(VENV): torch, transformers and Cog, about a minute on a fast line"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -e ".[train,serve]"
+# PyTorch's CPU build, where pip finds one: installed already, or in a folder or index that pip is configured for. PyPI
+# has none for Linux. Without it, torch comes from PyPI, with gigabytes of CUDA on Linux and without on macOS.
+TORCH = $(1)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements/torch-cpu.lock 2>/dev/null
+
+$(VENV)/.installed: pyproject.toml $(wildcard requirements/*.lock)
+	@echo "Installing the locked environment into $(VENV): about a minute on a fast line"
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	if $(call TORCH,$(VENV)); then cuda=; else cuda="-r requirements/cuda.lock"; fi; \
+	$(VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/environment.lock $$cuda
+	$(VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	$(PIP_INSTALL) -e ".[dev]"
-	touch $@
+# Renew the lock: the newest versions that the ranges allow, for Python 3.11 to 3.13 on Linux and macOS, but what runs in
+# the container stays at the versions of the container. Then run `make test`. CUDA's libraries stand apart, since torch's
+# CPU build needs none of them. The bot's image takes its packages from the same versions.
+UV_COMPILE = .cache/uv/bin/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make lock"
+lock:
+	$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python $(PIP_INSTALL) uv
+	grep -v '^torch==' replicate_deployment/requirements.txt > .cache/container.txt
+	$(UV_COMPILE) --upgrade --universal --python-version 3.11 --extra dev --constraint .cache/container.txt \
+	  --output-file .cache/all.lock pyproject.toml
+	awk '/^[a-z]/ { cuda = /^(nvidia-|cuda-|triton)/ } { print > (cuda ? "requirements/cuda.lock" : \
+	  "requirements/environment.lock") }' .cache/all.lock
+	$(UV_COMPILE) --upgrade --universal --python-version 3.12 --extra bot --constraint .cache/all.lock \
+	  --output-file requirements/bot.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache demo
+	rm -rf $(VENV) .venv-latest .cache .mypy_cache .ruff_cache .pytest_cache demo
