@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # Compiling every module at install time costs a minute, most of it for modules that nothing imports. Let Python
 # compile what it imports, and keep it, even where the shell says not to.
-PIP_INSTALL := -m pip install --quiet --no-compile --disable-pip-version-check
+PIP_INSTALL := -m pip install --quiet --quiet --no-compile --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all test-latest lint types tests tests-exhaustive notebooks lock clean
@@ -47,11 +47,11 @@ TORCH = $(1)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r requirement
 
 $(VENV)/.installed: pyproject.toml $(wildcard requirements/*.lock)
 	@echo "Installing the locked environment into $(VENV): about a minute on a fast line"
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	if $(call TORCH,$(VENV)); then cuda=; else cuda="-r requirements/cuda.lock"; fi; \
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@if $(call TORCH,$(VENV)); then cuda=; else cuda="-r requirements/cuda.lock"; fi; \
 	$(VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/environment.lock $$cuda
-	$(VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
-	touch $@
+	@$(VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
 
 # Renew the lock: the newest versions that the ranges allow, for Python 3.11 to 3.13 on Linux and macOS, but what runs in
 # the container stays at the versions of the container. Then run `make test`. CUDA's libraries stand apart, since torch's
