@@ -44,11 +44,12 @@ class Messages:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns without a silence of half an hour between their messages."""
+    """Turns without a silence of half an hour between their messages; `first` is the number of the first in the table."""
 
     path: str
     start: pd.Timestamp
     turns: list[Turn]
+    first: int
 
 
 def read(folder: Path, zone: ZoneInfo) -> Messages:
@@ -156,7 +157,7 @@ def conversations(table: pd.DataFrame, labels: Labels) -> list[Conversation]:
     first = np.flatnonzero(np.diff(conversation, prepend=-1))
     starts = table["instant"].iloc[first]
     found = [
-        Conversation(path, start, turns[a:b])
+        Conversation(path, start, turns[a:b], a)
         for path, start, (a, b) in zip(
             table["path"].iloc[first], starts, pairwise([*turn[first].tolist(), len(turns)]), strict=True
         )

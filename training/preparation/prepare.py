@@ -18,7 +18,6 @@ from training.preparation import about, canaries, concerns, corrections, recipes
 from training.preparation.findings import find
 from training.preparation.fit import tokenizer_at_hand, trained_tokens
 from training.preparation.prepared import Prepared
-from training.preparation.split import training_conversations
 
 if TYPE_CHECKING:
     from training.preparation.consent import Kept
@@ -149,24 +148,20 @@ def prepare(args: argparse.Namespace, config: speakers.UserConfig) -> "tuple[Pre
     from training.preparation import consent
     from training.preparation import conversations as chats
 
-    labels = config.labels
     messages = chats.read(args.cleaned, config.zone)
     mine = speakers.recognise(
         config, args.me, chats.senders(messages.table), args.user_config, speakers.owners(args.cleaned)
     )
     kept = consent.keep(config, messages.table, mine, args.cleaned, args.user_config)
-    table = chats.arrange(kept.table, mine, kept.borders)
-    conversations = chats.conversations(table, labels)
-
-    found = recipes.examples(args.recipe, [[turn.label == labels.me for turn in talk.turns] for talk in conversations])
-    training = training_conversations([len(talk.turns) for talk in conversations])
-    if not any(found.windows[:training]):
+    found = Prepared.of(config, args.recipe, messages, kept.table, mine, kept.borders)
+    if not any(found.examples.windows[: found.training]):
+        yours = int(found.table["mine"].sum())
         raise DataError(
-            f"nothing to train on: {int(table['mine'].sum()):,} of {len(table):,} messages are yours, but no turn of "
-            "yours comes after another's within half an hour in the conversations that train. "
+            f"nothing to train on: {yours:,} of {len(found.table):,} messages are yours, but no turn of yours comes "
+            "after another's within half an hour in the conversations that train. "
             f"Are all your names in {args.user_config}, and were whole chats exported?"
         )
-    return Prepared(config, args.recipe, messages, table, conversations, found, training), kept
+    return found, kept
 
 
 def _write_lines(prepared: Prepared, folder: Path) -> "dict[str, hashlib._Hash]":

@@ -23,6 +23,11 @@ def examples(recipe: Recipe, conversations: Sequence[Sequence[bool]]) -> Example
     return Examples(whole, [[] for _ in whole], 0)
 
 
+def gives_line(recipe: Recipe, mine: Sequence[bool]) -> bool:
+    """Whether one conversation, or a part of one, becomes a line whatever the draw of the seeds."""
+    return bool(windows.windows(mine)) if recipe == "windows" else any(mine)
+
+
 def lines(recipe: Recipe, turns: Sequence[Turn], stretches: Iterable[Window], labels: Labels) -> bytes:
     """The lines of one conversation, in UTF-8, newlines included: one for each stretch that `examples` chose."""
     if recipe == "windows":

@@ -94,6 +94,36 @@ def trains(turn_counts: list[int], index: int) -> bool:
     return sum(turn_counts[:index]) * 100 < 90 * sum(turn_counts)
 
 
+def stretches(mine: list[bool], recipe: str) -> list[list[int]]:
+    """The lines of a conversation, seeds apart."""
+    if recipe == "windows":
+        return windows(mine)
+    return [list(range(len(mine)))] if True in mine else []
+
+
+def first_held_out(talks: list[list[bool]], recipe: str) -> tuple[int, int]:
+    """The conversation and the turn in it from which on everything validates. Past the end: nothing is held out."""
+
+    def line_in(some: list[list[bool]]) -> bool:
+        return any(stretches(mine, recipe) for mine in some)
+
+    turn_counts = [len(mine) for mine in talks]
+    number = sum(trains(turn_counts, index) for index in range(len(talks)))
+    if line_in(talks[number:]) or not line_in(talks):
+        return number, 0
+    # What the rule holds out gives no line: the last conversation that gives one, whole if that is a fifth or less …
+    last = [index for index in range(len(talks)) if line_in([talks[index]])][-1]
+    earlier, total = sum(turn_counts[:last]), sum(turn_counts)
+    if earlier / total >= 0.8 and line_in(talks[:last]):
+        return last, 0
+    # … else from the latest turn with 90% of all turns or less before it and a line on either side.
+    for turn in range(len(talks[last]) - 1, 0, -1):
+        head, tail = talks[last][:turn], talks[last][turn:]
+        if (earlier + turn) * 100 <= 90 * total and line_in([tail]) and line_in([*talks[:last], head]):
+            return last, turn
+    return number, 0
+
+
 def rendered(turn: tuple[str, str]) -> str:
     label, text = turn
     first, *rest = text.split("\n")
@@ -107,27 +137,31 @@ def json_line(text: str) -> str:
 def prepare(chats: dict[str, list[Message]], recipe: str) -> DataSet:
     """The data set of chats (path → messages, in the order of the file)."""
     talks = []
+    turn_starts = {}
     for path, messages in chats.items():
         said = [Message(time, mine, text.replace("\r\n", "\n").strip()) for time, mine, text in messages]
         in_time_order = sorted([message for message in said if message.text != ""], key=lambda message: message.time)
         for talk in conversations(in_time_order):
             turns = [("A:" if turn[0].is_mine else "B:", "\n".join(m.text for m in turn)) for turn in talk]
             talks.append(Talk(talk[0][0].time, path, turns))
+            turn_starts[talk[0][0].time, path] = [turn[0].time for turn in talk]
     talks.sort(key=lambda talk: (talk.start, talk.path))
+    where, turn = first_held_out([[label == "A:" for label, _ in talk.turns] for talk in talks], recipe)
+    if turn:  # a conversation is cut in two
+        start, path, turns = talks[where]
+        talks[where] = Talk(start, path, turns[:turn])
+        talks.append(Talk(turn_starts[start, path][turn], path, turns[turn:]))
+        talks.sort(key=lambda talk: (talk.start, talk.path))
+        where += 1
 
     mine = [[label == "A:" for label, _ in talk.turns] for talk in talks]
-    found: list[list[list[int]]] = []
-    seeds: list[list[list[int]]] = []
+    found = [stretches(some, recipe) for some in mine]
+    seeds: list[list[list[int]]] = [[] for _ in mine]
     if recipe == "windows":
-        found = [windows(some) for some in mine]
         seeds = [
             [seed for seed in drawn if seed not in own] for drawn, own in zip(drawn_seeds(mine), found, strict=True)
         ]
-    else:
-        found = [[list(range(len(some)))] if True in some else [] for some in mine]
-        seeds = [[] for _ in mine]
-    turn_counts = [len(some) for some in mine]
-    side = [trains(turn_counts, index) for index in range(len(mine))]
+    side = [index < where for index in range(len(mine))]
 
     written: dict[bool, list[str]] = {True: [], False: []}
     for number, talk in enumerate(talks):

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import RECIPES
+from replicate_deployment.chat_format import RECIPES, Recipe
 from tests.training.preparation import literal, truth
 from tests.training.preparation.truth import compare, write_chats
 from training.cli import main
-from training.preparation import conversations, windows
+from training.preparation import conversations, split, windows
 from training.preparation.split import training_conversations
 
 MOMENT = pd.Timedelta(milliseconds=1)
@@ -52,6 +52,19 @@ def test_the_files_are_the_literal_ones(chats: tuple[Path, dict[str, list[Any]]]
     assert report["conversations"]["without_a_line"] == expected.windows.count([]) > 0
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 14])
+def test_of_few_conversations_the_data_set_is_the_literal_one_too(tmp_path: Path, count: int, recipe: Recipe) -> None:
+    """Where the rule of record holds nothing out; the comparison looks for a message on both sides."""
+    held_out = set()
+    for seed in range(12):
+        folder = tmp_path / str(seed)
+        written = write_chats(folder, seed, count, a_chat=count if seed % 2 else 1)
+        assert compare(folder, written, recipe).differences == []
+        held_out.add(bool(literal.prepare(written, recipe).val))
+    assert True in held_out
+
+
 @pytest.mark.parametrize(
     ("module", "name", "wrong"),
     [
@@ -62,8 +75,8 @@ def test_the_files_are_the_literal_ones(chats: tuple[Path, dict[str, list[Any]]]
         (windows, "SIZES", (6, 8, 10)),
         (windows, "STRIDE", 2),
         (windows, "SEED", 0),
-        (truth, "training_conversations", lambda turn_counts: training_conversations(turn_counts) + 1),
-        (truth, "training_conversations", lambda turn_counts: training_conversations(turn_counts) - 1),
+        (split, "training_conversations", lambda turn_counts: training_conversations(turn_counts) + 1),
+        (split, "training_conversations", lambda turn_counts: training_conversations(turn_counts) - 1),
     ],
 )
 def test_the_comparison_sees_what_is_wrong(
