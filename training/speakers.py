@@ -23,6 +23,7 @@ CONFIG = Path("config/user_config.json")
 # WhatsApp wraps phone numbers and some names in direction marks, which nobody sees and nobody types.
 DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 LISTED = 10  # senders shown in an error
+EXAMPLE, ALIKE = "user_config.example.json", 0.85  # a config.json is at 0.81, a user_config.json.txt at 0.89
 EXTRACTION_REPORT = "extraction_report.json"
 NAMES = ("exclude_people", "exclude_conversations")  # keys that hold a list of names
 DAYS = ("since", "until")
@@ -94,17 +95,19 @@ class UserConfig:
         return ZoneInfo(self.timezone)
 
 
-def load(path: Path = CONFIG) -> UserConfig:
-    """The settings of a user_config.json; the defaults when the standard one is absent.
+def load(path: Path | None = None) -> UserConfig:
+    """The settings of a user_config.json; without a path those of the standard one, or the defaults where it is absent.
 
-    Raises ConfigError, naming the file, on unreadable JSON, unknown keys and values that cannot be used.
+    Raises ConfigError, naming the file, on a path where there is none, unreadable JSON, unknown keys and values that
+    cannot be used.
     """
-    if path == CONFIG and not path.exists():
+    if path is None and not CONFIG.exists():
         return UserConfig()
+    path = path or CONFIG
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; start from config/user_config.example.json") from None
+        raise ConfigError(f"{path}: no such file; start from config/{EXAMPLE}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(document, dict):
@@ -118,6 +121,20 @@ def load(path: Path = CONFIG) -> UserConfig:
         return UserConfig(**{key: _typed(key, value) for key, value in document.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def not_there() -> str:
+    """That the standard file is absent, and which file may have been meant: under a name that is off by a letter, whom
+    it leaves out would be learnt from."""
+    beside = [file for folder in (CONFIG.parent, Path()) if folder.is_dir() for file in sorted(folder.iterdir())]
+    alike = [file for file in beside if fold(file.name) != fold(EXAMPLE) and _alike(file.name, CONFIG.name)]
+    if not alike:
+        return f"there is no {CONFIG}"
+    return f"there is no {CONFIG}, but {alike[0]}. If that is meant: --user-config {alike[0]}"
+
+
+def _alike(name: str, other: str) -> bool:
+    return difflib.SequenceMatcher(None, fold(name), fold(other)).ratio() >= ALIKE
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -120,9 +120,34 @@ def test_a_named_config_must_exist_but_the_standard_one_need_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load(speakers.CONFIG) == UserConfig()
-    with pytest.raises(ConfigError, match=r"mine\.json: no such file"):
-        load(Path("mine.json"))
+    assert load() == UserConfig()
+    for name in ("mine.json", str(speakers.CONFIG)):
+        with pytest.raises(ConfigError, match=rf"{name}: no such file"):
+            load(Path(name))
+    speakers.CONFIG.parent.mkdir()
+    _config(speakers.CONFIG.parent, exclude_people=["Bob"])
+    assert load().exclude_people == ("Bob",)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("config/user_config.jsn", True),
+        ("config/user-config.json", True),
+        ("config/User_Config.json.txt", True),
+        ("user_config.json", True),
+        ("config/user_config.example.json", False),
+        ("config/training_config.yaml", False),
+        ("config.json", False),
+    ],
+)
+def test_a_config_of_nearly_the_standard_name_is_asked_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, meant: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config").mkdir()
+    Path(name).touch()
+    assert (f"--user-config {name}" in speakers.not_there()) == meant
 
 
 SENDERS = {"Ada": 120, "ADA": 3, "Charles": 1400, **{f"guest {n:02}": 1 for n in range(12)}}

@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--user-config",
         type=Path,
-        default=speakers.CONFIG,
-        help="where your names stand otherwise (default: %(default)s)",
+        help=f"where your names stand otherwise (default: {speakers.CONFIG}, if there is one)",
     )
     parser.add_argument(
         "--pii",
@@ -84,7 +83,10 @@ def _me(config: speakers.UserConfig, args: argparse.Namespace, found: Sequence[C
         f"{conversation.platform}/{number}": Counter(record.sender for record in conversation.messages)
         for number, conversation in enumerate(found)
     }
-    return set().union(*speakers.recognise(config, args.me, chats, args.user_config).values()) if found else set()
+    if not found:
+        return set()
+    path = args.user_config or speakers.CONFIG
+    return set().union(*speakers.recognise(config, args.me, chats, path).values())
 
 
 def save(account: Account, found: Sequence[Conversation], out: Path, shield: Shield) -> None:

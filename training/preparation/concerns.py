@@ -56,7 +56,7 @@ def concerns(prepared: Prepared, leakage: Mapping[str, Any], fit: Fit, languages
         *_shift(prepared, languages),
         *_replies(prepared),
         *_walls(leakage["walls"]),
-        *_lengths(fit),
+        *_lengths(fit, prepared.recipe),
     ]
     return sorted(found, key=lambda concern: concern.severity != "refuse")
 
@@ -97,7 +97,14 @@ def _amount(train: int, val: int) -> Iterator[Concern]:
             f"{train:,} of your replies can train. Thousands give a vibe, tens of thousands a voice; this few give "
             "catchphrases. Export more chats, or older ones.",
         )
-    if val < FEWEST_HELD_OUT:
+    if not val:
+        yield Concern(
+            "warn",
+            "nothing_held_out",
+            "0 of your replies are held out: no turn border leaves replies on both sides. Nothing will tell learning "
+            "from memorising, and ghost evaluate will have nothing to judge. Export more chats.",
+        )
+    elif val < FEWEST_HELD_OUT:
         yield Concern(
             "warn",
             "validation_small",
@@ -230,9 +237,10 @@ def _walls(walls: Mapping[str, Any]) -> Iterator[Concern]:
         )
 
 
-def _lengths(fit: Fit) -> Iterator[Concern]:
+def _lengths(fit: Fit, recipe: str) -> Iterator[Concern]:
     about = "about " if fit.counted_by == "estimate" else ""
-    if fit.within < WITHIN_SHARE:
+    # By the other recipe a conversation trains in pieces, and nothing is lost however long it is.
+    if recipe == "windows" and fit.within < WITHIN_SHARE:
         yield Concern(
             "warn",
             "long_lines",

@@ -44,7 +44,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns without a silence of half an hour between their messages; `first` is the number of the first in the table."""
+    """Turns without a silence of half an hour between their messages; the table's turn `first` is the first of them."""
 
     path: str
     start: pd.Timestamp

@@ -19,6 +19,7 @@ from random import Random
 from typing import Any
 
 from replicate_deployment.chat_format import Labels, Turn, render
+from training.errors import ConfigError
 from training.preparation import windows
 from training.preparation.prepared import Prepared
 
@@ -100,30 +101,45 @@ def trained_tokens(turns: Sequence[Turn], prepared: Prepared, tokenizer: Any | N
 
 
 def tokenizer_at_hand(base: str, revision: str | None = None) -> Any | None:
-    """The tokenizer of a base folder, or of a Hub repo that is in the cache; None where there is none.
+    """`tokenizer_of` the base, or None where it is not at hand."""
+    try:
+        return tokenizer_of(base, revision)
+    except ConfigError:
+        return None
+
+
+def tokenizer_of(base: str, revision: str | None = None) -> Any:
+    """The tokenizer of a base folder, or of a Hub repo that is in the cache.
 
     Read by the tokenizers library alone: transformers, which training loads the same file with, takes seconds to
-    import. It counts the same ids. Nothing is downloaded, and a core install without the library has no tokenizer.
+    import. It counts the same ids. Nothing is downloaded. Raises ConfigError, which says what is missing; of the core
+    install that is the library itself.
     """
     try:
+        from huggingface_hub import errors, try_to_load_from_cache
         from tokenizers import Tokenizer
-    except ImportError:
-        return None
+    except ImportError as error:
+        library = (error.name or "tokenizers").split(".")[0]
+        raise ConfigError(
+            f"{base}: the library {library}, which its tokenizer is read with, is not installed; type: pip install "
+            "tokenizers"
+        ) from error
     folder = Path(base).expanduser()
     path: Any = folder / "tokenizer.json"
-    if not folder.is_dir():
-        from huggingface_hub import errors, try_to_load_from_cache
-
+    if folder.is_dir():
+        if not path.is_file():
+            raise ConfigError(f"{base}: no tokenizer.json in this folder")
+    else:
         try:
             path = try_to_load_from_cache(base, "tokenizer.json", revision=revision)
-        except errors.HFValidationError:  # no name of a repo: `ghost train` says so
-            return None
-    if not isinstance(path, str | Path) or not Path(path).is_file():
-        return None
+        except errors.HFValidationError:
+            path = None
+        if not isinstance(path, str):
+            raise ConfigError(f"{base}: no folder, and no Hub repo whose tokenizer.json is on this disk")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception:  # the library raises nothing narrower; a broken file is an error of training, not of a count
-        return None
+    except Exception as error:  # the library raises nothing narrower
+        raise ConfigError(f"{path}: cannot be read as a tokenizer ({str(error).splitlines()[0]})") from error
     tokenizer.encode_special_tokens = True  # as in tokenization.encode: a typed "</s>" is text
     return tokenizer
 

@@ -11,6 +11,7 @@ from training.preparation import plots
 from training.preparation.concerns import Concern
 from training.preparation.fit import Fit
 from training.preparation.prepared import Prepared
+from training.preparation.report import counted
 from training.preparation.samples import samples
 from training.preparation.timeline import Timeline
 
@@ -74,17 +75,19 @@ def page(
 
 
 def _in_words(prepared: Prepared, figures: Mapping[str, Any], timeline: Timeline) -> Html:
-    messages, lines = figures["messages"], figures["lines"]
+    messages, shown, lines = figures["messages"], figures["in_examples"], figures["lines"]
     left_out = sum(reason["messages"] for reason in figures["left_out"].values())
+    of = "" if shown["messages"] == messages["used"] else f" of {messages['used']:,}"
     return element(
         "p",
-        f"{messages['used']:,} messages in {plots.counted(figures['chats'], 'chat')} from {timeline.names[0]} to "
-        f"{timeline.names[-1]}, of which you wrote {messages['yours']:,} as ",
+        f"{shown['messages']:,}{of} messages in {counted(shown['chats'], 'chat')} from {timeline.names[0]} to "
+        f"{timeline.names[-1]}, of which you wrote {shown['yours']:,} as ",
         element("bdi", ", ".join(figures["your_names"])),
-        f". They make {plots.counted(figures['turns']['total'], 'turn')} in "
-        f"{plots.counted(figures['conversations']['total'], 'conversation')}, and those {lines['total']:,} examples: "
-        f"{lines['train']:,} to learn from, and {lines['val']:,} held back, the last ones, to check what was learnt."
+        f". They are {counted(shown['turns'], 'turn')} in {counted(shown['conversations'], 'conversation')}, and make "
+        f"{lines['total']:,} examples: {lines['train']:,} to learn from, and {lines['val']:,} held back, the last, to "
+        "check what was learnt."
         + _canaries(figures.get("canaries"))
+        + (f" The other {messages['used'] - shown['messages']:,} are in no example." if of else "")
         + (f" Your settings leave out {left_out:,} more messages." if left_out else ""),
     )
 
@@ -100,8 +103,8 @@ def _canaries(planted: Mapping[str, Any] | None) -> str:
 
 def _tiles(figures: Mapping[str, Any]) -> Html:
     tiles = [
-        (figures["messages"]["yours"], "messages of yours"),
-        (figures["turns"]["yours"], "turns of yours"),
+        (figures["in_examples"]["yours"], "messages of yours"),
+        (figures["in_examples"]["your_turns"], "turns of yours"),
         (figures["lines"]["train"], "examples for training"),
         (figures["lines"]["val"], "for validation"),
     ]

@@ -10,7 +10,9 @@ import numpy as np
 from training.page import Bar, Html, Series, Strip, bars, columns, facts, figure, legend, strips, together
 from training.preparation.fit import Fit
 from training.preparation.prepared import Prepared
+from training.preparation.report import counted
 from training.preparation.samples import title
+from training.preparation.split import WHY
 from training.preparation.timeline import Timeline
 
 CHATS = 12  # shown one by one, the largest first
@@ -169,7 +171,7 @@ def split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], figures
     ticks = {index / cells: label for index, label in timeline.ticks.items()}
     held_back = prepared.training < len(prepared.conversations)
     border = shares[prepared.training] if held_back else None
-    counts = figures["conversations"]
+    counts, why = figures["conversations"], WHY.get(prepared.held_out)
     return figure(
         "What trains, what validates",
         together(
@@ -183,7 +185,8 @@ def split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], figures
             ),
         ),
         f"Of the conversations {counts['train']:,} train, and the {counts['val']:,} that start after them validate: by "
-        "time, so that nothing said later helps with what was said before. A conversation is never on both sides.",
+        "time, so that nothing said later helps with what was said before. No turn is ever on both sides."
+        + (f" Here {why}." if why else ""),
         wide=True,
     )
 
@@ -196,11 +199,13 @@ def fit(recipe: str, fit: Fit) -> Html:
     ] + [Bar("the limit: sequence_len", {LIMIT: fit.sequence_len}, f"{fit.sequence_len:,}")]
     by = "estimated from their characters" if fit.counted_by == "estimate" else "counted by the base's tokenizer"
     sampled = "" if fit.sampled == fit.lines else f", on {fit.sampled:,} of the {fit.lines:,} drawn by lot"
-    cut = "lose turns from the front" if recipe == "windows" else "are cut in pieces"
+    cut = "lose turns from the front" if recipe == "windows" else "train in pieces, of which none is lost"
+    left_out = "are left out" if recipe == "windows" else "hold a turn that is too long"
     return figure(
         "Tokens in an example" + (", estimated" if fit.counted_by == "estimate" else ""),
         bars("Lengths of the examples in tokens, beside the limit", rows),
-        f"{fit.within:.1%} of the examples fit as they are, {fit.shortened:.1%} {cut}, {fit.skipped:.1%} are left out. "
+        f"{fit.within:.1%} of the examples fit as they are, {fit.shortened:.1%} {cut}, {fit.skipped:.1%} "
+        f"{left_out}. "
         f"An epoch is {fit.tokens_per_epoch:,} tokens. Lengths are {by}{sampled}.",
     )
 
@@ -245,7 +250,3 @@ def _repeated(what: str, counts: Mapping[str, int]) -> tuple[str, str]:
         f"held-out {what} of {counts['from_characters']:,} characters or more that training holds too, or nearly so",
         f"{counts['exact'] + counts['near']:,} of {counts['compared']:,}",
     )
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -16,7 +16,7 @@ from training.errors import ConfigError, DataError, UsageError
 from training.finetuning import config as training_config
 from training.preparation import about, canaries, concerns, corrections, recipes, report
 from training.preparation.findings import find
-from training.preparation.fit import tokenizer_at_hand, trained_tokens
+from training.preparation.fit import tokenizer_at_hand, tokenizer_of, trained_tokens
 from training.preparation.prepared import Prepared
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder to write, replaced as a whole (default: %(default)s)",
     )
     parser.add_argument(
-        "--user-config", type=Path, default=speakers.CONFIG, help="whose voice this is (default: %(default)s)"
+        "--user-config", type=Path, help=f"whose voice this is (default: {speakers.CONFIG}, if there is one)"
     )
     parser.add_argument(
         "--me",
@@ -90,18 +90,21 @@ def run(args: argparse.Namespace) -> int:
     from training.preparation.page import page
 
     config, recipe_of_training = speakers.load(args.user_config), training_config.load(args.config)
+    without_config = "" if args.user_config or speakers.CONFIG.exists() else f": {speakers.not_there()}"
+    args.user_config = args.user_config or speakers.CONFIG
     if args.out.resolve().is_relative_to(args.cleaned.resolve()):
         raise UsageError(f"--out {args.out} lies in --cleaned {args.cleaned}, which ghost extract replaces as a whole")
     repetitions = canaries.check(args.canaries, args.canary_repetitions)
     refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
     prepared, kept = prepare(args, config)
     rewritten = corrections.read(args.corrections, prepared) if args.corrections else None
-    base = args.base or recipe_of_training.base_model
-    tokenizer = tokenizer_at_hand(base, None if args.base else recipe_of_training.revision_of_model)
-    if args.base and tokenizer is None:
-        raise ConfigError(
-            f"--base {args.base}: no tokenizer.json of it on this disk; without --base, lengths are estimated"
-        )
+    if args.base:
+        try:
+            tokenizer = tokenizer_of(args.base)
+        except ConfigError as error:
+            raise ConfigError(f"--base {error}. Without --base, lengths are estimated") from error
+    else:
+        tokenizer = tokenizer_at_hand(recipe_of_training.base_model, recipe_of_training.revision_of_model)
     findings = find(prepared, kept, tokenizer, recipe_of_training.sequence_len)
     refused = [concern.text for concern in findings.concerns if concern.severity == "refuse"]
     if refused and not args.force:
@@ -139,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(figures, ensure_ascii=False, indent=2))
     else:
         unclaimed, unheard = report.unclaimed(prepared.table), [] if args.me else report.unheard(prepared)
-        console.print(report.summary(figures, args.out, PAGE, unclaimed, unheard), soft_wrap=True)
+        console.print(report.summary(figures, args.out, PAGE, unclaimed, unheard, without_config), soft_wrap=True)
     return 0
 
 
@@ -197,12 +200,13 @@ def _text_block(prepared: Prepared) -> dict[str, Any]:
 
 
 def _data_block(figures: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
+    shown = figures["in_examples"]  # what no example holds has no part in the model
     return {
         "counts": {
-            "messages": figures["messages"]["used"],
-            "conversations": figures["conversations"]["total"],
-            "turns": figures["turns"]["total"],
-            "own_turns": figures["turns"]["yours"],
+            "messages": shown["messages"],
+            "conversations": shown["conversations"],
+            "turns": shown["turns"],
+            "own_turns": shown["your_turns"],
             "windows": figures["windows"]["total"],
             "seeds": figures["seeds"]["total"],
             "train_lines": figures["lines"]["train"],

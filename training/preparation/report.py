@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.preparation.jsonl import holds_special_string
 from training.preparation.prepared import Prepared
+from training.preparation.split import WHY
 from training.preparation.windows import Window
 from training.speakers import matching
 
@@ -37,6 +38,8 @@ def figures(prepared: Prepared) -> dict[str, Any]:
         "people": int(table["sender"].nunique()),
         "chats": int(table["path"].nunique()),
         "chats_without_you": len(_without_you(table)),
+        "held_out": prepared.held_out,
+        "in_examples": _in_examples(prepared),
         "messages": {
             "read": messages.read,
             "empty": messages.empty,
@@ -69,6 +72,28 @@ def figures(prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def _in_examples(prepared: Prepared) -> dict[str, int]:
+    """How much of the data is in an example, to train or to validate; the rest teaches nothing. Around somebody who was
+    left out, that is a good part of what the others wrote."""
+    import numpy as np
+
+    table, talks = prepared.table, prepared.conversations
+    is_shown = np.zeros(len(table) and int(table["turn"].iloc[-1]) + 1, bool)
+    for talk, stretches in zip(talks, prepared.examples.by_conversation, strict=True):
+        for start, last in stretches:
+            is_shown[talk.first + start : talk.first + last + 1] = True
+    shown = table[is_shown[table["turn"].to_numpy()]]
+    return {
+        "messages": len(shown),
+        "yours": int(shown["mine"].sum()),
+        "people": int(shown["sender"].nunique()),
+        "chats": int(shown["path"].nunique()),
+        "conversations": sum(map(bool, prepared.examples.by_conversation)),
+        "turns": int(is_shown.sum()),
+        "your_turns": int(shown.loc[shown["mine"], "turn"].nunique()),
+    }
+
+
 def _without_you(table: "pd.DataFrame") -> "pd.Index[str]":
     mine = table.groupby("path", observed=True)["mine"].any()
     return mine.index[~mine]
@@ -86,45 +111,65 @@ def unheard(prepared: Prepared) -> list[str]:
     return [name for name in prepared.config.names if not matching([name], senders)]
 
 
-def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[str], unheard: Sequence[str]) -> str:
-    """The figures for a person, and what to type next. Other people's names are said here only, not in the report."""
+def summary(
+    figures: dict[str, Any],
+    out: Path,
+    page: str,
+    unclaimed: Sequence[str],
+    unheard: Sequence[str],
+    without_config: str = "",
+) -> str:
+    """The figures for a person, and what to type next. Other people's names are said here only, not in the report.
+
+    `without_config` says that there is no user_config.json, which could have left somebody out.
+    """
     messages, turns, windows, lines = (figures[name] for name in ("messages", "turns", "windows", "lines"))
-    exposure, groups = figures["exposure"], figures["groups"]
+    exposure, groups, shown = figures["exposure"], figures["groups"], figures["in_examples"]
     sizes = ", ".join(f"{size}: {count:,}" for size, count in windows["by_context_turns"].items())
     rows = [
-        ("messages", f"{messages['used']:,} by {figures['people']:,} people in {figures['chats']:,} chats"),
-        ("yours", f"{messages['yours']:,}, as {', '.join(figures['your_names'])}"),
-        ("conversations", f"{figures['conversations']['total']:,}"),
-        ("turns", f"{turns['total']:,}, of which yours {turns['yours']:,}"),
+        (
+            "messages",
+            f"{_part(shown['messages'], messages['used'])} by {counted(shown['people'], 'person', 'people')} in "
+            f"{counted(shown['chats'], 'chat')}",
+        ),
+        ("yours", f"{_part(shown['yours'], messages['yours'])}, as {', '.join(figures['your_names'])}"),
+        ("left out", "; ".join(left_out(figures["left_out"])) or f"nobody{without_config}"),
+        ("conversations", _part(shown["conversations"], figures["conversations"]["total"])),
+        ("turns", f"{_part(shown['turns'], turns['total'])}, yours {_part(shown['your_turns'], turns['yours'])}"),
     ]
     if figures["recipe"] == "windows":
         rows.append(("windows", f"{windows['total']:,} (by turns of context: {sizes})"))
         rows.append(("instruct seeds", f"{figures['seeds']['total']:,}"))
-    shown, silent = exposure["times_a_turn_is_shown"]["mean"], exposure["replies"]["share"]
+    times, silent = exposure["times_a_turn_is_shown"]["mean"], exposure["replies"]["share"]
     rows += [
-        ("an epoch", f"shows each turn {shown:.1f} times, and teaches {1 - silent:.0%} of your replies"),
-        ("tokens", f"{_tokens(figures['lengths'], figures.get('canaries'))}"),
+        ("an epoch", f"shows each turn {times:.1f} times, and teaches {1 - silent:.0%} of your replies"),
+        ("tokens", f"{_tokens(figures['recipe'], figures['lengths'], figures.get('canaries'))}"),
         ("held out", f"{_held_out(figures['leakage'])}"),
         ("train / val", f"{lines['train']:,} / {lines['val']:,} lines in {out}"),
     ]
-    counted = [
+    noted = [
+        (
+            messages["used"] - shown["messages"],
+            f"messages are in no example ({messages['yours'] - shown['yours']:,} of them yours): {_why_not(figures)}",
+        ),
         (messages["placed_by_timezone"], f"messages without a UTC offset were placed in {figures['timezone']}"),
         (messages["empty"], "empty messages were left out"),
         (messages["out_of_order"], "messages were not in time order, and were sorted"),
         (lines["with_special_strings"], "lines hold a typed special token such as </s>: ghost reads it as plain text"),
     ]
     if groups["own_turns"]["count"]:
-        counted.append(
+        noted.append(
             (groups["own_turns"]["count"], f"of your turns are from groups ({groups['own_turns']['share']:.0%})")
         )
     if rewritten := figures.get("corrections"):
-        counted.append(
+        noted.append(
             (rewritten["used"], f"of {rewritten['read']:,} corrections train too, and are in preferences.jsonl")
         )
     if planted := figures.get("canaries"):
-        counted.append((planted["lines"], f"lines hold {planted['planted']:,} invented secrets (canaries.json)"))
-    notes = [f"note: {count:,} {what}" for count, what in counted if count]
-    notes += [f"note: left out: {line}" for line in left_out(figures["left_out"])]
+        noted.append((planted["lines"], f"lines hold {planted['planted']:,} invented secrets (canaries.json)"))
+    notes = [f"note: {count:,} {what}" for count, what in noted if count]
+    if why := WHY.get(figures["held_out"]):
+        notes.append(f"note: {why}")
     if unclaimed:
         notes.append(
             f"note: {figures['chats_without_you']:,} of {figures['chats']:,} chats hold no message of yours. "
@@ -132,8 +177,6 @@ def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[s
         )
     if unheard:
         notes.append(f"note: no message is from {', '.join(unheard)}: is that spelled as in the chats?")
-    if not lines["val"]:
-        notes.append("note: val.jsonl is empty: the conversations after the first 90% of turns gave no line")
     return "\n".join(
         [
             *(f"{name:<16}{value}" for name, value in rows),
@@ -145,13 +188,36 @@ def summary(figures: dict[str, Any], out: Path, page: str, unclaimed: Sequence[s
 
 
 def left_out(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """How many messages went for each reason, for those by which any went."""
-    return [f"{left['messages']:,} messages by {reason}" for reason, left in reasons.items() if left["messages"]]
+    """What went for each reason, for those by which any went; named by the keys of user_config.json."""
+    kinds = {
+        "people": f"by {counted(reasons['people']['people'], 'person', 'people')} (exclude_people)",
+        "conversations": f"in {counted(reasons['conversations']['chats'], 'chat')} (exclude_conversations)",
+        "groups": f"in {counted(reasons['groups']['chats'], 'group')} (max_group_size)",
+        "dates": "(since, until)",
+    }
+    messages = {reason: left["messages"] for reason, left in reasons.items()}
+    return [f"{counted(messages[reason], 'message')} {what}" for reason, what in kinds.items() if messages[reason]]
 
 
-def _tokens(lengths: dict[str, Any], canaries: dict[str, Any] | None) -> str:
+def counted(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def _part(some: int, all_of_them: int) -> str:
+    return f"{some:,}" if some == all_of_them else f"{some:,} of {all_of_them:,}"
+
+
+def _why_not(figures: Mapping[str, Any]) -> str:
+    if figures["recipe"] == "windows":
+        return "no window that ends in a reply of yours holds them"
+    return "you wrote nothing in their conversations"
+
+
+def _tokens(recipe: str, lengths: dict[str, Any], canaries: dict[str, Any] | None) -> str:
     by = "" if lengths["counted_by"] == "tokenizer" else ", by estimate"
     within = f"{lengths['within']:.0%} of lines within {lengths['sequence_len']:,}"
+    if recipe == "conversations":
+        within = within.replace("lines", "conversations") + ", and the others train in pieces"
     more = f" and {canaries['tokens_per_epoch']:,} of canaries" if canaries else ""
     return f"{lengths['tokens_per_epoch']:,}{more} an epoch, {within}{by}"
 

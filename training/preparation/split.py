@@ -1,14 +1,19 @@
-"""Train and validation: by time, so that no turn is on both sides, and with something held out wherever that is possible.
+"""Train and validation: by time, so that no turn is on both sides, and with something held out wherever possible.
 
 The rule of record splits at the borders of conversations. Of few conversations, or where the last one is long, it holds
 nothing out: a training then has no held-out loss to stop by, and `ghost evaluate` nothing to judge. So the last
 conversation is held out instead, or, if that is too much to lose, its end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 HeldOut = Literal["by_rule", "last_conversation", "end_of_last_conversation", "nothing"]
+WHY: Mapping[HeldOut, str] = {
+    "last_conversation": "no example starts in the last tenth of the turns, so the last conversation is held out whole",
+    "end_of_last_conversation": "no example starts in the last tenth of the turns, so the end of the last conversation "
+    "is held out; its two parts count as two conversations",
+}
 MOST = 5  # a last conversation of more than a fifth of all turns is cut rather than lost to training
 
 

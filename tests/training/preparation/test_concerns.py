@@ -70,6 +70,8 @@ def test_good_data_raises_no_concern() -> None:
         (leaking("targets", train=999), "few_replies", "999"),
         (leaking("targets", train=1000), None, ""),
         (leaking("targets", val=29), "validation_small", "29"),
+        (leaking("targets", val=1), "validation_small", "1"),
+        (leaking("targets", val=0), "nothing_held_out", "0"),
         (leaking(turns_on_both_sides=1), "torn_turns", "1"),
         (leaking(messages_on_both_sides=12), "same_messages", "12"),
         (leaking("targets", exact=1, near=1), None, ""),
@@ -100,6 +102,12 @@ def test_figures_of_fit(fit: Fit, code: str | None, number: str) -> None:
     found = raised(fit=fit)
     assert list(found) == ([code] if code else [])
     assert all(number in concern.text for concern in found.values())
+
+
+def test_long_conversations_train_in_pieces_and_are_no_concern() -> None:
+    data = prepared(mixed(), "conversations")
+    assert raised(data, fit=replace(FINE, within=0.46, shortened=0.54)) == {}
+    assert "skipped_lines" in raised(data, fit=replace(FINE, skipped=0.02))
 
 
 @pytest.mark.parametrize(("elsewhere", "fires"), [(8, False), (7, True)])
@@ -195,12 +203,14 @@ def test_a_sentence_without_blanks_is_not_one_word() -> None:
 def test_a_large_silent_gap() -> None:
     times = [MONDAY + timedelta(minutes=4 * n) for n in range(7)]
     talk = [("whatsapp/Bea.csv", time, ["Ada", "Bea"][n % 2], REPLY) for n, time in enumerate(times)]
+    talk += pairs(["later"] * 2, days=30)[2:]  # held out: a reply, which a window ends in
     data = prepared(talk)  # replies at 2, 4 and 6, and one window, which ends in 6
-    silent = replace(data, examples=data.examples._replace(seeds=[[]]))
-    assert "2 of your 3 replies (67%)" in raised(silent)["silent_replies"].text
+    silent = replace(data, examples=data.examples._replace(seeds=[[], []]))
+    assert "2 of your 4 replies (50%)" in raised(silent)["silent_replies"].text
     assert "silent_replies" not in raised(replace(silent, recipe="conversations"))
-    answered = replace(data, examples=data.examples._replace(seeds=[[data.examples.windows[0][0]._replace(target=4)]]))
-    assert "silent_replies" not in raised(answered)  # one of three is the limit
+    seeds = [[data.examples.windows[0][0]._replace(target=4)], []]
+    answered = replace(data, examples=data.examples._replace(seeds=seeds))
+    assert "silent_replies" not in raised(answered)  # one of four, and one of three is the limit
 
 
 def test_refusals_come_first() -> None:

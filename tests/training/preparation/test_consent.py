@@ -16,7 +16,6 @@ from training.errors import ConfigError, DataError
 from training.preparation import conversations as chats
 from training.preparation.consent import Kept, groups, keep
 from training.preparation.prepared import Prepared
-from training.preparation.windows import examples
 from training.speakers import UserConfig
 
 MINE = {"whatsapp": {"Ada", "ADA"}, "telegram": {"ada_l"}}
@@ -171,10 +170,7 @@ def test_how_much_is_from_groups(cleaned: Path) -> None:
     settings = UserConfig(("Ada", "ada_l"), exclude_people=("Bob",))
     messages = chats.read(cleaned, settings.zone)
     kept = keep(settings, messages.table, MINE, cleaned)
-    table = chats.arrange(kept.table, MINE, kept.borders)
-    talks = chats.conversations(table, DEFAULT_LABELS)
-    found = examples([[turn.label == "A:" for turn in talk.turns] for talk in talks])
-    prepared = Prepared(settings, "windows", messages, table, talks, found, len(talks))
+    prepared = Prepared.of(settings, "windows", messages, kept.table, MINE, kept.borders)
     assert groups(prepared, kept.sizes) == {
         "chats": {"count": 1, "share": 0.3333},
         "messages": {"count": 5, "share": 0.625},

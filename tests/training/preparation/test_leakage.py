@@ -10,18 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.preparation.conversations import Messages, arrange, conversations
+from replicate_deployment.chat_format import Recipe
+from training.preparation.conversations import Messages
 from training.preparation.leakage import leakage, near_duplicates, targets
 from training.preparation.prepared import Prepared
-from training.preparation.split import training_conversations
-from training.preparation.windows import examples
 from training.speakers import UserConfig
 
 MONDAY = datetime(2024, 3, 4, 12, tzinfo=UTC)
 Row = tuple[str, datetime, str, str]  # path, time, sender, text
 
 
-def prepared(rows: Sequence[Row], recipe: str = "windows", zone: str = "UTC") -> Prepared:
+def prepared(rows: Sequence[Row], recipe: Recipe = "windows", zone: str = "UTC") -> Prepared:
     """A data set of Ada's, as `ghost prepare` makes it of these rows."""
     config = UserConfig(user_identifiers=("Ada",), timezone=zone)
     rows = sorted(rows, key=lambda row: row[:2])
@@ -33,11 +32,7 @@ def prepared(rows: Sequence[Row], recipe: str = "windows", zone: str = "UTC") ->
             "text": pd.Series([row[3] for row in rows], dtype=object),
         }
     )
-    table = arrange(table, {"Ada"})
-    talks = conversations(table, config.labels)
-    found = examples([[turn.label == config.user_label for turn in talk.turns] for talk in talks])
-    training = training_conversations([len(talk.turns) for talk in talks])
-    return Prepared(config, recipe, Messages(table, len(rows), 0, 0, 0), table, talks, found, training)
+    return Prepared.of(config, recipe, Messages(table, len(rows), 0, 0, 0), table, {"Ada"})
 
 
 def pairs(replies: Sequence[str], *, said: str = "and?", path: str = "whatsapp/Bea.csv", days: int = 1) -> list[Row]:
@@ -121,6 +116,7 @@ def test_a_turn_that_was_torn_apart_is_counted() -> None:
 def test_targets_are_the_last_turns_of_windows_or_all_turns_of_the_person() -> None:
     times = [MONDAY + timedelta(minutes=4 * number) for number in range(9)]
     rows = [("w/Bea.csv", time, ["Ada", "Bea"][number % 2], "hi") for number, time in enumerate(times)]
+    rows += pairs(["later"] * 2, days=30)[2:]  # held out
     windows, conversations = targets(prepared(rows)), targets(prepared(rows, "conversations"))
     assert windows[0] < conversations[0] == {0, 2, 4, 6, 8}
     assert windows[0] >= {6, 8}

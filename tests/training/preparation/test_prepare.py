@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import END_TOKEN, Turn, parse, render
+from replicate_deployment.chat_format import END_TOKEN, Turn, parse, parse_line, render
 from tests.training.preparation import literal
 from tests.training.preparation.test_conversations import NOON, write_csv
 from training import artifact
@@ -181,7 +181,8 @@ def test_ghost_json_carries_the_facts_and_verifies(cleaned: Path, tmp_path: Path
     assert ghost.facts["data"]["val_sha256"] == ghost_json.sha256(out / "val.jsonl")
     assert ghost.facts["data"]["counts"]["train_lines"] == len(_lines(out / "train.jsonl"))
     report = json.loads((out / "preparation_report.json").read_text(encoding="utf-8"))
-    assert ghost.facts["data"]["counts"]["messages"] == 1600 - report["messages"]["empty"]
+    assert report["messages"]["used"] == 1600 - report["messages"]["empty"]
+    assert ghost.facts["data"]["counts"]["messages"] == report["in_examples"]["messages"] < report["messages"]["used"]
     assert _lines(out / "train.jsonl")[0].startswith(("Moi: ", "Toi: "))
     held_out = {"val.jsonl", "val.about.jsonl"}
     assert set(ghost.facts["files"]) == {"train.jsonl", *held_out, "preparation_report.json", "report.html"}
@@ -199,19 +200,20 @@ def test_the_summary_says_what_was_found_and_what_to_type_next(cleaned: Path, ca
     write_csv(cleaned / "chat.csv", rows)
     assert _prepare("--me", "Ada") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[:5] == [
-        "messages        8 by 2 people in 1 chats",
+    assert said[:6] == [
+        "messages        8 by 2 people in 1 chat",
         "yours           4, as Ada",
-        "conversations   1",
-        "turns           8, of which yours 4",
-        "windows         1 (by turns of context: 5: 1)",
+        "left out        nobody: there is no config/user_config.json",
+        "conversations   2",
+        "turns           8, yours 4",
+        "windows         2 (by turns of context: 1: 1, 5: 1)",
     ]
-    assert "an epoch        shows each turn 0.8 times, and teaches 25% of your replies" in said
+    assert "an epoch        shows each turn 1.0 times, and teaches 50% of your replies" in said
     assert (
-        "held out        0 of your replies; of 0 long ones 0 repeated word for word, 0 nearly; 0 turns on both sides"
+        "held out        1 of your replies; of 0 long ones 0 repeated word for word, 0 nearly; 0 turns on both sides"
         in said
     )
-    assert "train / val     1 / 0 lines in data/processed" in said
+    assert "train / val     1 / 1 lines in data/processed" in said
     assert "note: 8 messages without a UTC offset were placed in UTC" in said
     assert any(line.startswith("warning: ") and "of your replies" in line for line in said)
     assert said[-1] == "next: look at data/processed/report.html, then: ghost train"
@@ -301,16 +303,89 @@ def test_what_was_left_out_is_named_where_too_little_is_left(cleaned: Path, tmp_
     write_csv(cleaned / "chat.csv", [("2009-01-01T10:00:00+00:00", "Bob", "old"), *_alternating(40)])
     (tmp_path / "mine.json").write_text('{"user_identifiers": ["Ada"], "since": "2010-01-01"}')
     assert main(["prepare", "--config", str(CONFIG), "--user-config", "mine.json"]) == 1
-    assert "Left out by mine.json: 1 messages by dates." in capsys.readouterr().err
+    assert "Left out by mine.json: 1 message (since, until)." in capsys.readouterr().err
 
 
 def test_bases_and_folders_that_cannot_be_meant_are_refused(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
     write_csv(cleaned / "chat.csv", _alternating(40))
     assert _prepare("--me", "Ada", "--base", str(tmp_path / "nothing")) == 1
-    assert "no tokenizer.json" in capsys.readouterr().err
+    assert f"--base {tmp_path / 'nothing'}: no folder, and no Hub repo whose" in capsys.readouterr().err
+    assert _prepare("--me", "Ada", "--base", str(tmp_path)) == 1
+    assert f"--base {tmp_path}: no tokenizer.json in this folder" in capsys.readouterr().err
     assert _prepare("--me", "Ada", "--out", str(cleaned / "sub")) == 2
     assert "which ghost extract replaces" in capsys.readouterr().err
     assert not (cleaned / "sub").exists()
+
+
+def test_a_config_that_is_named_must_be_there(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Else whom it leaves out would be learnt from."""
+    write_csv(cleaned / "chat.csv", _alternating(40))
+    for name in ("mine.json", "config/user_config.json"):
+        assert _prepare("--me", "Ada", "--user-config", name) == 1
+        assert f"{name}: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "data" / "processed").exists()
+
+
+def test_what_was_left_out_is_always_said(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    def row(*flags: str) -> str:
+        assert _prepare(*flags) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("left out  "))
+
+    carl = [(time, {"Bea": "Carl"}.get(who, who), text) for time, who, text in _alternating(20, timedelta(days=1))]
+    write_csv(cleaned / "chat.csv", _alternating(40) + carl)
+    write_csv(cleaned / "old.csv", [("2009-01-01T10:00:00+00:00", "Bob", "old")])
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "user_config.jsn").touch()
+    assert row("--me", "Ada").endswith(
+        "nobody: there is no config/user_config.json, but config/user_config.jsn. If that "
+        "is meant: --user-config config/user_config.jsn"
+    )
+    (config / "user_config.json").write_text('{"user_identifiers": ["Ada"]}')
+    assert row() == "left out        nobody"
+    leaves_out = {"user_identifiers": ["Ada"], "exclude_people": ["Carl"], "exclude_conversations": ["old"]}
+    (config / "user_config.json").write_text(json.dumps(leaves_out))
+    assert (
+        row() == "left out        10 messages by 1 person (exclude_people); 1 message in 1 chat (exclude_conversations)"
+    )
+
+
+@pytest.mark.parametrize("recipe", ["windows", "conversations"])
+def test_who_was_left_out_makes_no_headline(cleaned: Path, tmp_path: Path, capsys: Capture, recipe: str) -> None:
+    """What the person wrote to them is in no window, and counts as nothing that is learnt."""
+    chats = {name: [(t, {"Bea": name}.get(who, who), x) for t, who, x in _alternating(40)] for name in ("Bea", "Carl")}
+    for name, rows in chats.items():
+        write_csv(cleaned / f"{name}.csv", rows)
+    (tmp_path / "mine.json").write_text(json.dumps({"user_identifiers": ["Ada"], "exclude_people": ["Carl"]}))
+    assert _prepare("--user-config", "mine.json", "--recipe", recipe, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    lines = [*_lines(tmp_path / "data/processed/train.jsonl"), *_lines(tmp_path / "data/processed/val.jsonl")]
+    turns = {turn for line in lines for turn in parse_line(line, recipe=recipe)}  # type: ignore[arg-type]
+    shown = report["in_examples"]
+    if recipe == "windows":
+        assert (shown["people"], shown["chats"]) == (2, 1)
+        assert shown["messages"] == shown["turns"] == len(turns) <= 40
+        assert shown["yours"] == sum(turn.label == "A:" for turn in turns) <= 20
+    else:  # in which each of these is a conversation
+        assert (shown["messages"], shown["yours"], shown["chats"]) == (60, 40, 2)
+    facts = ghost_json.read(tmp_path / "data/processed").facts["data"]["counts"]
+    assert {key: shown[key] for key in ("messages", "conversations", "turns")} == {
+        key: facts[key] for key in ("messages", "conversations", "turns")
+    }
+
+
+def test_a_base_whose_library_is_missing_says_so(
+    cleaned: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The core install has no tokenizers: lengths are then estimated, but not in the place of a base that is named."""
+    write_csv(cleaned / "chat.csv", _alternating(40))
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert _prepare("--me", "Ada") == 0
+    assert "by estimate" in capsys.readouterr().out
+    assert _prepare("--me", "Ada", "--base", str(tiny_base)) == 1
+    said = capsys.readouterr().err
+    assert "the library tokenizers" in said
+    assert "pip install tokenizers" in said
 
 
 def test_a_name_of_the_config_that_sent_nothing_is_pointed_out(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:

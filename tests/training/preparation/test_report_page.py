@@ -15,14 +15,13 @@ from docs import browser
 from replicate_deployment.chat_format import Recipe
 from tests.training.preparation.test_conversations import NOON, write_csv
 from training.preparation import conversations as chats
-from training.preparation import recipes, samples
+from training.preparation import samples
 from training.preparation.concerns import Concern
 from training.preparation.consent import Kept
 from training.preparation.findings import find
 from training.preparation.page import page
 from training.preparation.plots import CHATS
 from training.preparation.prepared import Prepared
-from training.preparation.split import training_conversations
 from training.preparation.timeline import Timeline
 from training.speakers import UserConfig
 
@@ -42,12 +41,7 @@ CHAT = "<b>Zoé</b> & " + "long name " * 20
 def prepared(folder: Path, recipe: Recipe = "windows") -> Prepared:
     config = UserConfig(user_identifiers=("Ada",))
     messages = chats.read(folder, config.zone)
-    table = chats.arrange(messages.table, {"Ada"})
-    talks = chats.conversations(table, config.labels)
-    found = recipes.examples(recipe, [[turn.label == "A:" for turn in talk.turns] for talk in talks])
-    return Prepared(
-        config, recipe, messages, table, talks, found, training_conversations([len(talk.turns) for talk in talks])
-    )
+    return Prepared.of(config, recipe, messages, messages.table, {"Ada"})
 
 
 def made(data: Prepared, concerns: list[Concern] | None = None, left_out: int = 0) -> str:
@@ -98,7 +92,8 @@ def test_the_figures_are_said_in_words(tmp_path: Path) -> None:
     write_chats(tmp_path, chats=1, talks=10, days=1, texts=["ça va ?", "bien et toi, tu fais quoi ce soir ?"])
     html = made(prepared(tmp_path), left_out=1234)
     shown = unescape(re.sub(r"<[^>]*>", "", html))
-    assert "80 messages in 1 chat from 2024-03-01 to 2024-03-10, of which you wrote 40 as Ada." in shown
+    # A conversation of eight turns has one window, of the first six, and a seed may add the last two.
+    assert "64 of 80 messages in 1 chat from 2024-03-01 to 2024-03-10, of which you wrote 32 as Ada." in shown
     assert "Of the conversations 9 train, and the 1 that start after them validate" in shown
     assert "100% of the messages are from 1 group" in shown
     assert "Your settings leave out 1,234 more messages." in shown
@@ -114,8 +109,16 @@ def test_both_recipes_have_samples(tmp_path: Path) -> None:
     assert 'class="mine"' not in whole
 
 
-def test_a_single_conversation_validates_nothing(tmp_path: Path) -> None:
+def test_the_end_of_a_single_conversation_validates(tmp_path: Path) -> None:
     write_chats(tmp_path, chats=1, talks=1, days=1, texts=["salut"])
+    html = made(prepared(tmp_path))
+    assert "Of the conversations 1 train, and the 1 that start after them validate" in html
+    assert "its two parts count as two conversations" in html
+    assert 'class="mark"' in html
+
+
+def test_where_nothing_can_be_held_out_nothing_validates(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [((NOON + timedelta(minutes=n)).isoformat(), ["Bea", "Ada"][n], "x") for n in (0, 1)])
     html = made(prepared(tmp_path))
     assert "Of the conversations 1 train, and the 0 that start after them validate" in html
     assert 'class="mark"' not in html
@@ -132,7 +135,7 @@ def test_a_long_turn_and_a_long_conversation_are_cut_and_say_so(tmp_path: Path) 
     write_csv(tmp_path / "a.csv", rows)
     html = made(prepared(tmp_path, "conversations"))
     assert html.count("y… (1,234 more characters)") == samples.TURNS
-    assert "after 27 more turns" in html
+    assert "after 23 more turns" in html  # the last four of the forty are held out
 
 
 @pytest.mark.parametrize(
