@@ -1,8 +1,9 @@
 """One self-contained page of HTML with plots: no request, no script but one that is given, light and dark, readable on
 a phone and on paper.
 
-A plot is SVG whose lengths along are percentages and whose heights are pixels. So it takes the width that there is, and
-its letters stay as large on a phone as on a desk, which a scaled drawing's do not. Tooltips are `<title>` elements.
+A plot is SVG whose lengths along are percentages and whose heights are pixels. So it takes the width that there is.
+Its labels are HTML beside it, each in a box of its own in which it wraps: they stay as large on a phone as on a desk,
+and none runs into another, whatever fonts there are. Tooltips are `<title>` elements.
 
 Markup is built by `element` alone: a plain str that goes in, be it a message or the name of a chat, comes out as text.
 """
@@ -11,15 +12,15 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
+from itertools import pairwise
 from math import ceil, floor, log10
 from pathlib import Path
 from typing import NamedTuple
 
 STYLE = Path(__file__).with_name("page.css")
 HEIGHT = 170  # pixels of a plot, without the labels below it
-HEADROOM, FOOTROOM = 16, 22  # pixels above the highest grid line, and for the labels below
-AXIS = 44  # pixels for the labels on the left
-EDGE = 7.0  # per cent of the width next to an edge in which a label is aligned to it
+HEADROOM = 16  # pixels above the highest grid line
+LINE = 14  # pixels of a line of a label
 CELLS = 72  # of a strip, over the whole stretch of time
 
 
@@ -119,7 +120,10 @@ def columns(
     base = HEADROOM + HEIGHT
     height = HEIGHT / steps[-1]
     grid = [element("line", x1="0", x2="100%", y1=base - step * height, y2=base - step * height) for step in steps]
-    axis = [element("text", format(step, as_label), x=float(AXIS - 6), y=base - step * height + 4) for step in steps]
+    axis = [
+        element("span", format(step, as_label), style=f"margin-top:{_number(base - step * height - LINE / 2)}px")
+        for step in steps
+    ]
     drawn: list[Html] = []
     step, width = 100 / len(names), (100 / len(names)) * 0.84 / (1 if stacked else len(series))
     for index, name in enumerate(names):
@@ -140,11 +144,11 @@ def columns(
                     )
                 )
                 below += value if stacked else 0
-    labels = [_label(label, (index + 0.5) * step, base + 16) for index, label in ticks.items()]
+    labels = _labels({index * step: label for index, label in ticks.items()}, each=len(ticks) == len(names))
     return element(
         "div",
-        element("svg", *axis, width=float(AXIS), height=base + FOOTROOM, class_="axis"),
-        element("svg", element("g", *grid), *drawn, *labels, width="100%", height=base + FOOTROOM),
+        element("div", *axis, class_="axis"),
+        element("div", element("svg", element("g", *grid), *drawn, width="100%", height=base + 1), labels),
         class_="plot",
         role="img",
         aria_label=describe,
@@ -197,8 +201,7 @@ def strips(
         ]
         lane = element("svg", *cells, *border, width="100%", height=16)
         drawn.append(element("li", element("span", row.name, dir="auto"), lane))
-    axis = [_label(label, 100 * share, 14) for share, label in ticks.items()]
-    drawn.append(element("li", element("svg", *axis, width="100%", height=20.0), class_="ticks"))
+    drawn.append(element("li", _labels({100 * share: label for share, label in ticks.items()})))
     return element("ul", *drawn, class_="strips", role="img", aria_label=describe)
 
 
@@ -218,10 +221,19 @@ def _cells(positions: Sequence[float]) -> dict[int, int]:
     return found
 
 
-def _label(text: str, percent: float, y: float) -> Html:
-    """Text below its place; next to an edge it begins or ends there, so that nothing hangs out."""
-    anchor = "start" if percent < EDGE else "end" if percent > 100 - EDGE else "middle"
-    return element("text", text, x=f"{_number(percent)}%", y=float(y), text_anchor=anchor)
+def _labels(labels: Mapping[float, str], *, each: bool = False) -> Html:
+    """Labels by where they begin, in per cent of the width: each has the room up to the next one, and is in its middle
+    where every column has one. A last one that has less than half the room of the one before it is left out."""
+    places = sorted(labels)
+    rooms = [end - place for place, end in pairwise([*places, 100.0])]
+    if not each and len(rooms) > 1 and rooms[-1] < rooms[-2] / 2:
+        del rooms[-1]
+    boxes, end = [], 0.0
+    for place, room in zip(places, rooms, strict=False):
+        style = f"margin-left:{_number(place - end)}%;width:{_number(room)}%"
+        boxes.append(element("span", labels[place], style=style, class_="middle" if each else None))
+        end = place + room
+    return element("div", *boxes, class_="ticks")
 
 
 def _number(value: float) -> str:

@@ -136,5 +136,28 @@ def test_a_strip_shows_where_it_is_dense_and_on_which_side() -> None:
     assert made.count('x1="25%"') == len(rows)
 
 
+@pytest.mark.parametrize(
+    ("count", "ticks", "shown"),
+    [
+        (3, {0: "en", 1: "fr", 2: "?"}, {"en": (0, 33.33), "fr": (33.33, 66.66), "?": (66.66, 100)}),
+        (8, {1: "a", 5: "b"}, {"a": (12.5, 62.5), "b": (62.5, 100)}),
+        (13, {0: "a", 4: "b", 8: "c", 12: "d"}, {"a": (0, 30.77), "b": (30.77, 61.54), "c": (61.54, 92.31)}),
+        (2, {}, {}),
+    ],
+)
+def test_labels_share_the_width_between_them(
+    count: int, ticks: dict[int, str], shown: dict[str, tuple[float, float]]
+) -> None:
+    """So none runs into another, however wide a font draws it; one that would have no room is left out."""
+    made = _tree(columns("d", ["x"] * count, [Series("s", [1] * count, 1)], ticks=ticks))
+    (labels,) = [one for one in made.iter("div") if one.get("class") == "ticks"]
+    found, end = {}, 0.0
+    for label in labels:
+        margin, width = (_percent(part.split(":")[1]) for part in label.attrib["style"].split(";"))
+        found[label.text] = pytest.approx((end + margin, end + margin + width), abs=0.02)
+        end += margin + width
+    assert shown == found
+
+
 def _percent(length: str) -> float:
     return float(length.removesuffix("%"))
