@@ -2,7 +2,8 @@
 
 quiz.html goes to the friends: one page without a request, which shows real messages. key.json stays: which side is real
 is drawn by lot and stands in it alone, so nothing in the page tells. The page makes a code of the answers, which a
-friend sends back and `ghost evaluate --score CODE` reads.
+friend sends back and `ghost evaluate --score CODE` reads. No two questions show the same turn: the true reply of one
+would stand among the turns before another.
 
 The figure is the share of right answers, against ½ by an exact binomial test of two sides (the probability of a share
 as far from ½ by guessing): friends who are nearly always wrong see a difference, and take the ghost for the person. It
@@ -32,7 +33,7 @@ PAIRS = 20
 FEWEST = 6  # with fewer, all right or all wrong is what guessing gives once in sixteen
 TURNS = 4  # of context that are shown
 LONGEST = 400  # characters of a turn that are shown; a longer reply is not asked about
-LEFT, RIGHT, SKIPPED = "1", "2", "0"
+LEFT, RIGHT, UNANSWERED = "1", "2", "0"
 HEADING = "Which one is real?"
 SCRIPT = """
 const quiz = document.querySelector('form'), code = document.querySelector('output');
@@ -40,7 +41,7 @@ const names = [...new Set([...quiz.elements].map(one => one.name))];
 function tell() {
   const answers = names.map(name => new FormData(quiz).get(name) ?? '0').join('');
   const left = [...answers].filter(one => one === '0').length;
-  code.textContent = left < names.length ? quiz.dataset.quiz + '-' + answers : '…';
+  code.textContent = left ? '…' : quiz.dataset.quiz + '-' + answers;
   document.querySelector('#left').textContent = left ? left + ' not answered yet' : 'All answered. Thank you!';
 }
 quiz.addEventListener('change', tell);
@@ -56,6 +57,34 @@ class Pair:
     real_first: bool
 
 
+def apart(exchanges: Sequence[Exchange], count: int, seed: int) -> tuple[list[Exchange], int]:
+    """At most `count`, drawn by lot, of which no two show the same turn; and how many others were passed over because
+    they share one with these. A conversation gives a second one only when every other has given one.
+
+    Where exchanges do not tell their conversation, turns of the same text are taken for the same turn.
+    """
+    drawn = random.Random(f"{seed}/questions").sample(exchanges, len(exchanges))
+    first = {one.conversation: one for one in reversed(drawn)}
+    order = [*first.values(), *(one for one in drawn if first[one.conversation] is not one)]
+    shown: dict[int, set[str]] = {}
+    chosen: list[Exchange] = []
+    passed_over = 0
+    for one in order:
+        turns = {*(turn.text for turn in one.context[-TURNS:]), one.reply}
+        taken = shown.setdefault(one.conversation, set())
+        if not taken.isdisjoint(turns):
+            passed_over += 1
+        elif len(chosen) < count:
+            chosen.append(one)
+            taken |= turns
+    if len(chosen) < FEWEST:
+        raise DataError(
+            f"{len(chosen)} held-out replies can be asked about without one question showing the reply to another, and "
+            f"a quiz takes {FEWEST} or more: export more chats"
+        )
+    return chosen, passed_over
+
+
 def pairs(own: Sequence[Exchange], said: Sequence[Exchange], seed: int, count: int = PAIRS) -> list[Pair]:
     """At most `count`, in an order of their own: the person's and a generated reply to the same context, in which one
     can choose. Raises DataError when there are fewer than FEWEST."""
@@ -69,7 +98,7 @@ def pairs(own: Sequence[Exchange], said: Sequence[Exchange], seed: int, count: i
     if len(fitting) < FEWEST:
         raise DataError(
             f"{len(fitting)} held-out replies differ from what the model said to them, and a quiz takes {FEWEST} or "
-            "more: raise --turns, or export more chats"
+            "more: export more chats"
         )
     drawn = random.Random(f"{seed}/quiz").sample(fitting, min(count, len(fitting)))
     # Of all that was held out, which no friend has: a seed that anybody can type would give the key to whoever tries.
@@ -165,7 +194,6 @@ class Score:
     """The share of right answers; ½ is guessing."""
     p: float
     """The probability of a share at least as far from ½ by guessing."""
-    skipped: int
 
     def __str__(self) -> str:
         correct = round(self.right.value * self.right.n)
@@ -178,11 +206,26 @@ class Score:
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {"right": vars(self.right), "p": self.p, "skipped": self.skipped}
+        return {"right": vars(self.right), "p": self.p}
 
 
-def score(codes: Sequence[str], key: Path) -> list[Score]:
-    """One for each code, and, of several, one for all of them at the end.
+@dataclass(frozen=True)
+class Unfinished:
+    """A code with questions left open. It is not counted: whoever answers only where they are sure is right more often
+    than by guessing, whatever the ghost is like."""
+
+    unanswered: int
+    questions: int
+
+    def __str__(self) -> str:
+        return f"{self.unanswered} of {self.questions} not answered: not counted; ask them to guess those too"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"unanswered": self.unanswered, "questions": self.questions}
+
+
+def score(codes: Sequence[str], key: Path) -> tuple[list[Score | Unfinished], Score | None]:
+    """What came of each code, and, where several are finished, of all of these together.
 
     `key` is the file, or the folder that holds it. Raises DataError when it is not as `write` left it, UsageError on a
     code that is not of this quiz.
@@ -194,8 +237,9 @@ def score(codes: Sequence[str], key: Path) -> list[Score]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{key}: no key of a quiz; `ghost evaluate --blind` writes one beside the page") from error
     answers = [_read(code, number, len(right)) for code in codes]
-    scores = [_score(one, right) for one in answers]
-    return [*scores, _score("".join(answers), right * len(answers))] if len(answers) > 1 else scores
+    finished = [one for one in answers if UNANSWERED not in one]
+    each = [_score(one, right) if one in finished else Unfinished(one.count(UNANSWERED), len(one)) for one in answers]
+    return each, _score("".join(finished), right * len(finished)) if len(finished) > 1 else None
 
 
 def _read(code: str, number: str, count: int) -> str:
@@ -206,15 +250,11 @@ def _read(code: str, number: str, count: int) -> str:
         raise UsageError(
             f"--score {code.strip()[:60]}: the answers to quiz {found[1]}, and the key is that of {number}"
         )
-    if not found[2].strip(SKIPPED):
-        raise UsageError(f"--score {code.strip()[:60]}: nothing was answered")
     return found[2]
 
 
 def _score(answers: str, right: str) -> Score:
     from scipy.stats import binomtest
 
-    given = [(answer, truth) for answer, truth in zip(answers, right, strict=True) if answer != SKIPPED]
-    correct = sum(answer == truth for answer, truth in given)
-    test = binomtest(correct, len(given), 0.5)
-    return Score(share(correct, len(given)), float(test.pvalue), len(answers) - len(given))
+    correct = sum(answer == truth for answer, truth in zip(answers, right, strict=True))
+    return Score(share(correct, len(right)), float(binomtest(correct, len(right), 0.5).pvalue))

@@ -10,7 +10,7 @@ from training.console import console
 from training.errors import UsageError
 from training.evaluation import blind
 from training.evaluation.contenders import Contender
-from training.evaluation.data import read_held_out, sample
+from training.evaluation.data import read_held_out
 from training.evaluation.exchange import Exchange
 from training.evaluation.replies import Answers, answer
 from training.evaluation.served import judge_served
@@ -52,19 +52,24 @@ def make(args: argparse.Namespace) -> int:
     blind.refuse_occupied(args.blind)
     held_out = read_held_out(args.val, CONTEXT_TURNS)
     # Some will not do: both say the same, one is empty or too long to be shown.
-    exchanges = sample(held_out.exchanges, 2 * args.pairs, args.seed)
+    exchanges, passed_over = blind.apart(held_out.exchanges, 2 * args.pairs, args.seed)
     answers = _answers(args, exchanges, held_out.ghost.labels)
     asked = blind.pairs(exchanges, [said.exchange for said in answers.said], args.seed, args.pairs)
     number = blind.write(args.blind, asked, held_out.ghost.labels, args.name)
     if args.json:
-        told = {"quiz": number, "pairs": len(asked), "pairs_wanted": args.pairs, "folder": str(args.blind)}
-        print(json.dumps(told))
+        told = {"quiz": number, "pairs": len(asked), "pairs_wanted": args.pairs, "passed_over": passed_over}
+        print(json.dumps(told | {"folder": str(args.blind)}))
     else:
+        if passed_over:
+            console.print(
+                f"note: {passed_over} of {len(held_out.exchanges)} held-out replies were passed over: another question "
+                "would show them, or they would show its reply",
+                soft_wrap=True,
+            )
         if len(asked) < args.pairs:
             console.print(
-                f"note: {len(asked)} pairs, fewer than the {args.pairs} of --pairs: of {len(held_out.exchanges)} "
-                f"held-out replies {len(exchanges)} were answered, and the others are too long to be shown, empty, or "
-                "what the model says, too",
+                f"note: {len(asked)} pairs, fewer than the {args.pairs} of --pairs: the model answered "
+                f"{len(exchanges)}, of which the others are too long to be shown, empty, or what you wrote, too",
                 soft_wrap=True,
             )
         console.print(
@@ -78,13 +83,15 @@ def make(args: argparse.Namespace) -> int:
 
 
 def tell(args: argparse.Namespace) -> int:
-    scores = blind.score(args.score, args.key)
+    scores, together = blind.score(args.score, args.key)
     if args.json:
-        print(json.dumps([score.as_json() for score in scores], indent=2))
+        told = {"friends": [one.as_json() for one in scores], "together": together and together.as_json()}
+        print(json.dumps(told, indent=2))
         return 0
-    names = [f"friend {number}" for number in range(1, len(args.score) + 1)] + ["together"]
-    for name, score in zip(names, scores, strict=False):
-        console.print(f"{name:<10} {score}", soft_wrap=True)
+    for number, one in enumerate(scores, start=1):
+        console.print(f"{f'friend {number}':<10} {one}", soft_wrap=True)
+    if together:
+        console.print(f"{'together':<10} {together}", soft_wrap=True)
     return 0
 
 

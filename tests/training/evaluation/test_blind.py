@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from docs import browser
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from training.errors import DataError, UsageError
 from training.evaluation import blind
-from training.evaluation.blind import KEY, QUIZ, Pair
+from training.evaluation.blind import KEY, QUIZ, Pair, Score, Unfinished
 from training.evaluation.exchange import Exchange
 
 NASTY = "<script>document.title = 'hacked'</script> <img src=x onerror=alert(1)>"
@@ -23,6 +24,36 @@ def exchanges(word: str, count: int = 40) -> list[Exchange]:
 @pytest.fixture
 def asked() -> list[Pair]:
     return blind.pairs(exchanges("alpha"), exchanges("beta"), seed=1)
+
+
+def conversations(count: int, turns: int) -> list[Exchange]:
+    """Of each conversation an exchange for every reply, with all the turns before it."""
+    found = []
+    for talk in range(count):
+        said = [Turn("AB"[turn % 2 == 0] + ":", f"talk {talk} turn {turn}") for turn in range(turns)]
+        found += [Exchange(tuple(said[:place]), said[place].text, conversation=talk) for place in range(1, turns, 2)]
+    return found
+
+
+@pytest.mark.parametrize(("count", "turns", "wanted"), [(20, 12, 20), (3, 40, 20), (1, 60, 10), (30, 2, 20)])
+@pytest.mark.parametrize("known", [True, False])
+def test_no_question_shows_the_reply_to_another(count: int, turns: int, wanted: int, known: bool) -> None:
+    held_out = conversations(count, turns)
+    given = held_out if known else [replace(one, conversation=-1) for one in held_out]
+    chosen, passed_over = blind.apart(given, wanted, seed=3)
+    shown = [{*(turn.text for turn in one.context[-blind.TURNS :]), one.reply} for one in chosen]
+    assert sum(map(len, shown)) == len(set().union(*shown))
+    assert len(chosen) >= blind.FEWEST
+    assert len(chosen) == wanted or len(chosen) + passed_over == len(held_out)
+    if known:
+        assert len({one.conversation for one in chosen}) == min(count, len(chosen))
+    assert (chosen, passed_over) == blind.apart(given, wanted, seed=3)
+    assert chosen != blind.apart(given, wanted, seed=4)[0]
+
+
+def test_too_few_questions_apart_make_no_quiz() -> None:
+    with pytest.raises(DataError, match=r"^[1-5] held-out replies can be asked about .* a quiz takes 6"):
+        blind.apart(conversations(1, 20), 20, seed=0)
 
 
 def test_pairs_answer_the_same_and_are_drawn_by_lot(asked: list[Pair]) -> None:
@@ -103,21 +134,36 @@ def test_scores(asked: list[Pair], tmp_path: Path) -> None:
     key = tmp_path / "quiz" / KEY
     right = json.loads(key.read_text())["right"]
     wrong = right.translate(str.maketrans("12", "21"))
-    [perfect] = blind.score([f" {number}-{right}\n"], key)
-    assert (perfect.right.value, perfect.right.n, perfect.skipped) == (1.0, 20, 0)
+    [perfect], together = blind.score([f" {number}-{right}\n"], key)
+    assert isinstance(perfect, Score)
+    assert (perfect.right.value, perfect.right.n, together) == (1.0, 20, None)
     assert perfect.p == pytest.approx(0.5**19)
     assert str(perfect).startswith("20 of 20 right (100%, ")
     assert str(perfect).endswith("can tell")
-    [fooled] = blind.score([f"{number}-{'0' * 12}{wrong[12:]}"], tmp_path / "quiz")  # the folder has its key
+    [fooled], _ = blind.score([f"{number}-{wrong}"], tmp_path / "quiz")  # the folder has its key
+    assert isinstance(fooled, Score)
     assert fooled.right.value == 0
-    assert fooled.p == pytest.approx(2 * 0.5**8)
-    assert str(fooled).endswith("; by guessing p = 0.0078): take the ghost for you")
-    half, skipping, both = blind.score([right[:10] + wrong[10:], "0" * 5 + right[5:]], key)
+    assert str(fooled).endswith("take the ghost for you")
+    (half, other), both = blind.score([right[:10] + wrong[10:], wrong[:10] + right[10:]], key)
+    assert isinstance(half, Score)
     assert half.p == pytest.approx(1)
     assert str(half).endswith("not more than guessing explains")
-    assert (skipping.right.n, skipping.skipped) == (15, 5)
-    assert both.right.n == 35
-    assert json.dumps(both.as_json())
+    assert both is not None
+    assert (both.right.n, both.right.value) == (40, 0.5)
+    assert json.dumps(other.as_json())
+
+
+def test_a_code_with_open_questions_is_said_and_not_counted(asked: list[Pair], tmp_path: Path) -> None:
+    blind.write(tmp_path / "quiz", asked, DEFAULT_LABELS)
+    right = json.loads((tmp_path / "quiz" / KEY).read_text())["right"]
+    some = "0" * 5 + right[5:]
+    (whole, partial, nothing), together = blind.score([right, some, "0" * 20], tmp_path / "quiz")
+    assert isinstance(whole, Score)
+    assert (partial, nothing, together) == (Unfinished(5, 20), Unfinished(20, 20), None)
+    assert str(partial).startswith("5 of 20 not answered: not counted")
+    _, together = blind.score([right, some, right], tmp_path / "quiz")
+    assert together is not None
+    assert together.right.n == 40
 
 
 @pytest.mark.parametrize(
@@ -125,7 +171,6 @@ def test_scores(asked: list[Pair], tmp_path: Path) -> None:
     [
         ("12", "not a code of this quiz"),
         ("hello", "not a code of this quiz"),
-        ("0" * 20, "nothing was answered"),
         ("0123abcd-" + "1" * 20, "the answers to quiz 0123abcd"),
     ],
 )
@@ -162,12 +207,15 @@ def test_in_a_browser_answers_become_the_code(asked: list[Pair], tmp_path: Path)
             assert page.ask("document.documentElement.scrollWidth") <= width
             choose = "document.querySelectorAll('article')[{0}].querySelectorAll('input')[{1}].click()"
             page.ask(choose.format(0, int(right[0]) - 1))
-            assert page.ask("document.querySelector('output').textContent") == f"{number}-{right[0]}{'0' * 19}"
+            assert page.ask("document.querySelector('output').textContent") == "…", "an open question, no code"
             assert page.ask("document.querySelector('#left').textContent") == "19 not answered yet"
             for place in range(1, 20):
                 page.ask(choose.format(place, int(right[place]) - 1))
             code = page.ask("document.querySelector('output').textContent")
-            assert blind.score([code], key)[0].right.value == 1
+            assert code == f"{number}-{right}"
+            [score], _ = blind.score([code], key)
+            assert isinstance(score, Score)
+            assert score.right.value == 1
             assert page.ask("document.querySelector('#left').textContent").startswith("All answered")
         assert page.complaints == []
         smuggled = tmp_path / "smuggled.html"  # as if a message had got past the escaping: only our own script may run
