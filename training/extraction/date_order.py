@@ -12,7 +12,7 @@ from typing import NamedTuple
 from training.errors import ExportError
 
 NAMES = {"dmy": "day/month", "mdy": "month/day", "ymd": "year/month/day"}
-ASK = " Say which: ghost extract … --date-order dmy"
+ASK = " Say which: ghost extract … --date-order dmy (day first), or mdy (month first)"
 EPOCH = 2009  # WhatsApp's first year: an earlier two-digit year is a misread day
 
 Triple = tuple[int, int, int]
@@ -23,6 +23,11 @@ PROOF = 2  # headers that fit only one of two orders, on either side of a seam
 class DateOrder(NamedTuple):
     order: str  # a key of NAMES
     evidence: str
+    either: bool = False  # every date is the same day as day/month and as month/day
+
+    @property
+    def said(self) -> str:
+        return "either" if self.either else self.order
 
 
 def decide_each(
@@ -112,6 +117,8 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
     candidates = [order for order in NAMES if fits[order] == best]
     if all(known[order] == known[candidates[0]] for order in candidates):
         order = "ymd" if "ymd" in candidates else candidates[0]
+        if candidates == ["dmy", "mdy"]:
+            return DateOrder(order, "every date is the same day in either order, day/month and month/day", either=True)
         overruled = f"; --date-order {answer} fits only {fits[answer]:,}" if answer and fits[answer] < best else ""
         return DateOrder(order, _by_fit(known, dates, order) + overruled)
     undecided = _undecided(candidates, best, headers)

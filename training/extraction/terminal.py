@@ -86,7 +86,9 @@ def _evidence(files: Sequence[FileAccount]) -> list[str]:
 
 def _orders(files: Iterable[FileAccount]) -> str:
     orders = Counter(order for file in files if (order := file.facts.get("date_order")))
-    counts = [f"{number:,} read as {NAMES.get(order, order)}" for order, number in orders.most_common()]
+    names = {**NAMES, "either": "either (the same days)"}
+    said = {order: " then ".join(names.get(one, one) for one in order.split(", then ")) for order in orders}
+    counts = [f"{number:,} read as {said[order]}" for order, number in orders.most_common()]
     return f"dates: {', '.join(counts)}" if counts else "dates: absolute, or spelled with the year first"
 
 

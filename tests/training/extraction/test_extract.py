@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.training.extraction.exports import save
 from training.cli import main
+from training.extraction.date_order import ASK
 from training.preparation.conversations import read
 from training.sample.exports import write_exports
 
@@ -119,8 +120,21 @@ def test_many_files_ask_for_the_date_order_once(tmp_path: Path, capsys: pytest.C
         "a.txt: every date fits both day/month and month/day.",
         "b.txt: every date fits both day/month and month/day.",
     ]
-    closing = "2 files do not tell day from month. Say which: ghost extract … --date-order dmy"
+    closing = f"2 files do not tell day from month.{ASK}"
     assert [line for line in shown if "--date-order" in line] == [closing]
+
+
+def test_where_both_orders_agree_neither_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, day in (("a.txt", "10/10/2024"), ("b.txt", "05/05/2024"), ("c.txt", "13/10/2024")):
+        save(tmp_path, f"{day}, 10:00 - Lea: a", f"in/{name}")
+    _, report = extract(tmp_path, tmp_path / "in")
+    assert {file["file"].split("/")[-1]: file["date_order"] for file in report["files"]} == {
+        "a.txt": "either",
+        "b.txt": "either",
+        "c.txt": "dmy",
+    }
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dates:")]
+    assert told == "dates: 2 read as either (the same days), 1 read as day/month"
 
 
 def test_a_pasted_line_is_unreadable_in_the_order_that_the_user_says(tmp_path: Path) -> None:

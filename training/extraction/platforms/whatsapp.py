@@ -53,7 +53,7 @@ def read(source: Source, date_order: str | None) -> Reading:
     name = title(source)
     facts = {
         "header": header.family,
-        "date_order": ", then ".join(order.order for order in orders.values()),
+        "date_order": ", then ".join(order.said for order in orders.values()),
         "evidence": "; after a change: ".join(order.evidence for order in orders.values()),
     }
     return Reading(_records(Chat(name.casefold(), name, is_id=False), before, columns), facts)
