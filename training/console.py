@@ -1,7 +1,9 @@
-"""What a person sees while a stage works: one console, progress bars over two seconds, plain text in a pipe."""
+"""What a person sees while a stage works: one console, bars in a terminal, a line now and then in a log."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -11,17 +13,45 @@ from rich.text import Text
 # File names, senders and errors may hold square brackets: nothing is read as rich markup or highlighted.
 console = Console(markup=False, highlight=False, emoji=False)
 
+LINE_EVERY = 180.0  # seconds between two lines where no terminal shows a bar
+
 _running: list[Progress] = []
 
 
+class Lines:
+    """What stands in for bars in a log, as under nohup: a line now and then, of whatever is being done at that moment.
+
+    On stderr, since stdout may be a report in JSON. What is done within LINE_EVERY says nothing.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._said: float | None = None
+
+    def say(self, line: Callable[[float], str]) -> None:
+        """`line` is asked for its text, at the time it is given, only when one is due."""
+        now = self.clock()
+        if self._said is None:
+            self._said = now
+        if now - self._said >= LINE_EVERY:
+            self._said = now
+            with suppress(OSError):  # a log on a full disk costs the line and not the work
+                print(line(now), file=sys.stderr, flush=True)
+
+
+lines = Lines()
+
+
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator["Bar"]:
-    """A progress bar that vanishes when done; below the one it is opened within; silent when stdout is no terminal."""
+def progress(label: str, total: int | None = None, *, logged: bool = True) -> Iterator["Bar"]:
+    """A progress bar that vanishes when done; below the one it is opened within. When stdout is no terminal, `lines`
+    in its place, unless `logged` is False: of whoever prints lines of their own."""
+    logged = logged and not console.is_terminal
     if _running:
         bar = _running[-1]
         task = bar.add_task(label, total=total)
         try:
-            yield Bar(bar, task)
+            yield Bar(bar, task, label, total, logged)
         finally:
             bar.remove_task(task)
         return
@@ -30,7 +60,7 @@ def progress(label: str, total: int | None = None) -> Iterator["Bar"]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         _running.append(bar)
         try:
-            yield Bar(bar, bar.add_task(label, total=total))
+            yield Bar(bar, bar.add_task(label, total=total), label, total, logged)
         finally:
             _running.pop()
 
@@ -38,17 +68,44 @@ def progress(label: str, total: int | None = None) -> Iterator["Bar"]:
 class Bar:
     """One running bar: `advance` by steps done; `describe` replaces the label, `note` the time remaining."""
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
+    def __init__(self, bar: Progress, task: TaskID, label: str, total: int | None, logged: bool) -> None:
         self._bar, self._task = bar, task
+        self._label, self._total, self._logged = label, total, logged
+        self._done, self._note, self._began = 0.0, "", lines.clock()
+        self._log()
 
     def advance(self, steps: float = 1) -> None:
+        self._done += steps
         self._bar.advance(self._task, steps)
+        self._log()
 
     def describe(self, label: str) -> None:
+        self._label = label
         self._bar.update(self._task, description=label)
 
     def note(self, text: str) -> None:
+        self._note = text
         self._bar.update(self._task, note=text)
+
+    def _log(self) -> None:
+        if self._logged:
+            lines.say(self._line)
+
+    def _line(self, now: float) -> str:
+        if self._total is None:
+            return f"{self._label} …"
+        left = self._note
+        if not left and self._done:
+            left = f"{duration((now - self._began) * (self._total - self._done) / self._done)} left"
+        return f"{self._label}: {self._done:,.0f} of {self._total:,}" + (f", {left}" if left else "")
+
+
+def duration(seconds: float) -> str:
+    """To about a per cent, in the units that a person would take: `50 s`, `41 min`, `3 h 12 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class _Done(MofNCompleteColumn):

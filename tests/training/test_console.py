@@ -40,6 +40,54 @@ def test_a_wait_of_unknown_length_counts_nothing(terminal: io.StringIO) -> None:
     assert "0/?" not in terminal.getvalue()
 
 
+def test_a_log_gets_a_line_now_and_then_of_what_is_being_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(console, "lines", console.Lines(clock=lambda: now))
+    with console.progress("reading", 7) as bar:
+        now += console.LINE_EVERY - 1
+        bar.advance()
+    with console.progress("replies: the [base]", 200) as bar:
+        for _ in range(100):
+            now += 10
+            bar.advance()
+        bar.note("loss 2.5")
+        with console.progress("loading"):
+            now += console.LINE_EVERY
+            bar.advance()
+    now += console.LINE_EVERY
+    with console.progress("hashing"), console.progress("own lines", 7, logged=False) as bar:
+        now += console.LINE_EVERY
+        bar.advance()
+    told = capsys.readouterr()
+    assert told.out == ""  # it may be JSON
+    assert told.err.splitlines() == [
+        "replies: the [base]: 1 of 200, 33 min left",
+        "replies: the [base]: 19 of 200, 30 min left",
+        "replies: the [base]: 37 of 200, 27 min left",
+        "replies: the [base]: 55 of 200, 24 min left",
+        "replies: the [base]: 73 of 200, 21 min left",
+        "replies: the [base]: 91 of 200, 18 min left",
+        "replies: the [base]: 101 of 200, loss 2.5",
+        "hashing …",
+    ]
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_costs_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(console, "lines", console.Lines(clock=lambda: now))
+    with console.progress("x", 2) as bar, monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", FullDisk())
+        now = console.LINE_EVERY
+        bar.advance()
+
+
 def test_there_is_none_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress("training", 7) as bar, console.progress("within", 2) as inner:
         bar.advance()

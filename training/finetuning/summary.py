@@ -6,12 +6,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from training.console import duration
 from training.finetuning import curve, samples
 from training.finetuning.base import Outline
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split
 from training.finetuning.plan import Plan
-from training.finetuning.watching import duration, epochs_done
+from training.finetuning.watching import epochs_done
 
 Facts = Mapping[str, Any]
 """training_report.json, as report.facts makes it."""

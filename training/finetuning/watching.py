@@ -10,13 +10,12 @@ from typing import Self
 
 from rich.console import Console
 
-from training.console import Bar, console, progress
+from training.console import LINE_EVERY, Bar, console, duration, progress
 from training.finetuning.config import TrainingConfig
 from training.finetuning.events import EventFile
 from training.finetuning.heldout import HeldoutLoss
 from training.finetuning.plan import Plan
 
-LINE_EVERY = 180.0  # seconds between two lines where no terminal shows a bar
 SPEED_OVER = 60.0  # seconds over which the speed is averaged
 
 
@@ -59,7 +58,7 @@ class Watch:
                 self._events = EventFile(self._curves, self._start)
             except OSError as error:
                 self._no_curves(error)
-        self._bar = self._resources.enter_context(progress("training", self._total))
+        self._bar = self._resources.enter_context(progress("training", self._total, logged=False))
         self._bar.advance(self._start)
         return self
 
@@ -137,11 +136,3 @@ def epochs_done(step: int, epochs: Sequence[int]) -> float:
             return done + step / count
         done, step = done + 1, step - count
     return done
-
-
-def duration(seconds: float) -> str:
-    """To about a per cent, in the units that a person would take: `50 s`, `41 min`, `3 h 12 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -18,6 +18,7 @@ from replicate_deployment import ghost_json
 from tests.training.finetuning.conftest import Ghost
 from tests.training.finetuning.test_events import read
 from training import console
+from training.console import duration
 from training.finetuning import watching
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split
@@ -25,7 +26,7 @@ from training.finetuning.device import Device
 from training.finetuning.examples import Example
 from training.finetuning.heldout import HeldoutLoss
 from training.finetuning.plan import Plan
-from training.finetuning.watching import Watch, duration, epochs_done
+from training.finetuning.watching import Watch, epochs_done
 from training.signals import Stopped
 
 LOSS = HeldoutLoss(2.25, 1000, 2.125, 100)
