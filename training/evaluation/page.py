@@ -22,9 +22,9 @@ LONGEST = 300  # characters of a message shown
 def page(found: Figures, exchanges: Sequence[Exchange], judged: Sequence[Judged]) -> str:
     """The whole file. `found` is evaluation.json, `judged` what was said to `exchanges`."""
     cards = [
-        plots.loss(found),
         plots.authorship(found),
         plots.endings(found),
+        plots.loss(found),
         plots.context(found),
         plots.groups(found, "platform", "Loss by platform"),
         plots.groups(found, "language", "Loss by language"),
@@ -42,18 +42,19 @@ def page(found: Figures, exchanges: Sequence[Exchange], judged: Sequence[Judged]
             class_="warning",
         ),
         element("p", " ".join(found["verdict"]["summary"])),
-        _tiles(found),
-        *_steps(found),
         *_notes(found),
+        element("h2", "Some replies"),
+        element("p", "Drawn by lot. You are on the right; below what you wrote is what each model said instead."),
+        element("div", *_samples(found, exchanges, judged), class_="cards"),
+        *_steps(found),
+        element("h2", "In figures"),
+        _tiles(found),
         element("h2", "Style"),
         element("div", style, class_="cards") if style else element("p", "Too few replies to compare style."),
         element("h2", "Beside the base, and beside yourself"),
         element("div", *(card for card in cards if card is not None), class_="cards"),
         element("h2", "What each figure is"),
         element("div", *map(_measure, MEASURES), class_="cards"),
-        element("h2", "Some replies"),
-        element("p", "Drawn by lot. You are on the right; below what you wrote is what each model said instead."),
-        element("div", *_samples(found, exchanges, judged), class_="cards"),
     )
 
 
@@ -61,15 +62,15 @@ def _tiles(found: Figures) -> Html:
     kind = next(kind for kind in ("merged", "adapter", "served", *found["contenders"]) if kind in found["contenders"])
     ours = found["contenders"][kind]
     tiles = [(f"{found['held_out']['replies']:,}", "held-out replies of yours")]
-    if "likelihood" in ours:
-        tiles.append((f"{ours['likelihood']['perplexity']['value']:.1f}", "perplexity on them"))
+    if "authorship" in ours and says_something(ours["authorship"]):
+        tiles.append((f"{ours['authorship']['value']:.0%}", "of pairs told apart by a classifier; 50% is guessing"))
     if ours.get("style"):
         alike = sum(not one["off"] for one in ours["style"].values())
         tiles.append((f"{alike} of {len(ours['style'])}", "figures of style as you vary yourself"))
-    if "authorship" in ours and says_something(ours["authorship"]):
-        tiles.append((f"{ours['authorship']['value']:.0%}", "of pairs told apart by a classifier; 50% is guessing"))
     if "stopping" in ours:
         tiles.append((f"{ours['stopping']['itself']['value']:.0%}", "of its replies end by themselves"))
+    if "likelihood" in ours:
+        tiles.append((f"{ours['likelihood']['perplexity']['value']:.1f}", "perplexity on yours; the lower, the better"))
     boxes = (element("div", element("b", much), element("span", what)) for much, what in tiles)
     return element("div", *boxes, class_="tiles")
 

@@ -18,9 +18,9 @@ def summary(found: Figures, page: Path) -> str:
     lines = [f"held out     {held['replies']:,}{of} replies of yours{talks}"]
     if count is None:
         lines.append("             not told by platform and language: val.about.jsonl is missing or damaged")
+    lines += found["verdict"]["summary"]
     lines += [f"{NAMES[kind]:<24}{_figures(found['contenders'][kind])}" for kind in shown(found)]
     lines += [f"not judged   {NAMES[kind]}: {why}" for kind, why in found["missing"].items()]
-    lines += found["verdict"]["summary"]
     lines += [f"next step    {step}" for step in found["verdict"]["steps"]]
     return "\n".join([*lines, f"report       {page}"])
 

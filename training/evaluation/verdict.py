@@ -14,6 +14,8 @@ Figures = Mapping[str, Any]
 
 STEPS = 3
 ENOUGH = 100  # held-out replies from which intervals are narrow enough to compare two trainings
+# By how often a classifier picks the person's reply out of two; 0.5 is guessing.
+ALIKE = {0.6: "It is hard to tell from you", 0.75: "It sounds like you in part", 1.0: "It is easily told from you"}
 SEEN = "These lines are not those held out from this model: it may have learnt some, and every figure flatters it then."
 
 
@@ -26,7 +28,7 @@ def sentences(figures: Figures) -> list[str]:
     """What stands at the top of the page."""
     kind, ours = judged(figures)
     base = figures["contenders"].get("base", {})
-    said = [*_likelihood(ours, base), *_style(ours, base), *_authorship(figures, ours, base), *_endings(ours, kind)]
+    said = [*_authorship(figures, ours, base), *_style(ours, base), *_endings(ours, kind), *_likelihood(ours, base)]
     model = figures.get("model")  # nothing is known of one that is only served
     return [SEEN, *said] if model and not model["held_out_from_it"] else said
 
@@ -50,11 +52,10 @@ def judged(figures: Figures) -> tuple[str, Figures]:
 def _likelihood(ours: Figures, base: Figures) -> Iterator[str]:
     if "likelihood" not in ours:
         return
-    loss = ours["likelihood"]["nats_per_token"]
-    text = f"Your held-out replies cost it {loss['value']:.2f} nats a token (perplexity {_perplexity(ours)})"
+    text = f"It expects your real replies as if it chose each token among {_perplexity(ours)} equally likely ones"
     if "likelihood" in base:
-        text += f", and the base {base['likelihood']['nats_per_token']['value']:.2f} ({_perplexity(base)})"
-    yield text + "."
+        text += f", the base among {_perplexity(base)}"
+    yield f"{text} (perplexity; the fewer, the better)."
 
 
 def _perplexity(contender: Figures) -> str:
@@ -77,9 +78,11 @@ def _authorship(figures: Figures, ours: Figures, base: Figures) -> Iterator[str]
         return
     why = authorship.too_few(Estimate(**ours["authorship"]))
     if not authorship.says_something(ours["authorship"]):
-        yield f"Whether a classifier can tell it from you is not known: {why or 'too few conversations'}."
+        yield f"Whether it can be told from you is not known: {why or 'too few conversations'}."
         return
-    text = f"A classifier puts the right one of two replies first {ours['authorship']['value']:.0%} of the time"
+    value = ours["authorship"]["value"]
+    alike = next(words for limit, words in ALIKE.items() if value <= limit)
+    text = f"{alike}: of two replies, one of them yours, a classifier picks yours {value:.0%} of the time"
     others = [
         ("the base", base.get("authorship")),
         ("the people you write with", figures["person"]["authorship"]["others"]),

@@ -230,6 +230,8 @@ def test_replies_are_text_on_the_page_and_it_says_what_each_figure_is(made: Path
     assert "<script>alert(1)</script>" in shown
     for measure in measures.MEASURES:
         assert measure.formula in shown
+    body = html[html.index("<body>") :]
+    assert body.index('class="chat"') < min(map(body.index, ('class="tiles"', "<figure", "nats"))), "replies come first"
     assert oct((made / "report" / "report.html").stat().st_mode)[-3:] == "600"
 
 

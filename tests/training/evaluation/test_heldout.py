@@ -108,6 +108,9 @@ def figures(**ours: Any) -> dict[str, Any]:
     ("told", "words"),
     [
         ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 80}, "80% of the time (60% for the base, 90% for the people"),
+        ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 80}, "It is easily told from you: "),
+        ({"value": 0.7, "low": 0.6, "high": 0.8, "n": 80}, "It sounds like you in part: "),
+        ({"value": 0.6, "low": 0.5, "high": 0.7, "n": 80}, "It is hard to tell from you: "),
         ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 30}, "50% is guessing; only 30 replies of each are"),
         ({"value": 0.5, "low": 0.0, "high": 1.0, "n": 4}, "is not known: only 4 replies of each"),
         ({"value": 0.5, "low": 0.0, "high": 1.0, "n": 60}, "is not known: too few conversations."),
@@ -121,6 +124,12 @@ def test_a_classifier_that_could_learn_nothing_is_not_said_to_be_guessing(told: 
         model = {"held_out_from_it": held_out}
         assert verdict.sentences({"contenders": contenders, "person": person, "model": model})[0] == first
     assert words in found
+
+
+def test_what_is_said_first_needs_no_unit() -> None:
+    merged = {"authorship": estimate(0.7), "likelihood": {"perplexity": estimate(24.0)}}
+    found = verdict.sentences({"contenders": {"merged": merged}, "person": {"authorship": {"others": estimate(0.9)}}})
+    assert [any(word in sentence for word in ("nats", "perplexity")) for sentence in found] == [False, True]
 
 
 def test_nothing_wrong_is_no_step() -> None:
