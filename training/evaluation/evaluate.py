@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("report"), help=f"folder of {FIGURES} and {PAGE} (default: %(default)s)"
     )
     parser.add_argument(
-        "--turns", type=int, default=200, help="held-out replies, drawn by lot where there are more (%(default)s)"
+        "--turns", type=int, default=200, help="held-out replies, drawn at random where there are more (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the lot, the sampling and the intervals (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
     quiz.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help=f"print {FIGURES}, and nothing else")
 

@@ -44,7 +44,7 @@ def page(found: Figures, exchanges: Sequence[Exchange], judged: Sequence[Judged]
         element("p", " ".join(found["verdict"]["summary"])),
         *_notes(found),
         element("h2", "Some replies"),
-        element("p", "Drawn by lot. You are on the right; below what you wrote is what each model said instead."),
+        element("p", "Drawn at random. You are on the right; below what you wrote is what each model said instead."),
         element("div", *_samples(found, exchanges, judged), class_="cards"),
         *_steps(found),
         element("h2", "In figures"),

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from training.preparation import about, recipes, report
+from training.preparation import about, leftovers, recipes, report
 from training.preparation.concerns import Concern, concerns, own_languages
 from training.preparation.fit import Fit, fit
 from training.preparation.leakage import leakage
+from training.preparation.leftovers import Leftover
 from training.preparation.prepared import Prepared
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Findings:
-    """figures is preparation_report.json; held_out tells of each line of val.jsonl where it is from; the others are the
-    parts of the figures that the page draws."""
+    """figures is preparation_report.json; held_out tells of each line of val.jsonl where it is from; leftovers is what
+    may still be personal; the others are the parts of the figures that the page draws."""
 
     figures: dict[str, Any]
     leakage: Mapping[str, Any]
@@ -25,6 +26,7 @@ class Findings:
     languages: Mapping[str, Mapping[str, float]]
     concerns: list[Concern]
     held_out: list[dict[str, Any]]
+    leftovers: dict[str, list[Leftover]]
 
 
 def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: int) -> Findings:
@@ -32,7 +34,7 @@ def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: 
     from training.preparation import consent
 
     leaks, lengths = leakage(prepared), fit(prepared, tokenizer, sequence_len)
-    languages, held_out = own_languages(prepared), about.about(prepared)
+    languages, held_out, suspicious = own_languages(prepared), about.about(prepared), leftovers.leftovers(prepared)
     found = concerns(prepared, leaks, lengths, languages)
     figures = {
         **report.figures(prepared),
@@ -43,9 +45,10 @@ def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: 
         "lengths": asdict(lengths),
         "languages": {half: dict(shares) for half, shares in languages.items()},
         "held_out_lines": about.counts(held_out),
+        "leftovers": leftovers.account(suspicious),
         "concerns": [asdict(concern) for concern in found],
     }
-    return Findings(figures, leaks, lengths, languages, found, held_out)
+    return Findings(figures, leaks, lengths, languages, found, held_out, suspicious)
 
 
 def _exposure(prepared: Prepared) -> dict[str, Any]:

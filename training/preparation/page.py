@@ -25,12 +25,14 @@ def page(
     languages: Mapping[str, Mapping[str, float]],
     fit: Fit,
     leakage: Mapping[str, Any],
+    leftovers: Sequence[Html] = (),
 ) -> str:
     """The whole file.
 
     figures    those of preparation_report.json, with `left_out`, `groups` and `exposure`
     languages  concerns.own_languages
     leakage    leakage.leakage
+    leftovers  leftovers.cards
     """
     timeline = Timeline.of(prepared.table["instant"], prepared.config.zone)
     chats = plots.chats(prepared)
@@ -64,14 +66,26 @@ def page(
             plots.leakage(leakage),
             class_="cards",
         ),
+        *_leftovers(leftovers),
         element("h2", "Some of them, as the model sees them"),
         element(
             "p",
-            "Drawn by lot from the training half. You are on the right, whoever you write with is on the left; their "
-            "names are not part of an example. Outlined: the replies after which the model learns to stop.",
+            "Drawn at random from the training half. You are on the right, whoever you write with is on the left; "
+            "their names are not part of an example. Outlined: the replies after which the model learns to stop.",
         ),
         element("div", *samples(prepared), class_="cards"),
     )
+
+
+def _leftovers(cards: Sequence[Html]) -> list[Html]:
+    if not cards:
+        return []
+    advice = (
+        "Strings that look like addresses, handles, numbers, codes and names, and how often each is there. The model "
+        "can learn them, and say them to anybody. Most will be harmless. To keep one out, leave its chat or its person "
+        "out (user_config.json), or change the line in the export and extract again."
+    )
+    return [element("h2", "What may still be personal"), element("p", advice), element("div", *cards, class_="cards")]
 
 
 def _in_words(prepared: Prepared, figures: Mapping[str, Any], timeline: Timeline) -> Html:

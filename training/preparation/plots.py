@@ -198,7 +198,7 @@ def fit(recipe: str, fit: Fit) -> Html:
         for share, tokens in fit.quantiles.items()
     ] + [Bar("the limit: sequence_len", {LIMIT: fit.sequence_len}, f"{fit.sequence_len:,}")]
     by = "estimated from their characters" if fit.counted_by == "estimate" else "counted by the base's tokenizer"
-    sampled = "" if fit.sampled == fit.lines else f", on {fit.sampled:,} of the {fit.lines:,} drawn by lot"
+    sampled = "" if fit.sampled == fit.lines else f", on {fit.sampled:,} of the {fit.lines:,}, drawn at random"
     cut = "lose turns from the front" if recipe == "windows" else "train in pieces, of which none is lost"
     left_out = "are left out" if recipe == "windows" else "hold a turn that is too long"
     return figure(

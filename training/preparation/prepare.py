@@ -14,7 +14,7 @@ from training.aside import refuse_foreign_files, replace_folder
 from training.console import console, progress
 from training.errors import ConfigError, DataError, UsageError
 from training.finetuning import config as training_config
-from training.preparation import about, canaries, concerns, corrections, recipes, report
+from training.preparation import about, canaries, concerns, corrections, leftovers, recipes, report
 from training.preparation.findings import find
 from training.preparation.fit import tokenizer_at_hand, tokenizer_of, trained_tokens
 from training.preparation.prepared import Prepared
@@ -132,8 +132,9 @@ def run(args: argparse.Namespace) -> int:
         hashes = {name: digest.hexdigest() for name, digest in digests.items()}
         (folder / about.NAME).write_bytes(about.encode(findings.held_out))
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        suspicious = leftovers.cards(findings.leftovers, prepared, args.cleaned)
         (folder / PAGE).write_text(
-            page(prepared, figures, told, findings.languages, findings.fit, findings.leakage),
+            page(prepared, figures, told, findings.languages, findings.fit, findings.leakage, suspicious),
             encoding="utf-8",
         )
         blocks = {"text": _text_block(prepared), "data": _data_block(figures, hashes)}

@@ -175,6 +175,9 @@ def summary(
             f"note: {figures['chats_without_you']:,} of {figures['chats']:,} chats hold no message of yours. "
             f"Who writes most there: {', '.join(unclaimed)}. Is one of them you? Then add a --me"
         )
+    if suspicious := {kind: one["count"] for kind, one in figures["leftovers"].items() if one["count"]}:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in suspicious.items())
+        notes.append(f"note: what may still be personal is listed in {out / page}: {kinds}")
     if unheard:
         notes.append(f"note: no message is from {', '.join(unheard)}: is that spelled as in the chats?")
     return "\n".join(
