@@ -1,6 +1,6 @@
 """/start, /reset, /forget, /help and /status, answered within the transaction that records them."""
 
-from telegram_bot import figures
+from telegram_bot import drafts, figures
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
 from telegram_bot.outgoing import Place, plan
@@ -27,6 +27,8 @@ def answer(db: Database, config: BotConfig, place: Place, command: str, writer: 
     if command == "start":
         db.run("INSERT OR IGNORE INTO noticed VALUES(?, ?)", conversation, writer)
         plan(db, place, f"{texts.notice}\n\n{texts.help}", notice=writer)
+        if owner and place.chat == writer:
+            drafts.show_unseen(db, config)
     elif command == "reset":
         _clear_what_waits(db, place)
         last = "SELECT coalesce(max(id), 0) FROM messages WHERE conversation = ?"

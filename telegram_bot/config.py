@@ -139,7 +139,7 @@ def load(path: Path) -> BotConfig:
         complaint, _, place = str(error).partition(" - at `$.")
         raise ConfigError(f"{path}: {place.rstrip('`') or 'the file'}: {complaint}") from error
     try:
-        assert config.sides
+        Labels(me=config.labels.me, other=config.labels.other)
     except ValueError as error:
         raise ConfigError(f"{path}: labels: {error}") from error
     if not config.texts.notice.strip():

@@ -3,31 +3,37 @@
     updates        ids of what Telegram delivered, so that what it delivers again is known
     conversations  a chat, a thread of one, somebody's chat through a business connection, or a burst of forwards
     messages       what was said; those to be answered are `pending`
-    predictions    each call of the model, recorded before it is made: the budget and the figures; asked → answered,
-                   drafted (answered once its draft is sent), empty, unused, failed, lost or refused
+    predictions    each call of the model, recorded before it is made: the budget and the figures; asked → answered
+                   (unsent where Telegram refuses all of it), drafted (answered once its draft is sent), empty, unused,
+                   failed, lost or refused
     outgoing       each call of Telegram that must not be repeated: planned → sending → sent, refused or doubtful
     drafts         what the owner was offered, and what became of it
     pace           what is limited by the minute, for that minute: commands by person, and replies that were forgotten
 
 What an update means is written in the transaction that records it; what is to be sent is written before it is sent. So
 a process that is killed anywhere leaves either the update to Telegram or all that follows from it to the next process.
+While the disk is full nothing can be recorded, so nothing is done: who has something to write waits (`write`).
 Numbers are not used again (AUTOINCREMENT): a reply to what was forgotten finds no conversation, and not a new one.
 Calls are synchronous: a transaction takes a millisecond, and nothing else of this process runs inside one. Only what
 rewrites the file does so in a thread.
 """
 
 import asyncio
-import json
+import logging
 import os
+import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from training.errors import BotError
+
+log = logging.getLogger("ghost.bot")
+Result = TypeVar("Result")
 
 VERSION = 1
 SCHEMA = """
@@ -44,7 +50,8 @@ CREATE TABLE conversations(
 CREATE UNIQUE INDEX one_conversation ON conversations(chat, connection, thread) WHERE kind <> 'forwards';
 CREATE TABLE messages(
     id INTEGER PRIMARY KEY AUTOINCREMENT, conversation INTEGER NOT NULL, mine INTEGER NOT NULL, text TEXT NOT NULL,
-    at REAL NOT NULL, telegram INTEGER, slot INTEGER, pending INTEGER NOT NULL DEFAULT 0);
+    at REAL NOT NULL, telegram INTEGER, slot INTEGER, pending INTEGER NOT NULL DEFAULT 0,
+    quoted INTEGER, quote TEXT);
 CREATE INDEX messages_of ON messages(conversation, id);
 CREATE INDEX unanswered ON messages(conversation, id) WHERE pending;
 CREATE TABLE predictions(
@@ -65,17 +72,68 @@ CREATE TABLE drafts(
 CREATE INDEX drafts_of ON drafts(conversation);
 """
 PACE = "CREATE TABLE IF NOT EXISTS pace(chat INTEGER NOT NULL, what TEXT NOT NULL, at REAL NOT NULL)"
+LATER = {"quoted": "INTEGER", "quote": "TEXT"}  # columns of `messages` that a file from before may lack
 PACE_SECONDS = 60
-DONE = "('answered', 'drafted', 'empty')"  # states of a prediction that the model has made
+DONE = "('answered', 'unsent', 'drafted', 'empty')"  # states of a prediction that the model has made
+FULL_SECONDS = 5.0  # between two attempts to write to a full disk
+REMINDER_SECONDS = 3600.0  # between two lines about it
+ROOM = 2**20  # bytes; with less, SQLite's other errors come from a full disk too: its index of the log needs some
+
+
+class Clock:
+    """The time, and waiting for it. Tests bring another one."""
+
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def today(self) -> str:
+        """The day as the machine's own clock counts it: what a daily budget goes by."""
+        return time.strftime("%Y-%m-%d", time.localtime(self.time()))
+
+
+class DiskFull(BotError):
+    """Nothing was written. It can be tried again, once there is room."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: the disk is full; make room on it (nothing of the bot's is damaged or to be moved)")
+
+
+def failure(error: sqlite3.Error, path: Path) -> BotError | None:
+    """What an error of SQLite's says about the disk or the file; None where it is a statement's, which is a bug."""
+    kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if kind == sqlite3.SQLITE_FULL:
+        return DiskFull(path)
+    if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and shutil.disk_usage(path.parent).free < ROOM:
+        return DiskFull(path)
+    if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return foreign(error, path)
+    if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return BotError(f"{path}: cannot be written ({error}); see to its disk and its permissions, then: ghost bot")
+    if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return BotError(f"{path}: held by another program ({error}); end that one, then: ghost bot")
+    return None
+
+
+def foreign(error: sqlite3.Error, path: Path) -> BotError:
+    return BotError(f"{path}: not the bot's database ({error}); move it away to begin with a new one")
 
 
 class Database:
     """One process at a time owns it; `exclusive=False` is for one that only looks, beside a running bot."""
 
-    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+    def __init__(self, path: Path, *, exclusive: bool = True, clock: Clock | None = None) -> None:
         from filelock import FileLock, Timeout
 
         self.path = path
+        self.clock = clock or Clock()
+        self._full = False
+        self._reminded = float("-inf")
         self._lock = FileLock(f"{path}.lock")
         if exclusive:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -86,70 +144,88 @@ class Database:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         elif not path.exists():
             raise BotError(f"{path}: no such file; the bot makes it when it first runs")
-        self._db = sqlite3.connect(f"file:{quote(str(path))}?mode={'rw' if exclusive else 'ro'}", uri=True)
         self._writable = asyncio.Event()
         self._writable.set()
-        self._db.isolation_level = None
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA busy_timeout = 60000")
         try:
-            if exclusive:
-                self._open()
+            where = f"file:{quote(str(path))}?mode={'rw' if exclusive else 'ro'}"
+            self._db = sqlite3.connect(where, uri=True, isolation_level=None, timeout=60)
+            self._db.row_factory = sqlite3.Row
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
+            if found != VERSION and not (exclusive and found == 0):
+                raise BotError(f"{path}: written by another version of the bot ({found}; this one knows {VERSION})")
+            if exclusive:
+                self._open(new=found == 0)
+        except (sqlite3.Error, BotError) as error:
             self.close()
-            raise BotError(f"{path}: not the bot's database ({error}); move it away to begin with a new one") from error
-        if found != VERSION:
-            self.close()
-            raise BotError(f"{path}: written by another version of the bot ({found}; this one knows {VERSION})")
-        if exclusive:
-            self._recover()
+            if isinstance(error, BotError):
+                raise
+            raise failure(error, path) or foreign(error, path) from error
 
-    def _open(self) -> None:
+    def _open(self, *, new: bool) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         # FULL: what was recorded outlives a power cut too, so that not even that sends a message twice.
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
         self._db.execute("PRAGMA temp_store = MEMORY")  # VACUUM's copy is nobody's business
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        if new:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
         self._db.execute(PACE)  # of a file from before there was one, too
-
-    def _recover(self) -> None:
-        """What the last process left: a message that was on its way may have arrived, and is not sent again."""
-        with self.transaction():
-            self.run("UPDATE outgoing SET state = 'planned' WHERE state = 'sending' AND method <> 'send'")
-            for row in self.rows("SELECT * FROM outgoing WHERE state = 'sending'"):
-                self.not_sent(row, "doubtful", "")
+        known = {row["name"] for row in self._db.execute("PRAGMA table_info(messages)")}
+        for column in LATER.keys() - known:
+            self._db.execute(f"ALTER TABLE messages ADD COLUMN {column} {LATER[column]}")
         if self.meta("scrub"):
             self.scrub()
 
     def close(self) -> None:
-        self._db.close()
+        if hasattr(self, "_db"):  # not where the file could not even be opened
+            self._db.close()
         self._lock.release()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of the block, or nothing of it. On the disk when the block has ended. Does not nest."""
-        self._db.execute("BEGIN IMMEDIATE")
+        """All of the block, or nothing of it. On the disk when the block has ended. Does not nest. Raises DiskFull."""
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:  # where the disk is full SQLite has rolled back by itself
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and isinstance(full := failure(error, self.path), DiskFull):
+                self._remind()
+                raise full from error
             raise
-        self._db.execute("COMMIT")
+        if self._full:
+            self._full = False
+            log.info("%s: there is room again", self.path)
+
+    async def write(self, act: Callable[[], Result]) -> Result:
+        """What `act` returns, which is done within a transaction: again and again while the disk is full, so that it
+        may change nothing but the database."""
+        while True:
+            await self.writable()
+            with suppress(DiskFull), self.transaction():
+                return act()
+            await self.clock.sleep(FULL_SECONDS)
+
+    def _remind(self) -> None:
+        """One line for all that waits, and another one after an hour."""
+        if self.clock.monotonic() >= self._reminded + REMINDER_SECONDS:
+            self._reminded, self._full = self.clock.monotonic(), True
+            log.error("%s: the disk is full; make room, and the bot goes on by itself: nothing is lost", self.path)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Within a transaction: a block that fails takes back its own part only."""
+        """Within a transaction: a block that fails takes back its own part only. A full disk takes back all of it."""
         self._db.execute("SAVEPOINT part")
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK TO part")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK TO part")
+                self._db.execute("RELEASE part")
             raise
-        finally:
-            self._db.execute("RELEASE part")
+        self._db.execute("RELEASE part")
 
     def run(self, statement: str, *values: Any) -> int:
         """The id of the row that was inserted, where one was."""
@@ -179,7 +255,7 @@ class Database:
 
     def keep_pace(self, chat: int, what: str) -> int:
         """Within a transaction: it has happened once more; how often within a minute. Nothing older is kept."""
-        now = time.time()
+        now = self.clock.time()
         self.run("DELETE FROM pace WHERE NOT at BETWEEN ? AND ?", now - PACE_SECONDS, now)  # clocks are set back
         self.run("INSERT INTO pace VALUES(?, ?, ?)", chat, what, now)
         return int(self.value("SELECT count(*) FROM pace WHERE chat = ? AND what = ?", chat, what))
@@ -191,15 +267,9 @@ class Database:
             raise BotError(
                 f"{self.path}: belongs to the bot {found}, and the token is that of {bot}; name another file"
             )
-        with self.transaction():
-            self.set_meta("bot", str(bot))
-
-    def not_sent(self, row: sqlite3.Row, outcome: str, error: str) -> None:
-        """Within a transaction: a message of `outgoing` was refused, or is in doubt. Where it was to say that this
-        is an AI, that counts as not said: once too often does less harm than never."""
-        if notice := json.loads(row["payload"]).get("notice"):
-            self.run("DELETE FROM noticed WHERE conversation = ? AND person = ?", row["conversation"], notice)
-        self.run("UPDATE outgoing SET state = ?, payload = '', error = ? WHERE id = ?", outcome, error, row["id"])
+        if not found:
+            with self.transaction():
+                self.set_meta("bot", str(bot))
 
     def forget(self, conversations: list[int]) -> None:
         """Within a transaction: no row of these conversations remains. `scrub` clears the file's corners after it."""
@@ -208,7 +278,7 @@ class Database:
             self.run(
                 "INSERT INTO pace SELECT c.chat, 'reply', p.at FROM predictions p JOIN conversations c"
                 " ON c.id = p.conversation WHERE c.id = ? AND p.state <> 'refused' AND p.at > ?",
-                *(conversation, time.time() - PACE_SECONDS),
+                *(conversation, self.clock.time() - PACE_SECONDS),
             )
             for table in ("messages", "outgoing", "drafts", "noticed"):
                 self.run(f"DELETE FROM {table} WHERE conversation = ?", conversation)
@@ -218,37 +288,39 @@ class Database:
         self.set_meta("scrub", "due")
 
     def expire(self, messages_days: int, corrections_days: int) -> None:
-        """Retention: what is older is deleted, a conversation with its last message. A `scrub` may be due then."""
-        now = time.time()
+        """Within a transaction. Retention: what is older is deleted, a conversation with its last message. A `scrub`
+        may be due then."""
+        now = self.clock.time()
         before, long_before = now - messages_days * 86400, now - corrections_days * 86400
-        with self.transaction():
-            gone = self.changed("DELETE FROM messages WHERE at < ? AND NOT pending", before)
-            gone += self.changed("DELETE FROM outgoing WHERE at < ? AND state NOT IN ('planned', 'sending')", before)
-            due = "at < CASE state WHEN 'edited' THEN ? ELSE ? END"
-            gone += self.changed(f"DELETE FROM drafts WHERE {due}", long_before, before)
-            self.run("DELETE FROM predictions WHERE at < ?", before)
-            self.run("DELETE FROM strangers WHERE at < ?", before)
-            self.run("DELETE FROM pace WHERE at < ?", now - PACE_SECONDS)
-            # Telegram keeps an update for a day at most.
-            self.run("DELETE FROM updates WHERE at < ?", now - 8 * 86400)
-            self.run(
-                "DELETE FROM conversations WHERE at < ? AND kind <> 'private' AND id NOT IN"
-                " (SELECT conversation FROM messages UNION SELECT conversation FROM drafts)",
-                before,
-            )
-            self.run("DELETE FROM noticed WHERE conversation NOT IN (SELECT id FROM conversations)")
-            if gone:
-                self.set_meta("scrub", "due")
+        gone = self.changed("DELETE FROM messages WHERE at < ? AND NOT pending", before)
+        gone += self.changed("DELETE FROM outgoing WHERE at < ? AND state NOT IN ('planned', 'sending')", before)
+        due = "at < CASE state WHEN 'edited' THEN ? ELSE ? END"
+        gone += self.changed(f"DELETE FROM drafts WHERE {due}", long_before, before)
+        self.run("DELETE FROM predictions WHERE at < ?", before)
+        self.run("DELETE FROM strangers WHERE at < ?", before)
+        self.run("DELETE FROM pace WHERE at < ?", now - PACE_SECONDS)
+        # Telegram keeps an update for a day at most.
+        self.run("DELETE FROM updates WHERE at < ?", now - 8 * 86400)
+        self.run(
+            "DELETE FROM conversations WHERE at < ? AND kind <> 'private' AND id NOT IN"
+            " (SELECT conversation FROM messages UNION SELECT conversation FROM drafts)",
+            before,
+        )
+        self.run("DELETE FROM noticed WHERE conversation NOT IN (SELECT id FROM conversations)")
+        if gone:
+            self.set_meta("scrub", "due")
 
     def scrub(self) -> None:
         """Deleted content leaves the free pages and the write-ahead log. A kill before the end is made up for."""
         if _scrub(self._db):
-            self._scrubbed()
+            with self.transaction():
+                self._scrubbed()
 
     async def scrub_aside(self) -> None:
         """The same in a thread, on a connection of its own: VACUUM writes the file anew, and the loop goes on.
 
-        Who is about to write awaits `writable` first, as SQLite would hold them up, and the loop with them.
+        Who is about to write awaits `writable` first, as SQLite would hold them up, and the loop with them. Where the
+        disk is full it is left for later.
         """
         self._writable.clear()
         try:
@@ -259,17 +331,21 @@ class Database:
             except asyncio.CancelledError:
                 await asyncio.wait({done})
                 raise
+            except sqlite3.Error as error:
+                if not isinstance(failure(error, self.path), DiskFull):
+                    raise
+                self._remind()
+                emptied = False
         finally:
             self._writable.set()
         if emptied:
-            self._scrubbed()
+            await self.write(self._scrubbed)
 
     async def writable(self) -> None:
         await self._writable.wait()
 
     def _scrubbed(self) -> None:
-        with self.transaction():
-            self.run("DELETE FROM meta WHERE key = 'scrub'")
+        self.run("DELETE FROM meta WHERE key = 'scrub'")
 
 
 def _scrub_file(path: Path) -> bool:
@@ -284,5 +360,10 @@ def _scrub_file(path: Path) -> bool:
 
 def _scrub(db: sqlite3.Connection) -> bool:
     """Whether the log is empty; else another process is looking at it."""
-    db.execute("VACUUM")
+    try:
+        db.execute("VACUUM")
+    except sqlite3.Error:
+        with suppress(sqlite3.Error):  # what it wrote before the disk was full
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        raise
     return not db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

@@ -1,20 +1,21 @@
 """Replies that the owner approves: offered with Send, Edit, Another and Discard, and sent by nobody but the owner.
 
-    writing ─▶ offered ─▶ sent         as it was written
-       ▲          │  └──▶ edited       sent in the owner's words: a correction, which training can learn from
-       └ Another ─┤
+    writing ─▶ offered ─▶ sending ─▶ sent      as it was written
+       ▲          │  ▲       │ └───▶ edited    in the owner's words: a correction, which training can learn from
+       └ Another ─┤  └───────┘ Telegram refused it: open again, with what was not sent of it
                   ├─────▶ discarded
                   └─────▶ outdated     the other side wrote again or took back what it wrote, or the owner answered
 
-Every change happens in the transaction that records the press or the message which made it; a second press of the same
-button finds another state and does nothing. `version` tells a button of what is shown now from one of before.
+Every change happens in the transaction that records the press, the message or the outcome of a sending which made it;
+a second press of the same button finds another state and does nothing. `version` tells a button of what is shown now
+from one of before.
 """
 
 import json
+import logging
 import re
 import sqlite3
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replicate_deployment.chat_format import Turn
 from telegram_bot import history
@@ -26,7 +27,12 @@ from telegram_bot.plain import as_messages, fitting
 if TYPE_CHECKING:
     from telegram import CallbackQuery, Message
 
+log = logging.getLogger("ghost.bot")
 QUOTED = 300  # characters of what a draft answers, shown above it
+REFUSED = (
+    "Telegram refused it. A bot may write in a chat of yours only within 24 hours of their last message, "
+    "and only while Settings → Telegram Business → Chatbots lets it."
+)
 _DRAFT = re.compile(r"Draft (\d+)[:,]")
 GONE = "This draft is not open any more."
 
@@ -46,7 +52,7 @@ def offer(
     outdated(db, config, conversation["id"], "There is a newer draft below.")
     draft = db.run(
         "INSERT INTO drafts(conversation, upto, state, context, draft, text, at) VALUES(?, ?, 'offered', ?, ?, ?, ?)",
-        *(conversation["id"], upto, json.dumps(context, ensure_ascii=False), text, text, time.time()),
+        *(conversation["id"], upto, json.dumps(context, ensure_ascii=False), text, text, db.clock.time()),
     )
     _show(db, config, draft)
 
@@ -62,32 +68,36 @@ def outdated(db: Database, config: BotConfig, conversation: int, why: str) -> No
 def unsaid(db: Database, config: BotConfig, message: sqlite3.Row) -> None:
     """Within a transaction: this message is about to be deleted, as its writer wishes. An open draft that answers it is
     pointless, and no draft that knew of it keeps what it knew: that is no correction to learn from any more."""
-    for draft, context, place in _knowing(db, message):
+    said = history.Said(message["mine"], message["text"], message["at"], quote=message["quote"])
+    for draft, context, place, words in _knowing(db, message, history.quoting(said), message["text"]):
         if draft["state"] in ("offered", "writing"):
             if place < len(context) - 1:  # it answers something else
-                _replace(db, draft, context, place, message["text"], "")
+                _replace(db, draft, context, place, words, "")
                 continue
             db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
             _close(db, config, draft, "What this answered was deleted.")
         db.run("UPDATE drafts SET context = '' WHERE id = ?", draft["id"])
 
 
-def reworded(db: Database, message: sqlite3.Row, text: str) -> None:
-    """Within a transaction: the writer of this message is about to have said `text` instead."""
-    for draft, context, place in _knowing(db, message):
-        _replace(db, draft, context, place, message["text"], text)
+def reworded(db: Database, message: sqlite3.Row, old: str, new: str) -> None:
+    """Within a transaction: where this message says `old`, it is about to have said `new` instead."""
+    for draft, context, place, words in _knowing(db, message, old):
+        _replace(db, draft, context, place, words, new)
 
 
-def _knowing(db: Database, message: sqlite3.Row) -> list[tuple[sqlite3.Row, list[list[str]], int]]:
-    """The drafts in whose context this message stands: (draft, its context, the last turn which holds the words)."""
+def _knowing(db: Database, message: sqlite3.Row, *forms: str) -> list[tuple[sqlite3.Row, list[list[str]], int, str]]:
+    """The drafts in whose context this message stands, in the first of its forms that is found there: (draft, its
+    context, the last turn which holds the words, the words)."""
     found = []
     after = "conversation = ? AND upto >= ? AND context <> ''"
     for draft in db.rows(f"SELECT * FROM drafts WHERE {after}", message["conversation"], message["id"]):
         context = json.loads(draft["context"])
-        # Whole lines: messages of a burst are the lines of its turn.
-        places = [i for i, (_, said) in enumerate(context) if f"\n{message['text']}\n" in f"\n{said}\n"]
-        if places:
-            found.append((draft, context, places[-1]))
+        for words in forms:
+            # Whole lines: messages of a burst are the lines of its turn.
+            places = [i for i, (_, said) in enumerate(context) if f"\n{words}\n" in f"\n{said}\n"]
+            if places:
+                found.append((draft, context, places[-1], words))
+                break
     return found
 
 
@@ -145,28 +155,96 @@ def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
 
 
 def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
-    """The owner wants this said. Through the business connection where the bot may, else into the owner's own hands."""
-    from rapidfuzz.distance import Levenshtein
+    """The owner wants this said. Through the business connection where the bot may, else into the owner's own hands.
 
+    What goes out counts as said from here on, so that whoever writes meanwhile is answered with it in mind; what is
+    refused is taken back. A text in the owner's own hands is said when Telegram tells that they have sent it.
+    """
     conversation, name, place = _whose(db, draft["conversation"])
-    text = draft["text"]
-    distance = Levenshtein.normalized_distance(draft["draft"], text)
-    state = "edited" if distance else "sent"
-    db.run("UPDATE drafts SET state = ?, distance = ? WHERE id = ?", state, distance, draft["id"])
-    now = time.time()
-    written = "SELECT max(id) FROM predictions WHERE conversation = ? AND upto = ? AND state = 'drafted'"
-    db.run(f"UPDATE predictions SET state = 'answered' WHERE id = ({written})", conversation, draft["upto"])
-    said = history.add(db, conversation, text, now, mine=True, pending=False)
-    db.run("UPDATE messages SET slot = ? WHERE id = ?", draft["upto"], said)
+    text, now = draft["text"], db.clock.time()
+    db.run("UPDATE drafts SET state = 'sending' WHERE id = ?", draft["id"])
     if place is None:
         for piece in as_messages(text, 1):
-            plan(db, Place(config.owner, conversation=conversation), piece)
-        _close(db, config, draft, "Yours to copy:")
+            plan(db, Place(config.owner, conversation=conversation), piece, draft=draft["id"], said=None)
         return "Here it is"
     for piece in as_messages(text, config.limits.messages_per_reply):
-        plan(db, place, piece, pause=config.typing.seconds(piece))
-    _close(db, config, draft, f"To {name}, sent by you:\n\n{text}")
-    return "Sent"
+        said = history.add(db, conversation, piece, now, mine=True, pending=False, slot=draft["upto"])
+        plan(db, place, piece, pause=config.typing.seconds(piece), draft=draft["id"], said=said)
+    _close(db, config, draft, f"To {name}, on its way:\n\n{text}")
+    return "Sending"
+
+
+def ended(
+    db: Database, config: BotConfig, row: sqlite3.Row, payload: dict[str, Any], outcome: str, message: int
+) -> None:
+    """Within a transaction: what became of a message that offers a draft to the owner, or of an approved one."""
+    draft = db.row("SELECT * FROM drafts WHERE id = ?", row["draft"])
+    if draft is None:  # forgotten meanwhile
+        return
+    if "said" in payload:
+        if draft["state"] == "sending":
+            _sending(db, config, draft, row, payload["text"], outcome)
+    elif outcome == "sent" and row["method"] == "send":
+        _shown(db, config, draft, message)
+    elif outcome == "refused" and row["method"] == "edit" and payload.get("version") == draft["version"]:
+        if draft["state"] == "offered":  # the message that showed it is gone
+            _show(db, config, draft["id"])
+    elif outcome == "refused":
+        log.warning("draft %d cannot be shown: its owner has to open the chat with the bot, and /start", draft["id"])
+
+
+def _sending(db: Database, config: BotConfig, draft: sqlite3.Row, row: sqlite3.Row, text: str, outcome: str) -> None:
+    """An approved message has ended so: after the last one the draft is closed, after a refused one open again."""
+    after = "SELECT id, payload FROM outgoing WHERE draft = ? AND state = 'planned' ORDER BY id"
+    rest = [(id, said) for id, found in db.rows(after, draft["id"]) if "said" in (said := json.loads(found))]
+    if outcome == "refused":
+        for id, said in rest:
+            db.run("DELETE FROM outgoing WHERE id = ?", id)
+            db.run("DELETE FROM messages WHERE id = ?", said["said"])
+        _refused(db, config, draft, "\n".join([text, *(said["text"] for _, said in rest)]), row["connection"])
+        return
+    conversation, name, _ = _whose(db, draft["conversation"])
+    if outcome == "doubtful":
+        doubt = f"A message to {name or 'them'}: it may not have arrived; look before you repeat it."
+        plan(db, Place(config.owner, conversation=conversation), doubt)
+    if not rest:
+        _sent(db, config, draft, row["connection"])
+
+
+def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) -> None:
+    from rapidfuzz.distance import Levenshtein
+
+    conversation, name, _ = _whose(db, draft["conversation"])
+    text = draft["text"]
+    slot = "SELECT text FROM messages WHERE conversation = ? AND slot = ? AND mine ORDER BY id"
+    said = [piece for (piece,) in db.rows(slot, conversation, draft["upto"])]
+    if len(said) > len(as_messages(text, config.limits.messages_per_reply)):  # its beginning had gone out before
+        text = "\n".join(said)
+    distance = Levenshtein.normalized_distance(draft["draft"], text)
+    state = "edited" if distance else "sent"
+    db.run("UPDATE drafts SET state = ?, text = ?, distance = ? WHERE id = ?", state, text, distance, draft["id"])
+    written = "SELECT max(id) FROM predictions WHERE conversation = ? AND upto = ? AND state = 'drafted'"
+    db.run(f"UPDATE predictions SET state = 'answered' WHERE id = ({written})", conversation, draft["upto"])
+    _close(db, config, draft, f"To {name}, sent by you:\n\n{text}" if connection else "Yours to copy:")
+
+
+def _refused(db: Database, config: BotConfig, draft: sqlite3.Row, rest: str, connection: str) -> None:
+    """The draft is open again, with what was not sent of it; where its chat has gone on, its text is given back."""
+    conversation, name, _ = _whose(db, draft["conversation"])
+    begun = db.value("SELECT 1 FROM messages WHERE conversation = ? AND slot = ?", conversation, draft["upto"])
+    gone_on = "SELECT 1 FROM messages WHERE conversation = ? AND id > ? AND slot IS NULL"
+    text = rest if begun else draft["text"]
+    why = (
+        f"{'only its beginning was sent' if begun else 'not sent'}. {REFUSED if connection else 'Telegram refused it.'}"
+    )
+    _close(db, config, draft, "Not sent; see below.")
+    if not draft["context"] or db.value(gone_on, conversation, draft["upto"]):
+        db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
+        told = f"Draft {draft['id']}, to {name or 'whoever wrote this'}: {why}\n\n{text}"
+        plan(db, Place(config.owner, conversation=conversation), fitting(told))
+        return
+    db.run("UPDATE drafts SET state = 'offered', text = ?, version = version + 1 WHERE id = ?", text, draft["id"])
+    _show(db, config, draft["id"], why=why)
 
 
 def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", text: str | None, now: float) -> bool:
@@ -208,20 +286,21 @@ def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", te
     return True
 
 
-def shown(db: Database, config: BotConfig, number: int, message: int) -> None:
-    """Within a transaction: Telegram has taken the message that offers this draft, which may have been closed since."""
-    db.run("UPDATE drafts SET shown = ? WHERE id = ?", message, number)
-    draft = db.row("SELECT * FROM drafts WHERE id = ? AND closing IS NOT NULL", number)
-    if draft:
-        db.run("UPDATE drafts SET closing = NULL WHERE id = ?", number)
-        _close(db, config, draft, draft["closing"])
+def show_unseen(db: Database, config: BotConfig) -> None:
+    """Within a transaction: open drafts that Telegram refused to show, as it does before the owner's /start."""
+    under_way = "SELECT draft FROM outgoing WHERE draft IS NOT NULL AND state IN ('planned', 'sending')"
+    unseen = f"state = 'offered' AND shown IS NULL AND id NOT IN ({under_way})"
+    for (number,) in db.rows(f"SELECT id FROM drafts WHERE {unseen} ORDER BY id"):
+        _show(db, config, number)
 
 
-def not_sent(db: Database, config: BotConfig, conversation: int | None, outcome: str) -> None:
-    """Within a transaction: what the owner approved did not go out, or may not have."""
-    name = db.value("SELECT name FROM conversations WHERE id = ?", conversation) or "them"
-    meaning = "Telegram refused it" if outcome == "refused" else "it may not have arrived; look before you repeat it"
-    plan(db, Place(config.owner, conversation=conversation), f"A message to {name}: {meaning}.")
+def _shown(db: Database, config: BotConfig, draft: sqlite3.Row, message: int) -> None:
+    """Telegram has taken the message that offers this draft, which may have been closed since."""
+    db.run("UPDATE drafts SET shown = ?, closing = NULL WHERE id = ?", message, draft["id"])
+    if draft["closing"] is not None:
+        shown = db.row("SELECT * FROM drafts WHERE id = ?", draft["id"])
+        assert shown is not None
+        _close(db, config, shown, draft["closing"])
 
 
 def _whose(db: Database, conversation: int) -> tuple[int, str, Place | None]:
@@ -233,7 +312,8 @@ def _whose(db: Database, conversation: int) -> tuple[int, str, Place | None]:
     return conversation, row["name"], place
 
 
-def _show(db: Database, config: BotConfig, number: int, instead_of: int | None = None) -> None:
+def _show(db: Database, config: BotConfig, number: int, instead_of: int | None = None, why: str = "") -> None:
+    """In the message `instead_of`, or in a new one, whose number is known once it is sent."""
     draft = db.row("SELECT * FROM drafts WHERE id = ?", number)
     assert draft is not None
     conversation, name, place = _whose(db, draft["conversation"])
@@ -241,12 +321,14 @@ def _show(db: Database, config: BotConfig, number: int, instead_of: int | None =
     buttons = [(label, f"{action}:{number}:{draft['version']}") for label, action in actions]
     asked = str(json.loads(draft["context"])[-1][1])
     asked = asked if len(asked) <= QUOTED else f"…{asked[-QUOTED:]}"
-    text = fitting(f"Draft {number}, to {name or 'whoever wrote this'}\n» {asked}\n\n{draft['text']}")
-    owner = Place(config.owner, conversation=conversation)
+    whom = f"{name or 'whoever wrote this'}{why and f': {why}'}"
+    text = fitting(f"Draft {number}, to {whom}\n» {asked}\n\n{draft['text']}")
+    owner, shown = Place(config.owner, conversation=conversation), {"buttons": buttons, "version": draft["version"]}
     if instead_of is None:
-        plan(db, owner, text, draft=number, buttons=buttons)
+        db.run("UPDATE drafts SET shown = NULL, closing = NULL WHERE id = ?", number)
+        plan(db, owner, text, draft=number, **shown)
     else:
-        plan(db, owner, text, method="edit", draft=number, message=instead_of, buttons=buttons)
+        plan(db, owner, text, method="edit", draft=number, message=instead_of, **shown)
 
 
 def _close(db: Database, config: BotConfig, draft: sqlite3.Row, text: str) -> None:

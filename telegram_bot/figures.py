@@ -1,25 +1,19 @@
 """/status: how the ghost is doing, in figures."""
 
-import time
 from statistics import median
 
 from telegram_bot.config import BotConfig
 from telegram_bot.database import DONE, Database
 
 
-def today() -> str:
-    """The day as the machine's own clock counts it: what a daily budget goes by."""
-    return time.strftime("%Y-%m-%d")
-
-
 def asked_today(db: Database) -> int:
     """Predictions that were, or may have been, run today. Those that the server took on for nobody are no cost."""
-    return int(db.value("SELECT count(*) FROM predictions WHERE day = ? AND state <> 'refused'", today()))
+    return int(db.value("SELECT count(*) FROM predictions WHERE day = ? AND state <> 'refused'", db.clock.today()))
 
 
 def status(db: Database, config: BotConfig, *, owner: bool) -> str:
     """Figures for anybody who may talk to the bot; the owner also sees what concerns the bot as a whole."""
-    day = today()
+    day = db.clock.today()
     done = db.rows(f"SELECT waited, seconds, ended, state FROM predictions WHERE day = ? AND state IN {DONE}", day)
     lines = [f"Replies today: {sum(row['state'] == 'answered' for row in done)}"]
     known = [row["ended"] for row in done if row["ended"] is not None]

@@ -10,12 +10,17 @@ from telegram_bot.database import Database
 BURST_SECONDS = (
     180  # as in preparation: a message this soon after the one before it, of the same side, continues its turn
 )
+NEAR = 4  # turns: what a reply answers is not repeated where it stands among so many last ones
+LONGEST_QUOTE = 300  # characters of a message that is answered
 
 
 class Said(NamedTuple):
     mine: bool
     text: str
     at: float
+    telegram: int | None = None
+    quoted: int | None = None  # the `telegram` of what this answers
+    quote: str | None = None  # the words of it
 
 
 def said(db: Database, conversation: int, upto: int, turns: int) -> list[Said]:
@@ -25,26 +30,44 @@ def said(db: Database, conversation: int, upto: int, turns: int) -> list[Said]:
     ends with what is to be answered.
     """
     rows = db.rows(
-        "SELECT mine, text, at FROM messages WHERE conversation = ? AND coalesce(slot, id) <= ?"
+        "SELECT mine, text, at, telegram, quoted, quote FROM messages"
+        " WHERE conversation = ? AND coalesce(slot, id) <= ?"
         " AND coalesce(slot, id) > (SELECT since FROM conversations WHERE id = ?)"
         " ORDER BY coalesce(slot, id) DESC, mine DESC, id DESC LIMIT ?",
         *(conversation, upto, conversation, turns * 10),
     )
-    return [Said(bool(mine), text, at) for mine, text, at in reversed(rows)]
+    return [Said(bool(mine), *rest) for mine, *rest in reversed(rows)]
 
 
 def as_turns(messages: Iterable[Said], labels: Labels, at_most: int) -> list[Turn]:
-    """Bursts joined as preparation joins them; the last `at_most` turns."""
-    turns: list[Turn] = []
-    last = 0.0
+    """Bursts joined as preparation joins them; the last `at_most` turns.
+
+    A reply of the other side to something that does not stand close before it begins with the words that it answers,
+    a line of "> " for each of theirs. Training knows no quotes, so they are text of the turn that quotes, marked as in
+    mail and forums, which every base has read; the ghost's own side never shows any, for it would learn to write them.
+    """
+    bursts: list[list[Said]] = []
     for message in messages:
-        label = labels.me if message.mine else labels.other
-        if turns and turns[-1].label == label and message.at - last <= BURST_SECONDS:
-            turns[-1] = Turn(label, f"{turns[-1].text}\n{message.text}")
+        before = bursts[-1][-1] if bursts else None
+        if before and before.mine == message.mine and message.at - before.at <= BURST_SECONDS:
+            bursts[-1].append(message)
         else:
-            turns.append(Turn(label, message.text))
-        last = message.at
-    return turns[-at_most:]
+            bursts.append([message])
+    bursts = bursts[-at_most:]
+    places = {said.telegram: place for place, burst in enumerate(bursts) for said in burst if said.telegram}
+    turns = []
+    for place, burst in enumerate(bursts):
+        label = labels.me if burst[0].mine else labels.other
+        near = {number for number, at in places.items() if place - at < NEAR}
+        turns.append(Turn(label, "\n".join(said.text if said.quoted in near else quoting(said) for said in burst)))
+    return turns
+
+
+def quoting(message: Said) -> str:
+    """The message behind the words that it answers, where it answers any. No line of a quote can be read as a tag."""
+    if message.mine or not message.quote:
+        return message.text
+    return "".join(f"> {line}\n" for line in message.quote.split("\n") if line.strip()) + message.text
 
 
 def prompt(db: Database, conversation: int, upto: int, labels: Labels, turns: int) -> str:
@@ -53,14 +76,43 @@ def prompt(db: Database, conversation: int, upto: int, labels: Labels, turns: in
 
 
 def add(
-    db: Database, conversation: int, text: str, at: float, *, mine: bool, pending: bool, telegram: int | None = None
+    db: Database,
+    conversation: int,
+    text: str,
+    at: float,
+    *,
+    mine: bool,
+    pending: bool,
+    telegram: int | None = None,
+    slot: int | None = None,
+    quoted: int | None = None,
+    quote: str | None = None,
 ) -> int:
-    """Within a transaction: a message was said. Its text has the newlines of the chat format, and is not blank."""
+    """Within a transaction: a message was said, or is about to be. Its text has the newlines of the chat format, and is
+    not blank. `slot`: the message behind which it stands, whatever was said meanwhile."""
     db.run("UPDATE conversations SET at = ? WHERE id = ?", at, conversation)
     return db.run(
-        "INSERT INTO messages(conversation, mine, text, at, telegram, pending) VALUES(?, ?, ?, ?, ?, ?)",
-        *(conversation, mine, clean(text), at, telegram, pending),
+        "INSERT INTO messages(conversation, mine, text, at, telegram, pending, slot, quoted, quote)"
+        " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        *(conversation, mine, clean(text), at, telegram, pending, slot, quoted, quote and shortened(quote)),
     )
+
+
+def unsaid(db: Database, message: int) -> None:
+    """Within a transaction: Telegram has refused this message of the ghost's. A reply of which all was is none."""
+    row = db.row("SELECT conversation, slot FROM messages WHERE id = ?", message)
+    if row is None:
+        return
+    db.run("DELETE FROM messages WHERE id = ?", message)
+    if not db.value("SELECT 1 FROM messages WHERE conversation = ? AND slot = ?", *row):
+        db.run(
+            "UPDATE predictions SET state = 'unsent' WHERE conversation = ? AND upto = ? AND state = 'answered'", *row
+        )
+
+
+def shortened(quote: str) -> str:
+    text = clean(quote)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE].rstrip()}…"
 
 
 def tell_once(db: Database, conversation: int, what: str, of: str) -> bool:

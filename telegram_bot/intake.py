@@ -7,14 +7,13 @@ kind of error, and the others of its batch go on.
 import logging
 import re
 import sqlite3
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from telegram_bot import commands, drafts, history
 from telegram_bot.calls import UNREADABLE
 from telegram_bot.config import BotConfig
-from telegram_bot.database import Database
+from telegram_bot.database import Database, failure
 from telegram_bot.outgoing import Place, moved, plan
 
 if TYPE_CHECKING:
@@ -34,28 +33,29 @@ class Me(NamedTuple):
 def offset(db: Database) -> int | None:
     """From where to ask for updates: behind the last that is recorded. None: from whatever Telegram holds."""
     last = db.meta("last update")
-    recent = db.value("SELECT 1 FROM updates WHERE id = ? AND at > ?", last, time.time() - OFFSET_DAYS * 86400)
+    recent = db.value("SELECT 1 FROM updates WHERE id = ? AND at > ?", last, db.clock.time() - OFFSET_DAYS * 86400)
     return int(last) + 1 if recent else None
 
 
 def record(db: Database, config: BotConfig, me: Me, updates: "Sequence[Update]") -> None:
-    """One transaction: when it has ended, Telegram may forget these updates."""
-    now = time.time()
-    with db.transaction():
-        for update in updates:
-            if db.value("SELECT 1 FROM updates WHERE id = ?", update.update_id):
-                continue
-            failed = update.api_kwargs.get(UNREADABLE)
-            try:
-                with db.savepoint():
-                    _take(db, config, me, update, now)
-            except Exception as error:  # a bug of ours, which must not block the others
-                failed = type(error).__name__
-            if failed:
-                log.error("update %d: %s; it is left unanswered", update.update_id, failed)
-            db.run("INSERT INTO updates VALUES(?, ?, ?)", update.update_id, now, failed)
-        if updates:
-            db.set_meta("last update", str(updates[-1].update_id))  # not the latest by time: clocks are set back
+    """Within a transaction: when it has ended, Telegram may forget these updates."""
+    now = db.clock.time()
+    for update in updates:
+        if db.value("SELECT 1 FROM updates WHERE id = ?", update.update_id):
+            continue
+        failed = update.api_kwargs.get(UNREADABLE)
+        try:
+            with db.savepoint():
+                _take(db, config, me, update, now)
+        except Exception as error:  # a bug of ours, which must not block the others
+            if isinstance(error, sqlite3.Error) and failure(error, db.path):
+                raise  # the disk's fault and not the update's
+            failed = type(error).__name__
+        if failed:
+            log.error("update %d: %s; it is left unanswered", update.update_id, failed)
+        db.run("INSERT INTO updates VALUES(?, ?, ?)", update.update_id, now, failed)
+    if updates:
+        db.set_meta("last update", str(updates[-1].update_id))  # not the latest by time: clocks are set back
 
 
 def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float) -> None:
@@ -71,24 +71,38 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
         if text := edited.text or edited.caption:
             # A business message is nobody's way to address the bot; in a group its name is.
             text = history.clean(text if edited.business_connection_id else _without_name(text, me))
-            for row in _known(db, edited.message_id, edited.chat.id, edited.business_connection_id or ""):
-                if not row["mine"]:
-                    drafts.reworded(db, row, text)
-                    db.run("UPDATE messages SET text = ? WHERE id = ?", text, row["id"])
+            where = (edited.message_id, edited.chat.id, edited.business_connection_id or "")
+            for row in _known(db, "telegram", *where):
+                drafts.reworded(db, row, row["text"], text)
+                db.run("UPDATE messages SET text = ? WHERE id = ?", text, row["id"])
+            for row in _known(db, "quoted", *where):
+                _requote(db, row, row["quote"] if (row["quote"] or "") in text else history.shortened(text))
     elif gone := update.deleted_business_messages:
         for message in gone.message_ids:
-            for row in _known(db, message, gone.chat.id, gone.business_connection_id):
+            where = (message, gone.chat.id, gone.business_connection_id)
+            for row in _known(db, "telegram", *where):
                 drafts.unsaid(db, config, row)
                 db.run("DELETE FROM messages WHERE id = ?", row["id"])
                 db.set_meta("scrub", "due")
+            for row in _known(db, "quoted", *where):
+                _requote(db, row, None)
+                db.set_meta("scrub", "due")
 
 
-def _known(db: Database, message: int, chat: int, connection: str) -> list[sqlite3.Row]:
+def _known(db: Database, column: str, message: int, chat: int, connection: str) -> list[sqlite3.Row]:
+    """The messages whose `column` is this message of Telegram's: it itself, or those which quote it."""
     return db.rows(
-        "SELECT * FROM messages WHERE telegram = ? AND conversation IN"
+        f"SELECT * FROM messages WHERE {column} = ? AND conversation IN"
         " (SELECT id FROM conversations WHERE chat = ? AND connection = ?)",
         *(message, chat, connection),
     )
+
+
+def _requote(db: Database, row: sqlite3.Row, quote: str | None) -> None:
+    """Within a transaction: what this message quotes has other words now, or none."""
+    said = history.Said(row["mine"], row["text"], row["at"], quote=row["quote"])
+    drafts.reworded(db, row, history.quoting(said), history.quoting(said._replace(quote=quote)))
+    db.run("UPDATE messages SET quote = ? WHERE id = ?", quote, row["id"])
 
 
 def connected(db: Database, config: BotConfig, connection: "BusinessConnection") -> None:
@@ -151,8 +165,28 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
             plan(db, place, config.texts.only_text)
         return
     history.tell_once(db, conversation, "only_text", "")  # of the next picture it is said again
-    text = _without_name(text, me)
-    history.add(db, conversation, text, now, mine=False, pending=addressed, telegram=message.message_id)
+    text, quote = _without_name(text, me), _quote(message)
+    history.add(
+        *(db, conversation, text, now),
+        mine=False,
+        pending=addressed,
+        telegram=message.message_id,
+        quoted=_answered(message),
+        quote=quote and _without_name(quote, me),
+    )
+
+
+def _answered(message: "Message") -> int | None:
+    return message.reply_to_message.message_id if message.reply_to_message else None
+
+
+def _quote(message: "Message") -> str | None:
+    """The words that a message answers: the part which its writer chose, else all of them. A reply to a message of
+    another chat has the chosen part only; one to a picture without words has none."""
+    if message.quote:
+        return message.quote.text
+    answered = message.reply_to_message
+    return (answered.text or answered.caption) if answered else None
 
 
 def _without_name(text: str, me: Me) -> str:
@@ -187,7 +221,14 @@ def _business(db: Database, config: BotConfig, message: "Message", now: float) -
     if mine:
         db.run("UPDATE messages SET pending = 0 WHERE conversation = ?", conversation)
         drafts.outdated(db, config, conversation, "You have answered yourself.")
-    history.add(db, conversation, text, now, mine=mine, pending=not mine, telegram=message.message_id)
+    history.add(
+        *(db, conversation, text, now),
+        mine=mine,
+        pending=not mine,
+        telegram=message.message_id,
+        quoted=_answered(message),
+        quote=None if mine else _quote(message),
+    )
 
 
 def open_conversation(

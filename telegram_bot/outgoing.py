@@ -7,11 +7,12 @@ leave until its outcome is known; who finds one there after a restart cannot kno
 import asyncio
 import json
 import logging
-import time
+import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from telegram_bot import history
 from telegram_bot.calls import Call, Doubtful, Moved, NotNow, Refused
 from telegram_bot.database import Database
 from training.errors import BotError
@@ -52,12 +53,16 @@ def plan(
     draft: int | None = None,
     **payload: Any,
 ) -> None:
-    """Within a transaction: this will be sent. `pause`: seconds of typing before it."""
+    """Within a transaction: this will be sent. `pause`: seconds of typing before it.
+
+    In the payload `notice` is who is told that this is an AI, and `said` the row of `messages` that holds these words:
+    what Telegram refuses was told to nobody, and was not said.
+    """
     db.run(
         "INSERT INTO outgoing(conversation, chat, connection, thread, method, payload, pause, draft, at)"
         " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
         *(place.conversation, place.chat, place.connection, place.thread, method),
-        *(json.dumps({"text": text} | payload, ensure_ascii=False), pause, draft, time.time()),
+        *(json.dumps({"text": text} | payload, ensure_ascii=False), pause, draft, db.clock.time()),
     )
 
 
@@ -71,22 +76,27 @@ def moved(db: Database, old: int, new: int) -> None:
 class Sender:
     """The tasks that send.
 
-    `sent(draft, message id)` and `failed(conversation, outcome)` are called within the transaction that records
-    a draft's sending, or the end of an approved message that did not arrive for certain.
+    `drafted(row, payload, outcome, message id)` is called within the transaction that records what became of a message
+    which offers a draft, or of one which was approved: sent, refused or doubtful.
     """
 
     def __init__(
-        self,
-        db: Database,
-        telegram: Sends,
-        sent: Callable[[int, int], None],
-        failed: Callable[[int | None, str], None],
+        self, db: Database, telegram: Sends, drafted: Callable[[sqlite3.Row, dict[str, Any], str, int], None]
     ) -> None:
-        self._db, self._telegram, self._sent, self._failed = db, telegram, sent, failed
+        self._db, self._telegram, self._drafted = db, telegram, drafted
         self._closing = False
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[Lane, asyncio.Task[None]] = {}
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def recover(self) -> None:
+        """What the last process left: a message that was on its way may have arrived, and is not sent again."""
+        with self._db.transaction():
+            for row in self._db.rows("SELECT * FROM outgoing WHERE state = 'sending'"):
+                if row["method"] == "send":
+                    self._record(row["id"], "doubtful")
+                else:
+                    self._postpone(row["id"])
 
     def wake(self) -> None:
         """See that every chat with something planned has a task."""
@@ -130,59 +140,84 @@ class Sender:
             async with self._at_once:
                 wait = await self._attempt(lane, row["id"], failures)
             failures = 0 if wait is None else failures + 1
-            await asyncio.sleep(wait or 0)
+            await self._db.clock.sleep(wait or 0)
 
     async def show_typing(self, place: Place) -> None:
         await self._telegram.typing(place.chat, place.connection, place.thread)
 
     async def _type(self, lane: Lane, thread: int, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._closing:
+        clock = self._db.clock
+        until = clock.monotonic() + seconds
+        while (left := until - clock.monotonic()) > 0 and not self._closing:
             await self._telegram.typing(lane.chat, lane.connection, thread)
-            await asyncio.sleep(min(left, TYPING_SECONDS, max(until - time.monotonic(), 0)))
+            await clock.sleep(min(left, TYPING_SECONDS, max(until - clock.monotonic(), 0)))
 
     async def _attempt(self, lane: Lane, number: int, failures: int) -> float | None:
         """One attempt at row `number`. Seconds until the next where Telegram has not taken it, and it stays planned."""
         db = self._db
-        await db.writable()
-        with db.transaction():  # /forget or /reset may have taken it away during the pause
-            if not db.changed("UPDATE outgoing SET state = 'sending' WHERE id = ? AND state = 'planned'", number):
-                return None
-        row = db.row("SELECT * FROM outgoing WHERE id = ?", number)
-        assert row is not None
+        row = await db.write(lambda: self._take(number))
+        if row is None:
+            return None
         call = Call(row["chat"], row["connection"], row["thread"], row["method"], json.loads(row["payload"]))
         try:
-            try:
-                message = await self._telegram.do(call)
-            finally:
-                await db.writable()
+            message = await self._telegram.do(call)
         except NotNow as error:
-            with db.transaction():
-                db.run("UPDATE outgoing SET state = 'planned', pause = 0, error = ? WHERE id = ?", str(error), number)
+            why = str(error)
+            await db.write(lambda: self._postpone(number, why))
             wait = error.wait(failures, LONGEST_WAIT)
             log.warning("message %d: Telegram does not take it (%s); again in %.3g s", number, error, wait)
             return wait
         except Moved as error:
-            with db.transaction():
-                db.run("UPDATE outgoing SET state = 'planned' WHERE id = ?", number)
-                moved(db, lane.chat, error.chat)
-            self.wake_lane(Lane(error.chat, lane.connection))
+            new = error.chat
+
+            def move() -> None:
+                self._postpone(number)
+                moved(db, lane.chat, new)
+
+            await db.write(move)
+            self.wake_lane(Lane(new, lane.connection))
         except (Doubtful, Refused) as error:
-            outcome = "doubtful" if isinstance(error, Doubtful) else "refused"
+            outcome, why = "doubtful" if isinstance(error, Doubtful) else "refused", str(error)
             log.warning("message %d: %s (%s); it is not sent again", number, outcome, error)
-            with db.transaction():
-                db.not_sent(row, outcome, str(error))
-                if lane.connection:
-                    self._failed(row["conversation"], outcome)
+            await db.write(lambda: self._record(number, outcome, error=why))
             self.wake()
         except BotError:  # the token counts no more: it has not been sent, and will be with another one
-            with db.transaction():
-                db.run("UPDATE outgoing SET state = 'planned' WHERE id = ?", number)
+            await db.write(lambda: self._postpone(number))
             raise
         else:
-            with db.transaction():
-                # The words are in `messages` or `drafts`, once: what /forget and retention look for.
-                db.run("UPDATE outgoing SET state = 'sent', payload = '', telegram = ? WHERE id = ?", message, number)
-                if row["draft"] is not None and row["method"] == "send":
-                    self._sent(row["draft"], message)
+            await db.write(lambda: self._record(number, "sent", message))
+            if row["draft"] is not None:
+                self.wake()  # its end is told in another chat, the owner's
         return None
+
+    def _take(self, number: int) -> sqlite3.Row | None:
+        """Within a transaction: it is on its way. None where /forget or /reset took it away during the pause."""
+        if not self._db.changed("UPDATE outgoing SET state = 'sending' WHERE id = ? AND state = 'planned'", number):
+            return None
+        return self._db.row("SELECT * FROM outgoing WHERE id = ?", number)
+
+    def _postpone(self, number: int, why: str | None = None) -> None:
+        """Within a transaction: it was not taken, and stays planned."""
+        self._db.run("UPDATE outgoing SET state = 'planned', pause = 0, error = ? WHERE id = ?", why, number)
+
+    def _record(self, number: int, outcome: str, message: int = 0, error: str | None = None) -> None:
+        """Within a transaction: what became of it, which is final, and what follows from that."""
+        db = self._db
+        row = db.row("SELECT * FROM outgoing WHERE id = ?", number)
+        if row is None:  # forgotten meanwhile
+            return
+        payload = json.loads(row["payload"])
+        # The words are in `messages` or `drafts`, once: what /forget and retention look for.
+        db.run(
+            "UPDATE outgoing SET state = ?, payload = '', telegram = ?, error = ? WHERE id = ?",
+            *(outcome, message or None, error, number),
+        )
+        if outcome != "sent" and (notice := payload.get("notice")):  # once too often does less harm than never
+            db.run("DELETE FROM noticed WHERE conversation = ? AND person = ?", row["conversation"], notice)
+        if said := payload.get("said"):
+            if outcome == "sent":
+                db.run("UPDATE messages SET telegram = ? WHERE id = ?", message, said)
+            elif outcome == "refused":
+                history.unsaid(db, said)
+        if row["draft"] is not None:
+            self._drafted(row, payload, outcome, message)

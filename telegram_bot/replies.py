@@ -7,7 +7,6 @@ messages, and that what they answer waits no longer. Killed before it, the quest
 import asyncio
 import logging
 import sqlite3
-import time
 from contextlib import suppress
 from functools import partial
 
@@ -26,7 +25,7 @@ from serving.client import (
 )
 from telegram_bot import drafts, figures, history, outliving
 from telegram_bot.config import BotConfig
-from telegram_bot.database import DONE, Database
+from telegram_bot.database import DONE, Database, DiskFull
 from telegram_bot.outgoing import TYPING_SECONDS, Place, Sender, plan
 from telegram_bot.plain import as_messages
 from training.errors import ServerError
@@ -47,6 +46,7 @@ class Thinker:
 
     def __init__(self, db: Database, config: BotConfig, backend: Backend, sender: Sender) -> None:
         self._db, self._config, self._backend, self._sender = db, config, backend, sender
+        self._clock = db.clock
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._closing = False
         self._at_once = asyncio.Semaphore(config.limits.predictions_at_once)
@@ -60,7 +60,7 @@ class Thinker:
         waiting = {number for (number,) in self._db.rows(f"{pending} UNION {writing}")}
         for number in self._tasks.keys() - waiting:
             self._tasks.pop(number).cancel()
-            with self._db.transaction():
+            with suppress(DiskFull), self._db.transaction():  # then it counts as lost when more is asked here
                 self._drop(number)
         for number in waiting:
             if number not in self._tasks or self._tasks[number].done():
@@ -91,8 +91,8 @@ class Thinker:
             try:
                 await self._answer(conversation, upto)
             except BudgetSpent:
-                await self._db.writable()
-                self._enough(conversation, upto)
+                await self._db.write(partial(self._enough, conversation, upto))
+                self._sender.wake()
 
     def _waits(self, number: int) -> int | None:
         """The last message to be answered; None when there is none."""
@@ -122,25 +122,23 @@ class Thinker:
                 f"SELECT at FROM (SELECT at FROM predictions WHERE conversation = ? AND state IN {DONE} UNION ALL"
                 " SELECT at FROM pace WHERE what = 'reply' AND chat = (SELECT chat FROM conversations WHERE id = ?))"
                 " WHERE at > ? ORDER BY at DESC LIMIT 1 OFFSET ?",
-                *(number, number, time.time() - 60, per_minute - 1),
+                *(number, number, self._clock.time() - 60, per_minute - 1),
             )
             ready = max(min(last + pause, first + PATIENCE * pause), recent + 60 if recent else 0)
-            left = ready - time.time()
+            left = ready - self._clock.time()
             if not 0 < left <= PATIENCE * pause + 60:  # longer only by a clock that was set back, which is no reason
                 return True
-            await asyncio.sleep(left)
+            await self._clock.sleep(left)
 
     def _enough(self, conversation: sqlite3.Row, upto: int) -> None:
-        """The day's budget is spent: say so once a day in each chat, and answer nothing."""
-        db, day = self._db, figures.today()
-        with db.transaction():
-            spoken = conversation["kind"] in ("private", "group")
-            if spoken and history.tell_once(db, conversation["id"], "enough", day):
-                plan(db, self._place(conversation), self._config.texts.enough)
-            self._settle(conversation["id"], upto)
-            drafts.outdated(db, self._config, conversation["id"], "The day's predictions are spent.")
-            self._tell_owner("budget", day, f"Today's {self._config.limits.predictions_per_day} predictions are spent.")
-        self._sender.wake()
+        """Within a transaction: the day's budget is spent. Say so once a day in each chat, and answer nothing."""
+        db, day = self._db, self._clock.today()
+        spoken = conversation["kind"] in ("private", "group")
+        if spoken and history.tell_once(db, conversation["id"], "enough", day):
+            plan(db, self._place(conversation), self._config.texts.enough)
+        self._settle(conversation["id"], upto)
+        drafts.outdated(db, self._config, conversation["id"], "The day's predictions are spent.")
+        self._tell_owner("budget", day, f"Today's {self._config.limits.predictions_per_day} predictions are spent.")
 
     def _settle(self, number: int, upto: int) -> None:
         self._db.run("UPDATE messages SET pending = 0 WHERE conversation = ? AND id <= ?", number, upto)
@@ -166,7 +164,7 @@ class Thinker:
         writing = "SELECT 1 FROM drafts WHERE conversation = ? AND state = 'writing' AND upto = ?"
         again = self._db.value(writing, conversation["id"], upto)
         asked = [message.at for message in said if not message.mine and not again]  # Another counts from its press
-        asked = asked or [time.time()]
+        asked = asked or [self._clock.time()]
         inputs = {"prompt": render_prompt(turns, labels)} | msgspec.to_builtins(config.inputs)
         typing = None
         if conversation["kind"] in ("private", "group"):
@@ -176,9 +174,7 @@ class Thinker:
         finally:
             if typing:
                 typing.cancel()
-        await self._db.writable()
-        with self._db.transaction():
-            self._conclude(conversation, upto, turns, prediction, asked[-1], seconds)
+        await self._db.write(lambda: self._conclude(conversation, upto, turns, prediction, asked[-1], seconds))
         self._sender.wake()
 
     def _conclude(
@@ -190,11 +186,12 @@ class Thinker:
         asked: float,
         seconds: float,
     ) -> None:
+        """Within a transaction: what the model has answered is planned, and what it answers waits no longer."""
         db, config, number = self._db, self._config, conversation["id"]
         if not self._is_asked(number, upto):
             self._drop(number)
             return
-        waited = max(0.0, time.time() - asked)  # a clock may have been set back
+        waited = max(0.0, self._clock.time() - asked)  # a clock may have been set back
         text = history.clean(prediction.output) if prediction else ""
         spoken = conversation["kind"] in ("private", "group")
         if prediction:
@@ -216,65 +213,64 @@ class Thinker:
         if not pieces:
             plan(db, place, config.texts.failed)
             return
-        reply = history.add(db, number, text, time.time(), mine=True, pending=False)
-        db.run("UPDATE messages SET slot = ? WHERE id = ?", upto, reply)
         to = db.value("SELECT telegram FROM messages WHERE id = ?", upto) if conversation["kind"] == "group" else None
         for place_in_reply, piece in enumerate(pieces):
             spent = waited if place_in_reply == 0 else 0.0
             answered = to if place_in_reply == 0 else None
-            plan(db, place, piece, pause=max(0.0, config.typing.seconds(piece) - spent), reply_to=answered)
+            # Said from here on, so that who writes meanwhile is answered with it in mind; not if Telegram refuses it.
+            said = history.add(db, number, piece, self._clock.time(), mine=True, pending=False, slot=upto)
+            plan(db, place, piece, pause=max(0.0, config.typing.seconds(piece) - spent), reply_to=answered, said=said)
 
     async def _ask(
         self, conversation: sqlite3.Row, upto: int, inputs: dict[str, object]
     ) -> tuple[Prediction | None, float]:
         """The prediction and the seconds it took; None when it cannot be had. Waits for a server that is down."""
-        failures, wait, since = 0, 0.25, time.monotonic()
+        failures, wait, since = 0, 0.25, self._clock.monotonic()
         while failures < ATTEMPTS:
             async with self._at_once:
-                started = time.monotonic()
+                started = self._clock.monotonic()
                 try:
-                    return await self._predict(conversation, upto, inputs), time.monotonic() - started
+                    return await self._predict(conversation, upto, inputs), self._clock.monotonic() - started
                 except (PredictionFailed, PredictionLost) as error:
-                    await self._db.writable()
                     failures, wait = failures + 1, 0.5
                     state, why = "failed" if isinstance(error, PredictionFailed) else "lost", type(error).__name__
                 except ServerError as error:  # it has taken nothing on; in another moment it may
-                    await self._db.writable()
                     told = error.retry_after if isinstance(error, ServerBusy) else None
                     wait = min(LONGEST_WAIT, 2 * wait) if told is None else told
                     state, why = "refused", type(error).__name__
-                    self._excuse(conversation, upto, error, time.monotonic() - since)
-            with self._db.transaction():
-                self._db.run(
-                    "UPDATE predictions SET state = ? WHERE conversation = ? AND state = 'asked'",
-                    *(state, conversation["id"]),
-                )
+                    await self._excuse(conversation, upto, error, self._clock.monotonic() - since)
+            ended = "UPDATE predictions SET state = ? WHERE conversation = ? AND state = 'asked'"
+            await self._db.write(partial(self._db.run, ended, state, conversation["id"]))
             log.warning("conversation %d: %s; again in %.3g s", conversation["id"], why, wait)
-            await asyncio.sleep(wait)
+            await self._clock.sleep(wait)
         return None, 0.0
 
-    def _excuse(self, conversation: sqlite3.Row, upto: int, error: ServerError, waited: float) -> None:
+    async def _excuse(self, conversation: sqlite3.Row, upto: int, error: ServerError, waited: float) -> None:
         """What is said of a server that does not take the question: once, to those whom it concerns."""
         if isinstance(error, ServerStarting):
-            self._say_once(conversation, upto, "waking", self._config.texts.waking)
+            await self._say_once(conversation, upto, "waking", self._config.texts.waking)
         elif isinstance(error, ServerBusy):
             pass
         elif not isinstance(error, ServerUnreachable):  # it will not change by waiting alone
-            with self._db.transaction():
-                self._tell_owner("server", figures.today(), f"The model server: {str(error)[:500]}")
+            told = f"The model server: {str(error)[:500]}"
+            await self._db.write(lambda: self._tell_owner("server", self._clock.today(), told))
             self._sender.wake()
         if not isinstance(error, (ServerStarting, ServerBusy)) and waited >= self._config.waking_seconds:
-            self._say_once(conversation, upto, "down", self._config.texts.down)
+            await self._say_once(conversation, upto, "down", self._config.texts.down)
 
-    def _say_once(self, conversation: sqlite3.Row, upto: int, what: str, text: str) -> None:
+    async def _say_once(self, conversation: sqlite3.Row, upto: int, what: str, text: str) -> None:
         """A line about the wait, once for each message that waits."""
         if conversation["kind"] not in ("private", "group"):
             return
-        with self._db.transaction():
+
+        def say() -> None:
             if history.tell_once(self._db, conversation["id"], what, str(upto)):
                 plan(self._db, self._place(conversation), text)
                 if what == "down":
-                    self._tell_owner("down", figures.today(), "The model server does not answer; messages wait for it.")
+                    waits = "The model server does not answer; messages wait for it."
+                    self._tell_owner("down", self._clock.today(), waits)
+
+        await self._db.write(say)
         self._sender.wake()
 
     async def _predict(self, conversation: sqlite3.Row, upto: int, inputs: dict[str, object]) -> Prediction:
@@ -286,19 +282,23 @@ class Thinker:
         await db.writable()
         if figures.asked_today(db) >= limits.predictions_per_day:  # here, as others have asked while this one queued
             raise BudgetSpent
-        with db.transaction():
+
+        def asking() -> int:
             db.run("UPDATE predictions SET state = 'lost' WHERE conversation = ? AND state = 'asked'", number)
-            day = figures.today()
+            day = self._clock.today()
             row = db.run(
                 "INSERT INTO predictions(conversation, upto, day, at) VALUES(?, ?, ?, ?)",
-                *(number, upto, day, time.time()),
+                *(number, upto, day, self._clock.time()),
             )
             if figures.asked_today(db) >= 0.8 * limits.predictions_per_day:
                 asked = f"{figures.asked_today(db)} of today's {limits.predictions_per_day} predictions are made."
                 self._tell_owner("80%", day, asked)
+            return row
+
+        row = await db.write(asking)
 
         def created(remote: str) -> None:
-            with db.transaction():
+            with suppress(DiskFull), db.transaction():  # then a process that ends meanwhile asks for it again
                 db.run("UPDATE predictions SET remote = ? WHERE id = ?", remote, row)
 
         waking = asyncio.create_task(self._watch_start(conversation, upto, row))
@@ -320,26 +320,25 @@ class Thinker:
             if earlier["upto"] != upto:  # more was written since
                 await self._backend.cancel(earlier["remote"])
                 return None
-            deadline = time.monotonic() + self._config.limits.prediction_seconds
-            while time.monotonic() < deadline:
+            deadline = self._clock.monotonic() + self._config.limits.prediction_seconds
+            while self._clock.monotonic() < deadline:
                 found = await self._backend.get(earlier["remote"])
                 if found.done:
                     return found if found.status == "succeeded" and not found.data_removed else None
-                await asyncio.sleep(1)
+                await self._clock.sleep(1)
         return None
 
     async def _watch_start(self, conversation: sqlite3.Row, upto: int, row: int) -> None:
         """Say "waking up…" when the server tells that it has not even begun."""
-        await asyncio.sleep(self._config.waking_seconds)
+        await self._clock.sleep(self._config.waking_seconds)
         remote = self._db.value("SELECT remote FROM predictions WHERE id = ?", row)
         if remote:
             with suppress(ServerError):
                 if (await self._backend.get(remote)).status == "starting":
-                    await self._db.writable()
-                    self._say_once(conversation, upto, "waking", self._config.texts.waking)
+                    await self._say_once(conversation, upto, "waking", self._config.texts.waking)
 
     async def _show_typing(self, place: Place) -> None:
-        await asyncio.sleep(GLANCE)
+        await self._clock.sleep(GLANCE)
         while True:
             await self._sender.show_typing(place)
-            await asyncio.sleep(TYPING_SECONDS)
+            await self._clock.sleep(TYPING_SECONDS)

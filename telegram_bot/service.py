@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import signal
-import time
+import sqlite3
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from serving.client import backend
 from telegram_bot import drafts, intake
 from telegram_bot.calls import NotNow, PolledElsewhere, Refused
 from telegram_bot.config import BotConfig
-from telegram_bot.database import Database
+from telegram_bot.database import Clock, Database, failure
 from telegram_bot.gateway import Telegram
 from telegram_bot.outgoing import Sender
 from telegram_bot.replies import Thinker
@@ -31,38 +32,45 @@ CONFLICTS = 20  # a restart may overlap with the process before it; another bot 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
-async def serve(config: BotConfig, token: str, signals: Sequence[signal.Signals] = STOPS) -> None:
+async def serve(
+    config: BotConfig, token: str, signals: Sequence[signal.Signals] = STOPS, clock: Clock | None = None
+) -> None:
     """Until one of `signals`, which only a main thread can take. Raises BotError on what only a person can mend."""
-    stop = asyncio.Event()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    # Python's own handlers rather than the loop's, which Windows has not.
+    before = {number: signal.getsignal(number) for number in signals}
     for number in signals:
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    living, stopped = asyncio.create_task(_live(config, token)), asyncio.create_task(stop.wait())
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    living, stopped = asyncio.create_task(_live(config, token, clock)), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({living, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if living.done():
             living.result()  # raises what ended it
+    except sqlite3.Error as error:
+        trouble = failure(error, Path(config.database))
+        if trouble is None:
+            raise
+        raise trouble from error
     finally:
         for task in (living, stopped):
             task.cancel()
         await asyncio.gather(living, stopped, return_exceptions=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     log.info("ended; what is planned is sent after the next start")
 
 
-async def _live(config: BotConfig, token: str) -> None:
+async def _live(config: BotConfig, token: str, clock: Clock | None) -> None:
     """Until it is cancelled, or something breaks."""
     server = backend(config.backend)
-    db = Database(Path(config.database))
+    db = Database(Path(config.database), clock=clock)
     async with AsyncExitStack() as stack:
         stack.callback(db.close)
         await stack.enter_async_context(server)
-        telegram = await _reached(stack, config, token)
+        telegram = await _reached(stack, config, token, db.clock)
         db.belongs_to(telegram.me.id)
-        sender = Sender(
-            db,
-            telegram,
-            lambda draft, message: drafts.shown(db, config, draft, message),
-            lambda conversation, outcome: drafts.not_sent(db, config, conversation, outcome),
-        )
+        sender = Sender(db, telegram, partial(drafts.ended, db, config))
+        sender.recover()
         thinker = Thinker(db, config, server, sender)
         stack.push_async_callback(sender.close)
         stack.push_async_callback(thinker.close)
@@ -79,7 +87,7 @@ async def _live(config: BotConfig, token: str) -> None:
             await asyncio.gather(polling, return_exceptions=True)
 
 
-async def _reached(stack: AsyncExitStack, config: BotConfig, token: str) -> Telegram:
+async def _reached(stack: AsyncExitStack, config: BotConfig, token: str, clock: Clock) -> Telegram:
     """The Bot API, once it answers: a machine that has just started may have no network yet."""
     failures = 0
     while True:
@@ -89,19 +97,20 @@ async def _reached(stack: AsyncExitStack, config: BotConfig, token: str) -> Tele
             wait = error.wait(failures, LONGEST_WAIT)
             failures += 1
             log.warning("no answer from %s (%s); is the network there? Again in %.3g s", config.telegram, error, wait)
-            await asyncio.sleep(wait)
+            await clock.sleep(wait)
 
 
 async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sender, thinker: Thinker) -> None:
     """Ask for updates, record them, wake who acts on them. The next question confirms what was recorded."""
     me = intake.Me(telegram.me.id, telegram.me.username or "")
     failures = conflicts = 0
-    expires = 0.0
+    expires = float("-inf")
     hooked = True  # until it is seen to that no webhook takes the updates
     while True:
-        if time.monotonic() >= expires:
-            db.expire(config.retention.messages_days, config.retention.corrections_days)
-            expires = time.monotonic() + EXPIRY_SECONDS
+        if db.clock.monotonic() >= expires:
+            days = config.retention
+            await db.write(partial(db.expire, days.messages_days, days.corrections_days))
+            expires = db.clock.monotonic() + EXPIRY_SECONDS
         if db.meta("scrub"):
             await db.scrub_aside()
         sender.wake()
@@ -118,21 +127,20 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
                 except Refused as error:  # it has ended since: its messages are not for us any more
                     log.warning("a business connection: %s", error)
                     continue
-                with db.transaction():
-                    intake.connected(db, config, connection)
+                await db.write(partial(intake.connected, db, config, connection))
         except PolledElsewhere as error:
             conflicts += 1
             if conflicts > CONFLICTS:
                 raise BotError("another program reads this bot's updates; end it, then: ghost bot") from error
             log.warning("another program reads this bot's updates (%d of %d)", conflicts, CONFLICTS)
-            await asyncio.sleep(CONFLICT_SECONDS)
+            await db.clock.sleep(CONFLICT_SECONDS)
             continue
         except NotNow as error:
             wait = error.wait(failures, LONGEST_WAIT)
             failures += 1
             log.warning("no updates from Telegram (%s); again in %.3g s", error, wait)
-            await asyncio.sleep(wait)
+            await db.clock.sleep(wait)
             continue
         failures = conflicts = 0
         if updates:
-            intake.record(db, config, me, updates)
+            await db.write(partial(intake.record, db, config, me, updates))
