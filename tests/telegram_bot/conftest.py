@@ -4,6 +4,7 @@ import asyncio
 import functools
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,25 +14,21 @@ import msgspec
 import pytest
 
 from telegram_bot.config import BotConfig, Drafts, Limits, Texts, Typing
-from telegram_bot.database import Database
+from telegram_bot.database import Clock, Database
 from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI, Sent
 from tests.telegram_bot.fake_model import FakeModel
+from training.errors import BotError
 
 OWNER, FRIEND, STRANGER, PEER, GROUP = 11, 22, 33, 44, -1001
 LINK = "bc1"  # a business connection of the owner's
 NOTICE = Texts().notice
+RATE = 50.0  # seconds of the bot's in one of ours
 
 
 @pytest.fixture(autouse=True)
 def one_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each bot reads all the certificates of the world first, most of a test's time; the servers here have none."""
     monkeypatch.setattr("ssl.create_default_context", _SSL_CONTEXT)
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("service", "outgoing", "replies"):
-        monkeypatch.setattr(f"telegram_bot.{module}.LONGEST_WAIT", 0.2)
 
 
 _SSL_CONTEXT = functools.cache(ssl.create_default_context)
@@ -54,19 +51,53 @@ def model() -> Iterator[FakeModel]:
     server.server_close()
 
 
+class FastClock(Clock):
+    """The bot's time. It passes only where the bot waits for it, and there much faster than ours; so what a test says
+    within a minute is within a minute on a slow machine too. It can stand still, and skip ahead."""
+
+    def __init__(self) -> None:
+        self.epoch, self._passed, self._stands = time.time(), 0.0, False
+
+    def monotonic(self) -> float:
+        return self._passed
+
+    def time(self) -> float:
+        return self.epoch + self._passed
+
+    async def sleep(self, seconds: float) -> None:
+        until, awake = self._passed + seconds, time.monotonic() + seconds / RATE
+        await asyncio.sleep(0)
+        while self._passed < until:
+            if time.monotonic() >= awake and not self._stands:
+                self._passed = max(self._passed, until)
+            else:
+                await asyncio.sleep(0.002)
+
+    def skip(self, seconds: float) -> None:
+        self._passed += seconds
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        self._stands = True
+        try:
+            yield
+        finally:
+            self._stands = False
+
+
 class World:
     """The bot's surroundings; `bot()` is the bot, running in a thread of its own until the block ends."""
 
     def __init__(self, api: FakeBotAPI, model: FakeModel, folder: Path) -> None:
-        self.api, self.model = api, model
+        self.api, self.model, self.clock = api, model, FastClock()
         self.config = BotConfig(
             owner=OWNER,
             allow=[FRIEND],
             backend=model.url,
             telegram=api.url,
             database=str(folder / "bot" / "ghost.sqlite3"),
-            debounce_seconds=0.05,
-            waking_seconds=0.2,
+            debounce_seconds=1.0,
+            waking_seconds=4.0,
             typing=Typing(characters_per_second=1e6, longest_seconds=0),
             limits=Limits(replies_per_minute=1000),
         )
@@ -88,7 +119,7 @@ class World:
             self._stop: Callable[[], Any] = lambda: loop.call_soon_threadsafe(task.cancel)
             started.set()
             try:
-                await service.serve(self.config, TOKEN, signals=())
+                await service.serve(self.config, TOKEN, signals=(), clock=self.clock)
             except asyncio.CancelledError:
                 pass
             except BaseException as error:
@@ -112,11 +143,19 @@ class World:
         return Database(Path(self.config.database), exclusive=False)
 
     def value(self, query: str) -> Any:
-        db = self.look()
+        """None where there is no database yet."""
+        try:
+            db = self.look()
+        except BotError:
+            return None
         try:
             return db.value(query)
         finally:
             db.close()
+
+    def recorded(self) -> None:
+        """Until the bot has written down all that was said to it."""
+        self.api.until(lambda: self.api.confirmed == self.api.next_update)
 
     def replies(self, chat: int) -> list[str]:
         """What a chat was told, without the notice that comes first."""

@@ -62,6 +62,10 @@ class FakeBotAPI(LoopbackServer):
         self.open_queries: set[str] = set()
         self.connections: dict[str, dict[str, Any]] = {}
         self.faults: list[Fault] = []
+        self.quiet: set[int] = set()  # chats in which the other side has written nothing for 24 hours
+        self.typing: list[int] = []  # chats that were shown that somebody types
+        self.typing_goes_on = threading.Event()  # while it is clear, no such sign is answered
+        self.typing_goes_on.set()
         self.names: dict[int, str] = {}
         self.start()
 
@@ -100,8 +104,8 @@ class FakeBotAPI(LoopbackServer):
         self.push(message=message)
         return int(message["message_id"])
 
-    def say_in_business(self, connection: str, writer: int, peer: int, text: str) -> int:
-        message = self.message(writer, text, peer, business_connection_id=connection)
+    def say_in_business(self, connection: str, writer: int, peer: int, text: str, **more: Any) -> int:
+        message = self.message(writer, text, peer, business_connection_id=connection, **more)
         self.push(business_message=message)
         return int(message["message_id"])
 
@@ -223,6 +227,8 @@ class Handler(QuietHandler):
         connection = fields.get("business_connection_id", "")
         if connection and not api.connections.get(connection, {}).get("rights", {}).get("can_reply"):
             return 400, "Bad Request: BUSINESS_CONNECTION_INVALID"
+        if connection and int(fields["chat_id"]) in api.quiet:
+            return 400, "Bad Request: BUSINESS_PEER_USAGE_MISSING"
         markup = json.loads(fields.get("reply_markup", "{}"))
         with api.changed:
             number = api.next_message
@@ -265,4 +271,6 @@ class Handler(QuietHandler):
         return found or (400, "Bad Request: BUSINESS_CONNECTION_INVALID")
 
     def sendChatAction(self) -> Any:
+        self.server.typing.append(int(self.fields["chat_id"]))
+        self.server.typing_goes_on.wait(SECONDS)
         return True

@@ -5,7 +5,6 @@ Cog's own server is in tests/serving and, with the bot before it, in test_real_s
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,6 @@ class FakeModel(LoopbackServer):
         self.prompts: list[str] = []
         self.inputs: list[dict[str, Any]] = []
         self.moods: list[str] = []  # of the next calls: "busy", "starting", "failed", "lost", "broken"
-        self.seconds = 0.0
         self.health = "READY"
         self.hold = threading.Event()  # while it is clear a prediction does not end
         self.hold.set()
@@ -57,7 +55,6 @@ class Handler(QuietHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.event("start", {})
-        time.sleep(model.seconds)
         model.hold.wait(30)
         if mood == "lost":
             self.close_connection = True

@@ -3,16 +3,14 @@
 import asyncio
 import random
 
-import pytest
-
 from telegram_bot.calls import Call
 from telegram_bot.gateway import TYPING_AT_ONCE, Telegram
 from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI
 
 
-def test_requests_given_up_while_they_wait_for_a_connection_keep_none() -> None:
+def test_requests_given_up_while_they_wait_for_a_connection_keep_none(api: FakeBotAPI) -> None:
     """As when replies come before the typing that announces them is sent, in many chats at once."""
-    api, rng = FakeBotAPI(), random.Random(0)
+    rng = random.Random(0)
 
     async def given_up(telegram: Telegram, chat: int) -> None:
         typing = asyncio.create_task(telegram.typing(chat, "", 0))
@@ -28,31 +26,18 @@ def test_requests_given_up_while_they_wait_for_a_connection_keep_none() -> None:
                 await telegram.do(Call(21, "", 0, "send", {"text": "still here"}))
 
     asyncio.run(scene())
-    api.shutdown()
-    api.server_close()
     assert api.texts(21) == ["still here"]
 
 
-def test_few_show_that_they_type_at_once_and_the_rest_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 connections are for messages too."""
-    begun = 0
-
+def test_a_message_does_not_wait_for_signs_of_typing_that_hang(api: FakeBotAPI) -> None:
     async def scene() -> None:
-        nonlocal begun
-        over = asyncio.Event()
+        async with Telegram(TOKEN, api.url, connections=TYPING_AT_ONCE + 4) as telegram:
+            asked = [asyncio.create_task(telegram.typing(chat, "", 0)) for chat in range(1, 101)]
+            async with asyncio.timeout(20):
+                await telegram.do(Call(101, "", 0, "send", {"text": "still here"}))
+            api.typing_goes_on.set()
+            await asyncio.gather(*asked)
 
-        async def slow(*_: object) -> None:
-            nonlocal begun
-            begun += 1
-            await over.wait()
-
-        telegram = Telegram(TOKEN, "http://127.0.0.1:1")
-        monkeypatch.setattr(telegram, "_type", slow)
-        asked = [asyncio.create_task(telegram.typing(chat, "", 0)) for chat in range(1, 101)]
-        await asyncio.wait(asked, timeout=0.1)
-        over.set()
-        await asyncio.gather(*asked)
-        await telegram.typing(1, "", 0)
-
+    api.typing_goes_on.clear()
     asyncio.run(scene())
-    assert begun == TYPING_AT_ONCE + 1
+    assert api.texts(101) == ["still here"]

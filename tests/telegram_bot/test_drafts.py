@@ -1,13 +1,12 @@
 """Drafts: offered to the owner, sent by nobody else, corrected by nobody else."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from replicate_deployment.chat_format import Turn
-from telegram_bot import drafts, export, intake
-from telegram_bot.config import Texts
+from telegram_bot import drafts, export, figures, intake
+from telegram_bot.config import Texts, Typing
 from telegram_bot.database import Database
 from tests.telegram_bot import fake_model
 from tests.telegram_bot.conftest import FRIEND, LINK, OWNER, PEER, World, offered, state
@@ -31,7 +30,8 @@ def test_send(business: World) -> None:
         assert not api.texts(PEER)
         query = api.press(OWNER, draft, "Send")
         api.until(lambda: api.texts(PEER) == ["TU VIENS ?", "ET QUAND ?"])
-        api.until(lambda: not draft.buttons and api.answered.get(query) == "Sent")
+        api.until(lambda: draft.text == "To Ines, sent by you:\n\nTU VIENS ?\nET QUAND ?" and not draft.buttons)
+        assert api.answered[query] == "Sending"
         assert {sent.connection for sent in api.sent if sent.chat == PEER} == {LINK}
     assert state(business) == ["sent"]
 
@@ -154,36 +154,171 @@ def test_nobody_elses_press_does_anything(business: World) -> None:
         draft = offered(business, "HI")
         query = api.press(PEER, draft, "Send")
         api.until(lambda: query in api.answered)
-        time.sleep(0.1)
+        assert not business.value(f"SELECT count(*) FROM outgoing WHERE chat = {PEER} AND method = 'send'")
     assert not api.texts(PEER)
     assert state(business) == ["offered"]
 
 
-def test_what_telegram_refuses_the_owner_hears_of(business: World) -> None:
+def test_what_telegram_refuses_to_send_was_not_said_and_can_be_sent_later(business: World, tmp_path: Path) -> None:
     api = business.api
     with business.bot():
         api.say_in_business(LINK, PEER, PEER, "hi")
         draft = offered(business, "HI")
-        api.faults = [Fault("sendMessage", 400)]
+        api.say(OWNER, "hi, you\ntwo", reply_to_message=api.shown(draft))
+        edited = offered(business, "hi, you\ntwo")
+        api.quiet.add(PEER)
+        api.press(OWNER, edited, "Send")
+        again = api.until(lambda: next((sent for sent in api.sent if "not sent" in sent.text), None))
+        api.until(lambda: edited.text == "Not sent; see below.")
+        assert again.text.startswith("Draft 1, to Ines: not sent. ")
+        assert "24 hours" in again.text
+        assert again.text.endswith("\n\nhi, you\ntwo")
+        assert [button["text"] for button in again.buttons] == ["Send", "Edit", "Another", "Discard"]
+        assert not edited.buttons
+        assert state(business) == ["offered"]
+        assert export.corrections(business.config, tmp_path / "corrections.jsonl") == 0  # nobody was told that
+        api.quiet.clear()
+        api.press(OWNER, again, "Send")
+        api.until(lambda: again.text == "To Ines, sent by you:\n\nhi, you\ntwo")
+    assert api.texts(PEER) == ["hi, you", "two"]
+    assert state(business) == ["edited"]
+    assert export.corrections(business.config, tmp_path / "corrections.jsonl") == 1
+
+
+def test_the_next_prompt_knows_nothing_of_what_was_refused(business: World) -> None:
+    api = business.api
+    api.quiet.add(PEER)
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        api.press(OWNER, offered(business, "HI"), "Send")
+        again = api.until(lambda: next((sent for sent in api.sent if "not sent" in sent.text), None))
+        api.say_in_business(LINK, PEER, PEER, "anyone?")
+        offered(business, "HI\nANYONE?")
+        api.until(lambda: again.text == "There is a newer draft below." and not again.buttons)
+    assert business.model.prompts[-1] == "B: hi\nanyone?\nA:"
+    db = business.look()
+    assert "Replies today: 0" in figures.status(db, business.config, owner=True)
+    db.close()
+
+
+def test_what_is_refused_halfway_is_open_again_from_there(business: World) -> None:
+    api = business.api
+    business.model.reply = lambda prompt: "one\ntwo\nthree" if prompt == "B: hi\nA:" else "ok"
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "one\ntwo\nthree")
+        api.faults = [Fault("sendMessage", 400, skip=1)]
         api.press(OWNER, draft, "Send")
-        api.until(lambda: "A message to Ines: Telegram refused it." in api.texts(OWNER))
-    assert not api.texts(PEER)
+        again = offered(business, "two\nthree")
+        assert "only its beginning was sent" in again.text
+        assert api.texts(PEER) == ["one"]
+        api.press(OWNER, again, "Send")
+        api.until(lambda: state(business) == ["sent"])
+        api.say_in_business(LINK, PEER, PEER, "well")
+        offered(business, "ok")
+    assert api.texts(PEER) == ["one", "two", "three"]
+    assert business.model.prompts[-1] == "B: hi\nA: one\ntwo\nthree\nB: well\nA:"
+
+
+def test_what_is_refused_after_the_chat_has_gone_on_is_given_back(business: World) -> None:
+    api = business.api
+    business.set(typing=Typing(characters_per_second=1, longest_seconds=30))
+    api.quiet.add(PEER)
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "HI")
+        with business.clock.stopped():
+            api.press(OWNER, draft, "Send")
+            api.until(lambda: draft.text == "To Ines, on its way:\n\nHI")
+            api.say_in_business(LINK, PEER, PEER, "anyone?")
+            business.recorded()
+        told = api.until(lambda: next((text for text in api.texts(OWNER) if "not sent" in text), None))
+        api.until(lambda: draft.text == "Not sent; see below.")
+    assert told.startswith("Draft 1, to Ines: not sent. ")
+    assert told.endswith("\n\nHI")
+    assert state(business)[0] == "outdated"
+
+
+def test_a_draft_that_was_on_its_way_as_the_bot_was_killed_is_in_doubt_and_said_so(business: World) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        api.press(OWNER, offered(business, "HI"), "Send")
+        api.until(lambda: state(business) == ["sent"])
+    db = Database(Path(business.config.database))
+    with db.transaction():  # as the kill would have left it, between the sending and its record
+        number = db.value(f"SELECT id FROM outgoing WHERE chat = {PEER} AND method = 'send'")
+        said = db.value("SELECT id FROM messages WHERE mine")
+        db.run("UPDATE drafts SET state = 'sending', distance = NULL")
+        payload = json.dumps({"text": "HI", "said": said})
+        db.run("UPDATE outgoing SET state = 'sending', payload = ? WHERE id = ?", payload, number)
+    db.close()
+    with business.bot():
+        api.until(lambda: "A message to Ines: it may not have arrived; look before you repeat it." in api.texts(OWNER))
+        api.say_in_business(LINK, PEER, PEER, "ok")
+        offered(business, "OK")
+    assert state(business) == ["sent", "offered"]
+    assert api.texts(PEER) == ["HI"]
+    assert business.model.prompts[-1] == "B: hi\nA: HI\nB: ok\nA:"  # it may have been read
+
+
+def test_a_draft_is_shown_anew_when_the_message_that_showed_it_is_gone(business: World) -> None:
+    api, said = business.api, iter(["first", "second"])
+    business.model.reply = lambda prompt: next(said)
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "first")
+        api.press(OWNER, draft, "Another")
+        api.sent.remove(draft)  # the owner has cleared the chat
+        api.press(OWNER, offered(business, "second"), "Send")
+        api.until(lambda: api.texts(PEER) == ["second"])
+
+
+def test_drafts_that_could_not_be_shown_wait_for_the_owners_start(business: World) -> None:
+    """A bot may not write to somebody who has never written to it."""
+    api = business.api
+    api.faults = [Fault("sendMessage", 403)]
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        api.until(lambda: business.value("SELECT count(*) FROM outgoing WHERE state = 'refused'"))
+        assert not api.texts(OWNER)
+        api.say(OWNER, "/start")
+        api.press(OWNER, offered(business, "HI"), "Send")
+        api.until(lambda: api.texts(PEER) == ["HI"])
+        api.say(OWNER, "/start")
+        api.until(lambda: len(api.texts(OWNER)) == 3)
+    assert [text.startswith("Draft") for text in api.texts(OWNER)].count(True) == 0  # that one is closed
+
+
+def test_what_the_owner_takes_is_said_when_they_have_sent_it(business: World) -> None:
+    api = business.api
+    api.connect(LINK, OWNER, can_reply=False)
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "HI")
+        api.press(OWNER, draft, "Take")
+        api.until(lambda: "HI" in api.texts(OWNER) and draft.text == "Yours to copy:")
+        api.say_in_business(LINK, OWNER, PEER, "HI")
+        api.say_in_business(LINK, PEER, PEER, "well")
+        offered(business, "WELL")
+    assert business.model.prompts[-1] == "B: hi\nA: HI\nB: well\nA:"
 
 
 def test_forwards_get_a_draft_to_copy(world: World) -> None:
     api = world.api
-    world.set(debounce_seconds=0.3)
     with world.bot():
-        forwarded(world, None, "on mange où ?")
-        forwarded(world, OWNER, "je sais pas")
-        forwarded(world, None, "décide")
+        with world.clock.stopped():
+            forwarded(world, None, "on mange où ?")
+            forwarded(world, OWNER, "je sais pas")
+            forwarded(world, None, "décide")
+            world.recorded()
         draft = offered(world, "DÉCIDE")
         assert draft.text.startswith("Draft 1, to Somebody\n» décide\n\n")
         assert draft.buttons[0]["text"] == "Take"
         api.press(OWNER, draft, "Take")
         api.until(lambda: "DÉCIDE" in api.texts(OWNER))
         api.until(lambda: draft.text == "Yours to copy:")
-        time.sleep(0.4)  # the burst is over
+        world.clock.skip(1)  # the burst is over
         forwarded(world, PEER, "autre chose")
         offered(world, "AUTRE CHOSE")
     assert world.model.prompts == ["B: on mange où ?\nA: je sais pas\nB: décide\nA:", "B: autre chose\nA:"]
@@ -232,7 +367,9 @@ def test_a_draft_that_is_closed_before_its_message_has_an_id_is_closed_then(worl
         drafts.outdated(db, world.config, number, "There is a newer draft below.")
         planned = "SELECT payload FROM outgoing WHERE method = 'edit'"
         assert db.row(planned) is None
-        drafts.shown(db, world.config, 1, 77)
+        offer = db.row("SELECT * FROM outgoing WHERE method = 'send'")
+        assert offer is not None
+        drafts.ended(db, world.config, offer, json.loads(offer["payload"]), "sent", 77)
         assert json.loads(db.value(planned)) == {"text": "There is a newer draft below.", "message": 77}
     db.close()
 
@@ -244,7 +381,7 @@ def test_what_was_answered_while_it_thought_gets_no_draft(business: World) -> No
         api.say_in_business(LINK, PEER, PEER, "hi")
         api.until(lambda: business.model.prompts)
         api.say_in_business(LINK, OWNER, PEER, "here I am")
-        api.until(lambda: api.confirmed == api.next_update)
+        business.recorded()
         business.model.hold.set()
         api.until(lambda: business.value("SELECT state FROM predictions") == "unused")
     assert not api.texts(OWNER)

@@ -13,13 +13,46 @@ def deleted(world: World, *numbers: int) -> None:
 
 def test_a_message_that_its_writer_deletes_is_deleted_here(business: World) -> None:
     api = business.api
-    business.set(debounce_seconds=0.5)
     with business.bot():
-        number = api.say_in_business(LINK, PEER, PEER, "oops")
-        api.say_in_business(LINK, PEER, PEER, "hi")
-        deleted(business, number)
+        with business.clock.stopped():
+            number = api.say_in_business(LINK, PEER, PEER, "oops")
+            api.say_in_business(LINK, PEER, PEER, "hi")
+            deleted(business, number)
+            business.recorded()
         offered(business, "HI")
     assert business.model.prompts == ["B: hi\nA:"]
+
+
+def test_a_quote_does_not_remember_what_was_deleted_or_reworded(business: World) -> None:
+    api = business.api
+    old = api.message(OWNER, "call me on 5551234", PEER, business_connection_id=LINK)
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "tonight?", reply_to_message=old)
+        offered(business, "> CALL ME ON 5551234\nTONIGHT?")
+        api.push(edited_business_message=old | {"text": "call me on …", "edit_date": 1})
+        business.recorded()
+        assert not business.value("SELECT count(*) FROM drafts WHERE context LIKE '%5551234%'")
+        api.say_in_business(LINK, PEER, PEER, "hello?")
+        offered(business, "> CALL ME ON …\nTONIGHT?\nHELLO?")
+        deleted(business, old["message_id"])
+        business.recorded()
+        assert not business.value("SELECT count(*) FROM drafts WHERE context LIKE '%call me%'")
+        api.say_in_business(LINK, PEER, PEER, "well")
+        offered(business, "TONIGHT?\nHELLO?\nWELL")
+    assert business.model.prompts[-1] == "B: tonight?\nhello?\nwell\nA:"
+
+
+def test_what_the_owner_rewords_is_what_they_said(business: World) -> None:
+    api = business.api
+    with business.bot():
+        with business.clock.stopped():
+            number = api.say_in_business(LINK, OWNER, PEER, "at eihgt")
+            edited = api.message(OWNER, "at eight", PEER, business_connection_id=LINK) | {"message_id": number}
+            api.push(edited_business_message=edited | {"edit_date": 1})
+            api.say_in_business(LINK, PEER, PEER, "ok")
+            business.recorded()
+        offered(business, "OK")
+    assert business.model.prompts == ["A: at eight\nB: ok\nA:"]
 
 
 def test_a_draft_does_not_remember_what_was_deleted(business: World, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Servers that are down, cold, slow, busy, or lose an answer: each has its behaviour, nothing is said twice."""
 
 import logging
-import time
 from pathlib import Path
 
 import pytest
@@ -62,9 +61,9 @@ def test_a_slow_server_shows_typing_and_loses_nothing(world: World) -> None:
     world.model.hold.clear()
     with world.bot():
         world.api.say(FRIEND, "one")
-        world.api.until(lambda: world.model.prompts and "sendChatAction" in world.api.calls)
+        world.api.until(lambda: world.model.prompts and FRIEND in world.api.typing)
         world.api.say(FRIEND, "two")  # while it thinks about the first
-        world.api.until(lambda: world.api.confirmed >= world.api.next_update)
+        world.recorded()
         world.model.hold.set()
         world.wait(FRIEND, "ONE", "TWO")
     assert world.model.prompts[1] == "B: one\nA: ONE\nB: two\nA:"
@@ -72,10 +71,11 @@ def test_a_slow_server_shows_typing_and_loses_nothing(world: World) -> None:
 
 def test_a_prediction_that_takes_too_long_is_given_up(world: World) -> None:
     world.set(limits=Limits(prediction_seconds=0.1, replies_per_minute=1000))
-    world.model.seconds = 0.5
+    world.model.hold.clear()
     with world.bot():
         world.api.say(FRIEND, "hi")
         world.wait(FRIEND, TEXTS.failed)
+        world.model.hold.set()
     assert world.value("SELECT count(*) FROM predictions WHERE state = 'failed'") == 2
 
 
@@ -91,12 +91,17 @@ def test_a_prediction_that_fails_is_made_again_once(world: World, mood: str, sta
 
 
 def test_a_flood_is_waited_out(world: World) -> None:
-    world.api.faults = [Fault("sendMessage", 429, retry_after=1)]
+    world.api.faults = [Fault("sendMessage", 429, retry_after=600)]
     with world.bot():
-        before = time.monotonic()
-        world.api.say(FRIEND, "hi")
+        with world.clock.stopped():
+            world.api.say(FRIEND, "hi")
+            world.api.until(lambda: world.value("SELECT count(*) FROM outgoing WHERE error = '429'"))
+            world.clock.skip(590)
+            world.api.say(OWNER, "hi")  # others do not wait with them
+            world.api.until(lambda: NOTICE in world.api.texts(OWNER))
+            assert not world.api.texts(FRIEND)
+            world.clock.skip(20)
         world.wait(FRIEND, "HI")
-    assert time.monotonic() - before >= 1
     assert world.api.texts(FRIEND) == [NOTICE, "HI"]
 
 
@@ -107,7 +112,7 @@ def test_an_answer_of_telegrams_that_is_lost_is_not_repeated(
     world.api.faults = [Fault("sendMessage", fault, skip=1)]
     with caplog.at_level(logging.WARNING), world.bot():
         world.api.say(FRIEND, "hi")
-        world.api.until(lambda: world.api.calls.count("sendMessage") == 2)
+        world.api.until(lambda: world.value("SELECT count(*) FROM outgoing WHERE state = 'doubtful'"))
         world.api.say(FRIEND, "next")
         world.api.until(lambda: "NEXT" in world.replies(FRIEND))
         world.api.say(OWNER, "/status")
@@ -196,22 +201,26 @@ def test_somebody_who_blocked_the_bot_is_let_be(world: World) -> None:
     world.api.faults = [Fault("sendMessage", 403, times=2)]
     with world.bot():
         world.api.say(FRIEND, "hi")
-        world.api.until(lambda: world.api.calls.count("sendMessage") == 2)
+        refused = "SELECT count(*) FROM outgoing WHERE state = 'refused'"
+        world.api.until(lambda: world.value(refused) == 2)
         world.api.say(FRIEND, "next")
-        world.wait(FRIEND, "NEXT")
-    assert world.value("SELECT count(*) FROM outgoing WHERE state = 'refused'") == 2
+        world.wait(FRIEND, "HI", "NEXT")  # both are unanswered
+        world.api.say(OWNER, "/status")
+        status = world.api.until(lambda: next((t for t in world.api.texts(OWNER) if t.startswith("Replies")), None))
+    assert world.model.prompts[1] == "B: hi\nnext\nA:"  # what nobody got was not said
+    assert "Replies today: 1\n" in status
+    assert "Predictions today: 2 of 500" in status
 
 
-def test_two_pollers_are_told_apart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("telegram_bot.service.CONFLICT_SECONDS", 0.01)
+def test_two_pollers_are_told_apart(world: World) -> None:
     world.api.faults = [Fault("getUpdates", 409, times=3)]
     with world.bot():
         world.api.say(FRIEND, "hi")
         world.wait(FRIEND, "HI")
     world.api.faults = [Fault("getUpdates", 409, times=1000)]
     with pytest.raises(BotError, match="another program reads this bot's updates"), world.bot():
-        world.api.until(lambda: world.api.calls.count("getUpdates") > 25)
-        world.ended.wait(10)
+        while not world.ended.wait(0.01):
+            world.clock.skip(3)
 
 
 def test_a_token_that_telegram_does_not_know(world: World) -> None:
@@ -242,25 +251,24 @@ def test_the_budget_ends_the_day(world: World) -> None:
     assert len(world.model.prompts) == 5
 
 
-def test_who_writes_too_fast_is_answered_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.set(limits=Limits(replies_per_minute=1))
-    now = time.time
-    with world.bot():
+def test_who_writes_too_fast_is_answered_together(world: World) -> None:
+    world.set(limits=Limits(replies_per_minute=1), debounce_seconds=0.0)
+    with world.clock.stopped(), world.bot():
         world.api.say(FRIEND, "one")
         world.wait(FRIEND, "ONE")
         world.api.say(FRIEND, "two")
         world.api.say(FRIEND, "three")
-        world.api.until(lambda: world.api.confirmed >= world.api.next_update)
+        world.recorded()
     assert world.replies(FRIEND) == ["ONE"]
-    monkeypatch.setattr("telegram_bot.replies.time.time", lambda: now() + 61)
+    world.clock.skip(61)
     with world.bot():
         world.wait(FRIEND, "ONE", "TWO", "THREE")
     assert len(world.model.prompts) == 2
 
 
 def test_who_forgets_is_not_answered_sooner(world: World) -> None:
-    world.set(limits=Limits(replies_per_minute=1))
-    with world.bot():
+    world.set(limits=Limits(replies_per_minute=1), debounce_seconds=0.0)
+    with world.clock.stopped(), world.bot():
         world.api.say(FRIEND, "one")
         world.wait(FRIEND, "ONE")
         for count in (1, 2):
@@ -268,22 +276,23 @@ def test_who_forgets_is_not_answered_sooner(world: World) -> None:
             world.api.until(lambda count=count: world.replies(FRIEND).count(TEXTS.forgotten) == count)
             world.api.say(FRIEND, "two")
             world.api.until(lambda: world.value("SELECT count(*) FROM messages WHERE pending"))
-        time.sleep(0.3)
-    assert "TWO" not in world.replies(FRIEND)
-    assert len(world.model.prompts) == 1
+        world.api.say(OWNER, "hi")
+        world.api.until(lambda: "HI" in world.replies(OWNER))
+        assert "TWO" not in world.replies(FRIEND)
+        world.clock.skip(61)
+        world.api.until(lambda: "TWO" in world.replies(FRIEND))
 
 
-def test_commands_have_a_rate(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.set(limits=Limits(commands_per_minute=2))
-    now = time.time
-    with world.bot():
+def test_commands_have_a_rate(world: World) -> None:
+    world.set(limits=Limits(commands_per_minute=2), debounce_seconds=0.0)
+    with world.clock.stopped(), world.bot():
         for _ in range(5):
             world.api.say(FRIEND, "/help")
         world.api.say(OWNER, "/help")  # others are not the slower for it
         world.api.say(FRIEND, "hi")
         world.wait(FRIEND, TEXTS.help, TEXTS.help, TEXTS.slower, "HI")
         world.api.until(lambda: len(world.api.texts(OWNER)) == 2)
-        monkeypatch.setattr("telegram_bot.database.time.time", lambda: now() + 61)
+        world.clock.skip(61)
         world.api.say(FRIEND, "/help")
         world.wait(FRIEND, TEXTS.help, TEXTS.help, TEXTS.slower, "HI", TEXTS.help)
 
@@ -312,8 +321,7 @@ def test_who_queues_for_the_last_prediction_does_not_overdraw(world: World) -> N
         world.api.say(FRIEND, "hi")
         world.api.until(lambda: world.model.prompts)
         world.api.say(PEER, "hi")
-        world.api.until(lambda: world.api.texts(PEER))
-        time.sleep(0.2)  # now it waits for its turn
+        world.api.until(lambda: PEER in world.api.typing)  # now it waits for its turn
         world.model.hold.set()
         world.wait(PEER, TEXTS.enough)
         world.wait(FRIEND, "HI")
