@@ -101,7 +101,7 @@ class DiskFull(BotError):
     """Nothing was written. It can be tried again, once there is room."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path}: the disk is full; make room on it (nothing of the bot's is damaged or to be moved)")
+        super().__init__(f"{path}: the disk is full; make room, then: ghost bot (leave the file where it is)")
 
 
 def failure(error: sqlite3.Error, path: Path) -> BotError | None:

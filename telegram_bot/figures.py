@@ -21,8 +21,8 @@ def status(db: Database, config: BotConfig, *, owner: bool) -> str:
         lines.append(f"Ended by themselves: {100 * sum(known) / len(known):.0f}% of {len(known)}")
     if done:
         waits = sorted(row["waited"] for row in done)
-        lines.append(f"From a message to its reply: {median(waits):.1f} s in the middle, {waits[-1]:.1f} s at most")
-        lines.append(f"of which the model: {median(row['seconds'] for row in done):.1f} s in the middle")
+        lines.append(f"From a message to its reply: median {median(waits):.1f} s, longest {waits[-1]:.1f} s")
+        lines.append(f"of which the model: median {median(row['seconds'] for row in done):.1f} s")
     distances = [row[0] for row in db.rows("SELECT distance FROM drafts WHERE distance IS NOT NULL")]
     if owner and distances:
         kept = sum(distance == 0 for distance in distances)

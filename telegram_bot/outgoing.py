@@ -21,6 +21,7 @@ log = logging.getLogger("ghost.bot")
 LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
 AT_ONCE = 8  # calls that can be in doubt when the bot is killed; enough for the thirty a second that Telegram takes
 TYPING_SECONDS = 4.0  # Telegram shows it for five
+CLOSE_SECONDS = 5.0  # for what is on its way as the bot is told to end
 
 
 class Lane(NamedTuple):
@@ -115,11 +116,11 @@ class Sender:
         if not task.cancelled() and (error := task.exception()) and not self.broken.done():
             self.broken.set_exception(error)
 
-    async def close(self, seconds: float = 5) -> None:
+    async def close(self) -> None:
         """Let what is on its way arrive; what is only planned is the next process's."""
         self._closing = True
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks.values(), timeout=seconds)
+            _, late = await asyncio.wait(self._tasks.values(), timeout=CLOSE_SECONDS)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

@@ -37,10 +37,11 @@ async def serve(
 ) -> None:
     """Until one of `signals`, which only a main thread can take. Raises BotError on what only a person can mend."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    # Python's own handlers rather than the loop's, which Windows has not.
-    before = {number: signal.getsignal(number) for number in signals}
     for number in signals:
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # on Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     living, stopped = asyncio.create_task(_live(config, token, clock)), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({living, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -55,8 +56,6 @@ async def serve(
         for task in (living, stopped):
             task.cancel()
         await asyncio.gather(living, stopped, return_exceptions=True)
-        for number, handler in before.items():
-            signal.signal(number, handler)
     log.info("ended; what is planned is sent after the next start")
 
 

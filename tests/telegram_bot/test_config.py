@@ -1,5 +1,7 @@
 """The bot's one file, and the verb."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,13 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
         config.load(written(tmp_path, text))
     assert str(error.value).startswith(str(tmp_path / "bot.yaml"))
     assert message in str(error.value)
+
+
+def test_mistakes_are_named_by_an_optimised_python_too(tmp_path: Path) -> None:
+    path = written(tmp_path, "owner: 1\nbackend: x\nlabels: {me: 'A:', other: 'A:'}")
+    load = "import sys, pathlib; from telegram_bot import config; config.load(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-O", "-c", load, path], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].endswith("labels: both labels are 'A:'")
 
 
 @pytest.mark.parametrize("found", ["", "not a token", "123:short"])

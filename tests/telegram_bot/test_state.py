@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from telegram_bot import database
 from telegram_bot.config import Retention, Texts
-from telegram_bot.database import Database
-from tests.telegram_bot.conftest import FRIEND, OWNER, World
+from telegram_bot.database import Database, DiskFull
+from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, World
 from training.errors import BotError
 
 TEXTS = Texts()
@@ -177,6 +181,158 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(BotError, match="another version"):
         Database(path)
+
+
+def failing(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("what SQLite says")
+    error.sqlite_errorcode = code
+    return error
+
+
+def test_a_disk_that_is_full_at_the_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def small(*args: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*args, **options)
+        db.execute("PRAGMA max_page_count = 2")
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    with pytest.raises(DiskFull, match=r"ghost\.sqlite3: the disk is full; make room"):
+        Database(tmp_path / "ghost.sqlite3")
+    monkeypatch.undo()
+    Database(tmp_path / "ghost.sqlite3").close()  # and what it left is no obstacle once there is room
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY])
+def test_what_ails_the_disk_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def connect(*_: Any, **__: Any) -> sqlite3.Connection:
+        raise failing(code)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    for free, meaning in [(2**30, "cannot be written"), (0, "the disk is full")]:
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(BotError) as told:
+            Database(tmp_path / "ghost.sqlite3")
+        assert "move it away" not in str(told.value)
+        assert meaning in str(told.value) or code == sqlite3.SQLITE_READONLY
+
+
+class Disk:
+    """A connection to a disk that is full after so many more transactions."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db, self.room, self.refused = db, 10**9, threading.Event()
+
+    def execute(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
+        if statement == "COMMIT":
+            self.room -= 1
+            if self.room < 0:
+                self._db.execute("ROLLBACK")  # as SQLite does
+                self.refused.set()
+                raise failing(sqlite3.SQLITE_FULL)
+        return self._db.execute(statement, values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Disk]:
+    """The disk of the bot that runs."""
+    disks: list[Disk] = []
+
+    class OnDisk(Database):
+        def __init__(self, path: Path, **options: Any) -> None:
+            super().__init__(path, **options)
+            disks.append(Disk(self._db))
+            self._db = disks[-1]  # type: ignore[assignment]
+
+    monkeypatch.setattr("telegram_bot.service.Database", OnDisk)
+    return lambda: disks[-1]
+
+
+@pytest.mark.parametrize("transactions", range(7))  # as many as a first message makes, from its arrival to its reply's
+def test_while_the_disk_is_full_nothing_is_lost_or_said_twice(
+    world: World, disk: Callable[[], Disk], transactions: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "ghost.bot"), world.bot():
+        world.api.until(lambda: "getUpdates" in world.api.calls)
+        disk().room = transactions
+        world.api.say(FRIEND, "hi")
+        assert disk().refused.wait(30)
+        world.api.say(FRIEND, "and you?")
+        world.clock.skip(30)  # it tries again meanwhile
+        disk().room = 10**9
+        world.api.until(lambda: "AND YOU?" in world.replies(FRIEND))
+        world.recorded()
+    assert world.api.texts(FRIEND) == [NOTICE, "HI", "AND YOU?"]
+    assert world.value("SELECT count(*) FROM outgoing WHERE state <> 'sent'") == 0
+    assert len([line for line in caplog.messages if "the disk is full" in line]) == 1
+    assert len([line for line in caplog.messages if "there is room again" in line]) == 1
+
+
+def test_a_bot_that_ends_on_a_full_disk_repeats_nothing(
+    world: World, disk: Callable[[], Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("telegram_bot.outgoing.CLOSE_SECONDS", 0.1)
+    with world.bot():
+        world.api.until(lambda: "getUpdates" in world.api.calls)
+        disk().room = 6  # what the reply's arrival is recorded with finds none
+        world.api.say(FRIEND, "hi")
+        world.api.until(lambda: "HI" in world.replies(FRIEND))
+        assert disk().refused.wait(30)
+    with world.bot():
+        world.api.say(FRIEND, "next")
+        world.wait(FRIEND, "HI", "NEXT")
+    assert world.model.prompts[1] == "B: hi\nA: HI\nB: next\nA:"
+
+
+def test_what_is_to_be_forgotten_is_so_once_there_is_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """VACUUM writes the file anew, for which there may be no room: it is made up for."""
+    db = Database(Path(world.config.database))
+    with db.transaction():
+        db.run("INSERT INTO messages(conversation, mine, text, at) VALUES(1, 0, ?, 0)", SECRET)
+    with db.transaction():
+        db.forget([1])
+
+    def no_room(_: Any) -> bool:
+        raise failing(sqlite3.SQLITE_FULL)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_scrub", no_room)
+        asyncio.run(db.scrub_aside())
+    assert db.meta("scrub")
+    asyncio.run(db.scrub_aside())
+    assert not db.meta("scrub")
+    assert not found_in_files(world, SECRET)
+    db.close()
+
+
+def test_a_disk_that_breaks_ends_it_with_one_line(world: World, disk: Callable[[], Disk]) -> None:
+    class Broken(Disk):
+        def execute(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
+            raise failing(sqlite3.SQLITE_IOERR_READ)
+
+    with pytest.raises(BotError, match=r"cannot be written \(what SQLite says\)"), world.bot():
+        world.api.until(lambda: "getUpdates" in world.api.calls)
+        disk().__class__ = Broken
+        world.api.say(FRIEND, "hi")
+        assert world.ended.wait(30)
+
+
+def test_a_file_from_before_replies_were_shown_is_read(tmp_path: Path) -> None:
+    Database(tmp_path / "ghost.sqlite3").close()
+    with sqlite3.connect(tmp_path / "ghost.sqlite3") as old:
+        for column in database.LATER:
+            old.execute(f"ALTER TABLE messages DROP COLUMN {column}")
+        old.execute("INSERT INTO messages(conversation, mine, text, at) VALUES(1, 0, 'hi', 0)")
+    old.close()
+    db = Database(tmp_path / "ghost.sqlite3")
+    assert db.value("SELECT quote FROM messages") is None
+    db.close()
 
 
 def test_updates_that_come_again_change_nothing(world: World) -> None:

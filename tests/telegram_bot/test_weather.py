@@ -1,11 +1,16 @@
 """Servers that are down, cold, slow, busy, or lose an answer: each has its behaviour, nothing is said twice."""
 
+import asyncio
 import logging
+import os
+import signal
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from telegram_bot import commands, intake
+from telegram_bot import commands, intake, service
 from telegram_bot.calls import NotNow
 from telegram_bot.config import Limits, Texts
 from telegram_bot.database import Database
@@ -221,6 +226,28 @@ def test_two_pollers_are_told_apart(world: World) -> None:
     with pytest.raises(BotError, match="another program reads this bot's updates"), world.bot():
         while not world.ended.wait(0.01):
             world.clock.skip(3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill ends a process there")
+@pytest.mark.parametrize("loop_takes_signals", [True, False], ids=["unix", "as on Windows"])
+def test_a_signal_ends_it(world: World, monkeypatch: pytest.MonkeyPatch, loop_takes_signals: bool) -> None:
+    def refused(*_: object) -> None:
+        raise NotImplementedError
+
+    def stop() -> None:
+        world.api.until(lambda: "getUpdates" in world.api.calls)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if not loop_takes_signals:
+        monkeypatch.setattr("asyncio.SelectorEventLoop.add_signal_handler", refused)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    killer = threading.Thread(target=stop)
+    killer.start()
+    try:
+        asyncio.run(service.serve(world.config, TOKEN, [signal.SIGTERM], world.clock))
+    finally:
+        killer.join()
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_token_that_telegram_does_not_know(world: World) -> None:
