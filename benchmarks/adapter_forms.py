@@ -16,7 +16,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from tests.conftest import SENTENCES
+from tests.models import SENTENCES
 from tests.scripts.forms import FORMS, UNTIED, beside_peft, merge, write_adapter, write_base
 from training.sample import starter
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.breakages import BREAKAGES, Breakage, build_context, room_for_docker
 from replicate_deployment.checks import Result
 from serving.preflight import preflight
-from tests.conftest import write_tiny_base, write_tiny_merged
+from tests.models import write_tiny_base, write_tiny_merged
 from training.console import progress
 
 RESULT = Path(__file__).parent / "results" / "preflight.md"

@@ -30,7 +30,7 @@ import psutil
 
 from replicate_deployment import ghost_json
 from serving.serve import running_server
-from tests.conftest import write_tiny_base, write_tiny_merged
+from tests.models import write_tiny_base, write_tiny_merged
 from tests.serving.cog_server import ENDLESS, STREAM, events, wait_until
 from training.console import progress
 

@@ -1,7 +1,12 @@
-"""Shared fixtures. Every test runs offline, on a CPU, on models made here."""
+"""Shared fixtures. Every test runs offline, on a CPU, in an empty home, on models made here."""
 
+import atexit
 import os
+import shutil
+import signal
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +17,17 @@ OFFLINE = Path(__file__).parent / "offline"
 sys.path.insert(0, str(OFFLINE))
 import loopback_only  # noqa: E402, F401
 
+# Nor does it see what the person who runs it has: settings, tokens, models that their Hub cache holds.
+PERSONAL = ("GHOST_", "HF_", "HUGGING", "MPL", "REPLICATE_", "TELEGRAM_", "TORCHINDUCTOR_", "TRANSFORMERS_", "XDG_")
+for name in [name for name in os.environ if name.startswith(PERSONAL)]:
+    del os.environ[name]
+os.environ["HOME"] = tempfile.mkdtemp(prefix="ghost-tests-home-")
+atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+
+# What a shell starts in the background has these ignored, and the processes it starts have them ignored too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 # Matrices this small are slower on two threads than on one, nine times slower on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -21,63 +37,22 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.enviro
 settings.register_profile("house", deadline=None, derandomize=True, database=None)
 settings.load_profile("house")
 
-SENTENCES = [
-    "hey tu fais quoi ce soir",
-    "pas grand chose, I was about to cook something",
-    "on se voit at the café then 😂",
-    "mdr ok see you there <3",
-    "did you see the match? c'était dingue",
-]
+from tests import models  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_models_stay_as_they_are() -> Iterator[None]:
+    yield
+    assert not (found := models.changed()), f"a test has written to {found}; it must copy what it changes"
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_base() -> Path:
     """A base folder with random weights (hidden 64, 2 layers): right shapes, right tokenizer, knows nothing."""
-    return write_tiny_base(tmp_path_factory.mktemp("models") / "tiny-base")
+    return models.shared("tiny-base", models.write_tiny_base)
 
 
 @pytest.fixture(scope="session")
-def tiny_merged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_merged(tiny_base: Path) -> Path:
     """A merged folder as `ghost merge` writes it, from the tiny base: servable, and talking rubbish."""
-    return write_tiny_merged(tmp_path_factory.mktemp("models") / "tiny-merged", tiny_base)
-
-
-def write_tiny_base(folder: Path) -> Path:
-    from training.sample import starter
-
-    tokenizer = starter.make_tokenizer(SENTENCES * 20, vocab_size=512)
-    model = starter.make_model(tokenizer, seed=0, hidden=64, layers=2, heads=4)
-    starter.save_base(folder, model, tokenizer)
-    return folder
-
-
-def write_tiny_merged(folder: Path, base: Path) -> Path:
-    from dataclasses import asdict
-
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from replicate_deployment import golden
-    from replicate_deployment.chat_format import DEFAULT_LABELS, chat_template
-    from replicate_deployment.settings import Settings
-    from replicate_deployment.tokenization import load_tokenizer
-    from training import artifact
-
-    tokenizer = load_tokenizer(base)
-    tokenizer.chat_template = chat_template(DEFAULT_LABELS, recipe="windows")
-    tokenizer.save_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16)
-    model.save_pretrained(folder)
-    labels = {"me": DEFAULT_LABELS.me, "other": DEFAULT_LABELS.other}
-    artifact.write(
-        folder,
-        None,
-        text={"labels": labels, "recipe": "windows", "stop_sequences": DEFAULT_LABELS.stop_sequences},
-        data={"counts": {"messages": 0}, "train_sha256": "", "val_sha256": ""},
-        base={"repo": str(base), "revision": None},
-        training={"steps": 0},
-        merge={"dtype": "float16"},
-        sampling=asdict(Settings()),
-        golden=golden.record(model.float(), tokenizer, DEFAULT_LABELS),
-    )
-    return folder
+    return models.shared("tiny-merged", lambda folder: models.write_tiny_merged(folder, tiny_base))

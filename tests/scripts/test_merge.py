@@ -69,7 +69,7 @@ def test_a_second_run_is_byte_identical(merged: Path, adapter: Path, tiny_base: 
 
 
 def test_the_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
-    from tests.conftest import SENTENCES
+    from tests.models import SENTENCES
     from training.sample import starter
 
     tokenizer = starter.make_tokenizer(SENTENCES * 20, vocab_size=512)

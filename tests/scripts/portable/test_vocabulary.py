@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from replicate_deployment.tokenization import Tokenizer, encode, load_tokenizer
 from scripts.portable.vocabulary import BYTES, Vocabulary, read_vocabulary, scores_of
-from tests.conftest import SENTENCES
+from tests.models import SENTENCES
 from training.errors import ConversionError
 
 TEXTS = [

@@ -8,7 +8,7 @@ import pytest
 
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.tokenization import load_tokenizer
-from tests.conftest import SENTENCES
+from tests.models import SENTENCES
 from training.errors import TrainingError
 from training.finetuning.base import resolve_base
 from training.finetuning.config import TrainingConfig

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_deployment.tokenization import load_tokenizer
-from tests.conftest import SENTENCES
+from tests.models import SENTENCES
 from tests.training.finetuning.conftest import LINES, RECIPE_OF_RECORD, quick, weights, write_prepared
 from tests.training.finetuning.several import Run
 from training import cli

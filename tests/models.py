@@ -1,0 +1,137 @@
+"""Tiny models for the tests, made here, and a cache in which all workers and all runs find them.
+
+`shared` keeps what tests build but do not change in .cache/tests, in a folder that is named after the code: another
+state of it builds everything anew, and what an older state left is deleted.
+"""
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / ".cache" / "tests"
+SOURCES = (".py", ".yaml", ".json", ".txt", ".jinja", ".html", ".css", ".md")
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "accelerate", "safetensors", "numpy")
+
+SENTENCES = [
+    "hey tu fais quoi ce soir",
+    "pas grand chose, I was about to cook something",
+    "on se voit at the café then 😂",
+    "mdr ok see you there <3",
+    "did you see the match? c'était dingue",
+]
+
+Files = dict[str, tuple[int, int]]
+_leases: list[int] = []  # file descriptors, locked while this process lives: no other deletes what it uses
+_handed_out: dict[Path, Files] = {}
+
+
+def shared(name: str, build: Callable[[Path], object]) -> Path:
+    """A folder that `build(folder)` has filled, once for this state of the code. Copy it to change it."""
+    folder = _of_this_code() / name
+    with FileLock(folder.with_name(f"{name}.lock")):
+        if not folder.is_dir():
+            aside = folder.with_name(f"{name}.part")
+            shutil.rmtree(aside, ignore_errors=True)  # of a build that was killed
+            aside.mkdir()
+            build(aside)
+            aside.rename(folder)
+    _handed_out.setdefault(folder, _files(folder))
+    return folder
+
+
+def changed() -> list[Path]:
+    """The folders that a test has written to, which it must not. They are deleted, so the next run is whole."""
+    found = [folder for folder, files in _handed_out.items() if _files(folder) != files]
+    for folder in found:
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+@functools.cache
+def _of_this_code() -> Path:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    folder = CACHE / _fingerprint()
+    with FileLock(CACHE / "lock"):
+        folder.mkdir(exist_ok=True)
+        _leases.append(os.open(folder / "in-use", os.O_RDWR | os.O_CREAT))
+        fcntl.flock(_leases[-1], fcntl.LOCK_SH)
+        for other in CACHE.iterdir():
+            if other.is_dir() and other != folder and not _in_use(other):
+                shutil.rmtree(other)
+    return folder
+
+
+def _in_use(folder: Path) -> bool:
+    with (folder / "in-use").open("ab") as lease:
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _fingerprint() -> str:
+    """Of the product and the tests: what builds a model is among both."""
+    packages = [init.parent for init in ROOT.glob("*/__init__.py")]
+    digest = hashlib.sha256(repr([sys.version, *map(version, LIBRARIES)]).encode())
+    for path in sorted(path for folder in (*packages, ROOT / "config") for path in folder.rglob("*")):
+        if path.suffix in SOURCES and path.is_file():
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _files(folder: Path) -> Files:
+    found = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (status.st_size, status.st_mtime_ns) for path, status in found}
+
+
+def write_tiny_base(folder: Path) -> Path:
+    """A base folder with random weights (hidden 64, 2 layers): right shapes, right tokenizer, knows nothing."""
+    from training.sample import starter
+
+    tokenizer = starter.make_tokenizer(SENTENCES * 20, vocab_size=512)
+    model = starter.make_model(tokenizer, seed=0, hidden=64, layers=2, heads=4)
+    starter.save_base(folder, model, tokenizer)
+    return folder
+
+
+def write_tiny_merged(folder: Path, base: Path) -> Path:
+    """A merged folder as `ghost merge` writes it, from a base: servable, and talking rubbish."""
+    from dataclasses import asdict
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from replicate_deployment import golden
+    from replicate_deployment.chat_format import DEFAULT_LABELS, chat_template
+    from replicate_deployment.settings import Settings
+    from replicate_deployment.tokenization import load_tokenizer
+    from training import artifact
+
+    tokenizer = load_tokenizer(base)
+    tokenizer.chat_template = chat_template(DEFAULT_LABELS, recipe="windows")
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16)
+    model.save_pretrained(folder)
+    labels = {"me": DEFAULT_LABELS.me, "other": DEFAULT_LABELS.other}
+    artifact.write(
+        folder,
+        None,
+        text={"labels": labels, "recipe": "windows", "stop_sequences": DEFAULT_LABELS.stop_sequences},
+        data={"counts": {"messages": 0}, "train_sha256": "", "val_sha256": ""},
+        base={"repo": str(base), "revision": None},
+        training={"steps": 0},
+        merge={"dtype": "float16"},
+        sampling=asdict(Settings()),
+        golden=golden.record(model.float(), tokenizer, DEFAULT_LABELS),
+    )
+    return folder
