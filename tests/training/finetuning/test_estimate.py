@@ -3,10 +3,8 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from training import cli
 from training.errors import BaseModelError
 from training.finetuning import config as training_config
 from training.finetuning import device as devices
-from training.finetuning import estimate, loop, speed, train
+from training.finetuning import speed, train
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import read_facts, read_split
 from training.finetuning.device import Device
@@ -183,42 +181,3 @@ def test_training_says_what_it_expects_before_the_weights_are_fetched(
     assert re.match(r"expected  [\d.]+ to [\d.]+ s, \$0\.\d\d to \$0\.\d\d at \$", line)
     assert f" at ${h200.price:.2f} an hour ({h200.provider}, {h200.read});" in line
     assert "computed, not measured" in line
-
-
-def test_the_readme_shows_what_the_benchmark_wrote() -> None:
-    written = (ROOT / "benchmarks" / "results" / "estimate.md").read_text(encoding="utf-8").splitlines()
-    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("\nbase      ")[2].partition("\n…")[0]
-    assert len(shown.splitlines()) > 10
-    assert [line for line in f"base      {shown}".splitlines() if line not in written] == []
-
-
-@pytest.mark.parametrize(("hidden", "layers"), [(64, 2), (256, 4)])
-def test_a_cpu_takes_as_long_as_was_estimated(
-    tmp_path: Path,
-    nested: Path,
-    write_config: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    hidden: int,
-    layers: int,
-) -> None:
-    """Within a factor of four of the range's middle, in seconds of one core: others may use this machine too."""
-    from training.sample import starter
-
-    base = tmp_path / "base"
-    tokenizer = starter.make_tokenizer(TURNS, vocab_size=400)
-    starter.save_base(base, starter.make_model(tokenizer, seed=0, hidden=hidden, layers=layers, heads=4), tokenizer)
-    data = write_prepared(tmp_path / "more", NESTED * 24, NESTED)
-    path = write_config(num_epochs=3, micro_batch_size=1, gradient_accumulation_steps=32)
-    arguments = ["--config", str(path), "--data", str(data), "--base", str(base)]
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=time.process_time))
-    assert cli.main(["train", *arguments, "--out", str(tmp_path / "adapter")]) == 0
-    report = json.loads((tmp_path / "adapter" / "training_report.json").read_text(encoding="utf-8"))
-    took = report["seconds"]["training"] + report["seconds"]["evaluating"]
-
-    config = estimate.with_arguments(training_config.load(path), data, str(base), None)
-    found = estimate.make(config)
-    assert found.cpu.budget is not None
-    work = found.load.work(found.cpu.budget.tokens)
-    rate = speed.measure_cpu(time.process_time)
-    low, high = speed.on_cpu(rate, work, found.shapes, config, checkpointing=found.cpu.budget.checkpointing)
-    assert 1 / 4 < took / (low * high) ** 0.5 < 4
