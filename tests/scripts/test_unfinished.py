@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,32 +13,32 @@ import pytest
 from scripts import writers
 from scripts.merging import Merging
 from scripts.unfinished import PROGRESS, unfinished_folder
+from tests import forks
 from training.cli import main
 from training.errors import MergeError
 from training.signals import Stopped
 
-ROOT = Path(__file__).parents[2]
-# A merge in a process of its own that kills itself, as a power cut would, when it starts its third shard.
-MORTAL = """
-import os, signal, sys
-from scripts import writers
-from training.cli import main
-writers.WRITERS = 1  # one after the other
-honest, started = writers.write_shard, []
-def write_shard(path, *rest):
-    started.append(path)
-    if len(started) == 3:
-        path.write_bytes(b"half a shard")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return honest(path, *rest)
-writers.write_shard = write_shard
-sys.exit(main(sys.argv[1:]))
-"""
 SHARD_SIZE = "0.0001"  # GB: some shards of 100 kB
 
 
 def command(adapter: Path, base: Path, out: Path, *more: str) -> list[str]:
     return ["merge", str(adapter), "--base", str(base), "--out", str(out), "--shard-size", SHARD_SIZE, *more]
+
+
+def merge_until_the_third_shard(arguments: list[str]) -> None:
+    """Kill this process then, as a power cut would."""
+    writers.WRITERS = 1  # one after the other
+    honest, begun = writers.write_shard, []
+
+    def write_shard(path: Path, *rest: Any) -> str:
+        begun.append(path)
+        if len(begun) == 3:
+            path.write_bytes(b"half a shard")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return honest(path, *rest)
+
+    writers.write_shard = write_shard
+    main(arguments)
 
 
 class PowerCut(BaseException):
@@ -97,14 +95,7 @@ def test_a_killed_merge_goes_on_where_it_was(
     whole, out, left = tmp_path / "whole", tmp_path / "merged", tmp_path / ".merged.unfinished"
     assert main(command(adapter, tiny_base, whole)) == 0
     shards, started[:] = sorted(started), []
-    killed = subprocess.run(
-        [sys.executable, "-c", MORTAL, *command(adapter, tiny_base, out)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert forks.run(merge_until_the_third_shard, command(adapter, tiny_base, out)) == -signal.SIGKILL
     assert not out.exists()
     assert {*json.loads((left / PROGRESS).read_text())["finished"]} == {*shards[:2]}
     kept = {shard: (left / shard).stat() for shard in shards[:2]}

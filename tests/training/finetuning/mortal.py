@@ -1,25 +1,20 @@
 """`ghost train`, killed again and again: run by test_survival.py in a process of its own.
 
-    python -m tests.training.finetuning.mortal ARGUMENTS…
-
-torch and its friends take seconds to import, so they are imported once, here, and each attempt is a fork that SIGKILL
-ends as `kill -9` would. When it strikes is counted and not timed, or a busy machine would decide how far an attempt
-gets: every call and return of a function, ours or a library's, is a moment. A first attempt without a kill, into
-OUT.whole, tells how many there are. The last line that is printed is JSON: {killed: [resumed attempts by phase], code}.
+Each attempt is a fork that SIGKILL ends as `kill -9` would. When it strikes is counted and not timed, or a busy machine
+would decide how far an attempt gets: every call and return of a function, ours or a library's, is a moment. A first
+attempt without a kill, into OUT.whole, tells how many there are.
 """
 
-import importlib
 import json
 import os
 import random
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
-KILLS = {"loop": 10, "end": 3}  # while it trains; while the adapter takes its place and the checkpoint is removed
+PHASES = ("loop", "end")  # while it trains; while the adapter takes its place and the checkpoint is removed
 STRUCK = 99
-SLOW = ["torch", "bitsandbytes", "peft.tuners.lora.bnb", "transformers.models.mistral.modeling_mistral"]
-SLOW += ["transformers.integrations.bitsandbytes", "transformers.optimization", "matplotlib.figure"]
 
 
 class Reaper:
@@ -27,7 +22,7 @@ class Reaper:
 
     def __init__(self, phase: str, moment: int | None) -> None:
         self.phase, self.moment = phase, moment
-        self.counts = dict.fromkeys(KILLS, 0)
+        self.counts = dict.fromkeys(PHASES, 0)
         self.now = ""
 
     def watch(self) -> None:
@@ -84,23 +79,18 @@ def attempt(arguments: list[str], phase: str = "", moment: int | None = None) ->
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), counts
 
 
-def main(arguments: list[str]) -> None:
-    for package in SLOW:
-        importlib.import_module(package)
+def main(arguments: list[str], kills: dict[str, int], result: Path) -> None:
+    """Train, killed so many times in each phase. `result` gets JSON: {killed: [the phases of the kills], code}."""
     out = arguments[arguments.index("--out") + 1]
     code, moments = attempt([out + ".whole" if word == out else word for word in arguments])
     assert code == 0
     random.seed(0)
     killed = []
-    for phase, kills in KILLS.items():
-        for _ in range(kills):
+    for phase in PHASES:
+        for _ in range(kills[phase]):
             # In the loop each goes on from the last checkpoint, so together they must not be able to reach the end.
-            last = moments[phase] // kills if phase == "loop" else moments[phase]
+            last = moments[phase] // kills[phase] if phase == "loop" else moments[phase]
             code, _ = attempt([*arguments, "--resume"], phase, random.randrange(1, last))
             killed += [phase] if code == -signal.SIGKILL else []
     code, _ = attempt([*arguments, "--resume"])
-    print(json.dumps({"killed": killed, "code": code}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    result.write_text(json.dumps({"killed": killed, "code": code}), encoding="utf-8")

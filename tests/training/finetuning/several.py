@@ -1,12 +1,8 @@
 """`ghost train` in several processes on this machine, and what befalls them: run by test_processes.py on its own.
 
-    python -m tests.training.finetuning.several RUNS.json
-
-RUNS.json is a list of runs (see `Run`). torch and its friends take seconds to import, so they are imported once, here,
-and each process is a fork. The last line that is printed is JSON: for each run, by rank, [exit code, what it said].
+Each process is a fork.
 """
 
-import importlib
 import json
 import os
 import signal
@@ -15,8 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any, TypedDict
-
-from tests.training.finetuning.mortal import SLOW
 
 HANGING = 120  # seconds; it would be a bug, and the test shall fail instead of waiting
 
@@ -106,11 +100,8 @@ def together(run: Run) -> list[tuple[int, str]]:
         return [(code, (Path(folder) / str(rank)).read_text()) for rank, code in enumerate(codes)]
 
 
-def main(path: str) -> None:
-    for package in [*SLOW, "torch.distributed.fsdp"]:
-        importlib.import_module(package)
-    print(json.dumps([together(run) for run in json.loads(Path(path).read_text(encoding="utf-8"))]))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+def main(run: Run, result: Path) -> None:
+    """`result` gets JSON: by rank, [exit code, what it said]."""
+    if run.get("fsdp"):
+        import torch.distributed.fsdp  # noqa: F401  (before the forks, once for all)
+    result.write_text(json.dumps(together(run)), encoding="utf-8")

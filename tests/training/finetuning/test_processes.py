@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_deployment.tokenization import load_tokenizer
+from tests import forks
 from tests.models import SENTENCES
+from tests.training.finetuning import several
 from tests.training.finetuning.conftest import LINES, RECIPE_OF_RECORD, quick, weights, write_prepared
 from tests.training.finetuning.several import Run
 from training import cli
@@ -36,12 +38,23 @@ WINDOWS = [*LINES, *LINES[:2], *(f"B: {one}\nA: {other}</s>" for one, other in p
 
 Outcomes = list[list[int | str]]  # by rank: exit code, what it said
 
+BLOWS: dict[str, tuple[int, int, str]] = {  # rank, forward pass, what
+    "killed": (1, 5, "killed"),
+    "leaderless": (0, 5, "killed"),
+    "stopped": (1, 5, "stopped"),
+    "failed": (1, 5, "failure"),
+    "memory": (1, 5, "memory"),
+    "memory of the first": (0, 5, "memory"),
+}
+GO_ON = r"\S+\.checkpoint holds step [23] of 8\. Go on: accelerate launch … -m training\.cli train .* --resume\n$"
+
 
 class Trainings:
     """Folders of adapters beside each other, trained with the same config on the same data."""
 
     def __init__(self, folder: Path, base: Path, recipe: TrainingConfig) -> None:
         self.folder, self.base = folder, base
+        self._outcomes: dict[str, Outcomes] = {}
         write_prepared(folder / "processed", WINDOWS, WINDOWS[:5])
         (folder / "config.yaml").write_text(quick(recipe, **KEYS), encoding="utf-8")
 
@@ -52,6 +65,22 @@ class Trainings:
 
     def alone(self, name: str, *more: str) -> int:
         return cli.main(self.arguments(name, *more))
+
+    def together(self, name: str) -> Outcomes:
+        """Of two processes that something befalls, where the name says so, else of three. Once for all tests."""
+        if name not in self._outcomes:
+            run: Run = {"arguments": self.arguments(name), "count": 3}
+            if name in BLOWS:
+                run |= {"count": 2, "blow": BLOWS[name]}
+            elif name == "sharing":
+                run |= {"count": 2, "fsdp": True, "blow": (1, 5, "memory")}
+            elif name == "resumed":
+                self.together("killed")
+                run["arguments"] = self.arguments("killed", "--resume")
+            result = self.folder / f"{name}.json"
+            assert forks.run(several.main, run, result) == 0
+            self._outcomes[name] = json.loads(result.read_text(encoding="utf-8"))
+        return self._outcomes[name]
 
     def report(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self.folder / name / REPORT).read_text(encoding="utf-8")))
@@ -80,39 +109,9 @@ def trainings(tiny_base: Path, recipe: TrainingConfig, tmp_path_factory: pytest.
     return found
 
 
-BLOWS: dict[str, tuple[int, int, str]] = {  # rank, forward pass, what
-    "killed": (1, 5, "killed"),
-    "leaderless": (0, 5, "killed"),
-    "stopped": (1, 5, "stopped"),
-    "failed": (1, 5, "failure"),
-    "memory": (1, 5, "memory"),
-    "memory of the first": (0, 5, "memory"),
-}
-GO_ON = r"\S+\.checkpoint holds step [23] of 8\. Go on: accelerate launch … -m training\.cli train .* --resume\n$"
-
-
-@pytest.fixture(scope="module")
-def outcomes(trainings: Trainings) -> dict[str, Outcomes]:
-    """Of three processes, of two that something befalls, and of three that go on where two were cut off.
-
-    Half a minute for all, in processes that die.
-    """
-    runs: dict[str, Run] = {"three": {"arguments": trainings.arguments("three"), "count": 3}}
-    for name, blow in BLOWS.items():
-        runs[name] = {"arguments": trainings.arguments(name), "count": 2, "blow": blow}
-    sharing = trainings.arguments("sharing")
-    runs["sharing"] = {"arguments": sharing, "count": 2, "fsdp": True, "blow": (1, 5, "memory")}
-    runs["resumed"] = {"arguments": trainings.arguments("killed", "--resume"), "count": 3}
-    path = trainings.folder / "runs.json"
-    path.write_text(json.dumps([*runs.values()]), encoding="utf-8")
-    command = [sys.executable, "-m", "tests.training.finetuning.several", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(zip(runs, json.loads(done.stdout.splitlines()[-1]), strict=True))
-
-
-def test_three_processes_train_what_one_trains(trainings: Trainings, outcomes: dict[str, Outcomes]) -> None:
-    (code, said), *others = outcomes["three"]
+@pytest.mark.exhaustive
+def test_three_processes_train_what_one_trains(trainings: Trainings) -> None:
+    (code, said), *others = trainings.together("three")
     assert code == 0, said
     assert "ghost merge" in said
     assert others == [[0, ""], [0, ""]]  # the first one speaks for all
@@ -123,44 +122,54 @@ def test_three_processes_train_what_one_trains(trainings: Trainings, outcomes: d
     ("name", "codes", "why"),
     [
         ("killed", [1, -9], "step 3: another process of this training is gone"),
-        ("stopped", [143, 1], "stopped"),
-        ("failed", [1, 99], "step 3: process 1 of 2 failed: an illegal instruction"),
+        pytest.param("stopped", [143, 1], "stopped", marks=pytest.mark.exhaustive),
+        pytest.param(
+            "failed", [1, 99], "step 3: process 1 of 2 failed: an illegal instruction", marks=pytest.mark.exhaustive
+        ),
     ],
 )
-def test_the_first_process_keeps_what_was_learnt(
-    outcomes: dict[str, Outcomes], name: str, codes: list[int], why: str
-) -> None:
-    first, second = outcomes[name]
+def test_the_first_process_keeps_what_was_learnt(trainings: Trainings, name: str, codes: list[int], why: str) -> None:
+    first, second = trainings.together(name)
     assert [first[0], second[0]] == codes
     assert re.search(rf"(^|\n)ghost train: {re.escape(why)}; {GO_ON}", str(first[1])), first[1]
     # What is no error of a person's is said in full by whom it befell, and only there.
     assert second[1] == ("RuntimeError('an illegal instruction\\nof many lines')\n" if name == "failed" else "")
 
 
-def test_without_the_first_process_the_others_end(outcomes: dict[str, Outcomes]) -> None:
-    assert [code for code, _ in outcomes["leaderless"]] == [-9, 1]
+@pytest.mark.exhaustive
+def test_without_the_first_process_the_others_end(trainings: Trainings) -> None:
+    assert [code for code, _ in trainings.together("leaderless")] == [-9, 1]
 
 
-def test_a_checkpoint_goes_on_with_any_number_of_processes(trainings: Trainings, outcomes: dict[str, Outcomes]) -> None:
-    assert [code for code, _ in outcomes["resumed"]] == [0, 0, 0], outcomes["resumed"]
+def test_a_checkpoint_of_two_processes_goes_on_with_three(trainings: Trainings) -> None:
+    (code, said), *others = trainings.together("resumed")
+    assert code == 0, said
+    assert others == [[0, ""], [0, ""]]  # the first one speaks for all
+    assert trainings.report("killed")["resumed_at"] in ([2], [3])  # in the third step
+    trainings.assert_same("killed", "alone")
+
+
+@pytest.mark.exhaustive
+def test_a_checkpoint_of_two_processes_goes_on_with_one(trainings: Trainings) -> None:
+    trainings.together("stopped")
     assert trainings.alone("stopped", "--resume") == 0
-    for name in ("killed", "stopped"):  # in the third step; a stop lets the first process end what it waits for
-        assert trainings.report(name)["resumed_at"] in ([2], [3])
-        trainings.assert_same(name, "alone")
+    assert trainings.report("stopped")["resumed_at"] in ([2], [3])  # a stop lets the first end what it waits for
+    trainings.assert_same("stopped", "alone")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["memory", "memory of the first"])
-def test_memory_that_runs_out_in_one_halves_the_budget_of_all(
-    trainings: Trainings, outcomes: dict[str, Outcomes], name: str
-) -> None:
-    assert [code for code, _ in outcomes[name]] == [0, 0], outcomes[name]
+def test_memory_that_runs_out_in_one_halves_the_budget_of_all(trainings: Trainings, name: str) -> None:
+    outcomes = trainings.together(name)
+    assert [code for code, _ in outcomes] == [0, 0], outcomes
     (halved,) = trainings.report(name)["out_of_memory"]
     assert halved["step"] == 3
     trainings.assert_same(name, "alone")
 
 
-def test_where_weights_are_divided_nobody_waits_for_who_lacks_memory(outcomes: dict[str, Outcomes]) -> None:
-    first, second = outcomes["sharing"]
+@pytest.mark.exhaustive
+def test_where_weights_are_divided_nobody_waits_for_who_lacks_memory(trainings: Trainings) -> None:
+    first, second = trainings.together("sharing")
     assert first[0] == 99  # on a CPU PyTorch notices; GPUs wait until the launcher ends them
     assert second == [1, ANY]
     assert re.search(r"ghost train: the memory of process 1 does not suffice.*--resume\n$", str(second[1])), second[1]
@@ -182,6 +191,7 @@ def test_accelerate_reads_its_configs(name: str, fsdp: str | None, monkeypatch: 
     assert environment.get("ACCELERATE_USE_FSDP") == fsdp
 
 
+@pytest.mark.exhaustive
 def test_accelerate_launches_it(trainings: Trainings) -> None:
     """As the README has it, with the base's weights divided. Twenty seconds: torch is imported three times."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / "fsdp.yaml")]

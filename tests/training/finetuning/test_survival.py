@@ -5,14 +5,14 @@ import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import forks
+from tests.training.finetuning import mortal
 from tests.training.finetuning.conftest import LINES, Ghost, WriteConfig, contents, quick, write_prepared
 from training import artifact, cli
 from training.finetuning import checkpoint, loop, train
@@ -59,25 +59,28 @@ def calling(
     return calls
 
 
-def test_kills_change_nothing(tiny_base: Path, write_config: WriteConfig, tmp_path: Path) -> None:
-    """Ten in the loop, three while the adapter is written. Twenty seconds: fifteen trainings, in processes that die."""
+@pytest.mark.parametrize(
+    ("loop_kills", "end_kills"), [(1, 1), pytest.param(10, 3, marks=pytest.mark.exhaustive)], ids=["two", "thirteen"]
+)
+def test_kills_change_nothing(
+    loop_kills: int, end_kills: int, tiny_base: Path, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    """While it trains, and while the adapter is written."""
     data = write_prepared(tmp_path / "unseen", LINES * 4, UNSEEN)
     keys: dict[str, Any] = {"lora_dropout": 0.1, "num_epochs": 6, "micro_batch_tokens": 38, "logging_steps": 3}
     config = write_config(checkpoint_minutes=AT_EACH_STEP, micro_batch_size=2, **keys)
-    out = tmp_path / "adapter"
-    arguments = ["--config", config, "--data", data, "--base", tiny_base, "--out", out]
-    command = [sys.executable, "-m", "tests.training.finetuning.mortal", "train", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["code"] == 0
-    assert result["killed"][:11] == ["loop"] * 10 + ["end"]  # once the checkpoint is gone, nothing is left to kill
+    out, result = tmp_path / "adapter", tmp_path / "result.json"
+    arguments = ["train", "--config", config, "--data", data, "--base", tiny_base, "--out", out]
+    assert forks.run(mortal.main, [*map(str, arguments)], {"loop": loop_kills, "end": end_kills}, result) == 0
+    told = json.loads(result.read_text(encoding="utf-8"))
+    assert told["code"] == 0
+    # Once the checkpoint is gone, nothing is left to kill.
+    assert told["killed"][: loop_kills + 1] == ["loop"] * loop_kills + ["end"]
 
     whole = tmp_path / "adapter.whole"
-    ours, theirs = ((folder / "adapter_model.safetensors").read_bytes() for folder in (out, whole))
-    assert ours == theirs
+    assert same(out, whole)
     survived, spared = read_report(out), read_report(whole)
-    assert len(survived["resumed_at"]) > 5
+    assert len(survived["resumed_at"]) > loop_kills // 2
     assert spared["resumed_at"] == []
     assert 0 < spared["kept_step"] < spared["steps"] == 24  # the best weights are among what has to survive
     for report in (survived, spared):
