@@ -81,14 +81,20 @@ def broken(turns: list[Turn]) -> list[Turn]:
     return [turn._replace(text=turn.text.replace("</s>", "< /s>")) for turn in turns]
 
 
+def test_its_chat_template_gives_our_own_ids(conversations: Path) -> None:
+    tokenizer = load_tokenizer(conversations)
+    ids = encode_prompt(tokenizer, broken(TURNS), DEFAULT_LABELS, "conversations")
+    assert tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"] == ids
+
+
+@pytest.mark.exhaustive
 def test_it_answers_by_its_chat_template(server: str, conversations: Path) -> None:
-    """Our own ids, what plain `generate` says to them, the end token of generation_config.json, and stops."""
+    """What plain `generate` says to our own ids, the end token of generation_config.json, and stops."""
     import torch
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(conversations)
     ids = encode_prompt(tokenizer, broken(TURNS), DEFAULT_LABELS, "conversations")
-    assert tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"] == ids
     model = AutoModelForCausalLM.from_pretrained(conversations, dtype=torch.float32)
     prompt = torch.tensor([ids])
     said = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=TOKENS)
