@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from replicate_deployment import ghost_json
 from training.aside import discard, mend, replace_folder
 from training.errors import TrainingError
@@ -62,6 +60,8 @@ class Checkpoint:
 
         Raises TrainingError when another does: of two that go on from one checkpoint, one would undo the other's work.
         """
+        from filelock import FileLock, Timeout
+
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._lock)
         try:

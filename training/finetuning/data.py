@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from replicate_deployment import ghost_json
@@ -16,6 +16,10 @@ from training.finetuning.examples import Example, encode_turns
 from training.finetuning.pieces import Conversation, Pieces, measure
 from training.preparation.windows import fit
 
+# Neighbouring lines that a sample takes together. Windows that begin alike are of one conversation: a sample that tore
+# them apart would find less to collapse.
+RUN = {"windows": 200, "conversations": 1}
+
 
 @dataclass(frozen=True)
 class Split:
@@ -27,6 +31,7 @@ class Split:
     shortened  lines longer than `sequence_len`: a window lost turns at the front, a conversation was cut, losing none
     skipped    windows left out, since their reply and the turn it answers are longer than `sequence_len`; or
                conversations without the turns that are longer by themselves
+    share      of the file's characters that `examples` stand for; `shortened` and `skipped` are of the whole file
     """
 
     recipe: Recipe
@@ -35,6 +40,14 @@ class Split:
     shortened: int
     skipped: int
     pieces: Pieces | None = None
+    share: float = 1.0
+
+    @property
+    def count(self) -> int:
+        """Examples of the whole file."""
+        if self.share == 1:
+            return len(self.examples)
+        return self.read - self.skipped if self.recipe == "windows" else round(len(self.examples) / self.share)
 
     def epoch(self, number: int, seed: int) -> list[Example]:
         """What epoch `number` (from 0) shows."""
@@ -73,15 +86,42 @@ def read_facts(train: Path, val: Path) -> ghost_json.Ghost:
     return ghost
 
 
-def read_split(path: Path, tokenizer: Tokenizer, ghost: ghost_json.Ghost, config: TrainingConfig) -> Split:
-    """Raises DataError naming the line that is not what `ghost prepare` writes."""
+def read_split(
+    path: Path, tokenizer: Tokenizer, ghost: ghost_json.Ghost, config: TrainingConfig, *, at_most: int | None = None
+) -> Split:
+    """The whole file, or of one with more than `at_most` characters a sample of about as many.
+
+    Raises DataError naming the line that is not what `ghost prepare` writes.
+    """
     with path.open(encoding="utf-8", newline="\n") as stream:
-        lines = stream.readlines()
+        lines = [*enumerate(stream, start=1)]
     read = _read_windows if ghost.recipe == "windows" else _read_conversations
-    return read(path, lines, tokenizer, ghost.labels, config)
+    size = _characters(lines)
+    chosen = lines if at_most is None or size <= at_most else _sample(lines, at_most / size, RUN[ghost.recipe])
+    split = read(path, chosen, tokenizer, ghost.labels, config)
+    if len(chosen) == len(lines):
+        return split
+    shortened, skipped = (round(count * len(lines) / len(chosen)) for count in (split.shortened, split.skipped))
+    share = _characters(chosen) / size
+    return replace(split, read=len(lines), shortened=shortened, skipped=skipped, share=share)
 
 
-def _read_windows(path: Path, lines: list[str], tokenizer: Tokenizer, labels: Labels, config: TrainingConfig) -> Split:
+Lines = Sequence[tuple[int, str]]
+"""With their numbers in the file."""
+
+
+def _sample(lines: Lines, share: float, run: int) -> Lines:
+    """About this share of them, in runs of neighbours, evenly over the file."""
+    runs = [lines[start : start + run] for start in range(0, len(lines), run)]
+    count = max(1, round(share * len(runs)))
+    return [line for place in range(count) for line in runs[int((place + 0.5) * len(runs) / count)]]
+
+
+def _characters(lines: Lines) -> int:
+    return sum(len(line) for _, line in lines)
+
+
+def _read_windows(path: Path, lines: Lines, tokenizer: Tokenizer, labels: Labels, config: TrainingConfig) -> Split:
     examples: list[Example] = []
     shortened = skipped = 0
 
@@ -92,7 +132,7 @@ def _read_windows(path: Path, lines: list[str], tokenizer: Tokenizer, labels: La
         return len(encode(tokenizer, render(turns, labels), end=True).ids)
 
     with progress(f"tokenising {path.name}", len(lines)) as bar:
-        for number, line in enumerate(lines, start=1):
+        for number, line in lines:
             turns = read_line(line, labels, f"{path}, line {number}", recipe="windows")
             example = encode_window(turns)
             bar.advance()
@@ -108,11 +148,11 @@ def _read_windows(path: Path, lines: list[str], tokenizer: Tokenizer, labels: La
 
 
 def _read_conversations(
-    path: Path, lines: list[str], tokenizer: Tokenizer, labels: Labels, config: TrainingConfig
+    path: Path, lines: Lines, tokenizer: Tokenizer, labels: Labels, config: TrainingConfig
 ) -> Split:
     conversations: list[Conversation] = []
     with progress(f"tokenising {path.name}", len(lines)) as bar:
-        for number, line in enumerate(lines, start=1):
+        for number, line in lines:
             turns = read_line(line, labels, f"{path}, line {number}", recipe="conversations")
             conversations.append(measure(tokenizer, turns, labels))
             bar.advance()

@@ -1,7 +1,9 @@
 """The device at hand: what it has free, and what training will take on it."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from training.finetuning import speed
 from training.finetuning.config import TrainingConfig
@@ -18,6 +20,7 @@ class Device:
     cuda  whether it is a GPU
     gpu   what config/gpu_prices.yaml knows of it; None when nothing
     count GPUs that share each step
+    cores of the CPU that training uses; 0 for a GPU
     """
 
     name: str
@@ -25,6 +28,7 @@ class Device:
     cuda: bool
     gpu: Gpu | None
     count: int = 1
+    cores: int = 0
 
     @property
     def price(self) -> float | None:
@@ -40,7 +44,7 @@ class Device:
         """Expected of training and measuring. None on a GPU that config/gpu_prices.yaml does not know."""
         work = load.work(budget.tokens)
         if not self.cuda:
-            rate = speed.measure_cpu()
+            rate = self.cores * speed.measure_core()
             return speed.on_cpu(rate, work, shapes, config, checkpointing=budget.checkpointing)
         if self.gpu is None:
             return None
@@ -52,18 +56,55 @@ def at_hand(count: int = 1) -> Device:
     import torch
 
     if not torch.cuda.is_available():
-        return Device(f"CPU, {torch.get_num_threads()} threads", free_memory(), False, None)
+        threads = torch.get_num_threads()
+        return Device(f"CPU, {threads} threads", free_memory(), False, None, cores=threads)
     name = torch.cuda.get_device_name()
     return Device(name, torch.cuda.mem_get_info()[0], True, gpu_of(name), count)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use; torch decides by itself, and is not asked where it is not installed."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def free_memory() -> int:
-    """Bytes that programs can still take: what Linux calls available, elsewhere all there is."""
+    """Bytes that programs can still take: what Linux calls available, elsewhere all there is; less in a container."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+            free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([free, *cgroups_free()])
+
+
+def cgroups_free(root: Path = Path("/sys/fs/cgroup"), memberships: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+    """Bytes left in each control group of this process that limits memory, those around it included.
+
+    /proc/meminfo tells a container of the whole machine, and the kernel kills what grows beyond the group's limit.
+    Pages of files that were not used lately count as free: they go first.
+    """
+    try:
+        lines = memberships.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            top, names = root, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(top):
+                break
+            try:
+                limit, used = ((folder / name).read_text(encoding="ascii") for name in names[:2])
+                counts = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+                yield int(limit) - int(used) + int(counts.get(names[2], 0))
+            except (OSError, ValueError):  # no such folder seen from in here; no limit: "max"
+                continue
 
 
 def expectation(device: Device, seconds: Range | None) -> str:
@@ -71,7 +112,8 @@ def expectation(device: Device, seconds: Range | None) -> str:
     if seconds is None:
         return f"unknown: config/gpu_prices.yaml has no line for {device.name}"
     if device.gpu is None or device.price is None:
-        return f"{spell(seconds)}, from how fast this CPU multiplies matrices now"
+        cores = "1 idle core" if device.cores == 1 else f"{device.cores} idle cores"
+        return f"{spell(seconds)} on {cores}; computed, not measured: from how fast one core multiplies matrices"
     dollars, gpu = seconds.scaled(device.price / 3600), device.gpu
     return (
         f"{spell(seconds)}, {spell_dollars(dollars)} at ${device.price:.2f} an hour ({gpu.provider}, {gpu.read}); "

@@ -33,6 +33,8 @@ class Plan:
     Each epoch shuffles groups of nested windows, not windows, since only siblings that meet in one step can share a
     run; a step takes groups until it has `windows_per_step` windows, splitting the last. An epoch's last step holds the
     rest. Raises DataError when there is nothing to train on.
+
+    Of a sample it is the sample's plan: `share` says how much of the whole that is.
     """
 
     def __init__(self, split: Split, config: TrainingConfig) -> None:
@@ -40,19 +42,24 @@ class Plan:
             raise DataError("nothing to train on")
         self._split, self._config = split, config
         self._nested = split.recipe == "windows"
+        self.share = split.share
 
     def __len__(self) -> int:
         return sum(self.epochs)
 
     @cached_property
-    def epochs(self) -> list[int]:
-        """Steps of each epoch; by the recipe `conversations` an epoch may be cut into more pieces than another."""
+    def examples(self) -> list[int]:
+        """Of each epoch; by the recipe `conversations` an epoch may be cut into more pieces than another."""
         pieces, seed = self._split.pieces, self._config.seed
-        counts = [
+        return [
             len(self._split.examples) if pieces is None else pieces.count(epoch=epoch, seed=seed)
             for epoch in range(self._config.num_epochs)
         ]
-        return [-(-count // self._config.windows_per_step) for count in counts]
+
+    @cached_property
+    def epochs(self) -> list[int]:
+        """Steps of each epoch."""
+        return [-(-count // self._config.windows_per_step) for count in self.examples]
 
     @cached_property
     def tokens(self) -> int:

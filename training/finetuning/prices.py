@@ -19,12 +19,14 @@ class Gpu:
 
     gpu: str
     device: str
+    sold: float
     memory: float
     tflops: float
     bandwidth: float
     price: float
     provider: str
     read: date
+    host: str = "x86-64"
 
     @property
     def bytes(self) -> int:
@@ -61,7 +63,9 @@ def _gpu(entry: Any, number: int, path: Path) -> Gpu:
     where = f"{path}: GPU {number}"
     if not isinstance(entry, dict):
         raise ConfigError(f"{where}: expected keys, found {entry!r}")
-    names = {field.name: field.type for field in dataclasses.fields(Gpu)}
+    fields = {field.name: field for field in dataclasses.fields(Gpu)}
+    entry = {name: field.default for name, field in fields.items() if field.default is not dataclasses.MISSING} | entry
+    names = {name: field.type for name, field in fields.items()}
     if odd := sorted(map(str, names.keys() ^ entry.keys())):
         raise ConfigError(f"{where}: {odd[0]} is {'missing' if odd[0] in names else 'no known key'}")
     for name, kind in names.items():

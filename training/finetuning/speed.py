@@ -32,9 +32,9 @@ class Range(NamedTuple):
 
 # Shares of the data sheet's peak, best and worst: of an H100's 989 TFLOP/s, 8,500 to 13,700 tokens/s of a 7B.
 GPU_SHARE = Range(0.4, 0.25)
-# Of what numpy's product of two float32 matrices reaches on the same cores; 39% to 54% were measured on one, in blocks
-# 256 and 512 wide. And seconds that a block costs for itself, each time: 9 to 11 ms were measured on a busy core.
-CPU_SHARE = Range(0.6, 0.2)
+# Of what `measure_core` finds, on each core; 47% to 65% were measured on one, in blocks 256 and 512 wide. And seconds
+# that a block costs for itself, each time: 9 to 11 ms were measured on a busy core.
+CPU_SHARE = Range(0.72, 0.24)
 CPU_BLOCK = Range(0.006, 0.02)
 # Making all nf4 weights of a 7B bfloat16 takes 22 to 31 ms on an H100 (3.35 TB/s), so a weight costs as much as moving
 # these many bytes. Once in the forward pass and once in the backward pass, and once more with checkpointing.
@@ -63,16 +63,21 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Load:
-    """Segments of the first epoch, step by step, and of one held-out measurement."""
+    """Segments of the first epoch, step by step, and of one held-out measurement; or a sample of each.
+
+    share, heldout_share  of all segments that these are
+    """
 
     steps: Sequence[Sequence[Segment]]
     heldout: Sequence[Segment]
     config: TrainingConfig
+    share: float = 1.0
+    heldout_share: float = 1.0
 
     @property
     def tokens(self) -> int:
         """That go through the model in an epoch."""
-        return sum(len(run.ids) for step in self.steps for run in step)
+        return round(sum(len(run.ids) for step in self.steps for run in step) / self.share)
 
     @property
     def most(self) -> int:
@@ -85,10 +90,10 @@ class Load:
         measured = 1 + epochs * self.config.evals_per_epoch
         runs = [len(run.ids) for step in self.steps for run in step]
         return Work(
-            tokens=epochs * sum(runs),
-            batches=epochs * sum(len(pack(step, budget)) for step in self.steps),
-            evaluated=measured * sum(len(run.ids) for run in self.heldout),
-            evaluations=measured * len(pack(self.heldout, budget)),
+            tokens=epochs * self.tokens,
+            batches=round(epochs * sum(len(pack(step, budget)) for step in self.steps) / self.share),
+            evaluated=round(measured * sum(len(run.ids) for run in self.heldout) / self.heldout_share),
+            evaluations=round(measured * len(pack(self.heldout, budget)) / self.heldout_share),
             context=sum(length * (length + 1) / 2 for length in runs) / sum(runs),
         )
 
@@ -97,7 +102,7 @@ def load_of(plan: Plan, val: Split, config: TrainingConfig) -> Load:
     """The plan's first epoch, and the held-out examples as heldout.py measures them."""
     first = takewhile(lambda step: step.epoch == 0, plan.steps())
     groups = collapse(val.examples) if config.collapse_nested_windows else [[example] for example in val.examples]
-    return Load([step.segments for step in first], list(map(segment, groups)), config)
+    return Load([step.segments for step in first], list(map(segment, groups)), config, plan.share, val.share)
 
 
 def forward_flops(shapes: Shapes, config: TrainingConfig, context: float, *, head: bool = True) -> float:
@@ -138,7 +143,7 @@ def on_gpu(gpu: Gpu, work: Work, shapes: Shapes, config: TrainingConfig, *, chec
 
 
 def on_cpu(rate: float, work: Work, shapes: Shapes, config: TrainingConfig, *, checkpointing: bool) -> Range:
-    """Seconds where matrix products reach `rate` operations a second, as `measure_cpu` found."""
+    """Seconds where all cores together reach `rate` operations a second, each as many as `measure_core` found."""
     flops = operations(work, shapes, config, checkpointing=checkpointing)
     blocks = (work.batches + work.evaluations / 3) * shapes.layers  # forwards and backwards, as against forwards
     return Range(*(flops / (rate * share) + blocks * each for share, each in zip(CPU_SHARE, CPU_BLOCK, strict=True)))
@@ -149,18 +154,24 @@ def operations(work: Work, shapes: Shapes, config: TrainingConfig, *, checkpoint
     return work.tokens * training + work.evaluated * forward_flops(shapes, config, work.context)
 
 
-def measure_cpu(clock: Callable[[], float] = time.perf_counter) -> float:
-    """Operations a second of float32 matrix products on all cores: the best of some, since others may use them too.
+def measure_core(clock: Callable[[], float] = time.thread_time) -> float:
+    """Operations a second of float32 matrix products on one core that has nothing else to do.
 
-    `clock` tells seconds; by process_time it is what one core does when it is not shared.
+    In the thread's own CPU time, and the best of many short runs: what else the machine does meanwhile does not count.
+    Matrices this small stay on one thread in OpenBLAS (up to 64³ products), whose threads would wait for each other on
+    a busy machine; on one core they reach 83% of what large ones do.
     """
     import numpy as np
 
-    side = 768
+    side, products = 64, 20
     matrix = np.ones((side, side), dtype=np.float32)
-    best, until = float("inf"), clock() + 0.2
-    while clock() < until:
-        started = clock()
-        matrix @ matrix
-        best = min(best, clock() - started)
-    return 2 * side**3 / best
+    product = np.empty_like(matrix)
+    best, until = 0.0, clock() + 0.1
+    while (started := clock()) < until:
+        count = 0
+        while (spent := clock() - started) < 1e-4:  # some clocks tick once in 16 ms
+            for _ in range(products):
+                np.matmul(matrix, matrix, out=product)
+            count += products
+        best = max(best, count / spent)
+    return 2 * side**3 * best

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import random
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from training import cli
 from training.errors import BaseModelError
 from training.finetuning import config as training_config
 from training.finetuning import device as devices
-from training.finetuning import speed, train
+from training.finetuning import estimate, speed, train
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import read_facts, read_split
 from training.finetuning.device import Device
@@ -25,7 +26,9 @@ from training.finetuning.prices import gpu_of
 from .conftest import RECIPE_OF_RECORD, write_prepared
 
 ROOT = Path(__file__).parents[3]
+# What a core install lacks, as far as this verb could come near it.
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers", "huggingface_hub")
+HEAVY += ("filelock", "matplotlib", "tensorboard", "sklearn", "scipy", "regex", "httpx2", "psutil", "cog", "gguf")
 TURNS = ["B: hey tu fais quoi ce soir", "A: pas grand chose", "B: on se voit at the café then 😂", "A: ok"]
 TURNS += ["B: did you see the match?", "A: c'était dingue\nmdr", "B: ok see you there <3", "A: something"]
 NESTED = ["\n".join(TURNS[start:end]) + "</s>" for start in (0, 2, 4) for end in (4, 6, 8) if end > start]
@@ -61,6 +64,78 @@ def test_a_core_install_estimates_the_recipe_of_record(nested: Path) -> None:
     assert all("$" in row and "RunPod" in row for row in rows)
 
 
+@pytest.mark.parametrize("recipe_name", ["windows", "conversations"])
+def test_of_much_data_a_sample_tells_about_as_much(
+    tmp_path: Path,
+    tiny_base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recipe_name: str,
+) -> None:
+    drawn, lines = random.Random(0), list[str]()
+    for _ in range(600):
+        talk = [turn if drawn.random() < 0.5 else f"{turn} {drawn.choice(TURNS[1:])}" for turn in TURNS]
+        talk = [turn.replace("\n", " ") for turn in talk]
+        if recipe_name == "windows":
+            lines += ["\n".join(talk[:end]) + "</s>" for end in (2, 4, 6, 8)]
+        else:
+            lines.append("\n".join(f"{turn}</s>" if turn[0] == "A" else turn for turn in talk))
+    folder = write_prepared(tmp_path / "much", lines, lines[-3:])
+    facts = json.loads((folder / "ghost.json").read_text(encoding="utf-8"))
+    facts["text"]["recipe"] = recipe_name
+    (folder / "ghost.json").write_text(json.dumps(facts), encoding="utf-8")
+    arguments = ["--data", str(folder), "--base", str(tiny_base)]
+    whole = figures(capsys, *arguments)
+    monkeypatch.setattr(estimate, "CHARACTERS", sum(map(len, lines)) // 5)
+    part = figures(capsys, *arguments)
+    assert whole["sampled"] == 1
+    assert 0.1 < part["sampled"] < 0.3
+    assert part["examples"] == pytest.approx(whole["examples"], rel=0.05)
+    assert part["steps"] == pytest.approx(whole["steps"], rel=0.05)
+    assert part["tokens_per_epoch"] == pytest.approx(whole["tokens_per_epoch"], rel=0.05)
+    for some, every in zip(part["devices"][:-1], whole["devices"][:-1], strict=True):
+        assert some["seconds"] == pytest.approx(every["seconds"], rel=0.15)
+    assert cli.main(["estimate", "--config", str(RECIPE_OF_RECORD), *arguments]) == 0
+    assert "from a sample" in capsys.readouterr().out
+
+
+def test_what_to_take_is_said(
+    nested: Path, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def taken(*arguments: str) -> tuple[dict[str, Any], str]:
+        found = figures(capsys, *arguments)
+        assert cli.main(["estimate", "--config", str(RECIPE_OF_RECORD), *arguments]) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("take "))
+        return found, line
+
+    monkeypatch.setattr(speed, "measure_core", lambda: 2e10)
+    monkeypatch.setattr(devices, "usable_cores", lambda: 4)
+    much = write_prepared(tmp_path / "much", NESTED * 200, NESTED[:3])
+    found, line = taken("--data", str(much))
+    rented = [row for row in found["devices"] if row["dollars"] and row["device"] != "NVIDIA GH200 480GB"]
+    quick = [row for row in rented if row["seconds"][1] <= 3 * 3600]
+    cheapest = min(quick, key=lambda row: row["dollars"][1] + row["dollars_per_hour"] / 4)
+    assert found["take"] == cheapest["device"]
+    assert "the cheapest that is done within 3 hours" in line
+
+    found, line = taken("--data", str(nested), "--base", str(tiny_base))
+    assert found["take"] == "this CPU"
+    assert "on 4 idle cores" in line
+    assert "nothing needs to be rented" in line
+
+    monkeypatch.setattr(estimate, "PATIENCE", 1e-6)
+    found, line = taken("--data", str(much))
+    assert found["take"] == "NVIDIA B200"
+    assert "the fastest, since none" in line
+
+
+def test_a_card_is_shown_with_the_memory_it_is_sold_with(nested: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["estimate", "--config", str(RECIPE_OF_RECORD), "--data", str(nested)]) == 0
+    rows = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines() if "$" in line}
+    assert rows["RTX 4090"][2] == "24"
+    assert rows["A100 80 GB"][3] == "80"
+
+
 def test_the_plan_is_the_one_that_trains(
     nested: Path, tiny_base: Path, recipe: TrainingConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,11 +154,13 @@ def test_the_plan_is_the_one_that_trains(
 def test_figures_agree_with_each_other(
     nested: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "measure_cpu", lambda: 1e11)  # a laptop's, whatever this machine does just now
+    monkeypatch.setattr(speed, "measure_core", lambda: 2e10)  # a laptop's, whatever this machine is
+    monkeypatch.setattr(devices, "usable_cores", lambda: 4)
     found = figures(capsys, "--data", str(nested))
-    *gpus, cpu = found["devices"]
+    *gpus, untried, cpu = found["devices"]
     assert found["counted_by"] == "estimate"
     assert [gpu["dollars"][0] for gpu in gpus] == sorted(gpu["dollars"][0] for gpu in gpus)
+    assert untried["device"] == "NVIDIA GH200 480GB"  # its processor is an ARM
     for row in gpus:
         assert row["fits"]
         *parts, total = row["memory"].values()

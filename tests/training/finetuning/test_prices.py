@@ -7,7 +7,8 @@ from training.errors import ConfigError
 from training.finetuning import prices
 from training.finetuning.prices import gpu_of, load
 
-ENTRY = "{gpu: X, device: NVIDIA X, memory: 24, tflops: 100, bandwidth: 1.0, price: 0.5, provider: P, read: 2026-01-02}"
+ENTRY = "{gpu: X, device: NVIDIA X, sold: 24, memory: 23, tflops: 100, bandwidth: 1.0, price: 0.5, provider: P, "
+ENTRY += "read: 2026-01-02}"
 
 
 def test_the_file_in_the_clone() -> None:
@@ -17,6 +18,7 @@ def test_the_file_in_the_clone() -> None:
         assert gpu.device.startswith("NVIDIA ")
         assert date(2026, 1, 1) < gpu.read <= found.as_of
         assert 8 < gpu.memory < 300
+        assert 0.9 < gpu.memory / gpu.sold < 1
         assert 50 < gpu.tflops < 5000  # dense: with sparsity it would be twice as much
         assert 0.1 < gpu.price < 20
 
@@ -72,4 +74,4 @@ def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
     path.write_text(f"as_of: 2026-01-02\ngpus:\n  - {ENTRY}", encoding="utf-8")
     gpu = gpu_of("NVIDIA X", path)
     assert gpu is not None
-    assert (gpu.bytes, gpu.tflops) == (24 * 2**30, 100.0)
+    assert (gpu.bytes, gpu.tflops) == (23 * 2**30, 100.0)

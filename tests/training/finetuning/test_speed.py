@@ -1,15 +1,26 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from training.finetuning import device as devices
+from training.finetuning import speed
 from training.finetuning.config import TrainingConfig
 from training.finetuning.device import Device, expectation, spell, spell_dollars
 from training.finetuning.prices import Gpu, gpu_of
 from training.finetuning.segments import Segment
 from training.finetuning.shapes import Shapes, shapes_of
-from training.finetuning.speed import Load, Range, Work, forward_flops, on_cpu, on_gpu, training_flops
+from training.finetuning.speed import (
+    Load,
+    Range,
+    Work,
+    forward_flops,
+    measure_core,
+    on_cpu,
+    on_gpu,
+    training_flops,
+)
 
 HOUR = 3600
 
@@ -98,6 +109,33 @@ def test_measuring_costs_a_forward_pass(mistral: Shapes, recipe: TrainingConfig)
     assert found.high < 10 * found.low
 
 
+def test_what_else_the_machine_does_is_not_measured() -> None:
+    """The product takes a tick, and now and then the core belongs to somebody else for an hour."""
+
+    def rate(interruptions: int) -> float:
+        ticks = iter(range(10**9))
+
+        def clock() -> float:
+            tick = next(ticks)
+            return tick * 1e-5 + (HOUR * (tick // interruptions) if interruptions and tick % 2 else 0)
+
+        return measure_core(clock)
+
+    assert rate(0) == pytest.approx(rate(500))
+
+
+def test_all_idle_cores_count(mistral: Shapes, recipe: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "measure_core", lambda: 1e11)
+    load = Load([[run(40)]], [], dataclasses.replace(recipe, num_epochs=1))
+    one, four = (Device("CPU", 10**11, False, None, cores=cores) for cores in (1, 4))
+    budget = one.budget(mistral, recipe, load, longest=40)
+    alone, together = (device.seconds(load, mistral, recipe, budget) for device in (one, four))
+    assert alone is not None
+    assert together is not None
+    assert 3 < alone.low / together.low <= 4  # what a block costs besides is not shared
+    assert expectation(four, together).startswith(f"{spell(together)} on 4 idle cores; computed, not measured")
+
+
 def test_what_a_person_reads(h100: Gpu) -> None:
     assert spell(Range(30, 70)) == "30 to 70 s"
     assert spell(Range(600, 5000)) == "10 to 83 min"
@@ -143,3 +181,24 @@ def test_the_device_at_hand() -> None:
     if not found.cuda:
         assert found.name.startswith("CPU, ")
         assert found.price is None
+
+
+@pytest.mark.parametrize(
+    ("membership", "files"),
+    [
+        ("0::/a/b", {"memory.max": "max", "a/memory.max": "700", "a/b/memory.max": "900"}),
+        ("0::/gone/from/in/here", {"memory.max": "700"}),
+        ("4:cpu,memory:/a", {"memory/a/memory.limit_in_bytes": "700"}),
+    ],
+)
+def test_a_container_has_the_memory_of_its_group(tmp_path: Path, membership: str, files: dict[str, str]) -> None:
+    for name, limit in files.items():
+        folder = (tmp_path / "groups" / name).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(f"{limit}\n", encoding="ascii")
+        for used in ("memory.current", "memory.usage_in_bytes"):
+            (folder / used).write_text("300\n", encoding="ascii")
+        (folder / "memory.stat").write_text("inactive_file 100\ntotal_inactive_file 100\n", encoding="ascii")
+    (tmp_path / "of_this_process").write_text(f"9:name=systemd:/\n{membership}\n", encoding="ascii")
+    assert min(devices.cgroups_free(tmp_path / "groups", tmp_path / "of_this_process")) == 700 - 300 + 100
+    assert list(devices.cgroups_free(tmp_path, tmp_path / "no such file")) == []
