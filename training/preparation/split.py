@@ -44,7 +44,8 @@ def split(conversations: Sequence[Sequence[bool]], gives_line: Callable[[Sequenc
     """The rule of record; where what it holds out gives no line, the last conversation that gives one is held out:
 
     - whole, if at most a fifth of all turns are in it and after it, and a conversation before it gives a line;
-    - else from the latest turn border on that has at most 90% of all turns before it and leaves a line on either side.
+    - else from a turn border on that leaves a line on either side: the latest that has at most 90% of all turns before
+      it, or else the first behind that.
 
     Where there is no such border either, nothing is held out. `gives_line` is asked about the turns of a conversation
     or of a part of one, given as in windows.py.
@@ -61,7 +62,8 @@ def split(conversations: Sequence[Sequence[bool]], gives_line: Callable[[Sequenc
     if trains_anyway and MOST * (total - before) <= total:
         return Split(last, 0, "last_conversation")
     own = max(turn for turn, mine in enumerate(sides) if mine)  # what begins behind it gives no line
-    for cut in range(min(9 * total // 10 - before, own), 0, -1):
+    mark = min(9 * total // 10 - before, own)
+    for cut in (*range(mark, 0, -1), *range(mark + 1, own + 1)):
         if gives_line(sides[cut:]) and (trains_anyway or gives_line(sides[:cut])):
             return Split(last + 1, cut, "end_of_last_conversation")
     return Split(training, 0, "nothing")

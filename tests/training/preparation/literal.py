@@ -116,11 +116,15 @@ def first_held_out(talks: list[list[bool]], recipe: str) -> tuple[int, int]:
     earlier, total = sum(turn_counts[:last]), sum(turn_counts)
     if earlier / total >= 0.8 and line_in(talks[:last]):
         return last, 0
-    # … else from the latest turn with 90% of all turns or less before it and a line on either side.
-    for turn in range(len(talks[last]) - 1, 0, -1):
-        head, tail = talks[last][:turn], talks[last][turn:]
-        if (earlier + turn) * 100 <= 90 * total and line_in([tail]) and line_in([*talks[:last], head]):
-            return last, turn
+    # … else from a turn with a line on either side: the latest with 90% of all turns or less before it, or the next.
+    borders = [
+        turn
+        for turn in range(1, len(talks[last]))
+        if line_in([talks[last][turn:]]) and line_in([*talks[:last], talks[last][:turn]])
+    ]
+    below = [turn for turn in borders if (earlier + turn) * 100 <= 90 * total]
+    if borders:
+        return last, below[-1] if below else borders[0]
     return number, 0
 
 

@@ -56,6 +56,7 @@ def _talks(*turn_counts: int) -> list[list[bool]]:
         (_talks(4, 400), (2, 359, "end_of_last_conversation")),
         (_talks(8), (1, 6, "end_of_last_conversation")),
         (_talks(1, 4), (2, 2, "end_of_last_conversation")),
+        ([[False] * 17, *_talks(4)], (2, 2, "end_of_last_conversation")),  # whole, it would leave nothing to learn
         (_talks(1, 2), (2, 0, "nothing")),
         (_talks(1, 1), (2, 0, "nothing")),
         ([], (0, 0, "nothing")),
