@@ -1,16 +1,10 @@
 """Which replies are held against which: those that were answered, and partners as the person is."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import pytest
 
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from training.evaluation import authorship, figures
 from training.evaluation.exchange import Exchange
-from training.evaluation.summary import summary
 
 EXCHANGES = [
     Exchange((Turn("B:", f"tu viens ? {number}"),), f"j'arrive {number}", conversation=number // 4)
@@ -18,29 +12,17 @@ EXCHANGES = [
 ]
 
 
-@pytest.fixture
-def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the classifier was asked to tell apart."""
-    asked: list[tuple[Any, ...]] = []
-    tell_apart = authorship.tell_apart
-
-    def listening(own: Sequence[str], said: Sequence[str], seed: int, groups: Any = None) -> Any:
-        asked.append((own, said, groups))
-        return tell_apart(own, said, seed, groups)
-
-    monkeypatch.setattr(authorship, "tell_apart", listening)
-    return asked
-
-
-def test_replies_that_were_never_given_shift_no_other(compared: list[tuple[Any, ...]]) -> None:
+def test_replies_that_were_never_given_shift_no_other() -> None:
     said = [replace(one, reply=f"i come {one.conversation}", ended="length") for one in EXCHANGES]
-    figures.told_apart(EXCHANGES, [*said[:3], *said[5:]], seed=0)
-    ((own, theirs, (groups, same)),) = compared
-    assert list(own) == [one.reply for one in (*EXCHANGES[:3], *EXCHANGES[5:])]
-    assert [int(text.rsplit(" ", 1)[1]) for text in theirs] == groups == same
+    given, answered = [*said[:3], *said[5:]], [*EXCHANGES[:3], *EXCHANGES[5:]]
+    groups = [one.conversation for one in answered]
+    assert figures.answered(EXCHANGES, given) == answered
+    assert figures.told_apart(EXCHANGES, given, seed=0) == authorship.tell_apart(
+        [one.reply for one in answered], [one.reply for one in given], 0, (groups, groups)
+    )
 
 
-def test_the_person_and_those_they_write_with_are_told_apart_by_conversation(compared: list[tuple[Any, ...]]) -> None:
+def test_the_person_and_those_they_write_with_are_told_apart_by_conversation() -> None:
     """One person that is both sides, and often says the same: neither side's repetitions may give it away."""
     words = ["ok ça marche", "on verra bien", "demain peut-être", "je sais pas trop", "carrément oui", "pas ce soir"]
     same = [
@@ -51,17 +33,8 @@ def test_the_person_and_those_they_write_with_are_told_apart_by_conversation(com
     ]
     spread = [replace(one, conversation=number // 7) for number, one in enumerate(same)]
     found = figures.of_person(spread, DEFAULT_LABELS, seed=0)["authorship"]
-    others, halves = compared
-    assert [len(part) for part in halves[2]] == [105, 105]
-    assert others[2][0] == others[2][1] == [one.conversation for one in spread]
+    own, talks = [one.reply for one in spread], [one.conversation for one in spread]
+    halves = authorship.tell_apart(own[::2], own[1::2], 0, (talks[::2], talks[1::2]))
+    assert found["themselves"] == vars(halves)
     assert found["others"]["value"] < 0.6
     assert found["others"]["n"] == 42
-
-
-@pytest.mark.parametrize(
-    ("talks", "words"), [(None, "12 replies of yours\n"), (1, " in 1 conversation\n"), (2, " in 2 conversations\n")]
-)
-def test_conversations_are_counted_in_words(talks: int | None, words: str) -> None:
-    held = {"replies": 12, "of": 12, "conversations": talks}
-    verdict = {"summary": [], "steps": []}
-    assert words in summary({"held_out": held, "contenders": {}, "missing": {}, "verdict": verdict}, Path("r"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from replicate_deployment.chat_format import Turn
-from training.evaluation import memorisation, overlap
+from training.evaluation import overlap
 from training.evaluation.exchange import Exchange
 from training.evaluation.memorisation import Personal, attempts, drawn, extraction_rate, personal
 from training.evaluation.overlap import SEED, overlaps
@@ -113,10 +113,3 @@ def test_what_was_just_said_to_it_is_no_leak() -> None:
 
 def unasked(*replies: str) -> list[Exchange]:
     return [Exchange((Turn("B:", "?"),), reply) for reply in replies]
-
-
-def test_training_is_not_read_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    monkeypatch.setattr(memorisation, "find", lambda text, regions: read.append(text) or [])
-    personal(unasked("number 12"), ["number 13"])
-    assert read == ["number 12"]

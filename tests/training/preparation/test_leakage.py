@@ -107,6 +107,17 @@ def test_a_chat_in_two_exports_that_straddles_the_split_is_noticed() -> None:
     assert (report["turns_on_both_sides"], report["messages_on_both_sides"]) == (0, 19)
 
 
+def test_a_conversation_that_was_cut_has_no_turn_on_both_sides() -> None:
+    """Not even when the export's clock shows minutes alone."""
+    times = [MONDAY + timedelta(minutes=number // 2) for number in range(60)]
+    rows = [("w/Bea.csv", time, ["Ada", "Bea"][number % 2], f"line {number}") for number, time in enumerate(times)]
+    data = prepared(rows)
+    assert (data.held_out, data.training, len(data.conversations)) == ("end_of_last_conversation", 1, 2)
+    report = leakage(data)
+    assert (report["turns_on_both_sides"], report["messages_on_both_sides"]) == (0, 0)
+    assert report["targets"]["val"] > 0
+
+
 def test_a_turn_that_was_torn_apart_is_counted() -> None:
     data = prepared(pairs([f"reply {number}" for number in range(10)]))
     data.table["turn"] = [*range(17), 17, 17, 18]  # Ada's last reply that trains, and what Bea says after the split
