@@ -12,6 +12,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from replicate_deployment import ghost_json
 from replicate_deployment.checks import Context
 from serving import build_context, trial
 from serving.client import Prediction, Replicate
@@ -21,6 +22,7 @@ from serving.client.webhooks import Receiver, webhook_secret
 from serving.preflight import HERE, preflight
 from training.console import console, progress
 from training.errors import ServerError, UsageError
+from training.hub import leaking
 from training.signals import Stopped
 
 WEIGHTS = Path("models/merged")
@@ -149,9 +151,18 @@ def plan(args: argparse.Namespace, context: Context, found: Model | None) -> lis
         f"model    replicate.com/{args.model}: {there}",
         "private  the model's page, its versions and the image with the weights. Inputs and replies are kept there:",
         "         the API's for an hour, the web page's until you delete them",
+        f"leaks    {leaks(args.weights)}",
         f"cost     {args.hardware}: {cost}. A private model is paid for while it sets up, answers, and",
         "         waits for more before it is switched off. The trial costs one such time",
     ]
+
+
+def leaks(weights: Path) -> str:
+    """What `ghost evaluate` found that this model gives away."""
+    found = leaking.above_limit(leaking.EVALUATION, ghost_json.read(weights))
+    if found is None:
+        return f"not looked for; to do so first: {shlex.join(['ghost', 'evaluate', str(weights)])}"
+    return " ".join(found) if found else f"none above its limit, says {leaking.EVALUATION}"
 
 
 def push_line(args: argparse.Namespace) -> list[str]:

@@ -242,6 +242,12 @@ class Database:
         found: sqlite3.Row | None = self._db.execute(query, values).fetchone()
         return found
 
+    def the_row(self, query: str, *values: Any) -> sqlite3.Row:
+        """Of what is known to be there. Raises LookupError when it is not."""
+        if (found := self.row(query, *values)) is None:
+            raise LookupError(f"no row: {query}")
+        return found
+
     def value(self, query: str, *values: Any) -> Any:
         """The first column of the first row, or None."""
         found = self.row(query, *values)

@@ -130,8 +130,7 @@ def _of_owner(db: Database, config: BotConfig, query: "CallbackQuery", number: s
 
 def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
     """What a press of `action` on an open draft does; the word that Telegram shows for it."""
-    draft = db.row("SELECT * FROM drafts WHERE id = ?", number)
-    assert draft is not None
+    draft = db.the_row("SELECT * FROM drafts WHERE id = ?", number)
     conversation, name, _ = _whose(db, draft["conversation"])
     if action == "send":
         return _approve(db, config, draft)
@@ -298,15 +297,12 @@ def _shown(db: Database, config: BotConfig, draft: sqlite3.Row, message: int) ->
     """Telegram has taken the message that offers this draft, which may have been closed since."""
     db.run("UPDATE drafts SET shown = ?, closing = NULL WHERE id = ?", message, draft["id"])
     if draft["closing"] is not None:
-        shown = db.row("SELECT * FROM drafts WHERE id = ?", draft["id"])
-        assert shown is not None
-        _close(db, config, shown, draft["closing"])
+        _close(db, config, db.the_row("SELECT * FROM drafts WHERE id = ?", draft["id"]), draft["closing"])
 
 
 def _whose(db: Database, conversation: int) -> tuple[int, str, Place | None]:
     """(conversation, name, where an approved reply goes; None: only into the owner's hands)."""
-    row = db.row("SELECT * FROM conversations WHERE id = ?", conversation)
-    assert row is not None
+    row = db.the_row("SELECT * FROM conversations WHERE id = ?", conversation)
     can_reply = db.value("SELECT can_reply FROM connections WHERE id = ?", row["connection"])
     place = Place(row["chat"], row["connection"], row["thread"], conversation) if can_reply else None
     return conversation, row["name"], place
@@ -314,8 +310,7 @@ def _whose(db: Database, conversation: int) -> tuple[int, str, Place | None]:
 
 def _show(db: Database, config: BotConfig, number: int, instead_of: int | None = None, why: str = "") -> None:
     """In the message `instead_of`, or in a new one, whose number is known once it is sent."""
-    draft = db.row("SELECT * FROM drafts WHERE id = ?", number)
-    assert draft is not None
+    draft = db.the_row("SELECT * FROM drafts WHERE id = ?", number)
     conversation, name, place = _whose(db, draft["conversation"])
     actions = [("Send" if place else "Take", "send"), ("Edit", "edit"), ("Another", "another"), ("Discard", "discard")]
     buttons = [(label, f"{action}:{number}:{draft['version']}") for label, action in actions]

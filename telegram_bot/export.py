@@ -21,10 +21,13 @@ def corrections(config: BotConfig, out: Path) -> int:
     sides = {config.labels.me: "me", config.labels.other: "other"}
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    with open(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-        for row in found:
-            context = [[sides[label], text] for label, text in json.loads(row["context"]) if label in sides]
-            line = {"context": context, "draft": row["draft"], "final": row["text"]}
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-    os.replace(aside, out)
+    try:
+        with open(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+            for row in found:
+                context = [[sides[label], text] for label, text in json.loads(row["context"]) if label in sides]
+                line = {"context": context, "draft": row["draft"], "final": row["text"]}
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        os.replace(aside, out)
+    finally:  # half of it, on a full disk, is somebody's messages in a hidden file
+        aside.unlink(missing_ok=True)
     return len(found)

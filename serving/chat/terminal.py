@@ -22,7 +22,7 @@ COMMANDS = {
     "/set NAME VALUE": f"change one of {', '.join(RANGES)}",
     "/save FILE": "write the conversation to a new file; nothing is written otherwise",
     "/help": "this",
-    "/quit": "leave; so does Ctrl-D",
+    "/quit": "leave; so do /exit and Ctrl-D",
 }
 KEYS = "A paste may have several lines, Alt-Enter begins one. Ctrl-C stops a reply. // begins a message with /."
 # What a model writes, a terminal would obey: it could clear the screen, or retitle the window.
@@ -88,7 +88,7 @@ def obey(chat: Chat, line: str) -> str | None:
     """What there is to tell, or None to leave. Raises UsageError on a command that is not known."""
     name, *rest = line.split(maxsplit=1)
     argument = rest[0].strip() if rest else ""
-    if name == "/quit":
+    if name in ("/quit", "/exit"):
         return None
     if name == "/reset":
         chat.turns.clear()
@@ -122,8 +122,13 @@ def save(chat: Chat, name: str) -> str:
     path = Path(name).expanduser()
     try:
         # For its owner only, and never over another file.
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(render(chat.turns, chat.speaker.labels) + "\n")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(render(chat.turns, chat.speaker.labels) + "\n")
+        except OSError:  # half of it, on a full disk
+            path.unlink()
+            raise
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; name another file") from error
     return f"{len(chat.turns)} turns in {path}"

@@ -10,6 +10,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.checks import Result
 from serving import release
 from training import cli
+from training.hub import leaking
 
 from .fake_replicate import LOST_AFTER, LOST_BEFORE, NEXT_VERSION, TOKEN, VERSION, Fault
 from .release_scene import CREATE, NAME, Scene
@@ -26,6 +27,20 @@ def test_without_go_nothing_is_sent(scene: Scene, capsys: pytest.CaptureFixture[
     assert {method for method, _ in scene.fake.requests} == {"GET"}
     assert not scene.log.exists()
     assert TOKEN not in told
+
+
+def test_it_says_what_the_model_gives_away(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scene.release() == 0
+    assert f"not looked for; to do so first: ghost evaluate {scene.weights}" in capsys.readouterr().out
+    leaking.EVALUATION.parent.mkdir()
+    model = {"ghost_sha256": ghost_json.sha256(scene.weights / ghost_json.NAME)}
+    for found, told in [
+        ([], "none above its limit"),
+        (["12% of training replies come out.", "2 phones."], "2 phones."),
+    ]:
+        leaking.EVALUATION.write_text(json.dumps({"model": model, "leaks": {"above_limit": found}}))
+        assert scene.release() == 0
+        assert told in capsys.readouterr().out
 
 
 def test_without_a_token_it_says_what_was_not_looked_at(
