@@ -94,12 +94,12 @@ def _files(folder: Path) -> Files:
     return {str(path.relative_to(folder)): (status.st_size, status.st_mtime_ns) for path, status in found}
 
 
-def write_tiny_base(folder: Path) -> Path:
-    """A base folder with random weights (hidden 64, 2 layers): right shapes, right tokenizer, knows nothing."""
+def write_tiny_base(folder: Path, hidden: int = 64) -> Path:
+    """A base folder of 2 layers with random weights: right shapes, right tokenizer, knows nothing."""
     from training.sample import starter
 
     tokenizer = starter.make_tokenizer(SENTENCES * 20, vocab_size=512)
-    model = starter.make_model(tokenizer, seed=0, hidden=64, layers=2, heads=4)
+    model = starter.make_model(tokenizer, seed=0, hidden=hidden, layers=2, heads=4)
     starter.save_base(folder, model, tokenizer)
     return folder
 

@@ -152,10 +152,15 @@ while true; do sleep 0.1; done
 """
 
 
-def test_what_one_machine_began_the_next_one_finishes(
+def newer(path: Path, other: Path) -> bool:
+    return path.stat().st_mtime_ns > other.stat().st_mtime_ns
+
+
+@pytest.fixture
+def taken_away(
     machine: Path, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On the second it is the verb itself, in a process that imports torch and peft: ten seconds."""
+) -> tuple[Path, str]:
+    """A machine that was taken away while it trained, and its commands."""
     assert "sleep 60" in document["run"]
     commands = document["run"].replace("sleep 60", "sleep 0.1")
     bucket, ghost = machine / "bucket", machine / "ghost"
@@ -164,24 +169,34 @@ def test_what_one_machine_began_the_next_one_finishes(
     stand_in.write_text(STAND_IN.format(checkpoint=begin(machine, tmp_path, monkeypatch)), encoding="utf-8")
     stand_in.chmod(0o700)
 
+    kept, checkpoint = ghost / "kept", ghost / "models" / "adapter.checkpoint" / "checkpoint.json"
     with start(machine, commands) as first:
-        while not list(bucket.glob("*.tar")):  # copied while it trains
+        while not (list(bucket.glob("*.tar")) and newer(kept, checkpoint)):  # copied while it trains
             assert first.poll() is None, first.communicate()[0]
             time.sleep(0.05)
-        checkpoint = ghost / "models" / "adapter.checkpoint" / "checkpoint.json"
-        time.sleep(0.05)  # a file system's clock ticks every few milliseconds
-        checkpoint.touch()  # a newer one, which is copied when the machine is taken away
+        os.utime(kept, (0, 0))  # as if a newer checkpoint were there, which is copied when the machine is taken away
         os.killpg(first.pid, signal.SIGTERM)
         said, _ = first.communicate()
     assert first.returncode == 128 + signal.SIGTERM, said
-    assert checkpoint.stat().st_mtime_ns < (ghost / "kept").stat().st_mtime_ns
-    assert 1 <= len(list(bucket.glob("*.tar"))) <= 2
+    return machine, commands
 
+
+def test_each_checkpoint_is_copied_and_the_last_one_too(taken_away: tuple[Path, str]) -> None:
+    home, _ = taken_away
+    assert newer(home / "ghost" / "kept", home / "ghost" / "models" / "adapter.checkpoint" / "checkpoint.json")
+    assert 1 <= len(list((home / "bucket").glob("*.tar"))) <= 2
+
+
+@pytest.mark.exhaustive
+def test_what_one_machine_began_the_next_one_finishes(taken_away: tuple[Path, str]) -> None:
+    """On the second it is the verb itself, in a process that imports torch and peft: ten seconds."""
+    home, commands = taken_away
+    bucket, ghost = home / "bucket", home / "ghost"
     shutil.rmtree(ghost / "models")
     for left in ("kept", "copy.tar", ".venv/bin/ghost"):
         (ghost / left).unlink()
     (bucket / "9999999999.tar").write_bytes(b"cut off")  # newer than all, and no use
-    with start(machine, commands) as second:
+    with start(home, commands) as second:
         said, _ = second.communicate()
     assert second.returncode == 0, said
     report = json.loads((bucket / "adapter" / "training_report.json").read_text(encoding="utf-8"))

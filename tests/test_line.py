@@ -3,11 +3,13 @@
 import io
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from training import cli
+from training.evaluation import memorisation
 from training.sample import demo, starter
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +40,7 @@ def test_every_verb_passes_without_a_network(
     assert cli.main(["try", merged, "--held-out", held_out, "--limit", "2"]) == 0
     assert cli.main(["export", merged, "--gguf", "f16", "--out", str(out / "gguf")]) == 0
     assert cli.main(["preflight", "--no-weights"]) == 0
+    monkeypatch.setattr(memorisation, "drawn", partial(memorisation.drawn, count=4))  # a hundred take their time
     page = ["--out", str(out / "report"), "--turns", "4"]
     assert cli.main(["evaluate", merged, "--val", held_out, "--base", str(tiny_base), *page]) == 0
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hey\n")))

@@ -11,17 +11,17 @@ LARGEST = 300_000  # bytes with the outputs: larger ones are slow to open on a f
 STALE = "the committed outputs are not today's; type: python notebooks/refresh.py"
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem, scope="module")
+EACH = [NOTEBOOKS[0], *(pytest.param(path, marks=pytest.mark.exhaustive) for path in NOTEBOOKS[1:])]
+
+
+@pytest.fixture(params=EACH, ids=[path.stem for path in NOTEBOOKS], scope="module")
 def notebook(request: pytest.FixtureRequest) -> Path:
     return Path(request.param)
 
 
 @pytest.fixture(scope="module")
-def executed(notebook: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # IPython keeps a history there
-        patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
-        return execute(notebook)
+def executed(notebook: Path) -> nbformat.NotebookNode:
+    return execute(notebook)
 
 
 def test_it_runs_without_complaint_and_draws(executed: nbformat.NotebookNode) -> None:

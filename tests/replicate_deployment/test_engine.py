@@ -16,6 +16,7 @@ from replicate_deployment.errors import PromptError, SettingsError, WeightsError
 from replicate_deployment.settings import Settings
 from replicate_deployment.stopping import ReplyScanner
 from replicate_deployment.tokenization import encode
+from tests import models
 
 TURNS = [Turn("B:", "hey tu fais quoi"), Turn("A:", "rien"), Turn("B:", "on se voit ?")]
 SHORT = Settings(max_new_tokens=12)
@@ -148,8 +149,10 @@ def test_what_the_static_cache_cannot_hold_is_decoded_all_the_same(engine: Engin
     assert "".join(static.reply(TURNS, SHORT, seed=1)) == "".join(engine.reply(TURNS, SHORT, seed=1))
 
 
-def test_four_bits_load_and_say_so(tiny_merged: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rounded = Engine.load(tiny_merged, device="cpu", load_in_4bit=True)
+def test_four_bits_load_and_say_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a model twice as wide: a CPU with AVX512-BF16 has a kernel that takes 32 rows at a time."""
+    base = models.write_tiny_base(tmp_path / "base", hidden=128)
+    rounded = Engine.load(models.write_tiny_merged(tmp_path / "merged", base), device="cpu", load_in_4bit=True)
     assert type(rounded.model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
     assert "4 bits" in caplog.text
     assert "".join(rounded.reply(TURNS, SHORT, seed=1))
