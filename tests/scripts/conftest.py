@@ -1,28 +1,25 @@
 """A random adapter on the tiny base, written by peft itself, and its merge."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import models
 from tests.scripts.forms import write_adapter, write_base
 
 Recipe = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def make_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def make_base(tiny_base: Path) -> Recipe:
     """`make_base(kind, dtype=...)`: see `write_base`; made once."""
 
-    @cache
     def make(kind: str, dtype: str = "float32") -> Path:
         if (kind, dtype) == ("mistral", "float32"):
             return tiny_base
-        folder = tmp_path_factory.mktemp("bases") / kind
-        write_base(folder, kind, dtype, tiny_base)
-        return folder
+        return models.shared(f"base-{kind}-{dtype}", lambda folder: write_base(folder, kind, dtype, tiny_base))
 
     return make
 
@@ -40,15 +37,16 @@ def make_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> R
 
 
 @pytest.fixture(scope="session")
-def adapter(make_adapter: Recipe) -> Path:
-    return make_adapter()
+def adapter(tiny_base: Path) -> Path:
+    return models.shared("adapter", lambda folder: write_adapter(folder, tiny_base))
 
 
 @pytest.fixture(scope="session")
-def merged(adapter: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def merged(adapter: Path, tiny_base: Path) -> Path:
     """The adapter merged, once for all tests that only read it."""
     from training.cli import main
 
-    out = tmp_path_factory.mktemp("models") / "merged"
-    assert main(["merge", str(adapter), "--base", str(tiny_base), "--out", str(out)]) == 0
-    return out
+    def merge(folder: Path) -> None:
+        assert main(["merge", str(adapter), "--base", str(tiny_base), "--out", str(folder / "merged")]) == 0
+
+    return models.shared("merge", merge) / "merged"

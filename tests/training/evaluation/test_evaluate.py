@@ -13,6 +13,7 @@ import pytest
 import serving.client
 from docs import browser
 from replicate_deployment.chat_format import Turn
+from tests import models
 from tests.training.evaluation.test_data import describe, write
 from tests.training.finetuning.conftest import RECIPE_OF_RECORD, quick
 from training import cli
@@ -35,10 +36,13 @@ def talk(number: int) -> list[Turn]:
     return [*asked, Turn("B:", ASKED[(number + 1) % 3]), Turn("A:", f"{SAID[(number + 1) % 3]} {number}")]
 
 
-@pytest.fixture(scope="module")
-def made(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def made(tiny_base: Path) -> Path:
     """`processed`, `adapter` and `merged`, of one short training, and `report`, its evaluation."""
-    folder = tmp_path_factory.mktemp("ghost")
+    return models.shared("judged", lambda folder: make(folder, tiny_base))
+
+
+def make(folder: Path, tiny_base: Path) -> None:
     talks = [talk(number) for number in range(40)]
     val = write(folder / "processed", talks[:28], talks[28:])
     describe(val, [(number // 2, 3 + 4 * (number % 2)) for number in range(28, 40)])
@@ -53,7 +57,6 @@ def made(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ghost["sampling"]["max_new_tokens"] = 6
     (folder / "merged" / "ghost.json").write_text(json.dumps(ghost), encoding="utf-8")
     assert run(folder, "--out", str(folder / "report")) == 0
-    return folder
 
 
 def run(folder: Path, *flags: str) -> int:
