@@ -67,6 +67,19 @@ class Adapter:
         return Weights([self.folder / WEIGHTS])
 
 
+def untrained(folder: Path) -> int:
+    """How many matrices B there are, if all are zero as they begin and nothing else is changed; otherwise 0.
+
+    Merged, such an adapter is the base itself.
+    """
+    with Weights([folder / WEIGHTS] if (folder / WEIGHTS).is_file() else []) as weights:
+        added = [name for name in weights.shapes if "lora_B" in name or "lora_embedding_B" in name]
+        inputs = ("lora_A", "lora_embedding_A", "lora_magnitude_vector")
+        if any(name not in added and not any(kind in name for kind in inputs) for name in weights.shapes):
+            return 0
+        return 0 if any(block.any() for name in added for block in weights.blocks(name)) else len(added)
+
+
 def read_adapter(folder: Path, base_folder: Path) -> Adapter:
     """The adapter of `folder`, if every one of its tensors has its place in the base, and every place its tensor.
 

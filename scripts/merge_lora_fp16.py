@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="?",
         default=Path("models/adapter"),
-        help="what `ghost train`, peft, Axolotl or Unsloth wrote (default: %(default)s)",
+        help="what `ghost train`, peft, Axolotl or Unsloth wrote; or the .checkpoint of a `ghost train` that was "
+        "interrupted: its best so far (default: %(default)s)",
     )
     parser.add_argument(
         "--base", metavar="PATH_OR_REPO", help="folder or Hub repo of the base (default: the one it was trained on)"
@@ -97,9 +98,20 @@ def run(args: argparse.Namespace) -> int:
     if not args.shard_size > 0:
         raise UsageError(f"--shard-size {args.shard_size:g}: must be above 0")
     give_back_large_blocks()
-    ghost = provenance.read_facts(args.adapter, args.recipe, provenance.read_labels(args.labels))
+    with provenance.adapter_folder(args.adapter) as folder:
+        return merge_folder(args, folder)
+
+
+def merge_folder(args: argparse.Namespace, folder: Path) -> int:
+    """The verb, once it is known where the adapter lies."""
+    ghost = provenance.read_facts(folder, args.recipe, provenance.read_labels(args.labels))
+    if count := adapters.untrained(folder):
+        raise MergeError(
+            f"{args.adapter}: all {count} B matrices are 0: it was never trained, and merged it would be the base "
+            "itself; train it: ghost train"
+        )
     if args.keep_adapter:
-        kept_adapter.check(args.adapter)  # before the work
+        kept_adapter.check(folder)  # before the work
     clock = Clock()
     with clock("identity"):
         base = provenance.find_base(ghost, args.base)
@@ -111,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"model": str(args.out), "merge": block, "seconds": clock.seconds}, indent=2))
     else:
+        if "interrupted" in (training := ghost.facts.get("training") or {}):
+            console.print(f"adapter     {best_so_far(training)}", soft_wrap=True)
         report(args.out, base, block, ghost.stop_sequences, replaces=replaces)
     return 0
 
@@ -237,6 +251,14 @@ def _changes(adapter: Adapter) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
+
+
+def best_so_far(training: dict[str, Any]) -> str:
+    loss = (training["heldout"]["after"] or {}).get("reply_loss")
+    measured = "" if loss is None else f", its held-out replies at {loss:.3f} nats a token"
+    return (
+        f"step {training['kept_step']:,} of a training that was interrupted after step {training['steps']:,}{measured}"
+    )
 
 
 def report(out: Path, base: Base, block: dict[str, Any], stops: list[str], *, replaces: bool) -> None:

@@ -1,5 +1,10 @@
 """Where an adapter comes from: what its ghost.json tells, and for one made elsewhere what flags tell instead."""
 
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,10 @@ from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from scripts.lora_config import CONFIG, read_config
 from training.console import progress
 from training.errors import BaseModelError, MergeError, UsageError
+from training.finetuning import checkpoint as checkpoints
 from training.finetuning.base import Base, resolve_base
+from training.finetuning.checkpoint import Checkpoint
+from training.finetuning.train import write_best
 
 TRAINING_CONFIG = "training_config.yaml"
 RECIPE_OF_RECORD: Recipe = "windows"
@@ -27,6 +35,46 @@ class Precision:
 
     double_quant: bool = True
     bf16: bool = True
+
+
+@contextmanager
+def adapter_folder(named: Path) -> Iterator[Path]:
+    """The folder that holds the adapter: `named`, or a copy for now, where that is the checkpoint of a training.
+
+    Raises MergeError when there is none but one is near: beside it, or in it.
+    """
+    checkpoint = Checkpoint(named)
+    if not named.exists() and checkpoint.exists():
+        raise MergeError(
+            f"{named}: no adapter yet. {checkpoint.describe()}: go on with ghost train --resume, or merge its best so "
+            f"far: ghost merge {checkpoint.folder}"
+        )
+    if not (named / checkpoints.FACTS).is_file():
+        if named.is_dir() and not any((named / name).exists() for name in (ghost_json.NAME, CONFIG)):
+            _refuse_whole_run(named)
+        yield named
+        return
+    checkpoint.folder = named
+    # Beside the checkpoint, whose next user removes what a kill leaves (training.aside.mend).
+    with tempfile.TemporaryDirectory(
+        prefix=f".{named.name}.{os.getpid()}.", suffix=".part", dir=named.resolve().parent
+    ) as folder:
+        write_best(checkpoint, Path(folder))
+        yield Path(folder)
+
+
+def _refuse_whole_run(folder: Path) -> None:
+    """The Trainer of transformers, which Axolotl runs too, leaves one adapter a checkpoint, and none beside them."""
+    found = {
+        int(number[1]): path.parent
+        for path in folder.glob(f"checkpoint-*/{CONFIG}")
+        if (number := re.fullmatch(r"checkpoint-(\d+)", path.parent.name))
+    }
+    if found:
+        raise MergeError(
+            f"{folder}: no adapter but those of {len(found)} checkpoints. Name one, as the last: "
+            f"ghost merge {found[max(found)]}"
+        )
 
 
 def read_facts(folder: Path, recipe: Recipe | None = None, labels: Labels | None = None) -> Ghost:
@@ -76,12 +124,12 @@ def precision(ghost: Ghost) -> Precision:
 
 
 def tokenizer_of(ghost: Ghost, base: Base) -> Tokenizer:
-    """The adapter's own; for one made elsewhere that brings none, the base's.
+    """The adapter's own; for one that brings none, the base's.
 
     Elsewhere the end token often pads as well. Nothing here pads, and whoever trains this model further would leave the
     end token out of the loss: such a pad token is dropped.
     """
-    own = made_here(ghost) or any((ghost.folder / name).is_file() for name in TOKENIZER_FILES)
+    own = any((ghost.folder / name).is_file() for name in TOKENIZER_FILES)
     tokenizer = load_tokenizer(ghost.folder if own else base.folder)
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.pad_token = None

@@ -91,7 +91,7 @@ def adapter(model: Trained) -> str:
         zero = {name: _scan(weights, name, shape) for name, shape in weights.shapes.items()}
     learnt = {name: is_zero for name, is_zero in zero.items() if "lora_B" in name or "lora_embedding_B" in name}
     if learnt and all(learnt.values()):
-        raise Problem(f"all {len(learnt)} B matrices of {folder} are 0: nothing was learnt", AGAIN)
+        raise Problem(f"all {len(learnt)} B matrices of {folder} are 0: this model is its base, untrained", AGAIN)
     dead = sum(learnt.values())
     return f"{len(zero)} tensors, every value finite" + (f"; {dead} of {len(learnt)} B matrices are 0" if dead else "")
 

@@ -68,6 +68,35 @@ def test_a_second_run_is_byte_identical(merged: Path, adapter: Path, tiny_base: 
     assert snapshot(tmp_path / "again") == snapshot(merged)
 
 
+def test_an_untrained_adapter_is_refused(
+    make_adapter: Callable[..., Path], tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def untrained(tensors: dict[str, Any]) -> None:
+        for name in tensors:
+            if "lora_B" in name:
+                tensors[name] *= 0
+
+    folder = make_adapter(untrained)
+    assert main(["merge", str(folder), "--base", str(tiny_base), "--out", str(tmp_path / "merged")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ghost merge: {folder}: all 14 B matrices are 0: it was never trained")
+    assert not (tmp_path / "merged").exists()
+    # A head of its own is something learnt.
+    folder = make_adapter(untrained, modules_to_save=["lm_head"])
+    assert main(["merge", str(folder), "--base", str(tiny_base), "--out", str(tmp_path / "merged")]) == 0
+
+
+def test_of_a_whole_run_of_the_trainer_one_checkpoint_is_named(
+    adapter: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (40, 200, 120):
+        shutil.copytree(adapter, tmp_path / "run" / f"checkpoint-{step}")
+    assert main(["merge", str(tmp_path / "run"), "--out", str(tmp_path / "merged")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no adapter but those of 3 checkpoints" in line
+    assert line.endswith(f"ghost merge {tmp_path / 'run' / 'checkpoint-200'}")
+
+
 def test_the_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     from tests.models import SENTENCES
     from training.sample import starter

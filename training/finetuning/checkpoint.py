@@ -1,6 +1,7 @@
 """All that a training needs to go on as if nothing had happened, in one folder beside the adapter's.
 
-    checkpoint.json      the step, what was measured, what belongs to what (the fingerprint), the other files' SHA-256
+    checkpoint.json      the step, what was measured, what belongs to what (the fingerprint), config, data and base for
+                         an adapter that is made of it, the other files' SHA-256
     state.safetensors    adapter, optimiser, random state
     best.safetensors     the adapter of the best held-out loss so far, where there is one and it is asked for
 
@@ -46,8 +47,24 @@ def fingerprint(settings: dict[str, Any], data: dict[str, Any], weights_sha256: 
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What the adapter of a checkpoint would say of itself, so that one can be made of it.
+
+    config  as a mapping
+    ghost   the facts of the data's ghost.json
+    base    the block of ghost.json
+    """
+
+    config: dict[str, Any]
+    ghost: dict[str, Any]
+    base: dict[str, Any]
+
+
 class Checkpoint:
     """The folder `<out>.checkpoint`. Its errors name `anew`, the command that does away with it."""
+
+    origin: Origin | None = None  # of the training that writes it
 
     def __init__(self, out: Path) -> None:
         self.folder = out.with_name(out.name + ".checkpoint")
@@ -100,6 +117,7 @@ class Checkpoint:
             "fingerprint": identity,
             **{name: getattr(state, name) for name in _FIELDS},
             "selection": state.selection.to_json(),
+            "origin": self.origin and dataclasses.asdict(self.origin),
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
         files[FACTS] = (json.dumps(facts, indent=1) + "\n").encode()
@@ -140,21 +158,41 @@ class Checkpoint:
                 f"{self.folder} is of another training: {'; '.join(differing[:3])}{'; …' if differing[3:] else ''}. "
                 f"Go back to that, or begin anew: {self.anew}"
             )
+        self._verify(facts)
+        tensors = load((self.folder / STATE).read_bytes())
+        best = load((self.folder / BEST).read_bytes()) if BEST in facts["files"] else None
+        rng = {name.removeprefix("rng/"): tensors.pop(name) for name in [*tensors] if name.startswith("rng/")}
+        return _state(facts, best, rng), tensors
+
+    def best(self) -> tuple[State, Tensors]:
+        """The adapter of the best held-out loss so far, by the names of the model's parameters; where none was measured
+        or asked for, the last one. The state lacks what only going on needs.
+
+        Raises TrainingError when the folder is damaged.
+        """
+        from safetensors.torch import load
+
+        facts = self.facts()
+        self._verify(facts)
+        if BEST in facts["files"]:
+            tensors = load((self.folder / BEST).read_bytes())
+            return _state(facts, tensors, {}), tensors
+        tensors = load((self.folder / STATE).read_bytes())
+        held = {name.removeprefix("adapter/"): tensors[name] for name in tensors if name.startswith("adapter/")}
+        return _state(facts, None, {}), held
+
+    def _verify(self, facts: dict[str, Any]) -> None:
         for name, digest in facts["files"].items():
             if not (self.folder / name).is_file() or ghost_json.sha256(self.folder / name) != digest:
                 raise self._damaged(f"{name} is missing or altered")
-        tensors = load((self.folder / STATE).read_bytes())
-        best = load((self.folder / BEST).read_bytes()) if BEST in facts["files"] else None
-        state = State(
-            **{name: facts[name] for name in _FIELDS},
-            selection=Selection.from_json(facts["selection"]),
-            best=best,
-            rng={name.removeprefix("rng/"): tensors.pop(name) for name in [*tensors] if name.startswith("rng/")},
-        )
-        return state, tensors
 
     def _damaged(self, why: str) -> TrainingError:
         return TrainingError(f"{self.folder}: damaged ({why}), so it cannot be continued; begin anew: {self.anew}")
+
+
+def _state(facts: dict[str, Any], best: Tensors | None, rng: Tensors) -> State:
+    selection = Selection.from_json(facts["selection"])
+    return State(**{name: facts[name] for name in _FIELDS}, selection=selection, best=best, rng=rng)
 
 
 def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -37,7 +37,7 @@ def adapted(model: Any, config: TrainingConfig, repo: str) -> Any:
     """A loaded base, of the name `repo`, with all but its new adapters frozen."""
     import torch
     from bitsandbytes.nn import Linear4bit
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     from training.finetuning import attention
 
@@ -55,17 +55,23 @@ def adapted(model: Any, config: TrainingConfig, repo: str) -> Any:
             module.support_avx512bf16_for_cpu = False
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    lora = LoraConfig(
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.2x by the attribute's old name; the answer is right.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, lora_of(config))
+
+
+def lora_of(config: TrainingConfig) -> Any:
+    """peft's LoraConfig."""
+    from peft import LoraConfig
+
+    return LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=list(config.lora_target_modules),
     )
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5.2x by the attribute's old name; the answer is right.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        return get_peft_model(model, lora)
 
 
 def refuse_other_heads(model: Any, repo: str) -> None:
@@ -85,9 +91,15 @@ def save_adapter(model: Any, base: Base, folder: Path) -> None:
     that is not finite.
     """
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save
 
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    write_adapter_files(folder, tensors, model.peft_config["default"], base.repo, base.revision)
+
+
+def write_adapter_files(folder: Path, tensors: dict[str, Any], lora: Any, repo: str, revision: str) -> None:
+    """`tensors` by the names that peft gives them in a file. Raises TrainingError as save_adapter does."""
+    from safetensors.torch import save
+
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise TrainingError(
@@ -95,9 +107,8 @@ def save_adapter(model: Any, base: Base, folder: Path) -> None:
             )
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     (folder / "adapter_model.safetensors").write_bytes(save(contiguous))  # save_file would make it unreadable to others
-    lora = model.peft_config["default"]
-    lora.base_model_name_or_path = base.repo
-    lora.revision = None if base.revision == "local" else base.revision
+    lora.base_model_name_or_path = repo
+    lora.revision = None if revision == "local" else revision
     lora.target_modules = sorted(lora.target_modules)  # a set: its order changes from run to run
     lora.inference_mode = True  # as peft saves it: loading it does not set it up for training
     lora.save_pretrained(folder)

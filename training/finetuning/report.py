@@ -17,7 +17,6 @@ def facts(
     `config` says what was decided of `gradient_checkpointing`; `price` is in dollars an hour."""
     seconds = state.seconds["training"]
     share = plan.tokens / plan.window_tokens
-    before, after = _heldout(state, 0), _heldout(state, kept_step(state))
     found = {
         "windows": {"train": _counts(train), "val": _counts(val)},
         "tokens": {
@@ -30,21 +29,28 @@ def facts(
         "micro_batch_tokens": state.budget,
         "gradient_checkpointing": config.gradient_checkpointing,
         "out_of_memory": state.halved,
-        "steps": state.step,
+        **outcome(state),
         "planned_steps": len(plan),
         "steps_per_epoch": plan.epochs,
-        "kept_step": kept_step(state),
-        "heldout": {"before": before, "after": after},
         "evaluations": state.evaluations,
         "seconds": {name: round(value, 3) for name, value in state.seconds.items()},
         "resumed_at": state.resumed,
         "tokens_per_second": round(state.tokens / seconds, 1) if seconds else None,
         "device": device,
         "dollars_per_hour": price,
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
         "log": state.log,
     }
     return {**found, "notes": summary.notes(found, config)}
+
+
+def outcome(state: State) -> dict[str, Any]:
+    """What ghost.json says of it too."""
+    return {
+        "steps": state.step,
+        "kept_step": kept_step(state),
+        "heldout": {"before": _heldout(state, 0), "after": _heldout(state, kept_step(state))},
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
+    }
 
 
 def kept_step(state: State) -> int:

@@ -4,9 +4,11 @@ import argparse
 import dataclasses
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from replicate_deployment.errors import WeightsError
@@ -21,12 +23,12 @@ from training.finetuning import config as training_config
 from training.finetuning import curve, events, report, summary
 from training.finetuning import device as devices
 from training.finetuning.base import Base, find_base, resolve_base
-from training.finetuning.checkpoint import Checkpoint, fingerprint
+from training.finetuning.checkpoint import Checkpoint, Origin, fingerprint
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split, read_facts, read_split
 from training.finetuning.exchange import ProcessLost
 from training.finetuning.interruption import Interruption
-from training.finetuning.model import save_adapter
+from training.finetuning.model import lora_of, save_adapter, write_adapter_files
 from training.finetuning.plan import Plan
 from training.finetuning.processes import Alone, Follower, Leader, joined
 from training.finetuning.samples import Samples
@@ -38,6 +40,7 @@ from training.signals import Stopped
 
 REPORT = "training_report.json"
 CONFIG = "training_config.yaml"
+DAYS_ON_CPU = 3  # at best: beyond, somebody has most likely not noticed that torch finds no GPU
 # Where files lay on this machine is nobody's business: ghost.json travels to the Hub and into the container.
 LOCAL_KEYS = {"base_model", "revision_of_model", "datasets", "test_datasets", "output_dir"}
 
@@ -46,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument("--out", type=Path, help="folder of the adapter, instead of the config's output_dir")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    parser.add_argument("--overwrite", action="store_true", help="replace the finished adapter that --out holds")
+    parser.add_argument(
+        "--allow-cpu",
+        action="store_true",
+        help=f"train without a GPU even where that is expected to take more than {DAYS_ON_CPU} days",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON; all else goes to stderr")
 
 
@@ -84,10 +93,16 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     voice = Console(stderr=True, markup=False, highlight=False, emoji=False) if args.json else console
     out = Path(config.output_dir)
     events.require(wanted=config.use_tensorboard)
-    checkpoint, resume = Checkpoint(out), resume_command(args, processes.command)
-    refuse_foreign_files(out, artifact.own_files(out, "training"))
+    checkpoint, resume = Checkpoint(out), command(args, processes.command, "--resume")
+    finished = artifact.own_files(out, "training")
+    refuse_foreign_files(out, finished)
     if checkpoint.exists() and not args.resume:
         raise TrainingError(f"{checkpoint.describe()}. Go on: {resume}; or begin anew: {checkpoint.anew}")
+    overwrite = (
+        f"train to another folder: --out FOLDER; or replace it: {command(args, processes.command, '--overwrite')}"
+    )
+    if finished and not (args.resume or args.overwrite):
+        raise TrainingError(f"{out} holds a finished adapter. Merge it: ghost merge {out}; {overwrite}")
     train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
     ghost = read_facts(train_path, val_path)
     outline = find_base(config.base_model, config.revision_of_model)
@@ -103,6 +118,11 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     voice.print(summary.before(config, outline, train, val, plan, budget.tokens, device.name), soft_wrap=True)
     seconds = device.seconds(load, shapes, config, budget)
     voice.print(f"expected  {devices.expectation(device, seconds)}", soft_wrap=True)
+    if not device.cuda and seconds and seconds.low > DAYS_ON_CPU * 86400 and not args.allow_cpu:
+        raise TrainingError(
+            f"torch finds no GPU here, and on this CPU it would take {devices.spell(seconds)}. `ghost estimate` says "
+            f"which GPU to rent; or take a smaller --base; or type: {command(args, processes.command, '--allow-cpu')}"
+        )
 
     base = resolve_base(config.base_model, config.revision_of_model)  # gigabytes, once it is known that they fit
     identity = fingerprint(training_config.as_dict(config), ghost.block("data"), base.weights_sha256)
@@ -110,6 +130,10 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
         facts = json.loads((out / REPORT).read_text(encoding="utf-8"))
         print(json.dumps({**facts, "out": str(out)}, indent=2) if args.json else f"{out} is trained already")
         return 0
+    if finished and not checkpoint.exists() and not args.overwrite:
+        raise TrainingError(f"{out} holds the adapter of another training, and there is no checkpoint; {overwrite}")
+    base_block = {"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256}
+    checkpoint.origin = Origin(training_config.as_dict(config), ghost.facts, base_block)
     state, tensors = begin(config, budget.tokens, checkpoint, identity)
     if args.resume:
         found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"
@@ -161,13 +185,15 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     return 0
 
 
-def resume_command(args: argparse.Namespace, command: str) -> str:
-    """What to type to go on where this command stops."""
+def command(args: argparse.Namespace, program: str, flag: str) -> str:
+    """This command with `flag`, as a person would type it."""
     flags = {"--config": args.config, "--data": args.data, "--base": args.base, "--out": args.out}
     if args.config == training_config.DEFAULT_PATH:
         del flags["--config"]
     given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
-    return f"{command} {shlex.join([*given, *(['--json'] if args.json else []), '--resume'])}"
+    switches = {"--json": args.json, "--overwrite": args.overwrite, "--allow-cpu": args.allow_cpu}
+    given += [name for name, is_on in switches.items() if is_on and name != flag]
+    return f"{program} {shlex.join([*given, flag])}"
 
 
 def make_plan(train: Split, path: Path, config: TrainingConfig) -> Plan:
@@ -227,7 +253,6 @@ def write_adapter(
 
     Raises TrainingError when a weight is not finite; `out` is then as it was.
     """
-    settings = {key: value for key, value in training_config.as_dict(config).items() if key not in LOCAL_KEYS}
     with replace_folder(out) as folder:
         save_adapter(model, base, folder)
         tokenizer.save_pretrained(folder)
@@ -239,8 +264,39 @@ def write_adapter(
             folder,
             ghost.facts,
             base={"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256},
-            training={"config": settings, **{key: facts[key] for key in ("steps", "kept_step", "heldout", "versions")}},
+            training=training_block(training_config.as_dict(config), facts),
         )
+
+
+def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    """Make the empty `folder` the adapter of a training that was interrupted: the best so far, as far as it is known.
+
+    Gives the `training` block of its ghost.json. Without a tokenizer, a report and a curve: the base has the first,
+    the end of the training brings the others. Raises TrainingError when the checkpoint is damaged, of an earlier
+    version of ghost, or of a training that has not learnt anything yet.
+    """
+    recorded = checkpoint.facts()
+    if not recorded.get("origin"):
+        raise TrainingError(
+            f"{checkpoint.folder}: written by an earlier version of ghost; go on with ghost train --resume"
+        )
+    if not recorded["step"]:
+        raise TrainingError(f"{checkpoint.folder}: has learnt nothing yet; go on with ghost train --resume")
+    origin, (state, held) = Origin(**recorded["origin"]), checkpoint.best()
+    (folder / CONFIG).write_text(yaml.safe_dump(origin.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    config = training_config.load(folder / CONFIG)
+    # As peft names them in a file: without the name of the one adapter there is.
+    tensors = {name.replace(".default.", "."): tensor for name, tensor in held.items()}
+    write_adapter_files(folder, tensors, lora_of(config), origin.base["repo"], origin.base["revision"])
+    block = training_block(origin.config, report.outcome(state)) | {"interrupted": True}
+    artifact.write(folder, origin.ghost, base=origin.base, training=block)
+    return block
+
+
+def training_block(config: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ghost.json. `facts` as in training_report.json."""
+    settings = {key: value for key, value in config.items() if key not in LOCAL_KEYS}
+    return {"config": settings, **{key: facts[key] for key in ("steps", "kept_step", "heldout", "versions")}}
 
 
 def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, out: Path | None) -> TrainingConfig:

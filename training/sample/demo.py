@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             "--out",
             processed,
         ],
-        ["train", "--config", CONFIG, "--data", processed, "--base", base, "--out", adapter],
+        ["train", "--config", CONFIG, "--data", processed, "--base", base, "--out", adapter, "--overwrite"],
         ["merge", adapter, "--base", base, "--out", merged],
     ]
     for verb, *flags in line:

@@ -84,9 +84,17 @@ Ghost = Callable[..., int]
 def ghost_train(tiny_base: Path, prepared: Path, write_config: WriteConfig, tmp_path: Path) -> Ghost:
     """Run `ghost train` on the tiny base; keywords replace keys of the config."""
 
-    def run(*arguments: str, data: Path = prepared, base: Path = tiny_base, out: str = "adapter", **keys: Any) -> int:
+    def run(
+        *arguments: str,
+        data: Path = prepared,
+        base: Path = tiny_base,
+        out: str = "adapter",
+        overwrite: bool = True,
+        **keys: Any,
+    ) -> int:
         paths = ["--data", str(data), "--base", str(base), "--out", str(tmp_path / out)]
-        return cli.main(["train", "--config", str(write_config(**keys)), *paths, *arguments])
+        flags = ["--overwrite"] if overwrite else []
+        return cli.main(["train", "--config", str(write_config(**keys)), *paths, *flags, *arguments])
 
     return run
 

@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import json
+import shlex
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,16 +13,20 @@ import pytest
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
 from tests.training.finetuning.conftest import LINES, Ghost, WriteConfig, contents, weights, write_prepared
-from training import artifact
+from training import artifact, cli
 from training.errors import BaseModelError, TrainingError
 from training.finetuning import config as training_config
-from training.finetuning import heldout, loop, train
+from training.finetuning import device as devices
+from training.finetuning import heldout, loop, speed, train
 from training.finetuning.base import resolve_base
+from training.finetuning.checkpoint import Checkpoint
 from training.finetuning.config import TrainingConfig
 from training.finetuning.data import read_split
+from training.finetuning.device import Device
 from training.finetuning.model import refuse_other_heads, trainable
 from training.finetuning.packing import flatten, pack
 from training.finetuning.segments import segment
+from training.finetuning.state import State
 
 
 def test_the_whole_verb(
@@ -206,6 +211,105 @@ def test_a_failing_last_evaluation_does_not_cost_the_adapter(
     assert ghost.block("training")["heldout"]["before"]["loss"] > 0
     assert ghost.block("training")["heldout"]["after"] is None
     assert any(tensor.any() for name, tensor in weights(tmp_path / "adapter").items() if "lora_B" in name)
+
+
+def test_a_finished_adapter_is_replaced_only_when_that_is_said(
+    ghost_train: Ghost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {"num_epochs": 1, "sample_replies": 0}
+    assert ghost_train(overwrite=False, **keys) == 0
+    out = tmp_path / "adapter"
+    before = contents(out)
+    capsys.readouterr()
+    assert ghost_train(overwrite=False, **{**keys, "seed": 3}) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{out} holds a finished adapter. Merge it: ghost merge {out}; train to another folder: --out " in line
+    assert ghost_train("--resume", overwrite=False, **keys) == 0  # the same training: there is nothing to do
+    assert f"{out} is trained already" in capsys.readouterr().out
+    assert ghost_train("--resume", overwrite=False, **{**keys, "seed": 3}) == 1
+    assert f"{out} holds the adapter of another training, and there is no checkpoint;" in capsys.readouterr().err
+    assert contents(out) == before
+    command = line.rpartition("or replace it: ghost ")[2]
+    assert command.endswith(" --overwrite")
+    assert cli.main(shlex.split(command)) == 0
+    assert contents(out) != before
+
+
+def test_a_training_of_years_is_stopped_before_the_weights_are_fetched(
+    ghost_train: Ghost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(name: str, revision: str | None) -> None:
+        raise BaseModelError("fetched")
+
+    monkeypatch.setattr(train, "resolve_base", fetch)
+    monkeypatch.setattr(devices, "at_hand", lambda count: Device("CPU, 2 threads", 10**11, False, None, count, cores=2))
+    monkeypatch.setattr(speed, "measure_core", lambda: 1.0)
+    assert ghost_train(overwrite=False) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "torch finds no GPU here, and on this CPU it would take" in line
+    assert "days" in line
+    command = line.rpartition("or type: ghost ")[2]
+    assert cli.main(shlex.split(command)) == 1
+    assert capsys.readouterr().err == "ghost train: fetched\n"
+
+
+def test_an_interrupted_training_can_be_merged_as_far_as_it_came(
+    ghost_train: Ghost,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*arguments: Any, **keywords: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out, merged = tmp_path / "adapter", tmp_path / "merged"
+    with monkeypatch.context() as patched:  # after the last step: so the adapter to come is known
+        patched.setattr(artifact, "write", full)
+        assert ghost_train(load_best_model_at_end=False) == 1
+    capsys.readouterr()
+    assert cli.main(["merge", str(out), "--out", str(merged)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no adapter yet" in line
+    assert line.endswith(f"or merge its best so far: ghost merge {out}.checkpoint")
+    assert cli.main(["merge", f"{out}.checkpoint", "--out", str(merged)]) == 0
+    assert "adapter     step 6 of a training that was interrupted after step 6\n" in capsys.readouterr().out
+    before = ghost_json.read(merged)
+    assert ghost_train("--resume", load_best_model_at_end=False) == 0
+    assert cli.main(["merge", str(out), "--out", str(merged)]) == 0
+    after = ghost_json.read(merged)
+    unmeasured = {**after.block("training")["heldout"], "after": None}  # that of the last step comes after it
+    assert before.block("training") == {**after.block("training"), "heldout": unmeasured, "interrupted": True}
+    same = ["text", "data", "base", "merge", "golden"]
+    assert [before.facts[name] for name in same] == [after.facts[name] for name in same]
+    assert {path.name for path in tmp_path.glob(".*")} == set()
+
+
+def test_of_an_interrupted_training_the_best_is_taken_not_the_last(
+    ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    with monkeypatch.context() as patched:
+        patched.setattr(artifact, "write", lambda *arguments, **keywords: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ghost_train()
+    checkpoint = Checkpoint(tmp_path / "adapter")
+    (tmp_path / "best").mkdir()
+    block = train.write_best(checkpoint, tmp_path / "best")
+    assert (block["kept_step"], block["steps"]) == (4, 6)  # that of the sixth was measured after the checkpoint
+    best = load_file(checkpoint.folder / "best.safetensors")
+    found = weights(tmp_path / "best")
+    assert len(found) == len(best) == 2 * 2 * 7
+    assert all(tensor.equal(best[name.replace(".weight", ".default.weight")]) for name, tensor in found.items())
+
+
+def test_of_a_checkpoint_without_an_origin_nothing_is_merged(tmp_path: Path) -> None:
+    """As earlier versions wrote them."""
+    checkpoint = Checkpoint(tmp_path / "adapter")
+    checkpoint.write(State("auto", 8, step=3), {}, {})
+    with pytest.raises(TrainingError, match="earlier version of ghost; go on with ghost train --resume"):
+        train.write_best(checkpoint, tmp_path)
 
 
 def truncate_embeddings(base: Path, tmp_path: Path) -> Path:
