@@ -218,11 +218,10 @@ def _why_not(figures: Mapping[str, Any]) -> str:
 
 def _tokens(recipe: str, lengths: dict[str, Any], canaries: dict[str, Any] | None) -> str:
     by = "" if lengths["counted_by"] == "tokenizer" else ", by estimate"
-    within = f"{lengths['within']:.0%} of lines within {lengths['sequence_len']:,}"
-    if recipe == "conversations":
-        within = within.replace("lines", "conversations") + ", and the others train in pieces"
     more = f" and {canaries['tokens_per_epoch']:,} of canaries" if canaries else ""
-    return f"{lengths['tokens_per_epoch']:,}{more} an epoch, {within}{by}"
+    what, rest = ("lines", "") if recipe == "windows" else ("conversations", "; longer ones train in pieces")
+    within = f"{lengths['within']:.0%} of {what} within {lengths['sequence_len']:,}"
+    return f"{lengths['tokens_per_epoch']:,}{more} an epoch, {within}{by}{rest}"
 
 
 def _held_out(leakage: dict[str, Any]) -> str:

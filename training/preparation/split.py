@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 
 HeldOut = Literal["by_rule", "last_conversation", "end_of_last_conversation", "nothing"]
 WHY: Mapping[HeldOut, str] = {
-    "last_conversation": "no example starts in the last tenth of the turns, so the last conversation is held out whole",
-    "end_of_last_conversation": "no example starts in the last tenth of the turns, so the end of the last conversation "
-    "is held out; its two parts count as two conversations",
+    "last_conversation": "no conversation in the last tenth of the turns gives an example, so the last one that gives "
+    "any is held out",
+    "end_of_last_conversation": "no conversation in the last tenth of the turns gives an example, so the end of the "
+    "last one that gives any is held out; its two parts count as two conversations",
 }
 MOST = 5  # a last conversation of more than a fifth of all turns is cut rather than lost to training
 
