@@ -8,7 +8,6 @@ key/value cache, as each token of a reply is: a cache that the library ignores c
 from typing import Any
 
 from .chat_format import Labels, Turn, render_prompt
-from .decoding import Growing
 from .errors import WeightsError
 from .tokenization import Tokenizer, encode
 
@@ -112,6 +111,8 @@ def _next_logprobs(model: Any, ids: list[int]) -> Any:
 def _decoded_logprobs(model: Any, ids: list[int]) -> Any:
     """The same, by a decode step: all but the last token fill the cache, and the last is read over it."""
     import torch
+
+    from .decoding import Growing
 
     decoder = Growing(model)
     decoder.start(ids[:-1])
