@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from replicate_deployment import checks, weights_checks
 from replicate_deployment.chat_format import Turn
-from replicate_deployment.checks import Result
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.tokenization import encode, encode_prompt
-from replicate_deployment.weights_checks import Model
 from scripts import trained_checks
 from scripts.expectations import Format
 from scripts.test_model import ENDS, PROMPTS, answer, conversation, summarise
 from scripts.trained_checks import Skipped, Trained
+from serving import checks
+from serving.checks import Model, Result
 from training.console import console, progress
 from training.finetuning.examples import encode_turns
 
@@ -54,13 +53,13 @@ def inspect(model: Trained) -> Iterator[Result]:
         except Skipped as why:
             result = Result(name, "skipped", str(why))
         yield result
-        if result.status == "failed" and check in (files, weights_checks.golden_prompt, logits):
+        if result.status == "failed" and check in (files, checks.golden_prompt, logits):
             return  # not a model, not one that loads, not one that can be sampled
 
 
 def files(model: Model) -> str:
     with progress("hashing"):
-        return weights_checks.hashes(model)
+        return checks.hashes(model)
 
 
 def newline(model: Model) -> str:
@@ -119,17 +118,17 @@ def endings(model: Model) -> str:
 # Those of preflight's that look at weights/, and between and after them those that need prompts.
 CHECKS: dict[str, Callable[[Trained], str]] = {
     "ghost.json and hashes": files,
-    "shards": weights_checks.shards,
+    "shards": checks.shards,
     "values": trained_checks.values,
-    "end token": weights_checks.end_token,
-    "sampling": weights_checks.sampling,
-    "tokenizer": weights_checks.tokenizer,
-    "chat template": weights_checks.template,
+    "end token": checks.end_token,
+    "sampling": checks.sampling,
+    "tokenizer": checks.tokenizer,
+    "chat template": checks.template,
     "held-out loss": trained_checks.loss,
     "adapter": trained_checks.adapter,
     "newline": newline,
     "prompt prefix": prefix,
-    "golden prompt": weights_checks.golden_prompt,
+    "golden prompt": checks.golden_prompt,
     "logits": logits,
     "parity": trained_checks.same,
     "endings": endings,

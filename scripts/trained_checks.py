@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 
 from replicate_deployment import ghost_json
-from replicate_deployment.checks import Problem
 from replicate_deployment.errors import GhostError
-from replicate_deployment.weights_checks import Model
 from scripts import adapter as adapters
 from scripts import parity, provenance
 from scripts.weights import Weights, row_blocks
 from scripts.writers import Sources
+from serving.checks import Model, Problem
 from training.evaluation import contenders
 
 AGAIN = "ghost train"

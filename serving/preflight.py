@@ -1,23 +1,43 @@
-"""`ghost preflight`: all that can be known to fail before `cog push`, as a table; one failure makes the exit code 1.
+"""`ghost preflight`: what this machine and this folder can know to fail before `cog push`; one failure makes the exit
+code 1.
 
-The checks look at the build context and its weights; when they have found nothing, Cog's server is started on them
-once, as in the image, and asked for a reply. That server is why the verb lives here and not beside the checks, which
-may be copied into an image and import nothing from outside their folder.
+The checks look at what would travel into the image and at the weights; when they have found nothing, Cog's server is
+started on them once, as in the image, and asked for a reply. That cog.yaml, requirements.txt and .dockerignore are what
+Cog and Docker take is not asked here: users do not edit them, and tests hold them
+(tests/replicate_deployment/test_build_context.py).
 """
 
 import argparse
 import gc
 import json
-from collections.abc import Iterator
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from replicate_deployment import checks, cog_checks, ghost_json, image_checks, weights_checks
-from replicate_deployment.checks import Context, Result
+import replicate_deployment
+from replicate_deployment import ghost_json
+from serving import checks
+from serving.checks import Problem, Result
 from training.console import console, progress
 
-HERE = Path(checks.__file__).parent
+HERE = Path(replicate_deployment.__file__).parent
 SERVER = "server"
+FILES = {"cog.yaml", "requirements.txt", ".dockerignore"}  # of the folder itself, with its *.py and *.jinja
+# Made anew by Python, Cog and torch's compiler, by a Mac, and by git for an empty folder; .dockerignore knows them.
+CACHES, TRACES = {"__pycache__", ".cog", ".weights.inductor"}, {".gitkeep", ".DS_Store"}
+# By their issuers' prefixes. Scanners that also guess by entropy call the hashes of ghost.json secrets.
+TOKENS = re.compile(
+    rb"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{30,}|sk-[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{36}"
+    rb"|github_pat_\w{40,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|xox[abeoprs]-[\w-]{10,}|[0-9]{8,10}:[\w-]{35}(?![\w-]))"
+    rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+# Beside this folder's files: CUDA's development image, which Cog builds on, about 10 GB, and torch with its CUDA
+# libraries and triton, 6.6 GB in images that others have taken apart. Not measured by us.
+SYSTEM_BYTES = 17e9
+DOCKER = Path("/var/lib/docker")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,31 +63,32 @@ def run(args: argparse.Namespace) -> int:
 
 
 def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
-    """The result of each check of a build context, in the table's order, as soon as it is known.
+    """The result of each check of the build context in `folder`, in the table's order, as soon as it is known.
 
     The two that load the model are skipped after a failure: they would fail of the same cause, and take minutes.
     """
-    context, failed = Context(folder), False
-    for name, look in {**cog_checks.CHECKS, **image_checks.CHECKS}.items():
-        result = checks.result(name, look, context)
+    failed = False
+    for name, look in CHECKS.items():
+        result = checks.result(name, look, folder)
         failed |= result.status == "failed"
         yield result
-    there = (context.weights / ghost_json.NAME).is_file()
+    place = folder / "weights"
+    there = (place / ghost_json.NAME).is_file()
     if weights and not there:
         failed = True
-        shards = any(context.weights.glob("*.safetensors"))
+        shards = any(place.glob("*.safetensors"))
         yield Result(
             "weights",
             "failed",
-            f"{context.weights} has weights but no {ghost_json.NAME}" if shards else f"no model in {context.weights}",
-            f"cp -r models/merged/. {context.weights}/ (or check without: ghost preflight --no-weights)",
+            f"{place} has weights but no {ghost_json.NAME}" if shards else f"no model in {place}",
+            f"cp -r models/merged/. {place}/ (or check without: ghost preflight --no-weights)",
         )
-    model = weights_checks.Model(context.weights)
-    for name, look_at in weights_checks.CHECKS.items():
+    model = checks.Model(place)
+    for name, look_at in checks.CHECKS.items():
         if not (weights and there):
             yield Result(name, "skipped", "no weights" if weights else "--no-weights")
             continue
-        if failed and look_at is weights_checks.golden_prompt:
+        if failed and look_at is checks.golden_prompt:
             yield Result(name, "skipped", "after a failure")
             continue
         try:
@@ -83,19 +104,91 @@ def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
     del model  # the engine it holds: a GPU may not have room for two
     gc.collect()
     try:
-        yield checks.result(SERVER, predicts, context)
+        yield checks.result(SERVER, predicts, folder)
     except ModuleNotFoundError as error:
         yield _not_installed(SERVER, error)
 
 
-def predicts(context: Context) -> str:
+def contents(folder: Path) -> Iterator[Path]:
+    """What would be sent to Docker, in order: files, and links, which are not followed."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(set(folders) - CACHES)
+        links = [name for name in folders if (Path(root) / name).is_symlink()]
+        yield from (Path(root) / name for name in sorted({*names, *links} - TRACES))
+
+
+def bytes_sent(folder: Path) -> int:
+    return sum(path.stat().st_size for path in contents(folder) if path.is_file())
+
+
+def foreign_files(folder: Path) -> str:
+    """What is neither ours nor listed by the model does not go into an image: an adapter, a pickle, chats, a .env."""
+    listed = {ghost_json.NAME}
+    if there := (folder / "weights" / ghost_json.NAME).is_file():
+        listed |= ghost_json.read(folder / "weights").block("files").keys()
+    count = 0
+    for path in contents(folder):
+        name = path.relative_to(folder)
+        in_weights, root = name.parts[0] == "weights", folder.resolve()
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            copy = f"cp -rL {path} {path}.copy && rm {path} && mv {path}.copy {path}"
+            raise Problem(f"{path} is a link, and Docker follows none out of the build context", copy)
+        if in_weights and there and name.relative_to("weights").as_posix() not in listed:
+            raise Problem(f"{path} is no file of the model in weights/, and would go into the image", f"mv {path} ..")
+        if not in_weights and not (len(name.parts) == 1 and (name.suffix in (".py", ".jinja") or path.name in FILES)):
+            raise Problem(f"{path} does not belong here, and would go into the image", f"mv {path} ..")
+        count += 1
+    return f"{count}, and no others"
+
+
+def secrets(folder: Path) -> str:
+    """Names the file and the line, never what it says."""
+    count = 0
+    for path in contents(folder):
+        # A shard is its hashed tensors; reading 14.5 GB for a token that nobody hides there takes a minute.
+        if path.suffix == ".safetensors" or not path.is_file():
+            continue
+        count += 1
+        content = path.read_bytes()
+        if found := TOKENS.search(content):
+            line = content[: found.start()].count(b"\n") + 1
+            what = f"{path}, line {line}: looks like a token or a private key"
+            raise Problem(what, "remove it, and revoke it where it was issued")
+    return f"none in {count} files"
+
+
+def size_and_disk(folder: Path) -> str:
+    sent = bytes_sent(folder)
+    image = f"about {_gigabytes(SYSTEM_BYTES + sent)}, {_gigabytes(sent)} of it from here"
+    if shutil.which("docker") is None:
+        return f"{image}; no Docker here, so its disk was not looked at"
+    where = DOCKER if DOCKER.is_dir() else folder
+    free, needed = shutil.disk_usage(where).free, SYSTEM_BYTES + 2 * sent  # Docker's builder keeps a copy of its own
+    if free < needed:
+        found = f"{image}; building it takes {_gigabytes(needed)}, and {where} has {_gigabytes(free)} free"
+        raise Problem(found, "docker system prune, or build where there is more disk")
+    return f"{image}; {_gigabytes(free)} free for Docker"
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+CHECKS: dict[str, Callable[[Path], str]] = {
+    "files": foreign_files,
+    "secrets": secrets,
+    "size and disk": size_and_disk,
+}
+
+
+def predicts(folder: Path) -> str:
     """Cog's server on the folder's own predict.py and weights: READY, then one reply to one message."""
     import cog  # noqa: F401  (said in one line where it is not installed)
 
     from serving.client import predict
     from serving.serve import running_server
 
-    with running_server(context.weights, context=context.folder) as url:
+    with running_server(folder / "weights", context=folder) as url:
         reply = predict(url, "hey", max_new_tokens=16, seed=0)
     return f"Cog's own became ready and replied, {len(reply)} characters"
 

@@ -1,4 +1,9 @@
-"""`ghost release`: the way to Replicate. It says what it would do; with --go it does it, and tries what lies there."""
+"""`ghost release`: the way to Replicate. It says what it would do; with --go it does it, and tries what lies there.
+
+The trial is one greedy prediction of the golden prompt: does what lies there begin its reply as the model did at its
+merge? It always sends the same inputs, and Replicate lists a prediction with its inputs for an hour. So whoever was
+stopped, or lost the connection, types the command again and gets that prediction: it is not paid for twice.
+"""
 
 import argparse
 import asyncio
@@ -9,26 +14,30 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from replicate_deployment import ghost_json
-from replicate_deployment.checks import Context
-from serving import build_context, trial
+from replicate_deployment.tokenization import load_tokenizer
 from serving.client import Prediction, Replicate
-from serving.client.replicate_api import TOKEN, Pauses, ReplicateApi, account
-from serving.client.replicate_models import Model, create_private, find_model
-from serving.client.webhooks import Receiver, webhook_secret
-from serving.preflight import HERE, preflight
+from serving.client.replicate import PAUSES, TOKEN, Model, account
+from serving.client.transport import reason
+from serving.preflight import HERE, bytes_sent, preflight
+from training.aside import KEEP, replace_folder
 from training.console import console, progress
-from training.errors import ServerError, UsageError
+from training.errors import PredictionFailed, PredictionLost, ServerError, UsageError
 from training.hub import leaking
 from training.signals import Stopped
 
 WEIGHTS = Path("models/merged")
 LATEST = "latest"
-WEBHOOK_PORT = 8080
-LOOKS = 6  # for the version that a push made, which shows at once
+KEPT = timedelta(hours=1)  # inputs and replies on Replicate
+# Replicate fails a set-up after 10 minutes; before it, an image of tens of GB is fetched.
+TRIAL_SECONDS = 1800
+# Dollars a second of hardware that a 7B model fits, as listed on replicate.com/pricing in 2026.
+PRICES = {"gpu-l40s": 0.000975, "gpu-a100-large": 0.0014, "gpu-h100": 0.001525, "gpu-t4": 0.000225, "cpu": 0.0001}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,14 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VERSION",
         help="only try a version that was pushed (default: the latest), or go on with a trial that was interrupted",
     )
-    parser.add_argument(
-        "--webhook",
-        metavar="URL",
-        help="have the trial's end told there rather than look for it: a tunnel to this machine",
-    )
-    parser.add_argument(
-        "--webhook-port", type=int, metavar="PORT", help=f"where the tunnel ends (default: {WEBHOOK_PORT})"
-    )
     parser.add_argument("--json", action="store_true", help="print the trial as JSON, and nothing else")
 
 
@@ -62,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.model!r} is no model on Replicate; it is called USER/MODEL")
     if args.trial not in (None, LATEST) and not re.fullmatch("[0-9a-f]{64}", args.trial):
         raise UsageError(f"--trial {args.trial}: a version is 64 hexadecimal digits")
-    refuse_flags_without_effect(args)
+    if args.trial and (args.go or args.create):
+        raise UsageError("--trial only tries what was pushed; leave --go and --create out")
+    if args.json and not (args.go or args.trial):
+        raise UsageError("--json prints a trial, and without --go or --trial there is none")
     if args.trial:
         return tried(args, args.trial)
     if args.go and shutil.which("cog") is None:
@@ -75,29 +79,15 @@ def run(args: argparse.Namespace) -> int:
         raise ServerError(
             f"replicate.com/{args.model} is not there; this makes it: {command(args, '--go', '--create')}"
         )
-    context = Context(HERE)
     with progress("copying"):
-        build_context.put_weights(args.weights, context)
-    if not checked(args, context):
+        put_weights(args.weights, HERE / "weights")
+    if not checked(args):
         return 1
-    say(args, *plan(args, context, found))
+    say(args, *plan(args, found))
     if not args.go:
         say(args, f"nothing was sent. To do it: {command(args, '--go', *(['--create'] if args.create else []))}")
         return 0
-    return tried(args, asyncio.run(push(args, context, found)))
-
-
-def refuse_flags_without_effect(args: argparse.Namespace) -> None:
-    if not (args.go or args.trial):
-        if args.json:
-            raise UsageError("--json prints a trial, and without --go or --trial there is none")
-        if args.webhook:
-            raise UsageError("--webhook is told of a trial's end, and without --go or --trial there is none")
-    if args.webhook_port is not None and not args.webhook:
-        raise UsageError("--webhook-port is where the tunnel of --webhook URL ends; name that too")
-    if args.trial and (args.go or args.create):
-        flag = "--go" if args.go else "--create"
-        raise UsageError(f"{flag} pushes, and --trial only tries what was pushed; leave one of them out")
+    return tried(args, asyncio.run(push(args, found)))
 
 
 def say(args: argparse.Namespace, *lines: str) -> None:
@@ -113,9 +103,12 @@ def command(args: argparse.Namespace, *flags: str) -> str:
 
 async def look(args: argparse.Namespace) -> Model | None:
     """The model, if it is there. Raises ServerError when everybody would see what is pushed."""
-    async with ReplicateApi(*account()) as api:
-        found = await find_model(api, args.model)
-    if found and not found.private:
+    async with Replicate(args.model, *account()) as replicate:
+        return only_private(args, await replicate.find_model())
+
+
+def only_private(args: argparse.Namespace, found: Model | None) -> Model | None:
+    if found and found.visibility != "private":
         raise ServerError(
             f"replicate.com/{args.model} is {found.visibility}: everybody could talk to this ghost and fetch its "
             "weights; make it private in its settings, or name another model"
@@ -123,10 +116,49 @@ async def look(args: argparse.Namespace) -> Model | None:
     return found
 
 
-def checked(args: argparse.Namespace, context: Context) -> bool:
+def put_weights(source: Path, target: Path) -> None:
+    """The merged folder `source` as the build context's weights/, by hard links where the disk allows them: Docker
+    follows no other links.
+
+    Raises WeightsError when a file is missing or has another size than ghost.json says (hashes are for preflight), and
+    UsageError when `target` holds the only copy of something else: a file that has no other name on its disk.
+    """
+    ghost = ghost_json.read(source)
+    ghost_json.verify(ghost, hashes=False)
+    names = [ghost_json.NAME, *ghost.block("files")]
+    if all(_same(source / name, target / name) for name in names):
+        return
+    mark = target / ghost_json.NAME
+    same_model = mark.is_file() and mark.read_bytes() == (source / ghost_json.NAME).read_bytes()
+    kept = {KEEP, *(names if same_model else ())}
+    files = [path for path in sorted(target.rglob("*")) if path.is_file() and not path.is_symlink()]
+    single = [path.relative_to(target).as_posix() for path in files if path.stat().st_nlink == 1]
+    if last := [name for name in single if name not in kept]:
+        raise UsageError(
+            f"{target} would be replaced, and holds the only copy here of {', '.join(last[:3])}"
+            f"{', …' if len(last) > 3 else ''}: move it out of there, or remove it: rm -r {shlex.quote(str(target))}/*"
+        )
+    with replace_folder(target) as part:
+        for name in names:
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source / name, part / name)
+            except OSError:  # another disk, or a file system without them
+                shutil.copy2(source / name, part / name)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """The same file by another name, or a copy that kept its time."""
+    if not other.is_file():
+        return False
+    a, b = one.stat(), other.stat()
+    return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+
+
+def checked(args: argparse.Namespace) -> bool:
     failed = 0
     with progress("preflight"):  # minutes: it hashes the weights, loads them and starts the server
-        for result in preflight(context.folder):
+        for result in preflight(HERE):
             failed += result.status == "failed"
             say(args, str(result))
     if failed:
@@ -134,7 +166,7 @@ def checked(args: argparse.Namespace, context: Context) -> bool:
     return not failed
 
 
-def plan(args: argparse.Namespace, context: Context, found: Model | None) -> list[str]:
+def plan(args: argparse.Namespace, found: Model | None) -> list[str]:
     """What is sent where, who sees it, and what it costs."""
     if found:
         there = "private, as Replicate said just now" + ("" if found.version else "; it has no version yet")
@@ -142,12 +174,12 @@ def plan(args: argparse.Namespace, context: Context, found: Model | None) -> lis
         there = "not there; " + ("it will be made, private" if args.create else "--create makes it, private")
     else:
         there = f"not looked at, for {TOKEN} is not set"
-    price = trial.PRICES.get(args.hardware)
+    price = PRICES.get(args.hardware)
     cost = f"${price:g} a second, ${price * 3600:.2f} an hour" if price else "see replicate.com/pricing"
     return [
         "",
-        f"line     cd {shlex.quote(str(context.folder))} && {shlex.join(push_line(args))}",
-        f"sends    {context.size() / 1e9:.2f} GB of {context.folder}, with the weights of {args.weights}",
+        f"line     cd {shlex.quote(str(HERE))} && {shlex.join(push_line(args))}",
+        f"sends    {bytes_sent(HERE) / 1e9:.2f} GB of {HERE}, with the weights of {args.weights}",
         f"model    replicate.com/{args.model}: {there}",
         "private  the model's page, its versions and the image with the weights. Inputs and replies are kept there:",
         "         the API's for an hour, the web page's until you delete them",
@@ -169,33 +201,45 @@ def push_line(args: argparse.Namespace) -> list[str]:
     return ["cog", "push", f"r8.im/{args.model}"]
 
 
-async def push(args: argparse.Namespace, context: Context, found: Model | None) -> str:
+async def push(args: argparse.Namespace, before: Model | None) -> str:
     """The version that `cog push` made. Raises ServerError when it fails, or the model is then not private."""
-    async with ReplicateApi(*account()) as api:
-        if not found:
-            found = await create_private(api, args.model, args.hardware)
+    async with Replicate(args.model, *account()) as replicate:
+        if not before:
+            before = await create_private(args, replicate)
             say(args, f"made replicate.com/{args.model}, private, on {args.hardware}")
-        pushed = subprocess.run(push_line(args), cwd=context.folder, stdout=2 if args.json else None)
+        pushed = subprocess.run(push_line(args), cwd=HERE, stdout=2 if args.json else None)
         if pushed.returncode:
             raise ServerError(f"cog push ended with code {pushed.returncode}; before a first push: cog login")
-        pauses = Pauses()
-        while not (model := await find_model(api, args.model)) or model.version in (None, found.version):
-            if pauses.count == LOOKS:
-                break
-            await pauses.next()
+        for pause in (0, *PAUSES):  # a new version shows at once, or nearly
+            await asyncio.sleep(pause)
+            model = only_private(args, await replicate.find_model())
+            if model and model.version not in (None, before.version):
+                say(args, f"pushed {args.model}:{model.version}, a new version")
+                return str(model.version)
     if not model or not model.version:
         raise ServerError(f"Replicate shows no version of {args.model}; when it does: {command(args, '--trial')}")
-    if not model.private:
-        raise ServerError(f"replicate.com/{args.model} has become {model.visibility}; make it private in its settings")
-    if model.version != found.version:
-        say(args, f"pushed {args.model}:{model.version}, a new version")
-    else:
-        say(
-            args,
-            f"pushed, and the latest is {args.model}:{model.version} as before: the image is the same, or Replicate "
-            f"does not show the new one yet; to try that one later: {command(args, '--trial')}",
-        )
+    say(
+        args,
+        f"pushed, and the latest is {args.model}:{model.version} as before: the image is the same, or Replicate "
+        f"does not show the new one yet; to try that one later: {command(args, '--trial')}",
+    )
     return model.version
+
+
+async def create_private(args: argparse.Namespace, replicate: Replicate) -> Model:
+    """A new private model on --hardware. What counts is what is seen afterwards: the answer may be lost, and the model
+    be there all the same."""
+    skus = re.findall(r'"sku": *"([^"]+)"', (await replicate.request("GET", "/v1/hardware")).text)
+    if args.hardware not in skus:
+        raise ServerError(f"Replicate has no hardware {args.hardware!r}; there are {', '.join(skus)}")
+    owner, _, short = args.model.partition("/")
+    body = {"owner": owner, "name": short, "visibility": "private", "hardware": args.hardware}
+    with suppress(PredictionLost):
+        await replicate.request("POST", "/v1/models", sent="whether the model was made is looked up", json=body)
+    model = only_private(args, await replicate.find_model())
+    if model is None:
+        raise ServerError(f"Replicate did not make {args.model}; make it by hand, private, at replicate.com/create")
+    return model
 
 
 def tried(args: argparse.Namespace, version: str) -> int:
@@ -213,22 +257,90 @@ async def try_out(args: argparse.Namespace, version: str) -> int:
         if not found or not found.version:
             raise ServerError(f"replicate.com/{args.model} has no version yet; to push one: {command(args, '--go')}")
         version = found.version
-    note = Path("models") / f"trial-{args.model.replace('/', '-')}.json"
+    # Greedy, without the penalty: the reply then begins with the golden prompt's likeliest token.
+    golden = ghost_json.read(args.weights).block("golden")
+    inputs = {"prompt": golden["prompt"], "temperature": 0, "repetition_penalty": 1, "max_new_tokens": 48, "seed": 0}
     async with Replicate(f"{args.model}:{version}", *account()) as replicate:
-        steps = trial.Trial(replicate, version, args.weights, note, lambda line: say(args, line))
+        prediction = await replicate.find(inputs, datetime.now(UTC) - KEPT)
+        if prediction and prediction.status not in ("failed", "canceled", "aborted"):
+            say(args, f"going on with prediction {prediction.id} of {prediction.created_at[:16]}")
+        else:
+            prediction = await replicate.create(inputs, seconds=TRIAL_SECONDS)
+            say(args, f"prediction {prediction.id}: replicate.com/p/{prediction.id}")
         with progress("a trial: minutes, while the model boots"):
-            prediction = await awaited(args, steps)
-    result = trial.outcome(prediction, version, args.weights, args.hardware)
+            prediction = await replicate.wait(prediction, seconds=TRIAL_SECONDS)
+    figures = {"prediction": prediction.id, "version": version, **outcome(prediction, args.weights, args.hardware)}
     if args.json:
-        print(json.dumps(asdict(result), ensure_ascii=False, indent=2))
-    say(args, *trial.told(result, args.hardware))
-    return 1 if result.differs else 0
+        print(json.dumps(figures, ensure_ascii=False, indent=2))
+    say(args, *told(figures, args.hardware))
+    return 1 if figures["differs"] else 0
 
 
-async def awaited(args: argparse.Namespace, steps: trial.Trial) -> Prediction:
-    """The trial's prediction at its end, told by webhook where one was asked for."""
-    if not args.webhook:
-        return await steps.run()
-    port = WEBHOOK_PORT if args.webhook_port is None else args.webhook_port
-    async with Receiver(await webhook_secret(steps.replicate.api), port) as receiver:
-        return await steps.run(args.webhook, receiver)
+def outcome(prediction: Prediction, weights: Path, hardware: str) -> dict[str, Any]:
+    """The reply and its figures; None for what Replicate does not tell. Raises PredictionFailed when it did not
+    succeed."""
+    if prediction.status != "succeeded":
+        why = {"aborted": "its time was over before it started", "canceled": "canceled, or its time was over"}
+        told = reason(prediction.error) if prediction.error else why.get(prediction.status, prediction.status)
+        raise PredictionFailed(
+            f"the trial {prediction.status}: {told}; logs: replicate.com/p/{prediction.id}", prediction
+        )
+    seconds, tokens = (prediction.metrics.get(name) for name in ("predict_time", "output_tokens"))
+    online, price = _between(prediction.created_at, prediction.completed_at), PRICES.get(hardware)
+    same = begins_as_recorded(prediction.output, weights)
+    return {
+        "reply": prediction.output,
+        "cold_start_seconds": _between(prediction.created_at, prediction.started_at),
+        "predict_seconds": seconds,
+        "time_to_first_token": prediction.metrics.get("time_to_first_token"),
+        "output_tokens": tokens,
+        "tokens_per_second": tokens / seconds if tokens and seconds else None,
+        "dollars": online * price if online is not None and price else None,
+        "compared": same is not None,
+        "differs": same is False,
+    }
+
+
+def begins_as_recorded(reply: str, weights: Path) -> bool | None:
+    """Whether the reply begins as the merge recorded: the golden prompt's likeliest token, or one level with it.
+
+    Compared as text, since a reply is text: a token that is no whole character, or that ends the reply, says nothing,
+    and the answer is None.
+    """
+    block, tokenizer = ghost_json.read(weights).block("golden"), load_tokenizer(weights)
+    best = block["next_top5_logprobs"][0][1]
+    level = [token for token, logprob in block["next_top5_logprobs"] if best - logprob <= 2 * block["tolerance"]]
+    texts = [tokenizer.decode([token], skip_special_tokens=True).strip() for token in level]
+    if not all(texts) or any("\ufffd" in text for text in texts):
+        return None
+    return reply.strip().startswith(tuple(texts))
+
+
+def told(figures: dict[str, Any], hardware: str) -> list[str]:
+    """Lines for a person: the reply, which is what a trial is for, and its figures."""
+
+    def figure(name: str, unit: str, digits: int = 1) -> str:
+        return "not told" if figures[name] is None else f"{figures[name]:,.{digits}f}{unit}"
+
+    golden = "as recorded at the merge"
+    if figures["differs"]:
+        golden = "DIFFERENT: the reply does not begin as the merge recorded; was this model pushed?"
+    elif not figures["compared"]:
+        golden = "not compared: the recorded token is no text of its own"
+    return [
+        f"reply          {figures['reply']}",
+        f"golden prompt  {golden}",
+        f"cold start     {figure('cold_start_seconds', ' s')} from created to started",
+        f"prediction     {figure('predict_seconds', ' s', 2)}, first token after "
+        f"{figure('time_to_first_token', ' s', 3)}, {figure('tokens_per_second', ' tokens/s')}",
+        f"cost           {figure('dollars', ' dollars', 4)} at most on {hardware}, from created to completed; idling "
+        "until it is switched off comes on top",
+    ]
+
+
+def _between(start: str, end: str) -> float | None:
+    """Seconds between two ISO 8601 instants."""
+    try:
+        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    except ValueError:
+        return None

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import replicate_deployment
-from replicate_deployment import ghost_json, schema
+from replicate_deployment import ghost_json
+from serving import schema
 from serving.client.transport import reason
 from training.console import console, progress
 from training.errors import ServerError

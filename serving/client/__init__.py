@@ -5,8 +5,7 @@ from typing import Any
 
 from serving.client.cog_server import CogServer
 from serving.client.prediction import Backend, Prediction
-from serving.client.replicate import Replicate
-from serving.client.replicate_api import account
+from serving.client.replicate import Replicate, account
 from training.errors import (
     PredictionFailed,
     PredictionLost,

@@ -10,32 +10,24 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 
-from serving.client.prediction import Prediction, check, read
+from serving.client.prediction import Backend, Prediction, read
 from serving.client.transport import events, invalid_inputs, open_client, parsed, reason, told
-from training.errors import (
-    PredictionFailed,
-    PredictionLost,
-    ServerBusy,
-    ServerError,
-    ServerStarting,
-    ServerUnreachable,
-)
+from training.errors import PredictionLost, ServerBusy, ServerError, ServerStarting, ServerUnreachable
 
 IN_DOUBT = "whether the prediction ran to its end is not known"
 BUSY_SECONDS = 60  # to wait for somebody else's prediction
 SILENT_SECONDS = 300  # between two events: a long prompt on a small CPU
 
 
-class CogServer:
+class CogServer(Backend):
     """The server at `url`, which `ghost serve` starts and which runs in the image."""
 
     def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -43,126 +35,68 @@ class CogServer:
         self.busy_seconds = busy_seconds
         # Cog's server sends small packets and waits for each one's ACK, which a kernel delays by 40 ms on a connection
         # that has been used before: a first piece after 42 ms, on a new one after 16 (loopback, one token).
-        self._http = open_client(self.url, keep=False)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.aclose()
+        self.http = open_client(self.url, keep=False)
 
     async def health(self) -> Mapping[str, Any]:
         """`status`: STARTING, READY, BUSY, SETUP_FAILED, UNHEALTHY or DEFUNCT; `setup.logs` what set-up wrote."""
         with told(self.url):
-            response = await self._http.get("/health-check")
+            response = await self.http.get("/health-check")
         return parsed(response)
-
-    async def create(self, inputs: Mapping[str, Any], *, id: str | None = None) -> Prediction:
-        """The prediction at its end, whichever that is: this server can be asked nothing about it later."""
-        async with aclosing(self._events(inputs, id or new_id())) as told_so_far:
-            async for prediction in told_so_far:
-                if prediction.done:
-                    return prediction
-        raise AssertionError("_events ends in a prediction that is done, or raises")
 
     async def get(self, id: str) -> Prediction:
         raise ServerError(f"{self.url} keeps no predictions: {id} can only be followed by the connection that made it")
 
     async def cancel(self, id: str) -> None:
-        url = f"{self.url}/predictions/{quote(id, safe='')}/cancel"
+        url = f"{self._prediction(id)}/cancel"
         with told(url):
-            response = await self._http.post(url)
+            response = await self.http.post(url)
         if response.status_code not in (200, 404):  # 404: it does not run, or no longer
             raise ServerError(f"{url}: HTTP status {response.status_code}")
 
-    async def stream(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        id: str | None = None,
-        on_created: Callable[[str], None] | None = None,
-    ) -> AsyncGenerator[str, None]:
-        said, prediction = "", None
-        async with aclosing(self._when_free(inputs, id or new_id(), on_created)) as told_so_far:
-            async for prediction in told_so_far:
-                if piece := prediction.output[len(said) :]:
-                    said += piece
-                    yield piece
-        check(prediction, inputs)
-
-    async def answer(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        id: str | None = None,
-        on_created: Callable[[str], None] | None = None,
-        seconds: float = 300,
-    ) -> Prediction:
-        prediction = None
-        try:
-            async with asyncio.timeout(seconds):
-                async with aclosing(self._when_free(inputs, id or new_id(), on_created)) as told_so_far:
-                    async for told_last in told_so_far:
-                        prediction = told_last
-        except TimeoutError as error:
-            if prediction is None:
-                raise ServerBusy(f"{self.url} was answering somebody else for {seconds:g} s") from error
-            raise PredictionFailed(f"no reply within {seconds:g} s: canceled", prediction) from error
-        return check(prediction, inputs)
-
-    async def _when_free(
-        self, inputs: Mapping[str, Any], id: str, on_created: Callable[[str], None] | None
-    ) -> AsyncGenerator[Prediction, None]:
-        """`_events`, after a bounded wait while the server works for somebody else.
+    async def states(self, inputs: Mapping[str, Any], seconds: float) -> AsyncGenerator[Prediction, None]:
+        """Waits, for a bounded time, while the server works for somebody else.
 
         It is free again only a moment after its answer: of 400 predictions one after the other 34 met "busy". Such a
         one has started nothing, so it is safe to repeat.
         """
-        deadline, pause = time.monotonic() + self.busy_seconds, 0.02
+        id, timeout = (
+            f"ghost-{secrets.token_hex(12)}",
+            httpx2.Timeout(SILENT_SECONDS, connect=self.http.timeout.connect),
+        )
+        deadline, pause = time.monotonic() + min(self.busy_seconds, seconds), 0.02
         while True:
+            running = True
             try:
-                async with aclosing(self._events(inputs, id)) as told_so_far:
-                    async for prediction in told_so_far:
-                        if on_created:
-                            on_created(id)
-                            on_created = None
-                        yield prediction
+                with told(self.url, sent=IN_DOUBT, id=id):
+                    async with events(
+                        self.http, "PUT", self._prediction(id), json={"input": inputs}, timeout=timeout
+                    ) as (response, source):
+                        if response.status_code != 200:
+                            running = False
+                            raise await self._refusal(response, inputs)
+                        async for prediction in _followed(response, source, id):
+                            running = not prediction.done
+                            yield prediction
+                if running:
+                    raise PredictionLost(f"{self.url}: the stream ended early; {IN_DOUBT}", id)
                 return
+            except ServerUnreachable:
+                running = False
+                raise
             except ServerBusy:
                 if time.monotonic() > deadline:
                     raise
+            finally:
+                # Closing the connection cancels too, once the server notices; over a network it may be long before it
+                # does.
+                if running:
+                    with suppress(ServerError):
+                        await asyncio.shield(self.cancel(id))
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1)
 
-    async def _events(self, inputs: Mapping[str, Any], id: str) -> AsyncGenerator[Prediction, None]:
-        """The prediction after each event that changes it; the last one is done."""
-        url = f"{self.url}/predictions/{quote(id, safe='')}"
-        timeout = httpx2.Timeout(SILENT_SECONDS, connect=self._http.timeout.connect)
-        running = True
-        try:
-            with told(self.url, sent=IN_DOUBT, id=id):
-                async with events(self._http, "PUT", url, json={"input": inputs}, timeout=timeout) as (
-                    response,
-                    source,
-                ):
-                    if response.status_code != 200:
-                        running = False
-                        raise await self._refusal(response, inputs)
-                    async for prediction in _followed(response, source, id):
-                        running = not prediction.done
-                        yield prediction
-            if running:
-                raise PredictionLost(f"{self.url}: the stream ended early; {IN_DOUBT}", id)
-        except ServerUnreachable:
-            running = False
-            raise
-        finally:
-            # Closing the connection cancels too, once the server notices; over a network it may be long before it does.
-            if running:
-                with suppress(ServerError):
-                    await asyncio.shield(self.cancel(id))
+    def _prediction(self, id: str) -> str:
+        return f"{self.url}/predictions/{quote(id, safe='')}"
 
     async def _refusal(self, response: httpx2.Response, inputs: Mapping[str, Any]) -> ServerError:
         """Which error a response is that started nothing."""
@@ -204,7 +138,3 @@ async def _followed(
         else:  # logs and metrics, which `completed` repeats
             continue
         yield prediction
-
-
-def new_id() -> str:
-    return f"ghost-{secrets.token_hex(12)}"

@@ -1,15 +1,21 @@
 """What a server tells about one prediction, and what every server of predictions can do."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
+
+import httpx2
 
 from serving.client.transport import reason
 from training.errors import PredictionFailed, ServerError
 
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
-TERMINAL: frozenset[Status] = frozenset(("succeeded", "failed", "canceled", "aborted"))
+STREAM_SECONDS = 1800  # a stream is read by a person, who may stop it
 
 
 @dataclass(frozen=True)
@@ -30,51 +36,69 @@ class Prediction:
 
     @property
     def done(self) -> bool:
-        return self.status in TERMINAL
+        return self.status not in ("starting", "processing")
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """A server of predictions. An async context manager; every call raises a ServerError of training/errors.py."""
 
-    async def __aenter__(self) -> Self: ...
+    http: httpx2.AsyncClient
+
+    async def __aenter__(self) -> Self:
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        await self.http.aclose()
 
-    async def create(self, inputs: Mapping[str, Any], *, id: str | None = None) -> Prediction:
-        """Send the inputs, once: when what became of them is not known this raises PredictionLost."""
-
+    @abstractmethod
     async def get(self, id: str) -> Prediction:
         """Its present state."""
 
+    @abstractmethod
     async def cancel(self, id: str) -> None:
         """Stop it, if it still runs; no error if it does not."""
 
-    def stream(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        id: str | None = None,
-        on_created: Callable[[str], None] | None = None,
-    ) -> AsyncGenerator[str, None]:
+    @abstractmethod
+    def states(self, inputs: Mapping[str, Any], seconds: float) -> AsyncGenerator[Prediction, None]:
+        """Send the inputs, once, and yield the prediction each time more of it is known; the last one is done.
+
+        Closing the iterator before its end cancels the prediction. When what became of the inputs is not known this
+        raises PredictionLost. A server that can end a prediction by itself is told to after `seconds`.
+        """
+
+    async def stream(self, inputs: Mapping[str, Any]) -> AsyncGenerator[str, None]:
         """The reply's pieces as they come. Closing the iterator before its end cancels the prediction.
 
         Raises PredictionFailed when it ends in another way than "succeeded", or with another text than the pieces'.
         """
+        said, prediction = "", None
+        async with aclosing(self.states(inputs, STREAM_SECONDS)) as states:
+            async for prediction in states:
+                if prediction.output.startswith(said) and (piece := prediction.output[len(said) :]):
+                    said += piece
+                    yield piece
+        ended = check(prediction, inputs)
+        # Line ends aside, which an event stream does not keep. What was yielded cannot be taken back.
+        if not ended.data_removed and said.splitlines() != ended.output.splitlines():
+            raise PredictionFailed(f"prediction {ended.id}: what was streamed is not its output", ended)
 
-    async def answer(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        id: str | None = None,
-        on_created: Callable[[str], None] | None = None,
-        seconds: float = 300,
-    ) -> Prediction:
-        """Create, wait to the end, and give what succeeded.
+    async def answer(self, inputs: Mapping[str, Any], *, seconds: float = 300) -> Prediction:
+        """The prediction, once it has succeeded.
 
         Raises PredictionFailed when it ends in another way, or runs longer than `seconds` and is therefore canceled.
         """
+        deadline = time.monotonic() + seconds
+        async with aclosing(self.states(inputs, seconds)) as states:
+            prediction = await anext(states)  # not cut short: what was sent and not answered could not be canceled
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    async for later in states:
+                        prediction = later
+            except TimeoutError as error:
+                raise PredictionFailed(f"no reply within {seconds:g} s: canceled", prediction) from error
+        return check(prediction, inputs)
 
 
 def read(answer: Mapping[str, Any]) -> Prediction:

@@ -2,36 +2,54 @@
 
 What is careful here: Replicate knows no idempotency key, and each prediction is paid for. So a create is sent once.
 When its answer is lost, the list of predictions is searched for it: each of ours carries a random seed, by which it is
-known.
+known. Replicate's own client does not do this (docs/decisions/replicate_client.md).
 """
 
 import asyncio
+import os
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from itertools import chain, repeat
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 
-from serving.client.prediction import Prediction, check, read
-from serving.client.replicate_api import API, ATTEMPTS, Pauses, ReplicateApi
-from serving.client.replicate_models import find_model
-from serving.client.transport import events, parsed, told
-from training.errors import PredictionFailed, PredictionLost, ServerError, UsageError
+from serving.client.prediction import Backend, Prediction, read
+from serving.client.transport import events, invalid_inputs, open_client, parsed, reason, told
+from training.errors import PredictionFailed, PredictionLost, ServerBusy, ServerError, ServerUnreachable, UsageError
 
+TOKEN = "REPLICATE_API_TOKEN"
+API = "https://api.replicate.com"
+BASE_URL = "REPLICATE_BASE_URL"  # another address of the API, as Replicate's own client reads it
 MODEL = re.compile(r"(deployments/)?([\w.-]+/[\w.-]+)(?::([0-9a-f]{64}))?")
 IN_DOUBT = "whether it runs is not known: look at replicate.com/predictions before you send it again"
 CLOCKS_DIFFER = timedelta(minutes=5)  # between this machine and Replicate, when searching by time
-STREAM_SECONDS = 1800  # after which Replicate ends a stream's prediction though we are gone
-SILENT_SECONDS = 60  # of a stream, after which it is opened anew; a model that boots says nothing for minutes
+SILENT_SECONDS = 20  # of a stream, after which its prediction is looked at; a model that boots says nothing for minutes
+ATTEMPTS = 6  # of a request that may be repeated: a quarter of a minute, by these pauses
+PAUSES = [0.5, 1, 2, 4, 5]  # seconds between attempts, and then the last one again and again
+THROTTLED_SECONDS = 90  # to wait, all in all, because of 429: a limit is reset within a minute
 
 
-class Replicate:
+@dataclass(frozen=True)
+class Model:
+    visibility: str
+    version: str | None  # the latest
+
+
+def account() -> tuple[str, str]:
+    """The token and the API's address, from the environment. Raises UsageError without a token."""
+    if not (token := os.environ.get(TOKEN)):
+        raise UsageError(f"{TOKEN} is not set; make a token at replicate.com/account/api-tokens and export it")
+    return token, (os.environ.get(BASE_URL) or API).rstrip("/").removesuffix("/v1")
+
+
+class Replicate(Backend):
     """`model`: OWNER/NAME:VERSION (64 hex digits), OWNER/NAME for a model's latest version or, where there is no such
     model, a deployment of that name, or deployments/OWNER/NAME.
 
@@ -41,186 +59,192 @@ class Replicate:
     def __init__(self, model: str, token: str, api: str = API) -> None:
         if not (parts := MODEL.fullmatch(model)) or (parts[1] and parts[3]):
             raise UsageError(f"{model!r} is no model on Replicate; name OWNER/NAME or OWNER/NAME:VERSION (64 digits)")
-        self.name = parts[2]
-        self.api = ReplicateApi(token, api)
-        self._where = f"/v1/deployments/{self.name}/predictions" if parts[1] else "/v1/predictions"
-        self._version = parts[3]
+        self.name, self._version, self._token = parts[2], parts[3], token
+        self._create_path = f"/v1/deployments/{self.name}/predictions" if parts[1] else "/v1/predictions"
+        self.http = open_client(api, self._authorize)
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def create(self, inputs: Mapping[str, Any], *, seconds: float) -> Prediction:
+        """Send the inputs, once; after `seconds` Replicate ends the prediction by itself.
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.api.http.aclose()
-
-    async def create(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        id: str | None = None,
-        seconds: float | None = None,
-        webhook: str | None = None,
-    ) -> Prediction:
-        """`id` is not used: Replicate names predictions itself. After `seconds` Replicate ends it by itself.
-
-        `webhook` is told when it has ended. Raises PredictionLost when it was sent, its answer was lost and it is not
-        in the list; ServerBusy after 429 for too long, with nothing created.
+        Raises PredictionLost when they were sent, the answer was lost and the prediction is not in the list; ServerBusy
+        after 429 for too long, with nothing created.
         """
         inputs = {"seed": secrets.randbits(32)} | dict(inputs)
         since = datetime.now(UTC)
-        body: dict[str, Any] = {"input": inputs} | await self._target()
-        if webhook:
-            body |= {"webhook": webhook, "webhook_events_filter": ["completed"]}
-        headers = {"Cancel-After": f"{max(5, round(seconds))}s"} if seconds else {}
+        target, limit = await self._target(), {"Cancel-After": f"{max(5, round(seconds))}s"}
         try:
-            response = await self.api.post_once(self._where, body, sent=IN_DOUBT, headers=headers)
+            response = await self.request(
+                "POST", self._create_path, sent=IN_DOUBT, json={"input": inputs} | target, headers=limit
+            )
             if response.status_code < 300:
                 with suppress(ServerError):  # a page of a proxy on the way, or a status that is new to us
                     return read(parsed(response))
             raise PredictionLost(f"Replicate answers a create with HTTP status {response.status_code}; {IN_DOUBT}")
         except PredictionLost:
-            if found := await self.find(inputs, since):
-                return found
+            with suppress(ServerError):
+                if found := await self.find(inputs, since):
+                    return found
             raise
 
+    async def find(self, inputs: Mapping[str, Any], since: datetime) -> Prediction | None:
+        """A prediction with these inputs that was created since then; the list may be a moment behind."""
+        after = (since - CLOCKS_DIFFER).isoformat()
+        for pause in PAUSES[:3]:
+            await asyncio.sleep(pause)
+            page = parsed(await self.request("GET", "/v1/predictions", params={"created_after": after}))
+            for row in page.get("results", []):
+                same_version = self._version in (None, row.get("version"))
+                if same_version and inputs.items() <= (row.get("input") or {}).items():
+                    return read(row)
+        return None
+
     async def get(self, id: str) -> Prediction:
-        return read(await self.api.get(f"/v1/predictions/{quote(id, safe='')}"))
+        return read(parsed(await self.request("GET", f"/v1/predictions/{quote(id, safe='')}")))
 
     async def cancel(self, id: str) -> None:
-        await self.api.post_again(f"/v1/predictions/{quote(id, safe='')}/cancel")
+        await self.request("POST", f"/v1/predictions/{quote(id, safe='')}/cancel", missing=True)
 
-    async def stream(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        id: str | None = None,
-        on_created: Callable[[str], None] | None = None,
-    ) -> AsyncGenerator[str, None]:
-        prediction = await self.create(inputs, seconds=STREAM_SECONDS)
-        try:
-            if on_created:
-                on_created(prediction.id)
-            said = ""
-            if url := prediction.urls.get("stream"):
-                async with aclosing(self._pieces(httpx2.URL(url))) as pieces:
-                    async for piece in pieces:
-                        said += piece
-                        yield piece
-            # How it ended, and, where its stream was lost, what has not been said yet.
-            pauses = Pauses()
-            while True:
-                prediction = await self._state(prediction.id)
-                if prediction.output.startswith(said) and (rest := prediction.output[len(said) :]):
-                    said += rest
-                    yield rest
-                if prediction.done:
-                    break
-                await pauses.next()
-            check(prediction, inputs)
-            # Line ends aside, which an event stream does not keep. What was yielded cannot be taken back.
-            if not prediction.data_removed and said.splitlines() != prediction.output.splitlines():
-                raise PredictionFailed(
-                    f"prediction {prediction.id}: what was streamed is not its output; that is at "
-                    f"replicate.com/p/{prediction.id}",
-                    prediction,
-                )
-        finally:
-            await self._leave(prediction)
-
-    async def answer(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        id: str | None = None,
-        on_created: Callable[[str], None] | None = None,
-        seconds: float = 300,
-    ) -> Prediction:
-        deadline = time.monotonic() + seconds
+    async def states(self, inputs: Mapping[str, Any], seconds: float) -> AsyncGenerator[Prediction, None]:
         prediction = await self.create(inputs, seconds=seconds)
         try:
-            if on_created:
-                on_created(prediction.id)
-            prediction = await self.wait(prediction, seconds=deadline - time.monotonic())
+            yield prediction
+            async with aclosing(self.follow(prediction)) as states:
+                async for prediction in states:
+                    yield prediction
         finally:
-            await self._leave(prediction)
-        return check(prediction, inputs)
+            if not prediction.done:
+                with suppress(ServerError):
+                    await asyncio.shield(self.cancel(prediction.id))
 
-    async def wait(self, prediction: Prediction, *, seconds: float, pause: float | None = None) -> Prediction:
-        """Poll to the end, whichever it is. Raises PredictionFailed after `seconds`; the prediction then runs on."""
-        pauses = Pauses(pause)
+    async def follow(self, prediction: Prediction) -> AsyncGenerator[Prediction, None]:
+        """The prediction each time more of it is known, as its stream tells and, where that ends, as looking does.
+
+        Raises PredictionLost when Replicate cannot be asked any more; it then runs on.
+        """
+        id, text, pauses = prediction.id, prediction.output, _pauses()
+        while not prediction.done:
+            if not text and (url := prediction.urls.get("stream")):
+                async with aclosing(self._pieces(url)) as pieces:
+                    async for piece in pieces:
+                        text += piece
+                        yield replace(prediction, status="processing", output=text)
+            try:
+                prediction = await self.get(id)
+            except ServerError as error:
+                raise PredictionLost(
+                    f"{error}; prediction {id} may run on: look at replicate.com/p/{id}", id
+                ) from error
+            if prediction.done or prediction.output.startswith(text):
+                text = prediction.output
+                yield prediction
+            if not prediction.done:
+                await asyncio.sleep(next(pauses))
+
+    async def wait(self, prediction: Prediction, *, seconds: float) -> Prediction:
+        """Follow it to the end, whichever that is. Raises PredictionFailed after `seconds`; it then runs on."""
         try:
-            async with asyncio.timeout(seconds):
-                while not prediction.done:
-                    await pauses.next()
-                    prediction = await self._state(prediction.id)
+            async with asyncio.timeout(seconds), aclosing(self.follow(prediction)) as states:
+                async for later in states:
+                    prediction = later
         except TimeoutError as error:
             raise PredictionFailed(f"prediction {prediction.id}: no end within {seconds:.0f} s", prediction) from error
         return prediction
 
+    async def find_model(self) -> Model | None:
+        """None when there is none of this name that the account sees."""
+        answer = parsed(await self.request("GET", f"/v1/models/{self.name}", missing=True))
+        if "visibility" not in answer:
+            return None
+        return Model(answer["visibility"], (answer.get("latest_version") or {}).get("id"))
+
+    async def request(
+        self, method: str, path: str, *, sent: str = "", missing: bool = False, **request: Any
+    ) -> httpx2.Response:
+        """The response when it is a success or, with `missing`, a 404. Lost connections, 429 and 5xx are tried again.
+
+        With `sent`, which says what is then in doubt, the request must not happen twice: it is tried again only after
+        what has certainly done nothing, no connection or a 429. A connection that is lost later raises PredictionLost,
+        and a 5xx is returned.
+        """
+        deadline, pauses, attempt = time.monotonic() + THROTTLED_SECONDS, _pauses(), 1
+        while True:
+            pause = next(pauses)
+            try:
+                with told(str(self.http.base_url.join(path)), sent=sent):
+                    response = await self.http.request(method, path, **request)
+            except ServerError as error:
+                if attempt == ATTEMPTS or (sent and not isinstance(error, ServerUnreachable)):
+                    raise
+            else:
+                status = response.status_code
+                if status == 429:
+                    wait = retry_after(response)
+                    if time.monotonic() + (wait or pause) > deadline:
+                        raise ServerBusy("Replicate lets this account do no more for now (429); try again later", wait)
+                    await asyncio.sleep(wait or pause)  # 0 means nothing: asked without a pause it says the same again
+                    continue
+                if status < 300 or (status == 404 and missing) or (status >= 500 and sent):
+                    return response
+                if status < 500 or attempt == ATTEMPTS:
+                    raise refusal(response, (request.get("json") or {}).get("input", {}))
+            attempt += 1
+            await asyncio.sleep(pause)
+
     async def _target(self) -> dict[str, str]:
         """The version to name in a create; none for a deployment."""
-        if self._where != "/v1/predictions":
-            return {}
-        if not self._version:
-            if model := await find_model(self.api, self.name):
+        if self._create_path == "/v1/predictions" and not self._version:
+            if model := await self.find_model():
                 self._version = model.version
                 if not self._version:
                     raise ServerError(
                         f"{self.name} has no version on Replicate yet; push one: ghost release {self.name}"
                     )
-            elif "name" in await self.api.get(f"/v1/deployments/{self.name}", missing=True):
-                self._where = f"/v1/deployments/{self.name}/predictions"
-                return {}
+            elif "name" in parsed(await self.request("GET", f"/v1/deployments/{self.name}", missing=True)):
+                self._create_path = f"/v1/deployments/{self.name}/predictions"
             else:
                 raise ServerError(f"{self.name}: this account sees no such model or deployment on Replicate")
-        return {"version": self._version}
+        return {"version": self._version} if self._version else {}
 
-    async def find(self, inputs: Mapping[str, Any], since: datetime) -> Prediction | None:
-        """A prediction with these inputs that was created since then; the list may be a moment behind."""
-        pauses = Pauses()
-        while pauses.count < 3:
-            await pauses.next()
-            with suppress(ServerError):
-                page = await self.api.get("/v1/predictions", created_after=(since - CLOCKS_DIFFER).isoformat())
-                for row in page.get("results", []):
-                    if all((row.get("input") or {}).get(name) == value for name, value in inputs.items()):
-                        return read(row)
-        return None
-
-    async def _state(self, id: str) -> Prediction:
-        try:
-            return await self.get(id)
-        except ServerError as error:
-            raise PredictionLost(f"{error}; prediction {id} may run on: look at replicate.com/p/{id}", id) from error
-
-    async def _leave(self, prediction: Prediction) -> None:
-        if not prediction.done:
-            with suppress(ServerError):
-                await asyncio.shield(self.cancel(prediction.id))
-
-    async def _pieces(self, url: httpx2.URL) -> AsyncGenerator[str, None]:
-        """The output events, each once; a stream that is cut is opened again after the last one, by its id.
-
-        Ends without an error when it cannot go on: the prediction itself tells the rest.
-        """
-        last, pauses = "", Pauses()
-        seen: set[str] = set()
-        timeout = httpx2.Timeout(SILENT_SECONDS, connect=self.api.http.timeout.connect)
-        while pauses.count < ATTEMPTS:
-            headers = self.api.authorization(url) | ({"Last-Event-ID": last} if last else {})
-            with suppress(ServerError), told(str(url)):
-                async with events(self.api.http, "GET", str(url), headers=headers, timeout=timeout) as (answer, source):
-                    if answer.status_code != 429 and 400 <= answer.status_code < 500:
+    async def _pieces(self, url: str) -> AsyncGenerator[str, None]:
+        """What the stream says. Ends without an error when it cannot go on: the prediction itself tells the rest."""
+        timeout = httpx2.Timeout(SILENT_SECONDS, connect=self.http.timeout.connect)
+        with suppress(ServerError), told(url):
+            async with events(self.http, "GET", url, timeout=timeout) as (response, source):
+                if response.status_code != 200:
+                    return
+                async for event in source:
+                    if event.event in ("done", "error"):
                         return
-                    async for event in source:
-                        if event.event in ("done", "error"):
-                            return
-                        if event.event != "output" or event.id in seen:
-                            continue
-                        last = event.id
-                        seen.update({last} - {""})
+                    if event.event == "output":
                         yield event.data
-                        if not last:  # cannot be opened again behind this one
-                            pauses.count = ATTEMPTS
-            await pauses.next()
+
+    def _authorize(self, request: httpx2.Request) -> httpx2.Request:
+        """The token goes to the API's own host and to Replicate's other hosts, and to no other that an answer names."""
+        url = request.url
+        if url.host == self.http.base_url.host or (url.scheme == "https" and url.host.endswith(".replicate.com")):
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _pauses() -> Iterator[float]:
+    return chain(PAUSES, repeat(PAUSES[-1]))
+
+
+def refusal(response: httpx2.Response, inputs: Mapping[str, Any]) -> ServerError:
+    """What an answer other than success says, for a person."""
+    status, detail = response.status_code, parsed(response).get("detail")
+    if status == 401:
+        return ServerError(f"Replicate does not accept the token in {TOKEN}; make another on replicate.com/account")
+    if status == 402:
+        return ServerError("Replicate wants to be paid first; see replicate.com/account/billing")
+    if status == 422 and isinstance(detail, list):
+        return ServerError(invalid_inputs(detail, inputs))
+    words = reason(str(detail), inputs) if detail and status != 422 else "it does not accept the request"
+    return ServerError(f"{response.request.method} {response.request.url.path}: HTTP status {status}: {words}")
+
+
+def retry_after(response: httpx2.Response) -> float | None:
+    """Seconds that a 429 asks to wait: its Retry-After, else those its text names."""
+    header = response.headers.get("retry-after", "")
+    named = re.fullmatch(r"(\d+)", header) or re.search(r"(\d+) ?s", str(parsed(response).get("detail", "")))
+    return float(named[1]) if named else None

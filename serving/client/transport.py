@@ -1,7 +1,7 @@
 """How requests are sent: timeouts, proxies, and which of our errors a broken connection is."""
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import ip_address
 from typing import Any
@@ -21,8 +21,11 @@ def is_loopback(url: httpx2.URL) -> bool:
         return url.host == "localhost"
 
 
-def open_client(url: str, headers: Mapping[str, str] | None = None, *, keep: bool = True) -> httpx2.AsyncClient:
-    """A client for the server at `url`, which keeps its connections open unless told otherwise.
+def open_client(
+    url: str, auth: Callable[[httpx2.Request], httpx2.Request] | None = None, *, keep: bool = True
+) -> httpx2.AsyncClient:
+    """A client for the server at `url`, which keeps its connections open unless told otherwise; `auth` sees each
+    request before it is sent.
 
     Raises ServerError when that is no http(s) URL.
     """
@@ -34,7 +37,7 @@ def open_client(url: str, headers: Mapping[str, str] | None = None, *, keep: boo
         raise ServerError(f"{url!r} is no URL of a server; one looks like http://127.0.0.1:5000")
     return httpx2.AsyncClient(
         base_url=base,
-        headers=headers,
+        auth=auth,
         timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(max_keepalive_connections=None if keep else 0),
         trust_env=not is_loopback(base),  # a proxy set in the environment would not reach this machine

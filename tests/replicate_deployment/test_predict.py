@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import replicate_deployment
-from replicate_deployment import schema
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.engine import Engine
 from replicate_deployment.predict import Predictor
 from replicate_deployment.settings import RANGES, Settings
+from serving import schema
 
 SOURCE = Path(replicate_deployment.__file__).parent
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from replicate_deployment import ghost_json, weights_checks
+from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
-from replicate_deployment.weights_checks import Model
 from scripts.provenance import read_facts, tokenizer_of
+from serving import checks
+from serving.checks import Model
 from training.cli import main
 from training.errors import UsageError
 from training.finetuning.base import resolve_base
@@ -52,7 +53,7 @@ def test_it_merges_as_ours_does(
     assert "training" not in ghost.facts
     assert ghost.block("golden") == ghost_json.read(merged).block("golden")  # the base's tokenizer
     model = Model(out)
-    for check in (weights_checks.shards, weights_checks.end_token, weights_checks.template):
+    for check in (checks.shards, checks.end_token, checks.template):
         check(model)
 
 
@@ -62,7 +63,7 @@ def test_what_the_folder_does_not_say_comes_from_flags(elsewhere: Make, tmp_path
     ghost = ghost_json.read(tmp_path / "out")
     assert (ghost.recipe, ghost.labels) == ("conversations", Labels("Me:", "You:"))
     assert "Me:" in ghost.block("golden")["prompt"]
-    weights_checks.template(Model(tmp_path / "out"))
+    checks.template(Model(tmp_path / "out"))
 
 
 def test_flags_do_not_overrule_what_is_known(adapter: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_pad_token_that_is_the_end_token_is_dropped(
     (base / "config.json").write_text(json.dumps(config | {"pad_token_id": 2}))
     assert tokenizer_of(read_facts(folder), resolve_base(str(base), None)).pad_token is None
     assert main(["merge", str(folder), "--base", str(base), "--out", str(tmp_path / "out")]) == 0
-    assert "end 2 and BOS 1" in weights_checks.end_token(Model(tmp_path / "out"))
+    assert "end 2 and BOS 1" in checks.end_token(Model(tmp_path / "out"))
 
 
 def test_a_tokenizer_with_more_ids_than_the_model(

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from replicate_deployment import ghost_json, weights_checks
-from replicate_deployment.checks import Result
+from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import encode_prompt
 from scripts import parity, sanity_check, test_model, trained_checks
 from scripts.trained_checks import Trained
+from serving import checks
+from serving.checks import Result
 from tests.scripts.forms import merge
 from training import artifact
 from training.cli import main
@@ -126,8 +127,8 @@ def test_damage_is_named_by_its_check(damage: Any, check: str, message: str, mer
 
 
 def test_what_preflight_looks_at_is_looked_at_here() -> None:
-    shared = {name for name, check in sanity_check.CHECKS.items() if weights_checks.CHECKS.get(name) == check}
-    assert set(weights_checks.CHECKS) - shared == {"ghost.json and hashes"}  # the same, behind a progress bar
+    shared = {name for name, check in sanity_check.CHECKS.items() if checks.CHECKS.get(name) == check}
+    assert set(checks.CHECKS) - shared == {"ghost.json and hashes"}  # the same, behind a progress bar
     assert "ghost.json and hashes" in sanity_check.CHECKS
 
 

@@ -17,7 +17,6 @@ VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 NEXT_VERSION = "1f" * 32
 PIECES = ["oui", " carrément", " 😂", "\n", "on se voit", " là-bas ?"]
 TERMINAL = {"succeeded", "failed", "canceled", "aborted"}
-SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
 
 @dataclass(frozen=True)
@@ -213,8 +212,6 @@ class _Handler(QuietHandler):
             return 200, {"next": None, "previous": None, "results": rows[::-1] if fake.lists else []}
         if path == "/v1/hardware":
             return 200, [{"name": "CPU", "sku": "cpu"}, {"name": "Nvidia L40S GPU", "sku": "gpu-l40s"}]
-        if path == "/v1/webhooks/default/secret":
-            return 200, {"key": SECRET}
         if (name := path.removeprefix("/v1/models/")) in fake.models:
             return 200, fake.models[name]
         if (name := path.removeprefix("/v1/deployments/")) in fake.deployments:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from replicate_deployment import ghost_json
-from replicate_deployment.checks import Result
 from replicate_deployment.tokenization import load_tokenizer
 from serving import release
-from serving.client import replicate_api
+from serving.checks import Result
+from serving.client import replicate
 from training import cli
 
 from .fake_replicate import TOKEN, FakeReplicate, running
@@ -40,7 +40,6 @@ class Scene:
         self.folder, self.fake, self.weights = folder, fake, weights
         self.context = folder / "context"
         self.log = folder / "cog.json"
-        self.note = folder / "models" / "trial-ana-ghost.json"
 
     def cog(self, code: int = 0) -> None:
         program = self.folder / "bin" / "cog"
@@ -62,7 +61,8 @@ def scene(tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin")
     monkeypatch.setattr(release, "HERE", tmp_path / "context")
     monkeypatch.setattr(release, "preflight", lambda folder: iter([Result("files", "ok", "9 there")]))
-    monkeypatch.setattr(replicate_api, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(replicate, "PAUSES", [0.001] * 5)
+    monkeypatch.setattr(release, "PAUSES", [0.001] * 5)
     with running() as fake:
         monkeypatch.setenv("REPLICATE_API_TOKEN", TOKEN)
         monkeypatch.setenv("REPLICATE_BASE_URL", f"{fake.url}/v1")

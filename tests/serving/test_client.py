@@ -19,6 +19,7 @@ from serving.client import (
     ServerUnreachable,
     predict,
 )
+from serving.client.prediction import check
 from tests.loopback_server import LoopbackServer, QuietHandler
 from training.errors import ServerError
 
@@ -43,20 +44,13 @@ async def everything(pieces: AsyncGenerator[str, None]) -> list[str]:
 
 def test_the_pieces_of_a_stream_are_the_answer(url: str, http: httpx2.Client) -> None:
     inputs = {"prompt": "on se voit ?", "max_new_tokens": 8, "seed": 4}
-    created: list[str] = []
-    pieces = ask(url, lambda server: everything(server.stream(inputs, id="mine", on_created=created.append)))
+    pieces = ask(url, lambda server: everything(server.stream(inputs)))
     answer = ask(url, lambda server: server.answer(inputs))
     assert len(pieces) > 1
     assert answer.output == "".join(pieces) == predict(url, **inputs)
-    assert created == ["mine"]
     assert answer.done
     assert answer.metrics["output_tokens"] == 8
     assert answer.metrics["predict_time"] > 0
-
-
-def test_an_id_of_any_characters_is_one_path_segment(url: str, http: httpx2.Client) -> None:
-    inputs = {"prompt": "hey", "max_new_tokens": 1}
-    assert ask(url, lambda server: server.create(inputs, id="chat/7 é")).id == "chat/7 é"
 
 
 def test_leaving_a_stream_ends_the_work(url: str, http: httpx2.Client) -> None:
@@ -79,13 +73,16 @@ def test_an_answer_that_takes_too_long_is_canceled(url: str, http: httpx2.Client
 
 
 def test_canceling_from_elsewhere_is_a_failure_that_says_so(url: str, http: httpx2.Client) -> None:
-    async def canceled(server: CogServer) -> None:
-        async for _ in server.stream(ENDLESS, id="soon"):
-            await server.cancel("soon")
+    async def canceled(server: CogServer) -> str:
+        async for prediction in server.states(ENDLESS, 60):
+            await server.cancel(prediction.id)
+        with pytest.raises(PredictionFailed, match="the prediction was canceled"):
+            check(prediction, ENDLESS)
+        return prediction.id
 
-    with pytest.raises(PredictionFailed, match="the prediction was canceled"):
-        ask(url, canceled)
-    ask(url, lambda server: server.cancel("soon"))  # not any more: no error
+    id = ask(url, canceled)
+    ask(url, lambda server: server.cancel(id))  # not any more: no error
+    ask(url, lambda server: server.cancel("chat/7 é"))  # an id of any characters is one segment of the path
 
 
 def test_a_busy_server_is_told_after_a_while_and_waited_for(url: str, http: httpx2.Client) -> None:
@@ -94,7 +91,7 @@ def test_a_busy_server_is_told_after_a_while_and_waited_for(url: str, http: http
     with pytest.raises(ServerBusy):
         ask(url, lambda server: server.answer(inputs), busy_seconds=0.1)
     with pytest.raises(ServerBusy):
-        ask(url, lambda server: server.create(inputs))
+        ask(url, lambda server: server.answer(inputs, seconds=0.1))
 
     async def wait(server: CogServer) -> str:
         async with asyncio.TaskGroup() as tasks:
@@ -212,18 +209,18 @@ def test_a_connection_that_is_cut_is_a_loss_and_no_failure(broken: tuple[str, Br
     url, told = broken
     told.stream, told.body = True, body
     with pytest.raises(PredictionLost) as lost:
-        ask(url, lambda server: server.answer({"prompt": SECRET}, id="x"))
-    assert lost.value.id == "x"
+        ask(url, lambda server: server.answer({"prompt": SECRET}))
     assert SECRET not in str(lost.value)
-    assert told.requests == ["/predictions/x", "/predictions/x/cancel"]  # sent once; and it should not run on
+    path = f"/predictions/{lost.value.id}"
+    assert told.requests == [path, f"{path}/cancel"]  # sent once; and it should not run on
 
 
 def test_a_connection_that_is_cut_before_the_answer_is_a_loss_too(broken: tuple[str, Broken]) -> None:
     url, told = broken
     told.status = 0
-    with pytest.raises(PredictionLost):
-        ask(url, lambda server: server.answer({"prompt": "hey"}, id="x"))
-    assert told.requests.count("/predictions/x") == 1
+    with pytest.raises(PredictionLost) as lost:
+        ask(url, lambda server: server.answer({"prompt": "hey"}))
+    assert told.requests.count(f"/predictions/{lost.value.id}") == 1
 
 
 @pytest.mark.parametrize(

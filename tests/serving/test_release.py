@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from replicate_deployment import ghost_json
-from replicate_deployment.checks import Result
 from serving import release
+from serving.checks import Result
 from training import cli
 from training.hub import leaking
 
@@ -111,9 +111,8 @@ def test_with_go_it_pushes_and_tries(scene: Scene, capsys: pytest.CaptureFixture
     assert "as recorded at the merge" in told
     assert re.search(r"cold start +\d+\.\d s", told)
     assert "0.25 s, first token after 0.040 s, 80.0 tokens/s" in told
-    assert re.search(r"\$\d+\.\d{4} at most, on gpu-l40s", told)
+    assert re.search(r"\d+\.\d{4} dollars at most on gpu-l40s", told)
     assert TOKEN not in told
-    assert not scene.note.exists()
 
 
 def test_json_is_all_that_is_printed(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +120,6 @@ def test_json_is_all_that_is_printed(scene: Scene, capsys: pytest.CaptureFixture
     assert scene.release("--go", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["version"], result["output_tokens"], result["differs"]) == (NEXT_VERSION, 20, False)
-    assert scene.release("--json") == 2
 
 
 def test_a_model_that_everybody_sees_is_refused(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +165,7 @@ def test_a_model_that_is_made_public_all_the_same_gets_no_weights(
     add = scene.fake.add_model
     monkeypatch.setattr(scene.fake, "add_model", lambda name, **facts: add(name, version=None, visibility="public"))
     assert scene.release("--go", "--create") == 1
-    assert "is public; make it private" in capsys.readouterr().err
+    assert "is public: everybody could talk to this ghost" in capsys.readouterr().err
     assert not scene.log.exists()
 
 
@@ -198,10 +196,9 @@ def test_the_same_image_again_is_the_same_version(scene: Scene, capsys: pytest.C
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--webhook", "https://tunnel.example/"], "without --go or --trial there is none"),
-        (["--go", "--webhook-port", "9000"], "--webhook URL"),
-        (["--trial", "--create"], "--create pushes, and --trial only tries"),
-        (["--trial", "--go"], "--go pushes, and --trial only tries"),
+        (["--json"], "without --go or --trial there is none"),
+        (["--trial", "--create"], "--trial only tries what was pushed"),
+        (["--trial", "--go"], "--trial only tries what was pushed"),
     ],
 )
 def test_a_flag_without_effect_is_bad_usage(

@@ -28,6 +28,7 @@ def replicate(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRep
 
 
 def test_a_cold_start_is_told_once(world: World, replicate: FakeReplicate) -> None:
+    replicate.streams = False
     replicate.states = ["starting"] * 40 + ["succeeded"]
     with world.bot():
         world.api.say(FRIEND, "tu viens ?")

@@ -1,27 +1,63 @@
 """The checks of a merged model's folder, for `ghost preflight` (which looks at weights/) and `ghost check`.
 
-A check takes the Model and returns what it found, or raises as those of checks.py do.
+A check takes what it looks at and returns what it found, or raises: Problem (what was found, what to type) or one of
+our own errors.
 """
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from . import ghost_json, golden
-from .chat_format import END_TOKEN, Turn, chat_template
-from .checks import Problem
-from .ghost_json import Ghost
-from .safetensors_header import read_header
-from .settings import from_facts
-from .tokenization import Tokenizer, encode, encode_prompt, load_tokenizer
+from replicate_deployment import ghost_json, golden
+from replicate_deployment.chat_format import END_TOKEN, Turn, chat_template
+from replicate_deployment.errors import GhostError
+from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.safetensors_header import read_header
+from replicate_deployment.settings import from_facts
+from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from replicate_deployment.engine import Engine
 
+Subject = TypeVar("Subject")
 CONFIGS = ("config.json", "generation_config.json")
 COPY = "copy or pull the merged folder again"
+
+
+class Problem(Exception):
+    """A check failed: what was found, and what to type."""
+
+    def __init__(self, found: str, todo: str) -> None:
+        super().__init__(found)
+        self.todo = todo
+
+
+@dataclass(frozen=True)
+class Result:
+    check: str
+    status: Literal["ok", "failed", "skipped"]
+    found: str
+    todo: str = ""
+    """What to type when it failed."""
+
+    def __str__(self) -> str:
+        line = f"{self.status:8}{self.check:28}{self.found}"
+        return f"{line}\n{'':36}→ {self.todo}" if self.todo else line
+
+
+def result(name: str, look: Callable[[Subject], str], subject: Subject) -> Result:
+    try:
+        return Result(name, "ok", look(subject))
+    except Problem as problem:
+        return Result(name, "failed", str(problem), problem.todo)
+    except GhostError as error:
+        return Result(name, "failed", str(error))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        # A file that is missing or not what its name says.
+        return Result(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 class Model:
@@ -42,7 +78,7 @@ class Model:
     def engine(self) -> "Engine":
         import accelerate  # noqa: F401  (loading needs it, and says so late and at length)
 
-        from .engine import Engine
+        from replicate_deployment.engine import Engine
 
         return Engine.load(self.folder, hashes=False)  # `hashes` has hashed them
 

@@ -18,7 +18,7 @@ def openapi() -> dict[str, Any]:
     """
     from cog._inspector import create_predictor
 
-    predictor = create_predictor(f"{__package__}.predict", "Predictor")
+    predictor = create_predictor("replicate_deployment.predict", "Predictor")
     fields = predictor.inputs.values()
     inputs = {
         "title": "Input",
