@@ -15,7 +15,7 @@ from tests import forks
 from tests.training.finetuning import mortal
 from tests.training.finetuning.conftest import LINES, Ghost, WriteConfig, contents, quick, write_prepared
 from training import artifact, cli
-from training.finetuning import checkpoint, loop, train
+from training.finetuning import checkpoint, loop, samples, train
 from training.finetuning.config import TrainingConfig
 
 AT_EACH_STEP = 1e-9  # checkpoint_minutes
@@ -26,6 +26,12 @@ UNSEEN = ["B: can you cook\nA: mdr café 😂😂</s>", "B: on se voit\nA: ok</s
 
 def read_report(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / train.REPORT).read_text(encoding="utf-8")))
+
+
+@pytest.fixture(autouse=True)
+def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny base ends no reply, and to sample them draws no random number: how long they are decides nothing."""
+    monkeypatch.setattr(samples, "NEW_TOKENS", 4)
 
 
 @pytest.fixture(scope="module")

@@ -175,6 +175,4 @@ def test_no_generated_value_remains(value: str, before: str, after: str) -> None
 )
 def test_long_lines_are_masked_whole(unit: str) -> None:
     """In milliseconds; a pattern that tries each place anew takes a minute or more."""
-    masked = mask(f"1234567890123456 {unit * (100_000 // len(unit))} noa@b.example")
-    assert "noa" not in masked
-    assert mask(masked) == masked
+    assert "noa" not in mask(f"1234567890123456 {unit * (100_000 // len(unit))} noa@b.example")
