@@ -13,6 +13,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import encode
 from scripts import parity, provenance
 from scripts.adapter import Output
+from scripts.configs import rope_in_both_spellings
 from scripts.merging import Merging
 from scripts.weights import Weights
 from tests.scripts.forms import merge
@@ -61,6 +62,62 @@ def test_transformers_reads_the_folder(merged: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(merged)
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "hey"}], add_generation_prompt=True)
     assert chat["input_ids"] == encode(tokenizer, "B: hey\nA:").ids
+
+
+def test_transformers_4_finds_what_it_knows(merged: Path) -> None:
+    """Loaded there too, by hand: equal ids and logits in 4.57.6. Here, what that rests on."""
+    config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 1e6
+    assert config["torch_dtype"] == "float16"
+    tokenizer = json.loads((merged / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert tokenizer["model_input_names"] == ["input_ids", "attention_mask"]
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
+
+
+@pytest.mark.parametrize(
+    ("config", "old", "new"),
+    [
+        ({"rope_theta": 5e5}, {"rope_theta": 5e5}, {"rope_type": "default"}),
+        ({"rope_theta": 5e5, "rope_scaling": None}, {"rope_theta": 5e5}, {"rope_type": "default"}),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+            {"rope_theta": 5e5},
+            {"rope_type": "default"},
+        ),
+        ({"rope_parameters": {**YARN, "rope_theta": 5e5}}, {"rope_theta": 5e5, "rope_scaling": YARN}, YARN),
+        ({"rope_theta": 5e5, "rope_scaling": YARN}, {"rope_theta": 5e5, "rope_scaling": YARN}, YARN),
+        (
+            {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+            {"rope_type": "linear", "factor": 2.0},
+        ),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5}},
+            {"rope_theta": 5e5, "partial_rotary_factor": 0.5},
+            {"rope_type": "default", "partial_rotary_factor": 0.5},
+        ),
+    ],
+)
+def test_the_rotary_embedding_is_spelled_for_both(
+    config: dict[str, Any], old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    from transformers import LlamaConfig
+
+    found = rope_in_both_spellings(config)
+    assert found == old | {"rope_parameters": new | {"rope_theta": 5e5}}
+    assert rope_in_both_spellings(config | found) == found
+    # Read with both, as it would be read with its own alone.
+    shape = {"max_position_embeddings": 4096}
+    both, own = (LlamaConfig(**shape, **keys).rope_parameters for keys in (config | found, config))
+    assert both == {key: value for key, value in own.items() if key != "type"}  # the name before rope_type
+
+
+@pytest.mark.parametrize("config", [{}, {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}])
+def test_what_has_no_older_spelling_stays_as_it_is(config: dict[str, Any]) -> None:
+    assert rope_in_both_spellings(config) == {}
 
 
 def test_a_second_run_is_byte_identical(merged: Path, adapter: Path, tiny_base: Path, tmp_path: Path) -> None:
