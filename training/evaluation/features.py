@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from training.evaluation.distances import NO, YES
 from training.evaluation.exchange import Exchange
-from training.extraction.languages import UNDETERMINED, detect
-from training.extraction.shorthand import WRITTEN_OUT
+from training.extraction.languages import UNDETERMINED, WRITTEN_OUT, detect
 
 Observation = Counter[str] | list[float]
 # Scripts that put no blank between words. A run of their letters is a whole message, which no figure may hold.

@@ -18,7 +18,6 @@ from random import Random
 from typing import Any
 
 from training.extraction.record import Record
-from training.extraction.shorthand import WRITTEN_OUT
 
 FORMAT = 1
 UNDETERMINED = "und"  # ISO 639-2: emoji, links, "ok", "haha", and whatever could be anything
@@ -47,6 +46,26 @@ SHARED = re.compile(
     r"o+k+(?:ay|o+k+|i+)?|l+o+l+|x+d+|(?:[hj]+[aeio]+){2,}[hj]*|[aeo]+h+|h*m[hm]+|p+f+|a+w+|y+o+|w+o+w+|u+h+|e+u+h+"
 )
 REPEATED = re.compile(r"(\w)\1{2,}")
+# Chat shorthand written out, as the detector learned its languages from prose: French, English, Spanish, German.
+# Only what one language alone writes. What several share ("ok", "lol", "xd", "rip") tells nothing and is not here.
+SHORTHAND = """
+mdr=mort de rire, ptdr=pété de rire, tkt=ne t'inquiète pas, jsp=je ne sais pas, jpp=je n'en peux plus, jtm=je t'aime,
+jtd=je t'adore, jsuis=je suis, chui=je suis, chuis=je suis, jpeux=je peux, jvais=je vais, jpense=je pense,
+jcrois=je crois, jfais=je fais, jveux=je veux, jarrive=j'arrive, slt=salut, bjr=bonjour, bsr=bonsoir, bcp=beaucoup,
+stp=s'il te plaît, svp=s'il vous plaît, dsl=désolé, pcq=parce que, pk=pourquoi, qqn=quelqu'un, qqch=quelque chose,
+tjrs=toujours, ajd=aujourd'hui, auj=aujourd'hui, rdv=rendez-vous, vrmt=vraiment, dac=d'accord, mtn=maintenant,
+ouais=oui, wesh=salut,
+idk=i don't know, omg=oh my god, wtf=what the fuck, brb=i will be right back, omw=on my way, lmao=laughing,
+lmk=let me know, tbh=to be honest, ngl=not going to lie, wdym=what do you mean, wyd=what are you doing,
+hbu=how about you, ikr=i know right, rn=right now, smh=shaking my head, thx=thanks, ty=thank you, pls=please,
+plz=please, u=you, ur=your, cuz=because, bc=because, gonna=going to, wanna=want to, imo=in my opinion,
+ttyl=talk to you later, nvm=never mind, btw=by the way, jk=just kidding, yeah=yes, yep=yes,
+tqm=te quiero mucho, xq=por qué, xfa=por favor, porfa=por favor, finde=fin de semana, ntp=no te preocupes,
+salu2=saludos,
+kp=kein problem, hdl=hab dich lieb, hdgdl=hab dich ganz doll lieb, vllt=vielleicht, iwie=irgendwie, iwann=irgendwann,
+wsl=wahrscheinlich, nix=nichts, bissl=bisschen, lg=liebe grüße, vlg=viele liebe grüße
+"""
+WRITTEN_OUT = {short: long for short, _, long in (pair.strip().partition("=") for pair in SHORTHAND.split(","))}
 
 
 def languages(texts: Sequence[str]) -> dict[str, float]:
