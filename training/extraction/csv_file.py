@@ -1,18 +1,30 @@
-"""A conversation's CSV: its name, and its rows."""
+"""The CSV between extraction and preparation, a conversation a file: its name, how it is written and read."""
 
+import csv
+import io
 import os
 import re
+import sys
 import unicodedata
 from pathlib import Path
+from typing import NamedTuple
 
+from training.errors import DataError
 from training.extraction.record import Record
 
-COLUMNS = ("timestamp", "sender", "message")
-ROWS = 10_000  # written at a time
+COLUMNS = ["timestamp", "sender", "message"]
+AGAIN = "Write it again: ghost extract YOUR_EXPORT"
 LONGEST_NAME = 120  # bytes of a file's name, well under the 255 of common file systems
-QUOTE, TWICE = '"', '""'
 SPECIAL = re.compile('[",\r\n]')
 UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+
+
+class Columns(NamedTuple):
+    """Three of one length, as the file spells them; in messages a line ends in a bare LF."""
+
+    timestamps: list[str]
+    senders: list[str]
+    messages: list[str]
 
 
 def path_in(folder: Path, platform: str, title: str, taken: set[str]) -> Path:
@@ -34,26 +46,47 @@ def write(records: list[Record], path: Path) -> None:
     """Write a conversation's CSV, readable by its owner only."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(handle, "wb") as stream:
-        stream.write((",".join(COLUMNS) + "\n").encode())
-        for start in range(0, len(records), ROWS):
-            stream.write(_rows(records[start : start + ROWS]).encode())
-
-
-def _rows(records: list[Record]) -> str:
-    """Rows as `csv.writer` spells them, at a third of its time: it looks at every character, `in` at most of none."""
-    names = {name: _field(name) for name in {record.sender for record in records}}
-    return "".join(
-        [
-            f"{timestamp},{names[sender]},{text}\n"
-            if "," not in text and "\n" not in text and '"' not in text and "\r" not in text
-            else f'{timestamp},{names[sender]},"{text.replace(QUOTE, TWICE)}"\n'
-            for _, timestamp, sender, text, _, _, _ in records
-        ]
-    )
+    with open(handle, "w", encoding="utf-8", newline="") as stream:
+        stream.write(",".join(COLUMNS) + "\n")
+        stream.writelines(f"{each.timestamp},{_field(each.sender)},{_field(each.text)}\n" for each in records)
 
 
 def _field(text: str) -> str:
-    if SPECIAL.search(text):
-        return f'"{text.replace(QUOTE, TWICE)}"'
-    return text
+    """Quoted where need be. csv.writer of Python 3.11 would leave a lone CR bare, which csv.reader takes for a row's
+    end."""
+    return '"{}"'.format(text.replace('"', '""')) if SPECIAL.search(text) else text
+
+
+def read(path: Path) -> Columns:
+    """Raises DataError, with file and line, on a file that is not as `write` leaves it."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason}). {AGAIN}") from error
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    found = Columns([], [], [])
+    try:
+        header = next(reader, [])
+        if header != COLUMNS:
+            raise DataError(f"{path}:1: the header is {','.join(header)!r}, not {','.join(COLUMNS)!r}. {AGAIN}")
+        line = reader.line_num + 1
+        for cells in reader:
+            if len(cells) != len(COLUMNS):
+                raise DataError(f"{path}:{line}: {len(cells)} fields, not {len(COLUMNS)}. {AGAIN}")
+            for column, cell in zip(found, cells, strict=True):
+                column.append(cell)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not readable as CSV ({error}). {AGAIN}") from error
+    return found._replace(messages=[message.replace("\r\n", "\n") for message in found.messages])
+
+
+def line_of(path: Path, row: int) -> int:
+    """The line on which a row starts, counted only once something is wrong: messages may hold newlines."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream)
+        for _ in range(row + 1):
+            next(reader)
+        return reader.line_num + 1

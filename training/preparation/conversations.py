@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from replicate_deployment.chat_format import Labels, Turn
 from training.console import progress
 from training.errors import DataError
-from training.preparation import columns
+from training.extraction import csv_file
 from training.preparation.instants import instants
 from training.speakers import Mine, platform_of
 
@@ -68,7 +68,7 @@ def read(folder: Path, zone: ZoneInfo) -> Messages:
     sizes: list[int] = []
     with progress("reading", len(paths)) as bar:
         for path in paths:
-            one = columns.read(path)
+            one = csv_file.read(path)
             sizes.append(len(one.messages))
             stamps += one.timestamps
             senders += one.senders
@@ -84,8 +84,8 @@ def read(folder: Path, zone: ZoneInfo) -> Messages:
     if np.isnat(instant).any():
         row = int(np.isnat(instant).argmax())
         path, first = paths[chats[row]], sum(sizes[: chats[row]])
-        line = columns.line(path, row - first)
-        raise DataError(f"{path}:{line}: {stamps[row]!r} is no ISO 8601 time. {columns.AGAIN}")
+        line = csv_file.line_of(path, row - first)
+        raise DataError(f"{path}:{line}: {stamps[row]!r} is no ISO 8601 time. {csv_file.AGAIN}")
     is_backwards = (np.diff(instant) < np.timedelta64(0)) & (np.diff(chats) == 0)
     rows = np.lexsort((instant, chats)) if is_backwards.any() else np.arange(len(texts))
     empty = texts.count("")
