@@ -2,8 +2,7 @@
 
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from itertools import compress, groupby, islice
-from operator import gt, itemgetter, le
+from itertools import pairwise
 
 from training.extraction.record import Record
 
@@ -21,38 +20,10 @@ def in_time_order(messages: list[Record], is_merged: bool) -> list[Record]:
 
     is_merged  from more than one export: a step back in time is where they meet, and no repeated hour
     """
-    timestamps = [record.timestamp for record in messages]
-    if _in_order(timestamps):
-        return messages
-    instants = _instants(timestamps)
+    instants = [instant(record.timestamp) for record in messages]
     if not is_merged:
         instants = _second_pass_later(instants)
     return [messages[index] for index in sorted(range(len(messages)), key=instants.__getitem__)]
-
-
-def _in_order(timestamps: list[str]) -> bool:
-    """Whether time never steps back, as in nearly every export; False where that takes a closer look.
-
-    Timestamps of one width and one offset compare as text; the offset changes but twice a year.
-    """
-    widths = set(map(len, timestamps))
-    if len(widths) > 1:
-        return False
-    if widths == {NAIVE}:
-        return all(map(le, timestamps, islice(timestamps, 1, None)))
-    last = ""
-    for _, same in groupby(timestamps, key=itemgetter(slice(-OFFSET, None))):
-        run = list(same)
-        first = instant(run[0])
-        if first < last or not all(map(le, run, islice(run, 1, None))):
-            return False
-        last = instant(run[-1])
-    return True
-
-
-def _instants(timestamps: list[str]) -> list[str]:
-    """Text that sorts as the instants do; naive times stay as they are."""
-    return timestamps if max(map(len, timestamps)) <= NAIVE else list(map(instant, timestamps))
 
 
 def instant(timestamp: str) -> str:
@@ -79,11 +50,12 @@ def _second_pass_later(instants: list[str]) -> list[str]:
     and ":". A message that merely arrived late then stays where the file has it.
     """
     keys = list(instants)
-    steps = compress(range(1, len(instants)), map(gt, instants, islice(instants, 1, None)))
     repeated = ""
-    for step in steps:
-        here, hour = instants[step], instants[step][:HOUR]
-        if hour != instants[step - 1][:HOUR] or hour == repeated or len(here) > NAIVE or not _may_repeat(hour):
+    for step, (before, here) in enumerate(pairwise(instants), start=1):
+        if before <= here:
+            continue
+        hour = here[:HOUR]
+        if hour != before[:HOUR] or hour == repeated or len(here) > NAIVE or not _may_repeat(hour):
             continue
         repeated = hour
         for later in range(step, len(instants)):

@@ -1,7 +1,6 @@
 """ISO 8601 texts → instants in UTC, with the times of clocks that were put back told apart."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -10,8 +9,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 OFFSET = r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$"
-# What `ghost extract` writes, digit for digit; pandas reads everything else.
-NAIVE, AWARE = "2022-03-18T14:56:00", "2022-03-18T14:56:00+01:00"
 
 Instants = NDArray[np.datetime64]  # datetime64[us]
 Mask = NDArray[np.bool_]
@@ -22,60 +19,13 @@ def instants(stamps: Sequence[str], chats: NDArray[np.int64], zone: ZoneInfo) ->
 
     `chats` holds the number of each text's chat; the texts of one chat are in the order of its file.
     """
-    instant: Instants = np.full(len(stamps), "NaT", "datetime64[us]")
-    is_naive = np.zeros(len(stamps), bool)
-    widths = np.fromiter(map(len, stamps), np.int64, len(stamps))
-    is_left = np.ones(len(stamps), bool)
-    for form in (NAIVE, AWARE):
-        rows = np.flatnonzero(widths == len(form))
-        read = _read(_at(stamps, rows), form)
-        if read is not None:
-            instant[rows], is_naive[rows], is_left[rows] = read, form == NAIVE, False
-    if is_left.any():
-        rows = np.flatnonzero(is_left)
-        texts = pd.Series(_at(stamps, rows), dtype=object)
-        utc = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-        instant[rows] = utc.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
-        is_naive[rows] = ~texts.str.contains(OFFSET)
+    texts = pd.Series(stamps, dtype=object)
+    utc = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    instant: Instants = utc.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    is_naive: Mask = (~texts.str.contains(OFFSET)).to_numpy(bool)
     placed = np.flatnonzero(is_naive & ~np.isnat(instant))
     instant[placed] = _place(instant[placed], chats[placed], zone)
     return instant, is_naive
-
-
-def _at(stamps: Sequence[str], rows: NDArray[np.int64]) -> Sequence[str]:
-    return stamps if len(rows) == len(stamps) else list(map(stamps.__getitem__, rows.tolist()))
-
-
-def _read(stamps: Sequence[str], form: str) -> Instants | None:
-    """All of these texts, in UTC or, without an offset, as they stand; None when one is not of the form."""
-    joined = "".join(stamps)
-    if not joined.isascii():
-        return None
-    texts = np.frombuffer(joined.encode(), np.uint8).reshape(-1, len(form))
-    for column, sample in zip(texts.T, form, strict=True):
-        if not ((column - ord("0") < 10) if sample.isdigit() else (column == ord(sample)) | (sample == "+")).all():
-            return None
-    if (texts[:, 0] == ord("0")).any():  # before the year 1000: whatever it means, pandas decides
-        return None
-    try:
-        local = np.ascontiguousarray(texts[:, : len(NAIVE)]).view(f"S{len(NAIVE)}")[:, 0].astype("datetime64[us]")
-    except ValueError:
-        return None
-    if form == NAIVE or not len(local):
-        return local
-    offsets = np.ascontiguousarray(texts[:, len(NAIVE) :]).view(f"S{len(AWARE) - len(NAIVE)}")[:, 0]
-    known, which = (offsets[:1], 0) if (offsets == offsets[0]).all() else np.unique(offsets, return_inverse=True)
-    try:
-        utc: Instants = local - np.array(list(map(_offset, known.tolist())), "timedelta64[us]")[which]
-    except ValueError:
-        return None
-    return utc
-
-
-def _offset(text: bytes) -> timedelta:
-    """`+01:00`. Raises ValueError on what is none."""
-    shift = datetime.strptime(text.decode(), "%z").utcoffset()
-    return shift or timedelta(0)
 
 
 def _place(local: Instants, chats: NDArray[np.int64], zone: ZoneInfo) -> Instants:
