@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from itertools import chain
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, groupby, repeat
+from operator import itemgetter
 from pathlib import PurePath
 
 from training.errors import ExportError
@@ -13,10 +16,11 @@ from training.extraction.record import Chat, Kind, Reading, Record
 from training.extraction.source import Source
 from training.extraction.text import line_breaks
 from training.extraction.whatsapp import header as headers
-from training.extraction.whatsapp.blocks import Block, blocks, preamble
+from training.extraction.whatsapp.body import Classify, android_body, ios_body, unmarked_body
+from training.extraction.whatsapp.events import is_event, is_event_line, is_notice
 from training.extraction.whatsapp.header import Header
-from training.extraction.whatsapp.markers import EXPORT_TITLES, MARKS
-from training.extraction.whatsapp.stamps import NO_YEAR, style, triple, with_years
+from training.extraction.whatsapp.markers import EXPORT_TITLES, MARKS, PHRASES, normal
+from training.extraction.whatsapp.stamps import NO_YEAR, clock, style, triple, with_years
 
 NAME = "whatsapp"
 UNIT = "line"
@@ -24,6 +28,7 @@ NEWEST_FIRST = False
 BROAD = True  # a date, a time and a name head many logs
 COMPANIONS: frozenset[str] = frozenset()
 
+NOTICES = 3  # the encryption notice is among a chat's first records
 TITLES = [re.compile(re.escape(title).replace(r"\{\}", "(.+)")) for title in EXPORT_TITLES]
 
 
@@ -40,23 +45,37 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
     return None
 
 
+@dataclass(slots=True)
+class Run:
+    """Neighbouring headers of one date. `day` is `2022-03-18T` once the order of the file's dates is decided."""
+
+    date: str
+    clock: str  # of the first of them
+    headers: int
+    day: str | None = None
+
+
 def read(source: Source, date_order: str | None) -> Reading:
+    """The file is matched twice: first for its dates, which are read together, then for its records."""
     text = decode(source, "WhatsApp writes UTF-8, so export the chat again")
     header = headers.choose(text)
-    if header is None:
+    runs: list[Run] = []
+    if header is not None:
+        text = (line_breaks(text) if header.newline == "\n" else text).rstrip("\r\n")
+        text = f"{header.newline}{text}{header.newline}"
+        for day, same in groupby(header.pattern.finditer(text), key=itemgetter("date")):
+            clocks = [match["clock"] for match in same]
+            runs.append(Run(day, clocks[0], len(clocks)))
+    if header is None or not runs:
         raise ExportError(f"{source}: no line starts with a WhatsApp date and time; is this a chat export?")
-    if header.newline == "\n":
-        text = line_breaks(text)
-    before = list(preamble(header, text))
-    columns = list(blocks(header, text))  # the words of the whole file: its dates are read together
-    orders = _orders(source, header, columns, date_order)
+    orders = _orders(source, header, runs, date_order)
     name = title(source)
     facts = {
         "header": header.family,
         "date_order": ", then ".join(order.said for order in orders.values()),
         "evidence": "; after a change: ".join(order.evidence for order in orders.values()),
     }
-    return Reading(_records(Chat(name.casefold(), name, is_id=False), before, columns), facts)
+    return Reading(_records(Chat(name.casefold(), name, is_id=False), header, text, runs), facts)
 
 
 def title(source: Source) -> str:
@@ -72,10 +91,9 @@ def title(source: Source) -> str:
     return stem
 
 
-def _orders(source: Source, header: Header, columns: list[Block], answer: str | None) -> dict[int, DateOrder]:
-    """The order of the dates, run by run of equal ones, and the dates themselves written into the blocks."""
-    runs = [run for block in columns for run in block.dates]
-    triples = with_years(triple(run.text) for run in runs)
+def _orders(source: Source, header: Header, runs: list[Run], answer: str | None) -> dict[int, DateOrder]:
+    """The order of the dates, by the index of the run from which on it holds. Each run is given its day."""
+    triples = with_years(triple(run.date) for run in runs)
     if any(first == NO_YEAR for first, _, _ in triples):
         missing = sum(run.headers for run, (first, _, _) in zip(runs, triples, strict=True) if first == NO_YEAR)
         raise ExportError(
@@ -83,8 +101,8 @@ def _orders(source: Source, header: Header, columns: list[Block], answer: str | 
             " (17:03, 9 Jan → 17:03, 9 Jan 2015)"
         )
     dates = [(parts, run.headers) for parts, run in zip(triples, runs, strict=True)]
-    shapes = [re.sub(r"\d+", lambda number: "YYYY" if len(number[0]) == 4 else "d", run.text) for run in runs]
-    styles = [style(run.text, run.clock, header.is_ios) for run in runs]
+    shapes = [re.sub(r"\d+", lambda number: "YYYY" if len(number[0]) == 4 else "d", run.date) for run in runs]
+    styles = [style(run.date, run.clock, header.is_ios) for run in runs]
     orders = decide_each(dates, shapes, styles, answer, str(source))
     known: dict[tuple[object, str], str | None] = {}
     for index, (run, parts) in enumerate(zip(runs, triples, strict=True)):
@@ -96,6 +114,58 @@ def _orders(source: Source, header: Header, columns: list[Block], answer: str | 
     return orders
 
 
-def _records(chat: Chat, before: list[tuple[int, Kind]], columns: list[Block]) -> Iterator[Record]:
-    opening = [Record(chat, "", "", "", kind, line) for line, kind in before]
-    return chain(opening, chain.from_iterable(block.records(chat) for block in columns))
+def _records(chat: Chat, header: Header, text: str, runs: list[Run]) -> Iterator[Record]:
+    start = len(header.newline)
+    first = header.pattern.search(text)
+    for line, words in enumerate(line_breaks(text[start : first.start() if first else None]).split("\n"), start=1):
+        if words.strip():
+            yield Record(chat, "", "", "", Kind.SYSTEM if is_notice(words) else Kind.UNREADABLE, line)
+    classify = _classifier(header, text)
+    days = chain.from_iterable(repeat(run.day, run.headers) for run in runs)
+    line = 1
+    for number, ((head, body), day) in enumerate(zip(_parts(header, text), days, strict=True)):
+        line += text.count("\n", start, head.start() + len(header.newline))
+        start = head.start() + len(header.newline)
+        time = clock(head["clock"])
+        if day is None or time is None:
+            yield Record(chat, "", "", "", Kind.UNREADABLE, line)
+            continue
+        sender, body = head["sender"] or "", line_breaks(body).strip("\n")
+        is_own = not header.is_ios and is_event(sender) and is_event_line(f"{sender}: {body}")
+        name = "" if is_own else person(sender)
+        if not name:
+            kind, body = Kind.CALL if PHRASES.get(normal(body)) is Kind.CALL else Kind.SYSTEM, ""
+        elif number < NOTICES and is_notice(body):
+            kind, body = Kind.SYSTEM, ""
+        else:
+            kind, body = classify(body, header.is_ios and head["mark"] != "")
+        if body == "." and text[head.end() - 1] == ":":  # a vanished message; behind a blank somebody typed it
+            kind = Kind.EMPTY
+        yield Record(chat, f"{day}{time}", name, body, kind, line)
+
+
+def _parts(header: Header, text: str) -> Iterator[tuple[re.Match[str], str]]:
+    """Each header and what stands between it and the next."""
+    before: re.Match[str] | None = None
+    for match in header.pattern.finditer(text):
+        if before:
+            yield before, text[before.end() : match.start()]
+        before = match
+    if before:
+        yield before, text[before.end() : -len(header.newline)]
+
+
+@lru_cache(maxsize=4096)
+def person(sender: str) -> str:
+    """A name without direction marks, non-breaking blanks and the ~ of somebody who is not in the contacts."""
+    plain = re.sub("[\u00a0\u202f\u2009]", " ", MARKS.sub("", sender))
+    return plain.strip().removeprefix("~").strip()
+
+
+def _classifier(header: Header, text: str) -> Classify:
+    if not header.is_ios:
+        return android_body
+    left, right = text.count(": \u200e"), text.count(": \u200f")
+    if not left and not right:  # an editor has lost the marks
+        return unmarked_body
+    return ios_body("\u200e" if left >= right else "\u200f")

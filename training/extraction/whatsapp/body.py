@@ -2,12 +2,10 @@
 
 iOS marks its own wording with an invisible U+200E (U+200F in right-to-left locales); Android does not, so there a
 body must equal one of WhatsApp's phrases as a whole. Either way what a person wrote, captions included, is kept.
-
-Most bodies are somebody's words: `suspects` says at little cost which ones the classifiers need to see.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import PurePath
 
@@ -32,7 +30,6 @@ MESSAGE = Kind.MESSAGE  # Python 3.11 takes 160 ns to look a member up; most bod
 
 # "attached" stands in brackets, except in Persian and Tamil.
 BARE_FILE = tuple(line.replace("{}", "").strip() for line in ATTACHED if "(" not in line)
-RARE = (*BARE_FILE, "\u200e", "\u200f")  # looked for in many bodies at once
 LONGEST_FILE = 300  # characters of a name and of what stands around it
 
 EDIT_MARK = re.compile(rf"<(?:{'|'.join(map(re.escape, EDITED))})\.?>", re.IGNORECASE)
@@ -74,26 +71,6 @@ AS_WRITTEN = _spellings(BODIES)
 # Android puts a placeholder in brackets: there "image omitted" is somebody's words. `null` was to be viewed once.
 ON_ANDROID = {body: kind for body, kind in AS_WRITTEN.items() if kind is not Kind.MEDIA or "<" in body}
 ON_ANDROID["null"] = Kind.MEDIA
-SUSPECTS = frozenset({*AS_WRITTEN, "null"})
-
-
-def suspects(bodies: Sequence[str], mark: str = "") -> list[int]:
-    """The places of the bodies that may be more, or less, than somebody's words; every other one is a MESSAGE as it is.
-
-    mark  what an iOS file's own wording starts with, as `ios_body` takes it: a quicker answer, for that file alone
-
-    A search for one character costs 35 ns, a slice 100, a call 60; the hash of a body about 1 ns a character.
-    """
-    if mark:
-        return [index for index, body in enumerate(bodies) if mark in body or ">" in body or "://" in body]
-    found = [
-        index for index, body in enumerate(bodies) if body in SUSPECTS or "(" in body or ">" in body or "://" in body
-    ]
-    together = "\n".join(bodies)
-    for sign in RARE:
-        if sign in together:
-            found = sorted({*found, *(index for index, body in enumerate(bodies) if sign in body)})
-    return found
 
 
 def android_body(body: str, marked: bool) -> tuple[Kind, str]:
@@ -113,7 +90,7 @@ def ios_body(mark: str) -> Classify:
         if body.endswith(">"):
             body = _without_edit_mark(body, mark)
         if mark not in body:
-            return _shape(body)
+            return _shape(body) if "://" in body else (MESSAGE, body)  # polls are marked
         if not body.startswith(mark):
             return _file_or_caption(body, mark)
         first, _, rest = body.partition("\n")
@@ -141,7 +118,8 @@ def _whole_body(body: str, phrases: Mapping[str, Kind]) -> tuple[Kind, str]:
     if body.endswith(">"):
         body = _without_edit_mark(body)
     first, _, rest = body.partition("\n")
-    if (rest and phrases.get(first) is Kind.MEDIA) or _is_attached(first):
+    # A placeholder without brackets above other words, `null` or "image omitted", is somebody's first line.
+    if (rest and ">" in first and phrases.get(first) is Kind.MEDIA) or _is_attached(first):
         return _caption(rest)
     return _shape(body)
 

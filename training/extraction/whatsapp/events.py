@@ -3,7 +3,7 @@
 Android writes such a line without a sender, and the line may hold the `: ` that ends a name elsewhere.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 
 from training.extraction.whatsapp.markers import NOTICES, events, normal
 from training.extraction.whatsapp.templates import FIRST_LETTERS, LETTERS, Templates, tells
@@ -17,6 +17,7 @@ def is_notice(body: str) -> bool:
     return any(_continues(plain, start, end) for start, end in _notices().get(plain[:4], ()))
 
 
+@lru_cache(maxsize=4096)
 def is_event(sender: str) -> bool:
     """Whether what precedes the first `: ` of an Android line may be the start of an event and no name.
 

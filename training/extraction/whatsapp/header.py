@@ -5,8 +5,6 @@ is part of the match: a pattern that starts with a literal lets `re` skip throug
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from training.extraction.whatsapp.stamps import IN_WORDS, PERIOD, SP
@@ -45,7 +43,6 @@ CLOSE_NAME = "[^:\n]+(?=:)"  # iOS in Chinese: `Bob:Hi`
 SENDER = "(?:(?![\u200e\u200f])(?P<sender>{}): ?)?"
 
 SAMPLE = 30_000  # characters taken from a large file's beginning, middle and end
-SHAPES = 40  # spellings of one part of a header that a file may mix before the grammar itself is the better expression
 
 
 class Header(NamedTuple):
@@ -53,13 +50,11 @@ class Header(NamedTuple):
 
     newline  what precedes a header: CRLF on iOS, where a bare LF is a line break inside a message
     pattern  groups: date, clock, sender (None in a system line) and, on iOS, mark: what stands before the bracket
-    common   the same for the spellings that the file's sample holds: 1.7 times as fast, never more than `pattern`
     """
 
     family: str
     newline: str
     pattern: re.Pattern[str]
-    common: re.Pattern[str]
 
     @property
     def is_ios(self) -> bool:
@@ -82,9 +77,7 @@ def choose(text: str) -> Header | None:
     if not found[family]:
         return None
     sender = SENDER.format(_name(family, found[family]))
-    pattern = re.compile(newline + FAMILIES[family] + sender)
-    spellings = _spellings(found[family])
-    return Header(family, newline, pattern, re.compile(newline + spellings + sender) if spellings else pattern)
+    return Header(family, newline, re.compile(newline + FAMILIES[family] + sender))
 
 
 def _separated_by_crlf(sample: str, found: dict[str, list[re.Match[str]]]) -> dict[str, list[re.Match[str]]] | None:
@@ -109,43 +102,3 @@ def _name(family: str, matches: list[re.Match[str]]) -> str:
     lines = [each.string[each.end() : each.end() + 200].split("\n")[0] for each in matches]
     close = sum(": " not in line and ":" in line[:40] and line[0] not in "\u200e\u200f" for line in lines)
     return CLOSE_NAME if close > len(lines) / 2 else IOS_NAME
-
-
-def _spellings(matches: Iterable[re.Match[str]]) -> str | None:
-    """The headers of `matches` as an expression, digits free; None when they are too many to be worth one.
-
-    Each part of the grammar is replaced by what the sample has in its place, so that every match is one of the
-    grammar's. What a file spells otherwise elsewhere is found by the grammar itself, in the bodies this leaves.
-    """
-    parts: dict[str, Counter[str]] = {}
-    names: list[str] = []
-    for match in matches:
-        groups = sorted((match.span(name), name) for name in match.groupdict())
-        names = [name for _, name in groups]
-        position = match.start() + 1
-        for (start, end), name in groups:
-            parts.setdefault(f"before {name}", Counter())[match.string[position:start]] += 1
-            parts.setdefault(name, Counter())[match.string[start:end]] += 1
-            position = end
-        parts.setdefault("after", Counter())[match.string[position : match.end()]] += 1
-    either = {part: _alternatives(spellings) for part, spellings in parts.items()}
-    if max(map(len, either.values())) > SHAPES:
-        return None
-    any_of = {part: f"(?:{'|'.join(spellings)})" for part, spellings in either.items()}
-    return "".join(f"{any_of[f'before {name}']}(?P<{name}>{any_of[name]})" for name in names) + any_of["after"]
-
-
-def _alternatives(texts: Counter[str]) -> list[str]:
-    """Expressions for texts, the most frequent first; `3/18/22` and `12/1/2022` make `\\d{1,2}/\\d{1,2}/\\d{2,4}`."""
-    lengths: dict[tuple[str, ...], list[set[int]]] = {}
-    counts: Counter[tuple[str, ...]] = Counter()
-    for text, count in texts.items():
-        pieces = re.split(r"(\d+)", text)
-        counts[skeleton := tuple(pieces[::2])] += count
-        for seen, digits in zip(lengths.setdefault(skeleton, [set() for _ in pieces[1::2]]), pieces[1::2], strict=True):
-            seen.add(len(digits))
-    found = []
-    for skeleton, _ in counts.most_common():
-        digits = [rf"\d{{{min(seen)},{max(seen)}}}" for seen in lengths[skeleton]]
-        found.append("".join(map("".join, zip(map(re.escape, skeleton), [*digits, ""], strict=True))))
-    return found

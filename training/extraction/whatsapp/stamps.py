@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from training.extraction.date_order import Triple
 
@@ -86,6 +87,7 @@ def with_years(triples: Iterable[Triple]) -> list[Triple]:
     return filled
 
 
+@lru_cache(maxsize=100_000)  # the seconds of a day
 def clock(text: str) -> str | None:
     """`HH:MM:SS` of a header's time, or None when there is no such time.
 
