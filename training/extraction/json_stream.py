@@ -1,35 +1,28 @@
-"""A JSON file larger than memory, walked: names and elements one after the other, arrays of objects in batches.
+"""A JSON file larger than memory, walked value by value; what is damaged costs no more than itself.
 
-A streaming parser hands over every brace of messages of which a few fields are wanted: 7.6 µs a message in ijson. So
-the file is cut into runs of whole elements, and msgspec builds those fields and nothing else, in 1.3 µs. Where to cut
-is guessed from an indented file's `}, {` lines. A wrong guess is harmless: only whole elements are valid JSON between
-brackets, so the run does not decode and is taken apart one by one.
+The standard library decodes the values. What it leaves open, and ijson and msgspec with it, is where a value ends that
+does not decode: brackets are counted for that, and only then.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
-import msgspec
-
+from training.errors import ExportError
+from training.extraction.source import Source
 from training.extraction.text import well_formed
 
-CHUNK = 128 * 1024  # bytes read at a time: 64 KiB are as fast, 1 MiB a fifth slower
-LONGEST = 64 * 1024 * 1024  # bytes of one value decoded whole; Telegram's messages have 4,096 characters at most
-SINGLES = 500  # elements handed over at a time where runs do not decode
-BOM = b"\xef\xbb\xbf"
+CHUNK = 128 * 1024  # bytes read at a time
+LONGEST = 64 * 1024 * 1024  # characters of one value decoded whole; Telegram's messages have 4,096 at most
 
-SPACE = re.compile(rb"[ \t\r\n]*")
+SPACE = re.compile(r"[ \t\r\n]*")
 # JSON's strings hold no line break, so a quote too many does no harm beyond its line.
-STRUCTURE = re.compile(rb'"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"|"[^\n]*\n|["\[\]{}]')
-BARE = re.compile(rb"[^\s,:\"\[\]{}]+")
-NEXT_OBJECT = re.compile(rb",\r?\n[ \t]*\{")
-
-UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-
-Shape = TypeVar("Shape")
+STRUCTURE = re.compile(r'"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"|"[^\n]*\n|["\[\]{}]')
+BARE = re.compile(r"[^\s,:\"\[\]{}]+")
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a surrogate pair, escaped
 
 
 class Broken(Exception):
@@ -41,30 +34,35 @@ class CutOff(Broken):
         super().__init__("it ends in the middle")
 
 
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is Python's")
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_json)
+
+
 class Cursor:
     """A place in a stream of JSON. What reads a value leaves the cursor behind it, and all of it raises Broken.
 
-    repair  undoes known defects of invalid JSON; asked only about bytes that did not decode as they are
+    repair  undoes known defects of invalid JSON; asked only about text that did not decode as it is
     """
 
-    def __init__(self, stream: IO[bytes], repair: Callable[[bytes], bytes] = bytes) -> None:
+    def __init__(self, stream: IO[bytes], repair: Callable[[str], str] = str) -> None:
         self._stream = stream
         self._repair = repair
-        self._buffer = b""
+        self._text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+        self._buffer = ""
         self._at = 0  # within the buffer
-        self._behind = 0  # bytes of the stream before the buffer
+        self._behind = 0  # characters before the buffer
         self._ended = False
-        self._fill()
-        if self._buffer.startswith(BOM):
-            self._at = len(BOM)
 
     @property
     def place(self) -> int:
-        """Bytes from the stream's start."""
+        """Characters from the stream's start."""
         return self._behind + self._at
 
-    def peek(self) -> bytes:
-        """The next byte that is no white space; b"" at the end of the file."""
+    def peek(self) -> str:
+        """The next character that is no white space; "" at the end of the file."""
         while True:
             space = SPACE.match(self._buffer, self._at)
             self._at = space.end() if space else self._at
@@ -72,104 +70,75 @@ class Cursor:
                 return self._buffer[self._at : self._at + 1]
 
     def names(self) -> Iterator[str]:
-        """The names in the object here, or in the rest of one, the cursor at each one's value; a value left is skipped.
+        """The names in the object here, the cursor at each one's value; a value left is skipped.
 
         Of anything but an object, none.
         """
-        if self.peek() == b"{":
-            self._at += 1
-        elif self.peek() not in (b",", b"}"):
+        if self.peek() != "{":
             return
-        while (byte := self.peek()) != b"}":
-            if byte == b",":
+        self._at += 1
+        while (character := self.peek()) != "}":
+            if character == ",":
                 self._at += 1
                 continue
-            name = self.value() if byte == b'"' else None
-            if self.peek() == b"":
+            name = self.value() if character == '"' else None
+            if self.peek() == "":
                 raise CutOff
-            if not isinstance(name, str) or self.peek() != b":":
-                raise Broken(f"byte {self.place:,}: no name")
+            if not isinstance(name, str) or self.peek() != ":":
+                raise Broken(f"character {self.place:,}: no name")
             self._at += 1
             yield from self._at_value(name)
         self._at += 1
 
     def elements(self) -> Iterator[None]:
         """Stop at every element of the array here; one left is skipped. Of anything but an array, none."""
-        if self.peek() != b"[":
+        if self.peek() != "[":
             return
         self._at += 1
-        while (byte := self.peek()) != b"]":
-            if byte == b",":
+        while (character := self.peek()) != "]":
+            if character == ",":
                 self._at += 1
             else:
                 yield from self._at_value(None)
         self._at += 1
 
-    def batches(self, shape: type[Shape]) -> Iterator[list[Shape | None]]:
-        """The elements of the array here, some hundred at a time; None for one that is not of the shape.
-
-        Of anything but an array, none.
-        """
-        if self.peek() != b"[":
-            return
-        self._at += 1
-        many, one = msgspec.json.Decoder(list[shape]).decode, msgspec.json.Decoder(shape).decode  # type: ignore[valid-type]
-        border, end_of_element = b"", 0
-        one_by_one_until = 0
-        singles: list[Shape | None] = []
-        try:
-            while (byte := self.peek()) != b"]":
-                if byte == b",":
-                    self._at += 1
-                    continue
-                if border and self.place >= one_by_one_until and (found := self._buffer.rfind(border, self._at)) >= 0:
-                    end = found + end_of_element
-                    run = self._run(b"[" + self._buffer[self._at : end] + b"]", many)
-                    if run is not None:
-                        self._at = end
-                        yield [*singles, *run]
-                        singles = []
-                        continue
-                    one_by_one_until = self._behind + end
-                element = self._whole()
-                singles.append(self._one(element, one))
-                if not border and (following := NEXT_OBJECT.match(self._buffer, self._at)):
-                    last_line = element[max(element.rfind(b"\n"), 0) :]
-                    if last_line.strip() == b"}" and last_line[:1] == b"\n":
-                        border, end_of_element = last_line + following[0], len(last_line)
-                if len(singles) >= SINGLES:
-                    yield singles
-                    singles = []
-        except Broken:
-            yield singles
-            raise
-        self._at += 1
-        yield singles
+    def values(self) -> Iterator[Any]:
+        """The elements of the array here, None for one that cannot be decoded."""
+        for _ in self.elements():
+            yield self.value()
 
     def value(self) -> Any:
-        """The whole value here; None for one that cannot be decoded. Raises Broken beyond 64 MiB too."""
-        return self._one(self._whole(), msgspec.json.decode)
+        """The whole value here; None for one that cannot be decoded. Raises Broken beyond LONGEST too."""
+        while True:
+            first, value = self.peek(), None
+            end: int | None = None
+            if first in ("{", "[", '"'):
+                with suppress(ValueError, RecursionError):
+                    value, end = DECODER.raw_decode(self._buffer, self._at)
+            if end is None:  # a bare word, damage, or the buffer's end cuts it
+                end = self._end(first)
+                value = None if end is None else self._repaired(self._buffer[self._at : end])
+            if end is not None and (end < len(self._buffer) or self._ended):
+                break
+            self._fill()
+        if HALF.search(self._buffer, self._at, end):
+            value = json.loads(well_formed(json.dumps(value, ensure_ascii=False)))
+        self._at = end
+        return value
 
     def skip(self) -> None:
         """Pass over the value here, however large."""
-        if self.peek() not in (b"{", b"["):
-            self._whole()
+        first = self.peek()
+        if first not in ("{", "["):
+            self.value()
             return
         depth = 0
         while True:
-            self._at, depth = self._walk(depth)
+            self._at, depth = self._walk(self._at, depth)
             if not depth:
                 return
             if not self._fill():
                 raise CutOff
-
-    def look_ahead(self, look: Callable[[], None]) -> None:
-        """Do `look` and come back here; where the file breaks off on the way, what was seen until there is enough."""
-        place = self.place
-        with suppress(Broken):
-            look()
-        self._stream.seek(place)
-        self._buffer, self._at, self._behind, self._ended = b"", 0, place, False
 
     def _at_value(self, name: Any) -> Iterator[Any]:
         self.peek()
@@ -178,81 +147,84 @@ class Cursor:
         if self.place == before:
             self.skip()
 
-    def _whole(self) -> bytes:
-        """The bytes of the value here."""
-        first = self.peek()
-        while (end := self._end(first)) is None:
-            if len(self._buffer) - self._at > LONGEST:
-                raise Broken(f"byte {self.place:,}: a value of more than {LONGEST // 2**20} MiB")
-            if self._ended:
-                raise CutOff
-            self._fill()
-        whole = self._buffer[self._at : end]
-        self._at = end
-        return whole
-
-    def _end(self, first: bytes) -> int | None:
+    def _end(self, first: str) -> int | None:
         """Where the value here ends; None when that lies beyond the buffer."""
-        if first in (b"{", b"["):
-            end, depth = self._walk(0)
-            return None if depth else end
-        token = (STRUCTURE if first == b'"' else BARE).match(self._buffer, self._at)
-        if token is None and first:
-            raise Broken(f"byte {self.place:,}: no value")
-        if (
-            token is None
-            or token[0] == b'"'
-            or (first != b'"' and token.end() == len(self._buffer) and not self._ended)
-        ):
-            return None
-        return token.end()
+        if first in ("{", "["):
+            end, depth = self._walk(self._at, 0)
+            is_whole = not depth
+        else:
+            token = (STRUCTURE if first == '"' else BARE).match(self._buffer, self._at)
+            if token is None and first:
+                raise Broken(f"character {self.place:,}: no value")
+            end = token.end() if token else 0
+            is_whole = token is not None and token[0] != '"'
+        if is_whole:
+            return end
+        if len(self._buffer) - self._at > LONGEST:
+            raise Broken(f"character {self.place:,}: a value of more than {LONGEST // 2**20} MiB")
+        if self._ended:
+            raise CutOff
+        return None
 
-    def _walk(self, depth: int) -> tuple[int, int]:
+    def _walk(self, start: int, depth: int) -> tuple[int, int]:
         """Go on until `depth` open brackets are closed or the buffer ends: where that is, and what is still open."""
-        for token in STRUCTURE.finditer(self._buffer, self._at):
-            byte = token[0]
-            if byte in (b"{", b"["):
+        for token in STRUCTURE.finditer(self._buffer, start):
+            if token[0] in ("{", "["):
                 depth += 1
-            elif byte in (b"}", b"]"):
+            elif token[0] in ("}", "]"):
                 depth -= 1
                 if not depth:
                     return token.end(), 0
-            elif byte == b'"':  # a string that the buffer's end cuts
+            elif token[0] == '"':  # a string that the buffer's end cuts
                 return token.start(), depth
         return len(self._buffer), depth
 
-    def _one(self, element: bytes, decode: Callable[[bytes], Shape]) -> Shape | None:
-        try:
-            return decode(element)
-        except msgspec.ValidationError:
-            return None  # valid JSON of another shape
-        except UNDECODABLE:
-            repaired = self._repair(element)
-        try:
-            return decode(repaired)
-        except UNDECODABLE:
-            if b"\\u" not in repaired and repaired.isascii():
-                return None
-        try:  # half a surrogate pair, or bytes that are not UTF-8: the standard library is less strict
-            lenient = json.loads(repaired.decode("utf-8", "replace"))
-            return decode(well_formed(json.dumps(lenient, ensure_ascii=False)).encode())
-        except UNDECODABLE:
-            return None
-
-    def _run(self, elements: bytes, decode: Callable[[bytes], list[Shape]]) -> list[Shape] | None:
-        try:
-            return decode(elements)
-        except UNDECODABLE:
-            repaired = self._repair(elements)
-        try:
-            return None if repaired == elements else decode(repaired)
-        except UNDECODABLE:
-            return None
+    def _repaired(self, whole: str) -> Any:
+        for text in (whole, self._repair(whole)):
+            with suppress(ValueError, RecursionError):
+                return DECODER.decode(text)
+        return None
 
     def _fill(self) -> bool:
         """Read on, twice as much each time that a value goes beyond the buffer. False at the stream's end."""
         rest = self._buffer[self._at :]
         more = self._stream.read(max(CHUNK, len(rest)))
+        self._ended = not more
         self._behind += self._at
-        self._buffer, self._at, self._ended = rest + more, 0, not more
-        return bool(more)
+        self._buffer, self._at = rest + self._text.decode(more, self._ended), 0
+        return len(self._buffer) > len(rest) or not self._ended
+
+
+def array(source: Source, name: str = "") -> Iterator[tuple[int, Any]]:
+    """Number and value of each element of the array that the file is, or that `name` is in the file's object.
+
+    None for a value that cannot be decoded. Raises ExportError behind the last whole element of a file that breaks off.
+    """
+    position = 0
+    with source.open() as stream:
+        try:
+            cursor = Cursor(stream)
+            if cursor.peek() != ("{" if name else "["):
+                raise Broken("character 0: no list")
+            for found in cursor.names() if name else ("",):
+                if found == name:
+                    for value in cursor.values():
+                        position += 1
+                        yield position, value
+        except Broken as error:
+            raise ExportError(
+                f"{source}: not valid JSON after entry {position:,} ({error}); the file is damaged or was cut off:"
+                " export it again"
+            ) from None
+
+
+def lines(source: Source, skip: bytes = b"\0") -> Iterator[tuple[int, Any]]:
+    """Number and value of each line that is not blank; None for one that is no JSON. A line may start with `skip`: it
+    is then passed over unread."""
+    with source.open() as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip() and not line.startswith(skip):
+                try:
+                    yield number, json.loads(line)
+                except (ValueError, RecursionError):
+                    yield number, None

@@ -116,10 +116,9 @@ def _whole_part(content: bytes) -> tuple[dict[str, Any], Broken | None]:
     cursor = Cursor(BytesIO(content))
     try:
         for key in cursor.names():
-            if key == "messages" and cursor.peek() == b"[":
+            if key == "messages" and cursor.peek() == "[":
                 rows = thread["messages"] = []
-                for batch in cursor.batches(dict):
-                    rows += batch
+                rows.extend(cursor.values())  # keeps what came before an error
             else:
                 thread[key] = cursor.value()
     except Broken as error:

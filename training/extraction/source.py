@@ -122,9 +122,6 @@ class _Member(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return True
-
     def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer)
         piece = self._stream.read(min(len(view), PIECE))
@@ -133,9 +130,6 @@ class _Member(io.RawIOBase):
 
     def readall(self) -> bytes:
         return b"".join(iter(lambda: self._stream.read(PIECE), b""))
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._stream.seek(offset, whence)
 
     def close(self) -> None:
         self._stream.close()

@@ -118,11 +118,10 @@ def _records(source: Source) -> Iterator[Record]:
             for key in cursor.names():
                 if key in ("guild", "channel"):
                     header[key] = cursor.value()
-                elif key == "messages" and cursor.peek() == b"[":
+                elif key == "messages" and cursor.peek() == "[":
                     held = []
-                    for batch in cursor.batches(dict):
-                        for message in batch:
-                            held.append(_met(message, len(held) + 1, people))
+                    for message in cursor.values():
+                        held.append(_met(message, len(held) + 1, people))
         except Broken as error:
             defect = ExportError(f"{source}: not valid JSON after entry {len(held or ()):,} ({error}); {AGAIN}")
     chat = _chat(header, source)

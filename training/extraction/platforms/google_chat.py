@@ -7,7 +7,7 @@ from typing import Any
 
 from training.errors import ExportError
 from training.extraction.beside import beside, companion, objects
-from training.extraction.json_entries import array
+from training.extraction.json_stream import array
 from training.extraction.platform import Evidence
 from training.extraction.record import Chat, Kind, Reading, Record
 from training.extraction.source import Source

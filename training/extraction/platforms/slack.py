@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from training.extraction.beside import objects
-from training.extraction.json_entries import array
+from training.extraction.json_stream import array
 from training.extraction.platform import Evidence
 from training.extraction.record import Chat, Kind, Reading, Record
 from training.extraction.slack.text import Names, block_text, plain

@@ -5,15 +5,11 @@ the old group's messages under ids less 1,000,000,000 in the supergroup's chat, 
 """
 
 import re
-from calendar import timegm
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import chain
 from sys import intern
 from typing import Any
-
-import msgspec
 
 from training.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor, CutOff
@@ -40,58 +36,17 @@ CALLS = ("phone_call", "group_call")
 
 # Control characters were written as `\\x0C`, an escape that JSON lacks (tdesktop issue 27571). Pairs of backslashes are
 # consumed together, so that a backslash that a person typed survives.
-ESCAPES = re.compile(rb"\\x([0-9A-Fa-f]{2})|\\.", re.DOTALL)
+ESCAPES = re.compile(r"\\x([0-9A-Fa-f]{2})|\\.", re.DOTALL)
 # Version 4.1 wrote a custom emoji's file without quotes (issue 24961); inside a string the quotes of a typed
 # `"document_id": ` are escaped.
-UNQUOTED = re.compile(rb'("document_id": )(?!["\d\-n])([^\r\n]*?)(,?)(?=\r?\n)')
+UNQUOTED = re.compile(r'("document_id": )(?!["\d\-n])([^\r\n]*?)(,?)(?=\r?\n)')
 
-SECONDS = {f":{second // 60:02}:{second % 60:02}": second for second in range(3600)}
-HOUR = len("2022-03-18T14")
 FURTHEST = 14 * 3600  # seconds between a zone and UTC, at most
-
-
 MEDIA = (
-    "photo",
-    "file",
-    "media_type",
-    "contact_information",
-    "game_title",
-    "invoice_information",
-    "giveaway_information",
-    "giveaway_results",
-    "paid_stars_amount",
+    *("photo", "file", "media_type", "contact_information", "game_title", "invoice_information"),
+    *("giveaway_information", "giveaway_results", "paid_stars_amount"),
 )
 FORWARDED = "Deleted Account"  # Telegram's own name for people who left it
-
-
-class Message(msgspec.Struct, rename={"sender": "from"}, gc=False):
-    """The fields that say who, when and what, of any type, because people edit these files. The rest is skipped."""
-
-    type: Any = None
-    id: Any = ""
-    date: Any = None
-    date_unixtime: Any = None
-    sender: Any = None
-    from_id: Any = None
-    actor: Any = None
-    action: Any = None
-    forwarded_from: Any = msgspec.UNSET
-    forwarded_from_id: Any = None
-    text: Any = None
-    poll: Any = None
-    todo_list: Any = None
-    location_information: Any = msgspec.UNSET  # null without coordinates
-    live_location_period_seconds: Any = None
-    place_name: Any = None
-    photo: Any = None
-    file: Any = None
-    media_type: Any = None
-    contact_information: Any = None
-    game_title: Any = None
-    invoice_information: Any = None
-    giveaway_information: Any = None
-    giveaway_results: Any = None
-    paid_stars_amount: Any = None
 
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
@@ -112,7 +67,7 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 def read(source: Source, date_order: str | None) -> Reading:
     owner = _owner(source)
-    return Reading(chain.from_iterable(_records(source)), {"owner": owner} if owner else {})
+    return Reading(_records(source), {"owner": owner} if owner else {})
 
 
 def _owner(source: Source) -> str:
@@ -132,79 +87,89 @@ def _owner(source: Source) -> str:
     return ""
 
 
-def _records(source: Source) -> Iterator[list[Record]]:
-    position = 0
-    chat, chats_header = None, None
+def _records(source: Source) -> Iterator[Record]:
+    position, has_chat = 0, False
     with source.open() as stream:
         cursor = Cursor(stream, _repaired)
         try:
-            for header, messages in _chats(cursor):
-                if chat is None or header is not chats_header:
-                    chat, chats_header = _chat(header, source), header
-                yield _batch(chat, messages, position)
-                position += len(messages)
-            if chat and cursor.peek():
-                raise Broken(f"byte {cursor.place:,}: more after its end")
+            for chat, messages in _at_root(cursor, source):
+                has_chat = True
+                for message in messages:
+                    position += 1
+                    yield _record(chat, message, position)
+            if has_chat and cursor.peek():
+                raise Broken(f"character {cursor.place:,}: more after its end")
         except Broken as error:
             cancelled = "; an export that was cancelled ends like this" if isinstance(error, CutOff) else ""
             raise ExportError(
                 f"{source}: not valid JSON after entry {position:,} ({error}){cancelled}: export it again"
             ) from None
-    if chat is None:
+    if not has_chat:
         raise ExportError(
             f"{source}: no chat in it; in Telegram Desktop choose which chats to export, and export again"
         )
 
 
-def _repaired(invalid: bytes) -> bytes:
+def _repaired(invalid: str) -> str:
     """JSON with the two defects of real Telegram versions undone."""
-    escaped = ESCAPES.sub(lambda pair: b"\\u00" + pair[1] if pair[1] else pair[0], invalid)
-    return UNQUOTED.sub(rb'\1"\2"\3', escaped)
+    escaped = ESCAPES.sub(lambda pair: f"\\u00{pair[1]}" if pair[1] else pair[0], invalid)
+    return UNQUOTED.sub(r'\1"\2"\3', escaped)
 
 
-def _chats(cursor: Cursor) -> Iterator[tuple[dict[str, Any], list[Message | None]]]:
-    """Messages, some or none at a time, with their chat's whole header. The root is a chat, or has sections of them."""
-    header: dict[str, Any] = {}
-    for key in cursor.names():
+# A chat with its messages, one or none at a time; of a file made by hand, all that had to wait for the chat's id.
+Messages = Iterator[tuple[Chat, list[Any]]]
+
+
+def _at_root(cursor: Cursor, source: Source) -> Messages:
+    """The root is a chat, or has sections of them."""
+
+    def section(key: str) -> Messages:
         if key in SECTIONS:
             for section_key in cursor.names():
                 if section_key == "list":
-                    yield from _listed(cursor)
-        else:
-            yield from _part_of_chat(cursor, key, header)
+                    yield from _listed(cursor, source)
+
+    yield from _of_chat(cursor, source, section)
 
 
-def _listed(cursor: Cursor) -> Iterator[tuple[dict[str, Any], list[Message | None]]]:
-    yield {}, []
+def _listed(cursor: Cursor, source: Source) -> Messages:
+    yield _chat({}, source), []
     for _ in cursor.elements():
-        header: dict[str, Any] = {}
-        if cursor.peek() != b"{":
-            yield header, [None]
+        if cursor.peek() == "{":
+            yield from _of_chat(cursor, source)
+        else:
+            yield _chat({}, source), [None]
+
+
+def _of_chat(cursor: Cursor, source: Source, other: Callable[[str], Messages] = lambda key: iter(())) -> Messages:
+    """The messages of the chat here. Telegram writes the id before them; a file made by hand may have it behind them.
+
+    other  what to do at a key that is no chat's
+    """
+    header: dict[str, Any] = {}
+    chat: Chat | None = None
+    waiting: list[Any] = []
+    broken: Broken | None = None
+    try:
         for key in cursor.names():
-            yield from _part_of_chat(cursor, key, header)
-
-
-def _part_of_chat(
-    cursor: Cursor, key: str, header: dict[str, Any]
-) -> Iterator[tuple[dict[str, Any], list[Message | None]]]:
-    if key in HEADER:
-        header[key] = cursor.value()
-    elif key == "messages":
-        if "id" not in header:  # Telegram writes it before the messages; a file made by hand may have it behind them
-            cursor.look_ahead(lambda: _header_behind(cursor, header))
-            header.setdefault("id")
-        yield header, []
-        if cursor.peek() != b"[":
-            yield header, [None]
-        for messages in cursor.batches(Message):
-            yield header, messages
-
-
-def _header_behind(cursor: Cursor, header: dict[str, Any]) -> None:
-    cursor.skip()
-    for key in cursor.names():
-        if key in HEADER:
-            header[key] = cursor.value()
+            if key in HEADER:
+                header[key] = cursor.value()
+            elif key == "messages":
+                chat = _chat(header, source) if "id" in header else None
+                yield chat or _chat(header, source), []
+                for message in cursor.values() if cursor.peek() == "[" else (None,):
+                    if chat:
+                        yield chat, [message]
+                    else:
+                        waiting.append(message)
+            else:
+                yield from other(key)
+    except Broken as error:
+        broken = error
+    if waiting:
+        yield _chat(header, source), waiting
+    if broken:
+        raise broken
 
 
 def _chat(header: dict[str, Any], source: Source) -> Chat:
@@ -216,78 +181,43 @@ def _chat(header: dict[str, Any], source: Source) -> Chat:
     return Chat(f"{kind.removeprefix('private_').removeprefix('public_')} {header['id']}", title, is_id=True)
 
 
-def _batch(chat: Chat, messages: list[Message | None], before: int) -> list[Record]:
-    """The records of messages with `before` messages before them in the file.
-
-    What nearly every message has in common with the one before it, hour and offset, is not looked up again.
-    """
-    records: list[Record] = []
-    # As Record(…), in 0.1 instead of 0.3 µs.
-    new, seconds, unset, words, is_id = tuple.__new__, SECONDS, msgspec.UNSET, Kind.MESSAGE, chat.is_id
-    hour, hour_starts, apart, offset = "", 0, None, ""
-    for position, message in enumerate(messages, start=before + 1):
-        if message is None or message.type not in TYPES:
-            # Of what it cannot export Telegram writes the type alone.
-            kind = Kind.SYSTEM if message is not None and message.type == "unsupported" else Kind.UNREADABLE
-            records.append(Record(chat, "", "", "", kind, position))
-            continue
-        timestamp = message.date
-        unixtime = message.date_unixtime
-        try:
-            if timestamp[:HOUR] != hour:
-                hour_starts = _hour(timestamp[:HOUR])
-                hour = timestamp[:HOUR]
-            clocks_apart = hour_starts + seconds[timestamp[HOUR:]]
-            if unixtime:
-                clocks_apart -= int(unixtime)
-                if clocks_apart != apart:
-                    offset = _offset(clocks_apart)
-                    apart = clocks_apart
-                timestamp += offset
-        except (KeyError, ValueError, TypeError, OverflowError):
-            timestamp = _timestamp(message)
-            if timestamp is None:
-                records.append(Record(chat, "", "", "", Kind.UNREADABLE, position))
-                continue
-        text = message.text
-        if text.__class__ is not str:
-            text = _text(text)
-        if "\r" in text:
-            text = line_breaks(text)
-        sender = message.sender
-        if sender.__class__ is not str or message.forwarded_from is not unset:
-            sender = _sender(message)
-        kind = words
-        if not text or message.type != "message" or message.poll or message.location_information is not unset:
-            kind = _kind(message, text)
-        # Without the chat's id, two chats of one title may meet, and each numbers its messages from 1.
-        number = str(message.id) if is_id else ""
-        records.append(new(Record, (chat, timestamp, intern(sender), text, kind, position, number)))
-    return records
+def _record(chat: Chat, message: Any, position: int) -> Record:
+    kind = message.get("type") if isinstance(message, dict) else None
+    timestamp = _timestamp(message) if kind in TYPES else None
+    if timestamp is None:
+        # Of what it cannot export Telegram writes the type alone.
+        return Record(chat, "", "", "", Kind.SYSTEM if kind == "unsupported" else Kind.UNREADABLE, position)
+    text = line_breaks(_text(message.get("text")))
+    # Without the chat's id, two chats of one title may meet, and each numbers its messages from 1.
+    number = str(message.get("id", "")) if chat.is_id else ""
+    return Record(chat, timestamp, intern(_sender(message)), text, _kind(message, text), position, number)
 
 
-def _sender(message: Message) -> str:
+def _sender(message: dict[str, Any]) -> str:
     """Whose words these are: of a forwarded message its author's, whose name Telegram leaves null or hides at times.
 
     A deleted account has no name but its id, which old exports write as a number.
     """
-    if message.forwarded_from is not msgspec.UNSET:
-        return str(message.forwarded_from or message.forwarded_from_id or FORWARDED)
-    if isinstance(message.from_id, int):
-        return str(message.sender or message.actor or f"user{message.from_id}")
-    return str(message.sender or message.actor or message.from_id or "")
+    if "forwarded_from" in message:
+        return str(message["forwarded_from"] or message.get("forwarded_from_id") or FORWARDED)
+    account = message.get("from_id")
+    name = message.get("from") or message.get("actor") or account or ""
+    return f"user{name}" if name is account and isinstance(account, int) else str(name)
 
 
-def _kind(message: Message, text: str) -> Kind:
-    if message.type == "service":
-        return Kind.CALL if message.action in CALLS else Kind.SYSTEM
-    if message.poll is not None or message.todo_list is not None:
+def _kind(message: dict[str, Any], text: str) -> Kind:
+    if message["type"] == "service":
+        return Kind.CALL if message.get("action") in CALLS else Kind.SYSTEM
+    if text and not message.get("poll") and "location_information" not in message:
+        return Kind.MESSAGE  # a caption is what the person wrote
+    if message.get("poll") is not None or message.get("todo_list") is not None:
         return Kind.POLL
-    if message.location_information is not msgspec.UNSET or message.live_location_period_seconds or message.place_name:
+    if (
+        any(message.get(key) for key in ("live_location_period_seconds", "place_name"))
+        or "location_information" in message
+    ):
         return Kind.LOCATION
-    if not text and any(getattr(message, field) is not None for field in MEDIA):
-        return Kind.MEDIA
-    return Kind.MESSAGE  # a caption is what the person wrote
+    return Kind.MEDIA if any(message.get(key) is not None for key in MEDIA) else Kind.MESSAGE
 
 
 def _text(text: Any) -> str:
@@ -297,13 +227,14 @@ def _text(text: Any) -> str:
     return str(text or "")
 
 
-def _timestamp(message: Message) -> str | None:
+def _timestamp(message: dict[str, Any]) -> str | None:
     """Local time with its offset when the export gives both clocks, else whichever it gives."""
+    date, unixtime = message.get("date"), message.get("date_unixtime")
     try:
-        local = datetime.fromisoformat(message.date) if message.date else None
-        if not message.date_unixtime:
+        local = datetime.fromisoformat(date) if date else None
+        if not unixtime:
             return local.isoformat() if local else None
-        instant = datetime.fromtimestamp(int(message.date_unixtime), UTC)
+        instant = datetime.fromtimestamp(int(unixtime), UTC)
         if local is None or local.tzinfo is not None:
             return instant.isoformat()
         return local.isoformat() + _offset(round((local - instant.replace(tzinfo=None)).total_seconds()))
@@ -315,15 +246,6 @@ def _timestamp(message: Message) -> str | None:
 
 class _NoZone(ValueError):
     """Two clocks further apart than any zone is from UTC."""
-
-
-@lru_cache(maxsize=4096)
-def _hour(hour: str) -> int:
-    """Seconds from 1970 to an hour spelled as Telegram does, `2022-03-18T14`. ValueError for another spelling."""
-    time = datetime.fromisoformat(f"{hour}:00:00")
-    if time.isoformat()[:HOUR] != hour:
-        raise ValueError(hour)
-    return timegm(time.timetuple())
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from training.extraction.json_entries import lines
+from training.extraction.json_stream import lines
 from training.extraction.record import Chat, Kind, Record
 from training.extraction.signal.fields import body_text, instant
 from training.extraction.source import Source

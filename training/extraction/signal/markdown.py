@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from training.extraction.decode import decode
-from training.extraction.json_entries import lines
+from training.extraction.json_stream import lines
 from training.extraction.record import Chat, Kind, Record
 from training.extraction.source import Source
 from training.extraction.text import line_breaks, well_formed

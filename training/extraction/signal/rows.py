@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from training.extraction.json_entries import array
+from training.extraction.json_stream import array
 from training.extraction.record import Chat, Kind, Record
 from training.extraction.signal.fields import body_text, instant
 from training.extraction.source import Source

@@ -179,7 +179,7 @@ def test_more_than_one_json_value_is_said_after_the_first_is_read(tmp_path: Path
     path = save(tmp_path, json.dumps(chat(message("one"))) * 2)
     stream = PLATFORMS["telegram"].read(Source(path), None).records
     assert next(stream).text == "one"
-    with pytest.raises(ExportError, match=r"not valid JSON after entry 1 \(byte"):
+    with pytest.raises(ExportError, match=r"not valid JSON after entry 1 \(character"):
         next(stream)
 
 
