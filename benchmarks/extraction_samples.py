@@ -14,8 +14,8 @@ from datetime import date
 from pathlib import Path
 
 from training.errors import ExportError
+from training.extraction.platform import Kind
 from training.extraction.recognise import recognise
-from training.extraction.record import Kind
 from training.extraction.source import Source, discover
 
 ASKED = "asked"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.extraction.record import Kind, Record
+from training.extraction.platform import Kind, Record
 
 FORMAT = 1
 SHOWN = 20  # unreadable lines that the terminal lists; the report lists them all

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from training.errors import DataError
-from training.extraction.record import Record
+from training.extraction.platform import Record
 
 COLUMNS = ["timestamp", "sender", "message"]
 AGAIN = "Write it again: ghost extract YOUR_EXPORT"

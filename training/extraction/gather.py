@@ -11,10 +11,9 @@ from training.console import Bar, progress
 from training.errors import ExportError
 from training.extraction.account import Account, FileAccount
 from training.extraction.merging import Conversation, Conversations
+from training.extraction.platform import Chat, Kind, Reading, Record
 from training.extraction.recognise import PLATFORMS, Recognised, recognise
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import OwnFolder, Source, discover
-from training.extraction.text import printable
+from training.extraction.source import OwnFolder, Source, discover, printable
 
 BATCH = 20_000  # records between two signs of life
 CHAT = itemgetter(Record._fields.index("chat"))

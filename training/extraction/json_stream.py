@@ -12,8 +12,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from training.errors import ExportError
-from training.extraction.source import Source
-from training.extraction.text import well_formed
+from training.extraction.source import Source, well_formed
 
 CHUNK = 128 * 1024  # bytes read at a time
 LONGEST = 64 * 1024 * 1024  # characters of one value decoded whole; Telegram's messages have 4,096 at most

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from random import Random
 from typing import Any
 
-from training.extraction.record import Record
+from training.extraction.platform import Record
 
 FORMAT = 1
 UNDETERMINED = "und"  # ISO 639-2: emoji, links, "ok", "haha", and whatever could be anything

@@ -7,7 +7,7 @@ a wording that is missing here stays in the chat as a message.
 import re
 from collections.abc import Collection
 
-from training.extraction.record import Kind
+from training.extraction.platform import Kind
 
 TITLES = [
     re.compile(rf"(?:\[LINE\] ?)?{wording}")

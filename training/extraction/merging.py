@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from zlib import crc32
 
-from training.extraction.record import Chat, Record
+from training.extraction.platform import Chat, Record
 from training.extraction.time_order import MINUTE, NAIVE, in_time_order, instant
 
 LONG = 12  # characters of a text that hardly two people send in one minute

@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 from training.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor
 from training.extraction.meta_rows import AppRows
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks, well_formed
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.source import Source, line_breaks, well_formed
 
 PAGE = re.compile(r'class="[^"]*(_3-95|_a6-g)\b')
 NUMBERED = re.compile(r"message_\d+\.(json|html)")

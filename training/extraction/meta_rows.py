@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from training.extraction.record import Kind
+from training.extraction.platform import Kind
 
 LONGEST = 300  # characters: a poll's question is the longest thing that these sentences quote
 YOU = ("You ", "Vous ")

@@ -1,6 +1,12 @@
-"""Where exports lie: files, folders and zips. A zip is read in place; nothing is ever unpacked to disk."""
+"""Where exports lie, and what is read from them: files, folders and zips, their text, and what lies beside a chat.
 
+A zip is read in place; nothing is ever unpacked to disk.
+"""
+
+import fnmatch
+import glob
 import io
+import json
 import os
 import posixpath
 import re
@@ -12,11 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from unicodedata import normalize
 
 from training.errors import ExportError, UsageError
-from training.extraction.text import printable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -275,3 +280,80 @@ def _parts(member: zipfile.ZipInfo) -> list[str]:
 
 def _is_bomb(size: int, packed: int) -> bool:
     return size > BOMB_SIZE and size > BOMB_RATIO * packed
+
+
+def decode(source: Source, advice: str, may_hold_nul: bool = False) -> str:
+    """The whole file as text: UTF-8, or UTF-16 by its mark; line ends as they are.
+
+    advice  what to do about a file that is neither: "save it as UTF-8"
+    Raises ExportError.
+    """
+    with source.open() as stream:
+        content = stream.read()
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = "UTF-16" if encoding == "utf-16" else "UTF-8"
+        raise ExportError(f"{source}: not {name} at byte {error.start:,}; {advice}") from None
+    if "\0" in text and not may_hold_nul:
+        raise ExportError(f"{source}: holds NUL bytes, so it is damaged or no text; {advice}")
+    return text
+
+
+def beside(source: Source, pattern: str) -> list[Source]:
+    """The files that match `pattern` from the source's folder (`../../Users/*/user_info.json`), in the same zip."""
+    if not source.member:
+        folder = source.path.absolute().parent
+        while pattern.startswith("../"):
+            folder, pattern = folder.parent, pattern.removeprefix("../")
+        return [Source(path) for path in sorted(folder.glob(pattern)) if path.is_file()]
+    wanted = posixpath.normpath(posixpath.join(glob.escape(posixpath.dirname(source.member)), pattern))
+    depth, matches = wanted.count("/"), re.compile(fnmatch.translate(wanted)).match
+    try:
+        members = archive(source.path).namelist()
+    except (*DAMAGE, OSError, ValueError):
+        return []
+    return [Source(source.path, name) for name in sorted(members) if name.count("/") == depth and matches(name)]
+
+
+def companion(source: Source | None) -> Any:
+    """The JSON of a file that lies beside a chat; None where there is none or it cannot be read."""
+    if source is None:
+        return None
+    try:
+        with source.open() as stream:
+            return json.loads(stream.read())
+    except (ExportError, ValueError, RecursionError):
+        return None
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list that should hold nothing else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+# Text as it goes into the CSV: what the person wrote, with only the transport's damage undone.
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def line_breaks(text: str) -> str:
+    """CRLF and CR become LF: how a line break is stored is the phone's choice, that there is one is the writer's."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def well_formed(text: str) -> str:
+    """JSON can hold half of a surrogate pair, UTF-8 cannot: join what belongs together, mark what is cut."""
+    if LONE_SURROGATE.search(text):
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def printable(name: str) -> str:
+    """A file's name as one line of text.
+
+    On disk it is bytes, and bytes that are not UTF-8 reach Python as lone surrogates; it may also hold line breaks and
+    the escapes that move a terminal's cursor. Each of these becomes U+FFFD.
+    """
+    return CONTROL.sub("\ufffd", name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

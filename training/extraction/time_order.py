@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from itertools import pairwise
 
-from training.extraction.record import Record
+from training.extraction.platform import Record
 
 NAIVE = len("2022-03-18T14:56:00")
 MINUTE = len("2022-03-18T14:56")

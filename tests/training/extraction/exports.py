@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from training.extraction.platform import Record
 from training.extraction.recognise import PLATFORMS, recognise
-from training.extraction.record import Record
 from training.extraction.source import Source
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from training.errors import DataError
 from training.extraction import csv_file
-from training.extraction.record import Chat, Kind, Record
+from training.extraction.platform import Chat, Kind, Record
 
 HEADER = "timestamp,sender,message\n"
 fields = st.text(st.sampled_from('a"",\n\r \0é\u2028\x85\ufeffNA0'), max_size=8) | st.text(max_size=8)

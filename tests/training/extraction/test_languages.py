@@ -15,7 +15,7 @@ from training.extraction.languages import (
     languages,
     sample,
 )
-from training.extraction.record import Chat, Kind, Record
+from training.extraction.platform import Chat, Kind, Record
 
 LABELLED = Path(__file__).parents[2] / "fixtures" / "languages.tsv"
 FRENCH = ["tu fais quoi ce soir ?", "pas grand chose et toi", "jsuis crevé", "on mange ensemble demain ?"]

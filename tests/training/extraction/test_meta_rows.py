@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.extraction.exports import records, save
 from tests.training.extraction.platforms.test_messenger import row, thread
-from training.extraction.record import Kind
+from training.extraction.platform import Kind
 
 
 def group(*rows: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.training.extraction.exports import save
 from training.errors import ExportError
+from training.extraction.platform import Kind, Record
 from training.extraction.platforms import whatsapp
-from training.extraction.record import Kind, Record
 from training.extraction.source import Source
 
 

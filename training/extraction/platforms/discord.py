@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 
 from training.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.source import Source, line_breaks
 
 NAME = "discord"
 UNIT = "entry"

@@ -6,12 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from training.errors import ExportError
-from training.extraction.beside import beside, companion, objects
 from training.extraction.json_stream import array
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks, well_formed
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.source import Source, beside, companion, line_breaks, objects, well_formed
 
 NAME = "google_chat"
 UNIT = "entry"

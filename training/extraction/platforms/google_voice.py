@@ -10,13 +10,9 @@ from pathlib import PurePath
 
 from training.errors import ExportError
 from training.extraction import google_voice
-from training.extraction.beside import beside
-from training.extraction.decode import decode
 from training.extraction.google_voice import Entry, Page
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks, well_formed
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.source import Source, beside, decode, line_breaks, well_formed
 
 NAME = "google_voice"
 UNIT = "entry"

@@ -11,11 +11,8 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from training.errors import ExportError
-from training.extraction.decode import decode
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.source import Source, decode, line_breaks
 
 NAME = "imessage"
 UNIT = "line"

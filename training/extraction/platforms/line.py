@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from training.errors import ExportError
 from training.extraction.date_order import NAMES, Triple, decide, read_date
-from training.extraction.decode import decode
 from training.extraction.line_wording import (
     AFTER_NOON,
     AROUND_NOON,
@@ -26,10 +25,8 @@ from training.extraction.line_wording import (
     kind_of,
     kind_without_name,
 )
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.source import Source, decode, line_breaks
 
 NAME = "line"
 UNIT = "line"

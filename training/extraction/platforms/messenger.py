@@ -2,8 +2,7 @@
 
 from training.errors import ExportError
 from training.extraction import meta
-from training.extraction.platform import Evidence
-from training.extraction.record import Reading
+from training.extraction.platform import Evidence, Reading
 from training.extraction.source import Source
 
 NAME = "messenger"

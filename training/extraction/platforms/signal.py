@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator
 
 from training.errors import ExportError
-from training.extraction.platform import Evidence
-from training.extraction.record import Reading, Record
+from training.extraction.platform import Evidence, Reading, Record
 from training.extraction.signal import export, markdown, rows
 from training.extraction.source import Source
 

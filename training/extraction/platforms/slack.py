@@ -5,14 +5,11 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from training.extraction.beside import objects
 from training.extraction.json_stream import array
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
 from training.extraction.slack.text import Names, block_text, plain
 from training.extraction.slack.workspace import user_name, workspace_of
-from training.extraction.source import Source
-from training.extraction.text import line_breaks, well_formed
+from training.extraction.source import Source, line_breaks, objects, well_formed
 
 NAME = "slack"
 UNIT = "entry"

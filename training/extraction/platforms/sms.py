@@ -12,10 +12,8 @@ from typing import IO
 from xml.parsers import expat
 
 from training.errors import ExportError
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks, well_formed
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.source import Source, line_breaks, well_formed
 
 NAME = "sms"
 UNIT = "entry"

@@ -11,11 +11,8 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from training.errors import ExportError
-from training.extraction.decode import decode
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks, well_formed
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.source import Source, decode, line_breaks, well_formed
 
 NAME = "table"
 UNIT = "line"

@@ -10,11 +10,8 @@ from pathlib import PurePath
 
 from training.errors import ExportError
 from training.extraction.date_order import DateOrder, decide_each, read_date
-from training.extraction.decode import decode
-from training.extraction.platform import Evidence
-from training.extraction.record import Chat, Kind, Reading, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.source import Source, decode, line_breaks
 from training.extraction.whatsapp import header as headers
 from training.extraction.whatsapp.body import Classify, android_body, ios_body, unmarked_body
 from training.extraction.whatsapp.events import is_event, is_event_line, is_notice

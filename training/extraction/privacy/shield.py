@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from training.extraction.languages import UNDETERMINED, languages
 from training.extraction.merging import Conversation
+from training.extraction.platform import Record
 from training.extraction.privacy.mask import Masker
 from training.extraction.privacy.people import Contacts, People, Pseudonyms, identity
 from training.extraction.privacy.phone import DEFAULT_REGIONS, regions_of
-from training.extraction.record import Record
 
 OWNER = "Me"  # what exports call their owner that do not know the name: SMS, iMessage, Google Voice, Signal
 TWO = 2  # people, or one of them alone: the chat's title is then the other one's name

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training.extraction.json_stream import lines
-from training.extraction.record import Chat, Kind, Record
+from training.extraction.platform import Chat, Kind, Record
 from training.extraction.signal.fields import body_text, instant
-from training.extraction.source import Source
-from training.extraction.text import well_formed
+from training.extraction.source import Source, well_formed
 
 ITEM = b'{"chatItem"'
 WITHOUT_WORDS = {

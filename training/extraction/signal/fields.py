@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from training.extraction.beside import objects
-from training.extraction.text import line_breaks, well_formed
+from training.extraction.source import line_breaks, objects, well_formed
 
 PLACEHOLDER = "\ufffc"  # stands in a body for each person mentioned
 

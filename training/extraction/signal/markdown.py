@@ -10,11 +10,9 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
-from training.extraction.decode import decode
 from training.extraction.json_stream import lines
-from training.extraction.record import Chat, Kind, Record
-from training.extraction.source import Source
-from training.extraction.text import line_breaks, well_formed
+from training.extraction.platform import Chat, Kind, Record
+from training.extraction.source import Source, decode, line_breaks, well_formed
 
 HEADER = re.compile(r"\[(\d{4}-\d\d-\d\d),? (\d\d:\d\d(?::\d\d)?)\] ([^\n]*?): ?", re.ASCII)
 NAMES = ("chat.md", "index.md", "data.json", "index.html")

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from training.extraction.json_stream import array
-from training.extraction.record import Chat, Kind, Record
+from training.extraction.platform import Chat, Kind, Record
 from training.extraction.signal.fields import body_text, instant
 from training.extraction.source import Source
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from training.extraction.beside import objects
+from training.extraction.source import objects
 
 # `<` and `>` of a person are escaped, so what stands between them is Slack's. A scheme must follow, as in `<https:`.
 TOKEN = re.compile(r"<([@#!]|[A-Za-z][A-Za-z0-9+.-]*:)([^<>|]*)(?:\|([^<>]*))?>")

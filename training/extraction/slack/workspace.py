@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from training.extraction.beside import companion, objects
-from training.extraction.record import Chat
+from training.extraction.platform import Chat
 from training.extraction.slack.text import Names
-from training.extraction.source import Source
-from training.extraction.text import well_formed
+from training.extraction.source import Source, companion, objects, well_formed
 
 ID = re.compile("[CDG][A-Z0-9]{7,}")
 INDEXES = {"channels": "channel", "groups": "private channel", "dms": "direct messages", "mpims": "group messages"}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import PurePath
 
-from training.extraction.record import Kind
+from training.extraction.platform import Kind
 from training.extraction.source import ATTACHMENTS
 from training.extraction.whatsapp.markers import (
     ATTACHED,

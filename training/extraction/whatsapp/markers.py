@@ -9,7 +9,7 @@ marks and without a final full stop: "I left my keys" and "the video omitted a d
 import re
 from importlib.resources import files
 
-from training.extraction.record import Kind
+from training.extraction.platform import Kind
 
 # Direction marks and the byte order mark: invisible, never part of a name or a phrase.
 MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")

@@ -10,9 +10,9 @@ import pytest
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
 from training.extraction.gather import gather
+from training.extraction.platform import Kind
 from training.extraction.platforms import google_chat
 from training.extraction.recognise import recognise
-from training.extraction.record import Kind
 from training.extraction.source import Source
 
 FORMATS = Path(__file__).parents[5] / "shared" / "formats" / "google_chat" / "ChatLab_ChatLab" / "Google Chat"

@@ -9,8 +9,8 @@ import pytest
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
 from training.extraction.gather import gather
+from training.extraction.platform import Kind
 from training.extraction.platforms import google_voice
-from training.extraction.record import Kind
 from training.extraction.source import Source
 
 FORMATS = Path(__file__).parents[5] / "shared" / "formats" / "google_voice" / "kenn-io_msgvault"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
-from training.extraction.record import Kind
+from training.extraction.platform import Kind
 
 SAMPLE = Path(__file__).parents[5] / "shared/formats/imessage/ReagentX_imessage-exporter/exporter_blocks.txt"
 STAMP = "May 07, 2022  5:29:42 PM"

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.training.extraction.exports import records, save
+from training.extraction.platform import Kind
 from training.extraction.recognise import recognise
-from training.extraction.record import Kind
 from training.extraction.source import Source
 
 

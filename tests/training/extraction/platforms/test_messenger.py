@@ -8,7 +8,7 @@ import pytest
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
 from training.extraction.gather import gather
-from training.extraction.record import Kind
+from training.extraction.platform import Kind
 
 
 def row(content: str | None = "hi", sender: str = "Lea", ms: int = 1600000000000, **fields: Any) -> dict[str, Any]:

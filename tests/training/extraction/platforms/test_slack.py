@@ -11,8 +11,8 @@ import pytest
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
 from training.extraction.gather import gather
+from training.extraction.platform import Kind, Record
 from training.extraction.platforms import slack
-from training.extraction.record import Kind, Record
 from training.extraction.source import Source, discover
 
 FORMATS = Path(__file__).parents[5] / "shared" / "formats" / "slack" / "rusq_slackdump"

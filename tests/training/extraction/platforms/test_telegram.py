@@ -6,8 +6,8 @@ import pytest
 
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
+from training.extraction.platform import Kind
 from training.extraction.recognise import PLATFORMS, recognise
-from training.extraction.record import Kind
 from training.extraction.source import Source
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.training.extraction.exports import save, whatsapp
 from tests.training.extraction.whatsapp.ordinary import MESSAGES
-from training.extraction.record import Kind, Record
+from training.extraction.platform import Kind, Record
 from training.extraction.whatsapp.body import android_body, ios_body, unmarked_body
 
 ANDROID = "13/03/2022, 14:56 - "

@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.extraction.exports import records, save, whatsapp
 from training.errors import ExportError
-from training.extraction.record import Kind
+from training.extraction.platform import Kind
 
 # 13 and 14 March 2022: no date fits two orders. `{}` of the second header is a day later.
 VARIANTS = {

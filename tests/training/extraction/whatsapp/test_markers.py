@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from training.extraction.record import Kind
+from training.extraction.platform import Kind
 from training.extraction.whatsapp.body import android_body, ios_body, unmarked_body
 from training.extraction.whatsapp.events import is_event, is_event_line, is_notice
 from training.extraction.whatsapp.markers import EDITED, EXPORT_TITLES, normal
