@@ -1,8 +1,8 @@
 """Instagram's JSON ("Download your information"): Messenger's threads in another folder."""
 
 from training.errors import ExportError
-from training.extraction import meta
 from training.extraction.platform import Evidence, Reading
+from training.extraction.platforms import messenger
 from training.extraction.source import Source
 
 NAME = "instagram"
@@ -13,17 +13,17 @@ COMPANIONS: frozenset[str] = frozenset(("secret_conversations.json", "reported_c
 
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
-    sign = meta.is_instagram(source, evidence)
+    sign = messenger.is_instagram(source, evidence)
     if sign is None:
         return None
-    if meta.is_page(source, evidence):
+    if messenger.is_page(source, evidence):
         raise ExportError(
             f"{source}: Instagram's HTML export; in Instagram choose Download your information, Format: JSON, and pass"
             " that download"
         )
-    reason = meta.is_thread(evidence)
+    reason = messenger.is_thread(evidence)
     return f"{reason}, {sign}" if reason else None
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    return meta.read(source)
+    return messenger.read(source, date_order)

@@ -1,15 +1,15 @@
 """Slack's workspace export: a folder for each conversation with a JSON file for each day, users.json beside them."""
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from training.extraction.json_stream import array
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.slack.text import Names, block_text, plain
-from training.extraction.slack.workspace import user_name, workspace_of
-from training.extraction.source import Source, line_breaks, objects, well_formed
+from training.extraction.source import Source, companion, line_breaks, objects, well_formed
 
 NAME = "slack"
 UNIT = "entry"
@@ -34,6 +34,20 @@ DELETED = frozenset(("tombstone", "message_deleted"))
 CALLS = frozenset(("huddle_thread", "sh_room_created", "sh_room_shared"))
 # Until 2018 Slack wrote the sentence around an uploaded file, and the words about it stood in the file.
 UPLOADED = re.compile(r"<@\w+(?:\|[^>]*)?> (?:uploaded|shared|commented on|mentioned)\b")
+# `<` and `>` of a person are escaped, so what stands between them is Slack's. A scheme must follow, as in `<https:`.
+TOKEN = re.compile(r"<([@#!]|[A-Za-z][A-Za-z0-9+.-]*:)([^<>|]*)(?:\|([^<>]*))?>")
+ESCAPE = re.compile("&(lt|gt|amp);")
+ESCAPED = {"lt": "<", "gt": ">", "amp": "&"}
+DEEPEST = 8  # blocks within blocks; Slack's own stop at four
+ID = re.compile("[CDG][A-Z0-9]{7,}")
+INDEXES = {"channels": "channel", "groups": "private channel", "dms": "direct messages", "mpims": "group messages"}
+
+
+class Names(NamedTuple):
+    """Names by id."""
+
+    users: Mapping[str, str]
+    channels: Mapping[str, str]
 
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
@@ -123,3 +137,150 @@ def _kind(row: Mapping[str, Any], words: str, text: str) -> Kind:
     if not text and any(row.get(key) for key in ("files", "file", "attachments", "upload")):
         return Kind.MEDIA
     return Kind.MESSAGE
+
+
+class Workspace(NamedTuple):
+    """team is the workspace's id. folders: what a folder's name, or the id that it may be instead, stands for."""
+
+    team: str
+    names: Names
+    folders: Mapping[str, tuple[Chat, str]]
+    fact: str
+
+    def chat(self, folder: str) -> tuple[Chat, str]:
+        """The conversation in a folder, and its sort in words."""
+        if folder in self.folders:
+            return self.folders[folder]
+        key = folder if ID.fullmatch(folder) else f"{self.team} {folder}"
+        return Chat(key, folder, is_id=True), "of a sort that no index file tells"
+
+
+def workspace_of(source: Source) -> Workspace:
+    """The workspace that a day's file belongs to. An export's files come one after the other: the last is kept."""
+    if source.member:
+        folder = posixpath.dirname(posixpath.dirname(source.member))
+        users = Source(source.path, posixpath.join(folder, "users.json"))
+    else:
+        users = Source(source.path.absolute().parent.parent / "users.json")
+    try:
+        changed = users.path.stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    return _read(users, changed)
+
+
+def user_name(user: Mapping[str, Any]) -> str:
+    """The name that Slack shows, of a row of users.json or the profile in a message; empty where there is none."""
+    profile = user.get("profile")
+    for holder in (profile, user):
+        if isinstance(holder, dict):
+            for key in ("display_name", "real_name", "name"):
+                if name := str(holder.get(key) or "").strip():
+                    return well_formed(name)
+    return ""
+
+
+@lru_cache(maxsize=1)
+def _read(users_json: Source, changed: int) -> Workspace:
+    """`changed`, when the file was written, keeps a second run from the first one's names."""
+    users = objects(companion(users_json.sibling("users.json")))
+    names = {str(user.get("id")): name for user in users if (name := user_name(user))}
+    rows = {index: objects(companion(users_json.sibling(f"{index}.json"))) for index in INDEXES}
+    owner = _owner(rows["dms"])
+    folders: dict[str, tuple[Chat, str]] = {}
+    channels: dict[str, str] = {}
+    for index, kind in INDEXES.items():
+        for row in rows[index]:
+            key, name = str(row.get("id") or ""), str(row.get("name") or "")
+            people = index in ("dms", "mpims") and _people(row, owner, names)
+            chat = Chat(key or name, well_formed(people or name or key), is_id=True)
+            for folder in filter(None, (key, name)):
+                folders[folder] = chat, kind
+            if key and name:
+                channels[key] = well_formed(name)
+    team = next((str(user["team_id"]) for user in users if user.get("team_id")), "")
+    fact = f"{len(names):,} people in users.json" if users else "no readable users.json: ids stand for names"
+    return Workspace(team, Names(names, channels), folders, fact)
+
+
+def _members(row: Mapping[str, Any]) -> list[str]:
+    members = row.get("members")
+    return list(dict.fromkeys(map(str, members))) if isinstance(members, list) else []
+
+
+def _owner(dms: list[dict[str, Any]]) -> str:
+    """Whose export it is: nothing says so, but only that person is in each of several direct conversations."""
+    pairs = {frozenset(members) for dm in dms if (members := _members(dm))}
+    common = frozenset.intersection(*pairs) if len(pairs) > 1 else frozenset()
+    return next(iter(common)) if len(common) == 1 else ""
+
+
+def _people(row: Mapping[str, Any], owner: str, names: Mapping[str, str]) -> str:
+    members = _members(row)
+    others = [member for member in members if member != owner] or members
+    return ", ".join(names.get(member, member) for member in others)
+
+
+def plain(text: str, names: Names) -> str:
+    """Tokens first: what they resolve to may hold an escape, and a typed `&lt;@U1&gt;` is no token."""
+    if "<" in text:
+        text = TOKEN.sub(lambda token: _token(token, names), text)
+    if "&" in text:
+        text = ESCAPE.sub(lambda escape: ESCAPED[escape[1]], text)  # in one pass: `&amp;lt;` was typed `&lt;`
+    return text
+
+
+def _token(token: re.Match[str], names: Names) -> str:
+    mark, target, label = token[1], token[2], token[3]
+    if mark == "@":
+        return "@" + (names.users.get(target) or label or target)
+    if mark == "#":
+        return "#" + (label or names.channels.get(target) or target)
+    if mark == "!":
+        command, _, argument = target.partition("^")
+        if command in ("subteam", "date"):
+            return label or argument.partition("^")[0]
+        return "@" + target
+    return label or mark + target
+
+
+def block_text(block: Mapping[str, Any], names: Names, depth: int = 0) -> str:
+    """The text of one block of the kit that Slack builds messages from, `` where it only shows something."""
+    if depth > DEEPEST:
+        return ""
+    kind = block.get("type")
+    parts = [block_text(part, names, depth + 1) for part in objects(block.get("elements"))]
+    if kind in ("rich_text", "rich_text_list", "context"):
+        return "\n".join(part.removesuffix("\n") for part in parts if part)
+    if kind in ("rich_text_section", "rich_text_quote", "rich_text_preformatted"):
+        return "".join(parts)
+    if kind in ("section", "header"):
+        fields = [block.get("text"), *objects(block.get("fields"))]
+        texts = [block_text(field, names, depth + 1) for field in fields if isinstance(field, dict)]
+        return "\n".join(text for text in texts if text)
+    if kind in ("mrkdwn", "plain_text"):
+        return plain(str(block.get("text") or ""), names)
+    return _inline(kind, block, names)
+
+
+def _inline(kind: Any, element: Mapping[str, Any], names: Names) -> str:
+    """A piece of a line. Its text is not escaped, unlike a row's."""
+    user, channel = str(element.get("user_id", "")), str(element.get("channel_id", ""))
+    match kind:
+        case "text":
+            return str(element.get("text") or "")
+        case "link":
+            return str(element.get("text") or element.get("url") or "")
+        case "emoji":
+            return f":{element.get('name', '')}:"
+        case "user":
+            return "@" + names.users.get(user, user)
+        case "channel":
+            return "#" + names.channels.get(channel, channel)
+        case "broadcast":
+            return f"@{element.get('range', '')}"
+        case "usergroup":
+            return f"@{element.get('usergroup_id', '')}"
+        case "date":
+            return str(element.get("fallback") or "")
+    return ""

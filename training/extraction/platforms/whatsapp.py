@@ -13,11 +13,20 @@ from training.extraction.date_order import DateOrder, decide_each, read_date
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
 from training.extraction.source import Source, decode, line_breaks
 from training.extraction.whatsapp import header as headers
-from training.extraction.whatsapp.body import Classify, android_body, ios_body, unmarked_body
-from training.extraction.whatsapp.events import is_event, is_event_line, is_notice
-from training.extraction.whatsapp.header import Header
-from training.extraction.whatsapp.markers import EXPORT_TITLES, MARKS, PHRASES, normal
-from training.extraction.whatsapp.stamps import NO_YEAR, clock, style, triple, with_years
+from training.extraction.whatsapp.body import (
+    EXPORT_TITLES,
+    MARKS,
+    PHRASES,
+    Classify,
+    android_body,
+    ios_body,
+    is_event,
+    is_event_line,
+    is_notice,
+    normal,
+    unmarked_body,
+)
+from training.extraction.whatsapp.header import NO_YEAR, Header, clock, style, triple, with_years
 
 NAME = "whatsapp"
 UNIT = "line"

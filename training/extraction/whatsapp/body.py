@@ -1,28 +1,218 @@
-"""What a WhatsApp body is: somebody's words, or WhatsApp's own about a picture, a call, a poll, a deleted message.
+"""What a WhatsApp line is: somebody's words, or WhatsApp's own about a picture, a call, a deleted message, a group.
 
 iOS marks its own wording with an invisible U+200E (U+200F in right-to-left locales); Android does not, so there a
 body must equal one of WhatsApp's phrases as a whole. Either way what a person wrote, captions included, is kept.
+
+The phrases are read from the lists in wording/, their only home: one a line, of some sixty languages together, for none
+is told apart from another. The wording is that of WhatsApp's own string tables, iOS 2022/23 and Android 2017-2019, as
+collected by starkdmi/whats_json; newer Android media marks and edit marks are from other public parsers. Matched on a
+whole body only, case-folded, without direction marks and without a final full stop: "I left my keys" and "the video
+omitted a detail" are a person's.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache
+from importlib.resources import files
 from pathlib import PurePath
+from typing import NamedTuple
+from unicodedata import category
 
 from training.extraction.platform import Kind
 from training.extraction.source import ATTACHMENTS
-from training.extraction.whatsapp.markers import (
-    ATTACHED,
-    BODIES,
-    CALLS_MADE,
-    DELETED_BY,
-    EDITED,
-    MARKS,
-    PHRASES,
-    PLACE_LABELS,
-    normal,
-)
-from training.extraction.whatsapp.templates import EAST_ASIAN, Templates
+
+# Direction marks and the byte order mark: invisible, never part of a name or a phrase.
+MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+STOPS = ".。।۔"  # Latin, Chinese, Devanagari, Urdu
+# Quotes and blanks differ between versions of one phrase.
+LOOK_ALIKE = str.maketrans("“”„«»「」‘’\u00a0\u202f\u2009", '"""""""\'\'   ')
+
+
+def normal(text: str) -> str:
+    """The form in which phrases are compared."""
+    return MARKS.sub("", text).translate(LOOK_ALIKE).strip().rstrip(STOPS).rstrip().casefold()
+
+
+def _wording(name: str) -> tuple[str, ...]:
+    text = files(__package__).joinpath("wording", f"{name}.txt").read_text("utf-8")
+    return tuple(line for line in text.split("\n") if line and not line.startswith("#"))
+
+
+MEDIA = _wording("media")
+DELETED = _wording("deleted")
+CALLS_MISSED = _wording("calls_missed")
+CALLS_MADE = _wording("calls_made")  # `{}` stands for who called
+PLACES = _wording("places")
+UNDELIVERED = _wording("undelivered")
+ATTACHED = _wording("attached")  # `{}` stands for the file's name
+EDITED = _wording("edited")
+NOTICES = _wording("notices")  # `…` stands for some words
+EXPORT_TITLES = _wording("titles")  # `{}` stands for the chat's name
+PLACE_LABELS = frozenset(normal(place[:-1]) for place in PLACES if place.endswith(":"))
+DELETED_BY = tuple(phrase for phrase in DELETED if "{}" in phrase)  # `{}` stands for an admin's name
+
+# Whole bodies.
+BODIES: dict[str, Kind] = {
+    phrase: kind
+    for kind, phrases in (
+        (Kind.DELETED, [phrase for phrase in DELETED if "{}" not in phrase]),
+        (Kind.CALL, CALLS_MISSED),
+        (Kind.LOCATION, [place for place in PLACES if not place.endswith(":")]),
+        (Kind.SYSTEM, UNDELIVERED),
+        (Kind.MEDIA, MEDIA),
+    )
+    for phrase in phrases
+}
+# What iOS marks as its own words, in normal form: calls that were made, too, though people say "video call".
+PHRASES = {
+    **{normal(phrase): kind for phrase, kind in BODIES.items()},
+    **{normal(phrase): Kind.CALL for phrase in CALLS_MADE if "{}" not in phrase},
+}
+
+
+# Lines with blanks, `{} added {}`, found again whatever fills the blanks: names with colons, numbers, emoji.
+KEY = 4  # characters at a template's end or start that set most of them apart
+# A literal of fewer letters could be part of a name, as Japanese が and Russian на are; at a line's start it is "you".
+LETTERS, FIRST_LETTERS, IDEOGRAPHS = 4, 3, 3
+EAST_ASIAN = "\u2e80"  # scripts from here on say much in few characters
+
+
+class Template(NamedTuple):
+    """What stands before, between and after the blanks, in normal form."""
+
+    literals: tuple[str, ...]
+
+    def fill(self, line: str) -> str | None:
+        """What fills the first blank of a line in normal form, or None when the line is no such line."""
+        start, *middle, end = self.literals
+        if not (line.startswith(start) and line.endswith(end)):
+            return None
+        position, stop = len(start), len(line) - len(end)
+        first = None
+        for literal in middle:
+            found = line.find(literal, position + 1, stop)
+            if found < 0:
+                return None
+            first = line[position:found] if first is None else first
+            position = found + len(literal)
+        if position >= stop:
+            return None
+        return line[position:stop] if first is None else first
+
+    def before_colon(self) -> list[str]:
+        """The literals, up to a colon of their own, that a `: ` may follow: all but a last one at the line's end."""
+        heads = [literal.partition(": ")[0] for literal in self.literals]
+        if self.literals[-1] and ": " not in self.literals[-1]:
+            heads.pop()
+        return [head.removesuffix(":") for head in heads]
+
+    def opens(self, text: str) -> bool:
+        """Whether `text`, what precedes a line's colon, holds the first literal that tells the line from a name."""
+        for index, head in enumerate(self.before_colon()):
+            if tells(head, LETTERS if index else FIRST_LETTERS) or '"' in head:
+                return text.startswith(head) if index == 0 else head in text
+        return False
+
+
+class Templates:
+    """Many templates, asked at the cost of a few; those without a blank are whole lines."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.all = [Template(tuple(normal(line).split("{}"))) for line in lines]
+        self._by_end: dict[str, list[Template]] = {}
+        self._by_start: dict[str, list[Template]] = {}
+        self._others: list[tuple[str, Template]] = []  # with their longest literal
+        self._whole = frozenset(each.literals[0] for each in self.all if len(each.literals) == 1)
+        for each in self.all:
+            start, end = each.literals[0], each.literals[-1]
+            if len(each.literals) == 1:
+                continue
+            if len(end) >= KEY:
+                self._by_end.setdefault(end[-KEY:], []).append(each)
+            elif len(start) >= KEY:
+                self._by_start.setdefault(start[:KEY], []).append(each)
+            else:
+                self._others.append((max(each.literals, key=len), each))
+
+    def __contains__(self, line: str) -> bool:
+        """Whether a line in normal form is one of these."""
+        return line in self._whole or next(self.filled(line), None) is not None
+
+    def filled(self, line: str) -> Iterator[tuple[Template, str]]:
+        """The templates that a line in normal form fills, each with what fills its first blank."""
+        others = [each for literal, each in self._others if literal in line]
+        for group in (self._by_end.get(line[-KEY:], ()), self._by_start.get(line[:KEY], ()), others):
+            for each in group:
+                if (first := each.fill(line)) is not None:
+                    yield each, first
+
+
+def tells(literal: str, letters: int) -> bool:
+    """Whether so many letters, vowel signs included, or fewer ideographs make a literal more than a part of a name."""
+    plain = [character for character in literal if category(character)[0] in "LM"]
+    return len(plain) >= letters or sum(letter >= EAST_ASIAN for letter in plain) >= IDEOGRAPHS
+
+
+# What WhatsApp says about a group or a chat: who came and went, what changed, that messages are encrypted. Android
+# writes such a line without a sender, and the line may hold the `: ` that ends a name elsewhere.
+SOME_WORDS = 80  # characters that the … of a notice stands for, at most
+
+
+def is_notice(body: str) -> bool:
+    """The encryption notice, which on iOS and in old exports has a sender."""
+    plain = normal(body)
+    return any(_continues(plain, start, end) for start, end in _notices().get(plain[:4], ()))
+
+
+@lru_cache(maxsize=4096)
+def is_event(sender: str) -> bool:
+    """Whether what precedes the first `: ` of an Android line may be the start of an event and no name.
+
+    Quick, and wrong about a few names; `is_event_line` knows from the whole line.
+    """
+    plain = normal(sender)
+    starts, others = _heads()
+    return plain.count('"') % 2 == 1 or plain.startswith(starts) or any(head in plain for head in others)
+
+
+def is_event_line(rest: str) -> bool:
+    """Whether the rest of a line behind its stamp is an event, from its first character to its last.
+
+    `rest` is one line; names and titles in it may hold anything. A line that starts `Name: ` is that person's, whatever
+    follows: `Zoé: Bob left` is no event.
+    """
+    plain = normal(rest)
+    before, colon, _ = plain.partition(": ")
+    if not colon:
+        return plain in _events()
+    return any(each.opens(before) for each, _ in _events().filled(plain))
+
+
+@cache
+def _events() -> Templates:
+    return Templates(_wording("events"))  # `{}` stands for a name, a number or a title; the longest list by far
+
+
+@cache
+def _heads() -> tuple[tuple[str, ...], frozenset[str]]:
+    """The literals that tell an event from a name: those at a line's start, and the others."""
+    heads = [each.before_colon() for each in _events().all]
+    starts = {first for first, *_ in filter(None, heads) if tells(first, FIRST_LETTERS)}
+    return tuple(starts), frozenset(head for _, *rest in filter(None, heads) for head in rest if tells(head, LETTERS))
+
+
+@cache
+def _notices() -> dict[str, list[tuple[str, str]]]:
+    forms: dict[str, list[tuple[str, str]]] = {}
+    for line in NOTICES:
+        start, _, end = line.partition(" … ")
+        forms.setdefault(normal(start)[:4], []).append((normal(start), normal(end)))
+    return forms
+
+
+def _continues(plain: str, start: str, end: str) -> bool:
+    return plain.startswith(start) and end in plain[len(start) : len(start) + SOME_WORDS + len(end)]
+
 
 Classify = Callable[[str, bool], tuple[Kind, str]]  # (body, header carries a mark) → kind, the person's text
 

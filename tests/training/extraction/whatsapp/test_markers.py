@@ -10,9 +10,17 @@ from typing import Any
 import pytest
 
 from training.extraction.platform import Kind
-from training.extraction.whatsapp.body import android_body, ios_body, unmarked_body
-from training.extraction.whatsapp.events import is_event, is_event_line, is_notice
-from training.extraction.whatsapp.markers import EDITED, EXPORT_TITLES, normal
+from training.extraction.whatsapp.body import (
+    EDITED,
+    EXPORT_TITLES,
+    android_body,
+    ios_body,
+    is_event,
+    is_event_line,
+    is_notice,
+    normal,
+    unmarked_body,
+)
 
 TABLES = Path(__file__).parents[5] / "shared" / "formats" / "markers.json"
 MARKERS: dict[str, Any] = json.loads(TABLES.read_text("utf-8")) if TABLES.is_file() else {"ios": {}, "android": {}}
