@@ -19,9 +19,8 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from training.extraction.privacy.mask import Masker
-from training.extraction.privacy.people import Pseudonyms
-from training.extraction.privacy.recognisers import KINDS, Find, find
+from training.extraction.people import Pseudonyms
+from training.extraction.pii import KINDS, Find, Masker, find
 
 HERE = Path(__file__).parent
 LABELLED = HERE / "pii_labelled.jsonl"

@@ -20,9 +20,7 @@ from training.console import progress
 from training.evaluation.exchange import Estimate, Exchange
 from training.evaluation.features import UNSPACED
 from training.evaluation.intervals import share
-from training.extraction.privacy.mask import WORTH_A_LOOK
-from training.extraction.privacy.phone import DEFAULT_REGIONS
-from training.extraction.privacy.recognisers import find
+from training.extraction.pii import DEFAULT_REGIONS, WORTH_A_LOOK, find
 
 Continue = Callable[[Sequence[Turn], str], str]
 """(turns, beginning of the reply to them) → how the model goes on, greedily, un-escaped, up to the end of the reply."""

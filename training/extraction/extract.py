@@ -15,8 +15,8 @@ from training.extraction.date_order import NAMES as DATE_ORDERS
 from training.extraction.gather import gather
 from training.extraction.languages import language_report
 from training.extraction.merging import Conversation
+from training.extraction.people import Shield
 from training.extraction.platform import Record
-from training.extraction.privacy.shield import Shield
 from training.extraction.recognise import PLATFORMS
 from training.extraction.terminal import show
 

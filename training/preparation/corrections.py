@@ -19,7 +19,7 @@ import msgspec
 
 from replicate_deployment.chat_format import Labels, Turn, escape, render_line
 from training.errors import DataError
-from training.extraction.privacy.mask import Masker
+from training.extraction.pii import Masker
 from training.preparation.prepared import Prepared
 from training.preparation.windows import SIZES
 

@@ -1,4 +1,7 @@
-"""Who wrote, and whom they mention, under another name: `Contact N` for a phone number, or invented names for all."""
+"""Who wrote, and whom they mention, under another name: `Contact N` for a phone number, or invented names for all.
+
+`Shield` is what stands between the exports and what is written: one decision for messages, names, files and reports.
+"""
 
 import hashlib
 import re
@@ -7,15 +10,79 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
 
-from training.extraction.privacy import phone
-from training.extraction.privacy.names import EVERYDAY, INVENTED
-from training.extraction.privacy.recognisers import emails
+from training.extraction.languages import UNDETERMINED, languages
+from training.extraction.merging import Conversation
+from training.extraction.pii import (
+    DEFAULT_REGIONS,
+    PHONE_GAP,
+    Masker,
+    canonical,
+    emails,
+    international_end,
+    phones,
+    plain,
+    regions_of,
+)
+from training.extraction.platform import Record
 from training.speakers import fold
+
+STARTS = (
+    *("Ba", "Be", "Bo", "Da", "De", "Do", "Fa", "Fe", "Fo", "Ga", "Gi", "Go", "Ja", "Je", "Jo", "Ka", "Ke", "Ko", "La"),
+    *("Le", "Lo", "Lu", "Ma", "Me", "Mi", "Na", "Ne", "No", "Pa", "Pe", "Po", "Ra", "Re", "Ro", "Sa", "Se", "So", "Ta"),
+    *("Te", "To", "Va", "Ve", "Vo", "Za", "Ze", "Zo"),
+)
+ENDS = ("lvo", "ndrul", "rzia", "skel", "mbiro", "tvan")
+INVENTED = tuple(start + end for end in ENDS for start in STARTS)
+"""276 first names that can be said in most languages and mean nothing in French or English."""
+
+# First words of names, in folded spelling, that are far more often words: alone they are taken for a name only with a
+# capital in the middle of a sentence.
+EVERYDAY = frozenset(
+    (
+        # French first names and words at once
+        *("aimé", "aimée", "ambre", "ange", "avril", "blanche", "brice", "cerise", "chance", "claire"),
+        *("clémence", "clément", "colombe", "constance", "cyprès"),
+        *("céleste", "dieudonné", "désiré", "désirée", "fleur"),
+        *("florence", "france", "franc", "gentil", "honoré", "iris", "jade", "jasmin", "juste", "lune", "lys"),
+        *("marine", "marin", "marguerite", "mercedes", "modeste", "neige", "noël", "océan", "olive"),
+        *("parfait", "pascal", "perle", "pie", "pierre", "placide", "prune", "prudence", "reine", "rémi", "roman"),
+        *("rose", "rubis", "sage", "soleil", "sylvestre", "toussaint", "victoire", "violette"),
+        # English first names and words at once
+        *("amber", "angel", "april", "art", "august", "autumn", "ben", "bill", "bob", "bud", "buddy", "candy", "carol"),
+        *("chase", "chip", "chuck", "cliff", "clay", "crystal", "daisy", "dale", "dawn", "dean", "dick", "dot", "drew"),
+        *("duke", "earl", "eve", "faith", "fern", "frank", "gene", "ginger", "glen", "grace", "grant", "guy", "hazel"),
+        *("harry", "heath", "heather", "holly", "honey", "hope", "hunter"),
+        *("ivy", "jack", "jay", "jean", "jewel", "joy"),
+        *("june", "king", "lance", "lane", "lily", "major", "mark", "mason", "max", "may", "melody", "mercy"),
+        *("miles", "misty", "norm", "olive", "pat", "patience", "paris", "pearl", "penny", "peter", "pierce"),
+        *("poppy", "prince", "queen", "reed", "rich", "river", "rob", "robin", "rocky", "rod", "rowan", "ruby"),
+        *("rusty", "sally", "sandy", "scarlet", "sky", "skip", "sterling", "stew", "sue", "summer", "sunny"),
+        *("trace", "van", "wade", "ward", "warren", "will", "willow", "woody", "young", "zip"),
+        # what people call each other in an address book, and titles
+        *("maman", "papa", "mamie", "mamy", "papi", "papy", "tata", "tonton", "tatie", "cousin", "cousine", "frère"),
+        *("sœur", "soeur", "oncle", "tante", "parrain", "marraine"),
+        *("chéri", "chérie", "bébé", "amour", "coeur", "cœur"),
+        *("mon", "ma", "mes", "le", "la", "les", "un", "une", "de", "du", "des", "dr", "docteur", "prof", "monsieur"),
+        *("mme", "madame", "mr", "mrs", "ms", "miss", "mister", "sir", "lady", "mum", "mom", "mam", "dad", "daddy"),
+        *("mummy", "mommy", "gran", "granny", "grandma", "grandpa", "nan", "nana", "aunt", "auntie", "uncle", "bro"),
+        *("brother", "sis", "sister", "baby", "babe", "love", "boss", "chef", "coach", "the", "my", "our", "a", "an"),
+        *("big", "little", "petit", "petite", "grand", "gros", "vieux", "old", "new", "saint", "san", "el", "al"),
+        # what companies, groups and bots are called
+        *("info", "infos", "service", "services", "support", "client", "orange", "free", "apple", "google", "amazon"),
+        *("facebook", "instagram", "telegram", "whatsapp", "discord", "bot"),
+        *("admin", "system", "user", "unknown", "me"),
+        *("you", "team", "groupe", "group", "famille", "family", "pizza", "taxi", "hotel", "hôtel", "école", "school"),
+        *("plombier", "voisin", "voisine", "proprio", "médecin", "dentiste"),
+        *("garage", "banque", "bank", "post", "home"),
+        *("contact", "deleted", "former", "member", "membre", "account", "compte", "no", "not", "ok", "moi", "toi"),
+    )
+)
+
 
 # WhatsApp isolates a mentioned name (U+2068 … U+2069); of a number it writes the digits, with or without the plus.
 MENTION = re.compile(r"@(?:\u2068([^\u2068\u2069\n]{1,200})\u2069|(?=\+?\d))")
 DIGITS = re.compile(r"\d{8,15}(?!\w)")
-LIKE_A_NUMBER = re.compile(rf"(?<![^\W_])\+?\d(?:{phone.GAP}{{0,2}}\d){{6,14}}")
+LIKE_A_NUMBER = re.compile(rf"(?<![^\W_])\+?\d(?:{PHONE_GAP}{{0,2}}\d){{6,14}}")
 WORD = re.compile(r"[^\W_]+")
 BETWEEN = re.compile(r"[ \u00a0\u202f.'’-]{1,2}")  # words of one name
 SENTENCE_END = re.compile(r"(?:^|[.!?…\n:])[\s\"'«“(*_~-]*$")
@@ -36,14 +103,14 @@ class People(Protocol):
 
 def identity(name: str, regions: Sequence[str]) -> str | None:
     """What is equal in every spelling of a phone number or e-mail address that stands for a person; None for names."""
-    if number := phone.canonical(name, regions):
+    if number := canonical(name, regions):
         return number
-    plain = phone.plain(name)
-    return plain.casefold() if any(span == (0, len(plain)) for span in emails(plain)) else None
+    bare = plain(name)
+    return bare.casefold() if any(span == (0, len(bare)) for span in emails(bare)) else None
 
 
 def _key(name: str, regions: Sequence[str]) -> str:
-    return identity(name, regions) or fold(phone.plain(name))
+    return identity(name, regions) or fold(plain(name))
 
 
 class Contacts:
@@ -54,7 +121,7 @@ class Contacts:
     """
 
     def __init__(
-        self, names: Iterable[str] = (), me: Iterable[str] = (), regions: Sequence[str] = phone.DEFAULT_REGIONS
+        self, names: Iterable[str] = (), me: Iterable[str] = (), regions: Sequence[str] = DEFAULT_REGIONS
     ) -> None:
         self._me = frozenset(_key(name, regions) for name in me)
         self._regions = regions
@@ -97,9 +164,7 @@ class Pseudonyms:
     are mentioned, and, but for a capital in the middle of a sentence, first names that are words (Rose, Will).
     """
 
-    def __init__(
-        self, names: Iterable[str], me: Iterable[str] = (), regions: Sequence[str] = phone.DEFAULT_REGIONS
-    ) -> None:
+    def __init__(self, names: Iterable[str], me: Iterable[str] = (), regions: Sequence[str] = DEFAULT_REGIONS) -> None:
         self._me = frozenset(_key(name, regions) for name in me)
         self._regions = regions
         everyone = set(names)
@@ -228,7 +293,7 @@ def mentions(text: str, regions: Sequence[str], rename: Callable[[str], str]) ->
         else:
             start = match.end()
             digits = DIGITS.match(text, start)
-            stop = digits.end() if digits else phone.international_end(text, start) or start
+            stop = digits.end() if digits else international_end(text, start) or start
         if start < stop and not (match.start() and text[match.start() - 1].isalnum()):
             # Bare digits start with the country code: read as national ones they could be another country's.
             bare = match[1] is None and text[start].isdigit()
@@ -252,7 +317,7 @@ def numbers(name: str, regions: Sequence[str], rename: Callable[[str], str], kno
 
 
 def _stretches(name: str, regions: Sequence[str], known: Container[str]) -> list[tuple[int, int]]:
-    found = [*_known_numbers(name, regions, known), *phone.spans(name, regions), *emails(name)]
+    found = [*_known_numbers(name, regions, known), *phones(name, regions), *emails(name)]
     return sorted(found, key=lambda span: (span[0], -span[1]))
 
 
@@ -264,3 +329,61 @@ def _known_numbers(name: str, regions: Sequence[str], known: Container[str]) -> 
             if not name[end : end + 1].isdigit() and identity(name[start:end], regions) in known:
                 yield start, end
                 break
+
+
+OWNER = "Me"  # what exports call their owner that do not know the name: SMS, iMessage, Google Voice, Signal
+TWO = 2  # people, or one of them alone: the chat's title is then the other one's name
+TEXTS = 20_000  # messages from which the sample that tells the languages of a run is drawn
+
+
+class Shield:
+    """Renames people and masks bodies, as far as the person asked for it.
+
+    pii         mask what is personal in bodies, and call people Contact N who are a mere phone number or e-mail address
+    pseudonyms  give everyone but `me` an invented name
+    """
+
+    def __init__(self, found: Sequence[Conversation], me: Iterable[str], pii: bool, pseudonyms: bool) -> None:
+        regions: tuple[str, ...] = DEFAULT_REGIONS
+        self._people: People | None = None
+        if pii or pseudonyms:
+            senders = [{record.sender for record in conversation.messages} for conversation in found]
+            names = set().union(*senders)
+            titles = {each.chat.title for each, here in zip(found, senders, strict=True) if len(here) <= TWO}
+            spoken = [each for each in languages(_texts(found)) if each != UNDETERMINED]
+            regions = regions_of(names | {each.chat.title for each in found}, spoken)
+            listed = {part for each in found for part in each.chat.title.split(", ") if identity(part, regions)}
+            self._people = (Pseudonyms if pseudonyms else Contacts)(names | titles | listed, {*me, OWNER}, regions)
+        self._masker = Masker(regions) if pii else None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Replacements in bodies by kind, the most frequent first."""
+        return dict(self._masker.counts.most_common()) if self._masker else {}
+
+    def records(self, records: list[Record]) -> list[Record]:
+        """The messages as they may be written; those that nothing changes are the same objects."""
+        if self._people is None:
+            return records
+        senders = {name: self._people.sender(name) for name in {record.sender for record in records}}
+        rename = self._people.body
+        texts = [rename(record.text) for record in records]
+        if self._masker:
+            texts = list(map(self._masker.mask, texts))
+        return [
+            record
+            if text is record.text and senders[record.sender] is record.sender
+            else record._replace(sender=senders[record.sender], text=text)
+            for record, text in zip(records, texts, strict=True)
+        ]
+
+    def title(self, text: str) -> str:
+        """A chat's title, a file's name or a line that holds one."""
+        return self._people.title(text) if self._people else text
+
+
+def _texts(found: Sequence[Conversation]) -> list[str]:
+    """Messages of every conversation, of long ones no more than of others of their size."""
+    total = sum(len(conversation.messages) for conversation in found)
+    step = 1 + total // TEXTS
+    return [record.text for conversation in found for record in conversation.messages[::step]]

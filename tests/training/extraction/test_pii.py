@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from stdnum import iban, luhn
 from stdnum.fr import nir
 
-from training.extraction.privacy.mask import Masker
-from training.extraction.privacy.phone import DEFAULT_REGIONS, canonical, regions_of
-from training.extraction.privacy.recognisers import KINDS, find
+from training.extraction.pii import DEFAULT_REGIONS, KINDS, Masker, canonical, find, regions_of
 
 
 def mask(text: str, regions: tuple[str, ...] = DEFAULT_REGIONS) -> str:

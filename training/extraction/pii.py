@@ -1,0 +1,470 @@
+"""What is personal in a text: where it stands, by kind, and the word that takes its place (`--pii mask`).
+
+Libraries decide where they can: phonenumbers (phone), python-stdnum (checksums of IBANs, cards, national ids),
+ipaddress. The rest are shapes of our own, since presidio-analyzer and scrubadub bring spaCy or scikit-learn along for
+theirs, and detect-secrets' plugins bring `requests` and may ask the network whether a key works. Every repetition is
+bounded, so that a line of ten megabytes takes time in proportion.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from ipaddress import IPv6Address, ip_address
+from typing import NamedTuple
+
+from phonenumbers import (
+    NumberParseException,
+    PhoneNumber,
+    PhoneNumberFormat,
+    country_code_for_region,
+    format_number,
+    is_possible_number,
+    is_valid_number,
+    ndd_prefix_for_region,
+    parse,
+    region_code_for_number,
+)
+from stdnum import iban, luhn
+from stdnum.fr import nir
+from stdnum.us import ssn
+
+Span = tuple[int, int]
+
+DEFAULT_REGIONS = ("FR", "GB", "US")
+# Where most who write a language live; phone numbers among the names of a run say more, this is for runs without any.
+REGIONS_OF_LANGUAGES = {
+    "de": ("DE", "AT"),
+    "es": ("ES", "MX"),
+    "fr": ("FR", "BE"),
+    "it": ("IT",),
+    "nl": ("NL", "BE"),
+    "pl": ("PL",),
+    "pt": ("PT", "BR"),
+}
+
+
+class Find(NamedTuple):
+    start: int
+    end: int
+    kind: str
+
+
+GAP = r"[ \u00a0\u202f.\-]"
+DIGITS = "0-9٠-٩۰-۹０-９"  # spelled out: a third of the time of \d, which looks each character up
+WESTERN = {ord(digit): str(value % 10) for value, digit in enumerate("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹０１２３４５６７８９")}
+NINE_DIGITS = re.compile(rf"[{DIGITS}](?:\W{{0,3}}[{DIGITS}ABab]){{8}}")  # Corsica's 2A and 2B in a NIR
+WEIGHTS = {letter: str(int(letter, 36)) for letter in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}  # ISO 7064
+SIXTEEN = re.compile(r"[A-Za-z0-9_-]{16}")
+
+KEY = re.compile(
+    r"(?<![A-Za-z0-9_])(?:"
+    r"sk-(?=[\w-]{0,40}[A-Za-z0-9]{12})(?=[\w-]{0,100}\d)[\w-]{20,200}"  # OpenAI, Anthropic; not sk-learn-tutorial
+    r"|[spr]k_(?:live|test)_[A-Za-z0-9]{16,128}"  # Stripe
+    r"|gh[pousr]_[A-Za-z0-9]{30,255}|github_pat_\w{22,255}|glpat-[\w-]{20,64}"
+    r"|xox[abeoprs]-[\w-]{10,255}"  # Slack
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{30,40}|ya29\.[\w-]{20,255}"  # AWS, Google
+    r"|(?:hf|r8|npm)_[A-Za-z0-9]{30,64}|pypi-[\w-]{50,255}|SG\.[\w-]{16,32}\.[\w-]{16,64}"
+    r"|(?:bot)?\d{8,10}:[A-Za-z0-9_-]{30,50}"  # Telegram
+    r"|(?<![\w-]-)eyJ[\w-]{8,4096}+\.eyJ[\w-]{8,4096}+(?:\.[\w-]{0,4096})?"  # JWT, looked for once in a row of them
+    r")(?![A-Za-z0-9])"
+)
+PEM_BEGIN = re.compile("-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----")
+PEM_END = re.compile("-----END [A-Z ]{0,40}PRIVATE KEY-----")
+LONGEST_KEY = 20_000  # characters between the two
+USER_AND_PASSWORD = re.compile(r"://([^\s/?#@:\[\]]{0,128}:[^\s/?#]{1,256})@")
+SECRET_PARAMETER = re.compile(
+    r"[?&#;](?:[\w.-]{0,32}[_.-])?(?:token|secret|passw(?:or)?d|passwd|pwd|pass|api_?key|apikey|sig|signature|auth"
+    r"|credential|session_?id)=(?!\[\w+\])([^&#\s\"'<>)\]]{4,4096})",
+    re.IGNORECASE,
+)
+MAILBOX = re.compile(r"[\w.%+'’-]{1,64}\Z")
+DOMAIN = re.compile(r"(?:[\w-]{1,63}\.){1,8}(?:xn--[\w-]{2,59}|[^\W\d_]{2,24})")
+# Looked ahead: "id42 FR76 3000 …" is two candidates, and the second is one.
+IBAN = re.compile(r"(?<![A-Za-z0-9])(?=([A-Za-z]{2}[0-9]{2}(?:[ \u00a0\u202f.-]?[A-Za-z0-9]){11,30}))")
+CARD = re.compile(
+    r"(?<!\d)(?=("
+    rf"(?:4\d{{3}}|5[1-5]\d\d|2[2-7]\d\d|6\d{{3}}|35\d\d)({GAP}?)\d{{4}}\2\d{{4}}\2\d{{4}}(?:\2\d{{3}})?(?!\d)"
+    rf"|3[47]\d\d({GAP}?)\d{{6}}\3\d{{5}}(?!\d)"
+    rf"|3(?:0[0-5]|[68]\d)\d({GAP}?)\d{{6}}\4\d{{4}}(?!\d)"
+    r"))"
+)
+NIR = re.compile(
+    rf"(?<!\w)[123478]{GAP}?\d\d{GAP}?\d\d{GAP}?(?:\d\d|2[ABab]){GAP}?\d{{3}}{GAP}?\d{{3}}{GAP}{{0,3}}\d\d(?!\w)"
+)
+SSN = re.compile(r"(?<![\w-])(?:\d{3}-\d\d-\d{4}|\d{3}[ .]\d\d[ .]\d{4}|\d{9})(?![\w-])")
+SOCIAL = re.compile(r"\b(?:ssn|social)\b", re.IGNORECASE)
+IP4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d|-[^\W\d])")
+IP6 = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?!\w)")
+VERSION = re.compile(r"(?:version|v|build|release|firmware|driver|upgraded? to|updated? to)\W{0,2}\Z", re.IGNORECASE)
+
+
+def find(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Find]:
+    """Everything personal in text, in order, none overlapping; of overlapping ones a secret, or the longest, stays."""
+    finds: list[Find] = []
+    if "@" in text:
+        finds += _all("email", emails(text))
+        finds += _all("secret", (match.span(1) for match in USER_AND_PASSWORD.finditer(text)))
+    if "=" in text:
+        finds += _all("secret", (match.span(1) for match in SECRET_PARAMETER.finditer(text)))
+    if SIXTEEN.search(text):
+        finds += _all("key", (match.span() for match in KEY.finditer(text)))
+    if "PRIVATE KEY-----" in text:
+        finds += _all("key", private_keys(text))
+    if "+" in text or NINE_DIGITS.search(text):
+        western = text if text.isascii() else text.translate(WESTERN)
+        for kind, spans in NUMBERS:
+            finds += _all(kind, spans(western))
+        finds += _all("phone", phones(western, regions))
+    if text.count(".") > 2 or text.count(":") > 1:
+        finds += _all("ip", addresses(text))
+    return _apart(finds, len(text)) if len(finds) > 1 else finds
+
+
+def _all(kind: str, spans: Iterator[Span]) -> Iterator[Find]:
+    return (Find(start, end, kind) for start, end in spans)
+
+
+def _apart(finds: list[Find], length: int) -> list[Find]:
+    """Secrets first, as what follows a password's @ looks like mail; of equally long ones, the first in KINDS."""
+    kept: list[Find] = []
+    taken = bytearray(length)
+    for one in sorted(finds, key=lambda one: (one.kind != "secret", one.start - one.end, KINDS.index(one.kind))):
+        if 1 not in taken[one.start : one.end]:
+            taken[one.start : one.end] = b"\x01" * (one.end - one.start)
+            kept.append(one)
+    return sorted(kept)
+
+
+def private_keys(text: str) -> Iterator[Span]:
+    """PEM blocks; one that nothing closes goes on to the text's end."""
+    end = 0
+    for begin in PEM_BEGIN.finditer(text):
+        if begin.start() >= end:
+            limit = begin.end() + LONGEST_KEY
+            closing = PEM_END.search(text, begin.end(), limit)
+            if closing or limit >= len(text):
+                end = closing.end() if closing else len(text)
+                yield begin.start(), end
+
+
+def emails(text: str) -> Iterator[Span]:
+    """From each @ outwards: searching for a mailbox first would take quadratic time on a long word."""
+    at = text.find("@")
+    while at != -1:
+        domain = DOMAIN.match(text, at + 1)
+        mailbox = MAILBOX.search(text[max(0, at - 64) : at]) if domain else None
+        if mailbox and domain and (name := mailbox[0].lstrip("'’.-+%")):
+            yield at - len(name), domain.end()
+        at = text.find("@", at + 1)
+
+
+def ibans(text: str) -> Iterator[Span]:
+    """A country's IBANs have one length; whatever follows within the candidate is the next word."""
+    for match in IBAN.finditer(text):
+        ends = [index for index in range(match.start() + 15, match.end(1) + 1) if not text[index : index + 1].isalnum()]
+        for end in ends:
+            number = re.sub(GAP, "", text[match.start() : end]).upper()
+            # The check digits alone, at a tenth of the cost, as each word of four may start a candidate.
+            if int("".join(WEIGHTS[letter] for letter in number[4:] + number[:4])) % 97 == 1 and iban.is_valid(
+                number, check_country=False
+            ):
+                yield match.start(), end
+                break
+
+
+def cards(text: str) -> Iterator[Span]:
+    for match in CARD.finditer(text):
+        if luhn.is_valid(re.sub(GAP, "", match[1])):
+            yield match.span(1)
+
+
+def national_ids(text: str) -> Iterator[Span]:
+    """French NIR by its key. A US number has no check digit: only with its dashes, or named as what it is."""
+    for match in NIR.finditer(text):
+        if nir.is_valid(re.sub(GAP, "", match[0])):
+            yield match.span()
+    for match in SSN.finditer(text):
+        named = "-" in match[0] or SOCIAL.search(text, max(0, match.start() - 40), match.start())
+        if named and ssn.is_valid(re.sub(GAP, "", match[0])):
+            yield match.span()
+
+
+def addresses(text: str) -> Iterator[Span]:
+    """Of this many dots, four single digits are a version or a public resolver (1.1.1.1), nobody's address."""
+    for match in IP4.finditer(text):
+        if len(match[0]) > len("1.1.1.1") and not VERSION.search(text[max(0, match.start() - 16) : match.start()]):
+            yield from _address(match[0], match.span())
+    for match in IP6.finditer(text):
+        value = match[0] if match[0].endswith("::") else match[0].rstrip(":")
+        groups = [group for group in value.split(":") if group]
+        if len(groups) > 2 or any(len(group) == 4 for group in groups):  # 1::2 and a::b are people's punctuation
+            yield from _address(value, (match.start(), match.start() + len(value)))
+
+
+def _address(value: str, span: Span) -> Iterator[Span]:
+    try:
+        address = ip_address(value)
+    except ValueError:
+        return
+    if not (address.is_loopback or address.is_unspecified or (isinstance(address, IPv6Address) and value == "::")):
+        yield span
+
+
+# Nothing that `find` finds is without a digit or an @, but for a parameter's value and, once in thirty, an AWS key id.
+WORTH_A_LOOK = re.compile(f"[{DIGITS}@]").search
+
+
+class Masker:
+    """What is personal becomes a short word, counted by kind and never by value. One for each extraction.
+
+    regions  countries (ISO 3166 alpha-2) whose national phone numbers are recognised; `regions_of` infers them
+    counts   replacements by kind: the words of KINDS
+    """
+
+    def __init__(self, regions: Sequence[str] = DEFAULT_REGIONS) -> None:
+        self.regions = regions
+        self.counts: Counter[str] = Counter()
+
+    def mask(self, text: str) -> str:
+        """The text with every find replaced by its kind in brackets; the same object when there is none."""
+        if not WORTH_A_LOOK(text) and "=" not in text and "AKIA" not in text:
+            return text
+        # Again, as a word in brackets may stand where something made a find doubtful: masking twice is masking once.
+        while finds := find(text, self.regions):
+            pieces: list[str] = []
+            end = 0
+            for one in finds:
+                pieces += text[end : one.start], f"[{one.kind}]"
+                end = one.end
+                self.counts[one.kind] += 1
+            text = "".join(pieces) + text[end:]
+        return text
+
+
+# Phone numbers: libphonenumber decides whether digits are one; it takes about 30 µs to, so that shapes decide first
+# what it is asked about. Numbers with a country code are recognised everywhere. National numbers are tried as each of few
+# regions, and only in the shape in which people of that region write them, of nine digits or more.
+MARKS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions, with which WhatsApp wraps numbers and names
+PHONE_GAP = r"[ \u00a0\u202f./()\-\u2010-\u2013]"
+INTERNATIONAL = re.compile(rf"(?<![\d+])(\(?\+|00)(?:{PHONE_GAP}{{0,2}}\d){{7,15}}(?!\d)")
+NATIONAL = re.compile(rf"(?<![\d+])\(?0[1-9](?:{PHONE_GAP}{{0,2}}\d){{7,18}}(?!\d)")
+# France's plan is closed, every 0 and nine digits is a number: no need to ask, and metadata older than a block of
+# numbers (06 39 98 is set aside for fiction) says no. In pairs, since dates have other groups.
+FRENCH = re.compile(r"0[1-9]([ .\-\u00a0\u202f/]?)\d\d(?:\1\d\d){3}(?!\d)")
+GROUP_BEFORE = re.compile(r"\d{3}[ .\-]$")  # the middle of a longer number, such as a company's
+PAIRS = re.compile(r"(?:[ .\-\u00a0\u202f/]\d\d(?!\w|:)){1,5}")
+NORTH_AMERICAN = re.compile(
+    r"(?<![\d+/])(?<!\d[.,:-])(?:1[ .-]?)?"
+    r"(?:\([2-9]\d\d\)[ ]?|[2-9]\d\d([ .-]))[2-9]\d\d(?(1)\1|[ .-])\d{4}(?![-.,]?\d)"
+    r"|(?<![\d+])(?<!\d[.,:-])[2-9]\d\d[2-9]\d{6}(?![-.,:]?\d)"
+)
+OPEN = re.compile(rf"(?<![\d+])[1-9](?:{PHONE_GAP}?\d){{8,11}}(?!\d)")  # countries that write no leading 0
+DATE = re.compile(r"(?:[0-2]\d|3[01])([./-])(?:[0-2]\d|3[01])\1(?:\d{4}|\d\d)(?![./-]?\d)")
+PART_BEFORE = re.compile(r"\d[.,:/]$")  # of a decimal, a date or a time
+LINKED = re.compile(r"(?:wa\.me/|[?&]phone=)\+?([1-9]\d{7,14})(?!\d)")
+EXTENSION = re.compile(r"x\d{1,5}(?!\w)")
+LETTERS = re.compile(r"[^\W\d_]*")
+# Before a national number, these say that it is another kind of number.
+OTHER_NUMBER = re.compile(
+    r"(?:#|\b(?:order|ref|reference|booking|confirmation|invoice|ticket|case|track\w*|serial|member|meeting|zoom|wi-?fi"
+    r"|passw\w+|pw|imei|isbn|id|code|account|commande|dossier|facture|réf\w*|suivi|colis\w*|client|adhérent|série|siret"
+    r"|compte|loto|powerball))\b\W*(?:\w+\W+){0,2}$",
+    re.IGNORECASE,
+)
+CONTEXT = 32  # characters before a number that may say what it is
+
+
+def regions_of(names: Iterable[str], languages: Iterable[str] = ()) -> tuple[str, ...]:
+    """Regions (ISO 3166 alpha-2) whose national numbers to expect in a run.
+
+    Those of the numbers with a country code among `names` (senders and titles), the most frequent first, those where
+    `languages` (ISO 639-1) are written most, and the defaults. A number that fits several belongs to the first.
+    """
+    counts: Counter[str] = Counter()
+    for name in names:
+        number = _parsed(plain(name), None) if "+" in name else None
+        region = region_code_for_number(number) if number else None
+        if region:
+            counts[region] += 1
+    spoken = (region for language in languages for region in REGIONS_OF_LANGUAGES.get(language, ()))
+    return tuple(dict.fromkeys([*(region for region, _ in counts.most_common()), *spoken, *DEFAULT_REGIONS]))
+
+
+def plain(name: str) -> str:
+    """A name without direction marks and without the tilde before names that are not in the address book."""
+    return re.sub(f"[{MARKS}]", "", name).strip().lstrip("~").strip()
+
+
+def canonical(text: str, regions: Sequence[str]) -> str | None:
+    """E.164 of text that is a phone number and nothing else, or its bare digits where no region knows it; else None.
+
+    Short codes of services (up to six digits) are nobody's number.
+    """
+    text = plain(text)
+    digits = "".join(character for character in text if character.isdigit())
+    if len(digits) < 7 or not re.fullmatch(rf"\+?(?:{PHONE_GAP}*\d)+", text):
+        return None
+    # A number in a mention has its country code without the plus, hence the second try.
+    for spelling, region in ((text, None), *((text, region) for region in regions), (f"+{digits}", None)):
+        number = _parsed(spelling, region)
+        if number and (is_valid_number(number) or (spelling.startswith("+") and is_possible_number(number))):
+            return str(format_number(number, PhoneNumberFormat.E164))
+    return digits
+
+
+def phones(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where phone numbers stand in text; spans may overlap."""
+    for match in LINKED.finditer(text):
+        if _is_possible(f"+{match[1]}"):
+            yield match.span(1)
+    for match in INTERNATIONAL.finditer(text):
+        if end := _end(text, match.start(), match.end(), [None] if match[1] != "00" else ["FR"]):
+            yield _inside(text, match.start(), end)
+    plans = _plans(tuple(regions))
+    yield from _one_after_another(text, NATIONAL, lambda match, follows: _national_end(match, follows, plans.trunk))
+    if plans.north_american:
+        for match in NORTH_AMERICAN.finditer(text):
+            if not _is_other(text, match.start()) and not _is_code(text, match.end()) and _is_american(match):
+                yield match.span()
+    if plans.without:
+        yield from _one_after_another(text, OPEN, lambda match, _: _end(text, *match.span(), plans.without))
+
+
+def international_end(text: str, start: int) -> int | None:
+    """Where the number with a plus ends that starts here; None when there is none."""
+    match = INTERNATIONAL.match(text, start)
+    return _end(text, start, match.end(), [None]) if match else None
+
+
+class _Plans(NamedTuple):
+    """Regions by how they write national numbers: behind a 0, as North America does, or without a prefix."""
+
+    trunk: tuple[str, ...]
+    north_american: bool
+    without: tuple[str, ...]
+
+
+@cache
+def _plans(regions: tuple[str, ...]) -> _Plans:
+    trunk = tuple(region for region in regions if ndd_prefix_for_region(region, True) == "0")
+    american = {region for region in regions if country_code_for_region(region) == 1}
+    return _Plans(trunk, bool(american), tuple(region for region in regions if region not in american.union(trunk)))
+
+
+def _one_after_another(
+    text: str, shape: re.Pattern[str], end_of: Callable[[re.Match[str], bool], int | None]
+) -> Iterator[tuple[int, int]]:
+    """National numbers of a shape.
+
+    What stands before digits may say that they go on something else, unless it is a number itself: each of a list of
+    numbers is found at once, however they are parted. To find them one after the other, a list masked up to there, took
+    quadratic time.
+
+    end_of  where the number of a match ends, given whether the match follows a number at once; None when it is none
+    """
+    position, last = 0, -1
+    while match := shape.search(text, position):
+        start, position = match.start(), match.end()
+        follows = start - 1 == last
+        if not follows and PART_BEFORE.search(text, max(0, start - 2), start):
+            position = start + 1  # the 05 of 14:05 06 12 34 56 78
+            continue
+        if date := DATE.match(text, start):
+            position = date.end()
+            continue
+        if _is_other(text, start):
+            continue
+        end = end_of(match, follows)
+        if end and not _is_code(text, end):
+            yield _inside(text, start, end)
+            position = last = end
+
+
+def _national_end(match: re.Match[str], follows: bool, regions: Sequence[str]) -> int | None:
+    text, start = match.string, match.start()
+    if "FR" in regions and (french := FRENCH.match(text, start)):
+        return None if _is_list(text, start, french.end()) else french.end()
+    if not follows and GROUP_BEFORE.search(text, max(0, start - 4), start):
+        return None
+    end = _end(text, *match.span(), regions)
+    return None if end and _is_list(text, start, end) else end
+
+
+def _inside(text: str, start: int, end: int) -> tuple[int, int]:
+    """Without an opening bracket that is closed behind the number only, or not at all."""
+    return (start + 1 if text[start] == "(" and ")" not in text[start:end] else start), end
+
+
+def _is_list(text: str, start: int, end: int) -> bool:
+    """Whether a few more pairs follow, as in a lottery's draw; five or more are the next number."""
+    more = PAIRS.match(text, end)
+    return more is not None and len(more[0]) < len(" 06 39 98 00 00") and FRENCH.fullmatch(text, start, end) is not None
+
+
+def _end(text: str, start: int, end: int, regions: Sequence[str | None]) -> int | None:
+    """Where the longest number that starts here ends: after it, another group of digits may follow.
+
+    Behind a plus a possible length is enough where no cut is valid, as nothing else is written so.
+    """
+    ends: list[int] = []
+    while end > start and len(ends) < 5:
+        ends.append(end)
+        while end > start and text[end - 1].isdigit():
+            end -= 1
+        while end > start and not text[end - 1].isdigit():
+            end -= 1
+    for end in ends:
+        if any(_is_number(text[start:end], region) for region in regions):
+            return end
+    return next((end for end in ends if None in regions and _is_possible(text[start:end])), None)
+
+
+def _is_number(text: str, region: str | None) -> bool:
+    number = _parsed(text.lstrip("("), region)
+    return number is not None and bool(is_valid_number(number))
+
+
+def _is_possible(text: str) -> bool:
+    """But "+1000000000" is points for a good deed."""
+    number = _parsed(text.lstrip("("), None)
+    digits = str(number.national_number) if number else ""
+    return len(digits) > 6 and len(set(digits)) > 2 and bool(number and is_possible_number(number))
+
+
+def _is_american(match: re.Match[str]) -> bool:
+    """(741) 354-9909 and 883.423.6405 are phone numbers by their looks, whether or not their area is in use."""
+    return any(mark in match[0] for mark in "(.-") or _is_number(match[0], "US")
+
+
+def _parsed(text: str, region: str | None) -> PhoneNumber | None:
+    try:
+        return parse(text, region)
+    except NumberParseException:
+        return None
+
+
+def _is_other(text: str, start: int) -> bool:
+    """Whether what stands before says that this is no phone number: a code's letters, a link, another number's name."""
+    glued = LETTERS.match(text[max(0, start - CONTEXT) : start][::-1])
+    if (glued and glued[0] and not (len(glued[0]) > 2 and glued[0][:2].islower())) or (
+        start and text[start - 1] in "_#@=&"
+    ):
+        return True
+    before = text[max(0, start - 200) : start]
+    word = before[max(before.rfind(" "), before.rfind("\n")) + 1 :]
+    return "://" in word or "www." in word or OTHER_NUMBER.search(text, max(0, start - CONTEXT), start) is not None
+
+
+def _is_code(text: str, end: int) -> bool:
+    """Whether a letter or two follow at once, as in 0123456789FR; a glued word is haste, x204 an extension."""
+    glued = LETTERS.match(text, end, end + 3)
+    return glued is not None and 0 < len(glued[0]) < 3 and not EXTENSION.match(text, end)
+
+
+NUMBERS: tuple[tuple[str, Callable[[str], Iterator[Span]]], ...] = (
+    ("iban", ibans),
+    ("card", cards),
+    ("id", national_ids),
+)
+KINDS = ("key", "secret", "email", "iban", "card", "id", "ip", "phone")
