@@ -12,9 +12,9 @@ from training.errors import ExportError, UsageError
 from training.extraction import csv_file
 from training.extraction.account import Account
 from training.extraction.date_order import NAMES as DATE_ORDERS
+from training.extraction.deduplication import Conversation
 from training.extraction.gather import gather
 from training.extraction.languages import language_report
-from training.extraction.merging import Conversation
 from training.extraction.people import Shield
 from training.extraction.platform import Record
 from training.extraction.recognise import PLATFORMS

@@ -10,7 +10,7 @@ from training import collector
 from training.console import Bar, progress
 from training.errors import ExportError
 from training.extraction.account import Account, FileAccount
-from training.extraction.merging import Conversation, Conversations
+from training.extraction.deduplication import Conversation, Conversations
 from training.extraction.platform import Chat, Kind, Reading, Record
 from training.extraction.recognise import PLATFORMS, Recognised, recognise
 from training.extraction.source import OwnFolder, Source, discover, printable

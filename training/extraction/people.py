@@ -10,8 +10,8 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
 
+from training.extraction.deduplication import Conversation
 from training.extraction.languages import UNDETERMINED, languages
-from training.extraction.merging import Conversation
 from training.extraction.pii import (
     DEFAULT_REGIONS,
     PHONE_GAP,

@@ -243,8 +243,8 @@ class Masker:
 
 
 # Phone numbers: libphonenumber decides whether digits are one; it takes about 30 µs to, so that shapes decide first
-# what it is asked about. Numbers with a country code are recognised everywhere. National numbers are tried as each of few
-# regions, and only in the shape in which people of that region write them, of nine digits or more.
+# what it is asked about. Numbers with a country code are recognised everywhere. National numbers are tried as each of
+# a few regions, and only in the shape in which people of that region write them, of nine digits or more.
 MARKS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions, with which WhatsApp wraps numbers and names
 PHONE_GAP = r"[ \u00a0\u202f./()\-\u2010-\u2013]"
 INTERNATIONAL = re.compile(rf"(?<![\d+])(\(?\+|00)(?:{PHONE_GAP}{{0,2}}\d){{7,15}}(?!\d)")

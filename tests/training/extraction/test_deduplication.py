@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.extraction.csv_file import path_in, write
-from training.extraction.merging import Conversation, Conversations, _sampled
+from training.extraction.deduplication import Conversation, Conversations, _sampled
 from training.extraction.platform import Chat, Kind, Record
 
 CHAT = Chat("bob", "Bob", is_id=False)
