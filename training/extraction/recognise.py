@@ -25,6 +25,7 @@ def _found() -> dict[str, Platform]:
 
 
 PLATFORMS = _found()
+HINT = f"; if it is a chat export, say which: --platform {'|'.join(PLATFORMS)}"
 
 
 class Recognised(NamedTuple):

@@ -10,8 +10,8 @@ from rich.table import Table
 from training.console import console
 from training.extraction.account import Account, FileAccount
 from training.extraction.date_order import ASK, NAMES
-from training.extraction.gather import HINT
 from training.extraction.platform import Kind
+from training.extraction.recognise import HINT
 
 FEW = 12  # files that get a row and a line of evidence each; of more, each platform gets one
 OTHERS = 58  # columns of a terminal that a row needs beside the file's name

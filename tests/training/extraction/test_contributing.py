@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.extraction.exports import save
 from training.cli import main
-from training.extraction import gather, platforms, recognise
+from training.extraction import extract, platforms, recognise
 
 CONTRIBUTING = Path(__file__).parents[3] / "CONTRIBUTING.md"
 
@@ -23,7 +23,7 @@ def test_one_new_file_is_a_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = recognise._found()
     assert set(found) == {*recognise.PLATFORMS, "pager"}
     monkeypatch.setattr(recognise, "PLATFORMS", found)
-    monkeypatch.setattr(gather, "PLATFORMS", found)
+    monkeypatch.setattr(extract, "PLATFORMS", found)
 
     pages = "pager 1.0\n2024-05-01 10:30|Ada|on my way\n2024-05-01 10:31|Bob|[picture]\n2024-05-01 10:32|Bob\n"
     save(tmp_path, pages, "raw/Ada.pager")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
-from training.extraction.gather import gather
+from training.extraction.extract import gather
 from training.extraction.platform import Kind
 
 ADAM = {"id": "1", "name": "adam", "discriminator": "0000", "nickname": "Adam"}

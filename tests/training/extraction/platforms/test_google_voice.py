@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
-from training.extraction.gather import gather
+from training.extraction.extract import gather
 from training.extraction.platform import Kind
 from training.extraction.platforms import google_voice
 from training.extraction.source import Source

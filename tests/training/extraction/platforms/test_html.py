@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
-from training.extraction.gather import gather
+from training.extraction.extract import gather
 
 META = '<!DOCTYPE html><html lang="en"><head><title>Bob</title></head><body><div class="_a6-g">hi</div>'
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
-from training.extraction.gather import gather
+from training.extraction.extract import gather
 from training.extraction.platform import Kind, Record
 from training.extraction.platforms import slack
 from training.extraction.source import Source, discover
