@@ -16,15 +16,14 @@ from training import aside, collector, speakers
 from training.console import Bar, progress
 from training.errors import ExportError, UsageError
 from training.extraction import csv_file
-from training.extraction.account import Account, FileAccount
 from training.extraction.date_order import NAMES as DATE_ORDERS
 from training.extraction.deduplication import Conversation, Conversations
 from training.extraction.languages import language_report
 from training.extraction.people import Shield
 from training.extraction.platform import Chat, Kind, Reading, Record
 from training.extraction.recognise import HINT, PLATFORMS, Recognised, recognise
+from training.extraction.report import Account, FileAccount, show
 from training.extraction.source import OwnFolder, Source, discover, printable
-from training.extraction.terminal import show
 
 REPORT = "extraction_report.json"
 LANGUAGES = "languages.json"
