@@ -15,7 +15,7 @@ from pathlib import Path
 
 from training.errors import ExportError
 from training.extraction.platform import Kind
-from training.extraction.recognise import recognise
+from training.extraction.platforms import recognise
 from training.extraction.source import Source, discover
 
 ASKED = "asked"

@@ -134,7 +134,7 @@ def fuzz(work: Path, runs: int, number: int) -> NoReturn:
         import training.extraction.extract
         from tests.training.extraction import examine
     from tests.training.extraction.seeds import BESIDE, content
-    from training.extraction.recognise import PLATFORMS
+    from training.extraction.platforms import PLATFORMS
     from training.extraction.source import Source
 
     class Hang(BaseException):  # no handler of exceptions stops it

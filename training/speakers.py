@@ -239,7 +239,7 @@ def _unmatched(config: UserConfig, me: Sequence[str], counts: Mapping[str, Count
 
 def _check_platforms(named: Iterable[str], present: Iterable[str], path: Path) -> None:
     """Refuse a platform that is none: in its chats everybody would be another."""
-    from training.extraction.recognise import PLATFORMS  # imports every reader
+    from training.extraction.platforms import PLATFORMS  # imports every reader
 
     known = {*PLATFORMS, *present}
     for platform in named:

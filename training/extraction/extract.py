@@ -21,7 +21,7 @@ from training.extraction.deduplication import Conversation, Conversations
 from training.extraction.languages import language_report
 from training.extraction.people import Shield
 from training.extraction.platform import Chat, Kind, Reading, Record
-from training.extraction.recognise import HINT, PLATFORMS, Recognised, recognise
+from training.extraction.platforms import HINT, PLATFORMS, Recognised, recognise
 from training.extraction.report import Account, FileAccount, show
 from training.extraction.source import OwnFolder, Source, discover, printable
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from training.console import console
 from training.extraction.date_order import ASK, NAMES
 from training.extraction.platform import Kind, Record
-from training.extraction.recognise import HINT
+from training.extraction.platforms import HINT
 
 FORMAT = 1
 SHOWN = 20  # unreadable lines that the terminal lists; the report lists them all

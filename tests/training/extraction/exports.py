@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training.extraction.platform import Record
-from training.extraction.recognise import PLATFORMS, recognise
+from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.extraction.exports import save
 from training.cli import main
-from training.extraction import extract, platforms, recognise
+from training.extraction import extract, platforms
 
 CONTRIBUTING = Path(__file__).parents[3] / "CONTRIBUTING.md"
 
@@ -20,9 +20,9 @@ def test_one_new_file_is_a_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save(tmp_path, match[1], "new/pager.py")
     monkeypatch.setattr(platforms, "__path__", [*platforms.__path__, str(tmp_path / "new")])
     monkeypatch.delitem(sys.modules, "training.extraction.platforms.pager", raising=False)
-    found = recognise._found()
-    assert set(found) == {*recognise.PLATFORMS, "pager"}
-    monkeypatch.setattr(recognise, "PLATFORMS", found)
+    found = platforms._found()
+    assert set(found) == {*platforms.PLATFORMS, "pager"}
+    monkeypatch.setattr(platforms, "PLATFORMS", found)
     monkeypatch.setattr(extract, "PLATFORMS", found)
 
     pages = "pager 1.0\n2024-05-01 10:30|Ada|on my way\n2024-05-01 10:31|Bob|[picture]\n2024-05-01 10:32|Bob\n"

@@ -12,7 +12,7 @@ from tests.training.extraction.exports import save
 from tests.training.extraction.seeds import BESIDE, SEEDS, content
 from training.cli import main
 from training.extraction.platform import Kind
-from training.extraction.recognise import PLATFORMS
+from training.extraction.platforms import PLATFORMS
 
 
 def test_one_folder_of_all_platforms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.training.extraction.exports import save
 from training.cli import main
 from training.errors import ExportError, UsageError
-from training.extraction.recognise import PLATFORMS, recognise
+from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import PIECE, Source, discover
 
 CHAT = "13/03/2022, 14:56 - Léa: hi\n13/03/2022, 14:57 - Bob: yo\n"

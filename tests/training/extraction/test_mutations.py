@@ -8,7 +8,7 @@ import pytest
 from tests.training.extraction.examine import examine
 from tests.training.extraction.exports import save
 from tests.training.extraction.seeds import BESIDE, SEEDS, content
-from training.extraction.recognise import PLATFORMS, recognise
+from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source
 
 MUTATIONS = 50  # of each seed

@@ -9,7 +9,7 @@ import pytest
 from tests.training.extraction.exports import save, whatsapp
 from training.errors import ExportError
 from training.extraction.platform import Kind, Record
-from training.extraction.recognise import recognise
+from training.extraction.platforms import recognise
 from training.extraction.source import Source, discover
 
 FORMATS = Path(__file__).parents[4] / "shared" / "formats"

@@ -1,1 +1,76 @@
-"""One module a platform: each file here is found, tried and offered by name without being listed anywhere."""
+"""Which platform wrote this file? Decided by content, with a reason; two answers are a question, never a guess.
+
+To add a platform, put a module with the shape of `platform.Platform` into this folder: it is found here.
+"""
+
+import pkgutil
+from importlib import import_module
+from typing import NamedTuple, cast
+
+import ijson
+
+from training.errors import ExportError
+from training.extraction.platform import Evidence, Platform
+from training.extraction.source import Source
+
+DEEP = 400  # characters of a path: no export nests like this, and each deeper level costs more than the last
+
+
+def _found() -> dict[str, Platform]:
+    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {platform.NAME: platform for platform in cast(list[Platform], modules)}
+
+
+PLATFORMS = _found()
+HINT = f"; if it is a chat export, say which: --platform {'|'.join(PLATFORMS)}"
+
+
+class Recognised(NamedTuple):
+    platform: Platform
+    reason: str
+
+
+def recognise(source: Source, override: str | None = None) -> Recognised | None:
+    """The platform of a file, or None when no module knows it.
+
+    Raises ExportError for a form that cannot be read, and when several platforms claim the file.
+    """
+    if override is not None:
+        return Recognised(PLATFORMS[override], "named by --platform")
+    evidence = evidence_of(source.head())
+    for broad in (False, True):
+        claims = [
+            Recognised(platform, reason)
+            for platform in PLATFORMS.values()
+            if platform.BROAD is broad and (reason := platform.recognise(source, evidence)) is not None
+        ]
+        if len(claims) > 1:
+            answers = " or ".join(f"--platform {claim.platform.NAME} ({claim.reason})" for claim in claims)
+            raise ExportError(f"{source}: could be of {len(claims)} platforms. Say which: {answers}")
+        if claims:
+            return claims[0]
+    return None
+
+
+def evidence_of(head: bytes) -> Evidence:
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    text = head.decode(encoding, errors="replace")
+    return Evidence(text, _json_paths(head) if text.lstrip()[:1] in ("{", "[") else frozenset())
+
+
+def _json_paths(head: bytes) -> frozenset[str]:
+    paths: set[str] = set()
+    try:
+        # use_float: ijson 3.6 crashes the process on an integer of more than 4,300 digits, as a float it is an error.
+        # buf_size: a buffer is parsed before the first of its events is seen, and 64 KiB of "[" take half a minute.
+        options = {"multiple_values": True, "use_float": True, "buf_size": 1024}
+        for prefix, event, value in ijson.parse(head.removeprefix(b"\xef\xbb\xbf"), **options):
+            if len(prefix) > DEEP:
+                break
+            if event == "map_key":
+                paths.add(f"{prefix}.{value}".lstrip("."))
+            elif event == "string" and prefix.endswith(".item"):
+                paths.add(f"{prefix}=")
+    except (ijson.JSONError, UnicodeDecodeError):
+        pass  # the head ends in mid-file; what was seen until there is enough
+    return frozenset(paths)

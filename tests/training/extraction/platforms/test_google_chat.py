@@ -11,8 +11,7 @@ from tests.training.extraction.exports import records, save
 from training.errors import ExportError
 from training.extraction.extract import gather
 from training.extraction.platform import Kind
-from training.extraction.platforms import google_chat
-from training.extraction.recognise import recognise
+from training.extraction.platforms import google_chat, recognise
 from training.extraction.source import Source
 
 FORMATS = Path(__file__).parents[5] / "shared" / "formats" / "google_chat" / "ChatLab_ChatLab" / "Google Chat"

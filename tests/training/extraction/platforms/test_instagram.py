@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.extraction.exports import records, save
 from training.extraction.platform import Kind
-from training.extraction.recognise import recognise
+from training.extraction.platforms import recognise
 from training.extraction.source import Source
 
 

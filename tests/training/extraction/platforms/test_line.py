@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
 from training.extraction.platform import Kind, Record
-from training.extraction.recognise import PLATFORMS, recognise
+from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source
 
 SAMPLES = Path(__file__).parents[5] / "shared/formats/line"

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
 from training.extraction.platform import Kind, Record
-from training.extraction.platforms import sms
-from training.extraction.recognise import recognise
+from training.extraction.platforms import recognise, sms
 from training.extraction.source import Source
 
 SAMPLES = Path(__file__).parents[5] / "shared/formats/sms"

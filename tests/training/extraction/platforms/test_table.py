@@ -11,7 +11,7 @@ from tests.training.extraction.exports import records, save
 from training.errors import ExportError
 from training.extraction.csv_file import COLUMNS
 from training.extraction.platform import Kind, Record
-from training.extraction.recognise import PLATFORMS, recognise
+from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source
 
 HEADER = "timestamp,sender,message\n"

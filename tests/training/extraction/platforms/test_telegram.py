@@ -7,7 +7,7 @@ import pytest
 from tests.training.extraction.exports import records, save
 from training.errors import ExportError
 from training.extraction.platform import Kind
-from training.extraction.recognise import PLATFORMS, recognise
+from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tests.training.extraction.whatsapp.generator import Export, Message
 from training.errors import ExportError
 from training.extraction.platform import Kind
-from training.extraction.recognise import recognise
+from training.extraction.platforms import recognise
 from training.extraction.source import Source
 
 ASKS = "--date-order"

@@ -9,7 +9,7 @@ from tests.training.extraction.exports import save
 from training.errors import ExportError
 from training.extraction import platforms
 from training.extraction.platform import Platform
-from training.extraction.recognise import PLATFORMS, recognise
+from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source
 
 
