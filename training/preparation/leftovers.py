@@ -13,8 +13,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from training.extraction import csv_file
 from training.page import Html, element, facts, together
-from training.preparation import columns
 from training.preparation.prepared import Prepared
 from training.speakers import fold
 
@@ -86,21 +86,11 @@ def cards(found: Mapping[str, Sequence[Leftover]], prepared: Prepared, cleaned: 
             where = "a chat in which nobody else is left"  # whose name may be that of who was left out
             if path in accompanied:
                 if path not in messages:
-                    messages[path] = columns.read(cleaned / path).messages
-                where = f"{path}:{_line(messages[path], table['text'].iloc[row])}"
+                    messages[path] = [message.strip() for message in csv_file.read(cleaned / path).messages]
+                where = f"{path}:{csv_file.line_of(cleaned / path, messages[path].index(table['text'].iloc[row]))}"
             rows.append((together(element("bdi", text), " ", element("small", where)), f"{count:,}"))
         if len(some) > SHOWN:
             rows.append((together(f"{len(some) - SHOWN:,} others"), f"{sum(one.times for one in some[SHOWN:]):,}"))
         if rows:
             made.append(element("article", element("h3", kind.capitalize()), facts(rows), class_="card"))
     return made
-
-
-def _line(messages: Sequence[str], text: str) -> int:
-    """The line of its CSV on which the first such message starts."""
-    line = 2
-    for message in messages:
-        if message.strip() == text:
-            return line
-        line += 1 + message.count("\n")
-    return line
