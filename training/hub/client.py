@@ -117,6 +117,12 @@ class Hub:
                 return f"the Hub does not accept this token (expired or revoked?): make one at {TOKENS}; hf auth login"
             case 401:
                 return f"{self.repo}: no such repo, or a private one; if it is yours, type: hf auth login"
+            case _ if fault.storage:
+                owner = self.repo.split("/")[0]
+                return (
+                    f"{self.repo}: the Hub's storage of {owner} is full ({told}). Make room there, or raise its limit "
+                    f"(https://huggingface.co/docs/hub/storage-limits); then: {self.again}"
+                )
             case 403:
                 return f"{self.repo}: {who} may not do that ({told}). Rights of a token: {TOKENS}"
             case 404 if fault.missing == "revision":

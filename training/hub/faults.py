@@ -31,6 +31,13 @@ class Fault:
     def passing(self) -> bool:
         return self.status in PASSING
 
+    @property
+    def storage(self) -> bool:
+        """Whether there is no room on the Hub: it answers 403, as to a token without rights, and only its words tell
+        ("Private repository storage limit reached", "Your storage patterns tripped our internal systems")."""
+        words = ("storage", "quota")
+        return self.status in {402, 403, 413, 507} and any(word in self.said.lower() for word in words)
+
 
 def read(error: BaseException) -> Fault | None:
     """The fault behind an exception of huggingface_hub; None for what has nothing to do with the Hub."""

@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +75,31 @@ def pull(hub: Hub, revision: str | None, out: Path) -> Pulled:
     hub.say(f"{hub.repo} at {revision or 'main'} is commit {commit}")
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(hub, out):
+        return _bring(hub, commit, out)
+
+
+@contextmanager
+def _alone(hub: Hub, out: Path) -> Iterator[None]:
+    """One process at a time: two that go on with the same files would write past each other. A killed one holds nobody
+    up."""
+    from filelock import FileLock, Timeout
+
+    path = out.parent / f".{out.name}.pull.lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        hub.say(f"another ghost pull writes {out}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _bring(hub: Hub, commit: str, out: Path) -> Pulled:
     mend(out)
     aside = out.parent / f".{out.name}.{commit[:12]}.pull"
     remote = hub.ask(lambda: hub.tree(commit))

@@ -6,15 +6,18 @@ import os
 import re
 import shutil
 import stat
+import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.training.hub.conftest import REPO, Ghost, make_model
 from tests.training.hub.fake_hub import FakeHub
 from tests.training.hub.fake_repos import Fault
-from training.hub import transfer
+from training.hub import pull, transfer
+from training.hub.client import connect
 from training.signals import Stopped
 
 CALLS = {
@@ -63,6 +66,34 @@ def test_the_same_again_downloads_nothing(ghost: Ghost, hub: FakeHub, pushed: Pa
     (tmp_path / "out" / "model-00001-of-00002.safetensors").write_bytes(b"broken since")
     assert ghost.figures("pull", REPO, "--out", tmp_path / "out")["downloaded"] is True
     assert contents(tmp_path / "out") == contents(pushed)
+
+
+def test_of_two_at_once_one_waits(
+    ghost: Ghost, hub: FakeHub, pushed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    fetch, waiting, said = transfer.fetch, threading.Event(), list[str]()
+
+    def slow(hub: Any, commit: str, name: str, *rest: Any) -> None:
+        if name.endswith("safetensors"):
+            waiting.wait(timeout=10)
+        fetch(hub, commit, name, *rest)
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "waiting for it" in line:
+            waiting.set()
+
+    monkeypatch.setattr(transfer, "fetch", slow)
+    asked = connect(REPO, "again", say)
+    with ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(pull.pull, asked, None, tmp_path / "out") for _ in range(2)]
+        assert sorted(job.result().downloaded for job in jobs) == [False, True]
+    assert len([line for line in said if "another ghost pull writes" in line]) == 1
+    assert hub.ranges == [None, None]  # each shard once, whole
+    assert contents(tmp_path / "out") == contents(pushed)
+    assert {path.name for path in tmp_path.glob(".*")} == set()
 
 
 @pytest.mark.parametrize("what", [429, 503, "cut"])

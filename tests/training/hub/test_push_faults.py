@@ -244,14 +244,33 @@ def test_a_repo_of_somebody_else(ghost: Ghost, hub: FakeHub, model: Path) -> Non
     assert "malo/ghost: noa may not do that (HTTP 403: You don't have the rights" in output
 
 
+@pytest.mark.parametrize("call", ["create", "preupload", "batch", "commit"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Private repository storage limit reached, please upgrade your plan to increase it.",
+        "Your storage patterns tripped our internal systems! Please contact us at website@huggingface.co",
+    ],
+)
+def test_full_storage_is_told_from_a_token_without_rights(
+    ghost: Ghost, hub: FakeHub, model: Path, call: str, said: str
+) -> None:
+    hub.faults = [Fault(CALLS[call], 403, body={"error": said})]
+    code, output = ghost("push", model, REPO)
+    assert code == 1
+    assert f"the Hub's storage of noa is full (HTTP 403: {said})" in output
+    assert "token" not in output
+    assert re.search(f"then: {AGAIN}", output)
+
+
 def test_what_the_hub_says_is_passed_on_without_the_token(ghost: Ghost, hub: FakeHub, model: Path) -> None:
     from tests.training.hub.fake_repos import TOKEN
 
-    body: dict[str, Any] = {"error": f"Private storage limit reached by {TOKEN}, see https://s3/x?X-Amz-Signature=1"}
+    body: dict[str, Any] = {"error": f"{TOKEN} may only look, see https://s3/x?X-Amz-Signature=1"}
     hub.faults = [Fault(CALLS["batch"], 403, body=body)]
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "HTTP 403: Private storage limit reached by …, see …" in output
+    assert "noa may not do that (HTTP 403: … may only look, see …" in output
 
 
 def test_offline_is_said(ghost: Ghost, hub: FakeHub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
