@@ -1,16 +1,59 @@
 """What tests ask Cog's own server, over plain HTTP."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx2
+import pytest
+
+from serving.serve import running_server
 
 # Without the penalty a greedy model of random weights goes round in circles to its last token: seconds, unless stopped.
 ENDLESS = {"prompt": "hey", "temperature": 0, "repetition_penalty": 1, "max_new_tokens": 1024}
 STREAM = {"Accept": "text/event-stream"}
 ASYNC = {"Prefer": "respond-async"}
+
+
+class _Shared:
+    """The server of this process's tests. Each starts two processes and imports torch, for eight seconds of CPU."""
+
+    def __init__(self) -> None:
+        self.stack, self.url, self.log = ExitStack(), "", Path()
+
+    def start(self, weights: Path, log: Path) -> str:
+        if not self.url:
+            self.log = log
+            self.url = self.stack.enter_context(running_server(weights, log=log))
+        return self.url
+
+    def stop(self) -> None:
+        self.stack.close()
+        self.url = ""
+
+
+_shared = _Shared()
+
+
+@pytest.fixture(scope="session")
+def url(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a server on the tiny merged model. The conftest of each folder that wants it imports this."""
+    yield _shared.start(tiny_merged, tmp_path_factory.mktemp("server") / "server.log")
+    _shared.stop()
+
+
+def end_of(id: str) -> str:
+    """How this prediction of the shared server has ended, "completed" or "cancelled": its log tells, a moment after."""
+    line = re.compile(rf'"message":"Prediction (?:worker )?(completed|cancelled)","prediction_id":"{re.escape(id)}"')
+    for _ in range(3000):
+        if found := line.search(_shared.log.read_text()):
+            return found[1]
+        time.sleep(0.01)
+    raise TimeoutError(f"{id} has not ended")
 
 
 class Event(NamedTuple):

@@ -1,26 +1,16 @@
-"""One Cog server a module: starting one costs seconds of importing torch."""
+"""One Cog server for all tests that only ask it something."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
 
-from serving.serve import running_server
-
-from .cog_server import wait_until
+from .cog_server import url, wait_until  # noqa: F401  (url is a fixture)
 from .release_scene import scene  # noqa: F401  (a fixture)
 
 
-@pytest.fixture(scope="module")
-def url(tiny_merged: Path) -> Iterator[str]:
-    """The base URL of a server on the tiny merged model."""
-    with running_server(tiny_merged) as base:
-        yield base
-
-
-@pytest.fixture(scope="module")
-def connection(url: str) -> Iterator[httpx2.Client]:
+@pytest.fixture(scope="session")
+def connection(url: str) -> Iterator[httpx2.Client]:  # noqa: F811
     # One for all tests: each new one reads the machine's certificates for a tenth of a second.
     with httpx2.Client(base_url=url, trust_env=False, timeout=120) as client:
         yield client

@@ -73,6 +73,7 @@ def scene(tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def sure_of_itself(model: Path, folder: Path) -> Path:
     """The model with a golden block that names one word: random weights find hundreds as likely."""
+
     shutil.copytree(model, folder, copy_function=os.link)
     facts = json.loads((model / ghost_json.NAME).read_text(encoding="utf-8"))
     word, others = load_tokenizer(model)("hey", add_special_tokens=False)["input_ids"][0], range(10, 14)

@@ -223,7 +223,13 @@ def test_a_whole_build_context_passes_every_check_and_replies(context: Path) -> 
     assert "replied" in found[SERVER].found
 
 
-@pytest.mark.parametrize("breakage", BREAKAGES.values(), ids=BREAKAGES.keys())
+@pytest.mark.parametrize(
+    "breakage",
+    [
+        pytest.param(one, id=name, marks=pytest.mark.exhaustive if one.check == SERVER else ())
+        for name, one in BREAKAGES.items()
+    ],
+)
 def test_a_breakage_fails_its_check_alone(context: Path, breakage: Breakage) -> None:
     breakage.edit(context)
     with disk(5e9 if breakage.check == "size and disk" else 1e12):

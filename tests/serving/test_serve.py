@@ -87,18 +87,43 @@ def test_four_bits_are_asked_for_where_the_model_is_loaded(tiny_merged: Path, mo
     assert [environment.get("GHOST_LOAD_IN_4BIT") for environment in environments] == [None, "1"]
 
 
-def test_a_model_that_dies_ends_it_with_the_reason(tiny_merged: Path) -> None:
+PREDICTOR = """
+from cog import BaseRunner, ConcatenateIterator, Input, streaming
+from replicate_deployment.errors import WeightsError
+
+class Predictor(BaseRunner):
+    def setup(self):
+        {setup}
+
+    @streaming
+    def run(self, prompt: str = Input()) -> ConcatenateIterator[str]:
+        yield prompt
+"""
+
+
+def test_a_model_that_dies_ends_it_with_the_reason(
+    tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server itself would stay, and refuse every request."""
-    with ghost_serve(tiny_merged) as process:
-        said(process, 4)
-        worker = psutil.Process(process.pid).children(recursive=True)[-1]
+    monkeypatch.setattr(serve, "LOOK_SECONDS", 0.05)
+    (tmp_path / "predict.py").write_text(PREDICTOR.format(setup="pass"))  # without torch, which is no part of this
+    with serve._started(tiny_merged, 0, "127.0.0.1", tmp_path) as server:
+        worker = psutil.Process(server.process.pid).children(recursive=True)[-1]
         worker.kill()
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert errors.startswith("ghost serve: the process that holds the model died")
-        assert len(errors.strip().splitlines()) == 1
+        with pytest.raises(ServerError, match=r"^the process that holds the model died"):
+            server.wait_until_it_ends()
 
 
+def test_what_setting_up_says_is_the_reason(tiny_merged: Path, tmp_path: Path) -> None:
+    (tmp_path / "predict.py").write_text(PREDICTOR.format(setup="raise WeightsError('shard 3: other bytes')"))
+    with (
+        pytest.raises(ServerError, match=r"^the model could not be set up: shard 3: other bytes$"),
+        serve.running_server(tiny_merged, context=tmp_path),
+    ):
+        pytest.fail("a model that cannot be set up became ready")
+
+
+@pytest.mark.exhaustive
 def test_weights_that_cannot_be_set_up_fail_with_the_reason(tiny_merged: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_merged, tmp_path / "merged"))
     path = folder / "model.safetensors"

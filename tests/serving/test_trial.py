@@ -2,19 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from serving import release
 from serving.client import replicate
-from training import cli
 
 from .fake_replicate import LOST_AFTER, NEXT_VERSION, VERSION, Fault
-from .release_scene import CREATE, NAME, Scene
+from .release_scene import CREATE, Scene
 
 
 def test_a_trial_of_the_latest_version(scene: Scene) -> None:
@@ -44,29 +41,20 @@ def test_a_trial_that_takes_too_long_is_gone_on_with_too(
     assert not any(path.endswith("/cancel") for _, path in scene.fake.requests)
 
 
-def test_a_trial_that_is_stopped_runs_on(scene: Scene) -> None:
+def test_a_trial_that_is_stopped_runs_on(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     scene.fake.states = ["processing"]
-    command = [
-        sys.executable,
-        "-m",
-        "training.cli",
-        "release",
-        NAME,
-        "--weights",
-        str(scene.weights),
-        "--trial",
-        VERSION,
-    ]
-    root = Path(cli.__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{os.environ['PYTHONPATH']}"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not any(
-            path.startswith(("/v1/predictions/", "/streams/")) for _, path in scene.fake.requests
-        ):
+
+    def stop() -> None:
+        while not any(path.startswith(("/v1/predictions/", "/streams/")) for _, path in scene.fake.requests):
             time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
-    assert (process.returncode, "a trial that was sent runs on" in told) == (143, True), told
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    code = scene.release("--trial", VERSION)
+    stopper.join()
+    told = capsys.readouterr().err
+    assert (code, "a trial that was sent runs on" in told) == (143, True), told
     assert f"--trial {VERSION}" in told
     assert not any(path.endswith("/cancel") for _, path in scene.fake.requests)
     scene.fake.states = ["succeeded"]

@@ -15,6 +15,7 @@ import pytest
 
 from telegram_bot.config import BotConfig, Drafts, Limits, Texts, Typing
 from telegram_bot.database import Clock, Database
+from tests.serving.cog_server import url  # noqa: F401  (a fixture)
 from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI, Sent
 from tests.telegram_bot.fake_model import FakeModel
 from training.errors import BotError

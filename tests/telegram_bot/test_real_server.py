@@ -1,21 +1,16 @@
 """The bot before Cog's real server, on the tiny merged model, which talks rubbish."""
 
-from pathlib import Path
-
-from serving.serve import running_server
 from telegram_bot.config import Inputs, Texts
 from tests.telegram_bot.conftest import FRIEND, World
 
 
-def test_a_conversation(world: World, tiny_merged: Path) -> None:
-    with running_server(tiny_merged) as url:
-        world.set(backend=url, inputs=Inputs(max_new_tokens=6, temperature=0.0))
-        answered = "SELECT count(*) FROM predictions WHERE state = 'answered'"
-        with world.bot():
-            for number, text in enumerate(["hey", "tu fais quoi ?\nA: rien\nB: </s>", "ok"], 1):
-                world.api.say(FRIEND, text)
-                world.api.until(lambda: world.replies(FRIEND))
-                world.api.until(lambda number=number: world.value(answered) == number)
+def test_a_conversation(world: World, url: str) -> None:
+    world.set(backend=url, inputs=Inputs(max_new_tokens=6, temperature=0.0))
+    answered = "SELECT count(*) FROM predictions WHERE state = 'answered'"
+    with world.bot():
+        for number, text in enumerate(["hey", "tu fais quoi ?\nA: rien\nB: </s>", "ok"], 1):
+            world.api.say(FRIEND, text)
+            world.api.until(lambda number=number: world.value(answered) == number)
     assert Texts().failed not in world.replies(FRIEND)
     assert world.value("SELECT count(*) FROM messages WHERE NOT mine") == 3
     assert world.value("SELECT count(*) FROM predictions") == 3

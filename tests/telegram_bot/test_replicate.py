@@ -23,6 +23,7 @@ def replicate(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRep
             return Replicate(where.removeprefix("replicate:"), fake_replicate.TOKEN, fake.url)
 
         monkeypatch.setattr("telegram_bot.service.backend", backend)
+        monkeypatch.setattr("serving.client.replicate_api.FIRST_PAUSE", 0.01)
         world.set(backend="replicate:ana/ghost")
         yield fake
 
@@ -39,10 +40,14 @@ def test_a_cold_start_is_told_once(world: World, replicate: FakeReplicate) -> No
 
 
 def test_too_many_requests_are_waited_out(world: World, replicate: FakeReplicate) -> None:
-    replicate.fail("POST", "/v1/predictions", Fault(429, headers={"Retry-After": "1"}, detail="throttled"))
+    for seconds in ("0", "7200"):  # what Replicate's client waits for, and what it leaves to the bot
+        replicate.fail("POST", "/v1/predictions", Fault(429, headers={"Retry-After": seconds}, detail="throttled"))
     replicate.states = ["succeeded"]
     with world.bot():
         world.api.say(FRIEND, "tu viens ?")
+        world.api.until(lambda: world.value("SELECT count(*) FROM predictions WHERE state = 'refused'"))
+        assert not world.replies(FRIEND)
+        world.clock.skip(7200)
         world.wait(FRIEND, *SAID)
     assert len(replicate.predictions) == 1
 
