@@ -26,15 +26,16 @@ class Said(NamedTuple):
 def said(db: Database, conversation: int, upto: int, turns: int) -> list[Said]:
     """The messages before and with number `upto`, oldest first: enough for so many turns.
 
-    The ghost's own stand behind what they answer, though others may have written while it thought: so a history always
-    ends with what is to be answered.
+    The ghost's own stand behind what they answer, though others may have written while it thought, and an answer to
+    `upto` itself, of which Telegram took the beginning only, is left out: so a history always ends with what is to be
+    answered.
     """
     rows = db.rows(
         "SELECT mine, text, at, telegram, quoted, quote FROM messages"
-        " WHERE conversation = ? AND coalesce(slot, id) <= ?"
+        " WHERE conversation = ? AND coalesce(slot, id) <= ? AND slot IS NOT ?"
         " AND coalesce(slot, id) > (SELECT since FROM conversations WHERE id = ?)"
         " ORDER BY coalesce(slot, id) DESC, mine DESC, id DESC LIMIT ?",
-        *(conversation, upto, conversation, turns * 10),
+        *(conversation, upto, upto, conversation, turns * 10),
     )
     return [Said(bool(mine), *rest) for mine, *rest in reversed(rows)]
 

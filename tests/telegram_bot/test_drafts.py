@@ -220,6 +220,21 @@ def test_what_is_refused_halfway_is_open_again_from_there(business: World) -> No
     assert business.model.prompts[-1] == "B: hi\nA: one\ntwo\nthree\nB: well\nA:"
 
 
+def test_another_can_be_asked_for_when_only_the_beginning_was_sent(business: World) -> None:
+    api = business.api
+    said = iter(["one\ntwo", "three"])
+    business.model.reply = lambda prompt: next(said)
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        draft = offered(business, "one\ntwo")
+        api.faults = [Fault("sendMessage", 400, skip=1)]
+        api.press(OWNER, draft, "Send")
+        api.press(OWNER, offered(business, "two"), "Another")
+        api.press(OWNER, offered(business, "three"), "Send")
+        api.until(lambda: api.texts(PEER) == ["one", "three"])
+    assert business.model.prompts == ["B: hi\nA:"] * 2
+
+
 def test_what_is_refused_after_the_chat_has_gone_on_is_given_back(business: World) -> None:
     api = business.api
     business.set(typing=Typing(characters_per_second=1, longest_seconds=30))
