@@ -57,7 +57,6 @@ def number(cell: str) -> float:
     return float(cell.replace(",", ""))
 
 
-@pytest.mark.exhaustive
 def test_every_row_is_measured_by_the_training_loop(bench: Bench) -> None:
     rows = bench("--device", "cpu")
     assert len(rows) == len(gpu_rows.rows(BUDGETS)) + 2  # two stand beside the other kinds of attention once more
