@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import json
 import re
 import signal
 import socket
@@ -152,12 +151,3 @@ def test_the_network_is_blocked_here_and_in_child_processes(tmp_path: Path, monk
     done = python("import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)")
     assert "network is blocked" in done.stderr
     assert (tmp_path / "asked.txt").read_text() == "192.0.2.1\n" * 2
-
-
-def test_no_source_file_outgrows_a_head() -> None:
-    tracked = subprocess.run(["git", "ls-files", "*.py"], capture_output=True, text=True, cwd=ROOT, check=False)
-    if tracked.returncode:
-        pytest.skip("not a git checkout")
-    code = [ROOT / name for name in tracked.stdout.split() if not name.startswith(("tests/", "benchmarks/"))]
-    long = {path.name: lines for path in code if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 350}
-    assert not long, json.dumps(long)
