@@ -3,6 +3,8 @@
 import argparse
 import json
 import re
+import shlex
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +24,7 @@ from training.console import console, progress
 from training.errors import ConversionError, UsageError
 
 NAME = "ghost"
+CONTEXT = 2048  # tokens: twice what training sees at once
 # Noted 2026-11-22 from the model's page on the Hub; ghost.json does not record it.
 LICENCES = {"mistralai/Mistral-7B-v0.3": "apache-2.0"}
 
@@ -48,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(
         f"written  {file}: {facts['bytes'] / 1e9:.2f} GB, {facts['tensors']} tensors, {args.gguf}\n"
         f"beside   Modelfile, for Ollama\n"
-        f"next     llama-server -m {file}    or    ollama create {NAME} -f {args.out / 'Modelfile'}",
+        f"next     {facts['llama_server']}\n"
+        f"or       ollama create {NAME} -f {shlex.quote(str(args.out / 'Modelfile'))}",
         soft_wrap=True,
     )
     return 0
@@ -89,7 +93,27 @@ def export(model: Path, out: Path, kind: Type) -> dict[str, Any]:
         artifact.write(aside, ghost.facts, {name: sha256}, export=block)
     file = out / name
     size = file.stat().st_size
-    return {"file": str(file), "type": kind, "tensors": len(tensors), "bytes": size, "sha256": sha256}
+    command = llama_server(file, ghost.stop_sequences, sampling.max_new_tokens)
+    return {
+        "file": str(file),
+        "type": kind,
+        "tensors": len(tensors),
+        "bytes": size,
+        "sha256": sha256,
+        "llama_server": command,
+    }
+
+
+def llama_server(file: Path, stops: Sequence[str], tokens: int) -> str:
+    """The command line that serves `file` in its own text format, by llama.cpp's server.
+
+    It knows neither the template without --jinja nor the stops, which a GGUF file cannot hold; a request that names its
+    own replaces them. Without -c it would keep room for the 32,768 tokens that the base knows: 4 GB for a 7B.
+    """
+    words = ["llama-server", "-m", str(file), "--jinja", "-c", str(CONTEXT), "-n", str(tokens)]
+    for stop in stops:
+        words += ["-r", stop.replace("\\", "\\\\").replace("\n", "\\n")]
+    return shlex.join(words)
 
 
 def check_golden_ids(ghost: Ghost, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:

@@ -1,11 +1,14 @@
 """What does not fit is named, in one error, and nothing is left behind."""
 
+import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from replicate_deployment import ghost_json
 from scripts.portable.export import export
 from tests.scripts.portable.conftest import Change, edit_config, edit_tokenizer, edit_weights, rewrite
 from training.cli import main
@@ -136,6 +139,11 @@ def test_the_verb_says_what_it_wrote(tiny_merged: Path, tmp_path: Path, capsys: 
     facts = json.loads(capsys.readouterr().out)
     assert facts["bytes"] == (out / "ghost-q8_0.gguf").stat().st_size
     assert main(["export", str(tiny_merged), "--gguf", "q8_0", "--out", str(out)]) == 0
-    assert f"llama-server -m {out / 'ghost-q8_0.gguf'}" in capsys.readouterr().out
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "llama-server" in line)
+    command = shlex.split(line.partition("next")[2])
+    assert command[:4] == ["llama-server", "-m", str(out / "ghost-q8_0.gguf"), "--jinja"]
+    # llama-server reads escapes in what follows -r.
+    stops = [word.encode().decode("unicode_escape") for flag, word in pairwise(command) if flag == "-r"]
+    assert stops == ghost_json.read(out).stop_sequences
     with pytest.raises(SystemExit):
         main(["export", str(tiny_merged), "--gguf", "q4_0"])
