@@ -51,12 +51,12 @@ def fingerprint(settings: dict[str, Any], data: dict[str, Any], weights_sha256: 
 class Origin:
     """What the adapter of a checkpoint would say of itself, so that one can be made of it.
 
-    config  as a mapping
+    config  as the text of a training_config.yaml
     ghost   the facts of the data's ghost.json
     base    the block of ghost.json
     """
 
-    config: dict[str, Any]
+    config: str
     ghost: dict[str, Any]
     base: dict[str, Any]
 

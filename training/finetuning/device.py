@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,49 +63,48 @@ def at_hand(count: int = 1) -> Device:
     return Device(name, torch.cuda.mem_get_info()[0], True, gpu_of(name), count)
 
 
-def usable_cores() -> int:
-    """Cores that this process may use; torch decides by itself, and is not asked where it is not installed."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def free_memory() -> int:
-    """Bytes that programs can still take: what Linux calls available, elsewhere all there is; less in a container."""
+def free_memory(system: Path = Path("/")) -> int:
+    """Bytes that programs can still take: what Linux calls available, and no more than the limits of a container or a
+    batch system leave; elsewhere all there is."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        with (system / "proc" / "meminfo").open(encoding="ascii") as lines:
+            available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([free, *cgroups_free()])
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([available, *_left_by_cgroups(system)])
 
 
-def cgroups_free(root: Path = Path("/sys/fs/cgroup"), memberships: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """Bytes left in each control group of this process that limits memory, those around it included.
+def _left_by_cgroups(system: Path) -> Iterator[int]:
+    """What each memory limit on this process leaves: cgroups(7), version 2 or 1.
 
-    /proc/meminfo tells a container of the whole machine, and the kernel kills what grows beyond the group's limit.
-    Pages of files that were not used lately count as free: they go first.
+    The limit of a group holds for those within it. Inside a container its own group is often the only one to be seen.
     """
     try:
-        lines = memberships.read_text(encoding="utf-8").splitlines()
+        lines = (system / "proc" / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if not controllers:  # version 2
-            top, names = root, ("memory.max", "memory.current", "inactive_file")
+        if not controllers:
+            root, limit, usage = system / "sys" / "fs" / "cgroup", "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            top, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            root = system / "sys" / "fs" / "cgroup" / "memory"
+            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
-        group = top / path.lstrip("/")
+        group = root / path.lstrip("/")
         for folder in (group, *group.parents):
-            if not folder.is_relative_to(top):
-                break
-            try:
-                limit, used = ((folder / name).read_text(encoding="ascii") for name in names[:2])
-                counts = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
-                yield int(limit) - int(used) + int(counts.get(names[2], 0))
-            except (OSError, ValueError):  # no such folder seen from in here; no limit: "max"
-                continue
+            if folder.is_relative_to(root):
+                with suppress(OSError, ValueError):  # no such file; "max" is no number
+                    used = int((folder / usage).read_text(encoding="ascii")) - _page_cache(folder)
+                    yield max(0, int((folder / limit).read_text(encoding="ascii")) - used)
+
+
+def _page_cache(group: Path) -> int:
+    """Bytes of files that count as used and are given up when memory is short."""
+    lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+    stat = {name: int(value) for name, value in map(str.split, lines)}
+    return stat.get("total_inactive_file", stat.get("inactive_file", 0))  # version 1 counts groups within apart
 
 
 def expectation(device: Device, seconds: Range | None) -> str:
@@ -119,6 +119,11 @@ def expectation(device: Device, seconds: Range | None) -> str:
         f"{spell(seconds)}, {spell_dollars(dollars)} at ${device.price:.2f} an hour ({gpu.provider}, {gpu.read}); "
         f"computed, not measured: at {speed.GPU_SHARE.high:.0%} to {speed.GPU_SHARE.low:.0%} of the GPU's peak"
     )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; torch decides by itself, and is not asked where it is not installed."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from replicate_deployment.errors import WeightsError
@@ -133,7 +132,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     if finished and not checkpoint.exists() and not args.overwrite:
         raise TrainingError(f"{out} holds the adapter of another training, and there is no checkpoint; {overwrite}")
     base_block = {"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256}
-    checkpoint.origin = Origin(training_config.as_dict(config), ghost.facts, base_block)
+    checkpoint.origin = Origin(training_config.dump(config), ghost.facts, base_block)
     state, tensors = begin(config, budget.tokens, checkpoint, identity)
     if args.resume:
         found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"
@@ -283,12 +282,12 @@ def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     if not recorded["step"]:
         raise TrainingError(f"{checkpoint.folder}: has learnt nothing yet; go on with ghost train --resume")
     origin, (state, held) = Origin(**recorded["origin"]), checkpoint.best()
-    (folder / CONFIG).write_text(yaml.safe_dump(origin.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / CONFIG).write_text(origin.config, encoding="utf-8")
     config = training_config.load(folder / CONFIG)
     # As peft names them in a file: without the name of the one adapter there is.
     tensors = {name.replace(".default.", "."): tensor for name, tensor in held.items()}
     write_adapter_files(folder, tensors, lora_of(config), origin.base["repo"], origin.base["revision"])
-    block = training_block(origin.config, report.outcome(state)) | {"interrupted": True}
+    block = training_block(training_config.as_dict(config), report.outcome(state)) | {"interrupted": True}
     artifact.write(folder, origin.ghost, base=origin.base, training=block)
     return block
 

@@ -1,5 +1,4 @@
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,24 +180,3 @@ def test_the_device_at_hand() -> None:
     if not found.cuda:
         assert found.name.startswith("CPU, ")
         assert found.price is None
-
-
-@pytest.mark.parametrize(
-    ("membership", "files"),
-    [
-        ("0::/a/b", {"memory.max": "max", "a/memory.max": "700", "a/b/memory.max": "900"}),
-        ("0::/gone/from/in/here", {"memory.max": "700"}),
-        ("4:cpu,memory:/a", {"memory/a/memory.limit_in_bytes": "700"}),
-    ],
-)
-def test_a_container_has_the_memory_of_its_group(tmp_path: Path, membership: str, files: dict[str, str]) -> None:
-    for name, limit in files.items():
-        folder = (tmp_path / "groups" / name).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "groups" / name).write_text(f"{limit}\n", encoding="ascii")
-        for used in ("memory.current", "memory.usage_in_bytes"):
-            (folder / used).write_text("300\n", encoding="ascii")
-        (folder / "memory.stat").write_text("inactive_file 100\ntotal_inactive_file 100\n", encoding="ascii")
-    (tmp_path / "of_this_process").write_text(f"9:name=systemd:/\n{membership}\n", encoding="ascii")
-    assert min(devices.cgroups_free(tmp_path / "groups", tmp_path / "of_this_process")) == 700 - 300 + 100
-    assert list(devices.cgroups_free(tmp_path, tmp_path / "no such file")) == []
