@@ -1,6 +1,6 @@
 """/start, /reset, /forget, /help and /status, answered within the transaction that records them."""
 
-from telegram_bot import drafts, figures
+from telegram_bot import drafts, figures, retention
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
 from telegram_bot.outgoing import Place, plan
@@ -35,12 +35,12 @@ def answer(db: Database, config: BotConfig, place: Place, command: str, writer: 
         db.run(f"UPDATE conversations SET since = ({last}) WHERE id = ?", conversation, conversation)
         plan(db, place, texts.reset)
     elif command == "forget all" and owner:
-        db.forget([row["id"] for row in db.rows("SELECT id FROM conversations")])
+        retention.forget(db, [row["id"] for row in db.rows("SELECT id FROM conversations")])
         plan(db, place._replace(conversation=None), f"{texts.forgotten} And of every other one.")
     elif command.split()[0] == "forget":
         own = "kind = 'forwards' AND chat = ?"
         chats = db.rows(f"SELECT id FROM conversations WHERE id = ? OR ({own})", conversation, place.chat)
-        db.forget([row["id"] for row in chats])
+        retention.forget(db, [row["id"] for row in chats])
         plan(db, place._replace(conversation=None), texts.forgotten)
     elif command.split()[0] == "status":
         plan(db, place, figures.status(db, config, owner=owner and place.chat == writer))

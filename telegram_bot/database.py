@@ -76,7 +76,7 @@ LATER = {"quoted": "INTEGER", "quote": "TEXT"}  # columns of `messages` that a f
 PACE_SECONDS = 60
 DONE = "('answered', 'unsent', 'drafted', 'empty')"  # states of a prediction that the model has made
 FULL_SECONDS = 5.0  # between two attempts to write to a full disk
-REMINDER_SECONDS = 3600.0  # between two lines about it
+REMINDER_SECONDS = 600.0  # between two lines about it
 ROOM = 2**20  # bytes; with less, SQLite's other errors come from a full disk too: its index of the log needs some
 
 
@@ -209,7 +209,7 @@ class Database:
             await self.clock.sleep(FULL_SECONDS)
 
     def _remind(self) -> None:
-        """One line for all that waits, and another one after an hour."""
+        """One line for all that waits, and another one after a while."""
         if self.clock.monotonic() >= self._reminded + REMINDER_SECONDS:
             self._reminded, self._full = self.clock.monotonic(), True
             log.error("%s: the disk is full; make room, and the bot goes on by itself: nothing is lost", self.path)
@@ -276,45 +276,6 @@ class Database:
         if not found:
             with self.transaction():
                 self.set_meta("bot", str(bot))
-
-    def forget(self, conversations: list[int]) -> None:
-        """Within a transaction: no row of these conversations remains. `scrub` clears the file's corners after it."""
-        for conversation in conversations:
-            # Who forgets is not answered sooner for it.
-            self.run(
-                "INSERT INTO pace SELECT c.chat, 'reply', p.at FROM predictions p JOIN conversations c"
-                " ON c.id = p.conversation WHERE c.id = ? AND p.state <> 'refused' AND p.at > ?",
-                *(conversation, self.clock.time() - PACE_SECONDS),
-            )
-            for table in ("messages", "outgoing", "drafts", "noticed"):
-                self.run(f"DELETE FROM {table} WHERE conversation = ?", conversation)
-            # The budget counts what was asked today; of whom is nobody's business any more.
-            self.run("UPDATE predictions SET conversation = 0, remote = NULL WHERE conversation = ?", conversation)
-            self.run("DELETE FROM conversations WHERE id = ?", conversation)
-        self.set_meta("scrub", "due")
-
-    def expire(self, messages_days: int, corrections_days: int) -> None:
-        """Within a transaction. Retention: what is older is deleted, a conversation with its last message. A `scrub`
-        may be due then."""
-        now = self.clock.time()
-        before, long_before = now - messages_days * 86400, now - corrections_days * 86400
-        gone = self.changed("DELETE FROM messages WHERE at < ? AND NOT pending", before)
-        gone += self.changed("DELETE FROM outgoing WHERE at < ? AND state NOT IN ('planned', 'sending')", before)
-        due = "at < CASE state WHEN 'edited' THEN ? ELSE ? END"
-        gone += self.changed(f"DELETE FROM drafts WHERE {due}", long_before, before)
-        self.run("DELETE FROM predictions WHERE at < ?", before)
-        self.run("DELETE FROM strangers WHERE at < ?", before)
-        self.run("DELETE FROM pace WHERE at < ?", now - PACE_SECONDS)
-        # Telegram keeps an update for a day at most.
-        self.run("DELETE FROM updates WHERE at < ?", now - 8 * 86400)
-        self.run(
-            "DELETE FROM conversations WHERE at < ? AND kind <> 'private' AND id NOT IN"
-            " (SELECT conversation FROM messages UNION SELECT conversation FROM drafts)",
-            before,
-        )
-        self.run("DELETE FROM noticed WHERE conversation NOT IN (SELECT id FROM conversations)")
-        if gone:
-            self.set_meta("scrub", "due")
 
     def scrub(self) -> None:
         """Deleted content leaves the free pages and the write-ahead log. A kill before the end is made up for."""

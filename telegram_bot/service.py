@@ -13,7 +13,7 @@ from typing import Any
 from telegram import Update
 
 from serving.client import backend
-from telegram_bot import drafts, intake
+from telegram_bot import drafts, intake, retention
 from telegram_bot.calls import NotNow, PolledElsewhere, Refused
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Clock, Database, failure
@@ -108,7 +108,7 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
     while True:
         if db.clock.monotonic() >= expires:
             days = config.retention
-            await db.write(partial(db.expire, days.messages_days, days.corrections_days))
+            await db.write(partial(retention.expire, db, days.messages_days, days.corrections_days))
             expires = db.clock.monotonic() + EXPIRY_SECONDS
         if db.meta("scrub"):
             await db.scrub_aside()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from telegram_bot import database
+from telegram_bot import database, retention
 from telegram_bot.config import Retention, Texts
 from telegram_bot.database import Database, DiskFull
 from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, World
@@ -110,7 +110,7 @@ def test_a_forgetting_that_was_killed_is_finished_by_the_next_process(tmp_path: 
         )
         db.run("INSERT INTO messages(conversation, mine, text, at) VALUES(1, 0, ?, 0)", SECRET)
     with db.transaction():
-        db.forget([1])
+        retention.forget(db, [1])
     left = Path(f"{path}-wal").read_bytes()
     db.close()  # without the scrub; and this close checkpoints, which a kill would not
     assert SECRET.encode() in left
@@ -296,7 +296,7 @@ def test_what_is_to_be_forgotten_is_so_once_there_is_room(world: World, monkeypa
     with db.transaction():
         db.run("INSERT INTO messages(conversation, mine, text, at) VALUES(1, 0, ?, 0)", SECRET)
     with db.transaction():
-        db.forget([1])
+        retention.forget(db, [1])
 
     def no_room(_: Any) -> bool:
         raise failing(sqlite3.SQLITE_FULL)
@@ -363,7 +363,7 @@ def test_the_log_is_empty_before_a_forgetting_counts_as_done(tmp_path: Path, mon
     with db.transaction():
         db.run("INSERT INTO messages(conversation, mine, text, at) VALUES(1, 0, ?, 0)", SECRET)
     with db.transaction():
-        db.forget([1])
+        retention.forget(db, [1])
     monkeypatch.setattr(db, "run", lambda *_: 1 / 0)  # killed as it notes that it is done
     with pytest.raises(ZeroDivisionError):
         db.scrub()
@@ -380,7 +380,7 @@ def test_corrections_have_a_retention_of_their_own(tmp_path: Path, messages: int
             " VALUES(1, 0, 'edited', '', '', '', ?)",
             time.time() - 20 * 86400,
         )
-    db.expire(messages, corrections)
+    retention.expire(db, messages, corrections)
     assert db.value("SELECT count(*) FROM drafts") == left
     db.close()
 
