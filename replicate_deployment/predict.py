@@ -21,8 +21,8 @@ if importlib.util.find_spec("replicate_deployment") is None:
     spec = importlib.util.spec_from_file_location(
         "replicate_deployment", HERE / "__init__.py", submodule_search_locations=[str(HERE)]
     )
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{HERE / '__init__.py'} cannot be imported")
     sys.modules["replicate_deployment"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["replicate_deployment"])
 
@@ -85,6 +85,6 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
         yield from reply
         self.record_metric("input_tokens", reply.prompt_tokens)
         self.record_metric("output_tokens", reply.output_tokens)
-        assert reply.first_token_at is not None  # max_new_tokens is 1 at least
-        self.record_metric("time_to_first_token", reply.first_token_at - started)
+        if reply.first_token_at is not None:
+            self.record_metric("time_to_first_token", reply.first_token_at - started)
         self.record_metric("ended_by_itself", int(reply.finish_reason == "end_token"))

@@ -204,7 +204,8 @@ class Loop:
         except (TrainingError, RuntimeError) as error:  # PyTorch's own: a kernel, the device
             tell(f"step {state.step:,}: held-out loss not measured: {(str(error).splitlines() or [repr(error)])[0]}")
             return
-        assert loss is not None  # since there are examples
+        if loss is None:
+            return
         said = self._sample()
         state.seconds["evaluating"] += time.monotonic() - started
         state.evaluations.append({"step": state.step, **asdict(loss), **(said.figures if said else {})})
