@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,8 @@ class Checkpoint:
         try:
             yield
         finally:
-            self._lock.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows, which removes no file that is open
+                self._lock.unlink(missing_ok=True)
             lock.release()
 
     def exists(self) -> bool:
