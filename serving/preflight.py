@@ -22,8 +22,11 @@ from replicate_deployment import ghost_json
 from serving import checks
 from serving.checks import Problem, Result
 from training.console import console, progress
+from training.installed import CLONE, install_command
 
-HERE = Path(replicate_deployment.__file__).parent
+PACKAGE = Path(replicate_deployment.__file__).parent
+COPY = Path("models/replicate_deployment")
+YOURS = "cog.yaml"  # which may be edited in a copy
 SERVER = "server"
 FILES = {"cog.yaml", "requirements.txt", ".dockerignore"}  # of the folder itself, with its *.py and *.jinja
 # Made anew by Python, Cog and torch's compiler, by a Mac, and by git for an empty folder; .dockerignore knows them.
@@ -45,10 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the results as JSON, and nothing else")
 
 
+def locate(clone: Path | None = CLONE) -> Path:
+    """The build context: the clone's. Where ghost came as a wheel, a copy in the current folder, brought up to date."""
+    if clone is not None:
+        return PACKAGE
+    (COPY / "weights").mkdir(parents=True, exist_ok=True)
+    for path in PACKAGE.iterdir():
+        if path.is_file() and not (path.name == YOURS and (COPY / YOURS).exists()):
+            shutil.copyfile(path, COPY / path.name)
+    return COPY
+
+
 def run(args: argparse.Namespace) -> int:
-    results = []
+    results, folder = [], locate()
     with progress("checking"):  # hashing 14.5 GB takes a while, loading them twice too
-        for result in preflight(HERE, weights=not args.no_weights):
+        for result in preflight(folder, weights=not args.no_weights):
             results.append(result)
             if not args.json:
                 console.print(str(result), soft_wrap=True)
@@ -56,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"ok": not failed, "checks": [asdict(result) for result in results]}, indent=2))
     else:
-        push = f"cd {HERE} && cog push r8.im/USER/MODEL"
+        push = f"cd {folder} && cog push r8.im/USER/MODEL"
         ready = "ready but for the weights, at which nothing has looked" if args.no_weights else f"ready: {push}"
         console.print(f"{len(failed)} of {len(results)} failed" if failed else ready, soft_wrap=True)
     return 1 if failed else 0
@@ -194,4 +208,4 @@ def predicts(folder: Path) -> str:
 
 
 def _not_installed(name: str, error: ModuleNotFoundError) -> Result:
-    return Result(name, "skipped", f"{error.name} is not installed: pip install -e '.[serve]'")
+    return Result(name, "skipped", f"{error.name} is not installed: {install_command('serve')}")

@@ -24,7 +24,7 @@ from replicate_deployment.tokenization import load_tokenizer
 from serving.client import Prediction, Replicate
 from serving.client.replicate import PAUSES, TOKEN, Model, account
 from serving.client.transport import reason
-from serving.preflight import HERE, bytes_sent, preflight
+from serving.preflight import bytes_sent, locate, preflight
 from training.aside import KEEP, replace_folder
 from training.console import console, progress
 from training.errors import PredictionFailed, PredictionLost, ServerError, UsageError
@@ -79,15 +79,16 @@ def run(args: argparse.Namespace) -> int:
         raise ServerError(
             f"replicate.com/{args.model} is not there; this makes it: {command(args, '--go', '--create')}"
         )
+    folder = locate()
     with progress("copying"):
-        put_weights(args.weights, HERE / "weights")
-    if not checked(args):
+        put_weights(args.weights, folder / "weights")
+    if not checked(args, folder):
         return 1
-    say(args, *plan(args, found))
+    say(args, *plan(args, folder, found))
     if not args.go:
         say(args, f"nothing was sent. To do it: {command(args, '--go', *(['--create'] if args.create else []))}")
         return 0
-    return tried(args, asyncio.run(push(args, found)))
+    return tried(args, asyncio.run(push(args, folder, found)))
 
 
 def say(args: argparse.Namespace, *lines: str) -> None:
@@ -155,10 +156,10 @@ def _same(one: Path, other: Path) -> bool:
     return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
 
 
-def checked(args: argparse.Namespace) -> bool:
+def checked(args: argparse.Namespace, folder: Path) -> bool:
     failed = 0
     with progress("preflight"):  # minutes: it hashes the weights, loads them and starts the server
-        for result in preflight(HERE):
+        for result in preflight(folder):
             failed += result.status == "failed"
             say(args, str(result))
     if failed:
@@ -166,7 +167,7 @@ def checked(args: argparse.Namespace) -> bool:
     return not failed
 
 
-def plan(args: argparse.Namespace, found: Model | None) -> list[str]:
+def plan(args: argparse.Namespace, folder: Path, found: Model | None) -> list[str]:
     """What is sent where, who sees it, and what it costs."""
     if found:
         there = "private, as Replicate said just now" + ("" if found.version else "; it has no version yet")
@@ -178,8 +179,8 @@ def plan(args: argparse.Namespace, found: Model | None) -> list[str]:
     cost = f"${price:g} a second, ${price * 3600:.2f} an hour" if price else "see replicate.com/pricing"
     return [
         "",
-        f"line     cd {shlex.quote(str(HERE))} && {shlex.join(push_line(args))}",
-        f"sends    {bytes_sent(HERE) / 1e9:.2f} GB of {HERE}, with the weights of {args.weights}",
+        f"line     cd {shlex.quote(str(folder))} && {shlex.join(push_line(args))}",
+        f"sends    {bytes_sent(folder) / 1e9:.2f} GB of {folder}, with the weights of {args.weights}",
         f"model    replicate.com/{args.model}: {there}",
         "private  the model's page, its versions and the image with the weights. Inputs and replies are kept there:",
         "         the API's for an hour, the web page's until you delete them",
@@ -201,13 +202,13 @@ def push_line(args: argparse.Namespace) -> list[str]:
     return ["cog", "push", f"r8.im/{args.model}"]
 
 
-async def push(args: argparse.Namespace, before: Model | None) -> str:
+async def push(args: argparse.Namespace, folder: Path, before: Model | None) -> str:
     """The version that `cog push` made. Raises ServerError when it fails, or the model is then not private."""
     async with Replicate(args.model, *account()) as replicate:
         if not before:
             before = await create_private(args, replicate)
             say(args, f"made replicate.com/{args.model}, private, on {args.hardware}")
-        pushed = subprocess.run(push_line(args), cwd=HERE, stdout=2 if args.json else None)
+        pushed = subprocess.run(push_line(args), cwd=folder, stdout=2 if args.json else None)
         if pushed.returncode:
             raise ServerError(f"cog push ended with code {pushed.returncode}; before a first push: cog login")
         for pause in (0, *PAUSES):  # a new version shows at once, or nearly

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from training.console import console, progress
 from training.errors import ServerError
 
 CONTEXT = Path(replicate_deployment.__file__).parent
+PORT = 5050  # Cog's own 5000, which the image has, is AirPlay's on a Mac
 DRAIN_SECONDS = 10  # for a running prediction, after SIGTERM; then the server is killed
 LOOK_SECONDS = 2  # between two looks at whether the worker lives
 HEALTH_SECONDS = 10  # for the answer to a look
@@ -40,7 +42,7 @@ _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, default=Path("models/merged"), help="default: %(default)s")
-    parser.add_argument("--port", type=int, default=5000, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
     parser.add_argument("--load-in-4bit", action="store_true", help="a third of the memory, another voice by a little")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log; it holds no messages")
@@ -120,8 +122,11 @@ class _Server:
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self.process.wait(DRAIN_SECONDS) == 0:
                 return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # the worker too, also when it outlived its server
+        if sys.platform == "win32":
+            self.process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # the worker too, also when it outlived its server
         self.process.wait()
 
 
@@ -137,7 +142,7 @@ def _started(
     # Sizes now, so that a wrong folder is told at once; the server hashes the files when it loads them.
     ghost_json.verify(ghost_json.read(weights), hashes=False)
     programs = Path(sys.executable).parent
-    if not (programs / "python").exists():
+    if shutil.which("python", path=str(programs)) is None:
         raise ServerError(f"{programs} has no `python`, as which Cog starts its worker: run ghost from a virtual env")
     port = free_port(host, port)
     with tempfile.TemporaryDirectory(prefix="ghost-serve-") as folder:

@@ -17,7 +17,6 @@ from replicate_deployment.chat_format import Labels
 from training.errors import ConfigError
 
 DEFAULT_PATH = Path("config/bot.yaml")
-EXAMPLE = "config/bot.example.yaml"
 TOKEN = "TELEGRAM_BOT_TOKEN"
 
 Seconds = Annotated[float, Meta(ge=0)]
@@ -125,7 +124,7 @@ def load(path: Path) -> BotConfig:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; copy {EXAMPLE} there and fill in owner and backend") from error
+        raise ConfigError(f"{path}: no such file; `ghost init` writes {DEFAULT_PATH} to fill in") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
     except yaml.YAMLError as error:

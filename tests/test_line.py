@@ -28,6 +28,9 @@ def test_every_verb_passes_without_a_network(
     out = tmp_path / "demo"
     (out / "adapter.checkpoint").mkdir(parents=True)  # an earlier demo was stopped while it trained
     assert cli.main(["demo", "--out", str(out)]) == 0
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path)
+        assert cli.main(["init"]) == 0
     told = capsys.readouterr().out
     assert all(f"── {stage} ─" in told for stage in ("sample", "extract", "prepare", "train", "merge", "serve"))
     assert re.search(r"loss +\d+\.\d+ → \d+\.\d+", told)
@@ -47,7 +50,7 @@ def test_every_verb_passes_without_a_network(
     assert cli.main(["chat", merged]) == 0
     assert not asked.exists(), asked.read_text()  # nothing even tried, in this process or in the server's
     by_the_demo = {"extract", "prepare", "train", "merge", "serve", "demo"}
-    called = by_the_demo | {"estimate", "check", "try", "export", "preflight", "evaluate", "chat"}
+    called = by_the_demo | {"init", "estimate", "check", "try", "export", "preflight", "evaluate", "chat"}
     assert called | {"push", "pull", "release", "bot"} == set(cli.VERBS)  # those four need a network
 
 

@@ -1,6 +1,7 @@
 """`ghost`: one verb per stage. A verb's module is imported only when that verb is called.
 
-A verb module offers two functions: `add_arguments(parser)` and `run(args) -> int` (the exit code).
+A verb module offers two functions: `add_arguments(parser)` and `run(args) -> int` (the exit code). Importing it needs
+the core install only, so that every verb can show its help; what an extra brings is imported within functions.
 """
 
 import argparse
@@ -9,6 +10,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from replicate_deployment.errors import GhostError
@@ -18,33 +21,90 @@ from training.signals import Stopped, handled_by, stop_at_once
 class Verb(NamedTuple):
     module: str
     help: str
-    extra: str = ""  # the part of pyproject.toml that installs what this verb needs
-    needs: str = ""  # a package of it that the verb would come to only after minutes
+    extra: str = ""  # the parts of pyproject.toml that install what this verb needs
+    needs: tuple[str, ...] = ()  # packages of them whose lack is told before any work, which may take hours
 
 
 VERBS = {
+    "init": Verb("training.installed", "write the configs that people edit into ./config"),
     "extract": Verb("training.extraction.extract", "chat exports (files, folders, zips) → clean CSV"),
     "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),
     "estimate": Verb("training.finetuning.estimate", "what training will need and cost, before anything is rented"),
-    "train": Verb("training.finetuning.train", "JSONL → LoRA adapter, by QLoRA", "train"),
-    "merge": Verb("scripts.merge_lora_fp16", "adapter + base → FP16 safetensors, with a proof", "train", "peft"),
-    "check": Verb("scripts.sanity_check", "is this model whole, and the one that was trained?", "serve"),
-    "try": Verb("scripts.test_model", "a fixed set of prompts, with replies and timing", "serve"),
-    "evaluate": Verb(
-        "training.evaluation.evaluate", "does it sound like you? held-out figures → a page", "train,serve", "sklearn"
+    "train": Verb(
+        "training.finetuning.train",
+        "JSONL → LoRA adapter, by QLoRA",
+        "train",
+        ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "filelock", "safetensors", "matplotlib"),
     ),
-    "push": Verb("training.hub.push", "merged model → private repo on the Hub, compared there and tagged", "train"),
-    "pull": Verb("training.hub.pull", "repo on the Hub → models/merged, verified against its ghost.json", "serve"),
-    "export": Verb("scripts.portable.export", "merged model → one GGUF file for llama.cpp and Ollama", "serve", "gguf"),
-    "preflight": Verb("serving.preflight", "all that can be known to fail before `cog push`"),
-    "chat": Verb("serving.chat.chat", "talk to it: in the terminal, or on a page of this machine (--web)", "serve"),
-    "serve": Verb("serving.serve", "Cog's own HTTP server, without Docker", "serve"),
-    "bot": Verb("telegram_bot.bot", "the Telegram bot: a ghost to talk to, drafts to approve", "bot"),
-    "release": Verb("serving.release", "the way to Replicate: checks, push and a trial; dry-run by default", "serve"),
-    "demo": Verb("training.sample.demo", "the whole line on a bundled sample, offline, on a CPU", "train,serve"),
+    "merge": Verb(
+        "scripts.merge_lora_fp16",
+        "adapter + base → FP16 safetensors, with a proof",
+        "train",
+        ("torch", "transformers", "peft", "safetensors"),
+    ),
+    "check": Verb(
+        "scripts.sanity_check",
+        "is this model whole, and the one that was trained?",
+        "serve",
+        ("torch", "transformers", "accelerate", "safetensors"),
+    ),
+    "try": Verb(
+        "scripts.test_model",
+        "a fixed set of prompts, with replies and timing",
+        "serve",
+        ("torch", "transformers", "accelerate", "safetensors"),
+    ),
+    "evaluate": Verb(
+        "training.evaluation.evaluate",
+        "does it sound like you? held-out figures → a page",
+        "train,serve",
+        ("torch", "transformers", "peft", "sklearn", "scipy", "regex", "matplotlib", "httpx2"),
+    ),
+    "push": Verb(
+        "training.hub.push",
+        "merged model → private repo on the Hub, compared there and tagged",
+        "train",
+        ("huggingface_hub", "safetensors"),
+    ),
+    "pull": Verb(
+        "training.hub.pull",
+        "repo on the Hub → models/merged, verified against its ghost.json",
+        "serve",
+        ("huggingface_hub",),
+    ),
+    "export": Verb(
+        "scripts.portable.export",
+        "merged model → one GGUF file for llama.cpp and Ollama",
+        "serve",
+        ("gguf", "torch", "transformers", "safetensors"),
+    ),
+    "preflight": Verb("serving.preflight", "all that can be known to fail before `cog push`", "serve"),
+    "chat": Verb(
+        "serving.chat.chat",
+        "talk to it: in the terminal, or on a page of this machine (--web)",
+        "serve",
+        ("httpx2", "prompt_toolkit"),
+    ),
+    "serve": Verb("serving.serve", "Cog's own HTTP server, without Docker", "serve", ("cog", "torch", "transformers")),
+    "bot": Verb(
+        "telegram_bot.bot",
+        "the Telegram bot: a ghost to talk to, drafts to approve",
+        "bot",
+        ("telegram", "httpx2", "filelock", "rapidfuzz"),
+    ),
+    "release": Verb(
+        "serving.release", "the way to Replicate: checks, push and a trial; dry-run by default", "serve", ("httpx2",)
+    ),
+    "demo": Verb(
+        "training.sample.demo",
+        "the whole line on a bundled sample, offline, on a CPU",
+        "train,serve",
+        ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "matplotlib", "cog", "httpx2"),
+    ),
 }
 
 OURS = {"training", "scripts", "serving", "telegram_bot", "replicate_deployment"}
+BROKEN_PIPE = 128 + 13  # what a shell gives for SIGPIPE
 
 # The house rule: nothing here reports home, and no code is fetched at run time. Set before any import reads them.
 QUIET_ENVIRONMENT = {
@@ -62,7 +122,8 @@ def build_parser(called: str | None) -> argparse.ArgumentParser:
         description="Turns the chats you have already written into a small language model that answers as you would.",
         epilog="`ghost VERB --help` tells more about each.",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    parser.add_argument("--version", action="store_true", help="show the version")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():
         subparser = verbs.add_parser(name, help=verb.help, description=verb.help)
         if name == called:
@@ -74,33 +135,85 @@ def build_parser(called: str | None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Exit codes: 0 success, 1 a reported failure, 2 bad usage, 128 + n a stop by signal n."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # An encoding that lacks a character, as a pipe has on Windows, must not end a verb in the middle of its report.
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="replace")
+    try:
+        try:
+            return dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a pipe that nobody reads any more breaks here, not where nobody catches it
+    except OSError as error:
+        with suppress(OSError, ValueError):  # no file: a test's stdout, or a notebook's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again, and complains
+        silent = isinstance(error, BrokenPipeError)
+        return BROKEN_PIPE if silent else fail(None, f"standard output: {error.strerror or error}")
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Each failure that a person can mend as one line on stderr, and its exit code. Others raise."""
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    parser = build_parser(next((word for word in arguments if not word.startswith("-")), None))
-    args = parser.parse_args(arguments)
+    called = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        with handled_by(stop_at_once):
-            needed = VERBS[args.verb].needs
-            if needed and importlib.util.find_spec(needed) is None:
-                raise ModuleNotFoundError(name=needed)
+        with handled_by(partial(stop_at_once, within=sys._getframe())):
+            parser = build_parser(called)
+            args = parser.parse_args(arguments)
+            if args.version:
+                print(f"ghost {version()}")
+                return 0
+            if args.verb is None:
+                parser.print_help()
+                return 0
+            for package in VERBS[args.verb].needs:
+                if importlib.util.find_spec(package) is None:
+                    raise ModuleNotFoundError(name=package)
             return int(args.run(args))
     except GhostError as error:
-        return fail(args.verb, str(error), error.exit_code)
+        return fail(called, str(error), error.exit_code)
     except Stopped as stop:
-        return fail(args.verb, str(stop), stop.exit_code)
-    except ModuleNotFoundError as error:
-        extra = VERBS[args.verb].extra
-        if not extra or (error.name or "").split(".")[0] in OURS:
-            raise
-        return fail(args.verb, f"{error.name} is not installed; type: pip install -e '.[{extra}]'")
-    except OSError as error:  # a full disk, a read-only folder
-        return fail(args.verb, f"{error.filename or 'the disk'}: {error.strerror or error}")
+        return fail(called, str(stop), stop.exit_code)
+    except ImportError as error:
+        return fail(called, unimportable(error, VERBS[called].extra if called in VERBS else ""))
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and not (sys.stdout and sys.stdout.isatty()):
+            raise  # `| head` has seen enough
+        # A full disk, a read-only folder; or a package's library that does not load, which has no number.
+        where = error.filename or ("the disk" if error.errno else "")
+        return fail(called, f"{where}: {error.strerror or error}" if where else first_line(error))
 
 
-def fail(verb: str, message: str, code: int = 1) -> int:
-    print(f"ghost {verb}: {message}", file=sys.stderr)
+def fail(verb: str | None, message: str, code: int = 1) -> int:
+    print(f"ghost {verb}: {message}" if verb else f"ghost: {message}", file=sys.stderr)
     return code
+
+
+def unimportable(error: ImportError, extra: str) -> str:
+    """What to say of a package that is missing, broken or of another version. Raises one that is a fault of ours."""
+    from training.installed import install_command
+
+    package = (error.name or "").partition(".")[0]
+    if package in OURS:
+        raise error
+    if package and importlib.util.find_spec(package) is None:
+        return f"{package} is not installed; type: {install_command(extra)}"
+    broken = f"{package or 'a package'} cannot be imported ({first_line(error)})"
+    return f"{broken}; in a new virtual environment, type: {install_command(extra)}"
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("ghost-in-the-shell")
+    except metadata.PackageNotFoundError:
+        return "of a clone that is not installed"
 
 
 if __name__ == "__main__":

@@ -10,8 +10,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID,
 from rich.table import Column
 from rich.text import Text
 
-# File names, senders and errors may hold square brackets: nothing is read as rich markup or highlighted.
-console = Console(markup=False, highlight=False, emoji=False)
+
+class PlainConsole(Console):
+    """File names, senders and errors may hold square brackets: nothing is read as rich markup or highlighted."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """rich would exit here, past all that keeps what a verb has done until then."""
+        raise  # the BrokenPipeError that rich is handling
+
+
+console = PlainConsole()
 
 LINE_EVERY = 180.0  # seconds between two lines where no terminal shows a bar
 

@@ -1,10 +1,14 @@
 """A stop from outside: Ctrl-C, SIGTERM (a cloud takes its machine back), SIGHUP (the terminal is gone)."""
 
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+RETRY_SECONDS = 0.05
 STOPPED = "stopped; nothing half-written is left, and what was there before is untouched"
 
 
@@ -36,5 +40,26 @@ def handled_by(handler: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, before)
 
 
-def stop_at_once(number: int) -> None:
+def stop_at_once(number: int, within: FrameType | None = None) -> None:
+    """Raises Stopped; if a module is being imported in a call by the frame `within`, only when that is done.
+
+    Raised during an import the stop could be lost, in a callback or in a package that goes on without what it failed
+    to import, or could end the process: torch's native code aborts.
+    """
+    frame: FrameType | None = sys._getframe() if within else None
+    while frame and frame is not within:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            again = threading.Timer(RETRY_SECONDS, _interrupt, [number])
+            again.daemon = True
+            again.start()
+            return
+        frame = frame.f_back
     raise Stopped(number)
+
+
+def _interrupt(number: int) -> None:
+    """The main thread, also where it waits for the system."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)

@@ -107,7 +107,7 @@ def load(path: Path | None = None) -> UserConfig:
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; start from config/{EXAMPLE}") from None
+        raise ConfigError(f"{path}: no such file; `ghost init` writes {CONFIG} to edit") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(document, dict):

@@ -15,6 +15,7 @@ from serving.chat.conversation import Speaker
 from serving.serve import free_port
 from training.console import console
 from training.errors import UsageError
+from training.installed import install_command
 
 # Before gradio is imported: it asks for its newest version, and counts launches, unless told not to.
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "GRADIO_MCP_SERVER": "False"}
@@ -23,7 +24,7 @@ QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "GRADIO_M
 def require() -> None:
     """Raises UsageError where gradio is missing: before a model is loaded."""
     if importlib.util.find_spec("gradio") is None:
-        raise UsageError("gradio is not installed; type: pip install -e '.[serve,chat]'")
+        raise UsageError(f"gradio is not installed; type: {install_command('serve,chat')}")
 
 
 def serve(load: Callable[[], Speaker], changes: Mapping[str, float], seed: int | None, host: str, port: int) -> int:

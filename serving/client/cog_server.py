@@ -13,14 +13,15 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx2
 
 from serving.client.prediction import Backend, Prediction, read
 from serving.client.transport import events, invalid_inputs, open_client, parsed, reason, told
 from training.errors import PredictionLost, ServerBusy, ServerError, ServerStarting, ServerUnreachable
+
+if TYPE_CHECKING:
+    import httpx2
 
 IN_DOUBT = "whether the prediction ran to its end is not known"
 BUSY_SECONDS = 60  # to wait for somebody else's prediction
@@ -59,10 +60,10 @@ class CogServer(Backend):
         It is free again only a moment after its answer: of 400 predictions one after the other 34 met "busy". Such a
         one has started nothing, so it is safe to repeat.
         """
-        id, timeout = (
-            f"ghost-{secrets.token_hex(12)}",
-            httpx2.Timeout(SILENT_SECONDS, connect=self.http.timeout.connect),
-        )
+        import httpx2
+
+        id = f"ghost-{secrets.token_hex(12)}"
+        timeout = httpx2.Timeout(SILENT_SECONDS, connect=self.http.timeout.connect)
         deadline, pause = time.monotonic() + min(self.busy_seconds, seconds), 0.02
         while True:
             running = True
@@ -98,7 +99,7 @@ class CogServer(Backend):
     def _prediction(self, id: str) -> str:
         return f"{self.url}/predictions/{quote(id, safe='')}"
 
-    async def _refusal(self, response: httpx2.Response, inputs: Mapping[str, Any]) -> ServerError:
+    async def _refusal(self, response: "httpx2.Response", inputs: Mapping[str, Any]) -> ServerError:
         """Which error a response is that started nothing."""
         status, answer = response.status_code, parsed(response)
         if status == 422:
@@ -117,7 +118,7 @@ class CogServer(Backend):
 
 
 async def _followed(
-    response: httpx2.Response, source: AsyncIterator[httpx2.ServerSentEvent], id: str
+    response: "httpx2.Response", source: "AsyncIterator[httpx2.ServerSentEvent]", id: str
 ) -> AsyncIterator[Prediction]:
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
         yield read({"id": id} | parsed(response))  # a server without a schema that says it streams answers at once

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Self, cast, get_args
-
-import httpx2
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from serving.client.transport import reason
 from training.errors import PredictionFailed, ServerError
+
+if TYPE_CHECKING:
+    import httpx2
 
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
 STREAM_SECONDS = 1800  # a stream is read by a person, who may stop it
@@ -42,7 +43,7 @@ class Prediction:
 class Backend(ABC):
     """A server of predictions. An async context manager; every call raises a ServerError of training/errors.py."""
 
-    http: httpx2.AsyncClient
+    http: "httpx2.AsyncClient"
 
     async def __aenter__(self) -> Self:
         return self

@@ -15,14 +15,15 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx2
 
 from serving.client.prediction import Backend, Prediction, read
 from serving.client.transport import events, invalid_inputs, open_client, parsed, reason, told
 from training.errors import PredictionFailed, PredictionLost, ServerBusy, ServerError, ServerUnreachable, UsageError
+
+if TYPE_CHECKING:
+    import httpx2
 
 TOKEN = "REPLICATE_API_TOKEN"
 API = "https://api.replicate.com"
@@ -159,7 +160,7 @@ class Replicate(Backend):
 
     async def request(
         self, method: str, path: str, *, sent: str = "", missing: bool = False, **request: Any
-    ) -> httpx2.Response:
+    ) -> "httpx2.Response":
         """The response when it is a success or, with `missing`, a 404. Lost connections, 429 and 5xx are tried again.
 
         With `sent`, which says what is then in doubt, the request must not happen twice: it is tried again only after
@@ -207,6 +208,8 @@ class Replicate(Backend):
 
     async def _pieces(self, url: str) -> AsyncGenerator[str, None]:
         """What the stream says. Ends without an error when it cannot go on: the prediction itself tells the rest."""
+        import httpx2
+
         timeout = httpx2.Timeout(SILENT_SECONDS, connect=self.http.timeout.connect)
         with suppress(ServerError), told(url):
             async with events(self.http, "GET", url, timeout=timeout) as (response, source):
@@ -218,7 +221,7 @@ class Replicate(Backend):
                     if event.event == "output":
                         yield event.data
 
-    def _authorize(self, request: httpx2.Request) -> httpx2.Request:
+    def _authorize(self, request: "httpx2.Request") -> "httpx2.Request":
         """The token goes to the API's own host and to Replicate's other hosts, and to no other that an answer names."""
         url = request.url
         if url.host == self.http.base_url.host or (url.scheme == "https" and url.host.endswith(".replicate.com")):
@@ -230,7 +233,7 @@ def _pauses() -> Iterator[float]:
     return chain(PAUSES, repeat(PAUSES[-1]))
 
 
-def refusal(response: httpx2.Response, inputs: Mapping[str, Any]) -> ServerError:
+def refusal(response: "httpx2.Response", inputs: Mapping[str, Any]) -> ServerError:
     """What an answer other than success says, for a person."""
     status, detail = response.status_code, parsed(response).get("detail")
     if status == 401:
@@ -243,7 +246,7 @@ def refusal(response: httpx2.Response, inputs: Mapping[str, Any]) -> ServerError
     return ServerError(f"{response.request.method} {response.request.url.path}: HTTP status {status}: {words}")
 
 
-def retry_after(response: httpx2.Response) -> float | None:
+def retry_after(response: "httpx2.Response") -> float | None:
     """Seconds that a 429 asks to wait: its Retry-After, else those its text names."""
     header = response.headers.get("retry-after", "")
     named = re.fullmatch(r"(\d+)", header) or re.search(r"(\d+) ?s", str(parsed(response).get("detail", "")))

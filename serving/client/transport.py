@@ -4,17 +4,18 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import ip_address
-from typing import Any
-
-import httpx2
+from typing import TYPE_CHECKING, Any
 
 from training.errors import PredictionLost, ServerError, ServerUnreachable
+
+if TYPE_CHECKING:
+    import httpx2
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60  # between two packets of an answer that is not a prediction
 
 
-def is_loopback(url: httpx2.URL) -> bool:
+def is_loopback(url: "httpx2.URL") -> bool:
     try:
         return ip_address(url.host).is_loopback
     except ValueError:
@@ -22,19 +23,21 @@ def is_loopback(url: httpx2.URL) -> bool:
 
 
 def open_client(
-    url: str, auth: Callable[[httpx2.Request], httpx2.Request] | None = None, *, keep: bool = True
-) -> httpx2.AsyncClient:
+    url: str, auth: "Callable[[httpx2.Request], httpx2.Request] | None" = None, *, keep: bool = True
+) -> "httpx2.AsyncClient":
     """A client for the server at `url`, which keeps its connections open unless told otherwise; `auth` sees each
     request before it is sent.
 
     Raises ServerError when that is no http(s) URL.
     """
+    import httpx2
+
     try:
         base = httpx2.URL(url)
     except httpx2.InvalidURL as error:
         raise ServerError(f"{url!r} is no URL ({error})") from error
     if base.scheme not in ("http", "https") or not base.host:
-        raise ServerError(f"{url!r} is no URL of a server; one looks like http://127.0.0.1:5000")
+        raise ServerError(f"{url!r} is no URL of a server; one looks like http://127.0.0.1:5050")
     return httpx2.AsyncClient(
         base_url=base,
         auth=auth,
@@ -51,6 +54,8 @@ def told(url: str, *, sent: str = "", id: str | None = None) -> Iterator[None]:
 
     `sent` says what is in doubt once something was; without it the request changes nothing and may be repeated.
     """
+    import httpx2
+
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
@@ -64,8 +69,8 @@ def told(url: str, *, sent: str = "", id: str | None = None) -> Iterator[None]:
 
 @asynccontextmanager
 async def events(
-    http: httpx2.AsyncClient, method: str, url: str, **request: Any
-) -> AsyncIterator[tuple[httpx2.Response, AsyncIterator[httpx2.ServerSentEvent]]]:
+    http: "httpx2.AsyncClient", method: str, url: str, **request: Any
+) -> "AsyncIterator[tuple[httpx2.Response, AsyncIterator[httpx2.ServerSentEvent]]]":
     """The response and, when it is a stream, its server-sent events; any other response has been read."""
     async with http.sse(url, method=method, **request) as source:
         if not source.response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -73,7 +78,7 @@ async def events(
         yield source.response, aiter(source)
 
 
-def parsed(response: httpx2.Response) -> dict[str, Any]:
+def parsed(response: "httpx2.Response") -> dict[str, Any]:
     """A JSON object, else an empty one: for the answers of servers and of the proxies before them."""
     try:
         answer = response.json()
@@ -117,5 +122,5 @@ def reason(error: str, inputs: Mapping[str, Any] | None = None) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", line)[:300]
 
 
-def _kind(error: httpx2.TransportError) -> str:
+def _kind(error: "httpx2.TransportError") -> str:
     return str(error) or type(error).__name__

@@ -59,7 +59,7 @@ def scene(tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (tmp_path / name).mkdir()
     (tmp_path / "context" / "cog.yaml").write_text("build: {}\n", encoding="utf-8")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin")
-    monkeypatch.setattr(release, "HERE", tmp_path / "context")
+    monkeypatch.setattr(release, "locate", lambda: tmp_path / "context")
     monkeypatch.setattr(release, "preflight", lambda folder: iter([Result("files", "ok", "9 there")]))
     monkeypatch.setattr(replicate, "PAUSES", [0.001] * 5)
     monkeypatch.setattr(release, "PAUSES", [0.001] * 5)

@@ -146,7 +146,7 @@ def test_nobody_there() -> None:
         predict("http://127.0.0.1:9", SECRET)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:5000", "http://", "ftp://here", "http://[::"])
+@pytest.mark.parametrize("url", ["127.0.0.1:5050", "http://", "ftp://here", "http://[::"])
 def test_what_is_no_url_is_told(url: str) -> None:
     with pytest.raises(ServerError, match="is no URL"):
         CogServer(url)

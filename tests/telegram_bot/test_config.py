@@ -11,7 +11,7 @@ from training import cli
 from training.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / config.EXAMPLE
+EXAMPLE = ROOT / "config" / "bot.example.yaml"
 
 
 def written(folder: Path, text: str) -> Path:
@@ -21,7 +21,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_example_restates_no_default_wrongly() -> None:
-    minimal = config.BotConfig(owner=0, backend="http://127.0.0.1:5000")
+    minimal = config.BotConfig(owner=0, backend="http://127.0.0.1:5050")
     assert config.load(EXAMPLE) == minimal
 
 
@@ -71,4 +71,4 @@ def test_a_token_that_is_none(
 
 def test_no_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bot", "--config", str(tmp_path / "bot.yaml")]) == 1
-    assert "no such file; copy config/bot.example.yaml" in capsys.readouterr().err
+    assert "no such file; `ghost init` writes config/bot.yaml" in capsys.readouterr().err

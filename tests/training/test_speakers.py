@@ -260,5 +260,5 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path.write_text('{"user_identifiers": ["Noa"], "exclude_people": ["Malo"], "exclude_people": []}')
     with pytest.raises(ConfigError, match="exclude_people stands there twice"):
         load(path)
-    with pytest.raises(ConfigError, match="no such file; start from"):
+    with pytest.raises(ConfigError, match="no such file; `ghost init` writes"):
         load(tmp_path / "absent.json")

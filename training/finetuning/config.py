@@ -16,8 +16,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from training.errors import ConfigError
+from training.installed import SHIPPED, config_file
 
 DEFAULT_PATH = Path("config/training_config.yaml")
+DEFAULT = f"default: {DEFAULT_PATH}, or ghost's own where there is none"  # for the help of --config
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,16 @@ class TrainingConfig:
         return self.micro_batch_size * self.gradient_accumulation_steps
 
 
-def load(path: Path) -> TrainingConfig:
-    """Raises ConfigError naming the file, the key, what was found and the nearest valid name."""
+def load(path: Path | None = None) -> TrainingConfig:
+    """That of the current folder, or else ghost's own, unless another is named.
+
+    Raises ConfigError naming the file, the key, what was found and the nearest valid name.
+    """
+    path = path or config_file(DEFAULT_PATH.name)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        hint = "run ghost in the clone" if path == DEFAULT_PATH else f"the recipe of record is {DEFAULT_PATH}"
-        raise ConfigError(f"{path}: no such file; {hint}") from error
+        raise ConfigError(f"{path}: no such file; `ghost init` writes {DEFAULT_PATH} to edit") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
     except yaml.YAMLError as error:
@@ -122,7 +127,7 @@ def _build(cls: type, document: Any, prefix: str, path: Path) -> Any:
             raise ConfigError(f"{path}: unknown key {prefix}{key}; {hint}")
     missing = [key for key in hints if key not in document]
     if missing:
-        raise ConfigError(f"{path}: missing key {prefix}{missing[0]}; every key of {DEFAULT_PATH} must be there")
+        raise ConfigError(f"{path}: missing key {prefix}{missing[0]}; {SHIPPED / DEFAULT_PATH.name} has every key")
     return cls(**{key: _value(hint, document[key], prefix + key, path) for key, hint in hints.items()})
 
 

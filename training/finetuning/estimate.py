@@ -135,7 +135,7 @@ def estimate(config: TrainingConfig, shapes: Shapes, plan: Plan, train: Split, v
     choices = [choose(_device(gpu), shapes, config, plan, load) for gpu in table.gpus]
     if not any(choice.budget for choice in choices):
         largest = max(choices, key=lambda choice: choice.device.free)
-        raise TrainingError(f"{largest.device.name}, the largest GPU of {prices.PATH.name}: {largest.refusal}")
+        raise TrainingError(f"{largest.device.name}, the largest GPU of {prices.NAME}: {largest.refusal}")
     choices.sort(key=lambda choice: (choice.untried, choice.dollars.low if choice.dollars else float("inf")))
     cores = devices.usable_cores()
     cpu = choose(Device("this CPU", devices.free_memory(), False, None, cores=cores), shapes, config, plan, load)

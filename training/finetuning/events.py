@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import ConfigError
+from training.installed import install_command
 
 
 def require(*, wanted: bool) -> None:
     """Raises ConfigError when curves are wanted and cannot be written: to be known before hours of training."""
     if wanted and find_spec("tensorboard") is None:
         raise ConfigError(
-            "use_tensorboard: true, but tensorboard is not installed; set false, or type: pip install -e '.[train]'"
+            f"use_tensorboard: true, but tensorboard is not installed; set false, or type: {install_command('train')}"
         )
 
 

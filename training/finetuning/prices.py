@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from training.errors import ConfigError
+from training.installed import config_file
 
-PATH = Path(__file__).parents[2] / "config" / "gpu_prices.yaml"  # beside the code: found from any folder
+NAME = "gpu_prices.yaml"
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,16 @@ class Prices:
     gpus: list[Gpu]
 
 
-def load(path: Path = PATH) -> Prices:
-    """Raises ConfigError naming the file and the entry that is not what its head describes."""
+def load(path: Path | None = None) -> Prices:
+    """Those of the current folder, or else ghost's own, unless another file is named.
+
+    Raises ConfigError naming the file and the entry that is not what its head describes.
+    """
+    path = path or config_file(NAME)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); it is part of the clone") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML ({type(error).__name__})") from error
     if not isinstance(document, dict) or not isinstance(document.get("gpus"), list) or not document["gpus"]:
@@ -54,7 +59,7 @@ def load(path: Path = PATH) -> Prices:
     return Prices(document["as_of"], [_gpu(entry, number, path) for number, entry in enumerate(document["gpus"], 1)])
 
 
-def gpu_of(device: str, path: Path = PATH) -> Gpu | None:
+def gpu_of(device: str, path: Path | None = None) -> Gpu | None:
     """The GPU that torch calls `device`; None when the file knows none. A part of one (MIG) has a name of its own."""
     return next((gpu for gpu in load(path).gpus if gpu.device.casefold() == device.casefold()), None)
 

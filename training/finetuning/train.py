@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost, verify
 from replicate_deployment.ghost_json import read as read_ghost
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training import artifact
 from training.aside import refuse_foreign_files, replace_folder
-from training.console import console
+from training.console import PlainConsole, console
 from training.errors import DataError, TrainingError, UsageError
 from training.finetuning import config as training_config
 from training.finetuning import curve, events, report, summary
@@ -60,10 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """What a training is made from; `with_arguments` puts them into the config."""
     parser.add_argument(
-        "--config",
-        type=Path,
-        default=training_config.DEFAULT_PATH,
-        help="every number of training (default: %(default)s)",
+        "--config", type=Path, metavar="FILE", help=f"every number of training ({training_config.DEFAULT})"
     )
     parser.add_argument("--data", type=Path, help="what `ghost prepare` wrote, instead of the config's datasets")
     parser.add_argument("--base", metavar="PATH_OR_REPO", help="instead of the config's base_model")
@@ -89,7 +84,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
 
     from training.finetuning.loop import Loop
 
-    voice = Console(stderr=True, markup=False, highlight=False, emoji=False) if args.json else console
+    voice = PlainConsole(stderr=True) if args.json else console
     out = Path(config.output_dir)
     events.require(wanted=config.use_tensorboard)
     checkpoint, resume = Checkpoint(out), command(args, processes.command, "--resume")
@@ -187,8 +182,6 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
 def command(args: argparse.Namespace, program: str, flag: str) -> str:
     """This command with `flag`, as a person would type it."""
     flags = {"--config": args.config, "--data": args.data, "--base": args.base, "--out": args.out}
-    if args.config == training_config.DEFAULT_PATH:
-        del flags["--config"]
     given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
     switches = {"--json": args.json, "--overwrite": args.overwrite, "--allow-cpu": args.allow_cpu}
     given += [name for name, is_on in switches.items() if is_on and name != flag]

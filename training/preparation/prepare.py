@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         type=Path,
-        default=training_config.DEFAULT_PATH,
-        help="of the training to come: its base and sequence length (default: %(default)s)",
+        metavar="FILE",
+        help=f"of the training to come: its base and sequence length ({training_config.DEFAULT})",
     )
     parser.add_argument("--base", help="folder or Hub repo whose tokenizer counts, if it is on this disk")
     parser.add_argument(

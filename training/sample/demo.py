@@ -19,6 +19,7 @@ from replicate_deployment.chat_format import DEFAULT_LABELS, END_TOKEN, Turn, pa
 from training.console import console
 from training.errors import ServerError, UsageError
 from training.finetuning.checkpoint import Checkpoint
+from training.installed import config_file
 
 CONFIG = Path("config") / "demo_config.yaml"
 CACHE = Path(".cache") / "starter"
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if (out / "raw").exists() and not (out / "user_config.json").exists():
         raise UsageError(f"{out} holds a raw/ that is no demo's; name another --out")
     raw, user_config = out / "raw", out / "user_config.json"
+    config = config_file(CONFIG.name)
     cleaned, processed, adapter, merged = (out / stage for stage in ("cleaned", "processed", "adapter", "merged"))
     seconds: dict[str, float] = {}
 
@@ -74,13 +76,13 @@ def run(args: argparse.Namespace) -> int:
             "--user-config",
             user_config,
             "--config",
-            CONFIG,
+            config,
             "--base",
             base,
             "--out",
             processed,
         ],
-        ["train", "--config", CONFIG, "--data", processed, "--base", base, "--out", adapter, "--overwrite"],
+        ["train", "--config", config, "--data", processed, "--base", base, "--out", adapter, "--overwrite"],
         ["merge", adapter, "--base", base, "--out", merged],
     ]
     for verb, *flags in line:

@@ -18,7 +18,6 @@ from docs import browser
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.errors import SettingsError
 from replicate_deployment.settings import Settings
-from serving.chat import web
 from serving.chat.form import settings_of, turns_of
 from training.cli import main
 from training.errors import ServerError
@@ -179,6 +178,6 @@ def test_a_port_that_is_taken_is_one_line(capsys: pytest.CaptureFixture[str]) ->
 def test_without_gradio_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(web.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["chat", "nowhere", "--web"]) == 2
     assert capsys.readouterr().err == "ghost chat: gradio is not installed; type: pip install -e '.[serve,chat]'\n"

@@ -6,6 +6,7 @@ import pytest
 from training.errors import ConfigError
 from training.finetuning import prices
 from training.finetuning.prices import gpu_of, load
+from training.installed import SHIPPED
 
 ENTRY = "{gpu: X, device: NVIDIA X, sold: 24, memory: 23, tflops: 100, bandwidth: 1.0, price: 0.5, provider: P, "
 ENTRY += "read: 2026-01-02}"
@@ -24,7 +25,7 @@ def test_the_file_in_the_clone() -> None:
 
 
 def test_every_provider_has_a_source() -> None:
-    text = prices.PATH.read_text(encoding="utf-8")
+    text = (SHIPPED / prices.NAME).read_text(encoding="utf-8")
     for provider in {gpu.provider for gpu in load().gpus}:
         assert f"  {provider}: https://" in text
 

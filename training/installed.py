@@ -1,0 +1,63 @@
+"""What comes with ghost, from a clone or from a wheel: its default configs, and how to install the rest of it.
+
+`ghost init` writes the configs that people edit into ./config. A file there is used in place of ghost's own.
+"""
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+
+from training.console import console
+
+FOLDER = Path("config")
+_ROOT = Path(__file__).parents[1]
+_WHEEL = _ROOT / "ghost_config"  # the name that config/ has in a wheel: pyproject.toml, package-dir
+CLONE = None if _WHEEL.is_dir() else _ROOT
+SHIPPED = _WHEEL if CLONE is None else _ROOT / FOLDER
+
+# What `ghost init` writes → the shipped file that it is a copy of.
+EDITED = {
+    "training_config.yaml": "training_config.yaml",
+    "gpu_prices.yaml": "gpu_prices.yaml",
+    "user_config.json": "user_config.example.json",
+    "bot.yaml": "bot.example.yaml",
+    "accelerate/ddp.yaml": "accelerate/ddp.yaml",
+    "accelerate/fsdp.yaml": "accelerate/fsdp.yaml",
+}
+
+
+def config_file(name: str) -> Path:
+    """config/NAME of the current folder where there is one, else the one that comes with ghost."""
+    here = FOLDER / name
+    return here if here.exists() else SHIPPED / name
+
+
+def install_command(extras: str = "") -> str:
+    """What installs ghost with these extras of pyproject.toml, such as "train" or "train,serve"."""
+    wanted = f"[{extras}]" if extras else ""
+    if CLONE is None:
+        return f"pip install {shlex.quote(f'ghost-in-the-shell{wanted}')}"
+    where = "." if Path.cwd() == CLONE else str(CLONE)
+    return f"pip install -e {shlex.quote(where + wanted)}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "It never overwrites a file. Without these files every verb uses the defaults that come with ghost."
+
+
+def run(args: argparse.Namespace) -> int:
+    for name, source in EDITED.items():
+        target = FOLDER / name
+        if target.exists():
+            console.print(f"kept     {target}", soft_wrap=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        part.write_bytes((SHIPPED / source).read_bytes())
+        os.replace(part, target)
+        console.print(f"written  {target}", soft_wrap=True)
+    console.print(
+        f"next     put your names into {FOLDER / 'user_config.json'}, then: ghost extract PATH", soft_wrap=True
+    )
+    return 0
