@@ -253,8 +253,8 @@ def _advice(choice: Choice) -> str:
         if choice.hours <= PATIENCE
         else f"the fastest, since none is done within {within}"
     )
-    assert choice.seconds is not None
-    assert choice.dollars is not None
+    if choice.seconds is None or choice.dollars is None:  # it does not fit, and is none of the choices
+        return f"{gpu.gpu} at {gpu.provider}: {why}"
     return (
         f"{gpu.gpu} at {gpu.provider}: {why}; training takes {devices.spell(choice.seconds)} and "
         f"{devices.spell_dollars(choice.dollars)}"

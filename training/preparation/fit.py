@@ -20,6 +20,7 @@ from typing import Any
 
 from replicate_deployment.chat_format import Labels, Turn, render
 from training.errors import ConfigError
+from training.installed import install_command
 from training.preparation import windows
 from training.preparation.prepared import Prepared
 
@@ -121,8 +122,8 @@ def tokenizer_of(base: str, revision: str | None = None) -> Any:
     except ImportError as error:
         library = (error.name or "tokenizers").split(".")[0]
         raise ConfigError(
-            f"{base}: the library {library}, which its tokenizer is read with, is not installed; type: pip install "
-            "tokenizers"
+            f"{base}: the library {library}, which reads its tokenizer, is not installed; type: "
+            f"{install_command('train')}"
         ) from error
     folder = Path(base).expanduser()
     path: Any = folder / "tokenizer.json"
