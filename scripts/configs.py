@@ -48,8 +48,8 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
 def rope_in_both_spellings(config: dict[str, Any]) -> dict[str, Any]:
     """The keys by which transformers 4 knows the rotary embedding, and the one of 5.
 
-    Each passes over the other's in silence, and takes its default, a base of 10,000. Parameters by type of layer have
-    no older spelling that all models share: they stay as they are.
+    4 passes over that of 5 in silence and takes its default, a base of 10,000. Parameters by type of layer have no
+    older spelling that all models share: they stay as they are.
     """
     found = {key: config[key] for key in BESIDE if config.get(key) is not None}
     whole = found | (config.get("rope_parameters") or config.get("rope_scaling") or {})

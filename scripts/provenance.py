@@ -39,12 +39,13 @@ class Precision:
 
 @contextmanager
 def adapter_folder(named: Path) -> Iterator[Path]:
-    """The folder that holds the adapter: `named`, or a copy for now, where that is the checkpoint of a training.
+    """The folder that holds the adapter: `named`, or, where that is the checkpoint of a training, one made of it that
+    lasts as long as the block.
 
-    Raises MergeError when there is none but one is near: beside it, or in it.
+    Raises MergeError when there is no adapter but something near it that can be merged: a checkpoint beside the folder,
+    or several in it.
     """
-    checkpoint = Checkpoint(named)
-    if not named.exists() and checkpoint.exists():
+    if not named.exists() and (checkpoint := Checkpoint(named)).exists():
         raise MergeError(
             f"{named}: no adapter yet. {checkpoint.describe()}: go on with ghost train --resume, or merge its best so "
             f"far: ghost merge {checkpoint.folder}"
@@ -54,6 +55,7 @@ def adapter_folder(named: Path) -> Iterator[Path]:
             _refuse_whole_run(named)
         yield named
         return
+    checkpoint = Checkpoint(named.resolve())
     checkpoint.folder = named
     # Beside the checkpoint, whose next user removes what a kill leaves (training.aside.mend).
     with tempfile.TemporaryDirectory(

@@ -143,6 +143,14 @@ def test_an_untrained_adapter_is_refused(
     assert main(["merge", str(folder), "--base", str(tiny_base), "--out", str(tmp_path / "merged")]) == 0
 
 
+def test_the_current_folder_can_be_the_adapter(
+    adapter: Path, merged: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(adapter)
+    assert main(["merge", ".", "--base", str(tiny_base), "--out", str(tmp_path / "merged")]) == 0
+    assert snapshot(tmp_path / "merged") == snapshot(merged)
+
+
 def test_of_a_whole_run_of_the_trainer_one_checkpoint_is_named(
     adapter: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
