@@ -63,9 +63,12 @@ class Event(NamedTuple):
 
 def wait_until(http: httpx2.Client, status: str) -> None:
     """The server is free only a moment after it has answered."""
-    while (found := http.get("/health-check").json()["status"]) != status:
+    for _ in range(3000):
+        if (found := http.get("/health-check").json()["status"]) == status:
+            return
         assert found in {"STARTING", "READY", "BUSY"}, found
         time.sleep(0.01)
+    raise TimeoutError(f"it is {found} and not {status}")
 
 
 def post(http: httpx2.Client, **inputs: Any) -> httpx2.Response:

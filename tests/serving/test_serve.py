@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from serving.client import predict
 from training import cli
 from training.errors import ServerError
 
-from .cog_server import ENDLESS, wait_until
+from .cog_server import ENDLESS, STREAM, events, wait_until
 
 
 @contextmanager
@@ -61,14 +60,12 @@ def test_its_life(tiny_merged: Path, tmp_path: Path) -> None:
             assert answers[1].startswith("event: start")
         with httpx2.Client(base_url=url, trust_env=False, timeout=120) as http:
             wait_until(http, "READY")
-            answers = []
             body = {"input": ENDLESS | {"prompt": "zebracorn", "max_new_tokens": 200}}
-            asking = threading.Thread(target=lambda: answers.append(http.post("/predictions", json=body).text))
-            asking.start()
-            wait_until(http, "BUSY")
-            process.send_signal(signal.SIGTERM)
-            asking.join()
-            assert '"succeeded"' in answers[0]
+            with http.stream("POST", "/predictions", json=body, headers=STREAM) as response:
+                answer = events(response.iter_lines())
+                assert next(answer).name == "start"
+                process.send_signal(signal.SIGTERM)
+                assert [event.data for event in answer][-1]["status"] == "succeeded"
         assert process.wait(60) == 0
         assert "zebracorn" not in log.read_text()
         assert "Starting prediction" in log.read_text()
