@@ -29,7 +29,7 @@ Edit = Callable[[Path], object]
 def disk(free: float) -> Iterator[None]:
     """The disk of whoever runs the tests is not under test."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("shutil.which", lambda name: f"/usr/bin/{name}"))
+        stack.enter_context(mock.patch("shutil.which", lambda name, **_: f"/usr/bin/{name}"))
         stack.enter_context(mock.patch("shutil.disk_usage", return_value=SimpleNamespace(free=free)))
         yield
 
@@ -218,7 +218,7 @@ BREAKAGES = {
 def test_a_whole_build_context_passes_every_check_and_replies(context: Path) -> None:
     found = results(context)
     assert list(found) == NAMES
-    assert {result.status for result in found.values()} == {"ok"}, found
+    assert not [result for result in found.values() if result.status != "ok"]
     assert "replied" in found[SERVER].found
 
 
