@@ -76,7 +76,8 @@ def test_edit_then_send_is_a_correction(business: World, tmp_path: Path) -> None
         api.until(lambda: stale in api.answered)
         assert not api.texts(PEER)
         api.press(OWNER, edited, "Send")
-        api.until(lambda: api.texts(PEER) == ["salut toi"])
+        api.until(lambda: state(business) == ["edited"])
+        assert api.texts(PEER) == ["salut toi"]
         api.say_in_business(LINK, PEER, PEER, "ok")
         api.until(lambda: len(business.model.prompts) == 2)
         api.say(OWNER, "/status")
@@ -358,7 +359,7 @@ def test_replies_are_those_that_somebody_got(business: World) -> None:
         assert "Replies today: 0\nEnded by themselves: 100% of 2" in told
         assert "Predictions today: 2 of 500" in told
         api.press(OWNER, draft, "Send")
-        api.until(lambda: api.texts(PEER) == ["HI"])
+        api.until(lambda: state(business) == ["sent"])
         assert "Replies today: 1\n" in status()
 
 
