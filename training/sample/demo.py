@@ -8,6 +8,7 @@ import argparse
 import json
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,9 +173,10 @@ def show_summary(out: Path, seconds: dict[str, float], shares: dict[str, float])
     console.print("\n── done " + "─" * 56, style="bold")
     for name, value in rows.items():
         console.print(f"{name:<12} {value}", soft_wrap=True)
+    activate = "  source .venv/bin/activate\n" if Path(sys.prefix) == Path(".venv").resolve() else ""
     console.print(
         "\nWith your own chats (README.md says how to export them):\n"
-        "  source .venv/bin/activate\n"
+        f"{activate}"
         "  ghost extract PATH/TO/EXPORTS\n"
         '  ghost prepare --me "Your Name"\n'
         "  ghost train        # on a rented GPU\n"
