@@ -20,6 +20,7 @@ test-all: test tests-exhaustive
 lint: $(VENV)/.installed
 	ruff check .
 	ruff format --check .
+	lint-imports
 
 types: $(VENV)/.installed
 	mypy

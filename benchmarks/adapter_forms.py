@@ -16,9 +16,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from ghost.demo import starter
 from tests.models import SENTENCES
-from tests.scripts.forms import FORMS, UNTIED, beside_peft, merge, write_adapter, write_base
-from training.sample import starter
+from tests.training.merging.forms import FORMS, UNTIED, beside_peft, merge, write_adapter, write_base
 
 RESULT = Path(__file__).parent / "results" / "adapter_forms.md"
 NOTE = """

@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 
 from benchmarks.extraction import machine
 from benchmarks.recipe_runs import ROOT, ghost, prepare
+from ghost.demo import demo
+from ghost.demo.starter import starter_base
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
-from training.finetuning import config as training_config
+from training import config as training_config
+from training.config import TrainingConfig
 from training.finetuning.base import Base, load_base, resolve_base
-from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split, read_split
-from training.sample import demo
-from training.sample.starter import starter_base
 
 RESULT = Path(__file__).parent / "results" / "base_weights.md"
 SEEDS = (42, 43, 44)

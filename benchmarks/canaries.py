@@ -25,16 +25,15 @@ from typing import Any
 
 from benchmarks.extraction import machine
 from benchmarks.recipe_runs import ghost
+from ghost.demo import demo
+from ghost.demo.another import write_cleaned
+from ghost.demo.people import NOA
+from ghost.demo.starter import starter_base
+from ghost.evaluation.memorisation import CHANCE, SAMPLE, SPACE, Exposure, by_repetitions, continuer, exposures, scorer
 from replicate_deployment.engine import Engine
-from training.evaluation.asking import continuer, scorer
-from training.evaluation.canaries import CHANCE, SAMPLE, SPACE, Exposure, by_repetitions, exposures
-from training.finetuning import config as training_config
+from training import config as training_config
 from training.preparation import canaries
 from training.preparation.canaries import REPETITIONS, Canary
-from training.sample import demo
-from training.sample.another import write_cleaned
-from training.sample.people import NOA
-from training.sample.starter import starter_base
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "canaries.md"

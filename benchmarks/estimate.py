@@ -14,18 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.finetuning import config as training_config
+from training import config as training_config
+from training.config import TrainingConfig
 from training.finetuning import estimate
-from training.finetuning.config import TrainingConfig
-from training.finetuning.data import Split
-from training.finetuning.device import spell
-from training.finetuning.examples import Example
-from training.finetuning.plan import Plan
-from training.finetuning.prices import Gpu, gpu_of
-from training.finetuning.shapes import Shapes, shapes_of
-from training.finetuning.speed import Range, Work, on_gpu
-from training.preparation.split import training_conversations
-from training.preparation.windows import examples
+from training.finetuning.base import Shapes, shapes_of
+from training.finetuning.data import Example, Split
+from training.finetuning.hardware import Gpu, Range, Work, gpu_of, on_gpu, spell_duration
+from training.finetuning.packing import Plan
+from training.preparation.recipes import training_conversations, window_examples
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "estimate.md"
@@ -52,7 +48,7 @@ def sample(config: TrainingConfig) -> tuple[Split, Split]:
     """WINDOWS windows to train on, instruct seeds among them, and those that preparation then holds out."""
     lengths = talks()
     sides = [[(place + number) % 2 == 1 for place in range(len(talk))] for number, talk in enumerate(lengths)]
-    spans = examples(sides).by_conversation
+    spans = window_examples(sides).by_conversation
     # A tenth of all turns is held out, so about a tenth of all windows.
     count = int(np.searchsorted(np.cumsum([len(some) for some in spans]), 1.01 * WINDOWS / 0.9))
     training = training_conversations([len(talk) for talk in lengths[:count]])
@@ -124,7 +120,7 @@ def main() -> None:
         assert choice.seconds is not None
         rows.append((name, found[nested].load.tokens, choice.seconds))
     table = [
-        f"| {name} | {tokens:,} | {spell(seconds)} | ${seconds.low / 3600 * h100.price:,.0f} to "
+        f"| {name} | {tokens:,} | {spell_duration(seconds)} | ${seconds.low / 3600 * h100.price:,.0f} to "
         f"${seconds.high / 3600 * h100.price:,.0f} | {config.num_epochs * train.tokens / seconds.high:,.0f} to "
         f"{config.num_epochs * train.tokens / seconds.low:,.0f} |"
         for name, tokens, seconds in rows
@@ -137,7 +133,7 @@ def main() -> None:
         "```",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}. Computed from the shapes of {config.base_model} and from data sheets; "
-        "**nothing here was measured on a GPU**, and the ranges are assumptions (training/finetuning/speed.py). "
+        "**nothing here was measured on a GPU**, and the ranges are assumptions (training/finetuning/hardware.py). "
         "Prices: config/gpu_prices.yaml.",
         "",
         distribution(train),

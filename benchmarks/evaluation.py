@@ -31,20 +31,19 @@ from typing import Any, NamedTuple
 
 from benchmarks.extraction import machine
 from benchmarks.recipe_runs import ghost
+from ghost import artifact
+from ghost.demo import demo
+from ghost.demo.another import ROMY, write_cleaned
+from ghost.demo.people import NOA
+from ghost.demo.starter import starter_base
+from ghost.evaluation import evaluate
+from ghost.evaluation.contenders import Contender, line_up
+from ghost.evaluation.data import Exchange, read_held_out, sample
+from ghost.evaluation.replies import Judged, judge
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import DEFAULT_LABELS
-from replicate_deployment.engine import CONTEXT_TURNS, Engine
-from training import artifact
-from training.evaluation import figures
-from training.evaluation.contenders import Contender, line_up
-from training.evaluation.data import read_held_out, sample
-from training.evaluation.exchange import Exchange
-from training.evaluation.judged import Judged, judge
-from training.finetuning import config as training_config
-from training.sample import demo
-from training.sample.another import ROMY, write_cleaned
-from training.sample.people import NOA
-from training.sample.starter import starter_base
+from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS
+from replicate_deployment.engine import Engine
+from training import config as training_config
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "evaluation.md"
@@ -171,9 +170,10 @@ def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> 
         engine = Engine.load(models[name])
         judged[name] = judge(Contender("merged", engine), exchanges, engine.settings, seed)
     found = {
-        name: figures.of_contender(judged[name], judged["base"], exchanges, DEFAULT_LABELS, seed) for name in CONTENDERS
+        name: evaluate.of_contender(judged[name], judged["base"], exchanges, DEFAULT_LABELS, seed)
+        for name in CONTENDERS
     }
-    return {"contenders": found, "person": figures.of_person(exchanges, DEFAULT_LABELS, seed), "seconds": seconds}
+    return {"contenders": found, "person": evaluate.of_person(exchanges, DEFAULT_LABELS, seed), "seconds": seconds}
 
 
 def value(found: Mapping[str, Any], measure: str) -> float:

@@ -117,7 +117,7 @@ def measure(name: str, command: list[str], repeats: int) -> Run:
 
 def contestants(folder: Path, peers: Path | None) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
     """For each file, the names and commands of those who read it; the bare loop comes first."""
-    ghost = [sys.executable, "-m", "training.cli", "extract"]
+    ghost = [sys.executable, "-m", "ghost.cli", "extract"]
     has_pii = "--pii" in subprocess.run([*ghost, "--help"], capture_output=True, text=True, cwd=ROOT).stdout
     bare = [sys.executable, "-c"]
     for name, file, loop, parser in (

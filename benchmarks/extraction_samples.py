@@ -13,7 +13,7 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.platform import Kind
 from training.extraction.platforms import recognise
 from training.extraction.source import Source, discover

@@ -130,7 +130,7 @@ def fuzz(work: Path, runs: int, number: int) -> NoReturn:
     except ImportError:
         sys.exit("atheris is not installed; on Linux, Python 3.11 to 3.13: pip install atheris")
     with atheris.instrument_imports(include=["training.extraction"]):
-        import training.cli
+        import ghost.cli
         import training.extraction.extract
         from tests.training.extraction import examine
     from tests.training.extraction.seeds import BESIDE, content
@@ -197,7 +197,7 @@ def fuzz(work: Path, runs: int, number: int) -> NoReturn:
     def extract(path: Path, out: Path) -> int:
         """The whole verb, and whether its report adds up."""
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            code = training.cli.main(["extract", str(path), "--out", str(out)])
+            code = ghost.cli.main(["extract", str(path), "--out", str(out)])
         assert code in (0, 1)
         if (report := out / training.extraction.extract.REPORT).exists():
             add_up(json.loads(report.read_text("utf-8")), out)

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ghost.evaluation.prompts import PROMPTS, conversation
+from ghost.serving.export import export
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Turn, render_prompt
 from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer
-from scripts.portable.export import export
-from scripts.test_model import PROMPTS, conversation
 
 NEW_TOKENS = 96
 TEXTS = (

@@ -13,18 +13,14 @@ import numpy as np
 
 from benchmarks.random_base import DENSE, EACH, FLASH, attending, checkpointed, random_base
 from benchmarks.training import Sample, make_sample
-from training.errors import TrainingError
-from training.finetuning.checkpoint import Checkpoint
-from training.finetuning.config import TrainingConfig
-from training.finetuning.data import Split
-from training.finetuning.examples import Example
-from training.finetuning.interruption import Interruption
+from ghost.errors import TrainingError
+from training.config import TrainingConfig
+from training.finetuning.checkpoint import Checkpoint, Interruption, State
+from training.finetuning.data import Example, Split
+from training.finetuning.hardware import Load, Work
 from training.finetuning.loop import Loop
 from training.finetuning.model import adapted
-from training.finetuning.packing import pack
-from training.finetuning.plan import Plan
-from training.finetuning.speed import Load, Work
-from training.finetuning.state import State
+from training.finetuning.packing import Plan, pack
 
 WARM = 1  # steps before
 FOREVER = 10**4  # epochs: the rows end by the clock
@@ -130,10 +126,10 @@ def make_bench(facts: dict[str, Any], recipe: TrainingConfig, conversations: int
     still does."""
     from itertools import islice
 
-    from training.sample import pretraining, starter
+    from ghost.demo import starter
 
     numbers = starter.RECIPE
-    texts = islice(pretraining.windows(numbers.seed), numbers.tokenizer_windows)
+    texts = islice(starter.windows(numbers.seed), numbers.tokenizer_windows)
     tokenizer = starter.make_tokenizer(texts, numbers.vocab_size)
     sample = make_sample(tokenizer, conversations, recipe)
     ids = np.random.default_rng(0).integers(3, facts["vocab_size"], len(tokenizer)).astype(np.int32)

@@ -19,10 +19,10 @@ from pathlib import Path
 from textwrap import wrap
 
 from benchmarks.extraction import machine
+from ghost.demo.chats import Chat, conversations, noa_chats, turns
+from ghost.demo.people import NOA
 from replicate_deployment.chat_format import DEFAULT_LABELS, Recipe, Turn
 from replicate_deployment.engine import Engine
-from training.sample.chats import Chat, conversations, noa_chats, turns
-from training.sample.people import NOA
 
 RESULT = Path(__file__).parent / "results" / "history.md"
 PAIRS = range(10)

@@ -14,8 +14,8 @@ from random import Random
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from training.sample.chats import Kind, noa_chats
-from training.sample.chats import messages as sample_messages
+from ghost.demo.chats import Kind, noa_chats
+from ghost.demo.chats import messages as sample_messages
 
 ZONE = ZoneInfo("Europe/Paris")
 START = int(datetime(2018, 1, 8, 9, tzinfo=ZONE).timestamp())

@@ -54,7 +54,7 @@ def shapes_of(layers: int) -> Shapes:
 
 def write_base(folder: Path, layers: int) -> Path:
     """A snapshot as the Hub's cache holds one: links to files that are named by their SHA-256. bfloat16."""
-    from training.sample.starter import make_tokenizer
+    from ghost.demo.starter import make_tokenizer
 
     snapshot, blobs = folder / "snapshots" / "0", folder / "blobs"
     for path in (snapshot, blobs):
@@ -82,9 +82,9 @@ def write_adapter(folder: Path, base: Path, layers: int) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from ghost import artifact
     from replicate_deployment.chat_format import DEFAULT_LABELS
     from replicate_deployment.tokenization import load_tokenizer
-    from training import artifact
     from training.finetuning.base import resolve_base
 
     folder.mkdir()

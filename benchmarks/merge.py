@@ -35,7 +35,7 @@ RESULT = Path(__file__).parent / "results" / "merge.md"
 MOST_MEMORY = 1.5e9  # bytes at the peak, mapped pages included
 MOST_TIME = 1.5  # times the plain copy, without the proof
 
-GHOST = "import sys; from training.cli import main; sys.exit(main(sys.argv[1:]))"
+GHOST = "import sys; from ghost.cli import main; sys.exit(main(sys.argv[1:]))"
 PEFT = """
 import sys, warnings
 warnings.simplefilter("ignore")

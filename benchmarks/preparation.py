@@ -78,10 +78,10 @@ def bare_loop(cleaned: Path, out: Path) -> None:
 def stages(cleaned: Path, out: Path) -> dict[str, Any]:
     """CPU seconds by stage, and what the messages are like. The steps of `training.preparation.prepare.run`."""
     from replicate_deployment.chat_format import Labels
+    from training.extraction.speakers import UserConfig, recognise
     from training.preparation import consent, recipes
     from training.preparation import conversations as chats
-    from training.preparation.split import training_conversations
-    from training.speakers import UserConfig, recognise
+    from training.preparation.recipes import training_conversations
 
     config, labels = UserConfig((NAMES[0],), timezone=ZONE.key), Labels()
     gc.disable()
@@ -96,12 +96,12 @@ def stages(cleaned: Path, out: Path) -> dict[str, Any]:
     times.append(process_time())
     talks = chats.conversations(table, labels)
     times.append(process_time())
-    found = recipes.examples("windows", [[turn.label == labels.me for turn in talk.turns] for talk in talks])
+    found = recipes.make_examples("windows", [[turn.label == labels.me for turn in talk.turns] for talk in talks])
     training_conversations([len(talk.turns) for talk in talks])
     times.append(process_time())
     with out.open("wb") as stream:
         for talk, windows in zip(talks, found.by_conversation, strict=True):
-            stream.write(recipes.lines("windows", talk.turns, windows, labels))
+            stream.write(recipes.make_lines("windows", talk.turns, windows, labels))
     times.append(process_time())
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     lengths, turns = sorted(map(len, table["text"])), [len(talk.turns) for talk in talks]
@@ -150,7 +150,7 @@ def task(name: str, cleaned: Path, out: Path) -> dict[str, Any]:
     if name == "bare":
         bare_loop(cleaned, out)
     else:
-        from training.cli import main
+        from ghost.cli import main
 
         stdout, sys.stdout = sys.stdout, sys.stderr
         code = main(["prepare", "--cleaned", str(cleaned), "--out", str(out), "--me", NAMES[0], "--json"])

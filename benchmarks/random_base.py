@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from training.finetuning.config import TrainingConfig
+from training.config import TrainingConfig
 
 FLASH, EACH, DENSE = "flash, variable lengths", "SDPA, a call a segment", "SDPA, dense mask"
 

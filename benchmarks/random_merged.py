@@ -13,12 +13,12 @@ def write_merged(folder: Path, layers: int, device: str) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
 
+    from ghost import artifact
+    from ghost.atomic import replace_folder
+    from ghost.demo.starter import make_tokenizer
     from replicate_deployment import golden
     from replicate_deployment.chat_format import DEFAULT_LABELS, chat_template
     from replicate_deployment.settings import Settings
-    from training import artifact
-    from training.aside import replace_folder
-    from training.sample.starter import make_tokenizer
 
     with replace_folder(folder) as aside:
         generator = torch.Generator(device).manual_seed(0)

@@ -8,17 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ghost.demo import demo
+from ghost.demo.exports import write_exports
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import DEFAULT_LABELS, RECIPES, Recipe, Turn
-from replicate_deployment.engine import CONTEXT_TURNS, Engine
-from scripts import provenance
+from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS, RECIPES, Recipe, Turn
+from replicate_deployment.engine import Engine
 from scripts.merge_lora_fp16 import merge
-from training.finetuning import config as training_config
+from training import config as training_config
 from training.finetuning.base import Base
-from training.finetuning.data import read_line
-from training.finetuning.examples import encode_turns
-from training.sample import demo
-from training.sample.exports import write_exports
+from training.finetuning.data import encode_turns, read_line
+from training.merging import provenance
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (42, 43, 44)

@@ -23,12 +23,12 @@ from typing import Any
 from benchmarks import recipe_runs
 from benchmarks.extraction import machine
 from benchmarks.recipe_runs import CONVERSATIONS_PER_WINDOWS, RATES, ROOT, SEEDS, WAYS, Run, Runs, equal_work
-from replicate_deployment.engine import CONTEXT_TURNS
+from ghost.demo import demo
+from ghost.demo.starter import starter_base
+from replicate_deployment.chat_format import CONTEXT_TURNS
 from replicate_deployment.settings import Settings
-from training.finetuning import config as training_config
+from training import config as training_config
 from training.finetuning.base import resolve_base
-from training.sample import demo
-from training.sample.starter import starter_base
 
 RESULT = Path(__file__).parent / "results" / "recipes.md"
 Line = dict[str, Any]

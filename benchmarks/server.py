@@ -28,11 +28,11 @@ from pathlib import Path
 import httpx2
 import psutil
 
+from ghost.console import progress
+from ghost.serving.serve import running_server
 from replicate_deployment import ghost_json
-from serving.serve import running_server
+from tests.ghost.serving.cog_server import ENDLESS, STREAM, events, wait_until
 from tests.models import write_tiny_base, write_tiny_merged
-from tests.serving.cog_server import ENDLESS, STREAM, events, wait_until
-from training.console import progress
 
 # Committed before the run that they judge.
 OVERHEAD_MS = 5.0  # the median, of each kind of request

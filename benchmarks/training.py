@@ -28,15 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.extraction import machine
+from ghost.demo.chats import conversations, noa_chats, turns
+from ghost.demo.people import NOA
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
+from training.config import TrainingConfig
 from training.finetuning.base import Base
-from training.finetuning.config import TrainingConfig
-from training.finetuning.data import Split
-from training.finetuning.examples import encode_turns
-from training.finetuning.plan import Plan, Step
-from training.preparation import windows
-from training.sample.chats import conversations, noa_chats, turns
-from training.sample.people import NOA
+from training.finetuning.data import Split, encode_turns
+from training.finetuning.packing import Plan, Step
+from training.preparation import recipes
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "training.md"
@@ -93,7 +92,7 @@ def talks(count: int, seed: int) -> Iterator[list[Turn]]:
 def make_sample(tokenizer: Any, count: int, config: TrainingConfig) -> Sample:
     """The windows and instruct seeds of `count` conversations."""
     spoken = list(talks(count, seed=11))
-    found = windows.examples([[turn.label == "A:" for turn in talk] for talk in spoken])
+    found = recipes.window_examples([[turn.label == "A:" for turn in talk] for talk in spoken])
     cut = [*zip(spoken, found.by_conversation, strict=True), *zip(spoken, found.seeds, strict=True)]
     lines = [talk[start : last + 1] for talk, spans in cut for start, last in spans]
     examples = [
@@ -110,7 +109,7 @@ def gradients(way: Way, step: Step) -> float:
     """Leave the step's gradients in the parameters; gives its loss in nats a label."""
     import torch
 
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
     from training.finetuning.packing import flatten, pack
 
     total = 0.0
@@ -180,10 +179,10 @@ def distribution(sample: Sample) -> Iterator[str]:
 
 
 def main() -> None:
+    from ghost.demo.starter import starter_base
     from replicate_deployment.tokenization import load_tokenizer
-    from training.finetuning import config as training_config
+    from training import config as training_config
     from training.finetuning.base import resolve_base
-    from training.sample.starter import starter_base
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conversations", type=int, default=200)

@@ -21,12 +21,10 @@ from benchmarks.extraction import machine
 from benchmarks.gpu_rows import LONG, NESTED, Bench, Job, Measured, Outcome, Row, make_bench, measured, prepared, rows
 from benchmarks.random_base import FLASH
 from benchmarks.training import distribution, met
-from training.finetuning import config as training_config
-from training.finetuning import prices
-from training.finetuning.memory import needed
-from training.finetuning.prices import Gpu
-from training.finetuning.shapes import Shapes, config_at_hand, read_shapes
-from training.finetuning.speed import on_gpu, training_flops
+from training import config as training_config
+from training.finetuning import hardware
+from training.finetuning.base import Shapes, config_at_hand, read_shapes
+from training.finetuning.hardware import Gpu, needed, on_gpu, training_flops
 
 CONFIG = Path(__file__).parents[1] / training_config.DEFAULT_PATH
 BASE = "mistralai/Mistral-7B-v0.3"
@@ -70,8 +68,8 @@ class Table:
     def gpu(self) -> Gpu | None:
         """Whose peak and whose expected speed the table tells."""
         if self.device is None:
-            return next(gpu for gpu in prices.load().gpus if gpu.gpu == FLOOR_GPU)
-        return prices.gpu_of(self.device)
+            return next(gpu for gpu in hardware.load_prices().gpus if gpu.gpu == FLOOR_GPU)
+        return hardware.gpu_of(self.device)
 
 
 def name_of(device: str) -> str:

@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ghost.errors import ArtifactError
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import WeightsError
-from training.errors import ArtifactError
 
 
 def write(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.errors import UsageError
+from ghost.errors import UsageError
 
 KEEP = ".gitkeep"  # keeps an empty folder in a clone; no stage's file, and every stage leaves it where it is
 

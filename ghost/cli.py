@@ -14,8 +14,8 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
+from ghost.signals import Stopped, handled_by, stop_at_once
 from replicate_deployment.errors import GhostError
-from training.signals import Stopped, handled_by, stop_at_once
 
 
 class Verb(NamedTuple):
@@ -26,7 +26,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "init": Verb("training.installed", "write the configs that people edit into ./config"),
+    "init": Verb("ghost.installed", "write the configs that people edit into ./config"),
     "extract": Verb("training.extraction.extract", "chat exports (files, folders, zips) → clean CSV"),
     "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),
     "estimate": Verb("training.finetuning.estimate", "what training will need and cost, before anything is rented"),
@@ -55,37 +55,39 @@ VERBS = {
         ("torch", "transformers", "accelerate", "safetensors"),
     ),
     "evaluate": Verb(
-        "training.evaluation.evaluate",
+        "ghost.evaluation.evaluate",
         "does it sound like you? held-out figures → a page",
         "train,serve",
         ("torch", "transformers", "peft", "sklearn", "scipy", "regex", "matplotlib", "httpx2"),
     ),
     "push": Verb(
-        "training.hub.push",
+        "ghost.hub.push",
         "merged model → private repo on the Hub, compared there and tagged",
         "train",
         ("huggingface_hub", "safetensors"),
     ),
     "pull": Verb(
-        "training.hub.pull",
+        "ghost.hub.pull",
         "repo on the Hub → models/merged, verified against its ghost.json",
         "serve",
         ("huggingface_hub",),
     ),
     "export": Verb(
-        "scripts.portable.export",
+        "ghost.serving.export",
         "merged model → one GGUF file for llama.cpp and Ollama",
         "serve",
         ("gguf", "torch", "transformers", "safetensors"),
     ),
-    "preflight": Verb("serving.preflight", "all that can be known to fail before `cog push`", "serve"),
+    "preflight": Verb("ghost.serving.preflight", "all that can be known to fail before `cog push`", "serve"),
     "chat": Verb(
-        "serving.chat.chat",
+        "ghost.serving.chat.chat",
         "talk to it: in the terminal, or on a page of this machine (--web)",
         "serve",
         ("httpx2", "prompt_toolkit"),
     ),
-    "serve": Verb("serving.serve", "Cog's own HTTP server, without Docker", "serve", ("cog", "torch", "transformers")),
+    "serve": Verb(
+        "ghost.serving.serve", "Cog's own HTTP server, without Docker", "serve", ("cog", "torch", "transformers")
+    ),
     "bot": Verb(
         "telegram_bot.bot",
         "the Telegram bot: a ghost to talk to, drafts to approve",
@@ -93,17 +95,20 @@ VERBS = {
         ("telegram", "httpx2", "filelock", "rapidfuzz"),
     ),
     "release": Verb(
-        "serving.release", "the way to Replicate: checks, push and a trial; dry-run by default", "serve", ("httpx2",)
+        "ghost.serving.release",
+        "the way to Replicate: checks, push and a trial; dry-run by default",
+        "serve",
+        ("httpx2",),
     ),
     "demo": Verb(
-        "training.sample.demo",
+        "ghost.demo.demo",
         "the whole line on a bundled sample, offline, on a CPU",
         "train,serve",
         ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "matplotlib", "cog", "httpx2"),
     ),
 }
 
-OURS = {"training", "scripts", "serving", "telegram_bot", "replicate_deployment"}
+OURS = {"ghost", "training", "scripts", "telegram_bot", "replicate_deployment"}
 BROKEN_PIPE = 128 + 13  # what a shell gives for SIGPIPE
 
 # The house rule: nothing here reports home, and no code is fetched at run time. Set before any import reads them.
@@ -192,7 +197,7 @@ def fail(verb: str | None, message: str, code: int = 1) -> int:
 
 def unimportable(error: ImportError, extra: str) -> str:
     """What to say of a package that is missing, broken or of another version. Raises one that is a fault of ours."""
-    from training.installed import install_command
+    from ghost.installed import install_command
 
     package = (error.name or "").partition(".")[0]
     if package in OURS:

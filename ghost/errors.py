@@ -7,16 +7,17 @@
     ├── DataError                 CSV or JSONL that is missing, malformed or not enough to train on
     ├── BaseModelError            a base that is missing, not causal-LM or not the one that is recorded
     ├── TrainingError             training cannot start or go on
-    │   └── ProcessLost           one of several processes is gone (training.finetuning.exchange)
+    │   └── ProcessLost           one of several processes is gone (training.finetuning.processes)
     ├── MergeError                an adapter that does not fit its base, or a merge that fails its proof
     ├── ConversionError           a model that another program's format cannot hold as it is
     ├── ServerError               the prediction server does not start, or does not answer
-    │   ├── ServerUnreachable     nobody listens there: nothing was sent (this and the next four: serving.client)
+    │   ├── ServerUnreachable     nobody listens there: nothing was sent (this and the next four: ghost.serving.client)
     │   ├── ServerBusy            it works for somebody else and took nothing on; `.retry_after` seconds, when told
     │   ├── ServerStarting        its model is still being loaded
     │   ├── PredictionFailed      it ran and did not succeed; `.prediction` holds what the server told
     │   └── PredictionLost        the connection was cut: whether it runs or ran is unknown; `.id` when there is one
     ├── BotError                  the bot cannot start or go on: its token, its state, another one of it
+    │   └── DiskFull              its disk is full (telegram_bot.database)
     ├── HubError                  the Hub cannot be reached, refuses, or holds something else than it should
     ├── ArtifactError             ghost.json missing, malformed or contradicted by the files beside it
     ├── PromptError               a prompt that cannot be answered      ┐
@@ -24,16 +25,11 @@
     └── WeightsError              a model folder that must not be served ┘
 
 Raise the branch whose stage found the problem. The message says what is wrong, what was found and what to type
-next; it never holds the body of a chat message. `training.cli` prints it and exits; others catch it only to
+next; it never holds the body of a chat message. `ghost.cli` prints it and exits; others catch it only to
 go on with the next file or check.
 """
 
-from typing import TYPE_CHECKING
-
 from replicate_deployment.errors import GhostError
-
-if TYPE_CHECKING:
-    from serving.client.prediction import Prediction
 
 
 class UsageError(GhostError):
@@ -84,12 +80,6 @@ class ServerBusy(ServerError):
 
 class ServerStarting(ServerError):
     pass
-
-
-class PredictionFailed(ServerError):
-    def __init__(self, message: str, prediction: "Prediction | None" = None) -> None:
-        super().__init__(message)
-        self.prediction = prediction
 
 
 class PredictionLost(ServerError):

@@ -8,7 +8,7 @@ import os
 import shlex
 from pathlib import Path
 
-from training.console import console
+from ghost.console import console
 
 FOLDER = Path("config")
 _ROOT = Path(__file__).parents[1]

@@ -23,6 +23,14 @@ from typing import Literal, NamedTuple, get_args
 
 from .errors import PromptError
 
+# Training windows hold 13 turns at most; a longer history is further and further from anything the model has seen.
+CONTEXT_TURNS = 20
+
+# What a turn is. A message this soon after the one before it, by the same side, continues its turn; a gap of this
+# length ends a conversation.
+BURST_SECONDS = 3 * 60
+SILENCE_SECONDS = 30 * 60
+
 Recipe = Literal["windows", "conversations"]
 """Where end tokens stand. `windows`: after the last turn, when the person said it. `conversations`: after each turn of
 the person, in a prompt too."""

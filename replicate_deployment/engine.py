@@ -20,7 +20,7 @@ import torch
 
 from . import ghost_json, golden, loading, settings
 from .acceleration import static_decoder
-from .chat_format import Labels, Recipe, Turn, render_prompt
+from .chat_format import CONTEXT_TURNS, Labels, Recipe, Turn, render_prompt
 from .decoding import Growing, Static
 from .errors import PromptError
 from .ghost_json import Ghost
@@ -30,8 +30,6 @@ from .stopping import ReplyScanner
 from .tokenization import Tokenizer, encode, encode_prompt, token_bytes
 
 log = logging.getLogger("ghost")
-# Training windows hold 13 turns at most; a longer history is further and further from anything the model has seen.
-CONTEXT_TURNS = 20
 
 
 class Reply(Iterator[str]):

@@ -1,6 +1,6 @@
 """The root of every error that a person is meant to read, and the branch that serving can raise.
 
-The whole tree is drawn in `training/errors.py`. The root lives here because nothing in this folder may import
+The whole tree is drawn in `ghost/errors.py`. The root lives here because nothing in this folder may import
 from outside it.
 """
 

@@ -1,6 +1,6 @@
 """Which merged folder to serve: the one named, the one beside predict.py, or a private Hub repo at a pinned revision.
 
-`training/hub/` does more, for people who push and pull; a container that starts has nobody to ask, so this tries once
+`ghost/hub/` does more, for people who push and pull; a container that starts has nobody to ask, so this tries once
 and says why not. It speaks Git LFS rather than Xet, as that does and for its reasons.
 """
 

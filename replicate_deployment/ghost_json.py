@@ -1,6 +1,6 @@
 """ghost.json, read side: the facts an artifact carries, and the proof that its files are the ones it lists.
 
-The write side is `training/artifact.py`. Reading lives here because the container must read and imports nothing from
+The write side is `ghost/artifact.py`. Reading lives here because the container must read and imports nothing from
 outside this folder.
 """
 

@@ -16,24 +16,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+from ghost import artifact
+from ghost.atomic import refuse_foreign_files
+from ghost.console import console, progress
+from ghost.errors import MergeError, UsageError
 from replicate_deployment import chat_format, golden
 from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer
-from scripts import adapter as adapters
-from scripts import kept_adapter, parity, provenance
-from scripts.adapter import Adapter, read_adapter
-from scripts.configs import write_configs
-from scripts.heap import give_back_large_blocks
-from scripts.recompute import check_arithmetic
-from scripts.shards import SHARD_BYTES, plan_shards, write_index
-from scripts.unfinished import unfinished_folder
-from scripts.writers import BaseWeights, Sources, write_shards
-from training import artifact
-from training.aside import refuse_foreign_files
-from training.console import console, progress
-from training.errors import MergeError, UsageError
 from training.finetuning.base import Base
+from training.merging import adapter as adapters
+from training.merging import proof as parity
+from training.merging import provenance
+from training.merging.adapter import Adapter, read_adapter
+from training.merging.merge import BaseWeights, Sources, unfinished_folder, write_shards
+from training.merging.proof import check_arithmetic
+from training.merging.provenance import write_configs
+from training.merging.weights import SHARD_BYTES, give_back_large_blocks, plan_shards, write_index
 
 SEED = 0  # of the rows that the proof recomputes
 MEMORY = (
@@ -111,7 +110,7 @@ def merge_folder(args: argparse.Namespace, folder: Path) -> int:
             "itself; train it: ghost train"
         )
     if args.keep_adapter:
-        kept_adapter.check(folder)  # before the work
+        provenance.check_keepable(folder)  # before the work
     clock = Clock()
     with clock("identity"):
         base = provenance.find_base(ghost, args.base)
@@ -119,7 +118,7 @@ def merge_folder(args: argparse.Namespace, folder: Path) -> int:
     replaces = args.out.exists()
     block = merge(ghost, base, args.out, choices, clock)
     if args.keep_adapter:
-        kept_adapter.keep(ghost, args.keep_adapter)
+        provenance.keep(ghost, args.keep_adapter)
     if args.json:
         print(json.dumps({"model": str(args.out), "merge": block, "seconds": clock.seconds}, indent=2))
     else:
@@ -288,6 +287,6 @@ def _compared(figures: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    from training.cli import main
+    from ghost.cli import main
 
     sys.exit(main(["merge", *sys.argv[1:]]))

@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from ghost.console import console, progress
+from ghost.evaluation import trained_checks
+from ghost.evaluation.prompts import ENDS, PROMPTS, Format, answer, conversation, summarise
+from ghost.evaluation.trained_checks import Skipped, Trained
+from ghost.serving import checks
+from ghost.serving.checks import Model, Result
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.tokenization import encode, encode_prompt
-from scripts import trained_checks
-from scripts.expectations import Format
-from scripts.test_model import ENDS, PROMPTS, answer, conversation, summarise
-from scripts.trained_checks import Skipped, Trained
-from serving import checks
-from serving.checks import Model, Result
-from training.console import console, progress
-from training.finetuning.examples import encode_turns
+from training.finetuning.data import encode_turns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +135,6 @@ CHECKS: dict[str, Callable[[Trained], str]] = {
 
 
 if __name__ == "__main__":
-    from training.cli import main
+    from ghost.cli import main
 
     sys.exit(main(["check", *sys.argv[1:]]))

@@ -6,60 +6,32 @@ With --held-out, the same of real contexts, as figures without a message. Exit c
 import argparse
 import json
 import sys
-import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from ghost.console import console, progress
+from ghost.errors import DataError, UsageError
+from ghost.evaluation.prompts import (
+    EMPTY,
+    ENDS,
+    PROMPTS,
+    REPEATS,
+    Answer,
+    Format,
+    answer,
+    conversation,
+    says_nothing,
+    summarise,
+    unmet,
+)
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Turn, render
-from replicate_deployment.settings import Settings
-from scripts.expectations import EMPTY, REPEATS, Answer, Format, says_nothing, unmet
-from training.console import console, progress
-from training.errors import DataError, UsageError
 from training.finetuning.data import read_line
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
-
-# Each is a conversation whose last message awaits a reply; sides alternate backwards from there.
-PROMPTS = {
-    "french": ["tu fais quoi ce soir ?"],
-    "english": ["hey, how was your day?"],
-    "mixed": ["tu viens at the café tomorrow or not?"],
-    "question": ["what time does the train leave, 18h04 or 18h40?"],
-    "short": ["ok"],
-    "long": [
-        "so I finally called the landlord about the heating and he says that someone will come on Thursday, but he "
-        "said the same thing two weeks ago, and meanwhile I'm wearing two jumpers at my desk, the cat refuses to leave "
-        "the bed, et franchement je ne sais plus quoi lui dire. would you write to him again, or should I just wait?"
-    ],
-    "emoji": ["😂😂😂 👩‍🍳🇫🇷"],
-    "history": [
-        "you there?",
-        "yes what's up",
-        "did you book the tickets",
-        "pas encore, je le fais ce soir",
-        "ok cool, two seats for me and Léa",
-        "noted",
-        "and don't forget the student discount!",
-    ],
-    "lines": ["first thing\n\nsecond thing\nthird thing"],
-    "code": ["it says `if (x < 3) { return x[0]; }` → IndexError: list index out of range, any idea?"],
-    "end token": ["my homework prints </s> at the end of every line, why?"],
-    "french question": ["c'est à quelle heure ton train, et sur quel quai ?"],
-    "french feelings": ["j'ai raté mon exam, je suis dégoûté… t'as deux minutes ?"],
-    "english feelings": ["I got the job!!! I can't believe it"],
-    "english choice": ["pizza or sushi tonight? you pick, I really don't mind"],
-    "french history": ["t'es là ?", "oui pourquoi", "j'ai oublié mes clés 😬", "mdr encore", "tu peux m'ouvrir ?"],
-    "link": ["https://example.org/watch?v=a1b2c3 tu l'as déjà vue ?"],
-    "forged turn": ["he wrote:\nA: I quit\nB: really?\nA: yes</s>\nwhat do you make of it?"],
-}
-
-ENDS = {"end_token": "ended by itself", "stop_sequence": "ended by a stop sequence", "length": "cut at the limit"}
 
 
 SEEDS = 3
@@ -145,28 +117,6 @@ def try_held_out(engine: "Engine", args: argparse.Namespace) -> int:
     return 1 if figures["unmet"] else 0
 
 
-def conversation(texts: list[str], labels: Labels) -> list[Turn]:
-    """Alternating turns, of which the last is the other side's."""
-    sides = (labels.other, labels.me)
-    return [Turn(sides[(len(texts) - 1 - place) % 2], text) for place, text in enumerate(texts)]
-
-
-def answer(engine: "Engine", turns: list[Turn], settings: Settings, seed: int) -> Answer:
-    started = time.monotonic()
-    reply = engine.reply(turns, settings, seed=seed)
-    text = "".join(reply)
-    return Answer(
-        text=text,
-        ended=str(reply.finish_reason),
-        written=reply.written,
-        prompt_tokens=reply.prompt_tokens,
-        output_tokens=reply.output_tokens,
-        limit=settings.max_new_tokens,
-        seconds=time.monotonic() - started,
-        first_token=(reply.first_token_at or started) - started,
-    )
-
-
 def read_contexts(path: Path, labels: Labels) -> list[list[Turn]]:
     """The turns before each window's reply. Raises DataError naming the line that `prepare` did not write."""
     if not path.is_file():
@@ -192,26 +142,6 @@ def spread(items: list[Any], limit: int) -> list[Any]:
     """At most `limit` of them, evenly spaced: neighbouring windows share most of their turns."""
     count = min(limit, len(items))
     return [items[place * len(items) // count] for place in range(count)]
-
-
-def summarise(answers: Sequence[Answer], known: Format) -> dict[str, Any]:
-    """Counts of how replies ended, of empty ones, of expectations that were not met, and the speed."""
-    ended = Counter(answer.ended for answer in answers)
-    tokens, seconds = sum(answer.output_tokens for answer in answers), sum(answer.seconds for answer in answers)
-    return {
-        "replies": len(answers),
-        "ended": {reason: ended[reason] for reason in ENDS},
-        "empty": sum(answer.text == "" for answer in answers),
-        "unmet": dict(Counter(name for answer in answers for name in unmet(answer, known))),
-        "output_tokens": tokens,
-        "seconds": round(seconds, 3),
-        "seconds_to_first_token": round(median(answer.first_token for answer in answers), 4),
-        "seconds_a_reply": {
-            "median": round(median(answer.seconds for answer in answers), 4),
-            "longest": round(max(answer.seconds for answer in answers), 4),
-        },
-        "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
-    }
 
 
 def _summed(figures: dict[str, Any]) -> str:
@@ -246,6 +176,6 @@ def _shown(name: str, turns: list[Turn], answers: Sequence[Answer], labels: Labe
 
 
 if __name__ == "__main__":
-    from training.cli import main
+    from ghost.cli import main
 
     sys.exit(main(["try", *sys.argv[1:]]))

@@ -13,8 +13,8 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from replicate_deployment.chat_format import Labels
-from training.errors import ConfigError
+from ghost.errors import ConfigError
+from replicate_deployment.chat_format import CONTEXT_TURNS, Labels
 
 DEFAULT_PATH = Path("config/bot.yaml")
 TOKEN = "TELEGRAM_BOT_TOKEN"
@@ -102,7 +102,7 @@ class BotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     database: Said = "data/bot/ghost.sqlite3"
     labels: Names = Names()
     inputs: Inputs = Inputs()
-    context_turns: Count = 20
+    context_turns: Count = CONTEXT_TURNS
     debounce_seconds: Seconds = 3.0
     waking_seconds: Seconds = 8.0
     typing: Typing = Typing()

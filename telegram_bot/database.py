@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from training.errors import BotError
+from ghost.errors import BotError
 
 log = logging.getLogger("ghost.bot")
 Result = TypeVar("Result")

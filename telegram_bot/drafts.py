@@ -21,8 +21,8 @@ from replicate_deployment.chat_format import Turn
 from telegram_bot import history
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
+from telegram_bot.gateway import as_messages, fitting
 from telegram_bot.outgoing import Place, plan
-from telegram_bot.plain import as_messages, fitting
 
 if TYPE_CHECKING:
     from telegram import CallbackQuery, Message

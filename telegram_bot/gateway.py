@@ -7,15 +7,13 @@ dozen packages and holds back pydantic, where this one brings httpx.)
 
 import asyncio
 import os
+import re
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import httpx
-
-os.environ.setdefault("PTB_TIMEDELTA", "true")  # RetryAfter in the form that stays; the other one warns
-
 from telegram import (
     Bot,
     BusinessConnection,
@@ -39,9 +37,128 @@ from telegram.error import (
 )
 from telegram.request import HTTPXRequest
 
-from telegram_bot.calls import UNREADABLE, Call, Doubtful, Moved, NotNow, PolledElsewhere, Refused
-from telegram_bot.plain import without_links
-from training.errors import BotError
+from ghost.errors import BotError
+
+# What the model wrote as Telegram shall show it: several messages, nothing in them a link.
+
+LONGEST = 4096  # UTF-16 units of a message, as the Bot API counts
+MOST_ENTITIES = 100  # Telegram passes over those that a message holds beyond it
+
+# Telegram's servers make links of addresses, mentions, commands, hashtags and numbers in a message by themselves. They
+# leave alone what stands in a `code` entity, which holds no other (core.telegram.org/bots/api#formatting-options). So a
+# word that could become a link is marked as code: it reads the same, copies the same and cannot be tapped through to.
+# Rather too many than too few: a word with a dot inside counts where letters follow it. (What may stand before is
+# bounded, as a word of 4,096 letters would take seconds otherwise; a host's label has 63 at most.)
+_LINK = re.compile(
+    r"""\S{0,99}://\S*                     # any scheme
+      | \S{0,99}\w\.[^\W\d_]{2,}\S*        # a.host, an@address.of.it
+      | \b\d{1,3}(?:\.\d{1,3}){3}\S*      # 192.0.2.1
+      | (?<![\w/])[@/\#$][\w@]+          # @mention, /command, #tag, $TAG
+      | \+?\d[\d\s().-]{6,}\d             # a telephone number, or what looks like one
+    """,
+    re.VERBOSE,
+)
+
+
+class Code(NamedTuple):
+    """A `code` entity: `offset` and `length` in UTF-16 units."""
+
+    offset: int
+    length: int
+
+
+def units(text: str) -> int:
+    """The length of `text` as Telegram counts: UTF-16 units."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def without_links(text: str) -> list[Code]:
+    """What to mark so that nothing in `text` becomes a link, a mention or a command."""
+    found = list(_LINK.finditer(text))
+    if len(found) > MOST_ENTITIES:
+        return [Code(0, units(text))]
+    return [Code(units(text[: match.start()]), units(match.group())) for match in found]
+
+
+def as_messages(reply: str, at_most: int) -> list[str]:
+    """A reply's bursts: a message a line, what is too many joined in the last, what is too long cut. May be empty."""
+    lines = [line.strip() for line in reply.split("\n") if line.strip()]
+    lines[at_most - 1 :] = ["\n".join(lines[at_most - 1 :])] if lines[at_most - 1 :] else []
+    return [piece for line in lines for piece in _cut(line)]
+
+
+def fitting(text: str) -> str:
+    """As much of `text` as one message holds, with an ellipsis where that is not all."""
+    return text if units(text) <= LONGEST else f"{text[: LONGEST // 2]}…"
+
+
+def _cut(text: str) -> Iterator[str]:
+    while units(text) > LONGEST:
+        # No character is more than two units, so half of them always fit.
+        head = text[: LONGEST // 2]
+        at = max(head.rfind(" "), head.rfind("\n"))
+        head = text[:at] if at > 0 else head
+        yield head
+        text = text[len(head) :].lstrip()
+    if text:
+        yield text
+
+
+# A call of Telegram's Bot API, and what can become of it.
+
+UNREADABLE = "unreadable"  # among an update's `api_kwargs`: what its parser stumbled over
+
+
+class Call(NamedTuple):
+    """`method`: send, edit or callback; the last two can be made again without harm."""
+
+    chat: int
+    connection: str
+    thread: int
+    method: str
+    payload: dict[str, Any]
+
+    @property
+    def repeatable(self) -> bool:
+        return self.method != "send"
+
+
+class NotNow(Exception):
+    """Telegram has not taken the call. It can be made again, after so many seconds where Telegram said how many."""
+
+    def __init__(self, seconds: float | None, why: str) -> None:
+        super().__init__(why)
+        self.seconds = seconds
+
+    def wait(self, failures: int, longest: float) -> float:
+        """Seconds until the next attempt, after so many that failed before this one."""
+        if self.seconds is not None:
+            return self.seconds
+        return min(longest, 2.0 ** min(failures, 20) / 2)  # a day of failures is more than a float's exponent holds
+
+
+class Doubtful(Exception):
+    """The call went out and no answer came that says what became of it."""
+
+
+class Refused(Exception):
+    """Telegram will not do this, now or later: the person has blocked the bot, the message is gone."""
+
+
+class Moved(Exception):
+    """The group has become a supergroup, with another id."""
+
+    def __init__(self, chat: int) -> None:
+        super().__init__("the group has another id now")
+        self.chat = chat
+
+
+class PolledElsewhere(Exception):
+    """Another program asks for this bot's updates."""
+
+
+os.environ.setdefault("PTB_TIMEDELTA", "true")  # RetryAfter in the form that stays; the other one warns
+
 
 TYPING_AT_ONCE = 16
 POLL_SECONDS = 50  # a long poll that brings nothing ends after this

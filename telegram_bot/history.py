@@ -4,12 +4,9 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from replicate_deployment.chat_format import Labels, Turn, render_prompt
+from replicate_deployment.chat_format import BURST_SECONDS, Labels, Turn, render_prompt
 from telegram_bot.database import Database
 
-BURST_SECONDS = (
-    180  # as in preparation: a message this soon after the one before it, of the same side, continues its turn
-)
 NEAR = 4  # turns: what a reply answers is not repeated where it stands among so many last ones
 LONGEST_QUOTE = 300  # characters of a message that is answered
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from telegram_bot import commands, drafts, history
-from telegram_bot.calls import UNREADABLE
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database, failure
+from telegram_bot.gateway import UNREADABLE
 from telegram_bot.outgoing import Place, moved, plan
 
 if TYPE_CHECKING:

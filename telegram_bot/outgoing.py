@@ -12,10 +12,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from ghost.errors import BotError
 from telegram_bot import history
-from telegram_bot.calls import Call, Doubtful, Moved, NotNow, Refused
 from telegram_bot.database import Database
-from training.errors import BotError
+from telegram_bot.gateway import Call, Doubtful, Moved, NotNow, Refused
 
 log = logging.getLogger("ghost.bot")
 LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached

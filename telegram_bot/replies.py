@@ -7,13 +7,16 @@ messages, and that what they answer waits no longer. Killed before it, the quest
 import asyncio
 import logging
 import sqlite3
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import msgspec
 
-from replicate_deployment.chat_format import Turn, render_prompt
-from serving.client import (
+from ghost.errors import ServerError
+from ghost.serving.client import (
     Backend,
     Prediction,
     PredictionFailed,
@@ -23,12 +26,55 @@ from serving.client import (
     ServerStarting,
     ServerUnreachable,
 )
-from telegram_bot import drafts, figures, history, outliving
+from ghost.serving.client.prediction import check
+from replicate_deployment.chat_format import Turn, render_prompt
+from telegram_bot import commands, drafts, history
 from telegram_bot.config import BotConfig
 from telegram_bot.database import DONE, Database, DiskFull
+from telegram_bot.gateway import as_messages
 from telegram_bot.outgoing import TYPING_SECONDS, Place, Sender, plan
-from telegram_bot.plain import as_messages
-from training.errors import ServerError
+
+# A prediction on Replicate, which is paid for once it runs: a bot that ends leaves it, and the next fetches it.
+
+CREATE_SECONDS = 5.0  # for the answer to a create, when the bot ends: without its id a prediction cannot be fetched
+
+
+async def answer_or_leave(
+    server: Replicate,
+    inputs: Mapping[str, Any],
+    *,
+    on_created: Callable[[str], None],
+    ending: Callable[[], bool],
+    seconds: float,
+) -> Prediction:
+    """As `Replicate.answer`, but who is cancelled while `ending()` cancels nothing. After `seconds` Replicate does."""
+    deadline = time.monotonic() + seconds
+    creating = asyncio.ensure_future(server.create(inputs, seconds=seconds))
+    try:
+        prediction = await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        await asyncio.wait({creating}, timeout=CREATE_SECONDS)
+        if not creating.done():
+            creating.cancel()
+        elif creating.exception() is None and ending():
+            on_created(creating.result().id)
+        elif creating.exception() is None:
+            await _cancel(server, creating.result())
+        raise
+    try:
+        on_created(prediction.id)
+        ended = await server.wait(prediction, seconds=deadline - time.monotonic())
+    except BaseException as error:
+        if not (isinstance(error, asyncio.CancelledError) and ending()):
+            await _cancel(server, prediction)
+        raise
+    return check(ended, inputs)
+
+
+async def _cancel(server: Replicate, prediction: Prediction) -> None:
+    with suppress(ServerError):
+        await asyncio.shield(server.cancel(prediction.id))
+
 
 log = logging.getLogger("ghost.bot")
 ATTEMPTS = 2  # of a prediction that fails or is lost: a second one costs, a third one would not help
@@ -280,7 +326,7 @@ class Thinker:
         if earlier is not None and (found := await self._fetch(earlier, upto)) is not None:
             return found
         await db.writable()
-        if figures.asked_today(db) >= limits.predictions_per_day:  # here, as others have asked while this one queued
+        if commands.asked_today(db) >= limits.predictions_per_day:  # here, as others have asked while this one queued
             raise BudgetSpent
 
         def asking() -> int:
@@ -290,8 +336,8 @@ class Thinker:
                 "INSERT INTO predictions(conversation, upto, day, at) VALUES(?, ?, ?, ?)",
                 *(number, upto, day, self._clock.time()),
             )
-            if figures.asked_today(db) >= 0.8 * limits.predictions_per_day:
-                asked = f"{figures.asked_today(db)} of today's {limits.predictions_per_day} predictions are made."
+            if commands.asked_today(db) >= 0.8 * limits.predictions_per_day:
+                asked = f"{commands.asked_today(db)} of today's {limits.predictions_per_day} predictions are made."
                 self._tell_owner("80%", day, asked)
             return row
 
@@ -305,7 +351,7 @@ class Thinker:
         try:
             seconds = limits.prediction_seconds
             if isinstance(self._backend, Replicate):
-                return await outliving.answer(
+                return await answer_or_leave(
                     self._backend, inputs, on_created=created, ending=lambda: self._closing, seconds=seconds
                 )
             return await self._backend.answer(inputs, seconds=seconds)  # it keeps nothing to come back for

@@ -12,15 +12,14 @@ from typing import Any
 
 from telegram import Update
 
-from serving.client import backend
+from ghost.errors import BotError
+from ghost.serving.client import backend
 from telegram_bot import drafts, intake, retention
-from telegram_bot.calls import NotNow, PolledElsewhere, Refused
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Clock, Database, failure
-from telegram_bot.gateway import Telegram
+from telegram_bot.gateway import NotNow, PolledElsewhere, Refused, Telegram
 from telegram_bot.outgoing import Sender
 from telegram_bot.replies import Thinker
-from training.errors import BotError
 
 log = logging.getLogger("ghost.bot")
 EXPIRY_SECONDS = 3600.0  # how often retention is looked after

@@ -27,7 +27,7 @@ import json, sys, warnings
 installed, blocked, calls, ours = json.loads(sys.argv[1])
 warnings.filterwarnings("ignore", category=EncodingWarning)
 warnings.filterwarnings("error", category=EncodingWarning, module=rf"({ours})\b")
-from training import cli
+from ghost import cli
 codes = []
 for call in [["--help"], *calls]:
     try:
@@ -66,7 +66,7 @@ def core_install() -> set[str]:
 
 
 class Told(NamedTuple):
-    """`answers` to `--help` and then to each call; modules that `--help` `loaded`; the file of `training.cli`."""
+    """`answers` to `--help` and then to each call; modules that `--help` `loaded`; the file of `ghost.cli`."""
 
     answers: list[Answer]
     loaded: list[str]

@@ -96,7 +96,7 @@ def _files(folder: Path) -> Files:
 
 def write_tiny_base(folder: Path, hidden: int = 64) -> Path:
     """A base folder of 2 layers with random weights: right shapes, right tokenizer, knows nothing."""
-    from training.sample import starter
+    from ghost.demo import starter
 
     tokenizer = starter.make_tokenizer(SENTENCES * 20, vocab_size=512)
     model = starter.make_model(tokenizer, seed=0, hidden=hidden, layers=2, heads=4)
@@ -111,11 +111,11 @@ def write_tiny_merged(folder: Path, base: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from ghost import artifact
     from replicate_deployment import golden
     from replicate_deployment.chat_format import DEFAULT_LABELS, chat_template
     from replicate_deployment.settings import Settings
     from replicate_deployment.tokenization import load_tokenizer
-    from training import artifact
 
     tokenizer = load_tokenizer(base)
     tokenizer.chat_template = chat_template(DEFAULT_LABELS, recipe="windows")

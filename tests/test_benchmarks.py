@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import canaries
-from training.evaluation.canaries import Exposure, by_repetitions
+from ghost.evaluation.memorisation import Exposure, by_repetitions
 
 PROGRAMS = sorted(path.stem for path in Path(canaries.__file__).parent.glob("*.py"))
 

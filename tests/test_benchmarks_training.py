@@ -13,16 +13,15 @@ import torch
 from benchmarks import gpu_rows, training_gpu
 from benchmarks.gpu_rows import NESTED, Row
 from benchmarks.random_base import DENSE, EACH, FLASH, attending, checkpointed, random_base
+from ghost.demo import starter
 from replicate_deployment.tokenization import load_tokenizer
-from training.finetuning import config as training_config
+from training import config as training_config
+from training.config import TrainingConfig
 from training.finetuning.base import resolve_base
-from training.finetuning.config import TrainingConfig
-from training.finetuning.examples import Example
+from training.finetuning.data import Example
+from training.finetuning.loss import Objective
 from training.finetuning.model import adapted, trainable
-from training.finetuning.objective import Objective
-from training.finetuning.packing import flatten
-from training.finetuning.segments import Segment, collapse, segment
-from training.sample import starter
+from training.finetuning.packing import Segment, collapse, flatten, segment
 
 BUDGETS = (64, 128, 256)
 Bench = Callable[..., list[list[str]]]

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ghost import cli
 from tests.schemas import ROOT, ask, needs
 from tests.training.finetuning.conftest import LINES, write_prepared
-from training import cli
-from training.finetuning import config as training_config
+from training import config as training_config
 
 CLOUD = ROOT / "config" / "cloud.sky.yaml"
 CHATS = {f"data/processed/{name}" for name in ("train.jsonl", "val.jsonl", "ghost.json")}
@@ -54,6 +54,7 @@ def test_of_the_chats_only_what_prepare_wrote_leaves_the_machine(document: dict[
         assert target == f"~/ghost/{source}"
     # A folder travels whole, but for what git ignores: none may hold, or be, one that chats or weights are put in.
     assert {source for source in mounts.values() if (ROOT / source).is_dir()} == {
+        "ghost",
         "training",
         "scripts",
         "replicate_deployment",
@@ -126,7 +127,7 @@ def start(home: Path, commands: str) -> subprocess.Popen[str]:
 
 def begin(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoint of a training on that machine's data, stopped in the fourth of six steps."""
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
 
     honest, calls = Objective.forward, list[int]()
 

@@ -18,9 +18,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ghost import cli, errors
 from replicate_deployment.errors import GhostError
 from tests.light import OURS, light, one_line
-from training import cli, errors
 
 ROOT = Path(__file__).parents[1]
 
@@ -163,7 +163,7 @@ def test_ghost_alone_and_its_version(capsys: pytest.CaptureFixture[str]) -> None
 STOPPED = """
 import signal, sys
 sys.path.insert(0, sys.argv[1])
-from training import cli
+from ghost import cli
 cli.VERBS["merge"] = cli.Verb("swallows", "")
 sys.exit(cli.main(["merge"]))
 """
@@ -191,7 +191,7 @@ def run(args):
 def test_a_reader_that_has_seen_enough_is_no_error(call: list[str], tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "training.cli", *call]
+    command = [sys.executable, "-m", "ghost.cli", *call]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT)])}
     environment.pop("PYTHONUNBUFFERED", None)  # with it argparse is told, and keeps it to itself
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, env=environment, check=False)
@@ -219,7 +219,12 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     def below(parent: type[GhostError]) -> set[str]:
         return {name for child in parent.__subclasses__() for name in (child.__name__, *below(child))}
 
-    importlib.import_module("training.finetuning.exchange")  # where one of them lives
+    for where in (
+        "training.finetuning.processes",
+        "ghost.serving.client.prediction",
+        "telegram_bot.database",
+    ):  # where some of them live
+        importlib.import_module(where)
     drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
     assert drawn == below(GhostError)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from training import cli
-from training.evaluation import memorisation
-from training.sample import demo, starter
+from ghost import cli
+from ghost.demo import demo, starter
+from ghost.evaluation import memorisation
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.demo.exports import write_exports
 from tests.light import OURS, ROOT, light, one_line
-from training.sample.exports import write_exports
 
 # Read in the clone only: a service and an image that are made from it, and what SkyPilot takes of it.
 LEFT_OUT = ("telegram_bot/deployment/", "replicate_deployment/weights/", "config/cloud.sky.yaml")

@@ -15,8 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from training.errors import ConfigError
-from training.installed import SHIPPED, config_file
+from ghost.errors import ConfigError
+from ghost.installed import SHIPPED, config_file
 
 DEFAULT_PATH = Path("config/training_config.yaml")
 DEFAULT = f"default: {DEFAULT_PATH}, or ghost's own where there is none"  # for the help of --config

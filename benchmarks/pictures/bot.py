@@ -1,4 +1,4 @@
-"""A conversation with the demo's ghost on Telegram, and a draft to approve:  python -m docs.bot_pictures demo/merged
+"""A chat with the demo's ghost on Telegram, and a draft to approve: python -m benchmarks.pictures.bot demo/merged
 
 The bot talks to Cog's own server and to the Bot API of the tests, on this machine. Every word in the pictures, and in
 benchmarks/results/bot_transcript.md, is what that API was sent; only the frame around it is drawn, by Chromium.
@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from docs.browser import browser, found
-from serving.serve import running_server
+from benchmarks.pictures.browser import browser, found
+from ghost.serving.serve import running_server
 from telegram_bot.config import Drafts, Inputs, Typing
 from tests.telegram_bot.conftest import FRIEND, OWNER, PEER, World
 from tests.telegram_bot.fake_bot_api import FakeBotAPI, Sent
@@ -162,7 +162,7 @@ def transcript(talk: list[Line], approved: list[Line]) -> str:
         "\n\n".join(
             [
                 "# A conversation with the bundled sample's ghost",
-                "```\npython -m docs.bot_pictures demo/merged\n```",
+                "```\npython -m benchmarks.pictures.bot demo/merged\n```",
                 f"{date.today()}. `ghost bot` between the local Bot API of the tests and Cog's own server, on the "
                 "model that `make demo` trains (5.5 million parameters: the style is the invented person's, the sense "
                 "is not), at temperature 0.3. Each line of the bot's is a message of its own.",

@@ -1,4 +1,4 @@
-"""Pictures of both chats with a model, for the README:  python -m docs.chat_picture demo/merged docs
+"""Pictures of both chats with a model, for the README:  python -m benchmarks.pictures.chat demo/merged docs
 
 Drawn from the program itself: the terminal's from what `ghost chat` shows when these lines are typed, the page's by
 Chromium, which must be installed.
@@ -13,12 +13,11 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from docs.browser import Browser, browser, found
-from docs.picture import write
-from serving.chat import terminal, web
-from serving.chat.conversation import Chat, Speaker
-from serving.chat.speakers import find
-from serving.serve import free_port
+from benchmarks.pictures.browser import Browser, browser, found
+from benchmarks.pictures.terminal import write
+from ghost.serving.chat import chat, web
+from ghost.serving.chat.conversation import Chat, Speaker, find_speaker
+from ghost.serving.serve import free_port
 
 SEED, TEMPERATURE = 3, 0.3  # a model as small as the demo's rambles at the 0.7 that suits a real one
 SAID = ("Tu viens au ciné mardi soir ?", "Are you coming to the market on Saturday?\nA: yes, I promise", "Bonne nuit !")
@@ -33,7 +32,7 @@ def main(model: Path, folder: Path) -> None:
     if program is None:
         sys.exit("No Chromium found: install it (apt-get install chromium), or put its path into BROWSER")
     with ThreadPoolExecutor(1) as worker:
-        speaker = worker.submit(find, str(model), None).result()
+        speaker = worker.submit(find_speaker, str(model), None).result()
         in_terminal(speaker, model, folder / "chat.svg")
         page = web.prepared(speaker, {"temperature": TEMPERATURE}, SEED, worker)
         url = web.launch(page, "127.0.0.1", free_port("127.0.0.1", 0))
@@ -44,9 +43,9 @@ def main(model: Path, folder: Path) -> None:
 
 def in_terminal(speaker: Speaker, model: Path, target: Path) -> None:
     recorder = Console(record=True, width=WIDTH, file=StringIO(), markup=False, highlight=False, emoji=False)
-    terminal.console = recorder
+    chat.console = recorder
     recorder.print(f"$ ghost chat {model} --temperature {TEMPERATURE}", style="cyan")
-    terminal.talk(Chat(speaker, speaker.settings.replace(temperature=TEMPERATURE)), typing(recorder))
+    chat.talk(Chat(speaker, speaker.settings.replace(temperature=TEMPERATURE)), typing(recorder))
     write(recorder, target, "ghost chat")
 
 
@@ -55,10 +54,10 @@ def typing(recorder: Console) -> Callable[[], str]:
 
     def ask() -> str:
         line = next(left, None)
-        recorder.print(terminal.PERSON, style="bold", end="")
+        recorder.print(chat.PERSON, style="bold", end="")
         if line is None:
             raise EOFError
-        recorder.print(line.replace("\n", "\n" + " " * len(terminal.PERSON)))
+        recorder.print(line.replace("\n", "\n" + " " * len(chat.PERSON)))
         return line
 
     return ask

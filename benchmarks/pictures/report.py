@@ -1,7 +1,7 @@
 """A picture of a page, for the README:
 
-    python -m docs.report_picture demo/processed/report.html docs/report.png
-    python -m docs.report_picture report/report.html docs/evaluation.png "What each figure is"
+    python -m benchmarks.pictures.report demo/processed/report.html docs/report.png
+    python -m benchmarks.pictures.report report/report.html docs/evaluation.png "What each figure is"
 
 It ends above the heading that is named, or above the last one. Drawn by Chromium, which must be installed; a
 font with emoji makes it prettier.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from docs.browser import browser, found
+from benchmarks.pictures.browser import browser, found
 
 WIDTH = 1080
 # The page's end is left out: samples are many.

@@ -1,4 +1,4 @@
-"""Draw a terminal's text as an SVG for the README:  ghost demo | python docs/picture.py docs/demo.svg "make demo"
+"""A terminal's text as an SVG: ghost demo | python benchmarks/pictures/terminal.py docs/demo.svg "make demo"
 
 Coloured by line: rules bold, commands cyan, replies green. No web font, so that reading the README calls nobody.
 """

@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from random import Random
 
-from training.sample.chats import ZONE, Kind, Message, messages, noa_chats
-from training.sample.exports import MESSENGER, TELEGRAM_ACCOUNT, TELEGRAM_CHAT, WHATSAPP_ANDROID, WHATSAPP_IOS
-from training.sample.people import NOA, Person, Style
+from ghost.demo.chats import ZONE, Kind, Message, messages, noa_chats
+from ghost.demo.exports import MESSENGER, TELEGRAM_ACCOUNT, TELEGRAM_CHAT, WHATSAPP_ANDROID, WHATSAPP_IOS
+from ghost.demo.people import NOA, Person, Style
 
 # As casual as Noa, so that it is not the measure of formality that tells them apart; alike in nothing that is counted.
 ROMY = Person(

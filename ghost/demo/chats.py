@@ -13,13 +13,13 @@ from random import Random
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from training.sample.people import NOA, OTHERS, STRANGERS, Person
-from training.sample.scripts import Repertoire, Script, pick, play, repertoire
+from ghost.demo.people import NOA, OTHERS, STRANGERS, Person, Repertoire, Script, pick, play, repertoire
+from replicate_deployment.chat_format import BURST_SECONDS, SILENCE_SECONDS
 
 ZONE = ZoneInfo("Europe/Paris")
 START = int(datetime(2022, 9, 5, 9, 0, tzinfo=ZONE).timestamp())
-GAP = 30 * 60  # seconds of silence that part two conversations: the contract's border
-BURST = 3 * 60  # at most this between two messages of a burst
+GAP = SILENCE_SECONDS
+BURST = BURST_SECONDS
 MESSAGES_PER_CONVERSATION = 18  # measured over 100,000 messages; only spreads a history over its months
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from ghost.console import console
+from ghost.errors import ServerError, UsageError
+from ghost.installed import config_file
 from replicate_deployment.chat_format import DEFAULT_LABELS, END_TOKEN, Turn, parse, read_prompt, render
-from training.console import console
-from training.errors import ServerError, UsageError
 from training.finetuning.checkpoint import Checkpoint
-from training.installed import config_file
 
 CONFIG = Path("config") / "demo_config.yaml"
 CACHE = Path(".cache") / "starter"
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from training.sample.exports import write_exports
-    from training.sample.starter import starter_base
+    from ghost.demo.exports import write_exports
+    from ghost.demo.starter import starter_base
 
     out: Path = args.out
     if (out / "raw").exists() and not (out / "user_config.json").exists():
@@ -108,15 +108,15 @@ def stage(name: str, line: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def call(verb: str, flags: list[Any]) -> int:
-    from training.cli import main
+    from ghost.cli import main
 
     return main([verb, *map(str, flags)])
 
 
 def fetch_replies(merged: Path) -> list[tuple[str, str]]:
     """(prompt, reply) of each prompt, over HTTP from the real Cog server."""
-    from serving.client import predict
-    from serving.serve import running_server
+    from ghost.serving.client import predict
+    from ghost.serving.serve import running_server
 
     with running_server(merged) as url:
         replies = [
@@ -138,7 +138,7 @@ def show_replies(replies: list[tuple[str, str]]) -> None:
 
 def overlap(processed: Path) -> dict[str, float]:
     """The share of held-out replies that occur word for word in training, by length: what reciting could gain."""
-    from training.sample.chats import verbatim_overlap
+    from ghost.demo.chats import verbatim_overlap
 
     def windows(name: str) -> Iterator[list[Turn]]:
         for line in (processed / name).read_text(encoding="utf-8").rstrip("\n").split("\n"):

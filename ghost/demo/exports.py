@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from training.sample.chats import START, ZONE, Chat, Kind, Message, noa_chats
-from training.sample.chats import messages as chat_messages
-from training.sample.people import NOA, Person
+from ghost.demo.chats import START, ZONE, Chat, Kind, Message, noa_chats
+from ghost.demo.chats import messages as chat_messages
+from ghost.demo.people import NOA, Person
 
 # Where each chat was kept, and its share of the messages.
 WHATSAPP_ANDROID = {"Malo Cendreval": 0.2, "Priya Wexmoor": 0.15}

@@ -1,4 +1,4 @@
-"""What the invented people talk about, in English. The grammar of a script is described in `scripts.py`."""
+"""What the invented people talk about, in English. The grammar of a script is described in `people.py`."""
 # ruff: noqa: E501  # a move and all its answers stand on one line each, so that a script reads as a conversation
 
 SLOTS = {

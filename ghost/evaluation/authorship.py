@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from training.evaluation.exchange import Estimate
+from ghost.evaluation.data import Estimate
 
 FEWEST = 50  # replies a source: with fewer the interval is wider than 0.2, and two people cannot be told apart either
 LEAST = 10  # below it nothing is learnt, and the answer is that everything is possible

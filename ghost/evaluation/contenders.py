@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ghost.errors import BaseModelError, UsageError
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.errors import GhostError, WeightsError
-from training.errors import BaseModelError, UsageError
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
@@ -38,7 +38,7 @@ class Contender:
 
     def prompt(self, context: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """The turns to answer: as many of the last as stay with the shots within what the engine looks at."""
-        from replicate_deployment.engine import CONTEXT_TURNS
+        from replicate_deployment.chat_format import CONTEXT_TURNS
 
         return (*self.shots, *context[-(CONTEXT_TURNS - len(self.shots)) :])
 
@@ -95,7 +95,7 @@ def line_up(
 
 def check_adapter(folder: Path, ghost: ghost_json.Ghost) -> None:
     """Raises UsageError when its weights are not those that the model's ghost.json says it was merged from."""
-    from scripts.adapter import WEIGHTS
+    from training.merging.adapter import WEIGHTS
 
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -123,7 +123,7 @@ def find_base(ghost: ghost_json.Ghost, adapter: Path | None, name: str | None) -
 
     Raises BaseModelError or another GhostError when it is not there, or its weights are not the recorded ones.
     """
-    from scripts import provenance
+    from training.merging import provenance
 
     recorded = ghost.block("base")
     if name is None and recorded.get("revision") not in (None, "local"):

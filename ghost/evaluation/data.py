@@ -1,4 +1,4 @@
-"""What is held against the models: exchanges of val.jsonl, and what training showed.
+"""What is held out, and what was learnt: exchanges of val.jsonl and train.jsonl.
 
 A held-out exchange is a reply of the person with the turns before it. Windows overlap, so one reply may be in several
 lines; it is taken once, with its longest context.
@@ -11,12 +11,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ghost.errors import DataError
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.ghost_json import Ghost
-from training.errors import DataError
-from training.evaluation.exchange import Exchange
 from training.finetuning.data import read_facts, read_line
-from training.preparation import about
+from training.preparation import report
+
+# What every measure is a function of: exchanges, and figures with an interval. Standard library only.
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What the other side had said, and the turn that the person, or a model in their place, answered with."""
+
+    context: tuple[Turn, ...]
+    """Turns of both sides, un-escaped, the last one by the other side."""
+    reply: str
+    """The turn's text, un-escaped and without its tag. Lines are a burst's messages or one message's lines."""
+    language: str = ""
+    """ISO 639-1 code of the conversation, where preparation recorded one."""
+    platform: str = ""
+    """The platform the conversation comes from, where preparation recorded one."""
+    ended: str = ""
+    """How a generated reply ended: `end_token`, `stop_sequence` or `length`. Empty for what the person wrote."""
+    conversation: int = -1
+    """The conversation's number in the data, where preparation recorded one: replies of one are not independent."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95% interval, in the figure's own unit."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """How many observations it comes from."""
+
 
 SHOTS = 4  # exchanges in the prompt of the few-shot base: 8 of the 20 turns that a prompt may have
 LONGEST_SHOT = 200  # characters of such a reply: one pasted text would fill the prompt
@@ -40,7 +71,7 @@ def read_held_out(val: Path, longest: int) -> HeldOut:
     hold fewer than LEAST replies."""
     train = val.with_name("train.jsonl")
     ghost = read_facts(train, val)
-    notes = _read_about(val.with_name(about.NAME))
+    notes = _read_about(val.with_name(report.NAME))
     lines = [turns for _, turns in _lines(val, ghost)]
     described = notes is not None and len(notes) == len(lines)
     sides: Sequence[dict[str, Any]] = notes if notes is not None and described else [{}] * len(lines)

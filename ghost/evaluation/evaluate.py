@@ -2,23 +2,136 @@
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ghost.atomic import refuse_foreign_files, replace_folder
+from ghost.console import console, progress
+from ghost.errors import ServerError, UsageError
+from ghost.evaluation import authorship, memorisation, quiz, style, verdict
+from ghost.evaluation.contenders import Kind, line_up
+from ghost.evaluation.data import Estimate, Exchange, Learnt, read_held_out, read_learnt, sample, shots
+from ghost.evaluation.likelihood import breakdowns, clusters, gain, likelihood
+from ghost.evaluation.replies import Judged, check, judge, judge_served, stopping
 from replicate_deployment import ghost_json
+from replicate_deployment.chat_format import Labels
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
-from training.aside import refuse_foreign_files, replace_folder
-from training.console import console, progress
-from training.errors import ServerError, UsageError
-from training.evaluation import figures, leaks, quiz, verdict
-from training.evaluation.contenders import Kind, line_up
-from training.evaluation.data import read_held_out, read_learnt, sample, shots
-from training.evaluation.exchange import Exchange
-from training.evaluation.judged import Judged, judge
-from training.evaluation.served import check, judge_served
+from training.finetuning.report import distinct
 from training.preparation import canaries
 from training.preparation.prepare import TRAIN, VAL
+
+# evaluation.json: every figure of every contender, each with its floor where the person has one. No message is in it.
+#
+# A function of what the contenders were asked; the page, the verdict and the terminal are functions of it.
+
+FORMAT = 1
+GHOSTS: tuple[Kind, ...] = ("merged", "adapter", "served")  # what was trained, in whichever form
+
+
+def compared(
+    judged: Sequence[Judged],
+    exchanges: Sequence[Exchange],
+    labels: Labels,
+    learnt: Learnt,
+    seed: int,
+    heard: Sequence[Exchange] = (),
+) -> dict[str, Any]:
+    """Those of each contender, of the person, and what the first contender repeats of training; whether personal data
+    is said is looked for in the replies of all that learnt it, and in what was `heard` besides (leaks.ask)."""
+    base = next((one for one in judged if one.kind == "base"), None)
+    said = [one.exchange.reply for one in judged[0].answers.said]
+    ghosts = [one.exchange for ghost in judged if ghost.kind in GHOSTS for one in ghost.answers.said]
+    return {
+        "contenders": {one.kind: of_contender(one, base, exchanges, labels, seed) for one in judged},
+        "person": of_person(exchanges, labels, seed),
+        "leaks": {
+            "overlap": memorisation.overlap(said, [one.reply for one in exchanges], learnt),
+            "personal": memorisation.personal_figures(ghosts, heard, learnt),
+        },
+    }
+
+
+def of_contender(
+    judged: Judged, base: Judged | None, exchanges: Sequence[Exchange], labels: Labels, seed: int
+) -> dict[str, Any]:
+    """The figures of one; `gain` is what it is likelier by than the base, in nats a token of the same replies."""
+    said = judged.answers.said
+    found: dict[str, Any] = {
+        "replies": len(said),
+        "unanswered": judged.answers.unanswered,
+        "seconds": round(judged.answers.seconds, 1),
+    }
+    if judged.nats is not None:
+        found["likelihood"] = likelihood(exchanges, judged.nats, seed).as_json()
+        found["likelihood_by"] = {
+            name: {group: one.as_json() for group, one in groups.items()}
+            for name, groups in breakdowns(exchanges, judged.nats, seed).items()
+        }
+        if base is not None and base.nats is not None and base is not judged:
+            found["gain"] = vars(gain(exchanges, judged.nats, base.nats, seed))
+    if judged.context is not None:
+        found["context"] = judged.context.as_json()
+    if not said:
+        return found
+    if said[0].written is not None:
+        found["stopping"] = stopping(said, labels).as_json()
+    texts = [one.exchange.reply for one in said]
+    found["distinct"] = {str(size): distinct(texts, size) for size in (1, 2)}
+    found["style"] = style.as_json(style.compare(exchanges, [one.exchange for one in said], seed))
+    found["authorship"] = vars(told_apart(exchanges, [one.exchange for one in said], seed))
+    return found
+
+
+def told_apart(exchanges: Sequence[Exchange], said: Sequence[Exchange], seed: int) -> Estimate:
+    """The classifier's figure of the exchanges that were answered, conversations kept together."""
+    own = answered(exchanges, said)
+    groups = clusters(own)
+    return authorship.tell_apart([one.reply for one in own], [one.reply for one in said], seed, (groups, groups))
+
+
+def answered(exchanges: Sequence[Exchange], said: Sequence[Exchange]) -> list[Exchange]:
+    """Those that `said`, which is in their order, answers: prompts that were too long have no reply."""
+    left = iter(exchanges)
+    return [
+        next(own for own in left if (own.context, own.conversation) == (one.context, one.conversation)) for one in said
+    ]
+
+
+def of_person(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[str, Any]:
+    """What the person's own held-out replies give: against half of themselves, and against those they write with.
+
+    `themselves` is what a perfect ghost would reach; `others` what a stranger would.
+    """
+    own, talks = [one.reply for one in exchanges], clusters(exchanges)
+    partners = [
+        (turn.text, talk)
+        for one, talk in zip(exchanges, talks, strict=True)
+        for turn in one.context
+        if turn.label == labels.other
+    ]
+    others = authorship.tell_apart(own, [text for text, _ in partners], seed, (talks, [talk for _, talk in partners]))
+    return {
+        "distinct": {str(size): distinct(own, size) for size in (1, 2)},
+        "authorship": {
+            "themselves": vars(authorship.tell_apart(own[::2], own[1::2], seed, (talks[::2], talks[1::2]))),
+            "others": vars(others),
+        },
+    }
+
+
+def held_out_facts(exchanges: Sequence[Exchange], total: int, seed: int) -> Mapping[str, Any]:
+    known = all(one.conversation >= 0 for one in exchanges)
+    talks = len(set(clusters(exchanges)))
+    return {
+        "replies": len(exchanges),
+        "of": total,
+        "conversations": talks if known else None,
+        "resampled": "conversations" if known and talks > 1 else "replies",
+        "seed": seed,
+    }
+
 
 FIGURES, PAGE = "evaluation.json", "report.html"
 
@@ -54,8 +167,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from training.evaluation.page import page
-    from training.evaluation.summary import summary
+    from ghost.evaluation.report_page import page, summary
 
     if args.turns < 1:
         raise UsageError(f"--turns {args.turns}: at least 1")
@@ -86,7 +198,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
     Raises DataError when too little is held out, and the error of the model when no contender is left.
     """
     with progress("reading"):  # PyTorch's import too, which takes seconds
-        from replicate_deployment.engine import CONTEXT_TURNS
+        from replicate_deployment.chat_format import CONTEXT_TURNS
 
         held_out = read_held_out(args.val, CONTEXT_TURNS)
         exchanges = sample(held_out.exchanges, args.turns, args.seed)
@@ -107,7 +219,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
             judged.append(judge(contender, exchanges, engine.settings, args.seed))
             if contender.kind == "merged":
                 facts = of_model(engine.ghost, held_out.ghost)
-                leaking, heard = leaks.ask(engine, exchanges, learnt, planted, args.seed)
+                leaking, heard = memorisation.ask(engine, exchanges, learnt, planted, args.seed)
             del contender, engine  # or two models would be in memory while the next one loads
     except WeightsError as error:
         if args.url is None or judged:
@@ -122,14 +234,14 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
             missing["served"] = str(error)
     with progress("comparing"):
         found = {
-            "format": figures.FORMAT,
+            "format": FORMAT,
             "model": facts,
-            "held_out": figures.held_out_facts(exchanges, len(held_out.exchanges), args.seed),
+            "held_out": held_out_facts(exchanges, len(held_out.exchanges), args.seed),
             "missing": missing,
-            **figures.compared(judged, exchanges, held_out.ghost.labels, learnt, args.seed, heard),
+            **compared(judged, exchanges, held_out.ghost.labels, learnt, args.seed, heard),
         }
         found["leaks"] = {**found["leaks"], **leaking}
-        found["leaks"]["above_limit"] = leaks.above_limit(found["leaks"])
+        found["leaks"]["above_limit"] = memorisation.above_limit(found["leaks"])
     return {**found, "verdict": {"summary": verdict.sentences(found), "steps": verdict.steps(found)}}, exchanges, judged
 
 

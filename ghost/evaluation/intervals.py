@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.exchange import Estimate
+from ghost.evaluation.data import Estimate
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000  # the bounds' own error is then about a fortieth of the interval

@@ -7,14 +7,14 @@ look at is not there.
 from functools import cached_property
 from pathlib import Path
 
+from ghost.evaluation import contenders
+from ghost.serving.checks import Model, Problem
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import GhostError
-from scripts import adapter as adapters
-from scripts import parity, provenance
-from scripts.weights import Weights, row_blocks
-from scripts.writers import Sources
-from serving.checks import Model, Problem
-from training.evaluation import contenders
+from training.merging import adapter as adapters
+from training.merging import proof, provenance
+from training.merging.merge import Sources
+from training.merging.weights import Weights, row_blocks
 
 AGAIN = "ghost train"
 
@@ -107,11 +107,11 @@ def same(model: Trained) -> str:
     read = adapters.read_adapter(model.adapter, base.folder)
     merged_onto = model.ghost.block("merge").get("base_weights", "original")
     sources = Sources(base, read, provenance.precision(ghost), merged_onto)
-    probes = parity.probes(model.tokenizer, model.ghost.labels)
-    merged = parity.score_merged(model.folder, probes)
+    probes = proof.probes(model.tokenizer, model.ghost.labels)
+    merged = proof.score_merged(model.folder, probes)
     with sources.open() as (source, _):
-        found = parity.difference(merged, parity.score_trained(base.folder, source, read, probes, "base + adapter"))
-    said = f"mean |Δlogp| {found.mean_abs_logprob:.2g} nats on {found.tokens} tokens, {parity.LIMIT:g} allowed"
-    if not found.mean_abs_logprob <= parity.LIMIT:
+        found = proof.difference(merged, proof.score_trained(base.folder, source, read, probes, "base + adapter"))
+    said = f"mean |Δlogp| {found.mean_abs_logprob:.2g} nats on {found.tokens} tokens, {proof.LIMIT:g} allowed"
+    if not found.mean_abs_logprob <= proof.LIMIT:
         raise Problem(f"the merged model is not base + adapter: {said}", f"ghost merge {model.adapter}")
     return said

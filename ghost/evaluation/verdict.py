@@ -7,8 +7,8 @@ scale, from 0 to 1: about the share of replies in which somebody would notice.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from training.evaluation import authorship
-from training.evaluation.exchange import Estimate
+from ghost.evaluation import authorship
+from ghost.evaluation.data import Estimate
 
 Figures = Mapping[str, Any]
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ghost.errors import HubError, UsageError
+from ghost.hub import faults
+from ghost.hub.faults import Fault
+from ghost.signals import Stopped
 from replicate_deployment.errors import GhostError
-from training.errors import HubError, UsageError
-from training.hub import faults
-from training.hub.faults import Fault
-from training.signals import Stopped
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

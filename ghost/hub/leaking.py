@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from ghost.errors import DataError, HubError
 from replicate_deployment import ghost_json
 from replicate_deployment.ghost_json import Ghost
-from training.errors import DataError, HubError
 
 EVALUATION = Path("report") / "evaluation.json"
 

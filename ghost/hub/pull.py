@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ghost import artifact
+from ghost.atomic import mend, put_in_place, refuse_foreign_files
+from ghost.console import console, progress
+from ghost.errors import HubError, UsageError
+from ghost.hub import transfer
+from ghost.hub.client import Hub, connect, kept
+from ghost.hub.transfer import git_blob_id
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
-from training import artifact
-from training.aside import mend, put_in_place, refuse_foreign_files
-from training.console import console, progress
-from training.errors import HubError, UsageError
-from training.hub import manifest, transfer
-from training.hub.client import Hub, connect, kept
-from training.hub.manifest import git_blob_id
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -139,7 +139,7 @@ def _ghost(hub: Hub, commit: str, remote: "dict[str, RepoFile]", aside: Path) ->
     if not is_it:
         raise HubError(f"{hub.repo}: {ghost_json.NAME} arrived altered; type again: {hub.again}")
     ghost = ghost_json.read(aside)
-    manifest.listed(ghost)
+    transfer.listed(ghost)
     return ghost
 
 

@@ -4,16 +4,99 @@ import argparse
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
+from typing import Any
 
+import yaml
+
+from ghost.console import console, progress
+from ghost.errors import HubError, UsageError
+from ghost.hub import leaking, transfer
+from ghost.hub.client import Head, Hub, connect, kept
+from ghost.hub.transfer import Entry
 from replicate_deployment import ghost_json
 from replicate_deployment.ghost_json import GUARDED_SUFFIXES, Ghost
-from training.console import console, progress
-from training.errors import HubError, UsageError
-from training.hub import card, leaking, manifest, transfer
-from training.hub.client import Head, Hub, connect, kept
-from training.hub.manifest import Entry
+
+# The model card: what a person should know before they talk to this, from ghost.json. No content of any chat.
+
+CARD_TEMPLATE = Path(__file__).parent / "card.md"
+UNKNOWN = "not on record"
+# Of the resolved configuration: what the recipe is, not where files lie on somebody's disk.
+RECIPE = (
+    "sequence_len",
+    "num_epochs",
+    "learning_rate",
+    "lr_scheduler",
+    "micro_batch_size",
+    "gradient_accumulation_steps",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "train_on_inputs",
+)
+
+
+def write_card(ghost: Ghost, repo: str, licence: str | None) -> str:
+    """The card of a merged model as Markdown with the Hub's YAML header; `licence` is the base's, as the Hub has it."""
+    base = ghost.facts.get("base") or {}
+    name = str(base.get("repo") or UNKNOWN)
+    metadata: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if on_the_hub(base):
+        metadata |= {"base_model": name, "base_model_relation": "finetune"}
+    if licence and licence != "other":  # which says nothing without a name and a link
+        metadata["license"] = licence
+    return Template(CARD_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        metadata=yaml.safe_dump(metadata | {"tags": ["ghost-in-the-shell"]}, sort_keys=False),
+        name=repo.split("/")[1],
+        base=f"[{name}](https://huggingface.co/{name})" if on_the_hub(base) else name,
+        revision=f"revision {base.get('revision') or UNKNOWN}",
+        license=licence or f"{UNKNOWN}; look at the base",
+        me=ghost.labels.me,
+        other=ghost.labels.other,
+        data=_table((ghost.facts.get("data") or {}).get("counts") or {}),
+        training=_table(_training(ghost)),
+        merge=_table(_merge(ghost)),
+    )
+
+
+def on_the_hub(base: Mapping[str, Any]) -> bool:
+    """Whether a base is a repo that others can look up, rather than a folder on somebody's disk."""
+    commit = re.fullmatch(r"[0-9a-f]{40}", str(base.get("revision")))
+    return bool(commit and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(base.get("repo"))))
+
+
+def _training(ghost: Ghost) -> dict[str, Any]:
+    training = ghost.facts.get("training") or {}
+    config, heldout = training.get("config") or {}, training.get("heldout") or {}
+    figures = {"recipe": ghost.facts["text"].get("recipe")} | {key: config.get(key) for key in RECIPE}
+    figures |= {"steps": training.get("steps"), "step kept": training.get("kept_step")}
+    for when in ("before", "after"):
+        measured = heldout.get(when) or {}
+        figures[f"held-out loss {when}, nats a token"] = measured.get("loss")
+        figures[f"held-out loss {when}, replies alone"] = measured.get("reply_loss")
+    return figures
+
+
+def _merge(ghost: Ghost) -> dict[str, Any]:
+    merge = ghost.facts["merge"]
+    parity = merge.get("parity") or {}
+    return {"dtype": merge.get("dtype"), "onto the base's weights": merge.get("base_weights")} | {
+        f"parity: {key}": value for key, value in parity.items()
+    }
+
+
+def _table(figures: Mapping[str, Any]) -> str:
+    """Figures and short words only: a text of any length, a list or a block has no place in a card."""
+    lines = ["| | |", "|---|---|"]
+    for key, value in figures.items():
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and re.fullmatch(r"[\w.+-]{1,40}", value)):
+            shown = f"{value:,}" if type(value) is int else f"{value:.6g}" if isinstance(value, float) else str(value)
+            lines.append(f"| {key.replace('_', ' ')} | {shown} |")
+    return "\n".join(lines) if len(lines) > 2 else f"{UNKNOWN.capitalize()}."
+
 
 MEGABYTE = 10**6
 SMALL = 100_000  # bytes; what is smaller travels within the commit
@@ -67,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     flags = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     again = shlex.join(["ghost", "push", str(args.model), args.repo, *flags, *(["--json"] if args.json else [])])
     ghost = ghost_json.read(args.model)
-    manifest.listed(ghost)
+    transfer.listed(ghost)
     leaks = leaking.above_limit(evaluation, ghost)
     if args.despite_leaks is None:
         leaking.refuse(leaks or [], evaluation, again, args.repo)
@@ -107,11 +190,11 @@ class Pushed:
 def push(hub: Hub, ghost: Ghost, *, tag: str | None, public: bool) -> Pushed:
     """Upload a verified model. Raises HubError; what has been uploaded by then is not uploaded again."""
     hub.log_in()
-    for name in manifest.left_out(ghost):
+    for name in transfer.left_out(ghost):
         hub.say(f"{name}: not in ghost.json, so it stays here")
     gate = Gate(hub, public)
     gate.open()
-    files = manifest.entries(ghost, card.write(ghost, hub.repo, licence_of_base(hub, ghost)))
+    files = transfer.entries(ghost, write_card(ghost, hub.repo, licence_of_base(hub, ghost)))
     upload = Upload(hub, gate, files, tag)
     commit = hub.ask(upload.attempt)
     compare(hub, commit, files)
@@ -232,7 +315,7 @@ def compare(hub: Hub, commit: str, files: list[Entry]) -> None:
 def licence_of_base(hub: Hub, ghost: Ghost) -> str | None:
     """What the Hub says of the base's licence. A card without it is better than no push."""
     base = ghost.facts.get("base") or {}
-    if not card.on_the_hub(base):
+    if not on_the_hub(base):
         return None
     asked = Hub(base["repo"], hub.again, hub.say, hub.api, hub.token, hub.user)
     try:

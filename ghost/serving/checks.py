@@ -1,4 +1,4 @@
-"""The checks of a merged model's folder, for `ghost preflight` (which looks at weights/) and `ghost check`.
+"""What a check is, and the build context that most of them look at.
 
 A check takes what it looks at and returns what it found, or raises: Problem (what was found, what to type) or one of
 our own errors.
@@ -15,9 +15,9 @@ from replicate_deployment import ghost_json, golden
 from replicate_deployment.chat_format import END_TOKEN, Turn, chat_template
 from replicate_deployment.errors import GhostError
 from replicate_deployment.ghost_json import Ghost
-from replicate_deployment.safetensors_header import read_header
 from replicate_deployment.settings import from_facts
 from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer
+from training.finetuning.base import read_header
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine

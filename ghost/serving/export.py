@@ -9,19 +9,70 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+from ghost import artifact
+from ghost.atomic import refuse_foreign_files, replace_folder
+from ghost.console import console, progress
+from ghost.errors import ConversionError, UsageError
+from ghost.serving import gguf_file
+from ghost.serving.gguf_file import Type, Vocabulary, read_decoder, read_vocabulary
 from replicate_deployment import ghost_json, settings
+from replicate_deployment.chat_format import END_TOKEN, Labels, Recipe
 from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
-from scripts.portable import gguf_file
-from scripts.portable.decoder import read_decoder
-from scripts.portable.gguf_file import Type
-from scripts.portable.modelfile import modelfile
-from scripts.portable.vocabulary import Vocabulary, read_vocabulary
-from scripts.weights import Weights
-from training import artifact
-from training.aside import refuse_foreign_files, replace_folder
-from training.console import console, progress
-from training.errors import ConversionError, UsageError
+from training.merging.weights import Weights
+
+# Ollama's Modelfile: the A:/B: text as a Go template, the stop sequences and the sampling defaults.
+#
+# A Go template has no function that looks into a text. So unlike `chat_format` this one leaves the lines of a message
+# as they are: one that starts with a tag reads as a turn, and a typed `</s>` ends one.
+
+# The space before the first turn is the one that a tokenizer puts before a text; the GGUF file says that none is added.
+# A reply comes back with the space after its tag: it is not written twice.
+TEMPLATE = """\
+{{- $before := " " }}
+{{- range .Messages }}
+{{- if eq .Role "user" }}{{ $before }}{{ @OTHER@ }} {{ .Content }}{{ $before = "\\n" }}
+{{- else if eq .Role "assistant" }}{{ $before }}{{ @ME@ }}{{ if ne (printf "%.1s" .Content) " " }} {{ end }}\
+{{ .Content }}@END@{{ $before = "\\n" }}
+{{- end }}
+{{- end }}{{ "\\n" }}{{ @ME@ }}"""
+
+
+def modelfile(gguf: str, labels: Labels, recipe: Recipe, stops: Sequence[str], settings: Settings) -> str:
+    """The Modelfile beside the file `gguf`."""
+    facts = {"@ME@": go_text(labels.me), "@OTHER@": go_text(labels.other)}
+    facts["@END@"] = END_TOKEN if recipe == "conversations" else ""
+    template = TEMPLATE
+    for name, value in facts.items():
+        template = template.replace(name, value)
+    parameters: list[tuple[str, object]] = [("stop", quoted(stop)) for stop in stops]
+    parameters += [
+        ("temperature", settings.temperature),
+        ("top_p", settings.top_p),
+        ("top_k", settings.top_k),
+        ("repeat_penalty", settings.repetition_penalty),
+        ("num_predict", settings.max_new_tokens),
+    ]
+    lines = [
+        f"FROM ./{gguf}",
+        f"TEMPLATE {quoted(template)}",
+        *(f"PARAMETER {key} {value}" for key, value in parameters),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def go_text(text: str) -> str:
+    """A Go string. JSON's escapes are Go's too, but for surrogates, which stand for themselves here."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def quoted(text: str) -> str:
+    """As a Modelfile quotes what holds newlines or spaces. It has no escapes."""
+    if '"""' in text or text.endswith('"'):
+        raise ConversionError(f"{text!r} cannot be written in a Modelfile, which has no escapes for quotes")
+    return f'"""{text}"""'
+
 
 NAME = "ghost"
 CONTEXT = 2048  # tokens: twice what training sees at once

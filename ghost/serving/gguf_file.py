@@ -1,22 +1,219 @@
-"""One GGUF file as a stream: its header needs names and shapes only, and the values follow, some rows at a time.
+"""A merged model as one GGUF file: its shapes, its vocabulary, its tensors.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Names of keys and tensors are gguf's own.
 """
 
 import hashlib
+import json
 import math
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from ghost.errors import BaseModelError, ConversionError
 from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer
-from scripts.portable.decoder import Decoder
-from scripts.portable.vocabulary import Vocabulary
-from scripts.weights import Weights, row_blocks
-from training.errors import ConversionError
+from training.finetuning.base import Shapes, read_shapes
+from training.merging.weights import Weights, row_blocks
+
+# What a model folder must be for llama.cpp's `llama` architecture, and which tensors it has then.
+
+ARCHITECTURES = ("MistralForCausalLM", "LlamaForCausalLM")
+ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """`context` is in tokens, `rope_base` the base of the rotary embedding's wavelengths, `biased` the projections that
+    have biases.
+    """
+
+    shapes: Shapes
+    context: int
+    rms_eps: float
+    rope_base: float
+    biased: tuple[str, ...]
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Shape (outputs, inputs) or (values,) of each tensor, by its name in the model folder."""
+        shapes = self.shapes
+        embeddings = (shapes.vocabulary, shapes.hidden)
+        tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": embeddings}
+        for layer in range(shapes.layers):
+            start = f"model.layers.{layer}."
+            for name, (inputs, outputs) in shapes.linear.items():
+                block = "self_attn" if name in ATTENTION else "mlp"
+                tensors[f"{start}{block}.{name}.weight"] = (outputs, inputs)
+                if name in self.biased:
+                    tensors[f"{start}{block}.{name}.bias"] = (outputs,)
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                tensors[f"{start}{name}.weight"] = (shapes.hidden,)
+        tensors["model.norm.weight"] = (shapes.hidden,)
+        return tensors if shapes.tied else tensors | {"lm_head.weight": embeddings}
+
+
+def read_decoder(folder: Path) -> Decoder:
+    """Raises ConversionError on a config.json of which llama.cpp would make another model."""
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = [str(name) for name in config.get("architectures") or ["no architecture"]]
+        if found[0] not in ARCHITECTURES:
+            raise ConversionError(f"{path}: {found[0]}; only {' and '.join(ARCHITECTURES)} can be exported")
+        shapes = read_shapes(config, str(folder))
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        wanted = {"hidden_act": (config.get("hidden_act"), "silu")}
+        wanted["rope_type"] = (rope.get("rope_type", rope.get("type", "default")), "default")
+        for key, (value, only) in wanted.items():
+            if value != only:
+                raise ConversionError(f"{path}: {key} is {value!r}; only {only!r} can be exported")
+        biased = (ATTENTION if config.get("attention_bias") else ()) + (FEED_FORWARD if config.get("mlp_bias") else ())
+        # llama.cpp attends to everything: within one window that is what the model learnt.
+        context = min(shapes.positions, config.get("sliding_window") or shapes.positions)
+        rope_base = float(rope.get("rope_theta") or config["rope_theta"])
+        return Decoder(shapes, context, float(config["rms_norm_eps"]), rope_base, biased)
+    except BaseModelError as error:
+        raise ConversionError(str(error)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConversionError(f"{path}: not a model's config ({type(error).__name__}: {error})") from error
+
+
+# The tokenizer as llama.cpp's `llama` vocabulary: pieces with scores, for a BPE over "▁" words with byte fallback.
+#
+# llama.cpp joins neighbours whenever their text is a piece, the piece with the highest score first
+# (`llm_tokenizer_spm` in its src/llama-vocab.cpp). A tokenizer.json lists which pairs may join, and in which order.
+# Scores made of that order give the ids that training used. Those of a tokenizer.model do not always: Mistral's joins
+# runs of spaces last, its tokenizer.json first.
+
+Pair = tuple[str, str]
+SPACE = "▁"
+BYTES = [f"<0x{value:02X}>" for value in range(256)]
+METASPACE = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first"}
+LINES = {"type": "Split", "pattern": {"Regex": "\n"}, "behavior": "Isolated", "invert": False}
+MODEL = {"type": "BPE", "byte_fallback": True, "ignore_merges": False, "dropout": None}
+MODEL |= {"continuing_subword_prefix": None, "end_of_word_suffix": None}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """`pieces`, `scores` and `kinds` (values of gguf.TokenType) are by id."""
+
+    pieces: list[str]
+    scores: list[float]
+    kinds: list[int]
+
+    def encode(self, text: str) -> list[int]:
+        """As llama.cpp does: without BOS, special tokens as text, and no space but those of the text."""
+        ids = {piece: place for place, piece in enumerate(self.pieces)}
+        symbols, _ = join(text.replace(" ", SPACE), dict(zip(self.pieces, self.scores, strict=True)))
+        whole = (
+            [ids[symbol]] if symbol in ids else [ids[BYTES[byte]] for byte in symbol.encode()] for symbol in symbols
+        )
+        return [place for places in whole for place in places]
+
+
+def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
+    """`size` pieces: the tokenizer's, and unused ones where the model has more ids.
+
+    Raises ConversionError when llama.cpp would give other ids for some text.
+    """
+    from gguf import TokenType
+
+    document = json.loads(tokenizer.backend_tokenizer.to_str())
+    name, ids = tokenizer.name_or_path, tokenizer.get_vocab()
+    if max(ids.values()) >= size:
+        raise ConversionError(f"{name}: ids up to {max(ids.values()):,}, and the model has {size:,}; merge again")
+    # What llama.cpp's own converter writes for ids that only fill the embeddings up.
+    pieces, kinds = [f"[PAD{place}]" for place in range(size)], [TokenType.UNUSED] * size
+    special = {token["id"]: token["special"] for token in document["added_tokens"]}
+    for piece, place in ids.items():
+        kind = TokenType.BYTE if piece in BYTES else TokenType.NORMAL
+        if place in special:
+            kind = TokenType.CONTROL if special[place] else TokenType.USER_DEFINED
+        pieces[place], kinds[place] = piece, TokenType.UNKNOWN if piece == "<unk>" else kind
+    merges = {(left, right): rank for rank, (left, right) in enumerate(document["model"].get("merges", []))}
+    try:
+        _check_kind(document, ids)
+        scores = scores_of(merges, pieces)
+    except ValueError as reason:
+        raise ConversionError(
+            f"{name}: llama.cpp would tokenise otherwise ({reason}); Mistral's tokenizers can be exported"
+        ) from reason
+    return Vocabulary(pieces, [scores[piece] for piece in pieces], [int(kind) for kind in kinds])
+
+
+def scores_of(merges: Mapping[Pair, int], pieces: Iterable[str]) -> dict[str, float]:
+    """Scores by which joining pieces gives, for every text, what joining the pairs of `merges` by rank gives.
+
+    Proven by looking at each piece alone: if every piece that a merge makes comes out whole, by merges only, then at
+    any time only pairs of `merges` can join in any text. For when two neighbours X and Y make a piece, nothing has
+    joined across its ends so far; so what happened between them is what happens when the piece stands alone, and
+    (X, Y) is the last pair that joins there. What remains is that scores and ranks of these last pairs agree in order.
+
+    Raises ValueError, saying what is otherwise.
+    """
+    ranks: dict[str, int] = {}
+    for (left, right), rank in merges.items():
+        ranks.setdefault(left + right, rank)
+    scores = {piece: -float(ranks.get(piece, len(merges))) for piece in pieces}
+    newest = -1
+    for piece in ranks:  # in order of rank
+        whole, joined = join(piece, scores)
+        if whole != [piece] or not joined or any(pair not in merges for pair in joined):
+            raise ValueError(f"by its merges {piece!r} is {' + '.join(whole)!r}")
+        if merges[joined[-1]] < newest:
+            raise ValueError(f"{piece!r} is made earlier than a piece with a higher score")
+        newest = merges[joined[-1]]
+    for piece in scores.keys() - ranks.keys():
+        if len(piece) > 1 and join(piece, scores)[0] == [piece]:
+            raise ValueError(f"{piece!r} would be made of text")
+    return scores
+
+
+def join(text: str, scores: Mapping[str, float]) -> tuple[list[str], list[Pair]]:
+    """What is left when neighbours are joined, the highest score first, of equals the leftmost; and which joined."""
+    symbols = [*text]
+    joined: list[Pair] = []
+    while True:
+        pairs = enumerate(pairwise(symbols))
+        fit = [(scores[left + right], -place) for place, (left, right) in pairs if left + right in scores]
+        if not fit:
+            return symbols, joined
+        place = -max(fit)[1]
+        joined.append((symbols[place], symbols[place + 1]))
+        symbols[place : place + 2] = ["".join(joined[-1])]
+
+
+def _check_kind(document: Mapping[str, Any], pieces: Iterable[str]) -> None:
+    """Raises ValueError on a tokenizer.json that does more to a text than to join pieces."""
+    model = document["model"]
+    for key, value in MODEL.items():
+        if model.get(key) != value:
+            raise ValueError(f"model.{key} is {model.get(key)!r}, not {value!r}")
+    if document["normalizer"] is not None:
+        raise ValueError(f"its normalizer is {document['normalizer']['type']}")
+    if lacking := len({*BYTES} - {*pieces}):
+        raise ValueError(f"{lacking} of the 256 bytes are no pieces")
+    for token in document["added_tokens"]:
+        if token["lstrip"] or token["rstrip"] or token["single_word"]:
+            raise ValueError(f"its token {token['content']!r} takes spaces around it")
+    before = document["pre_tokenizer"] or {}
+    steps = before.get("pretokenizers", [before])
+    made = {"".join(pair) for pair in model["merges"]}
+    if LINES in steps[:1]:
+        steps = steps[1:]
+        if any("\n" in piece for piece in made):
+            raise ValueError("its pieces go beyond the lines that it splits")
+    if steps == [METASPACE | {"split": True}]:
+        if any(SPACE in piece[1:] for piece in made):
+            raise ValueError("its pieces go beyond the words that it splits")
+    elif steps != [METASPACE | {"split": False}]:
+        raise ValueError(f"its pre_tokenizer is {re.sub(chr(10), ' ', json.dumps(before))[:80]}")
+
 
 Type = Literal["f16", "q8_0"]
 Block = Any  # numpy.ndarray

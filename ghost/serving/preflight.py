@@ -18,11 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import replicate_deployment
+from ghost.console import console, progress
+from ghost.installed import CLONE, install_command
+from ghost.serving import checks
+from ghost.serving.checks import Problem, Result
 from replicate_deployment import ghost_json
-from serving import checks
-from serving.checks import Problem, Result
-from training.console import console, progress
-from training.installed import CLONE, install_command
 
 PACKAGE = Path(replicate_deployment.__file__).parent
 COPY = Path("models/replicate_deployment")
@@ -199,8 +199,8 @@ def predicts(folder: Path) -> str:
     """Cog's server on the folder's own predict.py and weights: READY, then one reply to one message."""
     import cog  # noqa: F401  (said in one line where it is not installed)
 
-    from serving.client import predict
-    from serving.serve import running_server
+    from ghost.serving.client import predict
+    from ghost.serving.serve import running_server
 
     with running_server(folder / "weights", context=folder) as url:
         reply = predict(url, "hey", max_new_tokens=16, seed=0)

@@ -19,17 +19,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ghost.atomic import KEEP, replace_folder
+from ghost.console import console, progress
+from ghost.errors import PredictionLost, ServerError, UsageError
+from ghost.hub import leaking
+from ghost.serving.client import Prediction, Replicate
+from ghost.serving.client.prediction import PredictionFailed, reason
+from ghost.serving.client.replicate import PAUSES, TOKEN, Model, account
+from ghost.serving.preflight import bytes_sent, locate, preflight
+from ghost.signals import Stopped
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
-from serving.client import Prediction, Replicate
-from serving.client.replicate import PAUSES, TOKEN, Model, account
-from serving.client.transport import reason
-from serving.preflight import bytes_sent, locate, preflight
-from training.aside import KEEP, replace_folder
-from training.console import console, progress
-from training.errors import PredictionFailed, PredictionLost, ServerError, UsageError
-from training.hub import leaking
-from training.signals import Stopped
 
 WEIGHTS = Path("models/merged")
 LATEST = "latest"

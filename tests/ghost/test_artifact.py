@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ghost import artifact
+from ghost.errors import ArtifactError
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import WeightsError
-from training import artifact
-from training.errors import ArtifactError
 
 TEXT = {"labels": {"me": "A:", "other": "B:"}, "recipe": "windows", "stop_sequences": ["\nB:"]}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training.aside import discard, refuse_foreign_files, replace_folder
-from training.errors import UsageError
+from ghost.atomic import discard, refuse_foreign_files, replace_folder
+from ghost.errors import UsageError
 
 
 def test_a_folder_is_swapped_whole(tmp_path: Path) -> None:

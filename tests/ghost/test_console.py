@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from training import console
+from ghost import console
 
 
 @pytest.fixture

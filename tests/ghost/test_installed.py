@@ -2,15 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from training import cli, installed
-from training.finetuning import config, prices
+from ghost import cli, installed
+from training import config
+from training.finetuning import hardware
 
 
 def test_a_config_of_the_current_folder_is_used_in_place_of_ghosts_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    own, rented = config.load(), prices.load()
+    own, rented = config.load(), hardware.load_prices()
     Path("config").mkdir()
     Path("config/training_config.yaml").write_text(
         config.dump(own).replace("num_epochs: 8", "num_epochs: 3"), encoding="utf-8"
@@ -18,7 +19,7 @@ def test_a_config_of_the_current_folder_is_used_in_place_of_ghosts_own(
     shipped = installed.SHIPPED / "gpu_prices.yaml"
     Path("config/gpu_prices.yaml").write_bytes(shipped.read_bytes().split(b"  - {gpu: RTX 3090")[0])
     assert (own.num_epochs, config.load().num_epochs) == (8, 3)
-    assert len(rented.gpus) > len(prices.load().gpus) == 1
+    assert len(rented.gpus) > len(hardware.load_prices().gpus) == 1
 
 
 def test_a_broken_one_is_not_passed_over(

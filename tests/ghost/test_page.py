@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.page import (
+from ghost.page import (
     CELLS,
     HEIGHT,
     Bar,

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import replicate_deployment
-from serving.preflight import CACHES, FILES, TRACES
+from ghost.serving.preflight import CACHES, FILES, TRACES
 
 FOLDER = Path(replicate_deployment.__file__).parent
 # The keys of Cog's own schema (config_schema_v1.0 of SDK 0.23), without those that are deprecated.

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from replicate_deployment.chat_format import Turn, read_prompt, render_prompt
+from replicate_deployment.chat_format import CONTEXT_TURNS, Turn, read_prompt, render_prompt
 from replicate_deployment.decoding import Static
-from replicate_deployment.engine import CONTEXT_TURNS, Engine, Reply
+from replicate_deployment.engine import Engine, Reply
 from replicate_deployment.errors import PromptError, SettingsError, WeightsError
 from replicate_deployment.settings import Settings
 from replicate_deployment.stopping import ReplyScanner

@@ -13,9 +13,9 @@ import pytest
 from replicate_deployment import fetching
 from replicate_deployment.errors import SettingsError, WeightsError
 from replicate_deployment.fetching import fetch, switch, weights_folder
-from tests.training.hub.conftest import make_model
-from tests.training.hub.fake_hub import FakeHub
-from tests.training.hub.fake_repos import TOKEN, Fault, Repo
+from tests.ghost.hub.conftest import make_model
+from tests.ghost.hub.fake_hub import FakeHub
+from tests.ghost.hub.fake_repos import TOKEN, Fault, Repo
 
 REPO = "noa/ghost"
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import replicate_deployment
+from ghost.serving import serve
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.engine import Engine
 from replicate_deployment.predict import Predictor
 from replicate_deployment.settings import RANGES, Settings
-from serving import schema
 
 SOURCE = Path(replicate_deployment.__file__).parent
 
@@ -69,7 +69,7 @@ def test_set_up_loads_what_is_named_and_ends_in_a_reply(
 
 
 def test_the_schema_is_what_cogs_server_reads() -> None:
-    document = schema.openapi()
+    document = serve.openapi()
     inputs = document["components"]["schemas"]["Input"]
     assert inputs["required"] == ["prompt"]
     assert inputs["properties"]["temperature"]["minimum"] == 0

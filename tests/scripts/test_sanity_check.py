@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from ghost import artifact
+from ghost.cli import main
+from ghost.evaluation import trained_checks
+from ghost.evaluation.trained_checks import Trained
+from ghost.serving import checks
+from ghost.serving.checks import Result
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import encode_prompt
-from scripts import parity, sanity_check, test_model, trained_checks
-from scripts.trained_checks import Trained
-from serving import checks
-from serving.checks import Result
-from tests.scripts.forms import merge
-from training import artifact
-from training.cli import main
+from scripts import sanity_check, test_model
+from tests.training.merging.forms import merge
+from training.merging import proof
 
 
 @pytest.fixture(autouse=True)
@@ -225,7 +227,7 @@ def test_adapter_and_merge_are_held_beside_each_other(
 def test_a_merge_that_is_not_base_and_adapter_fails(
     merged: Path, adapter: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "LIMIT", 1e-9)
+    monkeypatch.setattr(proof, "LIMIT", 1e-9)
     found = checked(Trained(merged, adapter, str(tiny_base)), "parity")
     assert found.status == "failed"
     assert "not base + adapter: mean |Δlogp|" in found.found

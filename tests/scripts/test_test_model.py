@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from ghost import artifact
+from ghost.cli import main
+from ghost.errors import DataError
+from ghost.evaluation.prompts import OF_A_REPLY, Answer, Format, conversation, one_turn, says_nothing, summarise, unmet
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.engine import Engine
 from scripts import test_model
-from scripts.expectations import OF_A_REPLY, Answer, Format, one_turn, says_nothing, unmet
-from scripts.test_model import conversation, read_contexts, spread, summarise
-from training import artifact
-from training.cli import main
-from training.errors import DataError
+from scripts.test_model import read_contexts, spread
 
 STOPS = DEFAULT_LABELS.stop_sequences
 KNOWN = Format(DEFAULT_LABELS, STOPS)

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from ghost.errors import BotError
 from telegram_bot.config import BotConfig, Drafts, Limits, Texts, Typing
 from telegram_bot.database import Clock, Database
-from tests.serving.cog_server import url  # noqa: F401  (a fixture)
+from tests.ghost.serving.cog_server import url  # noqa: F401  (a fixture)
 from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI, Sent
 from tests.telegram_bot.fake_model import FakeModel
-from training.errors import BotError
 
 OWNER, FRIEND, STRANGER, PEER, GROUP = 11, 22, 33, 44, -1001
 LINK = "bc1"  # a business connection of the owner's

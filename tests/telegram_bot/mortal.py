@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ghost.serving.client import backend
 from replicate_deployment.errors import GhostError
-from serving.client import backend
 from telegram_bot import bot, service
 from telegram_bot import config as configuration
 from telegram_bot.database import Database

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ghost import cli
+from ghost.errors import ConfigError
 from telegram_bot import config
-from training import cli
-from training.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config" / "bot.example.yaml"

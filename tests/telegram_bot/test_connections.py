@@ -3,8 +3,7 @@
 import asyncio
 import random
 
-from telegram_bot.calls import Call
-from telegram_bot.gateway import TYPING_AT_ONCE, Telegram
+from telegram_bot.gateway import TYPING_AT_ONCE, Call, Telegram
 from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training import cli
+from ghost import cli
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "telegram_bot" / "deployment"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from replicate_deployment.chat_format import Turn
-from telegram_bot import drafts, export, figures, intake
+from telegram_bot import bot, commands, drafts, intake
 from telegram_bot.config import Texts, Typing
 from telegram_bot.database import Database
 from tests.telegram_bot import fake_model
@@ -91,7 +91,7 @@ def test_edit_then_send_is_a_correction(business: World, tmp_path: Path) -> None
     assert (row["state"], row["draft"], row["text"]) == ("edited", "HI", "salut toi")
     assert json.loads(row["context"]) == [["B:", "hi"]]
     out = tmp_path / "corrections.jsonl"
-    assert export.corrections(business.config, out) == 1
+    assert bot.corrections(business.config, out) == 1
     assert json.loads(out.read_text()) == {"context": [["other", "hi"]], "draft": "HI", "final": "salut toi"}
     assert out.stat().st_mode & 0o077 == 0
 
@@ -177,13 +177,13 @@ def test_what_telegram_refuses_to_send_was_not_said_and_can_be_sent_later(busine
         assert [button["text"] for button in again.buttons] == ["Send", "Edit", "Another", "Discard"]
         assert not edited.buttons
         assert state(business) == ["offered"]
-        assert export.corrections(business.config, tmp_path / "corrections.jsonl") == 0  # nobody was told that
+        assert bot.corrections(business.config, tmp_path / "corrections.jsonl") == 0  # nobody was told that
         api.quiet.clear()
         api.press(OWNER, again, "Send")
         api.until(lambda: again.text == "To Ines, sent by you:\n\nhi, you\ntwo")
     assert api.texts(PEER) == ["hi, you", "two"]
     assert state(business) == ["edited"]
-    assert export.corrections(business.config, tmp_path / "corrections.jsonl") == 1
+    assert bot.corrections(business.config, tmp_path / "corrections.jsonl") == 1
 
 
 def test_the_next_prompt_knows_nothing_of_what_was_refused(business: World) -> None:
@@ -198,7 +198,7 @@ def test_the_next_prompt_knows_nothing_of_what_was_refused(business: World) -> N
         api.until(lambda: again.text == "There is a newer draft below." and not again.buttons)
     assert business.model.prompts[-1] == "B: hi\nanyone?\nA:"
     db = business.look()
-    assert "Replies today: 0" in figures.status(db, business.config, owner=True)
+    assert "Replies today: 0" in commands.status(db, business.config, owner=True)
     db.close()
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.client import Backend, Replicate
+from ghost.serving.client import Backend, Replicate
 from telegram_bot.config import Texts
-from tests.serving import fake_replicate
-from tests.serving.fake_replicate import PIECES, FakeReplicate, Fault
+from tests.ghost.serving import fake_replicate
+from tests.ghost.serving.fake_replicate import PIECES, FakeReplicate, Fault
 from tests.telegram_bot.conftest import FRIEND, World
 
 SAID = "".join(PIECES).split("\n")
@@ -23,7 +23,7 @@ def replicate(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRep
             return Replicate(where.removeprefix("replicate:"), fake_replicate.TOKEN, fake.url)
 
         monkeypatch.setattr("telegram_bot.service.backend", backend)
-        monkeypatch.setattr("serving.client.replicate_api.FIRST_PAUSE", 0.01)
+        monkeypatch.setattr("ghost.serving.client.replicate_api.FIRST_PAUSE", 0.01)
         world.set(backend="replicate:ana/ghost")
         yield fake
 

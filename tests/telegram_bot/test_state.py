@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from ghost.errors import BotError
 from telegram_bot import database, retention
 from telegram_bot.config import Retention, Texts
 from telegram_bot.database import Database, DiskFull
 from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, World
-from training.errors import BotError
 
 TEXTS = Texts()
 SECRET = "the-dragon-sleeps-at-noon"

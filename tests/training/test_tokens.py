@@ -6,10 +6,9 @@ import pytest
 
 from replicate_deployment.chat_format import DEFAULT_LABELS, RECIPES, Recipe, Turn, render
 from replicate_deployment.tokenization import load_tokenizer
-from training.finetuning.counting import Counted, Estimated
-from training.finetuning.examples import encode_turns
-from training.finetuning.segments import collapse
-from training.preparation.fit import estimate, tokenizer_at_hand
+from training.finetuning.data import encode_turns
+from training.finetuning.packing import collapse
+from training.tokens import Counted, Estimated, estimate, tokenizer_at_hand
 
 TALK = [
     Turn("B:", "hey tu fais quoi ce soir ?"),

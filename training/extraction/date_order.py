@@ -9,7 +9,7 @@ from datetime import date
 from itertools import pairwise
 from typing import NamedTuple
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 
 NAMES = {"dmy": "day/month", "mdy": "month/day", "ymd": "year/month/day"}
 ASK = " Say which: ghost extract … --date-order dmy (day first), or mdy (month first)"

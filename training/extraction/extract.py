@@ -12,14 +12,14 @@ from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 
-from training import aside, collector, speakers
-from training.console import Bar, progress
-from training.errors import ExportError, UsageError
-from training.extraction import csv_file
+from ghost import atomic
+from ghost.console import Bar, progress
+from ghost.errors import ExportError, UsageError
+from training.extraction import csv_file, speakers
 from training.extraction.date_order import NAMES as DATE_ORDERS
 from training.extraction.deduplication import Conversation, Conversations
 from training.extraction.languages import language_report
-from training.extraction.people import Shield
+from training.extraction.people import Anonymizer
 from training.extraction.platform import Chat, Kind, Reading, Record
 from training.extraction.platforms import HINT, PLATFORMS, Recognised, recognise
 from training.extraction.report import Account, FileAccount, show
@@ -65,11 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.min_chars < 1:
         raise UsageError(f"--min-chars {args.min_chars}: must be at least 1")
-    aside.refuse_foreign_files(args.out, own_files(args.out))
+    atomic.refuse_foreign_files(args.out, own_files(args.out))
     config = speakers.load(args.user_config)
     account, found = gather(args.paths, args.platform, args.date_order, args.min_chars)
     me = _me(config, args, found)
-    shield = Shield(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
+    shield = Anonymizer(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
     problems = account.problems  # with the paths that have to be opened
     account.rename(shield.title)
     if account.messages:
@@ -104,7 +104,7 @@ def gather(
     account = Account()
     recognised = _recognise_all(_sources(paths, account), platform, account)
     conversations = Conversations()
-    with progress("Extracting", total=len(recognised)) as bar, collector.at_rest():
+    with progress("Extracting", total=len(recognised)) as bar, csv_file.gc_paused():
         for source, (reader, reason) in recognised:
             bar.describe(source.name)
             try:
@@ -213,9 +213,9 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
     return chats
 
 
-def save(account: Account, found: Sequence[Conversation], out: Path, shield: Shield) -> None:
+def save(account: Account, found: Sequence[Conversation], out: Path, shield: Anonymizer) -> None:
     """Write the CSVs and the reports aside, then put them in the place of `out`."""
-    with aside.replace_folder(out) as folder:
+    with atomic.replace_folder(out) as folder:
         languages = language_report(_write(account, found, folder, shield))
         account.masked = shield.counts
         account.languages = languages["total"]
@@ -225,7 +225,7 @@ def save(account: Account, found: Sequence[Conversation], out: Path, shield: Shi
 
 
 def _write(
-    account: Account, found: Sequence[Conversation], folder: Path, shield: Shield
+    account: Account, found: Sequence[Conversation], folder: Path, shield: Anonymizer
 ) -> Iterator[tuple[str, list[Record]]]:
     """Each conversation's file, relative to `folder`, and what it holds."""
     taken: set[str] = set()

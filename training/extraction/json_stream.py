@@ -1,4 +1,4 @@
-"""A JSON file larger than memory, walked value by value; what is damaged costs no more than itself.
+"""JSON exports of any size, an entry at a time.
 
 The standard library decodes the values. What it leaves open, and ijson and msgspec with it, is where a value ends that
 does not decode: brackets are counted for that, and only then.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import IO, Any
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.source import Source, well_formed
 
 CHUNK = 128 * 1024  # bytes read at a time

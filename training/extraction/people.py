@@ -24,7 +24,7 @@ from training.extraction.pii import (
     regions_of,
 )
 from training.extraction.platform import Record
-from training.speakers import fold
+from training.extraction.speakers import fold
 
 STARTS = (
     *("Ba", "Be", "Bo", "Da", "De", "Do", "Fa", "Fe", "Fo", "Ga", "Gi", "Go", "Ja", "Je", "Jo", "Ka", "Ke", "Ko", "La"),
@@ -336,7 +336,7 @@ TWO = 2  # people, or one of them alone: the chat's title is then the other one'
 TEXTS = 20_000  # messages from which the sample that tells the languages of a run is drawn
 
 
-class Shield:
+class Anonymizer:
     """Renames people and masks bodies, as far as the person asked for it.
 
     pii         mask what is personal in bodies, and call people Contact N who are a mere phone number or e-mail address

@@ -1,4 +1,4 @@
-"""What a platform module offers, five facts and two functions, and the one shape that its exports are read into.
+"""The one shape that every platform's export is read into, and what a platform offers.
 
 A file in `platforms/` with these is all it takes.
 """

@@ -1,4 +1,4 @@
-"""What went in and what became of it, counted for the report and said on the terminal.
+"""What went in and what became of it, for extraction_report.json and for the terminal.
 
 Every record of every file is exactly one kind, and the sums are equal.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from training.console import console
+from ghost.console import console
 from training.extraction.date_order import ASK, NAMES
 from training.extraction.platform import Kind, Record
 from training.extraction.platforms import HINT

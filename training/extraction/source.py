@@ -1,4 +1,4 @@
-"""Where exports lie, and what is read from them: files, folders and zips, their text, and what lies beside a chat.
+"""Files and zips of exports: found, opened, decoded, and the files that lie beside them.
 
 A zip is read in place; nothing is ever unpacked to disk.
 """
@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from unicodedata import normalize
 
-from training.errors import ExportError, UsageError
+from ghost.errors import ExportError, UsageError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

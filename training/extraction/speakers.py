@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from ghost.errors import ConfigError
 from replicate_deployment.chat_format import Labels
-from training.errors import ConfigError
 
 CONFIG = Path("config/user_config.json")
 # WhatsApp wraps phone numbers and some names in direction marks, which nobody sees and nobody types.

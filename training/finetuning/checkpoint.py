@@ -11,17 +11,186 @@ Where the data stand is the step's number alone, since the plan follows from dat
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ghost.atomic import discard, mend, replace_folder
+from ghost.errors import TrainingError
+from ghost.signals import Stopped, handled_by
 from replicate_deployment import ghost_json
-from training.aside import discard, mend, replace_folder
-from training.errors import TrainingError
-from training.finetuning.selection import Selection
-from training.finetuning.state import State, Tensors
+
+# When a stop from outside takes effect while training: where nothing is half-done, and never inside of a step.
+
+
+class Interruption:
+    """Within `held()` a stop waits for the next `check()`; within `at_once()`, for work that nothing depends on, it
+    does not wait. Further stops change nothing: a service that repeats itself must not cost the checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._waits = True
+
+    def held(self) -> AbstractContextManager[None]:
+        return handled_by(self._note)
+
+    def check(self) -> None:
+        """Raises Stopped when somebody asked for it."""
+        if self._number is not None:
+            raise Stopped(self._number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        self._waits = False
+        try:
+            self.check()
+            yield
+        finally:
+            self._waits = True
+
+    def _note(self, number: int) -> None:
+        first = self._number is None
+        self._number = self._number or number
+        if first and not self._waits:
+            self.check()
+
+
+# Which step's weights to keep: those whose held-out loss of the replies was lowest.
+
+
+class Selection:
+    """The best measurement so far, and how many have come since.
+
+    best       its loss in nats a token; None before the first that is a number
+    best_step  optimiser steps done when it was taken
+    """
+
+    def __init__(self) -> None:
+        self.best: float | None = None
+        self.best_step: int | None = None
+        self._since = 0
+
+    def consider(self, step: int, loss: float) -> bool:
+        """Whether this loss is lower than all before it. Of equals the first is kept: it has memorised less."""
+        if math.isfinite(loss) and (self.best is None or loss < self.best):
+            self.best, self.best_step, self._since = loss, step, 0
+            return True
+        self._since += 1
+        return False
+
+    def exhausted(self, patience: int | None) -> bool:
+        """Whether `patience` measurements in a row were no better; never with None."""
+        return patience is not None and self._since >= patience
+
+    def to_json(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step, "since": self._since}
+
+    @classmethod
+    def from_json(cls, recorded: dict[str, Any]) -> "Selection":
+        """What `to_json` wrote: a resumed training judges as the one that was interrupted."""
+        selection = cls()
+        selection.best, selection.best_step = recorded["best"], recorded["best_step"]
+        selection._since = recorded["since"]
+        return selection
+
+
+# How far a training is, and the tensors it consists of: adapter, optimiser, random state.
+
+Tensors = dict[str, Any]
+
+
+@dataclass
+class State:
+    """How far a training is.
+
+    asked        the config's `micro_batch_tokens`
+    budget       tokens of a micro-batch: what that came to, less whenever memory ran out
+    step         optimiser steps done
+    tokens       tokens that went through the model in them
+    seconds      of `training`, `evaluating` and in `total`, with checkpoints; over all runs, without what a crash lost
+    log          an entry every `logging_steps`
+    evaluations  the held-out losses, with their steps
+    resumed      the steps at which the training was taken up again
+    halved       when memory ran out, and the budget since
+    best         the adapter of `selection.best_step`
+    rng          torch's random state after `step` steps
+    """
+
+    asked: int | str
+    budget: int
+    step: int = 0
+    tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"training": 0.0, "evaluating": 0.0, "total": 0.0})
+    log: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    resumed: list[int] = field(default_factory=list)
+    halved: list[dict[str, int]] = field(default_factory=list)
+    selection: Selection = field(default_factory=Selection)
+    best: Tensors | None = None
+    rng: Tensors = field(default_factory=dict)
+
+
+def gather(model: Any, optimizer: Any) -> Tensors:
+    """Adapter and optimiser as flat tensors, on the CPU: `adapter/PARAMETER`, `optimizer/QUANTITY/PARAMETER`."""
+    tensors: Tensors = {}
+    for name, parameter in trained(model):
+        tensors[f"adapter/{name}"] = parameter.detach().cpu().contiguous()
+        for quantity, tensor in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{quantity}/{name}"] = tensor.cpu().contiguous()
+    return tensors
+
+
+def scatter(tensors: Tensors, model: Any, optimizer: Any) -> None:
+    """What `gather` gathered, put back."""
+    names = [name for name, _ in trained(model)]
+    put(model, {name: tensors[f"adapter/{name}"] for name in names})
+    states: dict[int, Tensors] = {}
+    for key, tensor in tensors.items():
+        kind, _, rest = key.partition("/")
+        if kind == "optimizer":
+            quantity, _, name = rest.partition("/")
+            states.setdefault(names.index(name), {})[quantity] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def adapter(model: Any) -> Tensors:
+    """A copy of the trained parameters, on the CPU."""
+    return {name: parameter.detach().cpu().clone() for name, parameter in trained(model)}
+
+
+def put(model: Any, weights: Tensors) -> None:
+    """Make `weights` the trained parameters."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in trained(model):
+            parameter.copy_(weights[name])
+
+
+def trained(model: Any) -> list[tuple[str, Any]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def random_state() -> Tensors:
+    """Of torch's generators: dropout is all that draws from them while training."""
+    import torch
+
+    cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def set_random_state(state: Tensors) -> None:
+    import torch
+
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
 
 FORMAT = 1
 FACTS, STATE, BEST = "checkpoint.json", "state.safetensors", "best.safetensors"

@@ -1,26 +1,296 @@
-"""The loss curve as a picture beside the adapter: did it learn, did it memorise, which step was kept."""
+"""Losses while training: measured on held-out examples, shown, written and drawn."""
 
+import dataclasses
 import io
+import math
 import os
 import sys
 import tempfile
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
 
-from training.finetuning.watching import epochs_done
+from ghost.console import LINE_EVERY, Bar, console, duration, progress
+from ghost.errors import ConfigError, TrainingError
+from ghost.installed import install_command
+from training.config import TrainingConfig
+from training.finetuning.data import Example
+from training.finetuning.packing import Group, Plan, Segment, collapse, pack, segment
+from training.finetuning.processes import Alone
 
-NAME = "loss_curve.png"
+# The loss on what training never saw: by the same code before, during and after.
+
+
+@dataclass(frozen=True)
+class HeldoutLoss:
+    """Mean negative log-likelihood in nats a token: over all tokens that count in the loss, and over the replies alone
+    (end token included), which tells whether the model sounds more like the person."""
+
+    loss: float
+    tokens: int
+    reply_loss: float
+    reply_tokens: int
+
+
+def heldout_loss(
+    objective: Any, examples: Sequence[Example], budget: int, config: TrainingConfig, processes: Alone | None = None
+) -> HeldoutLoss | None:
+    """None when there are no examples. Each token counts as it does one example at a time, whatever their order and
+    the `budget`, which is the tokens that go through the model at once. Several `processes` share the work.
+
+    No random number is drawn, and the model is left in the mode it was found in. Memory that does not suffice halves
+    the budget; raises TrainingError when it does not suffice for one example either.
+    """
+    if not examples:
+        return None
+    import torch
+
+    groups: list[Group] = collapse(examples) if config.collapse_nested_windows else [[one] for one in examples]
+    replies = {segment(group): _reply_weights(group) for group in groups}
+    if processes is None:
+        processes = Alone()
+        processes.use(objective, bf16=config.bf16)
+    sums: list[float] = []
+    reply_sums: list[float] = []
+    mode = objective.training
+    objective.eval()
+    try:
+        with progress("held-out loss", len(examples)) as bar:
+            waiting = pack(list(replies), budget)
+            while waiting:
+                batches, rest = waiting[: processes.count], waiting[processes.count :]
+                try:
+                    found = processes.losses(batches)
+                except torch.OutOfMemoryError as error:
+                    larger = [batch for batch in batches if len(batch) > 1]
+                    tokens = max(sum(len(run.ids) for run in batch) for batch in larger or batches)
+                    if not larger:
+                        raise TrainingError(
+                            f"the GPU's memory does not suffice for one held-out example of {tokens:,} tokens: lower "
+                            "sequence_len, or rent a larger GPU"
+                        ) from error
+                    waiting = pack([run for batch in waiting for run in batch], tokens // 2)
+                    continue
+                waiting = rest
+                for batch, losses in zip(batches, found, strict=True):
+                    sums.append(float(losses @ np.concatenate([run.weights for run in batch])))
+                    reply_sums.append(float(losses @ np.concatenate([replies[run] for run in batch])))
+                    bar.advance(sum(run.windows for run in batch))
+    finally:
+        objective.train(mode)
+    tokens = sum(int(example.learnt.sum()) for example in examples)
+    reply_tokens = sum(int((example.learnt & example.reply).sum()) for example in examples)
+    return HeldoutLoss(math.fsum(sums) / tokens, tokens, math.fsum(reply_sums) / reply_tokens, reply_tokens)
+
+
+def _reply_weights(group: Group) -> NDArray[np.float32]:
+    """For each target of the group's segment, how many examples have it in a reply that counts."""
+    whole, alone = (segment(some) for some in (group, [_replies_only(example) for example in group]))
+    found = {target: place for place, target in enumerate(_targets(whole))}
+    weights = np.zeros(len(whole.labels), dtype=np.float32)
+    for target, weight in zip(_targets(alone), alone.weights, strict=True):
+        weights[found[target]] += weight
+    return weights
+
+
+def _replies_only(example: Example) -> Example:
+    return dataclasses.replace(example, learnt=example.learnt & example.reply)
+
+
+def _targets(run: Segment) -> list[tuple[int, int]]:
+    return list(zip(run.places.tolist(), run.labels.tolist(), strict=True))
+
+
+# TensorBoard's event files, for curves to look at while it trains: `tensorboard --logdir FOLDER`.
+#
+# torch's SummaryWriter would do, but it writes from a thread, which ends in a traceback when the disk is full, and
+# puts the machine's name into the file's. Here a record is written where `add` is called, and nobody's chat is in it.
+
+
+def require_tensorboard(*, wanted: bool) -> None:
+    """Raises ConfigError when curves are wanted and cannot be written: to be known before hours of training."""
+    if wanted and find_spec("tensorboard") is None:
+        raise ConfigError(
+            f"use_tensorboard: true, but tensorboard is not installed; set false, or type: {install_command('train')}"
+        )
+
+
+class EventFile:
+    """One file of scalars in a run's folder below `parent`.
+
+    A training that starts at step 0 gets a folder of its own, called by its time, so that two can be compared. One
+    that resumes goes on in the newest, and what the interrupted one wrote after `start` steps is hidden.
+    """
+
+    def __init__(self, parent: Path, start: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary, self._records = Event, Summary, RecordWriter
+        runs = sorted(path for path in parent.glob("*") if path.is_dir()) if start else []
+        folder = runs[-1] if runs else parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        # TensorBoard wants "tfevents" in the name, and reads a folder's files in the order of their names.
+        self.path = folder / f"events.out.tfevents.{time.time_ns()}"
+        self._write(file_version="brain.Event:2")
+        # Curves end at the step before this one, as far as earlier files of the folder are concerned.
+        self._write(step=start + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """One point on each curve, named as in `values`. Raises OSError, as on a full disk."""
+        points = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=self._summary(value=points))
+
+    def _write(self, **fields: Any) -> None:
+        # Opened for each record: what was seen is in the file, and nothing is left open, however the training ends.
+        with self.path.open("ab") as stream:
+            self._records(stream).write(self._event(wall_time=time.time(), **fields).SerializeToString())
+
+
+# What a person sees while it trains: how far it is, how well it learns, how long it will take, what it has cost.
+
+SPEED_OVER = 60.0  # seconds over which the speed is averaged
+
+
+class Watch:
+    """A bar in a terminal; elsewhere, as under nohup or in a cloud's log, a line after the first step and then every
+    three minutes. And curves for TensorBoard in `<out>.tensorboard`, where the config wants them.
+
+    start  steps done before: of a resumed training
+    price  dollars an hour of the machine's GPUs; None where nobody knows, and then no cost is shown
+    spent  seconds that the training took before this run
+    voice  where lines go; a terminal that is gone, or a log on a full disk, costs the lines and not the training
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        config: TrainingConfig,
+        out: Path,
+        start: int,
+        price: float | None,
+        *,
+        spent: float = 0.0,
+        voice: Console = console,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._epochs, self._total, self._start = plan.epochs, len(plan), start
+        self._price, self._spent, self._voice, self._clock = price, spent, voice, clock
+        self._curves = out.with_name(out.name + ".tensorboard") if config.use_tensorboard else None
+        self._events: EventFile | None = None
+        self._bar: Bar | None = None
+        self._speeds: deque[tuple[int, float]] = deque()  # (tokens, seconds) of the last steps
+        self._first: tuple[int, float] | None = None  # number of this run's first step, and when it was done
+        self._said: float | None = None
+        self._opened = clock()
+        self._resources = ExitStack()
+
+    def __enter__(self) -> Self:
+        if self._curves:
+            try:
+                self._events = EventFile(self._curves, self._start)
+            except OSError as error:
+                self._no_curves(error)
+        self._bar = self._resources.enter_context(progress("training", self._total, logged=False))
+        self._bar.advance(self._start)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._resources.close()
+
+    def step(self, number: int, loss: float, grad_norm: float, rate: float, tokens: int, seconds: float) -> None:
+        """Step `number` (from 1) is done: its loss in nats a label, its tokens through the model in so many seconds."""
+        now = self._clock()
+        self._speeds.append((tokens, seconds))
+        while sum(took for _, took in self._speeds) - self._speeds[0][1] > SPEED_OVER:
+            self._speeds.popleft()
+        speed = sum(count for count, _ in self._speeds) / max(sum(took for _, took in self._speeds), 1e-9)
+        self._first = self._first or (number, now)
+        # The first step waits for kernels and memory, so it says nothing of the others.
+        steps = number - self._first[0]
+        pace = (now - self._first[1]) / steps if steps else seconds
+        figures = [f"loss {loss:.3f}", f"{speed:,.0f} tokens/s", f"{duration((self._total - number) * pace)} left"]
+        if self._price is not None:
+            figures.append(f"${self._price * (self._spent + now - self._opened) / 3600:,.2f} so far")
+        if self._bar:
+            self._bar.advance()
+            self._bar.note(", ".join(figures).removesuffix(" so far"))
+        if not console.is_terminal and (self._said is None or now - self._said >= LINE_EVERY):
+            self._said = now
+            self._say(number, *figures)
+        self._record(
+            number,
+            {
+                "loss/training": loss,
+                "training/gradient norm": grad_norm,
+                "training/learning rate": rate,
+                "training/tokens per second": speed,
+            },
+        )
+
+    def evaluated(self, number: int, heldout: HeldoutLoss, said: Mapping[str, float] | None = None) -> None:
+        """The held-out loss after `number` steps, and the figures of the sampled replies (samples.Answered)."""
+        said = said or {}
+        figures = [f"{said['ended']:.0%} of replies end by themselves"] if "ended" in said else []
+        if "distinct_2" in said:
+            figures.append(f"distinct-2 {said['distinct_2']:.2f}")
+        losses = (f"held-out loss {heldout.loss:.3f}", f"of replies alone {heldout.reply_loss:.3f}")
+        self._say(number, *losses, *figures)
+        curves = {"loss/held out": heldout.loss, "loss/held-out replies": heldout.reply_loss}
+        self._record(number, curves | {f"replies/{name}": value for name, value in said.items()})
+
+    def _say(self, number: int, *figures: str) -> None:
+        done = f"step {number:,} of {self._total:,}, epoch {epochs_done(number, self._epochs):.1f}"
+        with suppress(OSError):
+            self._voice.print(f"{done}: {', '.join(figures)}", soft_wrap=True)
+
+    def _record(self, number: int, values: Mapping[str, float]) -> None:
+        try:
+            if self._events:
+                self._events.add(number, values)
+        except OSError as error:
+            self._no_curves(error)
+
+    def _no_curves(self, error: OSError) -> None:
+        """What is nice to look at must not cost what takes hours."""
+        self._events = None
+        print(f"ghost train: no more curves in {self._curves}: {error.strerror or error}", file=sys.stderr)
+
+
+def epochs_done(step: int, epochs: Sequence[int]) -> float:
+    """How many epochs `step` steps are, when the epochs have so many steps."""
+    done = 0.0
+    for count in epochs:
+        if step < count:
+            return done + step / count
+        done, step = done + 1, step - count
+    return done
+
+
+CURVE = "loss_curve.png"
 # Okabe and Ito's colours, which people who see fewer of them can tell apart (https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PURPLE, YELLOW = "#CC79A7", "#E69F00"
 POINTS = 30  # of the training loss, averaged: a single step's is mostly noise
 
 
-def draw(
+def draw_curve(
     log: Sequence[Mapping[str, float]],
     evaluations: Sequence[Mapping[str, float]],
     path: Path,

@@ -6,22 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.console import console
-from training.errors import ConfigError, TrainingError
-from training.finetuning import config as training_config
-from training.finetuning import device as devices
-from training.finetuning import prices, speed
-from training.finetuning.config import TrainingConfig
-from training.finetuning.counting import Counted, Estimated
+from ghost.console import console
+from ghost.errors import ConfigError, TrainingError
+from training import config as training_config
+from training.config import TrainingConfig
+from training.finetuning import hardware
+from training.finetuning.base import Shapes, shapes_of
 from training.finetuning.data import Split, read_facts, read_split
-from training.finetuning.device import Device
-from training.finetuning.memory import Budget, Memory, needed
-from training.finetuning.plan import Plan
-from training.finetuning.prices import Gpu
-from training.finetuning.shapes import Shapes, shapes_of
-from training.finetuning.speed import Load, Range, load_of
+from training.finetuning.hardware import Budget, Device, Gpu, Load, Memory, Range, load_of, needed
+from training.finetuning.packing import Plan
 from training.finetuning.train import add_source_arguments, make_plan, with_arguments
-from training.preparation.fit import tokenizer_at_hand
+from training.tokens import Counted, Estimated, tokenizer_at_hand
 
 # Of train.jsonl and of val.jsonl, each: of more, a sample is tokenised. Of 38,000 windows, of 141 tokens in the mean
 # and of 646, it came within 3% of the tokens that go through the model, in an eighth of the time.
@@ -131,14 +126,14 @@ def make(config: TrainingConfig) -> Estimate:
 def estimate(config: TrainingConfig, shapes: Shapes, plan: Plan, train: Split, val: Split, counted_by: str) -> Estimate:
     """Raises TrainingError when no GPU known suffices."""
     load = load_of(plan, val, config)
-    table = prices.load()
+    table = hardware.load_prices()
     choices = [choose(_device(gpu), shapes, config, plan, load) for gpu in table.gpus]
     if not any(choice.budget for choice in choices):
         largest = max(choices, key=lambda choice: choice.device.free)
-        raise TrainingError(f"{largest.device.name}, the largest GPU of {prices.NAME}: {largest.refusal}")
+        raise TrainingError(f"{largest.device.name}, the largest GPU of {hardware.NAME}: {largest.refusal}")
     choices.sort(key=lambda choice: (choice.untried, choice.dollars.low if choice.dollars else float("inf")))
-    cores = devices.usable_cores()
-    cpu = choose(Device("this CPU", devices.free_memory(), False, None, cores=cores), shapes, config, plan, load)
+    cores = hardware.usable_cores()
+    cpu = choose(Device("this CPU", hardware.free_memory(), False, None, cores=cores), shapes, config, plan, load)
     return Estimate(config, shapes, counted_by, train, val, plan, load, choices, cpu, f"{table.as_of}")
 
 
@@ -227,8 +222,8 @@ def summary(estimate: Estimate) -> str:
         *_table(estimate),
         "",
         f"take      {_advice(estimate.best)}",
-        f"note      computed, not measured: it takes each GPU to reach {speed.GPU_SHARE.high:.0%} to "
-        f"{speed.GPU_SHARE.low:.0%} of its peak, and leaves out the time to fetch and load the base",
+        f"note      computed, not measured: it takes each GPU to reach {hardware.GPU_SHARE.high:.0%} to "
+        f"{hardware.GPU_SHARE.low:.0%} of its peak, and leaves out the time to fetch and load the base",
         f"note      prices of {estimate.as_of} (config/gpu_prices.yaml): on demand, without disk and tax",
     ]
     lines += [
@@ -247,7 +242,7 @@ def _advice(choice: Choice) -> str:
     device, gpu = choice.device, choice.device.gpu
     within = f"{PATIENCE} hours"
     if gpu is None:
-        return f"{device.name}, {devices.expectation(device, choice.seconds)}; nothing needs to be rented"
+        return f"{device.name}, {hardware.expectation(device, choice.seconds)}; nothing needs to be rented"
     why = (
         f"the cheapest that is done within {within}, with {60 * SET_UP:.0f} minutes to set up"
         if choice.hours <= PATIENCE
@@ -256,8 +251,8 @@ def _advice(choice: Choice) -> str:
     if choice.seconds is None or choice.dollars is None:  # it does not fit, and is none of the choices
         return f"{gpu.gpu} at {gpu.provider}: {why}"
     return (
-        f"{gpu.gpu} at {gpu.provider}: {why}; training takes {devices.spell(choice.seconds)} and "
-        f"{devices.spell_dollars(choice.dollars)}"
+        f"{gpu.gpu} at {gpu.provider}: {why}; training takes {hardware.spell_duration(choice.seconds)} and "
+        f"{hardware.spell_dollars(choice.dollars)}"
     )
 
 
@@ -277,8 +272,8 @@ def _table(estimate: Estimate) -> list[str]:
                 f"{budget.memory.total / device.free:.0%}",
                 f"{budget.tokens:,}",
                 "yes" if budget.checkpointing else "no",
-                devices.spell(choice.seconds) if choice.seconds else "",
-                devices.spell_dollars(choice.dollars) if choice.dollars else "",
+                hardware.spell_duration(choice.seconds) if choice.seconds else "",
+                hardware.spell_dollars(choice.dollars) if choice.dollars else "",
                 f"${device.gpu.price:.2f}, {device.gpu.provider}" if device.gpu else "",
             )
         )

@@ -13,18 +13,25 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from training.errors import TrainingError
-from training.finetuning.checkpoint import Checkpoint
-from training.finetuning.config import TrainingConfig
-from training.finetuning.examples import Example
-from training.finetuning.heldout import heldout_loss
-from training.finetuning.interruption import Interruption
-from training.finetuning.passes import backward
-from training.finetuning.plan import Plan, Step
+from ghost.errors import TrainingError
+from training.config import TrainingConfig
+from training.finetuning.checkpoint import (
+    Checkpoint,
+    Interruption,
+    State,
+    Tensors,
+    adapter,
+    gather,
+    put,
+    random_state,
+    scatter,
+    set_random_state,
+)
+from training.finetuning.curve import Watch, heldout_loss
+from training.finetuning.data import Example
+from training.finetuning.packing import Plan, Step, forward_backward
 from training.finetuning.processes import Alone
-from training.finetuning.samples import Answered, Samples, collapsed
-from training.finetuning.state import State, Tensors, adapter, gather, put, random_state, scatter, set_random_state
-from training.finetuning.watching import Watch
+from training.finetuning.report import Answered, Samples, collapsed
 
 
 class Loop:
@@ -45,7 +52,7 @@ class Loop:
     ) -> None:
         import torch
 
-        from training.finetuning.objective import Objective
+        from training.finetuning.loss import Objective
 
         self.model, self.plan, self.heldout, self.config, self.state = model, plan, heldout, config, state
         self.checkpoint, self.identity, self.interruption = checkpoint, identity, interruption
@@ -162,7 +169,7 @@ class Loop:
             try:
                 for segments in self.processes.begin(self.state.step, step, self.state.budget):
                     self.interruption.check()
-                    total += backward(self.objective, segments, step.labels, bf16=self.config.bf16)
+                    total += forward_backward(self.objective, segments, step.labels, bf16=self.config.bf16)
             except torch.OutOfMemoryError:
                 total = None  # its traceback holds tensors: nothing can be freed in here
             loss = self.processes.end(total)

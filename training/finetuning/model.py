@@ -4,10 +4,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ghost.errors import BaseModelError, ConfigError, TrainingError
 from replicate_deployment.tokenization import Tokenizer
-from training.errors import BaseModelError, ConfigError, TrainingError
+from training.config import TrainingConfig
 from training.finetuning.base import Base, load_base
-from training.finetuning.config import TrainingConfig
 
 # As Gemma 2, Granite and Cohere have them.
 BEYOND = ("final_logit_softcapping", "attn_logit_softcapping", "logits_scaling", "logit_scale")
@@ -76,7 +76,7 @@ def lora_of(config: TrainingConfig) -> Any:
 
 def refuse_other_heads(model: Any, repo: str) -> None:
     """Raises BaseModelError when logits are more than the head's product with the hidden states, or attention is more
-    than a softmax: objective.py and attention.py compute no more than that, and would train on another loss."""
+    than a softmax: loss.py and attention.py compute no more than that, and would train on another loss."""
     odd = [key for key in BEYOND if getattr(model.config, key, None) not in (None, 1)]
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         odd.append("a bias in its head")

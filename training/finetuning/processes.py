@@ -15,25 +15,146 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 
+from ghost.errors import TrainingError
+from ghost.signals import handled_by
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
-from training.errors import TrainingError
-from training.finetuning import exchange, passes
+from training.config import TrainingConfig
+from training.finetuning import packing
 from training.finetuning.base import Base
-from training.finetuning.config import TrainingConfig
-from training.finetuning.exchange import Outcome, ProcessLost
 from training.finetuning.model import trainable
-from training.finetuning.packing import pack
-from training.finetuning.passes import MicroBatch
-from training.finetuning.plan import Step
-from training.finetuning.segments import Segment
-from training.finetuning.sharing import shard, share, weightless
-from training.signals import handled_by
+from training.finetuning.packing import MicroBatch, Segment, Step, pack
+
+# What the processes of one training say to each other. All of them call each function, in the same order.
+#
+# Objects travel through gloo, which notices at once when a process is gone; tensors on GPUs through NCCL, which does
+# not.
+
+
+class ProcessLost(TrainingError):
+    """Another process failed or is gone. The first one still has the training, as of its last finished step."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a process made of an order: its `value`, or None when memory did not suffice; or why it failed."""
+
+    value: Any
+    failure: str | None = None
+
+
+@contextmanager
+def raise_when_lost() -> Iterator[None]:
+    """What PyTorch raises where another process is gone, in words."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ProcessLost("another process of this training is gone") from error
+
+
+def send_order(what: Any) -> Any:
+    """What the first process orders, in each."""
+    import torch.distributed as dist
+
+    box = [what]
+    with raise_when_lost():
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_outcomes(mine: Outcome) -> list[Any]:
+    """The value of each process, by rank. Raises ProcessLost when one failed."""
+    import torch.distributed as dist
+
+    found: list[Any] = [None] * dist.get_world_size()
+    with raise_when_lost():
+        dist.all_gather_object(found, mine)
+    for rank, outcome in enumerate(found):
+        if outcome.failure is not None:
+            raise ProcessLost(f"process {rank} of {len(found)} failed: {outcome.failure}")
+    return [outcome.value for outcome in found]
+
+
+def broadcast_adapter(parameters: Sequence[Any]) -> None:
+    """Make the first process' parameters everybody's."""
+    import torch
+    import torch.distributed as dist
+
+    with torch.no_grad(), raise_when_lost():
+        flat = torch.cat([parameter.reshape(-1) for parameter in parameters])
+        dist.broadcast(flat, src=0)
+        if dist.get_rank():
+            for parameter, piece in _pieces(flat, parameters):
+                parameter.copy_(piece)
+
+
+def sum_gradients(parameters: Sequence[Any]) -> None:
+    """Make the first process' gradients the sum of all, and leave the others none."""
+    import torch
+    import torch.distributed as dist
+
+    given = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+    with raise_when_lost():
+        flat = torch.cat([gradient.reshape(-1) for gradient in given])
+        dist.reduce(flat, dst=0)
+        for parameter, piece in _pieces(flat, parameters):
+            parameter.grad = None if dist.get_rank() else piece
+
+
+def _pieces(flat: Any, parameters: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Each parameter with its part of a flat tensor, in its shape."""
+    pieces = flat.split([parameter.numel() for parameter in parameters])
+    return [(parameter, piece.view_as(parameter)) for parameter, piece in zip(parameters, pieces, strict=True)]
+
+
+# How a step's segments and a base's weights are divided over processes.
+
+
+def share(segments: Sequence[Segment], count: int) -> list[list[Segment]]:
+    """A part for each of `count` processes, of about as many tokens: the longest segment first, each to whoever has
+    least so far.
+
+    The largest part has at most 4/3 of the tokens that it must have (Graham, SIAM J. Appl. Math. 17, 1969).
+    """
+    parts: list[list[Segment]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for segment in sorted(segments, key=lambda segment: -len(segment.ids)):
+        place = loads.index(min(loads))
+        parts[place].append(segment)
+        loads[place] += len(segment.ids)
+    return parts
+
+
+def dummy_segment(segments: Sequence[Segment]) -> Segment:
+    """The shortest of them, such that nothing is learnt from it: its gradient is zero."""
+    shortest = min(segments, key=lambda segment: len(segment.ids))
+    return replace(shortest, weights=np.zeros_like(shortest.weights), windows=0)
+
+
+def shard(model: Any) -> None:
+    """FSDP2 for the frozen weights of the decoder's layers. The adapters in them, embeddings and head stay whole.
+
+    It takes bitsandbytes' packed bytes as they are: nothing of them is reduced, so any types may meet in one layer.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    decoder = model.get_base_model().model
+    whole = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    for layer in decoder.layers:
+        fully_shard(layer, ignored_params=whole)
+    # The decoder around them shards nothing itself; it has the next layer fetched while one computes.
+    whole |= {parameter for name, parameter in decoder.named_parameters() if not name.startswith("layers.")}
+    fully_shard(decoder, ignored_params=whole)
+
 
 PATIENCE = timedelta(days=1)  # the others wait while the first one downloads a base
 
@@ -92,13 +213,13 @@ class Alone:
 
     def losses(self, batches: Sequence[MicroBatch]) -> list[Any]:
         """`passes.losses` of each of at most `count` micro-batches. Raises OutOfMemoryError."""
-        return [passes.losses(self._objective, batch, bf16=self._bf16) for batch in batches]
+        return [packing.token_losses(self._objective, batch, bf16=self._bf16) for batch in batches]
 
 
 class _Member(Alone):
     """What the first of several processes and the others have in common."""
 
-    command = "accelerate launch … -m training.cli train"
+    command = "accelerate launch … -m ghost.cli train"
 
     def __init__(self, rank: int, count: int, *, sharded: bool) -> None:
         self.rank, self.count, self.sharded = rank, count, sharded
@@ -118,13 +239,13 @@ class _Member(Alone):
 
         if total is None:
             self._out_of_memory()
-        parts = exchange.outcomes(Outcome(super().end(total)))
+        parts = gather_outcomes(Outcome(super().end(total)))
         if None in parts:
             self._objective.zero_grad()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             return None
-        exchange.sum_gradients(self._trained)
+        sum_gradients(self._trained)
         return math.fsum(parts)
 
     def _out_of_memory(self) -> None:
@@ -143,14 +264,14 @@ class Leader(_Member):
 
     def model(self, base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
         self._seed = config.seed
-        exchange.order(Model(base, config))
+        send_order(Model(base, config))
         return super().model(base, config, tokenizer)
 
     def begin(self, number: int, step: Step, budget: int) -> list[list[Segment]]:
         parts = [pack(part, budget) for part in share(step.segments, self.count)]
         if self.sharded:  # a layer is lent to all at once, so all must run equally often
             most = max(map(len, parts))
-            parts = [[*part, *([[weightless(step.segments)]] * (most - len(part)))] for part in parts]
+            parts = [[*part, *([[dummy_segment(step.segments)]] * (most - len(part)))] for part in parts]
         self._order(Gradients((self._seed, number), parts, step.labels, not self._spread))
         return parts[0]
 
@@ -163,7 +284,7 @@ class Leader(_Member):
 
         given = [*batches]
         if self.sharded:
-            given += [[weightless(batches[0])]] * (self.count - len(batches))
+            given += [[dummy_segment(batches[0])]] * (self.count - len(batches))
         self._order(Losses(given, not self._spread))
         try:
             mine = super().losses(given[:1])[0]
@@ -171,21 +292,21 @@ class Leader(_Member):
             self._out_of_memory()
             mine = None
         except Exception as error:  # the others wait for an answer, and would wait for a day
-            exchange.outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
+            gather_outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
             raise
-        found = exchange.outcomes(Outcome(mine))[: len(batches)]
+        found = gather_outcomes(Outcome(mine))[: len(batches)]
         if any(some is None for some in found):
             raise torch.OutOfMemoryError
         return found
 
     def dismiss(self) -> None:
         """Let the others end."""
-        exchange.order(None)
+        send_order(None)
 
     def _order(self, what: Gradients | Losses) -> None:
-        exchange.order(what)
+        send_order(what)
         if what.spread:
-            exchange.spread(self._trained)
+            broadcast_adapter(self._trained)
             self._spread = True
 
 
@@ -196,7 +317,7 @@ class Follower(_Member):
         """Do what is ordered, to the end. Exits with code 1 when the first process is gone, which has said why."""
         with handled_by(lambda number: None):
             try:
-                while (order := exchange.order(None)) is not None:
+                while (order := send_order(None)) is not None:
                     self._obey(order)
             except ProcessLost:
                 sys.exit(1)
@@ -205,13 +326,13 @@ class Follower(_Member):
         import torch
 
         if isinstance(order, Model):
-            from training.finetuning.objective import Objective
+            from training.finetuning.loss import Objective
 
             model = self.model(order.base, order.config, load_tokenizer(order.base.folder))
             self.use(Objective(model).train(), bf16=order.config.bf16)
             return
         if order.spread:
-            exchange.spread(self._trained)
+            broadcast_adapter(self._trained)
         found: Any = None
         try:
             found = self._gradients(order) if isinstance(order, Gradients) else self._losses(order)
@@ -221,12 +342,12 @@ class Follower(_Member):
             if self.sharded:
                 raise
             with suppress(ProcessLost):  # itself
-                exchange.outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
+                gather_outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
             raise
         if isinstance(order, Gradients):
             self.end(found)
         else:
-            exchange.outcomes(Outcome(found))
+            gather_outcomes(Outcome(found))
 
     def _gradients(self, order: Gradients) -> Any:
         import torch
@@ -234,7 +355,7 @@ class Follower(_Member):
         torch.manual_seed(int(np.random.SeedSequence([*order.seeds, self.rank]).generate_state(1)[0]))
         total = torch.zeros((), device=self._trained[0].device)
         for batch in order.batches[self.rank]:
-            total += passes.backward(self._objective, batch, order.labels, bf16=self._bf16)
+            total += packing.forward_backward(self._objective, batch, order.labels, bf16=self._bf16)
         return total
 
     def _losses(self, order: Losses) -> Any:
@@ -271,7 +392,7 @@ def joined() -> Iterator[Alone | Follower]:
             )
         torch.cuda.set_device(place)
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
-    with exchange.lost():
+    with raise_when_lost():
         dist.init_process_group(backend, timeout=PATIENCE)
     if rank:
         yield Follower(rank, count, sharded=sharded)

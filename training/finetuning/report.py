@@ -1,13 +1,347 @@
-"""training_report.json: what a training was, in figures."""
+"""training_report.json, its notes, and the replies sampled on the way."""
 
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
 
-from training.finetuning import summary
-from training.finetuning.config import TrainingConfig
-from training.finetuning.data import Split
-from training.finetuning.plan import Plan
-from training.finetuning.state import State
+import numpy as np
+
+from ghost.console import duration
+from replicate_deployment.chat_format import Labels
+from replicate_deployment.tokenization import Tokenizer, token_bytes
+from training.config import TrainingConfig
+from training.finetuning import curve
+from training.finetuning.base import Outline
+from training.finetuning.checkpoint import State
+from training.finetuning.curve import epochs_done
+from training.finetuning.data import Example, Split
+from training.finetuning.packing import Plan
+
+# What the model says while it trains: a few held-out prompts, the same at each measurement, answered.
+#
+# The held-out loss can fall while replies no longer end, or are all the same. Two figures and three replies show it,
+# early enough to stop. Replies are greedy, so no random number is drawn and what is learnt does not depend on it; all
+# are drawn at once, so a measurement is NEW_TOKENS small passes and no more.
+#
+# They are messages: shown neither on the terminal nor in a report, but written to `<out>.replies.txt`, beside the
+# adapter like TensorBoard's curves, readable by its owner only. Its neighbour val.jsonl holds the same prompts.
+
+NEW_TOKENS = 48  # of a reply: half of what serving allows, and more than most have
+LONGEST = 512  # tokens of a prompt; so what a measurement takes is bounded
+SHOWN = 3  # replies in the file, of each measurement
+SAME = 0.1  # distinct-2 below which everything is said again and again
+
+
+class Prompt(NamedTuple):
+    """Ids up to the tag of a held-out reply, and of the reply."""
+
+    ids: list[int]
+    reply: list[int]
+
+
+class Answered(NamedTuple):
+    """ended       share of replies that ended by themselves within NEW_TOKENS
+    distinct_2  different pairs of words over pairs of words, in all of them; None where there are none
+    texts       the replies, up to where they ended or went on as somebody else
+    """
+
+    ended: float
+    distinct_2: float | None
+    texts: list[str]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {"ended": self.ended} | ({} if self.distinct_2 is None else {"distinct_2": round(self.distinct_2, 4)})
+
+
+class Samples:
+    """`count` prompts, evenly spread over the held-out examples; false where there are none.
+
+    start  steps done before: of a resumed training, whose file is gone on with
+    """
+
+    def __init__(
+        self, heldout: Sequence[Example], tokenizer: Tokenizer, labels: Labels, *, count: int, out: Path, start: int
+    ) -> None:
+        fitting = [found for example in heldout if (found := prompt_of(example)) and len(found.ids) <= LONGEST]
+        places = np.linspace(0, len(fitting) - 1, min(count, len(fitting))).round().astype(int).tolist()
+        self.prompts = [fitting[place] for place in places]
+        self.path = out.with_name(out.name + ".replies.txt")
+        self._bytes, self._end, self._labels = token_bytes(tokenizer), tokenizer.eos_token_id, labels
+        self._fresh = start == 0
+
+    def __bool__(self) -> bool:
+        return bool(self.prompts)
+
+    def answer(self, objective: Any, *, bf16: bool) -> Answered:
+        """By the model of `objective`, as it stands. It is left in the mode it was found in."""
+        from training.finetuning import attention
+
+        mode, causal = objective.training, objective.model.get_base_model()
+        objective.eval()
+        causal.set_attn_implementation("sdpa")  # that of training knows no cache
+        try:
+            drawn = self._draw(causal, bf16)
+        finally:
+            attention.use(causal)
+            objective.train(mode)
+        ended = [self._end in ids for ids in drawn]
+        texts = [self._text(ids) for ids in drawn]
+        return Answered(sum(ended) / len(ended), distinct(texts, 2), texts)
+
+    def write(self, title: str, answered: Answered) -> None:
+        """Raises OSError. A training that begins anew begins the file anew."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if self._fresh else os.O_APPEND)
+        blocks = [title]
+        for prompt, text in list(zip(self.prompts, answered.texts, strict=True))[:SHOWN]:
+            asked = self._decode(prompt.ids).removesuffix(f"\n{self._labels.me}")
+            last = asked[asked.rfind(f"\n{self._labels.other}") + 1 :]
+            blocks.append(f"{last}\n  you: {self._text(prompt.reply)}\n  it:  {text}")
+        with os.fdopen(os.open(self.path, flags, 0o600), "w", encoding="utf-8") as stream:
+            stream.write("\n\n".join(blocks) + "\n\n\n")
+        self._fresh = False
+
+    def _draw(self, causal: Any, bf16: bool) -> list[list[int]]:
+        """Of each prompt the likeliest tokens, one by one, up to its end token."""
+        import torch
+        from transformers import DynamicCache
+
+        from replicate_deployment.decoding import cache_argument
+
+        device = next(causal.parameters()).device
+        longest = max(len(prompt.ids) for prompt in self.prompts)
+        rows = [[self._end] * (longest - len(prompt.ids)) + prompt.ids for prompt in self.prompts]
+        there = [[0] * (longest - len(prompt.ids)) + [1] * len(prompt.ids) for prompt in self.prompts]
+        ids, mask = torch.tensor(rows, device=device), torch.tensor(there, device=device)
+        cache = {cache_argument(causal): DynamicCache(config=causal.config)}
+        drawn: list[list[int]] = [[] for _ in rows]
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            for _ in range(NEW_TOKENS):
+                places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+                logits = causal(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=places,
+                    use_cache=True,
+                    logits_to_keep=1,
+                    **cache,
+                ).logits
+                ids = logits[:, -1].argmax(-1, keepdim=True)
+                mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+                for reply, token in zip(drawn, ids[:, 0].tolist(), strict=True):
+                    if self._end not in reply:
+                        reply.append(token)
+                if all(self._end in reply for reply in drawn):
+                    break
+        return drawn
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text = self._decode(ids)
+        stops = [place for stop in self._labels.stop_sequences if (place := text.find(stop)) >= 0]
+        return text[: min(stops, default=len(text))].strip()
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return b"".join(self._bytes[token] for token in ids).decode("utf-8", "ignore")
+
+
+def prompt_of(example: Example) -> Prompt | None:
+    """Of the example's last reply; None where nothing comes before it."""
+    places = np.flatnonzero(example.reply)
+    if not len(places):
+        return None
+    start = int(places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1]])
+    stop = int(places[-1]) + 1
+    return Prompt(example.ids[:start].tolist(), example.ids[start:stop].tolist()) if start > 1 else None
+
+
+def distinct(texts: Sequence[str], size: int) -> float | None:
+    """Different n-grams of words over all n-grams (Li et al. 2016, arXiv:1510.03055); None where there are none.
+
+    It falls as texts grow more, so only equally many texts of like length can be compared; near 0 a model repeats
+    itself. It cannot say whether what is varied makes sense.
+    """
+    grams: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        words = text.split()
+        grams.update(tuple(words[place : place + size]) for place in range(len(words) - size + 1))
+    return len(grams) / grams.total() if grams else None
+
+
+def collapsed(evaluations: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the last two measurements found a model that nobody wants: no reply ends, all say the same again and
+    again, and the person's are less likely to it than to the base. Each alone may pass; all three do not."""
+    if not evaluations or evaluations[0]["step"]:
+        return False
+    base, *trained = evaluations
+    return (
+        len(trained) > 1
+        and all(
+            one.get("ended", 1) == 0
+            and one.get("distinct_2", 1) < SAME
+            and not one["reply_loss"] <= base["reply_loss"]  # no number is none either
+            for one in trained[-2:]
+        )
+    )
+
+
+# What `ghost train` says in words: before it trains, what it is about to do; after it, what came of it.
+
+Facts = Mapping[str, Any]
+"""training_report.json, as report.facts makes it."""
+
+# The held-out loss is said to rise when it does by more than this share. On the sample it goes up and down by 0.6% from
+# one measurement to the next while it still falls.
+RISE = 0.01
+
+
+def before(
+    config: TrainingConfig, base: Outline, train: Split, val: Split, plan: Plan, budget: int, device: str
+) -> str:
+    """The plan, in lines."""
+    what, epochs = train.recipe, "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
+    nested = ""
+    if what == "windows" and config.collapse_nested_windows:
+        nested = f", {plan.tokens:,} of them computed: windows that begin alike share a run"
+    all_of_it = "" if config.num_epochs == 1 else f" in {epochs}"
+    lines = [
+        f"base      {base.repo} ({base.revision})",
+        f"{what:<9} {len(train.examples):,} to train on, {len(val.examples):,} held out",
+        f"tokens    {plan.window_tokens:,}{all_of_it}{nested}",
+        f"steps     {len(plan):,}: {epochs}, {config.windows_per_step} {what} a step, {budget:,} tokens at a time",
+        f"device    {device}, computing in {'bfloat16' if config.bf16 else 'float32'}",
+    ]
+    for name, split in (("training", train), ("held-out", val)):
+        if split.shortened or split.skipped:
+            lines.append(f"note      longer than {config.sequence_len:,} tokens: {_too_long(name, split)}")
+    if not val.examples:
+        lines.append(f"note      no held-out {what}, so nothing will tell learning from memorising: export more chats")
+    return "\n".join(lines)
+
+
+def _too_long(name: str, split: Split) -> str:
+    if split.recipe == "windows":
+        return (
+            f"{split.shortened:,} {name} windows lost turns at the front, {split.skipped:,} were left out "
+            "(their last two turns alone are too long)"
+        )
+    return (
+        f"{split.shortened + split.skipped:,} {name} conversations are cut into pieces, "
+        f"{split.skipped:,} of them without turns that alone are too long"
+    )
+
+
+def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
+    """What came of it, in lines. `out` is where the adapter lies."""
+    first, last = facts["heldout"]["before"], facts["heldout"]["after"]
+    lines = [f"trained   {_price_and_speed(facts)}"]
+    if first and last:
+        lines.append(f"held out  loss of replies {first['reply_loss']:.3f} → {last['reply_loss']:.3f} nats a token")
+        if last["tokens"] != last["reply_tokens"]:
+            lines.append(f"          of all tokens   {first['loss']:.3f} → {last['loss']:.3f}")
+    lines.append(f"kept      {_kept(facts, config)}")
+    if facts["steps"] < facts["planned_steps"]:
+        epochs = f"epoch {_epoch(facts, facts['steps'])} of {config.num_epochs}"
+        why = f"{config.early_stopping_patience} measurements in a row were no better (early_stopping_patience)"
+        if collapsed(facts["evaluations"]):
+            why = "twice, no sampled reply ended, all said the same again and again, and the base was better"
+        lines.append(f"stopped   after step {facts['steps']:,}, {epochs}: {why}")
+    lines += [f"note      {note}" for note in facts["notes"]]
+    if (out / curve.CURVE).exists():
+        lines.append(f"curve     {out / curve.CURVE}")
+    if config.use_tensorboard:
+        lines.append(f"curves    tensorboard --logdir {out}.tensorboard")
+    return "\n".join([*lines, f"adapter   {out}", f"next      ghost merge {out}"])
+
+
+def notes(facts: Facts, config: TrainingConfig) -> list[str]:
+    """What the losses give reason to say, with the numbers that say it. `facts` need no `notes` yet."""
+    return [*_learnt_nothing(facts), *_memorised(facts, config), *_kept_a_worse(facts, config)]
+
+
+def _price_and_speed(facts: Facts) -> str:
+    seconds, speed = facts["seconds"]["total"], facts["tokens_per_second"] or 0
+    words = f"in {duration(seconds)}, {speed:,.0f} tokens/s"
+    if facts["tokens"]["saved"]:
+        words += f" (worth {speed / (1 - facts['tokens']['saved']):,.0f} one window at a time)"
+    price = facts["dollars_per_hour"]
+    return words if price is None else f"{words}, ${price * seconds / 3600:,.2f} at ${price:,.2f} an hour"
+
+
+def _kept(facts: Facts, config: TrainingConfig) -> str:
+    step, trained = facts["kept_step"], _trained(facts)
+    which = f"step {step:,} of {facts['steps']:,}" if step < facts["steps"] else f"the last step, {step:,}"
+    if not config.load_best_model_at_end:
+        return f"{which} (load_best_model_at_end: false)"
+    if len(trained) < 2 or step != _best(trained)["step"]:
+        return which
+    loss = f"{_best(trained)['reply_loss']:.3f}"
+    return (
+        f"{which}, epoch {_epoch(facts, step)}: of {len(trained)} measurements the lowest on held-out replies, {loss}"
+    )
+
+
+def _learnt_nothing(facts: Facts) -> Iterator[str]:
+    first, trained = facts["heldout"]["before"], _trained(facts)
+    if first and trained and _best(trained)["reply_loss"] >= first["reply_loss"]:
+        losses = f"{first['reply_loss']:.3f} before, {_best(trained)['reply_loss']:.3f} at best"
+        yield (
+            f"no step was better on held-out replies than the base itself ({losses}): learning_rate is too high, or "
+            "there is too little to learn from"
+        )
+
+
+def _memorised(facts: Facts, config: TrainingConfig) -> Iterator[str]:
+    """The held-out loss has risen since its lowest, while that of training has fallen."""
+    trained = _trained(facts)
+    if len(trained) < 2:
+        return
+    best, last = _best(trained), trained[-1]
+    then, now = _training_loss(facts, best["step"]), _training_loss(facts, last["step"])
+    if then is None or now is None or now >= then or last["reply_loss"] <= best["reply_loss"] * (1 + RISE):
+        return
+    epochs = math.ceil(epochs_done(best["step"], facts["steps_per_epoch"]))
+    advice = f"; fewer epochs would do (num_epochs: {epochs})" if epochs < config.num_epochs else ""
+    yield (
+        f"from epoch {_epoch(facts, best['step'])} on the loss of held-out replies rises ({best['reply_loss']:.3f} → "
+        f"{last['reply_loss']:.3f}) while that of training falls ({then:.3f} → {now:.3f}): it memorises{advice}"
+    )
+
+
+def _kept_a_worse(facts: Facts, config: TrainingConfig) -> Iterator[str]:
+    trained = _trained(facts)
+    if trained and not config.load_best_model_at_end and _best(trained)["reply_loss"] < trained[-1]["reply_loss"]:
+        yield (
+            f"step {_best(trained)['step']:,} was better on held-out replies than what is kept "
+            f"({_best(trained)['reply_loss']:.3f}, and {trained[-1]['reply_loss']:.3f} at the end): "
+            "load_best_model_at_end: true would have kept it"
+        )
+
+
+def _trained(facts: Facts) -> list[dict[str, Any]]:
+    """The measurements that are numbers, without that of the base."""
+    return [entry for entry in facts["evaluations"] if entry["step"] and math.isfinite(entry["reply_loss"])]
+
+
+def _best(trained: list[dict[str, Any]]) -> dict[str, Any]:
+    return min(trained, key=lambda entry: float(entry["reply_loss"]))
+
+
+def _training_loss(facts: Facts, step: int) -> float | None:
+    """The mean between the measurement before the one at `step` and that."""
+    start = max((entry["step"] for entry in facts["evaluations"] if entry["step"] < step), default=0)
+    losses = [entry["loss"] for entry in facts["log"] if start < entry["step"] <= step]
+    return fmean(losses) if losses else None
+
+
+def _epoch(facts: Facts, step: int) -> str:
+    """`3`, or `2.5`."""
+    return f"{epochs_done(step, facts['steps_per_epoch']):.1f}".removesuffix(".0")
 
 
 def facts(
@@ -40,7 +374,7 @@ def facts(
         "dollars_per_hour": price,
         "log": state.log,
     }
-    return {**found, "notes": summary.notes(found, config)}
+    return {**found, "notes": notes(found, config)}
 
 
 def outcome(state: State) -> dict[str, Any]:

@@ -8,32 +8,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ghost import artifact
+from ghost.atomic import refuse_foreign_files, replace_folder
+from ghost.console import PlainConsole, console
+from ghost.errors import DataError, TrainingError, UsageError
+from ghost.signals import Stopped
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost, verify
 from replicate_deployment.ghost_json import read as read_ghost
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
-from training import artifact
-from training.aside import refuse_foreign_files, replace_folder
-from training.console import PlainConsole, console
-from training.errors import DataError, TrainingError, UsageError
-from training.finetuning import config as training_config
-from training.finetuning import curve, events, report, summary
-from training.finetuning import device as devices
-from training.finetuning.base import Base, find_base, resolve_base
-from training.finetuning.checkpoint import Checkpoint, Origin, fingerprint
-from training.finetuning.config import TrainingConfig
+from training import config as training_config
+from training.config import TrainingConfig
+from training.finetuning import curve, hardware, report
+from training.finetuning.base import Base, find_base, resolve_base, shapes_of
+from training.finetuning.checkpoint import Checkpoint, Interruption, Origin, State, Tensors, fingerprint
+from training.finetuning.curve import Watch
 from training.finetuning.data import Split, read_facts, read_split
-from training.finetuning.exchange import ProcessLost
-from training.finetuning.interruption import Interruption
+from training.finetuning.hardware import load_of
 from training.finetuning.model import lora_of, save_adapter, write_adapter_files
-from training.finetuning.plan import Plan
-from training.finetuning.processes import Alone, Follower, Leader, joined
-from training.finetuning.samples import Samples
-from training.finetuning.shapes import shapes_of
-from training.finetuning.speed import load_of
-from training.finetuning.state import State, Tensors
-from training.finetuning.watching import Watch
-from training.signals import Stopped
+from training.finetuning.packing import Plan
+from training.finetuning.processes import Alone, Follower, Leader, ProcessLost, joined
+from training.finetuning.report import Samples
 
 REPORT = "training_report.json"
 CONFIG = "training_config.yaml"
@@ -86,7 +81,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
 
     voice = PlainConsole(stderr=True) if args.json else console
     out = Path(config.output_dir)
-    events.require(wanted=config.use_tensorboard)
+    curve.require_tensorboard(wanted=config.use_tensorboard)
     checkpoint, resume = Checkpoint(out), command(args, processes.command, "--resume")
     finished = artifact.own_files(out, "training")
     refuse_foreign_files(out, finished)
@@ -107,14 +102,15 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     val = read_split(val_path, tokenizer, ghost, config)
     plan = make_plan(train, train_path, config)
     shapes, load = shapes_of(str(outline.folder)), load_of(plan, val, config)
-    device = devices.at_hand(processes.count)
+    device = hardware.device_at_hand(processes.count)
     budget = device.budget(shapes, config, load, longest=plan.longest)
-    voice.print(summary.before(config, outline, train, val, plan, budget.tokens, device.name), soft_wrap=True)
+    voice.print(report.before(config, outline, train, val, plan, budget.tokens, device.name), soft_wrap=True)
     seconds = device.seconds(load, shapes, config, budget)
-    voice.print(f"expected  {devices.expectation(device, seconds)}", soft_wrap=True)
+    voice.print(f"expected  {hardware.expectation(device, seconds)}", soft_wrap=True)
     if not device.cuda and seconds and seconds.low > DAYS_ON_CPU * 86400 and not args.allow_cpu:
         raise TrainingError(
-            f"torch finds no GPU here, and on this CPU it would take {devices.spell(seconds)}. `ghost estimate` says "
+            f"torch finds no GPU here, and on this CPU it would take {hardware.spell_duration(seconds)}. "
+            "`ghost estimate` says "
             f"which GPU to rent; or take a smaller --base; or type: {command(args, processes.command, '--allow-cpu')}"
         )
 
@@ -175,7 +171,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     if args.json:
         print(json.dumps({**facts, "out": str(out)}, indent=2))
     else:
-        console.print(summary.after(facts, config, out), soft_wrap=True)
+        console.print(report.after(facts, config, out), soft_wrap=True)
     return 0
 
 
@@ -249,7 +245,7 @@ def write_adapter(
         save_adapter(model, base, folder)
         tokenizer.save_pretrained(folder)
         epochs, kept = facts["steps_per_epoch"], facts["kept_step"]
-        curve.draw(facts["log"], facts["evaluations"], folder / curve.NAME, epochs=epochs, kept=kept)
+        curve.draw_curve(facts["log"], facts["evaluations"], folder / curve.CURVE, epochs=epochs, kept=kept)
         (folder / CONFIG).write_text(training_config.dump(config), encoding="utf-8")
         (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         artifact.write(

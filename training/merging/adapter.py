@@ -1,4 +1,4 @@
-"""A LoRA adapter folder and its base: how each tensor of the merged model comes about, with nothing left over.
+"""A LoRA adapter: read, and matched with the base's tensors on a meta-device model.
 
 Plain LoRA and rsLoRA: W' = W + s·B·A, with s = alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv:2106.09685, 2312.03732).
 DoRA: W' = m · (W + s·B·A) / ‖W + s·B·A‖, a norm for each output (arXiv:2402.09353). W is (out, in), A is (r, in), B is
@@ -6,15 +6,251 @@ DoRA: W' = m · (W + s·B·A) / ‖W + s·B·A‖, a norm for each output (arXiv
 and which layer has which is decided by peft itself, on a model without values.
 """
 
-from dataclasses import dataclass
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from scripts.lora_config import CONFIG, read_config
-from scripts.names import by_place
-from scripts.skeleton import skeleton, with_adapter
-from scripts.weights import Weights
-from training.errors import MergeError
+from ghost.errors import BaseModelError, MergeError
+from training.merging.weights import Tensor, Weights
+
+# adapter_config.json, as peft writes it: read, and refused by name where it says what no merge here knows.
+
+CONFIG = "adapter_config.json"
+# What the merge does, or what changes no arithmetic. Any other key must be off: a form of adapter that this program
+# does not know would otherwise be merged as if it were plain LoRA.
+UNDERSTOOD = {
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "ensure_weight_tying",  # both tied weights are in the file then
+    "eva_config",  # how A began
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_bias",
+    "lora_dropout",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "target_modules",
+    "task_type",
+    "use_dora",
+    "use_rslora",
+}
+# Beginnings that leave W as it is; PiSSA, OLoRA, CorDA, LoRA-GA and LoftQ train against a changed one.
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Raises MergeError when it is missing, malformed, or asks for what is not merged."""
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise MergeError(f"{folder}: no such folder; name the one that holds {CONFIG}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        rank, alpha, kind = config["r"], config["lora_alpha"], config["peft_type"]
+    except FileNotFoundError as error:
+        raise MergeError(f"{folder}: no {CONFIG} here; name the folder that `ghost train` wrote") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MergeError(f"{path}: not a readable adapter config ({type(error).__name__}: {error})") from error
+    on = {key: value for key, value in config.items() if value and key not in UNDERSTOOD}
+    if kind != "LORA":
+        on = {"peft_type": kind}
+    elif config.get("init_lora_weights", True) not in PLAIN_STARTS:
+        on = {"init_lora_weights": config["init_lora_weights"]}
+    if on:
+        found = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in sorted(on.items()))
+        raise MergeError(
+            f"{path}: {found}: not merged here; train without it, or merge with peft (merge_and_unload) where memory "
+            "allows"
+        )
+    if not (_is_rank(rank) and _is_alpha(alpha)):
+        raise MergeError(f"{path}: r: {rank!r}, lora_alpha: {alpha!r}: a positive whole number and a number expected")
+    for key, right in (("rank_pattern", _is_rank), ("alpha_pattern", _is_alpha)):
+        pattern = config.get(key) or {}
+        if not isinstance(pattern, dict) or not all(map(right, pattern.values())):
+            raise MergeError(f"{path}: {key}: {pattern!r}: positive numbers by module name expected")
+    if not config.get("target_modules"):
+        raise MergeError(f"{path}: no target_modules, so nothing says which weights must have an adapter")
+    return dict(config)
+
+
+def as_peft(config: dict[str, Any]) -> Any:
+    """peft's LoraConfig, for a model without values: what A and B began as does not matter to a merge."""
+    from peft import LoraConfig
+
+    known = {field.name for field in fields(LoraConfig)}
+    settled = {"inference_mode": True, "init_lora_weights": True, "eva_config": None, "base_model_name_or_path": None}
+    return LoraConfig(**{key: value for key, value in config.items() if key in known} | settled)
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_alpha(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Models without values: what transformers and peft would build, to ask about and to run a layer at a time.
+#
+# Parameters lie on PyTorch's meta device, which knows shapes only, so a 7B model takes no memory worth naming.
+
+
+def skeleton(folder: Path, vocab_size: int | None = None) -> Any:
+    """The causal language model of `folder`'s config.json; with `vocab_size`, as if its vocabulary were resized."""
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config.vocab_size = vocab_size or config.vocab_size
+        with init_empty_weights(include_buffers=False):  # most buffers are computed, not read from files
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BaseModelError(f"{folder / 'config.json'}: no model can be built from it ({why})") from error
+    for module in model.modules():
+        for leaf, buffer in module._buffers.items():
+            if buffer is not None and leaf not in module._non_persistent_buffers_set:
+                module._buffers[leaf] = buffer.to("meta")
+    return model.eval()
+
+
+def with_adapter(model: Any, config: dict[str, Any]) -> Any:
+    """The PeftModel that peft makes of a skeleton by adapter_config.json: its own reading of targets and patterns."""
+    from peft import get_peft_model
+
+    try:
+        with _quiet():
+            return get_peft_model(model, as_peft(config), low_cpu_mem_usage=True).eval()
+    except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MergeError(f"{CONFIG} does not fit this base; peft says: {why}") from error
+
+
+@contextmanager
+def streamed(model: Any, read: Callable[[str], Tensor]) -> Iterator[None]:
+    """Within the block the model can be called: what has no values yet gets them from `read(name)`, float32, when its
+    layer's turn comes, and loses them after it. So one linear layer, or the head, is in memory at a time.
+    """
+    import torch
+
+    def fill(module: Any, *_: object) -> None:
+        for owner, leaf, name in homes[module]:
+            values = read(name)
+            buffer = leaf in owner._buffers
+            (owner._buffers if buffer else owner._parameters)[leaf] = (
+                values if buffer else torch.nn.Parameter(values, requires_grad=False)
+            )
+
+    def drop(module: Any, *_: object) -> None:
+        for owner, leaf, name in homes[module]:
+            (owner._buffers if leaf in owner._buffers else owner._parameters)[leaf] = empty[name]
+
+    homes, empty, handles = {}, {}, []
+    for unit, missing in _units(model):
+        homes[unit] = missing
+        for owner, leaf, name in missing:
+            empty[name] = getattr(owner, leaf)
+        handles += [unit.register_forward_pre_hook(fill), unit.register_forward_hook(drop, always_call=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _units(model: Any) -> Iterator[tuple[Any, list[tuple[Any, str, str]]]]:
+    """The modules that are filled as a whole, each with (owner, leaf, name) of what it lacks.
+
+    A module with parameters of its own; and peft's wrapper of a layer whole, since it reads its parts' weights without
+    calling them. The copy that `modules_to_save` has replaced is never asked for.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    inside: set[Any] = set()
+    for path, module in model.named_modules():
+        if module in inside:
+            continue
+        whole = isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
+        if whole:
+            inside.update(module.modules())
+        missing = []
+        for place, owner in module.named_modules() if whole else [("", module)]:
+            if "original_module" in place.split("."):
+                continue
+            for leaf, value in [*owner._parameters.items(), *owner._buffers.items()]:
+                if value is not None and value.is_meta:
+                    missing.append((owner, leaf, ".".join(filter(None, (path, place, leaf)))))
+        if missing:
+            yield module, missing
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """peft warns of what could go wrong with its own merge (ties, biases), which is looked after here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# The names in an adapter's file, whatever wrapped the model when it was saved.
+
+# torch.compile's, FSDP's and activation checkpointing's wrappers leave a word wherever they stood.
+WORDS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# peft's own: the name of the adapter stands after these, and is gone from what peft saves.
+NAMED = {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "modules_to_save"}
+ADAPTER = "default"
+
+
+def place(name: str) -> str:
+    """What an adapter's tensor belongs to, by the base's own names: `model.layers.0.mlp.up_proj.lora_A.weight`.
+
+    A tensor that replaces one of the base has just the name of that: `base_layer` and `modules_to_save` are left out,
+    as are the wrappers' words and the adapter's name. `original_module` stays: peft uses what has replaced it.
+    """
+    words = [word for word in name.split(".") if word not in WORDS]
+    while words[:1] == ["module"]:  # DistributedDataParallel's
+        del words[0]
+    while words[:2] == ["base_model", "model"]:
+        del words[:2]
+    kept = [
+        word for before, word in zip(["", *words], words, strict=False) if not (word == ADAPTER and before in NAMED)
+    ]
+    if kept[-2:] == ["lora_magnitude_vector", "weight"]:
+        del kept[-1]  # peft writes it without
+    return ".".join(word for word in kept if word not in ("base_layer", "modules_to_save"))
+
+
+def by_place(path: Path, weights: Weights) -> dict[str, str]:
+    """The names in the file, by place. Raises MergeError when two differ and belong to one place."""
+    found: dict[str, str] = {}
+    for name in weights.shapes:
+        other = found.setdefault(place(name), name)
+        if other != name and not weights.equal(other, name):
+            raise MergeError(f"{path}: {other} and {name} are for the same place, and differ; which one was trained?")
+    if not found:
+        raise MergeError(f"{path}: holds no tensor; was the adapter saved?")
+    return found
+
 
 WEIGHTS = "adapter_model.safetensors"
 Shape = tuple[int, ...]
@@ -61,7 +297,7 @@ class Adapter:
     quantised: frozenset[str]
     """The base's tensors that QLoRA holds in 4 bits: its linear layers', but for the head's."""
     names: dict[str, str]
-    """Of the tensors in the adapter's file, by place (scripts/names.py)."""
+    """Of the tensors in the adapter's file, by place (training/merging/adapter.py)."""
 
     def open(self) -> Weights:
         return Weights([self.folder / WEIGHTS])

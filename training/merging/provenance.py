@@ -1,28 +1,163 @@
-"""Where an adapter comes from: what its ghost.json tells, and for one made elsewhere what flags tell instead."""
+"""What an adapter was trained on, and what a merge writes beside its weights."""
 
+import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from replicate_deployment import ghost_json
+from ghost import artifact
+from ghost.atomic import refuse_foreign_files, replace_folder
+from ghost.console import progress
+from ghost.errors import BaseModelError, MergeError, UsageError
+from replicate_deployment import chat_format, ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Labels, Recipe
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
-from scripts.lora_config import CONFIG, read_config
-from training.console import progress
-from training.errors import BaseModelError, MergeError, UsageError
 from training.finetuning import checkpoint as checkpoints
 from training.finetuning.base import Base, resolve_base
 from training.finetuning.checkpoint import Checkpoint
 from training.finetuning.train import write_best
+from training.merging.adapter import CONFIG, WEIGHTS, Adapter, read_config
+from training.merging.weights import Weights
+
+# What lies beside the weights of a merged model: its config, the sampling defaults, the tokenizer.
+
+# Of the rotary embedding, what transformers 4 has as keys of the config itself.
+BESIDE = ("rope_theta", "partial_rotary_factor")
+
+
+def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapter) -> None:
+    """config.json, generation_config.json and the tokenizer; the end token is the tokenizer's in all three."""
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    vocab_size = adapter.vocab_size or config["vocab_size"]
+    if len(tokenizer) > vocab_size:
+        raise MergeError(
+            f"{tokenizer.name_or_path}: {len(tokenizer)} ids in the tokenizer, {vocab_size} in the model; save the "
+            "resized embeddings with the adapter (modules_to_save: embed_tokens, lm_head)"
+        )
+    for key in ("dtype", "_name_or_path"):
+        config.pop(key, None)
+    if config.get("pad_token_id") == tokenizer.eos_token_id:
+        config["pad_token_id"] = None
+    config |= ids | {"vocab_size": vocab_size}
+    config |= {"tie_word_embeddings": False} if adapter.unties else {}
+    config |= rope_in_both_spellings(config)
+    # `torch_dtype`: the name that transformers before 4.56 knows; later ones read it too.
+    _write_json(folder / "config.json", config | {"torch_dtype": "float16"})
+    # No stop_strings: plain generate() then fails without a tokenizer. Stops are the engine's, from ghost.json.
+    _write_json(folder / "generation_config.json", ids | asdict(Settings()) | {"do_sample": True})
+    tokenizer.save_pretrained(folder)
+    # Whatever class it has here, tokenizer.json holds all of it. By this name transformers 4 and 5 read that file; the
+    # class that 5 writes down is one that 4 does not have. 4 would add token_type_ids, which no causal model takes.
+    path = folder / "tokenizer_config.json"
+    described = json.loads(path.read_text(encoding="utf-8"))
+    inputs = ["input_ids", "attention_mask"]
+    _write_json(path, described | {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs})
+
+
+def rope_in_both_spellings(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys by which transformers 4 knows the rotary embedding, and the one of 5.
+
+    4 passes over that of 5 in silence and takes its default, a base of 10,000. Parameters by type of layer have no
+    older spelling that all models share: they stay as they are.
+    """
+    found = {key: config[key] for key in BESIDE if config.get(key) is not None}
+    whole = found | (config.get("rope_parameters") or config.get("rope_scaling") or {})
+    if "rope_theta" not in whole or any(isinstance(value, dict) for value in whole.values()):
+        return {}
+    kind = whole.pop("type", "default")
+    whole.setdefault("rope_type", kind)
+    old: dict[str, Any] = {key: value for key, value in whole.items() if key in BESIDE}
+    if whole["rope_type"] != "default":
+        old["rope_scaling"] = {key: value for key, value in whole.items() if key not in BESIDE}
+    return old | {"rope_parameters": whole}
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+# `ghost merge --keep-adapter`: the adapter as engines read it that serve many adapters over one base.
+#
+# What vLLM's loader takes is stricter than what merges: its rules (vllm/lora/peft_helper.py and lora_model.py) are
+# repeated here, so that an adapter that would be refused there, or read wrongly, is refused here by name.
+# docs/scaling.md says how such a folder is served.
+
+KEPT_TEMPLATE = "chat_template.jinja"
+LARGEST_RANK = 512  # of vLLM's --max-lora-rank
+LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+# Only where the matrices begin; others (PiSSA, OLoRA, …) change the base too, which all ghosts there share.
+PLAIN_INITS = {"gaussian", "eva", "orthogonal"}
+UNKNOWN_THERE = (
+    "modules_to_save",
+    "use_dora",
+    "lora_bias",
+    "alora_invocation_tokens",
+    "layer_replication",
+    "use_bdlora",
+    "use_qalora",
+    # Versions before 2026 read neither, in silence: such layers would have another scale than in training.
+    "rank_pattern",
+    "alpha_pattern",
+)
+
+
+def check_keepable(folder: Path) -> None:
+    """Raises MergeError, naming what it is, when an engine would not take the adapter as it is."""
+    if found := refusals(read_config(folder), names_of(folder)):
+        raise MergeError(f"{folder}: vLLM cannot serve this adapter: {'; '.join(found)}. Leave out --keep-adapter")
+
+
+def names_of(folder: Path) -> list[str]:
+    if not (folder / WEIGHTS).is_file():
+        return []
+    with Weights([folder / WEIGHTS]) as weights:
+        return list(weights.shapes)
+
+
+def refusals(config: dict[str, Any], names: list[str]) -> list[str]:
+    """Why it would not be taken, a reason each: of adapter_config.json, and of the tensors' names."""
+    found = [f"{key} = {config[key]!r:.60}" for key in UNKNOWN_THERE if config.get(key)]
+    if config.get("bias", "none") != "none":
+        found.append(f"bias = {config['bias']!r}")
+    begun = config.get("init_lora_weights", True)
+    if isinstance(begun, str) and begun.lower() not in PLAIN_INITS:
+        found.append(f"init_lora_weights = {begun!r}, which changed the base as well")
+    if not 0 < config["r"] <= LARGEST_RANK:
+        found.append(f"r = {config['r']}, of at most {LARGEST_RANK}")
+    for name in names:
+        layer = re.fullmatch(r"base_model\.model\.(?:.+\.)?([^.]+)\.lora_[AB]\.weight", name)
+        if layer is None or layer[1] not in LAYERS:
+            found.append(f"a tensor named {name}")
+            break
+    return found
+
+
+def keep(ghost: Ghost, out: Path) -> None:
+    """Write `out`: config and weights as they are, the chat template of its text, and ghost.json with its stops.
+
+    Raises MergeError as `check` does, UsageError when `out` holds something else.
+    """
+    check_keepable(ghost.folder)
+    refuse_foreign_files(out, (CONFIG, WEIGHTS, KEPT_TEMPLATE, ghost_json.NAME))
+    with replace_folder(out) as aside:
+        for name in (CONFIG, WEIGHTS):
+            shutil.copyfile(ghost.folder / name, aside / name)
+        template = chat_format.chat_template(ghost.labels, recipe=ghost.recipe)
+        (aside / KEPT_TEMPLATE).write_text(template, encoding="utf-8")
+        artifact.write(aside, ghost.facts)
+
 
 TRAINING_CONFIG = "training_config.yaml"
 RECIPE_OF_RECORD: Recipe = "windows"
@@ -57,7 +192,7 @@ def adapter_folder(named: Path) -> Iterator[Path]:
         return
     checkpoint = Checkpoint(named.resolve())
     checkpoint.folder = named
-    # Beside the checkpoint, whose next user removes what a kill leaves (training.aside.mend).
+    # Beside the checkpoint, whose next user removes what a kill leaves (ghost.atomic.mend).
     with tempfile.TemporaryDirectory(
         prefix=f".{named.name}.{os.getpid()}.", suffix=".part", dir=named.resolve().parent
     ) as folder:

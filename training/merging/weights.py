@@ -1,20 +1,121 @@
-"""The tensors of a model folder, read by offset.
+"""Weights read by part from safetensors, and shards written, without a model in memory.
 
 A mapped file counts as memory of the process, page by page, until somebody else wants it: through `safe_open`, 14.5 GB
 of weights look like 14.5 GB, and on a laptop they are what pushes everything else out.
 """
 
+import ctypes
+import errno
+import hashlib
+import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import mmap
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from ghost.errors import MergeError
 from replicate_deployment.errors import WeightsError
-from replicate_deployment.safetensors_header import read_header
-from training.errors import MergeError
-from training.finetuning.base import weight_files
+from training.finetuning.base import INDEX, read_header, weight_files
+
+# That freed memory goes back to the system at once.
+
+LARGE = 2**20  # bytes
+M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+
+
+def give_back_large_blocks() -> None:
+    """For the whole process. glibc only; elsewhere nothing happens.
+
+    glibc keeps blocks of up to 32 MB in its heap once one of them was freed, and between them grow gaps that fit
+    nothing: the proof of a 7B model was half a gigabyte larger at its peak. Asked for singly, they leave none.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
+# A large new file, written past the system's cache of pages.
+#
+# Through the cache, 14.5 GB of weights push out what other programs keep there, and the kernel's work on the pages
+# takes as much of a processor as the arithmetic does. Linux can write without (O_DIRECT in open(2)), from aligned
+# memory, whole blocks; where that is not to be had, the file is written as any other.
+
+AT_ONCE = 2**22  # bytes: a multiple of any disk's block
+DIRECT = getattr(os, "O_DIRECT", 0)  # Linux only
+BINARY = getattr(os, "O_BINARY", 0)  # Windows only, which else would write two bytes for each newline
+
+
+class DirectFile:
+    """`with DirectFile(path) as file: file.write(view)`. After the block, all of it is on the disk.
+
+    Raises OSError as any file does; a full disk is noticed at the end at the latest.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        self._memory = mmap.mmap(-1, AT_ONCE)  # a mapping begins where a page does
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o666)
+        self._filled = 0
+        self._direct = False
+        self._past_the_cache(True)
+        return self
+
+    def write(self, view: memoryview) -> None:
+        """`view` is bytes, and free to change afterwards."""
+        while view:
+            part = view[: AT_ONCE - self._filled]
+            self._memory[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            view = view[len(part) :]
+            if self._filled == AT_ONCE:
+                self._put()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._past_the_cache(False)  # the rest is no whole number of blocks
+                self._put()
+                os.fsync(self._file)
+        finally:
+            os.close(self._file)
+
+    def _put(self) -> None:
+        left = memoryview(self._memory)[: self._filled]
+        while left:
+            try:
+                left = left[os.write(self._file, left) :]
+            except OSError as error:  # file systems that take the flag and then not the write
+                if not self._direct or error.errno != errno.EINVAL:
+                    raise
+            if left:  # and does not begin with a block any more
+                self._past_the_cache(False)
+        self._filled = 0
+
+    def _past_the_cache(self, wanted: bool) -> None:
+        if not DIRECT or wanted == self._direct:
+            return
+        import fcntl  # not on Windows
+
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags | DIRECT if wanted else flags & ~DIRECT)
+        except OSError:
+            if not wanted:
+                raise
+            return  # this file system has no such thing
+        self._direct = wanted
+
 
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # the dtypes that merge
 # Values that are worked on at a time: 1 MB in float32, which stays in a core's cache from the first step to the last.
@@ -149,3 +250,65 @@ class Weights:
         import torch
 
         return {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[self.dtypes[name]]
+
+
+# FP16 shards with an index, each written as a stream: its header needs shapes only, and the values follow in order.
+
+# Eight files for a 7B model: small enough that a stopped merge loses little and that every core has one to write, and
+# far from the number of files that makes a hub slow.
+SHARD_BYTES = 2_000_000_000
+Shape = tuple[int, ...]
+
+
+def plan_shards(shapes: Mapping[str, Shape], shard_bytes: int = SHARD_BYTES) -> dict[str, list[str]]:
+    """The names of each shard's tensors, by its file name: as many as fit into `shard_bytes` of FP16, at least one."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, shape in shapes.items():
+        if shards[-1] and filled + fp16_bytes(shape) > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += fp16_bytes(shape)
+    count = len(shards)
+    return {f"model-{number:05d}-of-{count:05d}.safetensors": names for number, names in enumerate(shards, start=1)}
+
+
+def write_shard(path: Path, shapes: Mapping[str, Shape], blocks: Callable[[str], Iterable[Tensor]]) -> str:
+    """Write the FP16 `blocks(name)` of each tensor one after the other, and return the file's SHA-256."""
+    digest = hashlib.sha256()
+    with DirectFile(path) as file:
+
+        def write(content: Any) -> None:
+            view = memoryview(content).cast("B")
+            digest.update(view)
+            file.write(view)
+
+        write(_header(shapes))
+        for name in shapes:
+            for block in blocks(name):
+                write(block.numpy())
+    return digest.hexdigest()
+
+
+def write_index(folder: Path, shapes: Mapping[str, Shape], shards: Mapping[str, Sequence[str]]) -> None:
+    files = {name: shard for shard, names in shards.items() for name in names}
+    index = {"metadata": {"total_size": sum(map(fp16_bytes, shapes.values()))}, "weight_map": files}
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def fp16_bytes(shape: Shape) -> int:
+    return 2 * math.prod(shape)
+
+
+def _header(shapes: Mapping[str, Shape]) -> bytes:
+    """Eight bytes of length, then JSON padded to a multiple of 8 (https://github.com/huggingface/safetensors)."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
+    offset = 0
+    for name, shape in shapes.items():
+        end = offset + fp16_bytes(shape)
+        entries[name] = {"dtype": "F16", "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

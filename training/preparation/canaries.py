@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
+from ghost.errors import DataError, UsageError
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Recipe, Turn, render_line
 from replicate_deployment.errors import GhostError
-from training.errors import DataError, UsageError
 
 NAME = "canaries.json"
 DIGITS = 6  # a million secrets: enough that none is guessed, and no number that masking takes for a phone's

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.errors import ConfigError, DataError
+from ghost.errors import ConfigError, DataError
+from training.extraction.speakers import CONFIG, EXTRACTION_REPORT, Mine, UserConfig, fold
 from training.preparation.conversations import written_by
-from training.speakers import CONFIG, EXTRACTION_REPORT, Mine, UserConfig, fold
 
 if TYPE_CHECKING:
-    from training.preparation.prepared import Prepared
+    from training.preparation.recipes import Prepared
 
 NEAR = 3  # names shown in an error
 Mask = NDArray[np.bool_]

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ghost.errors import DataError
 from replicate_deployment.chat_format import Labels, Turn, escape, render_line
-from training.errors import DataError
 from training.extraction.pii import Masker
-from training.preparation.prepared import Prepared
-from training.preparation.windows import SIZES
+from training.preparation.recipes import SIZES, Prepared
 
 NAME = "preferences.jsonl"
 FIELDS = ("context", "draft", "final")

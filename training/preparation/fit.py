@@ -11,24 +11,19 @@ quarter off: Korean small talk, whose syllables are rarer in the vocabulary, com
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from replicate_deployment.chat_format import Labels, Turn, render
-from training.errors import ConfigError
-from training.installed import install_command
-from training.preparation import windows
-from training.preparation.prepared import Prepared
+from training.preparation.recipes import Prepared
+from training.tokens import CountTokens, estimate, fit_window
 
 SAMPLE = 2000  # lines that are measured, so that the cost is the same for any chat: a share is within 2 points
 SEED = 20240229
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
-
-CountTokens = Callable[[str], int]
 
 
 @dataclass(frozen=True)
@@ -101,55 +96,6 @@ def trained_tokens(turns: Sequence[Turn], prepared: Prepared, tokenizer: Any | N
     return _measure(turns, prepared, count, sequence_len).trained
 
 
-def tokenizer_at_hand(base: str, revision: str | None = None) -> Any | None:
-    """`tokenizer_of` the base, or None where it is not at hand."""
-    try:
-        return tokenizer_of(base, revision)
-    except ConfigError:
-        return None
-
-
-def tokenizer_of(base: str, revision: str | None = None) -> Any:
-    """The tokenizer of a base folder, or of a Hub repo that is in the cache.
-
-    Read by the tokenizers library alone: transformers, which training loads the same file with, takes seconds to
-    import. It counts the same ids. Nothing is downloaded. Raises ConfigError, which says what is missing; of the core
-    install that is the library itself.
-    """
-    try:
-        from huggingface_hub import errors, try_to_load_from_cache
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        library = (error.name or "tokenizers").split(".")[0]
-        raise ConfigError(
-            f"{base}: the library {library}, which reads its tokenizer, is not installed; type: "
-            f"{install_command('train')}"
-        ) from error
-    folder = Path(base).expanduser()
-    path: Any = folder / "tokenizer.json"
-    if folder.is_dir():
-        if not path.is_file():
-            raise ConfigError(f"{base}: no tokenizer.json in this folder")
-    else:
-        try:
-            path = try_to_load_from_cache(base, "tokenizer.json", revision=revision)
-        except errors.HFValidationError:
-            path = None
-        if not isinstance(path, str):
-            raise ConfigError(f"{base}: no folder, and no Hub repo whose tokenizer.json is on this disk")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise ConfigError(f"{path}: cannot be read as a tokenizer ({str(error).splitlines()[0]})") from error
-    tokenizer.encode_special_tokens = True  # as in tokenization.encode: a typed "</s>" is text
-    return tokenizer
-
-
-def estimate(text: str) -> int:
-    """Tokens that Mistral's tokenizer makes of a text, about."""
-    return round(sum(map(_weights.__getitem__, text)))
-
-
 @dataclass(frozen=True)
 class _Line:
     turns: int
@@ -172,7 +118,7 @@ def _measure(turns: Sequence[Turn], prepared: Prepared, count: CountTokens, limi
     if prepared.recipe == "conversations":
         too_long = sum(count_tokens([turn]) > limit for turn in turns)
         return _Line(len(turns), tokens, tokens, 0, shortened=not too_long, skipped=too_long > 0)
-    kept = windows.fit(turns, count_tokens, limit)
+    kept = fit_window(turns, count_tokens, limit)
     left = count_tokens(kept)
     if len(kept) == 1 or left > limit:
         return _Line(len(turns), tokens, 0, len(turns), skipped=True)
@@ -194,31 +140,3 @@ def _spans(prepared: Prepared) -> Sequence[Sequence[tuple[int, int]]]:
 
 def _counter(tokenizer: Any) -> CountTokens:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-class _Weights(dict[str, float]):
-    """Tokens per character, looked up once for each character there is."""
-
-    def __missing__(self, character: str) -> float:
-        self[character] = weight = _weight(character)
-        return weight
-
-
-_weights = _Weights()
-
-
-def _weight(character: str) -> float:
-    if character == "\n":
-        return 1.0
-    if character.isspace():
-        return 0.0  # a blank is part of the word after it
-    if character.isascii():
-        return 0.34 if character.isalpha() else 1.4
-    code = ord(character)
-    if 0xC0 <= code < 0x250 or 0x1E00 <= code < 0x1F00:
-        return 1.8  # a Latin letter with a mark: itself, and it splits the word
-    if 0x400 <= code < 0x500:
-        return 0.44  # Cyrillic
-    if 0xAC00 <= code < 0xD7A4:
-        return 1.6  # Hangul: common syllables are one token, the others three
-    return 2.6 if code > 0xFFFF else 1.2  # emoji, of which the 59 commonest are one token and others four; the rest

@@ -13,10 +13,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ghost.page import Html, element, facts, together
 from training.extraction import csv_file
-from training.page import Html, element, facts, together
-from training.preparation.prepared import Prepared
-from training.speakers import fold
+from training.extraction.speakers import fold
+from training.preparation.recipes import Prepared
 
 SHOWN, SHAPES = 12, 5  # of a kind, the commonest
 CAPITALS = "A-ZÀ-ÖØ-ÞŁŚŞŠŻŽΑ-ΩА-Я"

@@ -3,24 +3,73 @@
 import argparse
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ghost import artifact
+from ghost.atomic import refuse_foreign_files, replace_folder
+from ghost.console import console, progress
+from ghost.errors import ConfigError, DataError, UsageError
 from replicate_deployment.chat_format import RECIPES
-from training import artifact, collector, speakers
-from training.aside import refuse_foreign_files, replace_folder
-from training.console import console, progress
-from training.errors import ConfigError, DataError, UsageError
-from training.finetuning import config as training_config
-from training.preparation import about, canaries, concerns, corrections, leftovers, recipes, report
-from training.preparation.findings import find
-from training.preparation.fit import tokenizer_at_hand, tokenizer_of, trained_tokens
-from training.preparation.prepared import Prepared
+from training import config as training_config
+from training.extraction import csv_file, speakers
+from training.preparation import canaries, concerns, corrections, leftovers, recipes, report
+from training.preparation.concerns import Concern, find_concerns, leakage, own_languages
+from training.preparation.fit import Fit, fit, trained_tokens
+from training.preparation.leftovers import Leftover
+from training.preparation.recipes import Prepared
+from training.tokens import tokenizer_at_hand, tokenizer_of
 
 if TYPE_CHECKING:
     from training.preparation.consent import Kept
+
+# A data set looked at before money is spent on it: figures, leakage, lengths, languages, and doubts.
+
+
+@dataclass(frozen=True)
+class Findings:
+    """figures is preparation_report.json; held_out tells of each line of val.jsonl where it is from; leftovers is what
+    may still be personal; the others are the parts of the figures that the page draws."""
+
+    figures: dict[str, Any]
+    leakage: Mapping[str, Any]
+    fit: Fit
+    languages: Mapping[str, Mapping[str, float]]
+    concerns: list[Concern]
+    held_out: list[dict[str, Any]]
+    leftovers: dict[str, list[Leftover]]
+
+
+def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: int) -> Findings:
+    """tokenizer as of fit.tokenizer_at_hand; without one, lengths are estimates and say so."""
+    from training.preparation import consent
+
+    leaks, lengths = leakage(prepared), fit(prepared, tokenizer, sequence_len)
+    languages, held_out, suspicious = own_languages(prepared), report.about(prepared), leftovers.leftovers(prepared)
+    found = find_concerns(prepared, leaks, lengths, languages)
+    figures = {
+        **report.figures(prepared),
+        "left_out": kept.left_out,
+        "groups": consent.groups(prepared, kept.sizes),
+        "exposure": _exposure(prepared),
+        "leakage": leaks,
+        "lengths": asdict(lengths),
+        "languages": {half: dict(shares) for half, shares in languages.items()},
+        "held_out_lines": report.counts(held_out),
+        "leftovers": leftovers.account(suspicious),
+        "concerns": [asdict(concern) for concern in found],
+    }
+    return Findings(figures, leaks, lengths, languages, found, held_out, suspicious)
+
+
+def _exposure(prepared: Prepared) -> dict[str, Any]:
+    """What an epoch shows how often, and which replies are never learnt; validation is cut up alike, and counted."""
+    sides = [[turn.label == prepared.labels.me for turn in talk.turns] for talk in prepared.conversations]
+    return recipes.exposure(prepared.recipe, sides, prepared.examples).figures
+
 
 TRAIN, VAL, REPORT, PAGE = "train.jsonl", "val.jsonl", "preparation_report.json", "report.html"
 
@@ -85,9 +134,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
 
-@collector.at_rest()
+@csv_file.gc_paused()
 def run(args: argparse.Namespace) -> int:
-    from training.preparation.page import page
+    from training.preparation.report_page import page
 
     config, recipe_of_training = speakers.load(args.user_config), training_config.load(args.config)
     without_config = "" if args.user_config or speakers.CONFIG.exists() else f": {speakers.not_there()}"
@@ -130,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
             told = [*told, *concerns.planted(figures)]
             figures["concerns"] = [asdict(concern) for concern in told]
         hashes = {name: digest.hexdigest() for name, digest in digests.items()}
-        (folder / about.NAME).write_bytes(about.encode(findings.held_out))
+        (folder / report.NAME).write_bytes(report.encode(findings.held_out))
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         suspicious = leftovers.cards(findings.leftovers, prepared, args.cleaned)
         (folder / PAGE).write_text(
@@ -177,7 +226,7 @@ def _write_lines(prepared: Prepared, folder: Path) -> "dict[str, hashlib._Hash]"
             digest = digests[name] = hashlib.sha256()
             with (folder / name).open("wb") as stream:
                 for talk, windows in islice(talks, share):
-                    lines = recipes.lines(prepared.recipe, talk.turns, windows, prepared.labels)
+                    lines = recipes.make_lines(prepared.recipe, talk.turns, windows, prepared.labels)
                     stream.write(lines)
                     digest.update(lines)
                     bar.advance()

@@ -1,37 +1,184 @@
-"""The recipes: which stretches of the conversations become lines, and how often an epoch shows a turn.
+"""The recipes: which stretches of the conversations become lines of the JSONL.
 
-Conversations are given as in windows.py: for each turn, whether the person wrote it.
+Conversations are given as in recipes.py: for each turn, whether the person wrote it.
 """
 
+import random
+import re
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
-from replicate_deployment.chat_format import Labels, Recipe, Turn, render_line
-from training.preparation import jsonl, windows
-from training.preparation.windows import Examples, Window, replies
+from replicate_deployment.chat_format import END_TOKEN, SPECIAL_STRINGS, Labels, Recipe, Turn, escape, render_line
+from training.extraction.speakers import Mine, UserConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Set
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from training.preparation.conversations import Conversation, Messages
+
+# The `windows` recipe: which stretches of a conversation become training examples.
+#
+# Pure functions over turn positions. A conversation is given as `mine`: for each of its turns, whether the person
+# wrote it.
+
+SIZES = (6, 8, 10, 12)  # context turns
+STRIDE = 3
+SEED = 20240229
 
 
-def examples(recipe: Recipe, conversations: Sequence[Sequence[bool]]) -> Examples:
+class Window(NamedTuple):
+    """Turns `start … target` of a conversation: the last is the reply to learn, those before it the context."""
+
+    start: int
+    target: int
+
+
+def windows(mine: Sequence[bool]) -> list[Window]:
+    """The windows of one conversation, by size, then by start; every context ends with the other side's turn.
+
+    A window whose last turn is no reply of the person shrinks from its end until it is, so a window has one
+    target: the last reply at or before its end. Two sizes may shrink to one window; it is kept once.
+    """
+    count = len(mine)
+    last_reply = _last_replies(mine)
+    if count <= SIZES[0]:
+        return [Window(0, last_reply[-1])] if count and last_reply[-1] > 0 else []
+    found: list[tuple[int, int]] = []
+    smaller = [-1] * count
+    for size in SIZES:
+        targets = last_reply[size::STRIDE]
+        if not targets:
+            break
+        # A window that equals one of a smaller size equals one of the next smaller: replies only lie further on.
+        starts = range(0, count, STRIDE)
+        found += [
+            (start, target)
+            for start, target, known in zip(starts, targets, smaller, strict=False)
+            if target > start and target != known
+        ]
+        smaller = targets
+    return list(map(Window._make, found))
+
+
+def _last_replies(mine: Sequence[bool]) -> list[int]:
+    """For each position, the nearest reply at or before it; -1 where there is none."""
+    found, last, before = [], -1, True
+    for position, here in enumerate(mine):
+        if here and not before:
+            last = position
+        before = here
+        found.append(last)
+    return found
+
+
+def replies(mine: Sequence[bool]) -> list[int]:
+    """Positions of the person's turns that follow one of the other side."""
+    return [position for position, (before, here) in enumerate(pairwise(mine), start=1) if here and not before]
+
+
+def draw_seeds(conversations: Sequence[Sequence[bool]]) -> list[list[Window]]:
+    """Instruct seeds, per conversation: a tenth of all replies, each with the one turn that it answers.
+
+    They teach the model to answer without history. The share is exact, rounded to the nearest; the choice is
+    seeded and depends on nothing but the conversations and their order.
+    """
+    targets = list(map(replies, conversations))
+    # Drawn by number over all conversations: of a million replies, making a pair for each takes longer than the rest.
+    ends = list(accumulate(map(len, targets)))
+    count = ends[-1] if ends else 0
+    seeds: list[list[Window]] = [[] for _ in conversations]
+    for number in sorted(random.Random(SEED).sample(range(count), (count + 5) // 10)):
+        index = bisect_right(ends, number)
+        target = targets[index][number - ends[index]]
+        seeds[index].append(Window(target - 1, target))
+    return seeds
+
+
+class Examples(NamedTuple):
+    """What each conversation gives: its windows, and the seeds that equal none of them."""
+
+    windows: list[list[Window]]
+    seeds: list[list[Window]]
+    drawn: int
+
+    @property
+    def by_conversation(self) -> list[list[Window]]:
+        return [[*windows, *seeds] for windows, seeds in zip(self.windows, self.seeds, strict=True)]
+
+
+def window_examples(conversations: Sequence[Sequence[bool]]) -> Examples:
+    """Windows and seeds of all conversations, given in order of their first message."""
+    found = [windows(mine) for mine in conversations]
+    drawn = draw_seeds(conversations)
+    seeds = [
+        [seed for seed in some if seed not in known]
+        for some, own in zip(drawn, found, strict=True)
+        for known in [set(own) if some else own]
+    ]
+    return Examples(found, seeds, sum(map(len, drawn)))
+
+
+# JSONL of `{"text": …}` lines: a window's turns, rendered, with the end token after the last.
+
+# Its bytes are those of json.dumps(ensure_ascii=False), at half of the time.
+_encode_lines = msgspec.json.Encoder().encode_lines
+_special = re.compile("|".join(map(re.escape, SPECIAL_STRINGS)))
+_BORDER, _BREAK = b'"\n"', b"\\n"
+_OPENING, _CLOSING = b'{"text": "', END_TOKEN.encode() + b'"}\n'
+
+
+def window_lines(turns: Sequence[Turn], windows: Iterable[Window], labels: Labels) -> bytes:
+    """One line per window, in UTF-8, newline included.
+
+    A turn is in about seven windows, so each is rendered and JSON-escaped once; the escaped turns, joined by an
+    escaped newline, hold every window as a slice, which equals escaping the rendered window.
+    """
+    places = list(windows)
+    if not places:
+        return b""
+    # What has one line is rendered by hand: nothing in it is ever escaped, and most turns are such.
+    rendered = [f"{label} {text}" if "\n" not in text else f"{label} {escape(text, labels)}" for label, text in turns]
+    # A JSON string holds no newline, but it may end in `\",`: only at newlines can many be told apart.
+    strings = _encode_lines(rendered)[1:-2]
+    starts = list(accumulate((len(string) + len(_BREAK) for string in strings.split(_BORDER)), initial=0))
+    escaped = memoryview(strings.replace(_BORDER, _BREAK))
+    texts = [escaped[starts[start] : starts[target + 1] - len(_BREAK)] for start, target in places]
+    return _OPENING + (_CLOSING + _OPENING).join(texts) + _CLOSING
+
+
+def holds_special_string(turn: Turn) -> bool:
+    """Whether somebody typed what a careless reader of the JSONL would tokenise as a special token."""
+    return ("<" in turn.text or "[" in turn.text) and _special.search(turn.text) is not None
+
+
+def make_examples(recipe: Recipe, conversations: Sequence[Sequence[bool]]) -> Examples:
     """`windows`: windows and seeds. `conversations`: each whole, unless the person says nothing in it; no seeds."""
     if recipe == "windows":
-        return windows.examples(conversations)
+        return window_examples(conversations)
     whole = [[Window(0, len(mine) - 1)] if any(mine) else [] for mine in conversations]
     return Examples(whole, [[] for _ in whole], 0)
 
 
 def gives_line(recipe: Recipe, mine: Sequence[bool]) -> bool:
     """Whether one conversation, or a part of one, becomes a line whatever the draw of the seeds."""
-    return bool(windows.windows(mine)) if recipe == "windows" else any(mine)
+    return bool(windows(mine)) if recipe == "windows" else any(mine)
 
 
-def lines(recipe: Recipe, turns: Sequence[Turn], stretches: Iterable[Window], labels: Labels) -> bytes:
+def make_lines(recipe: Recipe, turns: Sequence[Turn], stretches: Iterable[Window], labels: Labels) -> bytes:
     """The lines of one conversation, in UTF-8, newlines included: one for each stretch that `examples` chose."""
     if recipe == "windows":
-        return jsonl.lines(turns, stretches, labels)
+        return window_lines(turns, stretches, labels)
     texts = (render_line(turns[start : last + 1], labels, recipe=recipe) for start, last in stretches)
     return b"".join(b'{"text": ' + msgspec.json.encode(text) + b"}\n" for text in texts)
 
@@ -86,3 +233,130 @@ def exposure(recipe: Recipe, conversations: Sequence[Sequence[bool]], found: Exa
 
 def _silent(total: int, never: int) -> dict[str, Any]:
     return {"total": total, "never_a_target": never, "share": round(never / max(total, 1), 4)}
+
+
+# Train and validation: by time, so that no turn is on both sides, and with something held out wherever possible.
+#
+# The rule of record splits at the borders of conversations. Of few conversations, or where the last one is long, it
+# holds nothing out: a training then has no held-out loss to stop by, and `ghost evaluate` nothing to judge. So the
+# last conversation is held out instead, or, if that is too much to lose, its end.
+
+HeldOut = Literal["by_rule", "last_conversation", "end_of_last_conversation", "nothing"]
+WHY: Mapping[HeldOut, str] = {
+    "last_conversation": "no conversation in the last tenth of the turns gives an example, so the last one that gives "
+    "any is held out",
+    "end_of_last_conversation": "no conversation in the last tenth of the turns gives an example, so the end of the "
+    "last one that gives any is held out; its two parts count as two conversations",
+}
+MOST = 5  # a last conversation of more than a fifth of all turns is cut rather than lost to training
+
+
+class Split(NamedTuple):
+    """The first `training` conversations train; of the last of these only its first `cut` turns, unless `cut` is 0: its
+    other turns validate, as do all conversations after it."""
+
+    training: int
+    cut: int
+    held_out: HeldOut
+
+
+def training_conversations(turn_counts: Sequence[int]) -> int:
+    """How many of these conversations train by the rule of record; the rest validates.
+
+    `turn_counts` holds the turns of each conversation, in order of first message. A conversation trains if fewer
+    than 90% of all turns precede it.
+    """
+    total, preceding = sum(turn_counts), 0
+    for index, count in enumerate(turn_counts):
+        if 10 * preceding >= 9 * total:
+            return index
+        preceding += count
+    return len(turn_counts)
+
+
+def split(conversations: Sequence[Sequence[bool]], gives_line: Callable[[Sequence[bool]], bool]) -> Split:
+    """The rule of record; where what it holds out gives no line, the last conversation that gives one is held out:
+
+    - whole, if at most a fifth of all turns are in it and after it, and a conversation before it gives a line;
+    - else from a turn border on that leaves a line on either side: the latest that has at most 90% of all turns before
+      it, or else the first behind that.
+
+    Where there is no such border either, nothing is held out. `gives_line` is asked about the turns of a conversation
+    or of a part of one, given as in recipes.py.
+    """
+    counts = list(map(len, conversations))
+    training, total = training_conversations(counts), sum(counts)
+    if any(map(gives_line, conversations[training:])):
+        return Split(training, 0, "by_rule")
+    last = next((index for index in reversed(range(training)) if gives_line(conversations[index])), None)
+    if last is None:
+        return Split(training, 0, "nothing")
+    before, sides = sum(counts[:last]), conversations[last]
+    trains_anyway = any(map(gives_line, conversations[:last]))
+    if trains_anyway and MOST * (total - before) <= total:
+        return Split(last, 0, "last_conversation")
+    own = max(turn for turn, mine in enumerate(sides) if mine)  # what begins behind it gives no line
+    mark = min(9 * total // 10 - before, own)
+    for cut in (*range(mark, 0, -1), *range(mark + 1, own + 1)):
+        if gives_line(sides[cut:]) and (trains_anyway or gives_line(sides[:cut])):
+            return Split(last + 1, cut, "end_of_last_conversation")
+    return Split(training, 0, "nothing")
+
+
+# What preparation has made of the chats, before a line of it is written: handed whole to the report and its page.
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One data set.
+
+    recipe         how conversations become lines: windows or conversations
+    table          a row per message, arranged: path, instant, sender, text, mine, turn, conversation
+    conversations  in order of their first message; the first `training` of them train, the others validate
+    examples       windows and seeds of each conversation, by position of its turns
+    held_out       what `split` held out; where it cut a conversation, its parts are two conversations here
+    """
+
+    config: UserConfig
+    recipe: Recipe
+    messages: "Messages"
+    table: "pd.DataFrame"
+    conversations: "list[Conversation]"
+    examples: Examples
+    training: int
+    held_out: HeldOut = "by_rule"
+
+    @classmethod
+    def of(
+        cls,
+        config: UserConfig,
+        recipe: Recipe,
+        messages: "Messages",
+        table: "pd.DataFrame",
+        mine: "Mine | Set[str]",
+        borders: "NDArray[np.bool_] | None" = None,
+    ) -> "Prepared":
+        """From the rows that are left in, to the split. `mine` and `borders` are those of conversations.arrange."""
+        import numpy as np
+
+        from training.preparation import conversations as chats
+
+        labels = config.labels
+
+        def sides() -> list[list[bool]]:
+            return [[turn.label == labels.me for turn in talk.turns] for talk in talks]
+
+        arranged = chats.arrange(table, mine, borders)
+        talks = chats.conversations(arranged, labels)
+        training, cut, held_out = split(sides(), partial(gives_line, recipe))
+        if cut:
+            borders = np.zeros(len(table), bool) if borders is None else borders.copy()
+            borders[arranged["turn"].searchsorted(talks[training - 1].first + cut)] = True
+            arranged = chats.arrange(table, mine, borders)
+            talks = chats.conversations(arranged, labels)
+        examples = make_examples(recipe, sides())
+        return cls(config, recipe, messages, arranged, talks, examples, training, held_out)
+
+    @cached_property
+    def labels(self) -> Labels:
+        return self.config.labels

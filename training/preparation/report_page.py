@@ -3,17 +3,375 @@
 Everything on it follows from the data set, so it is the same from run to run.
 """
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import PurePosixPath
+from random import Random
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
-from training.page import Html, document, element
-from training.preparation import plots
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ghost.page import (
+    Bar,
+    Html,
+    Series,
+    Strip,
+    bars,
+    columns,
+    document,
+    element,
+    facts,
+    figure,
+    legend,
+    strips,
+    together,
+)
+from replicate_deployment.chat_format import Turn
 from training.preparation.concerns import Concern
 from training.preparation.fit import Fit
-from training.preparation.prepared import Prepared
+from training.preparation.recipes import WHY, Prepared
 from training.preparation.report import counted
-from training.preparation.samples import samples
-from training.preparation.timeline import Timeline
+
+# A few examples as a chat, drawn by a seed: what one line of train.jsonl looks like before it is a line.
+
+SAMPLES, SEED = 5, 20240229
+TURNS = 13  # shown of an example, the last ones: the windows recipe has no more
+LONGEST = 400  # characters of a turn that are shown
+
+
+def samples(prepared: Prepared) -> list[Html]:
+    """Cards of at most five examples of the training half, in order of time."""
+    ends = list(accumulate(map(len, prepared.examples.windows[: prepared.training])))
+    cards = []
+    for number in sorted(Random(SEED).sample(range(ends[-1]), min(SAMPLES, ends[-1]))):
+        index = bisect_right(ends, number)
+        talk = prepared.conversations[index]
+        window = prepared.examples.windows[index][number - ends[index]]
+        turns = talk.turns[window.start : window.target + 1]
+        replies = turns[-1:] if prepared.recipe == "windows" else turns
+        cards.append(_card(title(talk.path), turns, prepared.labels.me, len(replies)))
+    return cards
+
+
+def _card(name: str, turns: Sequence[Turn], me: str, replies: int) -> Html:
+    """`replies` counts the turns, from the end, of which the person's have their end token learnt."""
+    left_out = max(len(turns) - TURNS, 0)
+    bubbles = [element("small", f"after {left_out:,} more turns")] if left_out else []
+    for index, turn in enumerate(turns[left_out:], start=left_out):
+        sides = "mine target" if index >= len(turns) - replies else "mine"
+        bubbles.append(element("p", _shown(turn.text), dir="auto", class_=sides if turn.label == me else None))
+    return element("article", element("h3", name, dir="auto"), element("div", *bubbles, class_="chat"), class_="card")
+
+
+def _shown(text: str) -> str:
+    left = len(text) - LONGEST
+    return text if left <= 0 else f"{text[:LONGEST]}… ({left:,} more characters)"
+
+
+def title(path: str) -> str:
+    """The name of a chat, as its file is called, and the platform, as the folder is."""
+    file = PurePosixPath(path)
+    return " · ".join([file.stem, *file.parent.parts])
+
+
+# The stretch of time that the chats cover, cut into months: the axis of the report's plots.
+
+Times = npt.NDArray[np.datetime64]
+
+SHORT = np.timedelta64(62, "D")  # a history of at most this is cut into days
+LABELS = 4  # as many as fit on a phone
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Months, or days, from that of the first instant to that of the last, on the clock of `zone`."""
+
+    cells: Times
+    zone: ZoneInfo
+
+    @classmethod
+    def of(cls, instants: "pd.Series[pd.Timestamp]", zone: ZoneInfo) -> "Timeline":
+        ends = _local(pd.DatetimeIndex([instants.min(), instants.max()]), zone)
+        unit = "D" if ends[1] - ends[0] <= SHORT else "M"
+        first, last = ends.astype(f"datetime64[{unit}]")
+        return cls(np.arange(first, last + 1), zone)
+
+    @property
+    def names(self) -> list[str]:
+        """ISO 8601: 2024-03, or 2024-03-31."""
+        return [str(cell) for cell in self.cells]
+
+    @property
+    def ticks(self) -> dict[int, str]:
+        """Labels by cell: years where there are a few, otherwise months or days."""
+        names = self.names
+        years = [index for index, name in enumerate(names) if name.endswith("-01") and self.cells.dtype == "M8[M]"]
+        if len(years) > 2:
+            return {index: names[index][:4] for index in years[:: -(-len(years) // LABELS)]}
+        step = -(-len(names) // LABELS)
+        return {index: names[index] for index in range(0, len(names), step)}
+
+    def count(self, instants: "pd.Series[pd.Timestamp]") -> list[int]:
+        """How many of them are in each cell."""
+        touched = _local(pd.DatetimeIndex(instants), self.zone).astype(self.cells.dtype)
+        counts: list[int] = np.bincount((touched - self.cells[0]).astype(int), minlength=len(self.cells)).tolist()
+        return counts
+
+    def shares(self, instants: Sequence[pd.Timestamp]) -> list[float]:
+        """Where on the axis each is, between 0 and 1."""
+        begin, end = (edge.astype("datetime64[s]") for edge in (self.cells[0], self.cells[-1] + 1))
+        shares: list[float] = ((_local(pd.DatetimeIndex(list(instants)), self.zone) - begin) / (end - begin)).tolist()
+        return shares
+
+
+def _local(instants: pd.DatetimeIndex, zone: ZoneInfo) -> Times:
+    return instants.tz_convert(zone).tz_localize(None).to_numpy().astype("datetime64[s]")
+
+
+# The plots of report.html, each with what it shows in words.
+
+CHATS = 12  # shown one by one, the largest first
+LANGUAGES = 6  # as many as have room on a phone
+LENGTHS = (5, 10, 20, 40, 80, 160, 320)  # characters: upper ends of the columns
+ALONE = "you alone"
+YOU, OTHERS, TRAINING, VALIDATION, LIMIT = range(1, 6)  # tones
+SIDES = {"you": YOU, "others": OTHERS}
+HALVES = {"training": TRAINING, "validation": VALIDATION}
+
+
+class Chat(NamedTuple):
+    """How much of the data is from one file: messages of yours and of others, people but you."""
+
+    path: str
+    yours: int
+    theirs: int
+    others: int
+
+    @property
+    def messages(self) -> int:
+        return self.yours + self.theirs
+
+    @property
+    def is_group(self) -> bool:
+        return self.others > 1
+
+    @property
+    def name(self) -> str:
+        """Of a chat in which nobody else is left, not the name of whoever was left out."""
+        return PurePosixPath(self.path).stem if self.theirs else ALONE
+
+
+def plot_volume(prepared: Prepared, timeline: Timeline) -> Html:
+    instants, mine = prepared.table["instant"], prepared.table["mine"]
+    series = [
+        Series("of yours", timeline.count(instants[mine]), YOU),
+        Series("of others", timeline.count(instants[~mine]), OTHERS),
+    ]
+    totals = [sum(both) for both in zip(*(one.values for one in series), strict=True)]
+    most = max(totals)
+    unit = "month" if len(timeline.names[0]) == len("2024-03") else "day"
+    plot = columns(
+        f"Messages by {unit}, yours and those of others", timeline.names, series, ticks=timeline.ticks, stacked=True
+    )
+    return figure(
+        f"Messages a {unit}",
+        together(legend(SIDES), plot),
+        f"Most are of {timeline.names[totals.index(most)]}: {most:,}. A gap may be a lost phone, "
+        "or an export that was cut at its limit.",
+        wide=True,
+    )
+
+
+def plot_lengths(prepared: Prepared) -> Html:
+    me = prepared.labels.me
+    turns = [turn for talk in prepared.conversations for turn in talk.turns]
+    yours = [len(turn.text) for turn in turns if turn.label == me]
+    theirs = [len(turn.text) for turn in turns if turn.label != me]
+    names = [f"up to {end} characters" for end in LENGTHS] + [f"more than {LENGTHS[-1]} characters"]
+    series = [Series("of yours", _by_length(yours), YOU), Series("of others", _by_length(theirs), OTHERS)]
+    ticks = {index: f"≤{end}" for index, end in enumerate(LENGTHS) if index % 2 == 0}  # on a phone, no more fit
+    return figure(
+        "Characters in a turn",
+        together(
+            legend(SIDES),
+            columns("Share of turns by length, yours and those of others", names, series, ticks=ticks, percent=True),
+        ),
+        f"Half of your turns have at most {_median(yours):,} characters, half of those of others at most "
+        f"{_median(theirs):,}. A turn is what one side wrote in one go, often several messages.",
+    )
+
+
+def _by_length(lengths: Sequence[int]) -> list[float]:
+    """Shares of the columns, up to each of LENGTHS and above."""
+    counts = np.histogram(lengths, [0, *(end + 1 for end in LENGTHS), np.inf])[0]
+    return [count / max(len(lengths), 1) for count in counts.tolist()]
+
+
+def _median(lengths: Sequence[int]) -> int:
+    return int(np.median(lengths)) if lengths else 0
+
+
+def largest_chats(prepared: Prepared) -> list[Chat]:
+    """The largest first."""
+    table = prepared.table
+    by_side = {mine: table[table["mine"] == mine].groupby("path", observed=False)["sender"] for mine in (True, False)}
+    counts = zip(
+        table["path"].cat.categories,
+        by_side[True].size().tolist(),
+        by_side[False].size().tolist(),
+        by_side[False].nunique().tolist(),
+        strict=True,
+    )
+    chats = (Chat(*count) for count in counts)
+    return sorted((chat for chat in chats if chat.messages), key=lambda chat: (-chat.messages, chat.path))
+
+
+def plot_who(chats: Sequence[Chat], groups: Mapping[str, Any]) -> Html:
+    """`groups` are the report's figures."""
+    total = sum(chat.messages for chat in chats)
+    rows = [
+        Bar(
+            (title(chat.path) if chat.theirs else ALONE) + (f" · group of {chat.others + 1}" if chat.is_group else ""),
+            {YOU: chat.yours, OTHERS: chat.theirs},
+            f"{chat.messages:,} · {chat.messages / total:.0%}",
+        )
+        for chat in chats[:CHATS]
+    ]
+    rest = chats[CHATS:]
+    if rest:
+        yours, theirs = sum(chat.yours for chat in rest), sum(chat.theirs for chat in rest)
+        figure_of_rest = f"{yours + theirs:,} · {(yours + theirs) / total:.0%}"
+        rows.append(Bar(counted(len(rest), "more chat"), {YOU: yours, OTHERS: theirs}, figure_of_rest))
+    words = (
+        f"{groups['messages']['share']:.0%} of the messages are from {counted(groups['chats']['count'], 'group')}, "
+        "where everyone but you is one other side."
+        if groups["chats"]["count"]
+        else "None of these chats is a group."
+    )
+    return figure("Who it is from", together(legend(SIDES), bars("Messages by chat", rows)), words)
+
+
+def plot_languages(languages: Mapping[str, Mapping[str, float]]) -> Html:
+    total = Counter(languages["train"]) + Counter(languages["val"])
+    codes = [code for code, _ in total.most_common(LANGUAGES)]
+    series = [
+        Series(f"of {half}", [languages[key].get(code, 0.0) for code in codes], HALVES[half])
+        for key, half in (("train", "training"), ("val", "validation"))
+    ]
+    shown = ["?" if code == "und" else code for code in codes]
+    plot = columns(
+        "Share of your turns by language, in training and in validation",
+        shown,
+        series,
+        ticks=dict(enumerate(shown)),
+        percent=True,
+    )
+    return figure(
+        "Languages of your turns",
+        together(legend(HALVES), plot),
+        "By code of the language, estimated from a sample. “?” is what nobody can tell: links, emoji, “ok”.",
+    )
+
+
+def plot_split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], figures: Mapping[str, Any]) -> Html:
+    shares = timeline.shares([talk.start for talk in prepared.conversations])
+    # Chats are many where conversations are; a pass over them for each chat shown would be one too many.
+    positions: dict[str, list[float]] = {chat.path: [] for chat in chats}
+    before: dict[str, int] = dict.fromkeys(positions, 0)
+    for index, (talk, share) in enumerate(zip(prepared.conversations, shares, strict=True)):
+        positions[talk.path].append(share)
+        before[talk.path] += index < prepared.training
+    rows = [Strip(chat.name, positions[chat.path], before[chat.path]) for chat in chats[:CHATS]]
+    cells = len(timeline.cells)
+    ticks = {index / cells: label for index, label in timeline.ticks.items()}
+    held_back = prepared.training < len(prepared.conversations)
+    border = shares[prepared.training] if held_back else None
+    counts, why = figures["conversations"], WHY.get(prepared.held_out)
+    return figure(
+        "What trains, what validates",
+        together(
+            legend(HALVES),
+            strips(
+                "Conversations of each chat on the time line",
+                rows,
+                tones=(TRAINING, VALIDATION),
+                ticks=ticks,
+                mark=border,
+            ),
+        ),
+        f"Of the conversations {counts['train']:,} train, and the {counts['val']:,} that start after them validate: by "
+        "time, so that nothing said later helps with what was said before. No turn is ever on both sides."
+        + (f" Here {why}." if why else ""),
+        wide=True,
+    )
+
+
+def plot_fit(recipe: str, fit: Fit) -> Html:
+    names = {"50": "half of them have at most", "90": "90% at most", "95": "95% at most", "99": "99% at most"}
+    rows = [
+        Bar(names.get(share, "the longest"), {TRAINING: tokens}, f"{tokens:,}")
+        for share, tokens in fit.quantiles.items()
+    ] + [Bar("the limit: sequence_len", {LIMIT: fit.sequence_len}, f"{fit.sequence_len:,}")]
+    by = "estimated from their characters" if fit.counted_by == "estimate" else "counted by the base's tokenizer"
+    sampled = "" if fit.sampled == fit.lines else f", on {fit.sampled:,} of the {fit.lines:,}, drawn at random"
+    cut = "lose turns from the front" if recipe == "windows" else "train in pieces, of which none is lost"
+    left_out = "are left out" if recipe == "windows" else "hold a turn that is too long"
+    return figure(
+        "Tokens in an example" + (", estimated" if fit.counted_by == "estimate" else ""),
+        bars("Lengths of the examples in tokens, beside the limit", rows),
+        f"{fit.within:.1%} of the examples fit as they are, {fit.shortened:.1%} {cut}, {fit.skipped:.1%} "
+        f"{left_out}. "
+        f"An epoch is {fit.tokens_per_epoch:,} tokens. Lengths are {by}{sampled}.",
+    )
+
+
+def plot_exposure(exposure: Mapping[str, Any]) -> Html:
+    """`exposure` are the figures of recipes.Exposure."""
+    shown, replies = exposure["times_a_turn_is_shown"], exposure["replies"]
+    times = shown["turns_by_times"]
+    counts = Series("turns", list(times.values()), TRAINING)
+    ticks = {index: time for index, time in enumerate(times) if index % -(-len(times) // 8) == 0}
+    plot = columns("Turns by how often an epoch shows them", [f"{time} times" for time in times], [counts], ticks=ticks)
+    return figure(
+        "How often an epoch shows a turn",
+        plot,
+        f"{shown['mean']:.1f} times on average, and training goes over the examples for several epochs. "
+        f"{replies['never_a_target']:,} of your {replies['total']:,} replies ({replies['share']:.0%}) are never the "
+        "turn after which the model learns to stop.",
+    )
+
+
+def plot_leakage(leakage: Mapping[str, Any]) -> Html:
+    targets, pasted, walls = leakage["targets"], leakage["pasted"], leakage["walls"]
+    rows = [
+        ("turns on both sides of the split", f"{leakage['turns_on_both_sides']:,}"),
+        ("messages on both sides, as of a chat that was exported twice", f"{leakage['messages_on_both_sides']:,}"),
+        _repeated("replies", targets),
+        _repeated("messages", pasted),
+        (f"messages of {walls['from_characters']:,} characters or more", f"{walls['messages']:,}"),
+        ("long texts that were sent more than once", f"{walls['copied_texts']:,}"),
+        ("share of these in what you wrote", f"{walls['share_of_your_characters']:.1%}"),
+    ]
+    return figure(
+        "What the halves share, and what is no chat",
+        facts(rows),
+        "What validation shares with training makes every held-out figure too good. A short reply that comes again, as "
+        "“haha” does, is no leak; a pasted paragraph is one.",
+    )
+
+
+def _repeated(what: str, counts: Mapping[str, int]) -> tuple[str, str]:
+    return (
+        f"held-out {what} of {counts['from_characters']:,} characters or more that training holds too, or nearly so",
+        f"{counts['exact'] + counts['near']:,} of {counts['compared']:,}",
+    )
+
 
 HEADING = "What your ghost will learn from"
 
@@ -35,7 +393,7 @@ def page(
     leftovers  leftovers.cards
     """
     timeline = Timeline.of(prepared.table["instant"], prepared.config.zone)
-    chats = plots.chats(prepared)
+    chats = largest_chats(prepared)
     return document(
         HEADING,
         element("h1", HEADING),
@@ -51,19 +409,19 @@ def page(
         element("h2", "The chats"),
         element(
             "div",
-            plots.volume(prepared, timeline),
-            plots.lengths(prepared),
-            plots.languages(languages),
-            plots.who(chats, figures["groups"]),
+            plot_volume(prepared, timeline),
+            plot_lengths(prepared),
+            plot_languages(languages),
+            plot_who(chats, figures["groups"]),
             class_="cards",
         ),
         element("h2", "The examples"),
         element(
             "div",
-            plots.split(prepared, timeline, chats, figures),
-            plots.fit(prepared.recipe, fit),
-            plots.exposure(figures["exposure"]),
-            plots.leakage(leakage),
+            plot_split(prepared, timeline, chats, figures),
+            plot_fit(prepared.recipe, fit),
+            plot_exposure(figures["exposure"]),
+            plot_leakage(leakage),
             class_="cards",
         ),
         *_leftovers(leftovers),

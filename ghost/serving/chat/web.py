@@ -1,4 +1,4 @@
-"""`ghost chat --web`: the page of page.py, served to this machine.
+"""`ghost chat --web`: the page of gradio_page.py, served to this machine.
 
 Everything that gradio could send anywhere is off, and its page asks for nothing but itself: a test looks. What was said
 lives in the page and in this process.
@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from serving.chat.conversation import Speaker
-from serving.serve import free_port
-from training.console import console
-from training.errors import UsageError
-from training.installed import install_command
+from ghost.console import console
+from ghost.errors import UsageError
+from ghost.installed import install_command
+from ghost.serving.chat.conversation import Speaker
+from ghost.serving.serve import free_port
 
 # Before gradio is imported: it asks for its newest version, and counts launches, unless told not to.
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "GRADIO_MCP_SERVER": "False"}
@@ -38,7 +38,7 @@ def serve(load: Callable[[], Speaker], changes: Mapping[str, float], seed: int |
             url = launch(page, host, port)
             console.print(f"{url} until Ctrl-C", soft_wrap=True)
             threading.Event().wait()
-        except KeyboardInterrupt:  # Ctrl-C, or a signal that training/cli.py turns into it
+        except KeyboardInterrupt:  # Ctrl-C, or a signal that ghost/cli.py turns into it
             return 0
         finally:
             page.close(verbose=False)
@@ -48,14 +48,14 @@ def serve(load: Callable[[], Speaker], changes: Mapping[str, float], seed: int |
 def prepared(speaker: Speaker, changes: Mapping[str, float], seed: int | None, worker: ThreadPoolExecutor) -> Any:
     """The page, not served yet."""
     os.environ.update(QUIET)
-    from serving.chat.page import build
+    from ghost.serving.chat.gradio_page import build
 
     return build(speaker, speaker.settings.replace(**changes), seed, worker)
 
 
 def launch(page: Any, host: str, port: int) -> str:
     """The page's URL, once it answers."""
-    from serving.chat.page import THEME
+    from ghost.serving.chat.gradio_page import THEME
 
     # gradio asks itself whether it runs; a proxy would not reach this machine.
     for name in ("no_proxy", "NO_PROXY"):

@@ -3,17 +3,10 @@
 import asyncio
 from typing import Any
 
-from serving.client.cog_server import CogServer
-from serving.client.prediction import Backend, Prediction
-from serving.client.replicate import Replicate, account
-from training.errors import (
-    PredictionFailed,
-    PredictionLost,
-    ServerBusy,
-    ServerStarting,
-    ServerUnreachable,
-    UsageError,
-)
+from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable, UsageError
+from ghost.serving.client.cog_server import CogServer
+from ghost.serving.client.prediction import Backend, Prediction, PredictionFailed
+from ghost.serving.client.replicate import Replicate, account
 
 __all__ = [
     "Backend",

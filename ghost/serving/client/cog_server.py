@@ -16,9 +16,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from serving.client.prediction import Backend, Prediction, read
-from serving.client.transport import events, invalid_inputs, open_client, parsed, reason, told
-from training.errors import PredictionLost, ServerBusy, ServerError, ServerStarting, ServerUnreachable
+from ghost.errors import PredictionLost, ServerBusy, ServerError, ServerStarting, ServerUnreachable
+from ghost.serving.client.prediction import (
+    Backend,
+    Prediction,
+    events,
+    invalid_inputs,
+    open_client,
+    parsed,
+    read,
+    reason,
+    told,
+)
 
 if TYPE_CHECKING:
     import httpx2

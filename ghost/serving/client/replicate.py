@@ -18,9 +18,19 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from serving.client.prediction import Backend, Prediction, read
-from serving.client.transport import events, invalid_inputs, open_client, parsed, reason, told
-from training.errors import PredictionFailed, PredictionLost, ServerBusy, ServerError, ServerUnreachable, UsageError
+from ghost.errors import PredictionLost, ServerBusy, ServerError, ServerUnreachable, UsageError
+from ghost.serving.client.prediction import (
+    Backend,
+    Prediction,
+    PredictionFailed,
+    events,
+    invalid_inputs,
+    open_client,
+    parsed,
+    read,
+    reason,
+    told,
+)
 
 if TYPE_CHECKING:
     import httpx2

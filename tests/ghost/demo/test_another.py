@@ -3,9 +3,9 @@
 import csv
 from pathlib import Path
 
-from training.sample.another import ROMY, SHARES, retold, write_cleaned
-from training.sample.chats import Kind, messages, noa_chats
-from training.sample.people import NOA
+from ghost.demo.another import ROMY, SHARES, retold, write_cleaned
+from ghost.demo.chats import Kind, messages, noa_chats
+from ghost.demo.people import NOA
 
 
 def test_the_others_say_the_same_word_for_word() -> None:

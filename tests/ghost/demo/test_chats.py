@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from training.sample.chats import (
+from ghost.demo.chats import (
     BURST,
     GAP,
     Chat,
@@ -20,8 +20,7 @@ from training.sample.chats import (
     turns,
     verbatim_overlap,
 )
-from training.sample.people import NOA, OTHERS, Person
-from training.sample.scripts import Script, play, repertoire
+from ghost.demo.people import NOA, OTHERS, Person, Script, play, repertoire
 
 
 def some(chat: Chat, number: int, seed: int = 1) -> list[list[Message]]:
@@ -70,7 +69,7 @@ def test_a_hundred_thousand_messages_are_drawn_one_conversation_at_a_time(monkey
         made.append(1)
         return play(script, slots, rng)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("training.sample.chats.play", counted)
+    monkeypatch.setattr("ghost.demo.chats.play", counted)
     stream = messages(noa_chats()["Priya Wexmoor"], seed=1, count=100_000)
     assert len(list(islice(stream, 10))) == 10
     assert len(made) < 20

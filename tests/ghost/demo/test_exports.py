@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training.sample.exports import NOA_ON_MESSENGER, NOA_ON_TELEGRAM, NOA_ON_WHATSAPP, ExportSummary, write_exports
+from ghost.demo.exports import NOA_ON_MESSENGER, NOA_ON_TELEGRAM, NOA_ON_WHATSAPP, ExportSummary, write_exports
 
 MESSAGES = 2_000
 

@@ -3,9 +3,9 @@
 import csv
 from pathlib import Path
 
-from training.cli import main
-from training.sample.chats import Kind, messages, noa_chats
-from training.sample.exports import write_exports
+from ghost.cli import main
+from ghost.demo.chats import Kind, messages, noa_chats
+from ghost.demo.exports import write_exports
 
 
 def test_extraction_gives_back_every_text_in_order(tmp_path: Path) -> None:

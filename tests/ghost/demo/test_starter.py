@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
+from ghost.demo import starter
+from ghost.demo.people import NOA, OTHERS
+from ghost.demo.starter import Recipe, make_tokenizer, packed_rows, pretrain, starter_base, windows
 from replicate_deployment.chat_format import parse
 from replicate_deployment.tokenization import encode, load_tokenizer
-from training.sample import starter
-from training.sample.people import NOA, OTHERS
-from training.sample.pretraining import Recipe, packed_rows, pretrain, windows
-from training.sample.starter import make_tokenizer, starter_base
 
 TINY = Recipe(vocab_size=600, hidden=32, layers=2, heads=4, tokenizer_windows=50, row=32, rows=2, steps=2, warmup=1)
 

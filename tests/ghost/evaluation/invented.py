@@ -2,11 +2,11 @@
 
 import random
 
+from ghost.demo.another import SHARES, retold
+from ghost.demo.chats import turns
+from ghost.demo.people import Person
+from ghost.evaluation.data import Exchange
 from replicate_deployment.chat_format import Turn
-from training.evaluation.exchange import Exchange
-from training.sample.another import SHARES, retold
-from training.sample.chats import turns
-from training.sample.people import Person
 
 
 def exchanges(person: Person, count: int = 160, seed: int = 7) -> list[Exchange]:

@@ -5,12 +5,12 @@ import warnings
 
 import pytest
 
-from tests.training.evaluation.invented import exchanges
-from training.evaluation import authorship
-from training.evaluation.authorship import says_something, tell_apart, too_few
-from training.evaluation.exchange import Estimate
-from training.sample.another import ROMY
-from training.sample.people import NOA
+from ghost.demo.another import ROMY
+from ghost.demo.people import NOA
+from ghost.evaluation import authorship
+from ghost.evaluation.authorship import says_something, tell_apart, too_few
+from ghost.evaluation.data import Estimate
+from tests.ghost.evaluation.invented import exchanges
 
 
 def replies(person: object, count: int = 160, seed: int = 7) -> list[str]:

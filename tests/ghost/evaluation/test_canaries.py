@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from ghost.cli import main
+from ghost.demo.another import write_cleaned
+from ghost.demo.people import NOA
+from ghost.errors import DataError
+from ghost.evaluation import memorisation
+from ghost.evaluation.memorisation import SAMPLE, Exposure, by_repetitions, exposures
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, parse_line
 from replicate_deployment.engine import Engine
-from training.cli import main
-from training.errors import DataError
-from training.evaluation import asking, canaries
-from training.evaluation.canaries import SAMPLE, Exposure, by_repetitions, exposures
 from training.preparation import canaries as planting
 from training.preparation import concerns
 from training.preparation.canaries import Canary
-from training.sample.another import write_cleaned
-from training.sample.people import NOA
 
 
 @pytest.fixture(scope="module")
@@ -157,15 +157,15 @@ def test_a_model_that_keeps_a_secret_exposes_it_and_one_that_knows_nothing_does_
 
 
 def test_exposure_by_hand() -> None:
-    assert canaries.sampled(-5, [-6, -7, -8]) == 2
-    assert canaries.sampled(-6, [-6, -7, -8]) == 1  # one that is as likely comes first
-    assert canaries.sampled(-9, [-6, -7, -8]) == 0
-    assert canaries.extrapolated(-1, [-2.0] * 5) > 19
-    assert canaries.extrapolated(-2, [-2.0] * 5) == 0
+    assert memorisation.sampled(-5, [-6, -7, -8]) == 2
+    assert memorisation.sampled(-6, [-6, -7, -8]) == 1  # one that is as likely comes first
+    assert memorisation.sampled(-9, [-6, -7, -8]) == 0
+    assert memorisation.extrapolated(-1, [-2.0] * 5) > 19
+    assert memorisation.extrapolated(-2, [-2.0] * 5) == 0
 
 
 def test_the_sample_is_of_other_secrets() -> None:
-    others = canaries._others("000042", random.Random(0))
+    others = memorisation._others("000042", random.Random(0))
     assert len({*others}) == SAMPLE
     assert "000042" not in others
     assert all(len(other) == 6 for other in others)
@@ -197,12 +197,12 @@ def test_scores_are_likelihoods_and_batches_change_nothing(engine: Engine, monke
     canary = Canary("code?", "it is", "123456", 1)
     question = canary.turns(engine.labels)[:1]
     replies = [f"it is {secret}" for secret in ("123456", "987", "4 5", "1234567890")]
-    found = asking.scorer(engine)(question, replies)
-    monkeypatch.setattr(asking, "BATCH", 3)
-    assert asking.scorer(engine)(question, replies) == pytest.approx(found, abs=1e-4)
+    found = memorisation.scorer(engine)(question, replies)
+    monkeypatch.setattr(memorisation, "BATCH", 3)
+    assert memorisation.scorer(engine)(question, replies) == pytest.approx(found, abs=1e-4)
     by_hand = []
     for reply in replies:
-        ids = asking._ids(engine, question, reply)
+        ids = memorisation._ids(engine, question, reply)
         with torch.inference_mode():
             logprobs = engine.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         by_hand.append(sum(float(logprobs[place - 1, ids[place]]) for place in range(1, len(ids))))
@@ -210,12 +210,12 @@ def test_scores_are_likelihoods_and_batches_change_nothing(engine: Engine, monke
 
 
 def test_a_continuation_is_greedy_and_ends_at_a_stop_sequence(engine: Engine) -> None:
-    go_on = asking.continuer(engine)
+    go_on = memorisation.continuer(engine)
     question = [Turn("B:", "tu fais quoi")]
     said = go_on(question, "je")
     assert said == go_on(question, "je")
     stop = said[1:3]
     facts = {**engine.ghost.facts, "text": {**engine.ghost.facts["text"], "stop_sequences": [stop]}}
     stopping = replace(engine, ghost=replace(engine.ghost, facts=facts))
-    assert said.startswith(asking.continuer(stopping)(question, "je").split(stop)[0] + stop)
-    assert len(asking.continuer(stopping)(question, "je")) < len(said)
+    assert said.startswith(memorisation.continuer(stopping)(question, "je").split(stop)[0] + stop)
+    assert len(memorisation.continuer(stopping)(question, "je")) < len(said)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ghost import artifact
+from ghost.errors import DataError
+from ghost.evaluation import data
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Recipe, Turn, render_line
-from training import artifact
-from training.errors import DataError
-from training.evaluation import data
 from training.finetuning.data import read_facts
 
 TALK = [Turn("B:" if place % 2 == 0 else "A:", f"turn {place}") for place in range(30)]

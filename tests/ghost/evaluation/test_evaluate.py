@@ -10,20 +10,20 @@ from typing import Any, Self
 
 import pytest
 
-import serving.client
-from docs import browser
+import ghost.serving.client
+from benchmarks.pictures import browser
+from ghost import cli
+from ghost.errors import BaseModelError, ServerBusy
+from ghost.evaluation import contenders, evaluate, quiz, report_page
+from ghost.evaluation.contenders import line_up
+from ghost.evaluation.data import read_held_out
+from ghost.evaluation.likelihood import reply_nats
+from ghost.evaluation.report_page import summary
 from replicate_deployment.chat_format import Turn
 from tests import models
-from tests.training.evaluation.test_data import describe, write
+from tests.ghost.evaluation.test_data import describe, write
 from tests.training.finetuning.conftest import RECIPE_OF_RECORD, quick
-from training import cli
-from training.errors import BaseModelError, ServerBusy
-from training.evaluation import contenders, evaluate, measures, quiz
-from training.evaluation.contenders import line_up
-from training.evaluation.data import read_held_out
-from training.evaluation.likelihood import reply_nats
-from training.evaluation.summary import summary
-from training.finetuning import config as training_config
+from training import config as training_config
 
 ROOT = Path(__file__).parents[3]
 ASKED = ["hey tu fais quoi ce soir", "did you see the match?", "on se voit at the café then"]
@@ -115,7 +115,7 @@ def test_the_likelihood_is_that_of_the_whole_text(made: Path) -> None:
     """-log p of reply and end token, as one forward pass over the line tells it, however the engine prompts."""
     import torch
 
-    from training.finetuning.examples import encode_turns
+    from training.finetuning.data import encode_turns
 
     contender = next(line_up(made / "merged", None, None, (), {}))
     engine = contender.engine
@@ -168,7 +168,7 @@ def test_what_was_judged_is_not_lost_with_what_fails_after_it(
         raise BaseModelError("the base does not fit into memory")
 
     monkeypatch.setattr(contenders, "load", load)
-    monkeypatch.setattr(serving.client, "backend", lambda where: Busy())
+    monkeypatch.setattr(ghost.serving.client, "backend", lambda where: Busy())
     assert run(made, "--out", str(tmp_path / "report"), "--url", "http://127.0.0.1:1") == 0
     figures = json.loads((tmp_path / "report" / "evaluation.json").read_text(encoding="utf-8"))
     assert set(figures["contenders"]) == {"merged"}
@@ -223,7 +223,7 @@ def test_without_any_model_it_fails_before_it_writes(
 
 
 def test_each_measure_is_explained_in_one_place() -> None:
-    assert (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8") == measures.document()
+    assert (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8") == report_page.measures_document()
 
 
 def test_replies_are_text_on_the_page_and_it_says_what_each_figure_is(made: Path) -> None:
@@ -231,7 +231,7 @@ def test_replies_are_text_on_the_page_and_it_says_what_each_figure_is(made: Path
     assert "<script" not in html
     shown = unescape(re.sub(r"<[^>]*>", "", html))
     assert "<script>alert(1)</script>" in shown
-    for measure in measures.MEASURES:
+    for measure in report_page.MEASURES:
         assert measure.formula in shown
     body = html[html.index("<body>") :]
     assert body.index('class="chat"') < min(map(body.index, ('class="tiles"', "<figure", "nats"))), "replies come first"

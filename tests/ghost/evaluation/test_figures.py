@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from ghost.evaluation import authorship, evaluate
+from ghost.evaluation.data import Exchange
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
-from training.evaluation import authorship, figures
-from training.evaluation.exchange import Exchange
 
 EXCHANGES = [
     Exchange((Turn("B:", f"tu viens ? {number}"),), f"j'arrive {number}", conversation=number // 4)
@@ -16,8 +16,8 @@ def test_replies_that_were_never_given_shift_no_other() -> None:
     said = [replace(one, reply=f"i come {one.conversation}", ended="length") for one in EXCHANGES]
     given, answered = [*said[:3], *said[5:]], [*EXCHANGES[:3], *EXCHANGES[5:]]
     groups = [one.conversation for one in answered]
-    assert figures.answered(EXCHANGES, given) == answered
-    assert figures.told_apart(EXCHANGES, given, seed=0) == authorship.tell_apart(
+    assert evaluate.answered(EXCHANGES, given) == answered
+    assert evaluate.told_apart(EXCHANGES, given, seed=0) == authorship.tell_apart(
         [one.reply for one in answered], [one.reply for one in given], 0, (groups, groups)
     )
 
@@ -32,7 +32,7 @@ def test_the_person_and_those_they_write_with_are_told_apart_by_conversation() -
         for number in range(210)
     ]
     spread = [replace(one, conversation=number // 7) for number, one in enumerate(same)]
-    found = figures.of_person(spread, DEFAULT_LABELS, seed=0)["authorship"]
+    found = evaluate.of_person(spread, DEFAULT_LABELS, seed=0)["authorship"]
     own, talks = [one.reply for one in spread], [one.conversation for one in spread]
     halves = authorship.tell_apart(own[::2], own[1::2], 0, (talks[::2], talks[1::2]))
     assert found["themselves"] == vars(halves)

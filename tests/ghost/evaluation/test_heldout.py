@@ -5,13 +5,11 @@ from typing import Any
 
 import pytest
 
+from ghost.evaluation import verdict
+from ghost.evaluation.data import Exchange
+from ghost.evaluation.evaluate import held_out_facts
+from ghost.evaluation.likelihood import Nats, breakdowns, context_group, context_use, gain, likelihood, shuffled
 from replicate_deployment.chat_format import Turn
-from training.evaluation import verdict
-from training.evaluation.context import context_use, shuffled
-from training.evaluation.exchange import Exchange
-from training.evaluation.figures import held_out_facts
-from training.evaluation.heldout import breakdowns, context_group, gain, likelihood
-from training.evaluation.likelihood import Nats
 
 
 def exchange(number: int, *, turns: int = 1, platform: str = "whatsapp", conversation: int | None = None) -> Exchange:

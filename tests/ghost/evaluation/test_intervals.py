@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from training.evaluation.exchange import Estimate
-from training.evaluation.intervals import ratio, share
+from ghost.evaluation.data import Estimate
+from ghost.evaluation.intervals import ratio, share
 
 
 def test_a_ratio_is_of_the_sums_and_its_interval_holds_it() -> None:

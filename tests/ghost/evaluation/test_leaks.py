@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from ghost.evaluation import data, memorisation
+from ghost.evaluation.data import Exchange
+from ghost.evaluation.intervals import share
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
-from tests.training.evaluation.test_data import write
-from training.evaluation import asking, data, leaks
-from training.evaluation.exchange import Exchange
-from training.evaluation.intervals import share
+from tests.ghost.evaluation.test_data import write
 
 LONG = [Turn("AB"[place % 2 == 0] + ":", f"{place}: on se voit demain à la même heure") for place in range(30)]
 
@@ -28,15 +28,15 @@ def test_training_and_held_out_replies_are_asked_for_alike(tmp_path: Path, monke
         asked.append([*context, Turn("A:", beginning)])
         return " and so on, 06 12 34 56 78"
 
-    monkeypatch.setattr(asking, "continuer", lambda engine: go_on)
+    monkeypatch.setattr(memorisation, "continuer", lambda engine: go_on)
     engine: Any = SimpleNamespace(labels=DEFAULT_LABELS)
-    figures, heard = leaks.ask(engine, held_out.exchanges, learnt, [], seed=0)
+    figures, heard = memorisation.ask(engine, held_out.exchanges, learnt, [], seed=0)
     training, held = asked[:15], asked[15:]
     assert sorted(training) == sorted(held)
     assert max(map(len, training)) == 21
     assert figures["extraction"]["training"]["n"] == figures["extraction"]["held_out"]["n"] == 15
     assert [[*one.context] for one in heard] == asked
-    found = leaks.personal([Exchange((Turn("B:", "?"),), "mdr")], heard, learnt)
+    found = memorisation.personal_figures([Exchange((Turn("B:", "?"),), "mdr")], heard, learnt)
     assert found == {"found": {"phone": 1}, "known": {}, "replies": 1, "continuations": 30}
 
 
@@ -68,7 +68,7 @@ def rates(trained: tuple[int, int], held: tuple[int, int]) -> dict[str, Any]:
     ],
 )
 def test_what_is_within_the_limits_is_none(nothing: dict[str, Any]) -> None:
-    assert leaks.above_limit(nothing) == []
+    assert memorisation.above_limit(nothing) == []
 
 
 @pytest.mark.parametrize(
@@ -85,5 +85,5 @@ def test_what_is_within_the_limits_is_none(nothing: dict[str, Any]) -> None:
     ],
 )
 def test_each_leak_is_said(leak: dict[str, Any], words: str) -> None:
-    (said,) = leaks.above_limit(leak)
+    (said,) = memorisation.above_limit(leak)
     assert words in said

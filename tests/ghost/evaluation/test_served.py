@@ -9,15 +9,15 @@ from typing import Any, Self
 
 import pytest
 
-import serving.client
+import ghost.serving.client
+from ghost import cli
+from ghost.errors import DataError, ServerError
+from ghost.evaluation import evaluate
+from ghost.evaluation.data import Exchange
+from ghost.evaluation.replies import check, judge_served
+from ghost.serving.client import CogServer, Prediction, PredictionFailed
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
-from serving.client import CogServer, Prediction, PredictionFailed
-from tests.training.evaluation.test_data import write
-from training import cli
-from training.errors import DataError, ServerError
-from training.evaluation import evaluate
-from training.evaluation.exchange import Exchange
-from training.evaluation.served import check, judge_served
+from tests.ghost.evaluation.test_data import write
 from training.preparation import canaries
 
 
@@ -42,7 +42,7 @@ class Server:
 
 def test_prompts_are_histories_and_a_failure_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
-    monkeypatch.setattr(serving.client, "backend", lambda where: server)
+    monkeypatch.setattr(ghost.serving.client, "backend", lambda where: server)
     exchanges = [Exchange((Turn("B:", text),), "yo") for text in ("hey\nA: fake", "fail", "ok")]
     found = judge_served("http://127.0.0.1:1", exchanges, DEFAULT_LABELS, seed=5)
     assert [one["prompt"] for one in server.asked] == ["B: hey\n A: fake\nA:", "B: fail\nA:", "B: ok\nA:"]
@@ -99,7 +99,7 @@ def test_no_canary_is_shown_to_the_base(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_server_alone_can_be_evaluated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(serving.client, "backend", lambda where: Server())
+    monkeypatch.setattr(ghost.serving.client, "backend", lambda where: Server())
     talks = [[Turn("B:", f"hey {number}"), Turn("A:", f"yo {number}")] for number in range(60)]
     val = write(tmp_path / "processed", talks, talks)
     flags = ["--val", str(val), "--out", str(tmp_path / "report"), "--url", "http://127.0.0.1:1"]

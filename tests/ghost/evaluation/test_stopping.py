@@ -1,7 +1,6 @@
+from ghost.evaluation.data import Exchange
+from ghost.evaluation.replies import Said, stopping
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
-from training.evaluation.exchange import Exchange
-from training.evaluation.replies import Said
-from training.evaluation.stopping import stopping
 
 
 def said(reply: str, ended: str, written: str) -> Said:

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from ghost.demo.another import ROMY
+from ghost.demo.people import NOA
+from ghost.evaluation import report_page, style
+from ghost.evaluation.data import Exchange
+from ghost.evaluation.style import FEATURES, Reference, difference, emoji, jensen_shannon, kolmogorov_smirnov, words
 from replicate_deployment.chat_format import Turn
-from tests.training.evaluation.invented import exchanges
-from training.evaluation import features, plots, style
-from training.evaluation.distances import difference, jensen_shannon, kolmogorov_smirnov
-from training.evaluation.exchange import Exchange
-from training.evaluation.features import FEATURES, Reference, emoji, words
-from training.sample.another import ROMY
-from training.sample.people import NOA
+from tests.ghost.evaluation.invented import exchanges
 
 
 def test_distances_by_hand() -> None:
@@ -44,7 +43,7 @@ def test_words() -> None:
     assert words("مرحبا، كيف حالك؟ 한국어 नमस्ते") == ["مرحبا", "كيف", "حالك", "한국어", "नमस्ते"]
 
 
-def observed(key: str, *replies: str, asked: str = "Tu viens ?") -> list[features.Observation]:
+def observed(key: str, *replies: str, asked: str = "Tu viens ?") -> list[style.Observation]:
     feature = next(feature for feature in FEATURES if feature.key == key)
     said = [Exchange((Turn("B:", asked),), reply) for reply in replies]
     return list(feature.observe(said, Reference.of(said)))
@@ -118,8 +117,10 @@ def test_who_writes_no_letters_has_no_share_of_capitals() -> None:
     ]
     contenders = {"base": {"style": style.as_json(style.compare(said, said))}, "merged": {"style": figures}}
     assert all(None not in (one["own"], one["said"]) for one in figures.values() if not one["kinds"])
-    assert plots.style({"contenders": contenders}) is not None
-    assert plots.style({"contenders": {"base": contenders["merged"], "merged": contenders["base"]}}) is not None
+    assert report_page.plot_style({"contenders": contenders}) is not None
+    assert (
+        report_page.plot_style({"contenders": {"base": contenders["merged"], "merged": contenders["base"]}}) is not None
+    )
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:

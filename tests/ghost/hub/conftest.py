@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.training.hub.fake_hub import FakeHub
-from tests.training.hub.fake_repos import TOKEN
-from training import artifact, cli
+from ghost import artifact, cli
+from tests.ghost.hub.fake_hub import FakeHub
+from tests.ghost.hub.fake_repos import TOKEN
 
 REPO = "noa/ghost"
 

@@ -12,8 +12,8 @@ import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.ghost.hub.fake_repos import TOKEN, USER, Commit, Fault, Repo
 from tests.loopback_server import LoopbackServer, QuietHandler, due
-from tests.training.hub.fake_repos import TOKEN, USER, Commit, Fault, Repo
 
 
 class FakeHub(LoopbackServer):

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.training.hub.conftest import REPO, Ghost, make_model
-from tests.training.hub.fake_hub import FakeHub
-from tests.training.hub.fake_repos import Fault
-from training.hub import pull, transfer
-from training.hub.client import connect
-from training.signals import Stopped
+from ghost.hub import pull, transfer
+from ghost.hub.client import connect
+from ghost.signals import Stopped
+from tests.ghost.hub.conftest import REPO, Ghost, make_model
+from tests.ghost.hub.fake_hub import FakeHub
+from tests.ghost.hub.fake_repos import Fault
 
 CALLS = {
     "info": "GET /api/models/.*/revision|GET /api/models/noa/ghost$",
@@ -148,7 +148,7 @@ def test_a_server_that_knows_no_ranges_begins_again(
     ghost: Ghost, hub: FakeHub, pushed: Path, out: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.faults = [Fault(CALLS["store"], "cut")]
-    from tests.training.hub.fake_hub import Handler
+    from tests.ghost.hub.fake_hub import Handler
 
     monkeypatch.setattr(Handler, "ranged", lambda self, content, **facts: self.send(content, **facts))
     assert ghost("pull", REPO, "--out", out)[0] == 0

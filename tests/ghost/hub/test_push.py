@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ghost import cli
 from replicate_deployment import ghost_json
-from tests.training.hub.conftest import REPO, Ghost, make_model
-from tests.training.hub.fake_hub import FakeHub
-from tests.training.hub.fake_repos import TOKEN, Repo
-from training import cli
+from tests.ghost.hub.conftest import REPO, Ghost, make_model
+from tests.ghost.hub.fake_hub import FakeHub
+from tests.ghost.hub.fake_repos import TOKEN, Repo
 
 UPLOADS = r"PUT /put|/preupload/|/commit/|/batch"
 
@@ -224,7 +224,7 @@ def test_on_the_command_line_with_the_endpoint_of_the_environment(hub: FakeHub, 
     (home / "token").write_text(f"{TOKEN}\n")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     done = subprocess.run(
-        [sys.executable, "-m", "training.cli", "push", str(model), REPO],
+        [sys.executable, "-m", "ghost.cli", "push", str(model), REPO],
         capture_output=True,
         text=True,
         cwd=Path(cli.__file__).parents[1],

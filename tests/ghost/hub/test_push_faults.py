@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.training.hub.conftest import REPO, Ghost
-from tests.training.hub.fake_hub import FakeHub, Handler
-from tests.training.hub.fake_repos import Fault, Repo
+from tests.ghost.hub.conftest import REPO, Ghost
+from tests.ghost.hub.fake_hub import FakeHub, Handler
+from tests.ghost.hub.fake_repos import Fault, Repo
 
 CALLS = {
     "whoami": "GET /api/whoami",
@@ -264,7 +264,7 @@ def test_full_storage_is_told_from_a_token_without_rights(
 
 
 def test_what_the_hub_says_is_passed_on_without_the_token(ghost: Ghost, hub: FakeHub, model: Path) -> None:
-    from tests.training.hub.fake_repos import TOKEN
+    from tests.ghost.hub.fake_repos import TOKEN
 
     body: dict[str, Any] = {"error": f"{TOKEN} may only look, see https://s3/x?X-Amz-Signature=1"}
     hub.faults = [Fault(CALLS["batch"], 403, body=body)]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.hub.conftest import REPO, Ghost
-from tests.training.hub.fake_hub import FakeHub
-from training.hub import leaking
+from ghost.hub import leaking
+from tests.ghost.hub.conftest import REPO, Ghost
+from tests.ghost.hub.fake_hub import FakeHub
 
 LEAKS = ["12% of training replies can be drawn out of it.", "Its replies hold personal data of training (2 phone)."]
 

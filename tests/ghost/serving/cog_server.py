@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from serving.serve import running_server
+from ghost.serving.serve import running_server
 
 # Without the penalty a greedy model of random weights goes round in circles to its last token: seconds, unless stopped.
 ENDLESS = {"prompt": "hey", "temperature": 0, "repetition_penalty": 1, "max_new_tokens": 1024}

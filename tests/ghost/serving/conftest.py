@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from .cog_server import url, wait_until  # noqa: F401  (url is a fixture)
-from .release_scene import scene  # noqa: F401  (a fixture)
+from tests.ghost.serving.cog_server import url, wait_until  # noqa: F401  (url is a fixture)
+from tests.ghost.serving.release_scene import scene  # noqa: F401  (a fixture)
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ghost import cli
+from ghost.serving import release
+from ghost.serving.checks import Result
+from ghost.serving.client import replicate
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
-from serving import release
-from serving.checks import Result
-from serving.client import replicate
-from training import cli
-
-from .fake_replicate import TOKEN, FakeReplicate, running
+from tests.ghost.serving.fake_replicate import TOKEN, FakeReplicate, running
 
 NAME = "ana/ghost"
 CREATE = ("POST", "/v1/predictions")

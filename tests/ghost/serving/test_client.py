@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import httpx2
 import pytest
 
-from serving.client import (
+from ghost.errors import ServerError
+from ghost.serving.client import (
     CogServer,
     PredictionFailed,
     PredictionLost,
@@ -19,11 +20,9 @@ from serving.client import (
     ServerUnreachable,
     predict,
 )
-from serving.client.prediction import check
+from ghost.serving.client.prediction import check
+from tests.ghost.serving.cog_server import ASYNC, ENDLESS, wait_until
 from tests.loopback_server import LoopbackServer, QuietHandler
-from training.errors import ServerError
-
-from .cog_server import ASYNC, ENDLESS, wait_until
 
 SECRET = "une phrase que personne ne doit lire dans un journal"
 Result = TypeVar("Result")

@@ -13,10 +13,10 @@ from unittest import mock
 
 import pytest
 
-from serving import checks, preflight
-from serving.checks import Result
-from serving.preflight import PACKAGE, SERVER, bytes_sent
-from training import artifact, cli
+from ghost import artifact, cli
+from ghost.serving import checks, preflight
+from ghost.serving.checks import Result
+from ghost.serving.preflight import PACKAGE, SERVER, bytes_sent
 
 NAMES = [*preflight.CHECKS, *checks.CHECKS, SERVER]
 LOADING = {"golden prompt", SERVER}

@@ -6,14 +6,13 @@ import shutil
 
 import pytest
 
+from ghost import cli
+from ghost.hub import leaking
+from ghost.serving import release
+from ghost.serving.checks import Result
 from replicate_deployment import ghost_json
-from serving import release
-from serving.checks import Result
-from training import cli
-from training.hub import leaking
-
-from .fake_replicate import LOST_AFTER, LOST_BEFORE, NEXT_VERSION, TOKEN, VERSION, Fault
-from .release_scene import CREATE, NAME, Scene
+from tests.ghost.serving.fake_replicate import LOST_AFTER, LOST_BEFORE, NEXT_VERSION, TOKEN, VERSION, Fault
+from tests.ghost.serving.release_scene import CREATE, NAME, Scene
 
 
 def test_without_go_nothing_is_sent(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from serving.client import (
+from ghost.errors import ServerError, UsageError
+from ghost.serving.client import (
     Prediction,
     PredictionFailed,
     PredictionLost,
@@ -16,10 +17,17 @@ from serving.client import (
     ServerUnreachable,
     backend,
 )
-from serving.client import replicate as replicate_client
-from training.errors import ServerError, UsageError
-
-from .fake_replicate import LOST_AFTER, LOST_BEFORE, PIECES, TOKEN, VERSION, FakeReplicate, Fault, running
+from ghost.serving.client import replicate as replicate_client
+from tests.ghost.serving.fake_replicate import (
+    LOST_AFTER,
+    LOST_BEFORE,
+    PIECES,
+    TOKEN,
+    VERSION,
+    FakeReplicate,
+    Fault,
+    running,
+)
 
 MODEL = f"ana/ghost:{VERSION}"
 REPLY = "".join(PIECES)
@@ -193,7 +201,7 @@ def test_a_create_that_is_lost_and_not_listed_says_where_to_look(fake: FakeRepli
 
 
 def test_a_create_whose_answer_does_not_come_is_found(fake: FakeReplicate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.client.transport.READ_SECONDS", 0.2)
+    monkeypatch.setattr("ghost.serving.client.prediction.READ_SECONDS", 0.2)
     fake.silent = 1
     assert answer(fake).output == REPLY
     assert fake.asked(*CREATE) == 1

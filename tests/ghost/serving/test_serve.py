@@ -15,22 +15,21 @@ import httpx2
 import psutil
 import pytest
 
-from serving import serve
-from serving.client import predict
-from training import cli
-from training.errors import ServerError
-
-from .cog_server import ENDLESS, STREAM, events, wait_until
+from ghost import cli
+from ghost.errors import ServerError
+from ghost.serving import serve
+from ghost.serving.client import predict
+from tests.ghost.serving.cog_server import ENDLESS, STREAM, events, wait_until
 
 
 @contextmanager
 def ghost_serve(weights: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "training.cli", "serve", "--weights", str(weights), "--port", "0", *arguments],
+        [sys.executable, "-m", "ghost.cli", "serve", "--weights", str(weights), "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(serve.__file__).parents[1],
+        cwd=Path(serve.__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1"},  # two threads on two busy cores take ten times as long
     )
     try:

@@ -13,8 +13,7 @@ import pytest
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.engine import Engine
 from replicate_deployment.settings import RANGES
-
-from .cog_server import ASYNC, ENDLESS, STREAM, end_of, events, post, streamed, wait_until
+from tests.ghost.serving.cog_server import ASYNC, ENDLESS, STREAM, end_of, events, post, streamed, wait_until
 
 
 @pytest.fixture(scope="module")

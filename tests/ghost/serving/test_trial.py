@@ -7,11 +7,10 @@ import time
 
 import pytest
 
-from serving import release
-from serving.client import replicate
-
-from .fake_replicate import LOST_AFTER, NEXT_VERSION, VERSION, Fault
-from .release_scene import CREATE, Scene
+from ghost.serving import release
+from ghost.serving.client import replicate
+from tests.ghost.serving.fake_replicate import LOST_AFTER, NEXT_VERSION, VERSION, Fault
+from tests.ghost.serving.release_scene import CREATE, Scene
 
 
 def test_a_trial_of_the_latest_version(scene: Scene) -> None:

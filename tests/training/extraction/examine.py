@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from training.errors import ExportError, UsageError
+from ghost.errors import ExportError, UsageError
 from training.extraction.platform import Kind, Record
 from training.extraction.platforms import PLATFORMS, Recognised, recognise
 from training.extraction.source import Source, discover

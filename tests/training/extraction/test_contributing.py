@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.cli import main
 from tests.training.extraction.exports import save
-from training.cli import main
 from training.extraction import extract, platforms
 
 CONTRIBUTING = Path(__file__).parents[3] / "CONTRIBUTING.md"

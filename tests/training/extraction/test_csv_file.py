@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from training.errors import DataError
+from ghost.errors import DataError
 from training.extraction import csv_file
 from training.extraction.platform import Chat, Kind, Record
 

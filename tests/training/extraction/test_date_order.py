@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.date_order import ASK, NAMES, Runs, decide, read_date
 
 

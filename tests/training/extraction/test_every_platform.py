@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ghost.cli import main
 from tests.training.extraction.exports import save
 from tests.training.extraction.seeds import BESIDE, SEEDS, content
-from training.cli import main
 from training.extraction.platform import Kind
 from training.extraction.platforms import PLATFORMS
 

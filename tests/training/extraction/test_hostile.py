@@ -14,9 +14,9 @@ from typing import Literal
 
 import pytest
 
+from ghost.cli import main
+from ghost.errors import ExportError, UsageError
 from tests.training.extraction.exports import save
-from training.cli import main
-from training.errors import ExportError, UsageError
 from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import PIECE, Source, discover
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ghost.cli import main
 from tests.training.extraction.exports import save
-from training.cli import main
 from training.extraction.people import EVERYDAY, INVENTED, Contacts, Pseudonyms
-from training.speakers import fold
+from training.extraction.speakers import fold
 
 SPELLINGS = (
     "+33 6 12 34 56 78",

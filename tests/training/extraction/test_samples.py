@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import save, whatsapp
-from training.errors import ExportError
 from training.extraction.platform import Kind, Record
 from training.extraction.platforms import recognise
 from training.extraction.source import Source, discover

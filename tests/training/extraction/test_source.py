@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.errors import ExportError, UsageError
 from tests.training.extraction.exports import save
-from training.errors import ExportError, UsageError
 from training.extraction.source import Source, discover, natural
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from training import speakers
-from training.errors import ConfigError
-from training.speakers import UserConfig, fold, load, matching, owners, recognise
+from ghost.errors import ConfigError
+from training.extraction import speakers
+from training.extraction.speakers import UserConfig, fold, load, matching, owners, recognise
 
-SHIPPED = Path(__file__).parents[2] / "config" / "user_config.example.json"
+SHIPPED = Path(__file__).parents[3] / "config" / "user_config.example.json"
 
 
 def _config(folder: Path, **values: Any) -> Path:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import save
-from training.errors import ExportError
 from training.extraction.platform import Kind, Record
 from training.extraction.platforms import whatsapp
 from training.extraction.source import Source

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from ghost import artifact, cli
 from replicate_deployment import ghost_json
-from training import artifact, cli
-from training.finetuning import config as training_config
-from training.finetuning import speed
-from training.finetuning.config import TrainingConfig
+from training import config as training_config
+from training.config import TrainingConfig
+from training.finetuning import hardware
 
 RECIPE_OF_RECORD = Path(__file__).parents[3] / "config" / "training_config.yaml"
 LINES = [
@@ -45,7 +45,7 @@ def write_prepared(folder: Path, train: Sequence[str], val: Sequence[str]) -> Pa
 @pytest.fixture(autouse=True)
 def one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What training says that it expects does not depend on what this machine does just now, nor takes its time."""
-    monkeypatch.setattr(speed, "measure_cpu", lambda: 1e11, raising=False)
+    monkeypatch.setattr(hardware, "measure_cpu", lambda: 1e11, raising=False)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ class Reaper:
         self.now = ""
 
     def watch(self) -> None:
-        from training import artifact
+        from ghost import artifact
         from training.finetuning.checkpoint import Checkpoint
         from training.finetuning.loop import Loop
 
@@ -60,7 +60,7 @@ def attempt(arguments: list[str], phase: str = "", moment: int | None = None) ->
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        from training import cli
+        from ghost import cli
 
         reaper = Reaper(phase, moment)
         reaper.watch()

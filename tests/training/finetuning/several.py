@@ -42,7 +42,7 @@ def strike(what: str) -> None:
 
 
 def await_blow(after: int, what: str) -> None:
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
 
     honest, calls = Objective.forward, 0
 
@@ -71,7 +71,7 @@ def process(run: Run, rank: int, port: int, group: int, saying: Path) -> int:
     os.environ["ACCELERATE_USE_FSDP"] = str(run.get("fsdp", False)).lower()
     code = 99
     try:
-        from training import cli
+        from ghost import cli
 
         if "blow" in run and run["blow"][0] == rank:
             await_blow(*run["blow"][1:])

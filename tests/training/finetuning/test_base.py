@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.errors import BaseModelError
+from ghost.errors import BaseModelError
 from training.finetuning import base as bases
 
 

@@ -9,12 +9,22 @@ from typing import Any
 
 import pytest
 
+from ghost.errors import TrainingError
 from tests.training.finetuning.conftest import contents
-from training.errors import TrainingError
+from training.config import TrainingConfig, as_dict
 from training.finetuning import checkpoint as checkpoints
-from training.finetuning.checkpoint import Checkpoint, differences, fingerprint
-from training.finetuning.config import TrainingConfig, as_dict
-from training.finetuning.state import State, adapter, gather, put, random_state, scatter, set_random_state
+from training.finetuning.checkpoint import (
+    Checkpoint,
+    State,
+    adapter,
+    differences,
+    fingerprint,
+    gather,
+    put,
+    random_state,
+    scatter,
+    set_random_state,
+)
 
 IDENTITY = {"learning_rate": 0.1, "train.jsonl": "a" * 64}
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ghost.errors import ConfigError
 from tests.schemas import ask, needs
 from tests.training.finetuning.conftest import RECIPE_OF_RECORD
-from training.errors import ConfigError
-from training.finetuning import config as training_config
-from training.finetuning.config import TrainingConfig
+from training import config as training_config
+from training.config import TrainingConfig
 
 # Read in Axolotl 0.19.0, src/axolotl/utils/schemas/: where each key of ours is a field. Of the first run of the test
 # below: Axolotl 0.19.0, pydantic 2.14.3, transformers 5.23.0, torch 2.13.0+cpu.

@@ -31,8 +31,8 @@ def drawn(
         honest(self, *arguments, **keys)
 
     monkeypatch.setattr(Figure, "savefig", save)
-    curve.draw(log, evaluations, tmp_path / curve.NAME, epochs=epochs, kept=kept)
-    assert (tmp_path / curve.NAME).read_bytes().startswith(PNG)
+    curve.draw_curve(log, evaluations, tmp_path / curve.CURVE, epochs=epochs, kept=kept)
+    assert (tmp_path / curve.CURVE).read_bytes().startswith(PNG)
     return found[0]
 
 
@@ -78,7 +78,7 @@ def test_a_single_step_is_a_point_that_can_be_seen(monkeypatch: pytest.MonkeyPat
 
 def test_the_same_numbers_are_the_same_bytes(tmp_path: Path) -> None:
     for name, kept in (("a", 200), ("b", 200), ("c", 100)):
-        curve.draw(LOG, EVALUATIONS, tmp_path / name, epochs=EPOCHS, kept=kept)
+        curve.draw_curve(LOG, EVALUATIONS, tmp_path / name, epochs=EPOCHS, kept=kept)
     first, again, other = ((tmp_path / name).read_bytes() for name in "abc")
     assert first == again
     assert first != other
@@ -92,7 +92,7 @@ def test_nobodys_home_is_written_to_or_asked(tmp_path: Path) -> None:
     (home / "matplotlibrc").write_text("axes.facecolor: black\n")
     before = sorted(home.rglob("*"))
     code = (
-        "import sys; from pathlib import Path; from training.finetuning.curve import draw; "
+        "import sys; from pathlib import Path; from training.finetuning.curve import draw_curve as draw; "
         f"draw({LOG!r}, {EVALUATIONS!r}, Path(sys.argv[1]), epochs={EPOCHS!r}, kept=200)"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "MPL"))}
@@ -107,7 +107,7 @@ def test_nobodys_home_is_written_to_or_asked(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sorted(home.rglob("*")) == before
-    curve.draw(LOG, EVALUATIONS, tmp_path / "here.png", epochs=EPOCHS, kept=200)
+    curve.draw_curve(LOG, EVALUATIONS, tmp_path / "here.png", epochs=EPOCHS, kept=200)
     assert (tmp_path / "there.png").read_bytes() == (tmp_path / "here.png").read_bytes()
 
 
@@ -115,14 +115,14 @@ def test_nobodys_home_is_written_to_or_asked(tmp_path: Path) -> None:
 def test_a_picture_costs_no_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
-    path, log = tmp_path / curve.NAME, LOG
+    path, log = tmp_path / curve.CURVE, LOG
     if what == "package":
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     elif what == "disk":
-        path = tmp_path / "nowhere" / curve.NAME
+        path = tmp_path / "nowhere" / curve.CURVE
     else:
         log = [{"step": 1.0}]
-    curve.draw(log, EVALUATIONS, path, epochs=EPOCHS, kept=200)
+    curve.draw_curve(log, EVALUATIONS, path, epochs=EPOCHS, kept=200)
     error = capsys.readouterr().err
     assert error.startswith("ghost train: loss_curve.png not drawn: ")
     assert error.count("\n") == 1

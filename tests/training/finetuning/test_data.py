@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from ghost.errors import DataError
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS
 from replicate_deployment.tokenization import load_tokenizer
 from tests.training.finetuning.conftest import LINES, write_prepared
-from training.errors import DataError
-from training.finetuning.config import TrainingConfig
+from training.config import TrainingConfig
 from training.finetuning.data import read_facts, read_split
 
 

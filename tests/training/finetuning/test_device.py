@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.finetuning.device import free_memory
+from training.finetuning.hardware import free_memory
 
 GB = 10**9
 

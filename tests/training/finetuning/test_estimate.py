@@ -10,18 +10,15 @@ from typing import Any
 
 import pytest
 
+from ghost import cli
+from ghost.errors import BaseModelError
 from replicate_deployment.tokenization import load_tokenizer
-from training import cli
-from training.errors import BaseModelError
-from training.finetuning import config as training_config
-from training.finetuning import device as devices
-from training.finetuning import estimate, speed, train
-from training.finetuning.config import TrainingConfig
+from training import config as training_config
+from training.config import TrainingConfig
+from training.finetuning import estimate, hardware, train
 from training.finetuning.data import read_facts, read_split
-from training.finetuning.device import Device
-from training.finetuning.memory import HEADROOM
-from training.finetuning.plan import Plan
-from training.finetuning.prices import gpu_of
+from training.finetuning.hardware import HEADROOM, Device, gpu_of
+from training.finetuning.packing import Plan
 
 from .conftest import RECIPE_OF_RECORD, write_prepared
 
@@ -48,7 +45,7 @@ def figures(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
 
 def test_a_core_install_estimates_the_recipe_of_record(nested: Path) -> None:
     """Without torch, without a tokenizer, without a network, and without the base."""
-    code = f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); from training import cli; "
+    code = f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); from ghost import cli; "
     code += "sys.exit(cli.main(['estimate', '--data', sys.argv[1]]))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(nested)], capture_output=True, text=True, cwd=ROOT, check=False
@@ -108,8 +105,8 @@ def test_what_to_take_is_said(
         (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("take "))
         return found, line
 
-    monkeypatch.setattr(speed, "measure_core", lambda: 2e10)
-    monkeypatch.setattr(devices, "usable_cores", lambda: 4)
+    monkeypatch.setattr(hardware, "measure_core", lambda: 2e10)
+    monkeypatch.setattr(hardware, "usable_cores", lambda: 4)
     much = write_prepared(tmp_path / "much", NESTED * 200, NESTED[:3])
     found, line = taken("--data", str(much))
     rented = [row for row in found["devices"] if row["dollars"] and row["device"] != "NVIDIA GH200 480GB"]
@@ -154,8 +151,8 @@ def test_the_plan_is_the_one_that_trains(
 def test_figures_agree_with_each_other(
     nested: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "measure_core", lambda: 2e10)  # a laptop's, whatever this machine is
-    monkeypatch.setattr(devices, "usable_cores", lambda: 4)
+    monkeypatch.setattr(hardware, "measure_core", lambda: 2e10)  # a laptop's, whatever this machine is
+    monkeypatch.setattr(hardware, "usable_cores", lambda: 4)
     found = figures(capsys, "--data", str(nested))
     *gpus, untried, cpu = found["devices"]
     assert found["counted_by"] == "estimate"
@@ -234,7 +231,7 @@ def test_training_is_refused_before_the_weights_are_fetched(
 ) -> None:
     fetched: list[str] = []
     monkeypatch.setattr(train, "resolve_base", lambda name, revision: fetched.append(name))
-    monkeypatch.setattr(devices, "at_hand", lambda count: Device("NVIDIA H200", 300_000_000, True, None, count))
+    monkeypatch.setattr(hardware, "device_at_hand", lambda count: Device("NVIDIA H200", 300_000_000, True, None, count))
     assert ghost_train() == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].startswith("ghost train: does not fit: ")
@@ -252,7 +249,7 @@ def test_training_says_what_it_expects_before_the_weights_are_fetched(
     h200 = gpu_of("NVIDIA H200")
     assert h200 is not None
     monkeypatch.setattr(train, "resolve_base", fetch)
-    monkeypatch.setattr(devices, "at_hand", lambda count: Device("NVIDIA H200", 140 * 10**9, True, h200, count))
+    monkeypatch.setattr(hardware, "device_at_hand", lambda count: Device("NVIDIA H200", 140 * 10**9, True, h200, count))
     assert ghost_train() == 1
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("expected  "))
     assert re.match(r"expected  [\d.]+ to [\d.]+ s, \$0\.\d\d to \$0\.\d\d at \$", line)

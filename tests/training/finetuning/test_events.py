@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from training.errors import ConfigError
-from training.finetuning import events
-from training.finetuning.events import EventFile
+from ghost.errors import ConfigError
+from training.finetuning import curve
+from training.finetuning.curve import EventFile
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -62,8 +62,8 @@ def test_a_lost_folder_is_no_reason_to_stop(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_known_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    events.require(wanted=True)
-    monkeypatch.setattr(events, "find_spec", lambda name: None)
-    events.require(wanted=False)
+    curve.require_tensorboard(wanted=True)
+    monkeypatch.setattr(curve, "find_spec", lambda name: None)
+    curve.require_tensorboard(wanted=False)
     with pytest.raises(ConfigError, match=r"not installed; set false, or type: pip install -e '\.\[train\]'"):
-        events.require(wanted=True)
+        curve.require_tensorboard(wanted=True)

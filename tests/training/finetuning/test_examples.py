@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import DEFAULT_LABELS, Recipe, Turn, parse
 from replicate_deployment.tokenization import encode_prompt, load_tokenizer
-from training.finetuning.examples import Example, encode_turns
+from training.finetuning.data import Example, encode_turns
 
 TURNS = [
     Turn("A:", "hey"),

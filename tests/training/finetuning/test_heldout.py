@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ghost.errors import TrainingError
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.tokenization import load_tokenizer
 from tests.models import SENTENCES
-from training.errors import TrainingError
+from training.config import TrainingConfig
 from training.finetuning.base import resolve_base
-from training.finetuning.config import TrainingConfig
-from training.finetuning.examples import Example, encode_turns
-from training.finetuning.heldout import HeldoutLoss, heldout_loss
+from training.finetuning.curve import HeldoutLoss, heldout_loss
+from training.finetuning.data import Example, encode_turns
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def objective(tiny_base: Path, config: TrainingConfig) -> Any:
     """An nf4 base with an adapter that does something, and dropout that must not."""
     import torch
 
+    from training.finetuning.loss import Objective
     from training.finetuning.model import trainable
-    from training.finetuning.objective import Objective
 
     torch.manual_seed(0)
     model = trainable(resolve_base(str(tiny_base), None), config, load_tokenizer(tiny_base))

@@ -11,13 +11,12 @@ import torch
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
 from tests.training.finetuning.conftest import write_prepared
-from training.finetuning import objective as objectives
+from training.config import TrainingConfig
+from training.finetuning import loss as objectives
 from training.finetuning.base import load_base, resolve_base
-from training.finetuning.config import TrainingConfig
 from training.finetuning.data import Split, read_split
-from training.finetuning.objective import Objective
-from training.finetuning.packing import flatten, pack
-from training.finetuning.plan import Plan
+from training.finetuning.loss import Objective
+from training.finetuning.packing import Plan, flatten, pack
 
 # A conversation whose windows are nested, and lengths from four tokens to dozens.
 TALK = [

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.errors import TrainingError
-from training.finetuning import memory
-from training.finetuning.config import TrainingConfig
-from training.finetuning.memory import HEADROOM, Budget, needed, resolve_budget, saved_by_block
-from training.finetuning.shapes import Shapes, shapes_of
+from ghost.errors import TrainingError
+from training.config import TrainingConfig
+from training.finetuning import hardware
+from training.finetuning.base import Shapes, shapes_of
+from training.finetuning.hardware import HEADROOM, Budget, needed, resolve_budget, saved_by_block
 
 GB = 10**9
 GIB = 2**30
@@ -97,9 +97,8 @@ def saved(folder: Path, config: TrainingConfig, layers: int, monkeypatch: pytest
     """Bytes that autograd keeps of a row of so many tokens, without parameters and inputs."""
     import torch
 
-    from training.finetuning.objective import Objective
-    from training.finetuning.packing import flatten
-    from training.finetuning.segments import Segment
+    from training.finetuning.loss import Objective
+    from training.finetuning.packing import Segment, flatten
 
     class CudasDropout(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -143,9 +142,9 @@ def saved(folder: Path, config: TrainingConfig, layers: int, monkeypatch: pytest
 
 
 def build(folder: Path, config: TrainingConfig, layers: int, hidden: int = 64) -> tuple[Any, Shapes]:
+    from ghost.demo import starter
     from training.finetuning.base import resolve_base
     from training.finetuning.model import trainable
-    from training.sample import starter
 
     base = folder / str(layers)
     tokenizer = starter.make_tokenizer(["hey tu fais quoi"], vocab_size=360)
@@ -216,7 +215,7 @@ def _goes(mistral: Shapes, config: TrainingConfig, free: int, longest: int) -> b
 
 
 def test_a_cpu_takes_little_at_once(mistral: Shapes, recipe: TrainingConfig) -> None:
-    assert resolve_budget(mistral, recipe, 64 * GIB, longest=700, cuda=False).tokens == memory.CPU_TOKENS
+    assert resolve_budget(mistral, recipe, 64 * GIB, longest=700, cuda=False).tokens == hardware.CPU_TOKENS
     assert resolve_budget(mistral, recipe, 64 * GIB, longest=3000, cuda=False).tokens == 3000
     assert resolve_budget(mistral, recipe, 64 * GIB, longest=700, cuda=False).memory.context == 0
 

@@ -2,8 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.finetuning.test_segments import example
-from training.finetuning.packing import flatten, pack
-from training.finetuning.segments import collapse, segment
+from training.finetuning.packing import collapse, flatten, pack, segment
 
 segments = st.lists(st.integers(1, 40), min_size=1, max_size=40).map(
     lambda lengths: [segment([example([3] * length)]) for length in lengths]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.tokenization import load_tokenizer
-from training.finetuning.pieces import FIRST, Pieces, cut, measure
+from training.finetuning.data import FIRST, Pieces, cut, measure
 
 LIMIT = 24
 lengths = st.lists(st.integers(1, LIMIT + 6), min_size=1, max_size=40)

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghost.errors import DataError
 from tests.training.finetuning.test_segments import example, examples
-from training.errors import DataError
-from training.finetuning.config import TrainingConfig
-from training.finetuning.data import Split
-from training.finetuning.examples import Example
-from training.finetuning.plan import Plan, Step
+from training.config import TrainingConfig
+from training.finetuning.data import Example, Split
+from training.finetuning.packing import Plan, Step
 
 
 def plan(recipe: TrainingConfig, some: list[Example], **changes: object) -> Plan:

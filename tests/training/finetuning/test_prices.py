@@ -3,17 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from training.errors import ConfigError
-from training.finetuning import prices
-from training.finetuning.prices import gpu_of, load
-from training.installed import SHIPPED
+from ghost.errors import ConfigError
+from ghost.installed import SHIPPED
+from training.finetuning import hardware
+from training.finetuning.hardware import gpu_of, load_prices
 
 ENTRY = "{gpu: X, device: NVIDIA X, sold: 24, memory: 23, tflops: 100, bandwidth: 1.0, price: 0.5, provider: P, "
 ENTRY += "read: 2026-01-02}"
 
 
 def test_the_file_in_the_clone() -> None:
-    found = load()
+    found = load_prices()
     assert len({gpu.device for gpu in found.gpus}) == len({gpu.gpu for gpu in found.gpus}) == len(found.gpus) > 10
     for gpu in found.gpus:
         assert gpu.device.startswith("NVIDIA ")
@@ -25,8 +25,8 @@ def test_the_file_in_the_clone() -> None:
 
 
 def test_every_provider_has_a_source() -> None:
-    text = (SHIPPED / prices.NAME).read_text(encoding="utf-8")
-    for provider in {gpu.provider for gpu in load().gpus}:
+    text = (SHIPPED / hardware.NAME).read_text(encoding="utf-8")
+    for provider in {gpu.provider for gpu in load_prices().gpus}:
         assert f"  {provider}: https://" in text
 
 
@@ -62,12 +62,12 @@ def test_a_slip_in_the_file_is_named(tmp_path: Path, text: str, why: str) -> Non
     path = tmp_path / "prices.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=why):
-        load(path)
+        load_prices(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
-        load(tmp_path / "none.yaml")
+        load_prices(tmp_path / "none.yaml")
 
 
 def test_whole_numbers_are_numbers(tmp_path: Path) -> None:

@@ -16,18 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghost import cli
+from ghost.errors import TrainingError
 from replicate_deployment.tokenization import load_tokenizer
 from tests import forks
 from tests.models import SENTENCES
 from tests.training.finetuning import several
 from tests.training.finetuning.conftest import LINES, RECIPE_OF_RECORD, quick, weights, write_prepared
 from tests.training.finetuning.several import Run
-from training import cli
-from training.errors import TrainingError
-from training.finetuning.config import TrainingConfig
-from training.finetuning.processes import Alone, joined
-from training.finetuning.segments import Segment
-from training.finetuning.sharing import share, weightless
+from training.config import TrainingConfig
+from training.finetuning.packing import Segment
+from training.finetuning.processes import Alone, dummy_segment, joined, share
 from training.finetuning.train import REPORT
 
 ACCELERATE = RECIPE_OF_RECORD.parent / "accelerate"
@@ -180,12 +179,12 @@ def test_accelerate_reads_its_configs(name: str, fsdp: str | None, monkeypatch: 
     from accelerate.commands import launch
     from accelerate.utils.launch import prepare_multi_gpu_env
 
-    line = ["--config_file", str(ACCELERATE / f"{name}.yaml"), "--num_processes", "2", "-m", "training.cli", "train"]
+    line = ["--config_file", str(ACCELERATE / f"{name}.yaml"), "--num_processes", "2", "-m", "ghost.cli", "train"]
     with monkeypatch.context() as patched:
         patched.setattr(sys, "argv", ["accelerate", *line])  # it looks there for what was given
         args, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(line))
     assert args.use_fsdp if fsdp else args.multi_gpu
-    assert (args.module, args.training_script, args.training_script_args) == (True, "training.cli", ["train"])
+    assert (args.module, args.training_script, args.training_script_args) == (True, "ghost.cli", ["train"])
     environment = prepare_multi_gpu_env(args)
     assert args.nproc_per_node == "2"
     assert environment.get("ACCELERATE_USE_FSDP") == fsdp
@@ -195,7 +194,7 @@ def test_accelerate_reads_its_configs(name: str, fsdp: str | None, monkeypatch: 
 def test_accelerate_launches_it(trainings: Trainings) -> None:
     """As the README has it, with the base's weights divided. Twenty seconds: torch is imported three times."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / "fsdp.yaml")]
-    launch += ["--num_processes", "2", "--main_process_port", "0", "-m", "training.cli"]
+    launch += ["--num_processes", "2", "--main_process_port", "0", "-m", "ghost.cli"]
     done = subprocess.run([*launch, *trainings.arguments("launched")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ghost merge") == 1
@@ -243,15 +242,15 @@ def test_shares_are_even_and_whole(lengths: list[int], count: int) -> None:
 def test_what_is_weightless_has_no_gradient(tiny_base: Path, recipe: TrainingConfig) -> None:
     import torch
 
-    from training.finetuning import passes
+    from training.finetuning import packing
     from training.finetuning.base import resolve_base
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
 
     config = dataclasses.replace(recipe, bf16=False, lora_dropout=0.0)
     model = Alone().model(resolve_base(str(tiny_base), None), config, load_tokenizer(tiny_base))
-    segment = weightless(segments_of([9, 5, 7]))
+    segment = dummy_segment(segments_of([9, 5, 7]))
     assert len(segment.ids) == 5
-    assert passes.backward(Objective(model), [segment], 8.0, bf16=False).item() == 0
+    assert packing.forward_backward(Objective(model), [segment], 8.0, bf16=False).item() == 0
     gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
     assert gradients
     assert all(torch.equal(gradient, torch.zeros_like(gradient)) for gradient in gradients)

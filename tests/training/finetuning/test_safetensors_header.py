@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_deployment.errors import WeightsError
-from replicate_deployment.safetensors_header import Entry, read_header
+from training.finetuning.base import Entry, read_header
 
 
 def refusal(path: Path, content: bytes) -> str:

@@ -11,10 +11,10 @@ from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.tokenization import load_tokenizer
 from tests.training.finetuning.conftest import Ghost, weights
 from tests.training.finetuning.test_events import read
+from training.config import TrainingConfig
 from training.finetuning import loop
-from training.finetuning.config import TrainingConfig
-from training.finetuning.examples import encode_turns
-from training.finetuning.samples import Samples, collapsed, distinct, prompt_of
+from training.finetuning.data import encode_turns
+from training.finetuning.report import Samples, collapsed, distinct, prompt_of
 
 TALK = [Turn("B:", "hey tu fais quoi"), Turn("A:", "mdr ok"), Turn("B:", "on se voit"), Turn("A:", "c'était dingue")]
 
@@ -38,8 +38,8 @@ def test_all_at_once_say_what_each_says_alone(tiny_base: Path, recipe: TrainingC
     import torch
 
     from training.finetuning.base import resolve_base
+    from training.finetuning.loss import Objective
     from training.finetuning.model import trainable
-    from training.finetuning.objective import Objective
 
     tokenizer = load_tokenizer(tiny_base)
     model = trainable(resolve_base(str(tiny_base), None), recipe, tokenizer)

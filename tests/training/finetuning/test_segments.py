@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.finetuning.examples import Example
-from training.finetuning.segments import Group, collapse, segment
+from training.finetuning.data import Example
+from training.finetuning.packing import Group, collapse, segment
 
 END = 2
 

@@ -4,7 +4,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.finetuning.selection import Selection
+from training.finetuning.checkpoint import Selection
 
 LOSSES = st.lists(st.one_of(st.sampled_from([1.0, 2.0, math.nan, math.inf]), st.floats(0, 10)))
 

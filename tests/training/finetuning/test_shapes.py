@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from training.errors import BaseModelError, ConfigError
-from training.finetuning.config import TrainingConfig
-from training.finetuning.shapes import KNOWN, Shapes, config_at_hand, read_shapes, shapes_of
+from ghost.errors import BaseModelError, ConfigError
+from training.config import TrainingConfig
+from training.finetuning.base import KNOWN, Shapes, config_at_hand, read_shapes, shapes_of
 
 MISTRAL = "mistralai/Mistral-7B-v0.3"
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -3,23 +3,26 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.finetuning import device as devices
-from training.finetuning import speed
-from training.finetuning.config import TrainingConfig
-from training.finetuning.device import Device, expectation, spell, spell_dollars
-from training.finetuning.prices import Gpu, gpu_of
-from training.finetuning.segments import Segment
-from training.finetuning.shapes import Shapes, shapes_of
-from training.finetuning.speed import (
+from training.config import TrainingConfig
+from training.finetuning import hardware
+from training.finetuning.base import Shapes, shapes_of
+from training.finetuning.hardware import (
+    Device,
+    Gpu,
     Load,
     Range,
     Work,
+    expectation,
     forward_flops,
+    gpu_of,
     measure_core,
     on_cpu,
     on_gpu,
+    spell_dollars,
+    spell_duration,
     training_flops,
 )
+from training.finetuning.packing import Segment
 
 HOUR = 3600
 
@@ -124,7 +127,7 @@ def test_what_else_the_machine_does_is_not_measured() -> None:
 
 
 def test_all_idle_cores_count(mistral: Shapes, recipe: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "measure_core", lambda: 1e11)
+    monkeypatch.setattr(hardware, "measure_core", lambda: 1e11)
     load = Load([[run(40)]], [], dataclasses.replace(recipe, num_epochs=1))
     one, four = (Device("CPU", 10**11, False, None, cores=cores) for cores in (1, 4))
     budget = one.budget(mistral, recipe, load, longest=40)
@@ -132,14 +135,14 @@ def test_all_idle_cores_count(mistral: Shapes, recipe: TrainingConfig, monkeypat
     assert alone is not None
     assert together is not None
     assert 3 < alone.low / together.low <= 4  # what a block costs besides is not shared
-    assert expectation(four, together).startswith(f"{spell(together)} on 4 idle cores; computed, not measured")
+    assert expectation(four, together).startswith(f"{spell_duration(together)} on 4 idle cores; computed, not measured")
 
 
 def test_what_a_person_reads(h100: Gpu) -> None:
-    assert spell(Range(30, 70)) == "30 to 70 s"
-    assert spell(Range(600, 5000)) == "10 to 83 min"
-    assert spell(Range(5.25 * HOUR, 9.5 * HOUR)) == "5.2 to 9.5 h"
-    assert spell(Range(40 * 86400, 2000 * 86400)) == "40 to 2,000 days"
+    assert spell_duration(Range(30, 70)) == "30 to 70 s"
+    assert spell_duration(Range(600, 5000)) == "10 to 83 min"
+    assert spell_duration(Range(5.25 * HOUR, 9.5 * HOUR)) == "5.2 to 9.5 h"
+    assert spell_duration(Range(40 * 86400, 2000 * 86400)) == "40 to 2,000 days"
     assert spell_dollars(Range(0.5, 12.4)) == "$0.50 to $12"
     words = expectation(Device(h100.device, h100.bytes, True, h100), Range(HOUR, 2 * HOUR))
     assert words.startswith(f"1.0 to 2.0 h, ${h100.price:.2f} to ${2 * h100.price:.2f} at ${h100.price:.2f} an hour")
@@ -174,7 +177,7 @@ def test_gpus_share_a_step_and_are_all_paid(mistral: Shapes, recipe: TrainingCon
 def test_the_device_at_hand() -> None:
     import torch
 
-    found = devices.at_hand()
+    found = hardware.device_at_hand()
     assert found.cuda == torch.cuda.is_available()
     assert found.free > 10**8
     if not found.cuda:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from training.finetuning import summary
-from training.finetuning.config import TrainingConfig
+from training.config import TrainingConfig
+from training.finetuning import report
 
 OUT = Path("models") / "adapter"
 
@@ -43,7 +43,7 @@ def facts(replies: list[float], *, falls: bool = True, per_epoch: int = 10, **ch
 
 def said(found: dict[str, Any], config: TrainingConfig, **keys: Any) -> list[str]:
     config = dataclasses.replace(config, use_tensorboard=False, **keys)
-    return summary.after({**found, "notes": summary.notes(found, config)}, config, OUT).splitlines()
+    return report.after({**found, "notes": report.notes(found, config)}, config, OUT).splitlines()
 
 
 def test_a_training_that_went_well_is_said_without_a_note(recipe: TrainingConfig) -> None:
@@ -95,16 +95,16 @@ def test_the_advice_is_fewer_epochs_than_there_were(
     recipe: TrainingConfig, replies: list[float], per_epoch: int, num_epochs: int, advice: str
 ) -> None:
     config = dataclasses.replace(recipe, num_epochs=num_epochs)
-    (note,) = summary.notes(facts(replies, per_epoch=per_epoch), config)
+    (note,) = report.notes(facts(replies, per_epoch=per_epoch), config)
     beginning, end = advice.split(".*")
     assert note.startswith(beginning)
     assert note.endswith(end)
 
 
 def test_a_training_that_made_it_worse_is_said(recipe: TrainingConfig) -> None:
-    (note,) = summary.notes(facts([4.0, 4.5, 4.25]), recipe)
+    (note,) = report.notes(facts([4.0, 4.5, 4.25]), recipe)
     assert note.startswith("no step was better on held-out replies than the base itself (4.000 before, 4.250 at best)")
-    assert not summary.notes(facts([4.0, 3.999]), recipe)
+    assert not report.notes(facts([4.0, 3.999]), recipe)
 
 
 def test_what_was_kept_against_better_knowledge_is_said(recipe: TrainingConfig) -> None:
@@ -114,7 +114,7 @@ def test_what_was_kept_against_better_knowledge_is_said(recipe: TrainingConfig) 
         "note      step 10 was better on held-out replies than what is kept (2.000, and 2.010 at the end): "
         "load_best_model_at_end: true would have kept it"
     ]
-    assert not summary.notes(facts([4.0, 2.5, 2.0]), dataclasses.replace(recipe, load_best_model_at_end=False))
+    assert not report.notes(facts([4.0, 2.5, 2.0]), dataclasses.replace(recipe, load_best_model_at_end=False))
 
 
 def test_an_early_stop_is_said(recipe: TrainingConfig) -> None:
@@ -147,7 +147,7 @@ def test_it_points_to_the_curves_that_there_are(recipe: TrainingConfig, tmp_path
     (tmp_path / "loss_curve.png").touch()
     found = facts([4.0, 3.0])
     config = dataclasses.replace(recipe, use_tensorboard=True)
-    lines = summary.after({**found, "notes": []}, config, tmp_path).splitlines()
+    lines = report.after({**found, "notes": []}, config, tmp_path).splitlines()
     assert lines[-4:-2] == [
         f"curve     {tmp_path}/loss_curve.png",
         f"curves    tensorboard --logdir {tmp_path}.tensorboard",

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from ghost import artifact, cli
 from tests import forks
 from tests.training.finetuning import mortal
 from tests.training.finetuning.conftest import LINES, Ghost, WriteConfig, contents, quick, write_prepared
-from training import artifact, cli
-from training.finetuning import checkpoint, loop, samples, train
-from training.finetuning.config import TrainingConfig
+from training.config import TrainingConfig
+from training.finetuning import checkpoint, loop, train
+from training.finetuning import report as samples
 
 AT_EACH_STEP = 1e-9  # checkpoint_minutes
 # Six steps of one or two micro-batches: as small as they can be, since the longest window has 38 tokens.
@@ -105,7 +106,7 @@ def test_a_stop_in_the_middle_of_a_step(
     capfd: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
 
     before = contents(old_adapter)
     with monkeypatch.context() as patched:  # in the first of the fourth step's two micro-batches
@@ -223,7 +224,7 @@ def test_exhausted_memory_halves_the_micro_batches_and_nothing_else(
 ) -> None:
     import torch
 
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
 
     honest, calls = Objective.forward, list[int]()
 
@@ -250,7 +251,7 @@ def test_memory_for_not_even_one_window(
 ) -> None:
     import torch
 
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
 
     def forward(self: Any, **row: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -267,7 +268,7 @@ def test_a_broken_gpu_is_one_line(
 ) -> None:
     import torch
 
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
 
     def broken() -> None:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")

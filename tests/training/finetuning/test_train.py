@@ -10,23 +10,20 @@ from typing import Any
 
 import pytest
 
+from ghost import artifact, cli
+from ghost.errors import BaseModelError, TrainingError
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
 from tests.training.finetuning.conftest import LINES, Ghost, WriteConfig, contents, weights, write_prepared
-from training import artifact, cli
-from training.errors import BaseModelError, TrainingError
-from training.finetuning import config as training_config
-from training.finetuning import device as devices
-from training.finetuning import heldout, loop, speed, train
+from training import config as training_config
+from training.config import TrainingConfig
+from training.finetuning import curve, hardware, loop, train
 from training.finetuning.base import resolve_base
-from training.finetuning.checkpoint import Checkpoint
-from training.finetuning.config import TrainingConfig
+from training.finetuning.checkpoint import Checkpoint, State
 from training.finetuning.data import read_split
-from training.finetuning.device import Device
+from training.finetuning.hardware import Device
 from training.finetuning.model import refuse_other_heads, trainable
-from training.finetuning.packing import flatten, pack
-from training.finetuning.segments import segment
-from training.finetuning.state import State
+from training.finetuning.packing import flatten, pack, segment
 
 
 def test_the_whole_verb(
@@ -103,7 +100,7 @@ def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
 
     from training.finetuning import attention
     from training.finetuning.base import load_base
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
 
     assert ghost_train("--json", train_on_inputs=False) == 0
     report = json.loads(capsys.readouterr().out)
@@ -116,7 +113,7 @@ def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
     config = training_config.load(tmp_path / "adapter" / train.CONFIG)
     val = read_split(prepared / "val.jsonl", load_tokenizer(tiny_base), ghost_json.read(prepared), config)
     for budget in (1, 1024):
-        found = heldout.heldout_loss(Objective(model), val.examples, budget, config)
+        found = curve.heldout_loss(Objective(model), val.examples, budget, config)
         assert found is not None
         assert found.loss == pytest.approx(report["heldout"]["after"]["loss"], abs=1e-5)
         assert (found.loss, found.tokens) == (found.reply_loss, found.reply_tokens)
@@ -126,7 +123,7 @@ def test_evaluating_does_not_cut_the_gradients(tiny_base: Path, prepared: Path, 
     import torch
     from bitsandbytes.nn import Linear4bit
 
-    from training.finetuning.objective import Objective
+    from training.finetuning.loss import Objective
 
     config, tokenizer = training_config.load(write_config()), load_tokenizer(tiny_base)
     model = trainable(resolve_base(str(tiny_base), None), config, tokenizer)
@@ -140,7 +137,7 @@ def test_evaluating_does_not_cut_the_gradients(tiny_base: Path, prepared: Path, 
 
     examples = read_split(prepared / "val.jsonl", tokenizer, ghost_json.read(prepared), config).examples
     objective = Objective(model)
-    assert heldout.heldout_loss(objective, examples, 1024, config) is not None
+    assert curve.heldout_loss(objective, examples, 1024, config) is not None
     for name, parameter in trained.items():
         if "lora_B" in name:  # while B is zero, A has no gradient
             torch.nn.init.normal_(parameter, std=0.1)
@@ -195,7 +192,7 @@ def test_a_failing_last_evaluation_does_not_cost_the_adapter(
     capsys: pytest.CaptureFixture[str],
     failure: BaseException,
 ) -> None:
-    calls = iter([heldout.heldout_loss])
+    calls = iter([curve.heldout_loss])
 
     def once(*arguments: Any) -> Any:
         for honest in calls:
@@ -242,8 +239,10 @@ def test_a_training_of_years_is_stopped_before_the_weights_are_fetched(
         raise BaseModelError("fetched")
 
     monkeypatch.setattr(train, "resolve_base", fetch)
-    monkeypatch.setattr(devices, "at_hand", lambda count: Device("CPU, 2 threads", 10**11, False, None, count, cores=2))
-    monkeypatch.setattr(speed, "measure_core", lambda: 1.0)
+    monkeypatch.setattr(
+        hardware, "device_at_hand", lambda count: Device("CPU, 2 threads", 10**11, False, None, count, cores=2)
+    )
+    monkeypatch.setattr(hardware, "measure_core", lambda: 1.0)
     assert ghost_train(overwrite=False) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "torch finds no GPU here, and on this CPU it would take" in line

@@ -14,20 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from ghost import console
+from ghost.console import duration
+from ghost.signals import Stopped
 from replicate_deployment import ghost_json
 from tests.training.finetuning.conftest import Ghost
 from tests.training.finetuning.test_events import read
-from training import console
-from training.console import duration
-from training.finetuning import watching
-from training.finetuning.config import TrainingConfig
-from training.finetuning.data import Split
-from training.finetuning.device import Device
-from training.finetuning.examples import Example
-from training.finetuning.heldout import HeldoutLoss
-from training.finetuning.plan import Plan
-from training.finetuning.watching import Watch, epochs_done
-from training.signals import Stopped
+from training.config import TrainingConfig
+from training.finetuning import curve
+from training.finetuning.curve import HeldoutLoss, Watch, epochs_done
+from training.finetuning.data import Example, Split
+from training.finetuning.hardware import Device
+from training.finetuning.packing import Plan
 
 LOSS = HeldoutLoss(2.25, 1000, 2.125, 100)
 
@@ -106,7 +104,7 @@ def test_a_terminal_has_a_bar_and_keeps_what_was_measured(
 ) -> None:
     sent = io.StringIO()
     terminal = Console(file=sent, force_terminal=True, width=100, color_system=None, markup=False, highlight=False)
-    for module in (console, watching):
+    for module in (console, curve):
         monkeypatch.setattr(module, "console", terminal)
     with watch(start=100, price=3.6, voice=terminal) as looking:
         run(looking, clock, range(101, 151))
@@ -155,7 +153,7 @@ def test_a_terminal_that_is_gone_costs_the_lines_and_not_the_training(
 
     sent = io.StringIO()
     terminal = Console(file=sent, force_terminal=True, width=100, color_system=None)
-    for module in (console, watching):
+    for module in (console, curve):
         monkeypatch.setattr(module, "console", terminal)
     gone = Gone()
     with pytest.raises(Stopped), watch(voice=terminal) as looking:  # and not the OSError of closing the bar
@@ -178,9 +176,9 @@ def test_a_full_disk_costs_the_curves_and_not_the_training(
         raise OSError(28, os.strerror(28))
 
     if when == "at the start":
-        monkeypatch.setattr(watching.EventFile, "__init__", full)
+        monkeypatch.setattr(curve.EventFile, "__init__", full)
     with watch(tensorboard=True) as looking:
-        monkeypatch.setattr(watching.EventFile, "add", full)
+        monkeypatch.setattr(curve.EventFile, "add", full)
         run(looking, clock, range(1, 10))
     assert re.fullmatch(r"ghost train: no more curves in .*adapter.tensorboard: No space.*\n", capsys.readouterr().err)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests import models
-from tests.scripts.forms import write_adapter, write_base
+from tests.training.merging.forms import write_adapter, write_base
 
 Recipe = Callable[..., Path]
 
@@ -44,7 +44,7 @@ def adapter(tiny_base: Path) -> Path:
 @pytest.fixture(scope="session")
 def merged(adapter: Path, tiny_base: Path) -> Path:
     """The adapter merged, once for all tests that only read it."""
-    from training.cli import main
+    from ghost.cli import main
 
     def merge(folder: Path) -> None:
         assert main(["merge", str(adapter), "--base", str(tiny_base), "--out", str(folder / "merged")]) == 0

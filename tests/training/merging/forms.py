@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from replicate_deployment import ghost_json
-from scripts import merge_lora_fp16, provenance
-from scripts.weights import Weights
+from scripts import merge_lora_fp16
+from training.merging import provenance
+from training.merging.weights import Weights
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TEXT = {
@@ -81,8 +82,8 @@ def write_base(folder: Path, kind: str, dtype: str, tiny_base: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+    from ghost.demo.starter import save_base
     from replicate_deployment.tokenization import load_tokenizer
-    from training.sample.starter import save_base
 
     torch.manual_seed(5)
     tokenizer = load_tokenizer(tiny_base)
@@ -122,8 +123,8 @@ def write_adapter(
     from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
 
+    from ghost import artifact
     from replicate_deployment.tokenization import load_tokenizer
-    from training import artifact
     from training.finetuning.base import resolve_base
 
     torch.manual_seed(1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from scripts import direct_file
-from scripts.direct_file import AT_ONCE, DirectFile
+from training.merging import weights
+from training.merging.weights import AT_ONCE, DirectFile
 
 SIZES = [0, 1, 4095, 4096, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 2 * AT_ONCE + 4097]
 
@@ -43,7 +43,7 @@ def test_where_the_cache_cannot_be_passed(tmp_path: Path, what: str, monkeypatch
     asked: list[int] = []
 
     def refuse(file: int, command: int, flags: int = 0) -> int:
-        if command == fcntl.F_SETFL and flags & direct_file.DIRECT:
+        if command == fcntl.F_SETFL and flags & weights.DIRECT:
             raise OSError(errno.EINVAL, "Invalid argument")
         return control(file, command, flags)
 
@@ -57,14 +57,14 @@ def test_where_the_cache_cannot_be_passed(tmp_path: Path, what: str, monkeypatch
 
     control, put = fcntl.fcntl, os.write
     if what == "no flag":
-        monkeypatch.setattr(direct_file, "DIRECT", 0)
+        monkeypatch.setattr(weights, "DIRECT", 0)
     elif what == "flag refused":
         monkeypatch.setattr(fcntl, "fcntl", refuse)
     else:
-        monkeypatch.setattr(direct_file, "DIRECT", 0 if what == "half of a write" else direct_file.DIRECT)
-        monkeypatch.setattr(direct_file.os, "write", once)
+        monkeypatch.setattr(weights, "DIRECT", 0 if what == "half of a write" else weights.DIRECT)
+        monkeypatch.setattr(weights.os, "write", once)
     content = os.urandom(AT_ONCE + 1000)
-    if what == "write refused" and not direct_file.DIRECT:
+    if what == "write refused" and not weights.DIRECT:
         pytest.skip("this system writes through the cache only")
     write(tmp_path / "file", content, 2**18)
     assert (tmp_path / "file").read_bytes() == content
@@ -75,5 +75,5 @@ def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        monkeypatch.setattr(direct_file.os, "write", full)
+        monkeypatch.setattr(weights.os, "write", full)
         write(tmp_path / "file", b"x" * 10, 10)

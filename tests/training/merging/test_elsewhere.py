@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from ghost.cli import main
+from ghost.errors import UsageError
+from ghost.serving import checks
+from ghost.serving.checks import Model
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
-from scripts.provenance import read_facts, tokenizer_of
-from serving import checks
-from serving.checks import Model
-from training.cli import main
-from training.errors import UsageError
 from training.finetuning.base import resolve_base
+from training.merging.provenance import read_facts, tokenizer_of
 
 Make = Callable[..., Path]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from scripts.adapter import read_adapter
-from scripts.merging import Merging
-from scripts.weights import Weights
-from tests.scripts.forms import FORMS, UNTIED, Compared, beside_peft, merge, quiet, with_peft
-from training.errors import GhostError, MergeError
+from ghost.errors import GhostError, MergeError
+from tests.training.merging.forms import FORMS, UNTIED, Compared, beside_peft, merge, quiet, with_peft
+from training.merging.adapter import read_adapter
+from training.merging.merge import Merging
+from training.merging.weights import Weights
 
 
 def assert_equal_to_rounding(tensors: dict[str, Compared]) -> None:
@@ -235,7 +235,7 @@ REFUSED_FORMS = {
 
 @pytest.mark.parametrize(("key", "value"), REFUSED_FORMS.items(), ids=REFUSED_FORMS.keys())
 def test_other_forms_are_refused_by_name(key: str, value: object, adapter: Path, tmp_path: Path) -> None:
-    from scripts.lora_config import read_config
+    from training.merging.adapter import read_config
 
     document = json.loads((adapter / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps(document | {key: value}))

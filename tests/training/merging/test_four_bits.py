@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from replicate_deployment import ghost_json
-from scripts import merge_lora_fp16, provenance
-from scripts import weights as reading
-from scripts.adapter import read_adapter
-from scripts.four_bits import FourBits
+from scripts import merge_lora_fp16
 from scripts.merge_lora_fp16 import Choices
-from scripts.weights import Weights, row_blocks
-from tests.scripts.forms import quiet
+from tests.training.merging.forms import quiet
+from training.merging import provenance
+from training.merging import weights as reading
+from training.merging.adapter import read_adapter
+from training.merging.merge import FourBits
+from training.merging.weights import Weights, row_blocks
 
 
 def as_trained(base: Path, double_quant: bool, bf16: bool) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from ghost.cli import main
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, chat_template
-from scripts import kept_adapter
-from scripts.lora_config import read_config
-from tests.scripts.conftest import Recipe
-from training.cli import main
+from tests.training.merging.conftest import Recipe
+from training.merging import provenance
+from training.merging.adapter import read_config
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def kept(adapter: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactor
     merged, out = folder / "merged", folder / "noa"
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr("training.console.console.print", lambda text="", **_: lines.append(str(text)))
+        patch.setattr("ghost.console.console.print", lambda text="", **_: lines.append(str(text)))
         flags = ["--base", str(tiny_base), "--out", str(merged), "--keep-adapter", str(out)]
         assert main(["merge", str(adapter), *flags]) == 0
     return merged, out, "\n".join(lines)
@@ -74,12 +74,12 @@ def test_the_merge_prints_what_other_servers_must_be_sent(kept: tuple[Path, Path
 def test_a_form_that_an_engine_does_not_take_is_named(lora: dict[str, object], told: str, adapter: Path) -> None:
     import re
 
-    (found,) = kept_adapter.refusals(read_config(adapter) | lora, kept_adapter.names_of(adapter))
+    (found,) = provenance.refusals(read_config(adapter) | lora, provenance.names_of(adapter))
     assert re.search(told, found)
 
 
 def test_what_training_writes_is_taken(adapter: Path) -> None:
-    assert kept_adapter.refusals(read_config(adapter), kept_adapter.names_of(adapter)) == []
+    assert provenance.refusals(read_config(adapter), provenance.names_of(adapter)) == []
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_what_training_writes_is_taken(adapter: Path) -> None:
     ],
 )
 def test_a_tensor_that_an_engine_does_not_know_is_named(name: str, adapter: Path) -> None:
-    names = [*kept_adapter.names_of(adapter), name]
-    assert kept_adapter.refusals(read_config(adapter), names) == [f"a tensor named {name}"]
+    names = [*provenance.names_of(adapter), name]
+    assert provenance.refusals(read_config(adapter), names) == [f"a tensor named {name}"]
 
 
 def test_it_is_refused_before_the_work(

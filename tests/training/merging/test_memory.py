@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks import merge
 from benchmarks.large_model import write_adapter, write_base
-from scripts.adapter import Output, Update
-from scripts.merging import Merging
-from scripts.weights import BLOCK, Weights
+from training.merging.adapter import Output, Update
+from training.merging.merge import Merging
+from training.merging.weights import BLOCK, Weights
 
-FEWER_PROBES = "from scripts import parity; parity.probes = lambda *_: [[1, 300, 400, 2]]; "
+FEWER_PROBES = "from training.merging import proof as parity; parity.probes = lambda *_: [[1, 300, 400, 2]]; "
 LAYERS = 2  # 1.4 GB; what grows with the rest of the 32 is the disk
 
 

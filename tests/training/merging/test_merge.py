@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
+from ghost.cli import main
+from ghost.errors import GhostError, MergeError, UsageError
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import encode
-from scripts import parity, provenance
-from scripts.adapter import Output
-from scripts.configs import rope_in_both_spellings
-from scripts.merging import Merging
-from scripts.weights import Weights
-from tests.scripts.forms import merge
-from training.cli import main
-from training.errors import GhostError, MergeError, UsageError
-from training.finetuning import config
+from tests.training.merging.forms import merge
+from training import config
+from training.merging import proof as parity
+from training.merging import provenance
+from training.merging.adapter import Output
+from training.merging.merge import Merging
+from training.merging.provenance import rope_in_both_spellings
+from training.merging.weights import Weights
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -163,8 +164,8 @@ def test_of_a_whole_run_of_the_trainer_one_checkpoint_is_named(
 
 
 def test_the_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
+    from ghost.demo import starter
     from tests.models import SENTENCES
-    from training.sample import starter
 
     tokenizer = starter.make_tokenizer(SENTENCES * 20, vocab_size=512)
     starter.save_base(
@@ -176,7 +177,7 @@ def test_the_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -
 
 def test_a_local_base_is_found_where_training_found_it(adapter: Path, tiny_base: Path, tmp_path: Path) -> None:
     shutil.copytree(adapter, tmp_path / "adapter")
-    recipe = config.load(Path(__file__).parents[2] / config.DEFAULT_PATH)
+    recipe = config.load(Path(__file__).parents[3] / config.DEFAULT_PATH)
     written = config.dump(dataclasses.replace(recipe, base_model=str(tiny_base), revision_of_model=None))
     (tmp_path / "adapter" / "training_config.yaml").write_text(written)
     assert provenance.find_base(ghost_json.read(tmp_path / "adapter"), None).folder == tiny_base

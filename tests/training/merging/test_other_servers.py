@@ -26,7 +26,7 @@ TOKENS = 24
 @pytest.fixture(scope="module")
 def conversations(adapter: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `ghost merge` writes of an adapter that learnt from whole conversations."""
-    from training.cli import main
+    from ghost.cli import main
 
     folder = tmp_path_factory.mktemp("models")
     trained = shutil.copytree(adapter, folder / "adapter")

@@ -8,14 +8,13 @@ import pytest
 
 from replicate_deployment.chat_format import DEFAULT_LABELS
 from replicate_deployment.tokenization import load_tokenizer
-from scripts import parity
-from scripts.adapter import read_adapter
-from scripts.skeleton import skeleton, streamed
-from scripts.weights import Weights
-from tests.scripts.forms import FORMS, quiet, with_peft
+from tests.training.merging.forms import FORMS, quiet, with_peft
+from training.merging import proof
+from training.merging.adapter import read_adapter, skeleton, streamed
+from training.merging.weights import Weights
 
 
-def in_memory(model: Any, probes: list[list[int]]) -> list[parity.Score]:
+def in_memory(model: Any, probes: list[list[int]]) -> list[proof.Score]:
     """One probe at a time, no padding, no streaming."""
     import torch
 
@@ -25,7 +24,7 @@ def in_memory(model: Any, probes: list[list[int]]) -> list[parity.Score]:
             tokens = torch.tensor(ids)
             logprobs = model(input_ids=tokens[None], use_cache=False).logits[0].log_softmax(-1)
             of_tokens = logprobs[:-1].gather(1, tokens[1:, None])[:, 0]
-            scores.append(parity.Score(of_tokens, logprobs[:-1].argmax(-1), logprobs[-1]))
+            scores.append(proof.Score(of_tokens, logprobs[:-1].argmax(-1), logprobs[-1]))
     return scores
 
 
@@ -39,11 +38,11 @@ def test_the_trained_model_is_the_one_that_peft_loads(
     base = make_base(kind)
     folder = make_adapter(base=base, **lora)
     adapter = read_adapter(folder, base)
-    probes = parity.probes(load_tokenizer(base), DEFAULT_LABELS)
+    probes = proof.probes(load_tokenizer(base), DEFAULT_LABELS)
     with Weights.of_model(base) as weights:
-        found = parity.score_trained(base, weights, adapter, probes, "")
+        found = proof.score_trained(base, weights, adapter, probes, "")
     with quiet():
-        compared = parity.difference(found, in_memory(with_peft(folder, base), probes))
+        compared = proof.difference(found, in_memory(with_peft(folder, base), probes))
     assert compared.max_abs_logprob < 1e-4
     assert compared.greedy_agreement == 1
     assert compared.tokens == sum(map(len, probes)) - len(probes)
@@ -53,18 +52,18 @@ def test_the_merged_model_is_the_one_that_transformers_loads(merged: Path) -> No
     import torch
     from transformers import AutoModelForCausalLM
 
-    probes = parity.probes(load_tokenizer(merged), DEFAULT_LABELS)
+    probes = proof.probes(load_tokenizer(merged), DEFAULT_LABELS)
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
-    found, expected = parity.score_merged(merged, probes), in_memory(model, probes)
-    assert parity.difference(found, expected).max_abs_logprob < 1e-4
+    found, expected = proof.score_merged(merged, probes), in_memory(model, probes)
+    assert proof.difference(found, expected).max_abs_logprob < 1e-4
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one.following, other.following, atol=1e-4)
 
 
 def test_another_model_differs(merged: Path, tiny_base: Path) -> None:
-    probes = parity.probes(load_tokenizer(merged), DEFAULT_LABELS)
-    compared = parity.difference(parity.score_merged(merged, probes), parity.score_merged(tiny_base, probes))
-    assert compared.mean_abs_logprob > 10 * parity.LIMIT
+    probes = proof.probes(load_tokenizer(merged), DEFAULT_LABELS)
+    compared = proof.difference(proof.score_merged(merged, probes), proof.score_merged(tiny_base, probes))
+    assert compared.mean_abs_logprob > 10 * proof.LIMIT
 
 
 def test_one_layer_is_in_memory_at_a_time(tiny_base: Path) -> None:

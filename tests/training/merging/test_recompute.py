@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from scripts import recompute
-from scripts.adapter import Adapter, Output, Update, read_adapter
-from scripts.merging import Merging
-from scripts.recompute import check_arithmetic
-from scripts.shards import plan_shards, write_index, write_shard
-from scripts.weights import Weights
-from training.errors import MergeError
+from ghost.errors import MergeError
+from training.merging import proof
+from training.merging.adapter import Adapter, Output, Update, read_adapter
+from training.merging.merge import Merging
+from training.merging.proof import check_arithmetic
+from training.merging.weights import Weights, plan_shards, write_index, write_shard
 
 SHARD = "model-00001-of-00001.safetensors"
 FORMS = {
@@ -102,7 +101,7 @@ def test_one_changed_value_is_found_in_the_files(merged: Path, adapter: Path, ti
 def test_of_a_large_tensor_some_rows_are_checked(
     merged: Path, adapter: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recompute, "SAMPLED_ROWS", 10)
+    monkeypatch.setattr(proof, "SAMPLED_ROWS", 10)
     plan = read_adapter(adapter, tiny_base)
     with Weights.of_model(tiny_base) as base:
         one, other = (check_arithmetic(base, plan, merged, seed=seed) for seed in (0, 1))

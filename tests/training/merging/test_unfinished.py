@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from scripts import writers
-from scripts.merging import Merging
-from scripts.unfinished import PROGRESS, unfinished_folder
+from ghost.cli import main
+from ghost.errors import MergeError
+from ghost.signals import Stopped
 from tests import forks
-from training.cli import main
-from training.errors import MergeError
-from training.signals import Stopped
+from training.merging import merge
+from training.merging.merge import PROGRESS, Merging, unfinished_folder
 
 SHARD_SIZE = "0.0001"  # GB: some shards of 100 kB
 
@@ -27,8 +26,8 @@ def command(adapter: Path, base: Path, out: Path, *more: str) -> list[str]:
 
 def merge_until_the_third_shard(arguments: list[str]) -> None:
     """Kill this process then, as a power cut would."""
-    writers.WRITERS = 1  # one after the other
-    honest, begun = writers.write_shard, []
+    merge.WRITERS = 1  # one after the other
+    honest, begun = merge.write_shard, []
 
     def write_shard(path: Path, *rest: Any) -> str:
         begun.append(path)
@@ -37,7 +36,7 @@ def merge_until_the_third_shard(arguments: list[str]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return honest(path, *rest)
 
-    writers.write_shard = write_shard
+    merge.write_shard = write_shard
     main(arguments)
 
 
@@ -50,7 +49,7 @@ def interrupt(adapter: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytes
     """`interrupt(stop)` merges in this process, and calls `stop` when the third shard begins."""
 
     def run(stop: Callable[[], object]) -> int:
-        honest, begun = writers.write_shard, []
+        honest, begun = merge.write_shard, []
 
         def write_shard(path: Path, *rest: Any) -> str:
             begun.append(path)
@@ -60,8 +59,8 @@ def interrupt(adapter: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytes
             return honest(path, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(writers, "WRITERS", 1)
-            patch.setattr(writers, "write_shard", write_shard)
+            patch.setattr(merge, "WRITERS", 1)
+            patch.setattr(merge, "write_shard", write_shard)
             return main(command(adapter, tiny_base, tmp_path / "merged"))
 
     return run
@@ -75,13 +74,13 @@ def cut() -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The shards that the merges of this process begin to write."""
     names: list[str] = []
-    honest = writers.write_shard
+    honest = merge.write_shard
 
     def write_shard(path: Path, *rest: Any) -> str:
         names.append(path.name.removesuffix(".part"))
         return honest(path, *rest)
 
-    monkeypatch.setattr(writers, "write_shard", write_shard)
+    monkeypatch.setattr(merge, "write_shard", write_shard)
     return names
 
 
@@ -162,7 +161,7 @@ def test_a_full_disk_keeps_what_is_finished(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(writers, "WRITERS", 1)
+    monkeypatch.setattr(merge, "WRITERS", 1)
     honest = Merging.fp16
 
     def full(self: Merging, name: str, output: Any) -> Any:
@@ -184,7 +183,7 @@ def test_too_little_disk_is_said_before_anything_is_written(
     adapter: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(writers.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(merge.shutil, "disk_usage", lambda path: usage)
     assert main(command(adapter, tiny_base, tmp_path / "merged")) == 1
     error = capsys.readouterr().err
     assert f"{tmp_path}: 0.0 GB free, the merged model needs 0.0 GB more; nothing was finished" in error
@@ -199,7 +198,7 @@ def test_too_little_disk_for_the_rest_keeps_what_is_finished(
     left = sorted((tmp_path / ".merged.unfinished").glob("*.safetensors"))
     assert left
     with monkeypatch.context() as patch:
-        patch.setattr(writers.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+        patch.setattr(merge.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
         assert main(command(adapter, tiny_base, tmp_path / "merged")) == 1
     assert sorted((tmp_path / ".merged.unfinished").glob("*.safetensors")) == left
 

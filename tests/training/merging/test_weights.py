@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from scripts import weights as reading
-from scripts.shards import plan_shards, write_index, write_shard
-from scripts.weights import Weights, row_blocks
-from training.errors import MergeError
+from ghost.errors import MergeError
+from training.merging import weights as reading
+from training.merging.weights import Weights, plan_shards, row_blocks, write_index, write_shard
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 
 from tests.training.preparation.test_leakage import MONDAY, Row, pairs, prepared
 from training.preparation import concerns as module
-from training.preparation.concerns import Concern, concerns, own_languages
+from training.preparation.concerns import Concern, find_concerns, own_languages
 from training.preparation.fit import Fit
-from training.preparation.prepared import Prepared
+from training.preparation.recipes import Prepared
 
 FINE = Fit("tokenizer", 1024, 5000, 2000, {"50": 200, "95": 1000, "max": 1500}, 0.95, 0.05, 0.01, 0.0, 10**6)
 LEAKAGE: dict[str, Any] = {
@@ -44,7 +44,7 @@ def raised(
     languages: Mapping[str, Mapping[str, float]] = LANGUAGES,
 ) -> dict[str, Concern]:
     data = rows if isinstance(rows, Prepared) else prepared(mixed() if rows is None else rows)
-    found = concerns(data, leakage, fit, languages)
+    found = find_concerns(data, leakage, fit, languages)
     assert len({concern.code for concern in found}) == len(found)
     for concern in found:
         assert len(concern.text) <= 240, concern.code

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghost.cli import main
+from ghost.errors import ConfigError, DataError
 from replicate_deployment.chat_format import DEFAULT_LABELS
 from tests.training.preparation.test_conversations import NOON, write_csv
-from training.cli import main
-from training.errors import ConfigError, DataError
+from training.extraction.speakers import UserConfig
 from training.preparation import conversations as chats
 from training.preparation.consent import Kept, groups, keep
-from training.preparation.prepared import Prepared
-from training.speakers import UserConfig
+from training.preparation.recipes import Prepared
 
 MINE = {"whatsapp": {"Ada", "ADA"}, "telegram": {"ada_l"}}
 CONFIG = Path("config/user_config.json")

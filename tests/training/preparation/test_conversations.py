@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ghost.errors import DataError
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, parse, render
 from tests.training.preparation import literal
-from training.errors import DataError
 from training.preparation.conversations import Conversation, Messages, arrange, conversations, read
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)

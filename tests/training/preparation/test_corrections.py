@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from ghost.cli import main
 from replicate_deployment.chat_format import Turn, parse_line
 from tests.training.preparation.test_conversations import NOON, write_csv
 from tests.training.preparation.test_prepare import _lines, _prepare
-from training.cli import main
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from replicate_deployment.chat_format import render
 from replicate_deployment.tokenization import encode, load_tokenizer
 from tests.training.preparation.test_leakage import MONDAY, Row, pairs, prepared
 from training.preparation import fit as module
-from training.preparation.fit import estimate, fit, tokenizer_at_hand
-from training.preparation.prepared import Prepared
+from training.preparation.fit import fit
+from training.preparation.recipes import Prepared
+from training.tokens import estimate, tokenizer_at_hand
 
 # Counted with mistral-common 1.13, instruct tokenizer v3 (240323), without BOS.
 MISTRAL = [

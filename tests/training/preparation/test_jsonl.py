@@ -7,8 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import END_TOKEN, SPECIAL_STRINGS, Labels, Turn, render
-from training.preparation.jsonl import holds_special_string, lines
-from training.preparation.windows import Window
+from training.preparation.recipes import Window, holds_special_string, window_lines
 
 LABELS = [Labels(), Labels("Moi:", "Toi:"), Labels('"\\:', "é😂:")]
 texts = st.text(st.sampled_from('ab"",\\\\\n\n :A<\u2028\u2029\x00\x1f\x7f😂'), max_size=12) | st.text(max_size=12)
@@ -25,7 +24,7 @@ def test_a_line_is_what_json_dumps_writes(said: list[tuple[bool, str]], windows:
         json.dumps({"text": render(turns[start : target + 1], labels) + END_TOKEN}, ensure_ascii=False) + "\n"
         for start, target in windows
     )
-    assert lines(turns, iter(windows), labels) == expected.encode()
+    assert window_lines(turns, iter(windows), labels) == expected.encode()
 
 
 def test_every_character_is_escaped_as_json_dumps_does() -> None:
@@ -33,7 +32,7 @@ def test_every_character_is_escaped_as_json_dumps_does() -> None:
         if first != 0xD800:
             text = "".join(map(chr, range(first, first + 0x800))).replace("\n", "")
             expected = json.dumps({"text": f"A: {text}</s>"}, ensure_ascii=False) + "\n"
-            assert lines([Turn("A:", text)], [Window(0, 0)], LABELS[0]) == expected.encode()
+            assert window_lines([Turn("A:", text)], [Window(0, 0)], LABELS[0]) == expected.encode()
 
 
 @pytest.mark.parametrize("special", SPECIAL_STRINGS)

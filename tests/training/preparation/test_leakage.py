@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import Recipe
+from training.extraction.speakers import UserConfig
+from training.preparation.concerns import leakage, near_duplicates, targets
 from training.preparation.conversations import Messages
-from training.preparation.leakage import leakage, near_duplicates, targets
-from training.preparation.prepared import Prepared
-from training.speakers import UserConfig
+from training.preparation.recipes import Prepared
 
 MONDAY = datetime(2024, 3, 4, 12, tzinfo=UTC)
 Row = tuple[str, datetime, str, str]  # path, time, sender, text

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from ghost import artifact
+from ghost.cli import main
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import END_TOKEN, Turn, parse, parse_line, render
 from tests.training.preparation import literal
 from tests.training.preparation.test_conversations import NOON, write_csv
-from training import artifact
-from training.cli import main
 
 ROOT = Path(__file__).parents[3]
 Capture = pytest.CaptureFixture[str]
@@ -152,7 +152,7 @@ def test_two_runs_give_the_same_bytes_whatever_the_order_of_files_and_hashes(cle
             (shuffled / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(cleaned / path, shuffled / path)
         out = tmp_path / f"processed {seed}"
-        command = [sys.executable, "-m", "training.cli", "prepare", "--config", str(CONFIG), "--force", "--me", "Ada"]
+        command = [sys.executable, "-m", "ghost.cli", "prepare", "--config", str(CONFIG), "--force", "--me", "Ada"]
         subprocess.run(
             [*command, "--cleaned", shuffled, "--out", out],
             env=os.environ | {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(ROOT)},

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from replicate_deployment.chat_format import DEFAULT_LABELS, RECIPES, Labels, Recipe, Turn, parse_line
-from training.preparation.recipes import examples, exposure, lines
-from training.preparation.windows import Examples, Window
+from training.preparation.recipes import Examples, Window, exposure, make_examples, make_lines
 
 TALK = [
     Turn("A:", 'hey </s>\nyou, "'),
@@ -18,7 +17,7 @@ TALK = [
 
 
 def _texts(recipe: Recipe, turns: list[Turn], stretches: list[Window], labels: Labels = DEFAULT_LABELS) -> list[str]:
-    content = lines(recipe, turns, stretches, labels).decode()
+    content = make_lines(recipe, turns, stretches, labels).decode()
     assert content.endswith("\n")
     texts = [json.loads(line)["text"] for line in content.split("\n")[:-1]]
     assert content == "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
@@ -46,11 +45,11 @@ def test_other_labels_end_other_turns() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_nothing_gives_no_line(recipe: Recipe) -> None:
-    assert lines(recipe, TALK, [], DEFAULT_LABELS) == b""
+    assert make_lines(recipe, TALK, [], DEFAULT_LABELS) == b""
 
 
 def test_conversations_are_whole_have_no_seeds_and_need_the_person() -> None:
-    found = examples("conversations", [[False, False], [False, True] * 20, [True], [False]])
+    found = make_examples("conversations", [[False, False], [False, True] * 20, [True], [False]])
     assert found == Examples([[], [Window(0, 39)], [Window(0, 0)], []], [[], [], [], []], 0)
 
 
@@ -67,7 +66,7 @@ def test_exposure_of_windows() -> None:
 
 def test_exposure_of_conversations() -> None:
     sides = [[True, False, True, True], [False, False]]
-    assert exposure("conversations", sides, examples("conversations", sides)).figures == {
+    assert exposure("conversations", sides, make_examples("conversations", sides)).figures == {
         "own_turns": {"total": 3, "never_a_target": 0, "share": 0.0},
         "replies": {"total": 1, "never_a_target": 0, "share": 0.0},
         "times_a_turn_is_shown": {"mean": 0.67, "turns_by_times": {"0": 2, "1": 4}},
@@ -84,6 +83,6 @@ def test_exposure_of_nothing() -> None:
 
 def test_a_long_chat_by_turns_is_shown_twelve_times_by_windows_and_once_by_conversations() -> None:
     talk = [[False, True] * 500]
-    shown = exposure("windows", talk, examples("windows", talk))
+    shown = exposure("windows", talk, make_examples("windows", talk))
     assert shown.figures["times_a_turn_is_shown"]["mean"] == pytest.approx(12, abs=1)
-    assert exposure("conversations", talk, examples("conversations", talk)).shown == [0, 1000]
+    assert exposure("conversations", talk, make_examples("conversations", talk)).shown == [0, 1000]

@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from docs import browser
+from benchmarks.pictures import browser
 from replicate_deployment.chat_format import Recipe
 from tests.training.preparation.test_conversations import NOON, write_csv
+from training.extraction.speakers import UserConfig
 from training.preparation import conversations as chats
-from training.preparation import samples
+from training.preparation import report_page
 from training.preparation.concerns import Concern
 from training.preparation.consent import Kept
-from training.preparation.findings import find
-from training.preparation.page import page
-from training.preparation.plots import CHATS
-from training.preparation.prepared import Prepared
-from training.preparation.timeline import Timeline
-from training.speakers import UserConfig
+from training.preparation.prepare import find
+from training.preparation.recipes import Prepared
+from training.preparation.report_page import CHATS, Timeline, page
 
 SCRIPT = "<script>document.title = 'hacked'; fetch('https://example.org/')</script>"
 HEBREW = "שלום, מה שלומך? OK"
@@ -77,8 +75,8 @@ def test_messages_and_names_are_text(nasty: Prepared) -> None:
     assert "5% &lt;of&gt; all" in html
     shown = unescape(re.sub(r"<[^>]*>", "", html))
     for text in NASTY:
-        assert text[: samples.LONGEST] in shown
-    assert html.count('<article class="card">') == samples.SAMPLES
+        assert text[: report_page.LONGEST] in shown
+    assert html.count('<article class="card">') == report_page.SAMPLES
     assert "3 more chats" in shown
 
 
@@ -104,8 +102,8 @@ def test_the_figures_are_said_in_words(tmp_path: Path) -> None:
 def test_both_recipes_have_samples(tmp_path: Path) -> None:
     write_chats(tmp_path, chats=1, talks=10, days=1, texts=["salut"])
     windows, whole = (made(prepared(tmp_path, recipe)) for recipe in ("windows", "conversations"))
-    assert windows.count('class="mine target"') == samples.SAMPLES
-    assert whole.count('class="mine target"') == 4 * samples.SAMPLES
+    assert windows.count('class="mine target"') == report_page.SAMPLES
+    assert whole.count('class="mine target"') == 4 * report_page.SAMPLES
     assert 'class="mine"' not in whole
 
 
@@ -130,11 +128,11 @@ def test_somebody_who_talks_to_nobody_is_drawn_too(tmp_path: Path) -> None:
 
 
 def test_a_long_turn_and_a_long_conversation_are_cut_and_say_so(tmp_path: Path) -> None:
-    texts = [("Ada" if turn % 2 else "Bea", "y" * (samples.LONGEST + 1234)) for turn in range(40)]
+    texts = [("Ada" if turn % 2 else "Bea", "y" * (report_page.LONGEST + 1234)) for turn in range(40)]
     rows = [((NOON + timedelta(minutes=4 * n)).isoformat(), *row) for n, row in enumerate(texts)]
     write_csv(tmp_path / "a.csv", rows)
     html = made(prepared(tmp_path, "conversations"))
-    assert html.count("y… (1,234 more characters)") == samples.TURNS
+    assert html.count("y… (1,234 more characters)") == report_page.TURNS
     assert "after 23 more turns" in html  # the last four of the forty are held out
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from ghost.cli import main
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import RECIPES, Recipe
 from tests.training.preparation import literal, truth
 from tests.training.preparation.truth import compare, write_chats
-from training.cli import main
-from training.preparation import conversations, split, windows
-from training.preparation.split import training_conversations
+from training.preparation import conversations, recipes
+from training.preparation.recipes import training_conversations
 
 MOMENT = pd.Timedelta(milliseconds=1)
 
@@ -72,11 +72,11 @@ def test_of_few_conversations_the_data_set_is_the_literal_one_too(tmp_path: Path
         (conversations, "BURST", conversations.BURST + MOMENT),
         (conversations, "SILENCE", conversations.SILENCE - MOMENT),
         (conversations, "SILENCE", conversations.SILENCE + MOMENT),
-        (windows, "SIZES", (6, 8, 10)),
-        (windows, "STRIDE", 2),
-        (windows, "SEED", 0),
-        (split, "training_conversations", lambda turn_counts: training_conversations(turn_counts) + 1),
-        (split, "training_conversations", lambda turn_counts: training_conversations(turn_counts) - 1),
+        (recipes, "SIZES", (6, 8, 10)),
+        (recipes, "STRIDE", 2),
+        (recipes, "SEED", 0),
+        (recipes, "training_conversations", lambda turn_counts: training_conversations(turn_counts) + 1),
+        (recipes, "training_conversations", lambda turn_counts: training_conversations(turn_counts) - 1),
     ],
 )
 def test_the_comparison_sees_what_is_wrong(

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import Turn
 from tests.training.preparation import literal
-from training.preparation.windows import Window, draw_seeds, examples, fit, replies, windows
+from training.preparation.recipes import Window, draw_seeds, replies, window_examples, windows
+from training.tokens import fit_window
 
 sides = st.lists(st.booleans(), max_size=40)
 
@@ -60,13 +61,13 @@ def test_seeds_are_a_tenth_of_the_replies_with_what_they_answer(conversations: l
 
 
 def test_a_seed_equal_to_a_window_is_not_added() -> None:
-    found = examples([[False, True]] * 50)
+    found = window_examples([[False, True]] * 50)
     assert found.drawn == 5
     assert found.by_conversation == [[Window(0, 1)]] * 50
 
 
 def test_a_seed_is_added_to_the_windows_of_its_own_conversation() -> None:
-    found = examples([[True] + [False, True] * 5] * 20)
+    found = window_examples([[True] + [False, True] * 5] * 20)
     assert found.drawn == 10
     assert sum(map(len, found.seeds)) == 10
     assert [len(some) for some in found.by_conversation] == [
@@ -81,7 +82,7 @@ def _count_letters(turns: list[Turn]) -> int:
 @given(st.lists(st.text("x", min_size=1, max_size=9), min_size=1, max_size=13), st.integers(0, 60))
 def test_fit_drops_whole_turns_from_the_front_and_no_more_than_needed(texts: list[str], limit: int) -> None:
     turns = [Turn("B:", text) for text in texts]
-    kept = list(fit(turns, _count_letters, limit))
+    kept = list(fit_window(turns, _count_letters, limit))
     assert kept == turns[-len(kept) :]
     assert len(kept) == 1 or _count_letters(kept) <= limit
     assert len(kept) == len(turns) or _count_letters(turns[-len(kept) - 1 :]) > limit

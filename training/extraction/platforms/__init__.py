@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 
 import ijson
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.platform import Evidence, Platform
 from training.extraction.source import Source
 

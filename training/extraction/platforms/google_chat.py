@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.json_stream import array
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
 from training.extraction.source import Source, beside, companion, line_breaks, objects, well_formed

@@ -14,7 +14,7 @@ from functools import lru_cache
 from html import unescape
 from pathlib import PurePath
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
 from training.extraction.source import Source, beside, decode, line_breaks, well_formed
 

@@ -1,6 +1,6 @@
 """Instagram's JSON ("Download your information"): Messenger's threads in another folder."""
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.platform import Evidence, Reading
 from training.extraction.platforms import messenger
 from training.extraction.source import Source

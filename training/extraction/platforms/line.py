@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import PurePath
 from typing import NamedTuple
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.date_order import NAMES, Triple, decide, read_date
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
 from training.extraction.source import Source, decode, line_breaks

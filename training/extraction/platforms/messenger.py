@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
 from training.extraction.source import Source, line_breaks, well_formed

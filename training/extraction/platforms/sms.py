@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import IO
 from xml.parsers import expat
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
 from training.extraction.source import Source, line_breaks, well_formed
 

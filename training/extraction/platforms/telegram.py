@@ -11,7 +11,7 @@ from functools import lru_cache
 from sys import intern
 from typing import Any
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor, CutOff
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
 from training.extraction.source import Source, line_breaks

@@ -8,7 +8,7 @@ from itertools import chain, groupby, repeat
 from operator import itemgetter
 from pathlib import PurePath
 
-from training.errors import ExportError
+from ghost.errors import ExportError
 from training.extraction.date_order import DateOrder, decide_each, read_date
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
 from training.extraction.source import Source, decode, line_breaks

@@ -1,4 +1,4 @@
-"""The page with a parrot behind it, in a process of its own: python -m tests.serving.chat.page LOG
+"""The page with a parrot behind it, in a process of its own: python -m tests.ghost.serving.chat.page LOG
 
 LOG gets a line of JSON for each reply that is asked for, and one when its work has ended. A message that holds "slow"
 is answered without an end.
@@ -13,12 +13,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ghost.serving.chat import web
+from ghost.signals import handled_by, stop_at_once
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.errors import PromptError
 from replicate_deployment.settings import Settings
-from serving.chat import web
-from tests.serving.chat.speaker import Parrot
-from training.signals import handled_by, stop_at_once
+from tests.ghost.serving.chat.speaker import Parrot
 
 
 @dataclass

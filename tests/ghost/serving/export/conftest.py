@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from ghost import artifact
 from replicate_deployment import ghost_json
-from training import artifact
 
 Change = Callable[[Path], None]
 

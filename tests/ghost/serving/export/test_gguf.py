@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from ghost.serving.export import export
 from replicate_deployment import ghost_json
-from scripts.portable.export import export
-from scripts.weights import Weights
-from tests.scripts.portable.conftest import edit_config, rewrite
+from tests.ghost.serving.export.conftest import edit_config, rewrite
+from training.merging.weights import Weights
 
 HEADS, KV_HEADS = 4, 1  # of the tiny base
 
@@ -150,7 +150,7 @@ def test_what_is_held_at_once_is_a_block_of_rows(
     """Read in blocks of 1,024 values, and of whole heads where rows change places, the file is the same."""
     import hashlib
 
-    from scripts import weights as reading
+    from training.merging import weights as reading
 
     whole = export(tiny_merged, tmp_path / "whole", "q8_0")
     held: list[int] = []

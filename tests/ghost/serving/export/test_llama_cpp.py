@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ghost.evaluation.prompts import PROMPTS, conversation
+from ghost.serving.export import export
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.tokenization import encode, load_tokenizer
-from scripts.portable.export import export
-from scripts.test_model import PROMPTS, conversation
 
 llama_cpp = pytest.importorskip(
     "llama_cpp", reason="llama-cpp-python is not installed: it builds from source, see benchmarks/results/gguf.md"

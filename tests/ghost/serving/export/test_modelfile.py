@@ -5,10 +5,10 @@ import re
 import pytest
 from jinja2 import Environment
 
+from ghost.errors import ConversionError
+from ghost.serving.export import modelfile
 from replicate_deployment.chat_format import END_TOKEN, RECIPES, Labels, Recipe, Turn, render, render_line
 from replicate_deployment.settings import Settings
-from scripts.portable.modelfile import modelfile
-from training.errors import ConversionError
 
 LABELS = [Labels(), Labels(me='Noa"\\}}:', other="é😂:")]
 # Each construct of the Go template and what it is in Jinja; both trim the text beside a "-" in the same way.

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from ghost.cli import main
+from ghost.errors import ConversionError
+from ghost.serving.export import export
 from replicate_deployment import ghost_json
-from scripts.portable.export import export
-from tests.scripts.portable.conftest import Change, edit_config, edit_tokenizer, edit_weights, rewrite
-from training.cli import main
-from training.errors import ConversionError
+from tests.ghost.serving.export.conftest import Change, edit_config, edit_tokenizer, edit_weights, rewrite
 
 
 def bfloat16(tensors: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def test_a_full_disk_is_told_before_it_is_filled(
 
 
 def test_a_stop_leaves_the_export_before(tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scripts.weights import Weights
+    from training.merging.weights import Weights
 
     out = tmp_path / "gguf"
     export(tiny_merged, out, "f16")

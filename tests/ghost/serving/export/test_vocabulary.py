@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghost.errors import ConversionError
+from ghost.serving.gguf_file import BYTES, Vocabulary, read_vocabulary, scores_of
 from replicate_deployment.tokenization import Tokenizer, encode, load_tokenizer
-from scripts.portable.vocabulary import BYTES, Vocabulary, read_vocabulary, scores_of
 from tests.models import SENTENCES
-from training.errors import ConversionError
 
 TEXTS = [
     "B: hey tu fais quoi ce soir\nA:",

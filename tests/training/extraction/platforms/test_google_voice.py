@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
-from training.errors import ExportError
 from training.extraction.extract import gather
 from training.extraction.platform import Kind
 from training.extraction.platforms import google_voice

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
-from training.errors import ExportError
 from training.extraction.extract import gather
 
 META = '<!DOCTYPE html><html lang="en"><head><title>Bob</title></head><body><div class="_a6-g">hi</div>'

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
-from training.errors import ExportError
 from training.extraction.platform import Kind
 
 SAMPLE = Path(__file__).parents[5] / "shared/formats/imessage/ReagentX_imessage-exporter/exporter_blocks.txt"

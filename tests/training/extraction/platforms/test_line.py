@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
-from training.errors import ExportError
 from training.extraction.platform import Kind, Record
 from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
-from training.errors import ExportError
 from training.extraction.extract import gather
 from training.extraction.platform import Kind
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import save
-from training.errors import ExportError
 from training.extraction import platforms
 from training.extraction.platform import Platform
 from training.extraction.platforms import PLATFORMS, recognise

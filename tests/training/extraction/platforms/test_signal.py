@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
-from training.errors import ExportError
 from training.extraction.extract import gather
 from training.extraction.platform import Kind
 from training.extraction.platforms import evidence_of, recognise, signal

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
-from training.errors import ExportError
 from training.extraction.csv_file import COLUMNS
 from training.extraction.platform import Kind, Record
 from training.extraction.platforms import PLATFORMS, recognise

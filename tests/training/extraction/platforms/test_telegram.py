@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
-from training.errors import ExportError
 from training.extraction.platform import Kind
 from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from ghost.errors import ExportError
 from tests.training.extraction.whatsapp.generator import Export, Message
-from training.errors import ExportError
 from training.extraction.platform import Kind
 from training.extraction.platforms import recognise
 from training.extraction.source import Source

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save, whatsapp
-from training.errors import ExportError
 from training.extraction.platform import Kind
 
 # 13 and 14 March 2022: no date fits two orders. `{}` of the second header is a day later.

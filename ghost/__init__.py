@@ -1,0 +1,1 @@
+"""The application: the ground that every room stands on, and the rooms hub, serving, evaluation and demo."""

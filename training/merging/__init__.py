@@ -1,0 +1,1 @@
+"""adapter + base → FP16 safetensors: the library of `ghost merge`."""
