@@ -1,7 +1,8 @@
 """Cog's face on the engine, and nothing else.
 
 Cog's builder reads the inputs without running this file: their defaults and ranges must be literals, and a
-description one plain string. A test holds them equal to settings.py.
+description one plain string. A test holds the ranges equal to those of settings.py. What a caller leaves out is as the
+model's ghost.json says.
 """
 
 import importlib.util
@@ -27,7 +28,6 @@ if importlib.util.find_spec("replicate_deployment") is None:
     spec.loader.exec_module(sys.modules["replicate_deployment"])
 
 from replicate_deployment.chat_format import Turn, read_prompt  # noqa: E402
-from replicate_deployment.settings import Settings  # noqa: E402
 
 
 class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
@@ -50,17 +50,32 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
         prompt: str = Input(
             description="A message, or a history whose lines start with the labels (B: hi) and that ends in a B: turn."
         ),
-        max_new_tokens: int = Input(default=96, ge=1, le=1024, description="Cut the reply after this many tokens."),
-        temperature: float = Input(default=0.7, ge=0, le=2, description="0 always takes the likeliest token."),
-        top_p: float = Input(
-            default=1.0,
+        max_new_tokens: int | None = Input(
+            default=None,
+            ge=1,
+            le=1024,
+            description="Cut the reply after this many tokens. Leave out for the model's own.",
+        ),
+        temperature: float | None = Input(
+            default=None, ge=0, le=2, description="0 always takes the likeliest token. Leave out for the model's own."
+        ),
+        top_p: float | None = Input(
+            default=None,
             ge=0,
             le=1,
-            description="Choose among the likeliest tokens of this total probability; 1 is off.",
+            description="Choose among the likeliest tokens of this total probability. Leave out for the model's own.",
         ),
-        top_k: int = Input(default=0, ge=0, le=1000, description="Choose among this many likeliest tokens; 0 is off."),
-        repetition_penalty: float = Input(
-            default=1.2, ge=1, le=2, description="Make tokens that were already seen less likely; 1 is off."
+        top_k: int | None = Input(
+            default=None,
+            ge=0,
+            le=1000,
+            description="Choose among this many likeliest tokens; 0 is off. Leave out for the model's own.",
+        ),
+        repetition_penalty: float | None = Input(
+            default=None,
+            ge=1,
+            le=2,
+            description="Make tokens that were already seen less likely; 1 is off. Leave out for the model's own.",
         ),
         stop_sequences: list[str] = Input(
             default=[], description="More texts that end the reply and are not said; the model's own always do."
@@ -73,13 +88,14 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
         ),
     ) -> ConcatenateIterator[str]:
         started = time.monotonic()
-        settings = Settings(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            repetition_penalty=repetition_penalty,
-        )
+        given = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "repetition_penalty": repetition_penalty,
+        }
+        settings = self.engine.settings.replace(**{name: value for name, value in given.items() if value is not None})
         turns = read_prompt(prompt, self.engine.labels)
         reply = self.engine.reply(turns, settings, stop_sequences=stop_sequences, seed=seed)
         yield from reply

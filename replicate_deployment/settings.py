@@ -1,7 +1,7 @@
 """How a reply is sampled. The one home of the defaults and of the ranges.
 
-The merge writes `asdict(Settings())` into ghost.json; from there on the artifact says it. Cog's inputs, the bot and
-the tests take their numbers from here. Standard library only.
+The merge writes `asdict(Settings())` into ghost.json; from there on the artifact says it, to the server as to everyone.
+Standard library only.
 """
 
 import math

@@ -1,6 +1,7 @@
 """What Cog reads from predict.py, by its inspector, by its builder and in its container."""
 
 import ast
+import dataclasses
 import inspect
 import json
 import logging
@@ -8,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from replicate_deployment.settings import RANGES, Settings
 SOURCE = Path(replicate_deployment.__file__).parent
 
 
-def test_the_literals_are_those_of_the_settings() -> None:
+def test_the_ranges_are_those_of_the_settings_and_the_defaults_the_models() -> None:
     inputs = {name: parameter.default for name, parameter in inspect.signature(Predictor.run).parameters.items()}
-    assert {name: inputs[name].default for name in RANGES} == asdict(Settings())
+    assert {inputs[name].default for name in RANGES} == {None}
     assert {name: (inputs[name].ge, inputs[name].le) for name in RANGES} == RANGES
     assert all(inputs[name].description for name in inputs if name != "self")
 
@@ -68,11 +68,28 @@ def test_set_up_loads_what_is_named_and_ends_in_a_reply(
     assert [turns[-1].label for turns in asked] == [engine.labels.other]
 
 
+def test_what_a_caller_leaves_out_is_as_ghost_json_says(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Settings] = []
+
+    def reply(self: Engine, turns: list[Turn], settings: Settings, **_: Any) -> Iterator[str]:
+        asked.append(settings)
+        yield "hey"
+
+    monkeypatch.setattr(Engine, "reply", reply)
+    predictor = Predictor()
+    predictor.engine = dataclasses.replace(engine, settings=Settings(temperature=0.3, max_new_tokens=7))
+    given = dict.fromkeys(RANGES) | {"prompt": "hey", "stop_sequences": [], "seed": None}
+    for changes in ({}, {"temperature": 0.0, "top_k": 5}):
+        next(iter(predictor.run(**given | changes)))
+    assert asked == [Settings(temperature=0.3, max_new_tokens=7), Settings(temperature=0.0, max_new_tokens=7, top_k=5)]
+
+
 def test_the_schema_is_what_cogs_server_reads() -> None:
     document = serve.openapi()
     inputs = document["components"]["schemas"]["Input"]
     assert inputs["required"] == ["prompt"]
     assert inputs["properties"]["temperature"]["minimum"] == 0
+    assert inputs["properties"]["temperature"]["nullable"]
     assert inputs["properties"]["stop_sequences"] | {"description": ""} == {
         "x-order": 6,
         "title": "Stop Sequences",

@@ -131,7 +131,7 @@ class There:
     def reply(self, turns: Sequence[Turn], settings: Settings, seed: int | None) -> Generator[str, None, None]:
         from ghost.serving.client import backend
 
-        inputs: dict[str, Any] = {"prompt": render_prompt(turns, self.labels), **asdict(settings)}
+        inputs: dict[str, Any] = {"prompt": render_prompt(turns, self.labels), **self._changed(settings)}
         if seed is not None:
             inputs["seed"] = seed
         # The loop runs only while a piece is being asked for, so a chat's other threads and signals never meet it.
@@ -143,6 +143,11 @@ class There:
                     yield piece
             finally:
                 runner.run(_end(server, pieces))
+
+    def _changed(self, settings: Settings) -> dict[str, float]:
+        """Only what the person has changed is sent. The rest is as the server's model says, which is not known here."""
+        known = asdict(self.settings)
+        return {name: value for name, value in asdict(settings).items() if value != known[name]}
 
 
 async def _next(pieces: Any) -> str | None:
