@@ -104,7 +104,10 @@ def test_a_conversation_on_the_page(page: Page) -> None:
     assert page.logged("settings")[-1] == {**Settings().replace(top_k=7).__dict__}
 
     seen.click("button.label-wrap")
-    seen.write("input[aria-label='number input for temperature']", "0.1")
+    temperature = "input[aria-label='number input for temperature']"
+    seen.wait(f'!!document.querySelector("{temperature}")?.offsetParent')  # a field that is not shown yet takes no text
+    seen.write(temperature, "0.1")
+    seen.wait("[...document.querySelectorAll('input[type=range]')].some(one => one.value === '0.1')")
     page.say("once more")
     assert page.logged("settings")[-1]["temperature"] == 0.1
 
