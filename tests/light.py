@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-OURS = ("training", "scripts", "serving", "telegram_bot", "replicate_deployment")
+OURS = ("ghost", "replicate_deployment", "scripts", "telegram_bot", "training")
 
 CALLS = r"""
 import json, sys, warnings

@@ -16,7 +16,7 @@ import sys
 if sys.argv[1] == "tests":
     import tests.conftest
 import os, pathlib
-from training.preparation.fit import tokenizer_at_hand
+from training.tokens import tokenizer_at_hand
 print(tokenizer_at_hand(sys.argv[2]) is not None, pathlib.Path.home(), os.environ.get("HF_TOKEN"))
 """
 

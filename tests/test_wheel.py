@@ -75,7 +75,7 @@ def test_the_line_runs_in_any_folder(installed: Path, tmp_path: Path) -> None:
         ["train"],
     ]
     told = light(calls, tmp_path, ghost=installed)
-    assert told.file == installed / "training" / "cli.py"
+    assert told.file == installed / "ghost" / "cli.py"
     answers = dict(
         zip(["help", "extract", "prepare", "estimate", "preflight", "init", "again"], told.answers, strict=False)
     )

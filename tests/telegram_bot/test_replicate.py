@@ -23,7 +23,7 @@ def replicate(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRep
             return Replicate(where.removeprefix("replicate:"), fake_replicate.TOKEN, fake.url)
 
         monkeypatch.setattr("telegram_bot.service.backend", backend)
-        monkeypatch.setattr("ghost.serving.client.replicate_api.FIRST_PAUSE", 0.01)
+        monkeypatch.setattr("ghost.serving.client.replicate.PAUSES", [0.01, 0.02, 0.04])
         world.set(backend="replicate:ana/ghost")
         yield fake
 

@@ -45,7 +45,7 @@ BLOWS: dict[str, tuple[int, int, str]] = {  # rank, forward pass, what
     "memory": (1, 5, "memory"),
     "memory of the first": (0, 5, "memory"),
 }
-GO_ON = r"\S+\.checkpoint holds step [23] of 8\. Go on: accelerate launch … -m training\.cli train .* --resume\n$"
+GO_ON = r"\S+\.checkpoint holds step [23] of 8\. Go on: accelerate launch … -m ghost\.cli train .* --resume\n$"
 
 
 class Trainings:
