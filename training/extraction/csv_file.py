@@ -10,10 +10,12 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ghost.errors import DataError
-from training.extraction.platform import Record
+
+if TYPE_CHECKING:
+    from training.extraction.platform import Record
 
 # Python's search for reference cycles, kept away from millions of records that form none.
 
@@ -64,7 +66,7 @@ def path_in(folder: Path, platform: str, title: str, taken: set[str]) -> Path:
     return folder / platform / f"{unique}.csv"
 
 
-def write(records: list[Record], path: Path) -> None:
+def write(records: list["Record"], path: Path) -> None:
     """Write a conversation's CSV, readable by its owner only."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from importlib.metadata import version
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from training.extraction.platform import Record
+if TYPE_CHECKING:
+    from training.extraction.platform import Record
 
 FORMAT = 1
 UNDETERMINED = "und"  # ISO 639-2: emoji, links, "ok", "haha", and whatever could be anything
@@ -77,7 +78,7 @@ def languages(texts: Sequence[str]) -> dict[str, float]:
     return _shares(detect([texts[index] for index in sample(len(texts))]))
 
 
-def language_report(conversations: Iterable[tuple[str, Sequence[Record]]]) -> dict[str, Any]:
+def language_report(conversations: Iterable[tuple[str, Sequence["Record"]]]) -> dict[str, Any]:
     """What `languages.json` holds, from each conversation's file and its messages in time order.
 
     The total weighs each conversation by its messages, not by those sampled.

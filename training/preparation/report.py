@@ -32,9 +32,9 @@ def about(prepared: Prepared) -> list[dict[str, Any]]:
     language      of the conversation, ISO 639-1; "und" when nobody can tell
     """
     found: list[dict[str, Any]] = []
-    for number in range(prepared.training, len(prepared.conversations)):
-        talk, stretches = prepared.conversations[number], prepared.examples.by_conversation[number]
-        if stretches:
+    every = zip(prepared.conversations, prepared.examples.by_conversation, strict=True)
+    for number, (talk, stretches) in enumerate(every):
+        if number >= prepared.training and stretches:
             about = {"platform": platform_of(talk.path), "language": _language([turn.text for turn in talk.turns])}
             found += [{"conversation": number, "first": first, "last": last, **about} for first, last in stretches]
     return found

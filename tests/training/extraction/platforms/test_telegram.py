@@ -113,6 +113,14 @@ def test_a_header_behind_the_messages_counts_all_the_same(tmp_path: Path, wrap: 
     assert [each.text for each in read[:2]] == ["one", "two"]
 
 
+def test_messages_that_wait_for_a_header_are_not_lost_where_the_file_breaks_off(tmp_path: Path) -> None:
+    path = save(tmp_path, json.dumps({"messages": [message("one"), message("two"), message("three")]})[:-40])
+    stream = PLATFORMS["telegram"].read(Source(path), None).records
+    assert [next(stream).text for _ in range(2)] == ["one", "two"]
+    with pytest.raises(ExportError, match="not valid JSON after entry 2"):
+        next(stream)
+
+
 def test_entries_are_numbered_through_the_file_and_a_broken_one_is_only_itself(tmp_path: Path) -> None:
     text = json.dumps(chat(*[message(f"{n}") for n in range(4)]), indent=1)
     read = records(save(tmp_path, text.replace('"text": "1"', '"text": "1" or 2"')))
