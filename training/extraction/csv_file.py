@@ -2,7 +2,6 @@
 
 import csv
 import gc
-import io
 import os
 import re
 import sys
@@ -83,28 +82,36 @@ def _field(text: str) -> str:
 
 def read(path: Path) -> Columns:
     """Raises DataError, with file and line, on a file that is not as `write` leaves it."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason}). {AGAIN}") from error
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     found = Columns([], [], [])
-    try:
-        header = next(reader, [])
-        if header != COLUMNS:
-            raise DataError(f"{path}:1: the header is {','.join(header)!r}, not {','.join(COLUMNS)!r}. {AGAIN}")
-        line = reader.line_num + 1
-        for cells in reader:
-            if len(cells) != len(COLUMNS):
-                raise DataError(f"{path}:{line}: {len(cells)} fields, not {len(COLUMNS)}. {AGAIN}")
-            for column, cell in zip(found, cells, strict=True):
-                column.append(cell)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, strict=True)
+        try:
+            header = next(reader, [])
+            if header != COLUMNS:
+                raise DataError(f"{path}:1: the header is {','.join(header)!r}, not {','.join(COLUMNS)!r}. {AGAIN}")
             line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not readable as CSV ({error}). {AGAIN}") from error
+            for cells in reader:
+                if len(cells) != len(COLUMNS):
+                    raise DataError(f"{path}:{line}: {len(cells)} fields, not {len(COLUMNS)}. {AGAIN}")
+                for column, cell in zip(found, cells, strict=True):
+                    column.append(cell)
+                line = reader.line_num + 1
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}:{_undecodable_line(path)}: not UTF-8 ({error.reason}). {AGAIN}") from error
+        except csv.Error as error:
+            raise DataError(f"{path}:{reader.line_num}: not readable as CSV ({error}). {AGAIN}") from error
     return found._replace(messages=[message.replace("\r\n", "\n") for message in found.messages])
+
+
+def _undecodable_line(path: Path) -> int:
+    """Found by decoding the whole: a stream decodes in blocks, ahead of the line that the reader is at."""
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        content = content[: error.start]
+    return content.count(b"\n") + 1
 
 
 def line_of(path: Path, row: int) -> int:
