@@ -9,7 +9,6 @@ import ipaddress
 import json
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -224,7 +223,7 @@ def _started(
     # Sizes now, so that a wrong folder is told at once; the server hashes the files when it loads them.
     ghost_json.verify(ghost_json.read(weights), hashes=False)
     programs = Path(sys.executable).parent
-    if shutil.which("python", path=str(programs)) is None:
+    if not any((programs / name).exists() for name in ("python", "python.exe")):
         raise ServerError(f"{programs} has no `python`, as which Cog starts its worker: run ghost from a virtual env")
     port = free_port(host, port)
     with tempfile.TemporaryDirectory(prefix="ghost-serve-") as folder:
