@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PIP_INSTALL := -m pip install --quiet --quiet --no-compile --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-latest lint types tests tests-exhaustive notebooks lock clean
+.PHONY: demo test test-all test-latest lint types tests tests-exhaustive notebooks docs lock clean
 
 demo: $(VENV)/.installed
 	ghost demo
@@ -41,6 +41,10 @@ test-latest:
 
 notebooks: $(VENV)/.installed
 	python notebooks/refresh.py
+
+docs: $(VENV)/.installed
+	python -m benchmarks.pictures.command_line > docs/cli.md
+	python -m ghost.evaluation.report_page > docs/measures.md
 
 # PyTorch's CPU build, where pip finds one: installed already, or in a folder or index that pip is configured for. PyPI
 # has none for Linux. Without it, torch comes from PyPI, with gigabytes of CUDA on Linux and without on macOS.

@@ -55,7 +55,7 @@ def test_every_verb_passes_without_a_network(
 
 
 def lines_of_the_readme() -> list[str]:
-    pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/serving.md")]
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
     blocks = re.findall(r"^```\w*\n(.*?)^```$", "\n".join(pages), re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line.startswith("ghost ")]

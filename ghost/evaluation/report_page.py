@@ -247,9 +247,9 @@ def _figures(one: Figures) -> str:
     return ", ".join([*parts, f"{one['seconds']:.0f} s"])
 
 
-# Every measure: its formula, its range, where it is from, and what it cannot say. docs/evaluation.md is made of this:
+# Every measure: its formula, its range, where it is from, and what it cannot say. docs/measures.md is made of this:
 #
-# python -m ghost.evaluation.report_page > docs/evaluation.md
+# python -m ghost.evaluation.report_page > docs/measures.md
 
 
 class Measure(NamedTuple):
@@ -365,7 +365,7 @@ MEASURES = (
 
 
 def measures_document() -> str:
-    """docs/evaluation.md, whole."""
+    """docs/measures.md, whole."""
     from ghost.evaluation.style import FEATURES
 
     rows = "\n".join("| " + " | ".join(part.replace("|", "\\|") for part in measure) + " |" for measure in MEASURES)
@@ -390,10 +390,6 @@ replies for independent: they are too narrow where a conversation's resemble eac
 |---|---|---|
 {features}
 """
-
-
-if __name__ == "__main__":
-    print(measures_document(), end="")
 
 
 HEADING = "Does it sound like you?"
@@ -519,3 +515,7 @@ def _samples(found: Figures, exchanges: Sequence[Exchange], judged: Sequence[Jud
 
 def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+if __name__ == "__main__":
+    print(measures_document(), end="")

@@ -223,7 +223,7 @@ def test_without_any_model_it_fails_before_it_writes(
 
 
 def test_each_measure_is_explained_in_one_place() -> None:
-    assert (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8") == report_page.measures_document()
+    assert (ROOT / "docs" / "measures.md").read_text(encoding="utf-8") == report_page.measures_document()
 
 
 def test_replies_are_text_on_the_page_and_it_says_what_each_figure_is(made: Path) -> None:
