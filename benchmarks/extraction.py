@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "extraction.md"
 PEERS = ("chat-miner==0.6.0", "whatstk==0.9.1")
 
-# What each must reach, in messages a CPU second, and all in memory. The issue that asked for extraction set them.
-FLOORS = {"WhatsApp, --pii off": 250_000, "WhatsApp, --pii mask": 100_000, "Telegram, --pii off": 150_000}
+# What `ghost extract` must keep to: docs/decisions/reading_exports.md.
+MOST_SECONDS = 60  # of CPU for a million messages
 MOST_MEMORY = 1024  # MiB
 
 
@@ -166,12 +166,10 @@ def table(messages: int, words: int, runs: list[Run]) -> Iterator[str]:
             yield f"| {run.name} | failed | {run.wall:.2f} | {run.cpu:.2f} | – | {run.memory:,.0f} | – |  |"
             continue
         rate = messages / run.cpu
-        floor = FLOORS.get(run.name)
-        verdict = "" if floor is None else f"{floor:,} {'met' if rate >= floor else 'NOT met'}"
-        if floor and run.memory > MOST_MEMORY:
-            verdict += f", more than {MOST_MEMORY:,} MiB"
-        if floor and run.read != words:
-            verdict += f", must read {words:,}"
+        verdict = ""
+        if "--pii" in run.name:
+            is_met = run.cpu <= MOST_SECONDS * messages / 1e6 and run.memory <= MOST_MEMORY
+            verdict = "met" if is_met and run.read == words else "NOT met"
         yield (
             f"| {run.name} | {run.read:,} | {run.wall:.2f} | {run.cpu:.2f} | {rate:,.0f} | {run.memory:,.0f} |"
             f" {runs[0].cpu / run.cpu:.2f} | {verdict} |"
@@ -216,7 +214,7 @@ def main() -> int:
                 "",
                 f"`{Path(source).name}`, {size:,.0f} MB:",
                 "",
-                "| | read | wall, s | CPU, s | messages/s | peak MiB | speed, bare loop = 1 | must reach |",
+                "| | read | wall, s | CPU, s | messages/s | peak MiB | speed, bare loop = 1 | within a minute, 1 GB |",
                 "|---|---:|---:|---:|---:|---:|---:|---|",
             ]
             runs = [measure(name, command, args.repeats) for name, command in commands]
