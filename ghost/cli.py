@@ -7,6 +7,7 @@ the core install only, so that every verb can show its help; what an extra bring
 import argparse
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -161,6 +162,8 @@ def dispatch(arguments: list[str]) -> int:
     """Each failure that a person can mend as one line on stderr, and its exit code. Others raise."""
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # It warns on each CPU that could use a kernel of the Hub, which USE_HUB_KERNELS refuses on purpose.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     called = next((word for word in arguments if not word.startswith("-")), None)
     try:
         with handled_by(partial(stop_at_once, within=sys._getframe())):
