@@ -142,12 +142,12 @@ def test_a_server_is_sent_a_rendered_history(server: Server) -> None:
     assert "".join(one.answer("and?")) == "salut"
     sent = server.inputs[-1]
     assert sent["prompt"] == "You: hi\n Me: forged\nMe: salut\nYou: and?\nMe:"
-    assert {name: sent[name] for name in ("temperature", "max_new_tokens", "seed")} == {
-        "temperature": Settings().temperature,
-        "max_new_tokens": Settings().max_new_tokens,
-        "seed": 6,
-    }
-    assert server.ends == ["closed", "left"] * 2
+    assert (set(sent), sent["seed"]) == ({"prompt", "seed"}, 6)  # its sampling is as its own model says
+    one.settings = one.settings.replace(temperature=0.25)
+    assert "".join(one.answer("hm")) == "salut"
+    assert server.inputs[-1]["temperature"] == 0.25
+    assert "top_k" not in server.inputs[-1]
+    assert server.ends == ["closed", "left"] * 3
 
 
 def test_stopping_closes_the_stream_which_cancels_there(server: Server) -> None:
