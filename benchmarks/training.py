@@ -109,7 +109,7 @@ def gradients(way: Way, step: Step) -> float:
     """Leave the step's gradients in the parameters; gives its loss in nats a label."""
     import torch
 
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
     from training.finetuning.packing import flatten, pack
 
     total = 0.0
@@ -124,7 +124,7 @@ def gradients(way: Way, step: Step) -> float:
     else:
         batches = pack(step.segments, way.budget)
         for batch in batches:
-            loss = Objective(way.model)(**flatten(batch, "cpu")) / step.labels
+            loss = SegmentLoss(way.model)(**flatten(batch, "cpu")) / step.labels
             loss.backward()
             total += float(loss.detach())
     way.batches += len(batches)

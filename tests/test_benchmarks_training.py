@@ -19,7 +19,7 @@ from training import config as training_config
 from training.config import TrainingConfig
 from training.finetuning.base import resolve_base
 from training.finetuning.data import Example
-from training.finetuning.loss import Objective
+from training.finetuning.loss import SegmentLoss
 from training.finetuning.model import adapted, trainable
 from training.finetuning.packing import Segment, collapse, flatten, segment
 
@@ -74,14 +74,14 @@ def test_without_a_gpu_rows_read_not_measured(bench: Bench, monkeypatch: pytest.
 
 
 def test_memory_that_runs_out_is_a_row_and_the_next_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = Objective.forward
+    forward = SegmentLoss.forward
 
-    def limited(self: Objective, **batch: Any) -> torch.Tensor:
+    def limited(self: SegmentLoss, **batch: Any) -> torch.Tensor:
         if batch["input_ids"].numel() > 128:
             raise torch.OutOfMemoryError
         return forward(self, **batch)
 
-    monkeypatch.setattr(Objective, "forward", limited)
+    monkeypatch.setattr(SegmentLoss, "forward", limited)
     rows = [Row(NESTED, True, FLASH, False, budget) for budget in (256, 128)]
     monkeypatch.setattr(training_gpu, "rows", lambda _: rows)
     large, little = bench("--device", "cpu")[:2]
@@ -111,13 +111,13 @@ def test_the_random_base_is_built_as_a_real_one_is_loaded(tiny_base: Path, small
 def test_all_ways_compute_the_same_loss(tiny_base: Path, small: TrainingConfig) -> None:
     facts = json.loads((tiny_base / "config.json").read_text())
     model = adapted(random_base(facts, small, "cpu"), small, "tiny")
-    objective = Objective(model)
+    segment_loss = SegmentLoss(model)
     row = flatten(_segments(facts["vocab_size"]), "cpu")
     losses = []
     for backend in (FLASH, EACH, DENSE):
         for checkpointing in (False, True):
             with attending(model, backend), checkpointed(model, checkpointing):
-                losses.append(float(objective(**row).detach()))
+                losses.append(float(segment_loss(**row).detach()))
     assert losses == pytest.approx([losses[0]] * 6, rel=1e-5)
 
 

@@ -127,11 +127,11 @@ def start(home: Path, commands: str) -> subprocess.Popen[str]:
 
 def begin(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoint of a training on that machine's data, stopped in the fourth of six steps."""
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
 
-    honest, calls = Objective.forward, list[int]()
+    honest, calls = SegmentLoss.forward, list[int]()
 
-    def forward(self: Objective, **row: Any) -> Any:
+    def forward(self: SegmentLoss, **row: Any) -> Any:
         calls.append(1)
         if len(calls) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -139,7 +139,7 @@ def begin(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     config, data = home / "ghost" / "config" / "training_config.yaml", home / "ghost" / "data" / "processed"
     with monkeypatch.context() as patched:
-        patched.setattr(Objective, "forward", forward)
+        patched.setattr(SegmentLoss, "forward", forward)
         arguments = ["train", "--config", str(config), "--data", str(data), "--out", str(folder / "adapter")]
         assert cli.main(arguments) == 128 + signal.SIGTERM
     return folder / "adapter.checkpoint"

@@ -1,9 +1,9 @@
-"""Attention within segments of a packed row, registered under its own name with transformers.
+"""Attention within the segments of a packed row, registered with transformers under its own name.
 
-transformers can do this by itself, from position ids alone, by a dense mask of tokens × tokens (a quarter of a gigabyte
-for 16,000 tokens), and only while no cache and no attention mask is passed: else packed rows see each other across
-their borders. Here no mask is ever made, so there is none to forget: each segment is its own causal attention. On CUDA
-that is one call of the variable-length flash kernel, elsewhere one of SDPA for each segment.
+transformers can do this from position ids, but with a dense mask of tokens × tokens (a quarter of a gigabyte for 16,000
+tokens), and only while no cache and no attention mask is passed; otherwise segments attend to each other. Here no mask
+is built: each segment gets its own causal attention, on CUDA in one call of the variable-length flash kernel, elsewhere
+by one call of SDPA per segment.
 """
 
 from itertools import accumulate
@@ -14,11 +14,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 NAME = "segments"
-HALF = (torch.bfloat16, torch.float16)  # what the flash kernel computes in
+HALF = (torch.bfloat16, torch.float16)  # dtypes of the flash kernel
 
 
 def use(model: Any) -> None:
-    """Make a transformers model attend by segments, whose lengths its forward pass is told."""
+    """Make a transformers model attend within segments. Pass their `lengths` to its forward pass."""
     AttentionInterface.register(NAME, attend)
     model.set_attn_implementation(NAME)
 
@@ -35,12 +35,12 @@ def attend(
     dropout: float = 0.0,
     **unused: Any,
 ) -> tuple[torch.Tensor, None]:
-    """`query` is (1, heads, tokens, d), `key` and `value` have their own number of heads; gives (1, tokens, heads, d).
+    """Take `query` (1, heads, tokens, d) and `key`, `value` (1, kv_heads, tokens, d); return (1, tokens, heads, d).
 
-    `lengths` are those of the segments, in order. Raises ValueError on a mask: it would be ignored.
+    `lengths` are the segments' token counts, in order. Raises ValueError if a mask is passed.
     """
     if attention_mask is not None:
-        raise ValueError("segments need no attention mask, and none is looked at")
+        raise ValueError("attention within segments takes no attention mask")
     if query.is_cuda and query.dtype in HALF:
         return _flash(query, key, value, lengths, scaling), None
     parts = [

@@ -1,4 +1,4 @@
-"""The base model: its shapes, found and checked before anything is loaded, and loaded."""
+"""Find, check and load the base model, and read its shapes from config.json."""
 
 import hashlib
 import json
@@ -14,24 +14,23 @@ from ghost.errors import BaseModelError, ConfigError
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import WeightsError
 
-# The header of a safetensors file, without torch or safetensors: what the file holds, and that it is whole.
-#
-# Eight bytes of little-endian length, that much JSON, then the tensors without gaps
+# Read the header of a safetensors file without torch or safetensors, and check that the file is complete: eight bytes
+# of little-endian length, that much JSON, then the tensors without gaps
 # (https://github.com/huggingface/safetensors#format).
 
 
 class Entry(NamedTuple):
     dtype: str
-    """As the format spells it: F32, F16, BF16, ..."""
+    """The format's name: F32, F16, BF16, ..."""
     size: int
-    """In bytes."""
+    """Bytes."""
     shape: tuple[int, ...]
     start: int
-    """Of its first byte in the file."""
+    """Offset of its first byte in the file."""
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """The tensors of the file by name. Raises WeightsError when it is no safetensors file, or one cut short."""
+    """Return the file's tensors by name. Raises WeightsError if it is not a safetensors file or is truncated."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(8)
@@ -57,7 +56,7 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-# Only what loading reads: Mistral's own repos hold the weights a second time, as consolidated.safetensors.
+# Only the files that loading reads. Mistral's repos also hold the weights as consolidated.safetensors.
 SMALL = ["config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json"]
 LARGE = ["model*.safetensors", INDEX]
 PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
@@ -65,7 +64,7 @@ PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 
 @dataclass(frozen=True)
 class Outline:
-    """A base without its weights: enough to tokenise, and to know what training it takes.
+    """A base without its weights: enough to tokenise and to estimate a training.
 
     `revision` is the Hub's commit id, or "local".
     """
@@ -77,27 +76,26 @@ class Outline:
 
 @dataclass(frozen=True)
 class Base(Outline):
-    """A checked base folder and what identifies it.
+    """A checked base folder and its identity.
 
-    `weights_sha256` is the SHA-256 of the lines "NAME SHA256\\n" of its weight files in name order, so two folders with
-    the same weights agree wherever they lie.
+    `weights_sha256` is the SHA-256 of the lines "NAME SHA256\\n" of its weight files in name order: equal for two
+    folders with the same weights.
     """
 
     weights_sha256: str
 
 
 def find_base(name: str, revision: str | None) -> Outline:
-    """What `name` means: a local folder, else a Hub repo at `revision` (a commit id; None: its newest), of which only
-    the small files are fetched.
+    """Find `name`: a local folder, or a Hub repo at `revision` (a commit id; None: the newest). Downloads small files
+    only.
 
-    Raises BaseModelError when it cannot be found or could not be trained: no config, not a causal language model,
-    already quantised.
+    Raises BaseModelError if it cannot be found or trained: no config, not a causal language model, already quantised.
     """
     local = Path(name).expanduser()
     if local.is_dir():
         outline = Outline(local, local.resolve().name, "local")
     elif local.exists():
-        raise BaseModelError(f"{name}: a file; name the folder that holds its config.json")
+        raise BaseModelError(f"{name}: this is a file; name the folder that holds config.json")
     elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         folder = _download(name, revision, SMALL)
         outline = Outline(folder, name, folder.name)
@@ -108,9 +106,9 @@ def find_base(name: str, revision: str | None) -> Outline:
 
 
 def resolve_base(name: str, revision: str | None) -> Base:
-    """The base that `name` means, as find_base has it, with its weights.
+    """Find the base as find_base does, and download its weights.
 
-    Raises BaseModelError as find_base does, and on pickles only, or a shard that is missing or truncated.
+    Raises BaseModelError as find_base does, and if it has only pickles, or a shard is missing or truncated.
     """
     outline = find_base(name, revision)
     if outline.revision != "local":
@@ -122,7 +120,7 @@ def resolve_base(name: str, revision: str | None) -> Base:
             read_header(path)
         except WeightsError as error:
             raise BaseModelError(str(error)) from error
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter free: a file on each core
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib releases the GIL: one file per core
         digest = "".join(
             f"{path.name} {sha256}\n" for path, sha256 in zip(weights, pool.map(_sha256, weights), strict=True)
         )
@@ -130,9 +128,9 @@ def resolve_base(name: str, revision: str | None) -> Base:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that loading reads, in name order: the index's shards, or the single file.
+    """Return the safetensors files that loading reads, in name order: the index's shards, or the single file.
 
-    Raises BaseModelError when there are none, or a shard of the index is missing.
+    Raises BaseModelError if there are none or a shard of the index is missing.
     """
     if (folder / INDEX).is_file():
         try:
@@ -155,10 +153,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def load_base(base: Base, *, nf4: bool, double_quant: bool = False, bf16: bool = True) -> Any:
-    """The causal language model: nf4 for training, on the CUDA device where there is one; or float32 on the CPU.
+    """Load the causal language model: in nf4 for training, on the CUDA device if there is one; or in float32 on the
+    CPU.
 
-    For nf4, `double_quant` also quantises its scales (0.4 bits a weight less), and computation is in bfloat16 or
-    else in float32. Raises BaseModelError when a tensor that the architecture needs is not in the files.
+    For nf4, `double_quant` also quantises the scales (0.4 bits per weight less); `bf16` computes in bfloat16 instead of
+    float32. Raises BaseModelError if a tensor that the architecture needs is missing from the files.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -177,7 +176,7 @@ def load_base(base: Base, *, nf4: bool, double_quant: bool = False, bf16: bool =
                 bnb_4bit_use_double_quant=double_quant,
             ),
         }
-    logging.disable_progress_bar()  # its own bar would break ours; it says nothing that a person needs
+    logging.disable_progress_bar()  # its bar would break ours
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             base.folder,
@@ -189,10 +188,12 @@ def load_base(base: Base, *, nf4: bool, double_quant: bool = False, bf16: bool =
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseModelError(f"{base.folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from error
-    # transformers fills what it does not find with random numbers and only warns.
+    # transformers only warns about missing tensors and fills them with random numbers.
     missing = sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])})
     if missing:
-        raise BaseModelError(f"{base.folder}: {len(missing)} tensors missing or of another shape, first {missing[0]}")
+        raise BaseModelError(
+            f"{base.folder}: {len(missing)} tensors are missing or have another shape, first {missing[0]}"
+        )
     return model
 
 
@@ -211,7 +212,7 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
         raise BaseModelError(
             f"{repo}: no such folder here and no such repo on the Hub (if it is private: hf auth login)"
         ) from error
-    except Exception as error:  # offline, proxies, a broken transfer: the HTTP library's own exceptions, which vary
+    except Exception as error:  # offline, proxy, broken transfer: the HTTP library's exceptions vary
         raise BaseModelError(
             f"{repo}: no such folder here, and the Hub could not be reached ({type(error).__name__}). "
             "Go online once to cache it, or give a folder: --base PATH"
@@ -239,16 +240,16 @@ def _check_config(folder: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    """The Hub's cache links to a blob that is named by its SHA-256: 14.5 GB need no second reading."""
+    """The Hub's cache names its blobs by SHA-256, so do not read 14.5 GB again to hash them."""
     blob = path.resolve().name
     return blob if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob) else ghost_json.sha256(path)
 
 
-# How large a base is, from the handful of numbers in its config.json: no weight is read, nothing is downloaded.
+# The shapes of a base, from its config.json. Reads no weights and downloads nothing.
 
-# Of mistralai/Mistral-7B-v0.3, from its config.json at commit caa1feb0e54d415e2df31207e5f4e273e33509b1, the one that
-# training_config.yaml pins; noted 2026-11-22. They give the 7,248,023,552 parameters that the Hub counts. So the price
-# of the recipe of record is known before its 14.5 GB are on any disk.
+# From config.json of mistralai/Mistral-7B-v0.3 at commit caa1feb0e54d415e2df31207e5f4e273e33509b1, the one that
+# training_config.yaml pins; noted 2026-11-22. They give the 7,248,023,552 parameters that the Hub counts. With them
+# `ghost estimate` can price the default recipe before the 14.5 GB are downloaded.
 KNOWN: dict[str, dict[str, Any]] = {
     "mistralai/Mistral-7B-v0.3": {
         "architectures": ["MistralForCausalLM"],
@@ -267,11 +268,13 @@ KNOWN: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Shapes:
-    """A decoder of the Llama and Mistral kind: gated feed-forward, grouped-query attention, no biases.
+    """A decoder like Llama or Mistral: gated feed-forward, grouped-query attention, no biases.
 
-    hidden   width of the residual stream       inner     width inside the feed-forward
-    heads    of queries, each `head_dim` wide   kv_heads  of keys and of values
-    tied     head and embeddings are one matrix
+    hidden    width of the residual stream
+    inner     width inside the feed-forward
+    heads     query heads, each `head_dim` wide
+    kv_heads  key heads, and as many value heads
+    tied      head and embeddings share one matrix
     """
 
     hidden: int
@@ -291,7 +294,7 @@ class Shapes:
 
     @property
     def keys(self) -> int:
-        """Width of all keys together; of all values, too."""
+        """Width of all keys together, and of all values."""
         return self.kv_heads * self.head_dim
 
     @cached_property
@@ -309,7 +312,7 @@ class Shapes:
 
     @property
     def linear_parameters(self) -> int:
-        """Of all blocks: what training holds in 4 bits."""
+        """The linear layers of all blocks, which training holds in 4 bits."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linear.values())
 
     @property
@@ -318,7 +321,7 @@ class Shapes:
 
     @property
     def other_parameters(self) -> int:
-        """Embeddings, head and norms: what training leaves in full precision."""
+        """Embeddings, head and norms, which training leaves in full precision."""
         return self.head_parameters * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
 
     @property
@@ -326,9 +329,9 @@ class Shapes:
         return self.linear_parameters + self.other_parameters
 
     def lora_parameters(self, targets: tuple[str, ...], rank: int) -> int:
-        """Of the matrices A (rank × inputs) and B (outputs × rank) on each target of each block (arXiv:2106.09685).
+        """Count the matrices A (rank × inputs) and B (outputs × rank) on each target of each block (arXiv:2106.09685).
 
-        Raises ConfigError on a target that no block has.
+        Raises ConfigError if a block has no such target.
         """
         for target in targets:
             if target not in self.linear:
@@ -337,9 +340,9 @@ class Shapes:
 
 
 def shapes_of(base: str, revision: str | None = None) -> Shapes:
-    """The shapes of a local folder, of a Hub repo in the cache, or of one whose numbers stand above.
+    """Return the shapes of a local folder, a Hub repo in the cache, or a base in KNOWN.
 
-    Raises BaseModelError when its config.json is neither, or is of another architecture.
+    Raises BaseModelError if no config.json is found or its architecture is not supported.
     """
     found = config_at_hand(base, revision)
     if found is None:
@@ -349,14 +352,15 @@ def shapes_of(base: str, revision: str | None = None) -> Shapes:
                 f"{base}: no such folder with a config.json, and not the name of a Hub repo (OWNER/NAME)"
             )
         raise BaseModelError(
-            f"{base}: its size is not known: no config.json in such a folder or in the Hub's cache, and the bases "
-            f"known without one are {known}. Fetch that file alone: hf download {base} config.json"
+            f"{base}: its size is not known: no config.json in a folder of that name or in the Hub's cache "
+            "(known without "
+            f"one: {known}). Download that file: hf download {base} config.json"
         )
     return read_shapes(found, base)
 
 
 def config_at_hand(base: str, revision: str | None) -> dict[str, Any] | None:
-    """The base's config.json, without the network; None where it is not to be had."""
+    """Return the base's config.json without using the network, or None if it is not on this disk."""
     path: Any = Path(base).expanduser() / "config.json"
     if not path.parent.is_dir():
         path = _cached(base, revision)
@@ -386,13 +390,15 @@ def _cached(base: str, revision: str | None) -> Path | None:
 
 
 def read_shapes(config: dict[str, Any], base: str) -> Shapes:
-    """Raises BaseModelError on a config that is not of a gated decoder without experts."""
+    """Raises BaseModelError if the config is not of a gated decoder, or has experts."""
     if config.get("num_local_experts") or config.get("num_experts"):
-        raise BaseModelError(f"{base}: a mixture of experts, whose memory and speed this does not know")
+        raise BaseModelError(
+            f"{base}: mixtures of experts are not supported: their memory and speed cannot be estimated"
+        )
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     missing = [key for key in needed if not isinstance(config.get(key), int)]
     if missing:
-        raise BaseModelError(f"{base}: no {', '.join(missing)} in its config.json; take a base shaped as Mistral is")
+        raise BaseModelError(f"{base}: no {', '.join(missing)} in its config.json; choose a base like Mistral")
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     return Shapes(
         hidden=hidden,

@@ -1,11 +1,11 @@
-"""All that a training needs to go on as if nothing had happened, in one folder beside the adapter's.
+"""The checkpoint: a folder beside the adapter's that holds all that is needed to continue a training.
 
-    checkpoint.json      the step, what was measured, what belongs to what (the fingerprint), config, data and base for
-                         an adapter that is made of it, the other files' SHA-256
+    checkpoint.json      step, measurements, fingerprint; config, data and base, to make an adapter from it; the SHA-256
+                         of the other files
     state.safetensors    adapter, optimiser, random state
-    best.safetensors     the adapter of the best held-out loss so far, where there is one and it is asked for
+    best.safetensors     the adapter with the lowest held-out loss so far, if the config asks for it
 
-Where the data stand is the step's number alone, since the plan follows from data and seed; so is the learning rate.
+The position in the data and the learning rate follow from the step number.
 """
 
 import dataclasses
@@ -24,23 +24,23 @@ from ghost.errors import TrainingError
 from ghost.signals import Stopped, handled_by
 from replicate_deployment import ghost_json
 
-# When a stop from outside takes effect while training: where nothing is half-done, and never inside of a step.
+# Delay SIGINT and SIGTERM while training until no step is half-done.
 
 
 class Interruption:
-    """Within `held()` a stop waits for the next `check()`; within `at_once()`, for work that nothing depends on, it
-    does not wait. Further stops change nothing: a service that repeats itself must not cost the checkpoint.
+    """Within `deferred()` a stop waits for the next `check()`; within `at_once()` it takes effect immediately, for work
+    that can be lost. Only the first signal counts, so a repeated one cannot cost the checkpoint.
     """
 
     def __init__(self) -> None:
         self._number: int | None = None
         self._waits = True
 
-    def held(self) -> AbstractContextManager[None]:
+    def deferred(self) -> AbstractContextManager[None]:
         return handled_by(self._note)
 
     def check(self) -> None:
-        """Raises Stopped when somebody asked for it."""
+        """Raises Stopped if a signal has arrived."""
         if self._number is not None:
             raise Stopped(self._number)
 
@@ -60,13 +60,13 @@ class Interruption:
             self.check()
 
 
-# Which step's weights to keep: those whose held-out loss of the replies was lowest.
+# Keep the weights of the step with the lowest held-out loss of the replies.
 
 
 class Selection:
     """The best measurement so far, and how many have come since.
 
-    best       its loss in nats a token; None before the first that is a number
+    best       its loss in nats per token; None before the first finite one
     best_step  optimiser steps done when it was taken
     """
 
@@ -76,7 +76,7 @@ class Selection:
         self._since = 0
 
     def consider(self, step: int, loss: float) -> bool:
-        """Whether this loss is lower than all before it. Of equals the first is kept: it has memorised less."""
+        """Whether this loss is lower than all before it. Of equal ones keep the first, which has memorised less."""
         if math.isfinite(loss) and (self.best is None or loss < self.best):
             self.best, self.best_step, self._since = loss, step, 0
             return True
@@ -84,7 +84,7 @@ class Selection:
         return False
 
     def exhausted(self, patience: int | None) -> bool:
-        """Whether `patience` measurements in a row were no better; never with None."""
+        """Whether the last `patience` measurements were no better. None: never."""
         return patience is not None and self._since >= patience
 
     def to_json(self) -> dict[str, Any]:
@@ -92,32 +92,32 @@ class Selection:
 
     @classmethod
     def from_json(cls, recorded: dict[str, Any]) -> "Selection":
-        """What `to_json` wrote: a resumed training judges as the one that was interrupted."""
+        """Read what `to_json` wrote."""
         selection = cls()
         selection.best, selection.best_step = recorded["best"], recorded["best_step"]
         selection._since = recorded["since"]
         return selection
 
 
-# How far a training is, and the tensors it consists of: adapter, optimiser, random state.
+# The state of a training: progress, adapter, optimiser, random state.
 
 Tensors = dict[str, Any]
 
 
 @dataclass
 class State:
-    """How far a training is.
+    """The state of a training.
 
     asked        the config's `micro_batch_tokens`
-    budget       tokens of a micro-batch: what that came to, less whenever memory ran out
+    budget       tokens per micro-batch, as resolved from `asked` and lowered whenever memory ran out
     step         optimiser steps done
     tokens       tokens that went through the model in them
-    seconds      of `training`, `evaluating` and in `total`, with checkpoints; over all runs, without what a crash lost
-    log          an entry every `logging_steps`
-    evaluations  the held-out losses, with their steps
-    resumed      the steps at which the training was taken up again
-    halved       when memory ran out, and the budget since
-    best         the adapter of `selection.best_step`
+    seconds      `training`, `evaluating` and `total` (with checkpoints), over all runs, without time lost in a crash
+    log          one entry every `logging_steps`
+    evaluations  held-out losses, with their steps
+    resumed      steps at which the training was resumed
+    halved       each time memory ran out: the step, and the new budget
+    best         the adapter at `selection.best_step`
     rng          torch's random state after `step` steps
     """
 
@@ -135,8 +135,8 @@ class State:
     rng: Tensors = field(default_factory=dict)
 
 
-def gather(model: Any, optimizer: Any) -> Tensors:
-    """Adapter and optimiser as flat tensors, on the CPU: `adapter/PARAMETER`, `optimizer/QUANTITY/PARAMETER`."""
+def state_tensors(model: Any, optimizer: Any) -> Tensors:
+    """Return adapter and optimiser as flat CPU tensors: `adapter/PARAMETER`, `optimizer/QUANTITY/PARAMETER`."""
     tensors: Tensors = {}
     for name, parameter in trained(model):
         tensors[f"adapter/{name}"] = parameter.detach().cpu().contiguous()
@@ -145,10 +145,10 @@ def gather(model: Any, optimizer: Any) -> Tensors:
     return tensors
 
 
-def scatter(tensors: Tensors, model: Any, optimizer: Any) -> None:
-    """What `gather` gathered, put back."""
+def load_state_tensors(tensors: Tensors, model: Any, optimizer: Any) -> None:
+    """Load what `state_tensors` returned into model and optimiser."""
     names = [name for name, _ in trained(model)]
-    put(model, {name: tensors[f"adapter/{name}"] for name in names})
+    set_weights(model, {name: tensors[f"adapter/{name}"] for name in names})
     states: dict[int, Tensors] = {}
     for key, tensor in tensors.items():
         kind, _, rest = key.partition("/")
@@ -159,12 +159,12 @@ def scatter(tensors: Tensors, model: Any, optimizer: Any) -> None:
 
 
 def adapter(model: Any) -> Tensors:
-    """A copy of the trained parameters, on the CPU."""
+    """Copy the trained parameters to the CPU."""
     return {name: parameter.detach().cpu().clone() for name, parameter in trained(model)}
 
 
-def put(model: Any, weights: Tensors) -> None:
-    """Make `weights` the trained parameters."""
+def set_weights(model: Any, weights: Tensors) -> None:
+    """Set the trained parameters to `weights`."""
     import torch
 
     with torch.no_grad():
@@ -177,7 +177,7 @@ def trained(model: Any) -> list[tuple[str, Any]]:
 
 
 def random_state() -> Tensors:
-    """Of torch's generators: dropout is all that draws from them while training."""
+    """The state of torch's generators, from which only dropout draws during training."""
     import torch
 
     cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
@@ -195,20 +195,20 @@ def set_random_state(state: Tensors) -> None:
 FORMAT = 1
 FACTS, STATE, BEST = "checkpoint.json", "state.safetensors", "best.safetensors"
 
-# Neither where files lie nor how a step is computed changes what is learnt; all other keys may not differ.
-FREE = {"base_model", "revision_of_model", "datasets", "test_datasets", "output_dir"}
-FREE |= {"micro_batch_size", "gradient_accumulation_steps", "micro_batch_tokens", "gradient_checkpointing"}
-FREE |= {"checkpoint_minutes", "sample_replies", "use_tensorboard", "logging_steps"}
+# Keys that may change between runs: paths, and how a step is computed. No other key may differ.
+CHANGEABLE = {"base_model", "revision_of_model", "datasets", "test_datasets", "output_dir"}
+CHANGEABLE |= {"micro_batch_size", "gradient_accumulation_steps", "micro_batch_tokens", "gradient_checkpointing"}
+CHANGEABLE |= {"checkpoint_minutes", "sample_replies", "use_tensorboard", "logging_steps"}
 _FIELDS = [item.name for item in dataclasses.fields(State) if item.name not in ("selection", "best", "rng")]
 
 
 def fingerprint(settings: dict[str, Any], data: dict[str, Any], weights_sha256: str) -> dict[str, Any]:
-    """What must be equal for a checkpoint to be continued: each setting that alters what is learnt, data, base.
+    """What must be equal to continue a checkpoint: data, base, and each setting that changes what is learnt.
 
     `settings` is the config as a mapping, `data` the block of ghost.json.
     """
     return {
-        **{key: value for key, value in settings.items() if key not in FREE},
+        **{key: value for key, value in settings.items() if key not in CHANGEABLE},
         "windows a step": settings["micro_batch_size"] * settings["gradient_accumulation_steps"],
         "train.jsonl": data["train_sha256"],
         "val.jsonl": data["val_sha256"],
@@ -218,11 +218,11 @@ def fingerprint(settings: dict[str, Any], data: dict[str, Any], weights_sha256: 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What the adapter of a checkpoint would say of itself, so that one can be made of it.
+    """What is needed to make an adapter from a checkpoint.
 
-    config  as the text of a training_config.yaml
+    config  the text of training_config.yaml
     ghost   the facts of the data's ghost.json
-    base    the block of ghost.json
+    base    the `base` block of ghost.json
     """
 
     config: str
@@ -231,20 +231,20 @@ class Origin:
 
 
 class Checkpoint:
-    """The folder `<out>.checkpoint`. Its errors name `anew`, the command that does away with it."""
+    """The folder `<out>.checkpoint`. `remove_command` deletes it; errors name it."""
 
-    origin: Origin | None = None  # of the training that writes it
+    origin: Origin | None = None  # set by the training that writes it
 
     def __init__(self, out: Path) -> None:
         self.folder = out.with_name(out.name + ".checkpoint")
-        self.anew = f"rm -r {self.folder}"
+        self.remove_command = f"rm -r {self.folder}"
         self._lock = out.with_name(out.name + ".lock")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Within the block no other process trains to the same place; a killed one holds nobody up.
+        """Lock the output, so that no other process trains to it. The lock ends with the process.
 
-        Raises TrainingError when another does: of two that go on from one checkpoint, one would undo the other's work.
+        Raises TrainingError if another process holds it.
         """
         from filelock import FileLock, Timeout
 
@@ -255,12 +255,12 @@ class Checkpoint:
         except Timeout as error:
             adapter = self._lock.with_suffix("")
             raise TrainingError(
-                f"{adapter}: is being trained by another process; let it end, or stop that one"
+                f"{adapter}: another process is training this adapter; wait for it, or stop it"
             ) from error
         try:
             yield
         finally:
-            with suppress(PermissionError):  # Windows, which removes no file that is open
+            with suppress(PermissionError):  # Windows does not delete open files
                 self._lock.unlink(missing_ok=True)
             lock.release()
 
@@ -269,13 +269,13 @@ class Checkpoint:
         return self.folder.exists()
 
     def remove(self) -> None:
-        """At once: a half of it left by a kill would be refused as damaged."""
+        """Rename, then delete, so that a kill leaves no half of it."""
         discard(self.folder)
 
     def write(self, state: State, tensors: Tensors, identity: dict[str, Any]) -> None:
-        """The folder anew, aside and renamed: whatever happens meanwhile, one whole checkpoint is there.
+        """Write to a temporary folder, then rename, so that a whole checkpoint exists at any time.
 
-        `tensors`: adapter and optimiser. Raises OSError when the disk refuses; the checkpoint before is untouched.
+        `tensors`: adapter and optimiser. Raises OSError if the disk fails; the previous checkpoint is then untouched.
         """
         from safetensors.torch import save
 
@@ -296,7 +296,7 @@ class Checkpoint:
                 _write(folder / name, content)
 
     def facts(self) -> dict[str, Any]:
-        """Raises TrainingError when the folder holds no readable checkpoint of this format."""
+        """Raises TrainingError if the folder holds no readable checkpoint of this format."""
         try:
             facts: dict[str, Any] = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
             found, missing = facts["format"], {*_FIELDS, "fingerprint", "selection", "files"} - facts.keys()
@@ -304,29 +304,31 @@ class Checkpoint:
             raise self._damaged(f"{FACTS} is missing or unreadable") from error
         if found != FORMAT:
             raise TrainingError(
-                f"{self.folder}: of format {found}, and this version of ghost knows {FORMAT}; begin anew: {self.anew}"
+                f"{self.folder}: format {found}, but this version of ghost reads {FORMAT}; start over: "
+                f"{self.remove_command}"
             )
         if missing:
             raise self._damaged(f"{FACTS} lacks {', '.join(sorted(missing))}")
         return facts
 
     def describe(self) -> str:
-        """What it holds, in words. Raises TrainingError as `facts` does."""
+        """Describe what it holds. Raises TrainingError as `facts` does."""
         facts = self.facts()
         return f"{self.folder} holds a training that was interrupted after step {facts['step']:,}"
 
     def read(self, identity: dict[str, Any]) -> tuple[State, Tensors]:
-        """The state, and the tensors of adapter and optimiser, on the CPU.
+        """Return the state, and the tensors of adapter and optimiser, on the CPU.
 
-        Raises TrainingError when the folder is damaged, or of another training than `identity` names.
+        Raises TrainingError if the folder is damaged or belongs to another training than `identity`.
         """
         from safetensors.torch import load
 
         facts = self.facts()
         if differing := differences(facts["fingerprint"], identity):
             raise TrainingError(
-                f"{self.folder} is of another training: {'; '.join(differing[:3])}{'; …' if differing[3:] else ''}. "
-                f"Go back to that, or begin anew: {self.anew}"
+                f"{self.folder} belongs to another training: "
+                f"{'; '.join(differing[:3])}{'; …' if differing[3:] else ''}. "
+                f"Restore those settings, or start over: {self.remove_command}"
             )
         self._verify(facts)
         tensors = load((self.folder / STATE).read_bytes())
@@ -335,10 +337,10 @@ class Checkpoint:
         return _state(facts, best, rng), tensors
 
     def best(self) -> tuple[State, Tensors]:
-        """The adapter of the best held-out loss so far, by the names of the model's parameters; where none was measured
-        or asked for, the last one. The state lacks what only going on needs.
+        """Return the adapter with the lowest held-out loss so far, by the model's parameter names; if none was measured
+        or asked for, the latest. The state lacks what only resuming needs.
 
-        Raises TrainingError when the folder is damaged.
+        Raises TrainingError if the folder is damaged.
         """
         from safetensors.torch import load
 
@@ -357,7 +359,9 @@ class Checkpoint:
                 raise self._damaged(f"{name} is missing or altered")
 
     def _damaged(self, why: str) -> TrainingError:
-        return TrainingError(f"{self.folder}: damaged ({why}), so it cannot be continued; begin anew: {self.anew}")
+        return TrainingError(
+            f"{self.folder}: damaged ({why}), so it cannot be resumed; start over: {self.remove_command}"
+        )
 
 
 def _state(facts: dict[str, Any], best: Tensors | None, rng: Tensors) -> State:
@@ -366,7 +370,7 @@ def _state(facts: dict[str, Any], best: Tensors | None, rng: Tensors) -> State:
 
 
 def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two fingerprints, in words: `KEY was X and is Y`."""
+    """List the differences between two fingerprints, as `KEY was X and is Y`."""
 
     def show(value: Any) -> str:
         return str(value)[:12] + "…" if len(str(value)) == 64 else str(value)
@@ -379,7 +383,7 @@ def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """On the disk when it returns, and not only on its way: a machine that is taken away is not shut down."""
+    """Write and sync: a spot machine may vanish without shutting down."""
     with path.open("wb") as stream:
         stream.write(content)
         stream.flush()

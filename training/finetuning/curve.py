@@ -1,4 +1,4 @@
-"""Losses while training: measured on held-out examples, shown, written and drawn."""
+"""The held-out loss, TensorBoard curves, progress output and the plot of the losses."""
 
 import dataclasses
 import io
@@ -28,13 +28,13 @@ from training.finetuning.data import Example
 from training.finetuning.packing import Group, Plan, Segment, collapse, pack, segment
 from training.finetuning.processes import Alone
 
-# The loss on what training never saw: by the same code before, during and after.
+# Measure the held-out loss, by the same code before, during and after training.
 
 
 @dataclass(frozen=True)
 class HeldoutLoss:
-    """Mean negative log-likelihood in nats a token: over all tokens that count in the loss, and over the replies alone
-    (end token included), which tells whether the model sounds more like the person."""
+    """Mean negative log-likelihood in nats per token: over all tokens that count in the loss, and over the replies
+    alone (end token included), which shows whether the model sounds more like the person."""
 
     loss: float
     tokens: int
@@ -43,13 +43,13 @@ class HeldoutLoss:
 
 
 def heldout_loss(
-    objective: Any, examples: Sequence[Example], budget: int, config: TrainingConfig, processes: Alone | None = None
+    segment_loss: Any, examples: Sequence[Example], budget: int, config: TrainingConfig, processes: Alone | None = None
 ) -> HeldoutLoss | None:
-    """None when there are no examples. Each token counts as it does one example at a time, whatever their order and
-    the `budget`, which is the tokens that go through the model at once. Several `processes` share the work.
+    """Measure the held-out loss; None if there are no examples. The order of examples and the `budget`, the tokens that
+    go through the model at once, do not change it. Several `processes` share the work.
 
-    No random number is drawn, and the model is left in the mode it was found in. Memory that does not suffice halves
-    the budget; raises TrainingError when it does not suffice for one example either.
+    Draws no random number, and leaves the model in the mode that it was in. Halves the budget when memory runs out;
+    raises TrainingError if even one example does not fit.
     """
     if not examples:
         return None
@@ -59,11 +59,11 @@ def heldout_loss(
     replies = {segment(group): _reply_weights(group) for group in groups}
     if processes is None:
         processes = Alone()
-        processes.use(objective, bf16=config.bf16)
+        processes.use(segment_loss, bf16=config.bf16)
     sums: list[float] = []
     reply_sums: list[float] = []
-    mode = objective.training
-    objective.eval()
+    mode = segment_loss.training
+    segment_loss.eval()
     try:
         with progress("held-out loss", len(examples)) as bar:
             waiting = pack(list(replies), budget)
@@ -76,7 +76,7 @@ def heldout_loss(
                     tokens = max(sum(len(run.ids) for run in batch) for batch in larger or batches)
                     if not larger:
                         raise TrainingError(
-                            f"the GPU's memory does not suffice for one held-out example of {tokens:,} tokens: lower "
+                            f"the GPU has too little memory for one held-out example of {tokens:,} tokens: lower "
                             "sequence_len, or rent a larger GPU"
                         ) from error
                     waiting = pack([run for batch in waiting for run in batch], tokens // 2)
@@ -87,14 +87,14 @@ def heldout_loss(
                     reply_sums.append(float(losses @ np.concatenate([replies[run] for run in batch])))
                     bar.advance(sum(run.windows for run in batch))
     finally:
-        objective.train(mode)
+        segment_loss.train(mode)
     tokens = sum(int(example.learnt.sum()) for example in examples)
     reply_tokens = sum(int((example.learnt & example.reply).sum()) for example in examples)
     return HeldoutLoss(math.fsum(sums) / tokens, tokens, math.fsum(reply_sums) / reply_tokens, reply_tokens)
 
 
 def _reply_weights(group: Group) -> NDArray[np.float32]:
-    """For each target of the group's segment, how many examples have it in a reply that counts."""
+    """For each target of the group's segment, count the examples that have it in a learnt reply."""
     whole, alone = (segment(some) for some in (group, [_replies_only(example) for example in group]))
     found = {target: place for place, target in enumerate(_targets(whole))}
     weights = np.zeros(len(whole.labels), dtype=np.float32)
@@ -111,25 +111,26 @@ def _targets(run: Segment) -> list[tuple[int, int]]:
     return list(zip(run.places.tolist(), run.labels.tolist(), strict=True))
 
 
-# TensorBoard's event files, for curves to look at while it trains: `tensorboard --logdir FOLDER`.
+# Write TensorBoard's event files: `tensorboard --logdir FOLDER`.
 #
-# torch's SummaryWriter would do, but it writes from a thread, which ends in a traceback when the disk is full, and
-# puts the machine's name into the file's. Here a record is written where `add` is called, and nobody's chat is in it.
+# torch's SummaryWriter writes from a thread, which ends in a traceback when the disk is full, and puts the host name
+# into the file name. EventFile writes each record in `add`, and figures only, no messages.
 
 
 def require_tensorboard(*, wanted: bool) -> None:
-    """Raises ConfigError when curves are wanted and cannot be written: to be known before hours of training."""
+    """Raises ConfigError, before hours of training, if curves are wanted and tensorboard is not installed."""
     if wanted and find_spec("tensorboard") is None:
         raise ConfigError(
-            f"use_tensorboard: true, but tensorboard is not installed; set false, or type: {install_command('train')}"
+            f"use_tensorboard: true, but tensorboard is not installed; set it to false, or type: "
+            f"{install_command('train')}"
         )
 
 
 class EventFile:
     """One file of scalars in a run's folder below `parent`.
 
-    A training that starts at step 0 gets a folder of its own, called by its time, so that two can be compared. One
-    that resumes goes on in the newest, and what the interrupted one wrote after `start` steps is hidden.
+    A training that starts at step 0 gets a new folder, named by its time, so that runs can be compared. A resumed one
+    continues in the newest folder and hides what the interrupted one wrote after `start` steps.
     """
 
     def __init__(self, parent: Path, start: int) -> None:
@@ -142,36 +143,36 @@ class EventFile:
         folder = runs[-1] if runs else parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)
-        # TensorBoard wants "tfevents" in the name, and reads a folder's files in the order of their names.
+        # TensorBoard expects "tfevents" in the name, and reads files in the order of their names.
         self.path = folder / f"events.out.tfevents.{time.time_ns()}"
         self._write(file_version="brain.Event:2")
-        # Curves end at the step before this one, as far as earlier files of the folder are concerned.
+        # Hide the points of earlier files of this folder from this step on.
         self._write(step=start + 1, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """One point on each curve, named as in `values`. Raises OSError, as on a full disk."""
+        """Add one point to each curve in `values`. Raises OSError, for example on a full disk."""
         points = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._write(step=step, summary=self._summary(value=points))
 
     def _write(self, **fields: Any) -> None:
-        # Opened for each record: what was seen is in the file, and nothing is left open, however the training ends.
+        # Open for each record, so that every point is on disk however the training ends.
         with self.path.open("ab") as stream:
             self._records(stream).write(self._event(wall_time=time.time(), **fields).SerializeToString())
 
 
-# What a person sees while it trains: how far it is, how well it learns, how long it will take, what it has cost.
+# Show progress, losses, remaining time and cost while training.
 
-SPEED_OVER = 60.0  # seconds over which the speed is averaged
+SPEED_OVER = 60.0  # average the speed over so many seconds
 
 
 class Watch:
-    """A bar in a terminal; elsewhere, as under nohup or in a cloud's log, a line after the first step and then every
-    three minutes. And curves for TensorBoard in `<out>.tensorboard`, where the config wants them.
+    """Show a bar in a terminal; elsewhere, as under nohup or in a cloud's log, print a line after the first step and
+    then every three minutes. Write TensorBoard curves to `<out>.tensorboard` if the config asks for them.
 
-    start  steps done before: of a resumed training
-    price  dollars an hour of the machine's GPUs; None where nobody knows, and then no cost is shown
-    spent  seconds that the training took before this run
-    voice  where lines go; a terminal that is gone, or a log on a full disk, costs the lines and not the training
+    start   steps done before, in a resumed training
+    price   dollars per hour of the machine's GPUs; None: show no cost
+    spent   seconds that the training took before this run
+    output  where to print; if printing fails, training continues
     """
 
     def __init__(
@@ -183,17 +184,17 @@ class Watch:
         price: float | None,
         *,
         spent: float = 0.0,
-        voice: Console = console,
+        output: Console = console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._epochs, self._total, self._start = plan.epochs, len(plan), start
-        self._price, self._spent, self._voice, self._clock = price, spent, voice, clock
+        self._price, self._spent, self._output, self._clock = price, spent, output, clock
         self._curves = out.with_name(out.name + ".tensorboard") if config.use_tensorboard else None
         self._events: EventFile | None = None
         self._bar: Bar | None = None
         self._speeds: deque[tuple[int, float]] = deque()  # (tokens, seconds) of the last steps
-        self._first: tuple[int, float] | None = None  # number of this run's first step, and when it was done
-        self._said: float | None = None
+        self._first: tuple[int, float] | None = None  # this run's first step, and when it was done
+        self._printed: float | None = None
         self._opened = clock()
         self._resources = ExitStack()
 
@@ -202,7 +203,7 @@ class Watch:
             try:
                 self._events = EventFile(self._curves, self._start)
             except OSError as error:
-                self._no_curves(error)
+                self._stop_curves(error)
         self._bar = self._resources.enter_context(progress("training", self._total, logged=False))
         self._bar.advance(self._start)
         return self
@@ -215,14 +216,14 @@ class Watch:
             self._resources.close()
 
     def step(self, number: int, loss: float, grad_norm: float, rate: float, tokens: int, seconds: float) -> None:
-        """Step `number` (from 1) is done: its loss in nats a label, its tokens through the model in so many seconds."""
+        """Report step `number` (from 1): `loss` in nats per label, `tokens` through the model in `seconds`."""
         now = self._clock()
         self._speeds.append((tokens, seconds))
         while sum(took for _, took in self._speeds) - self._speeds[0][1] > SPEED_OVER:
             self._speeds.popleft()
         speed = sum(count for count, _ in self._speeds) / max(sum(took for _, took in self._speeds), 1e-9)
         self._first = self._first or (number, now)
-        # The first step waits for kernels and memory, so it says nothing of the others.
+        # Leave out the first step: it waits for kernels and memory.
         steps = number - self._first[0]
         pace = (now - self._first[1]) / steps if steps else seconds
         figures = [f"loss {loss:.3f}", f"{speed:,.0f} tokens/s", f"{duration((self._total - number) * pace)} left"]
@@ -231,9 +232,9 @@ class Watch:
         if self._bar:
             self._bar.advance()
             self._bar.note(", ".join(figures).removesuffix(" so far"))
-        if not console.is_terminal and (self._said is None or now - self._said >= LINE_EVERY):
-            self._said = now
-            self._say(number, *figures)
+        if not console.is_terminal and (self._printed is None or now - self._printed >= LINE_EVERY):
+            self._printed = now
+            self._print(number, *figures)
         self._record(
             number,
             {
@@ -244,37 +245,38 @@ class Watch:
             },
         )
 
-    def evaluated(self, number: int, heldout: HeldoutLoss, said: Mapping[str, float] | None = None) -> None:
-        """The held-out loss after `number` steps, and the figures of the sampled replies (samples.Answered)."""
-        said = said or {}
-        figures = [f"{said['ended']:.0%} of replies end by themselves"] if "ended" in said else []
-        if "distinct_2" in said:
-            figures.append(f"distinct-2 {said['distinct_2']:.2f}")
+    def evaluated(self, number: int, heldout: HeldoutLoss, sampled: Mapping[str, float] | None = None) -> None:
+        """Report the held-out loss after `number` steps, and the figures of the sampled replies
+        (report.SampledReplies)."""
+        sampled = sampled or {}
+        figures = [f"{sampled['ended']:.0%} of replies end by themselves"] if "ended" in sampled else []
+        if "distinct_2" in sampled:
+            figures.append(f"distinct-2 {sampled['distinct_2']:.2f}")
         losses = (f"held-out loss {heldout.loss:.3f}", f"of replies alone {heldout.reply_loss:.3f}")
-        self._say(number, *losses, *figures)
+        self._print(number, *losses, *figures)
         curves = {"loss/held out": heldout.loss, "loss/held-out replies": heldout.reply_loss}
-        self._record(number, curves | {f"replies/{name}": value for name, value in said.items()})
+        self._record(number, curves | {f"replies/{name}": value for name, value in sampled.items()})
 
-    def _say(self, number: int, *figures: str) -> None:
+    def _print(self, number: int, *figures: str) -> None:
         done = f"step {number:,} of {self._total:,}, epoch {epochs_done(number, self._epochs):.1f}"
         with suppress(OSError):
-            self._voice.print(f"{done}: {', '.join(figures)}", soft_wrap=True)
+            self._output.print(f"{done}: {', '.join(figures)}", soft_wrap=True)
 
     def _record(self, number: int, values: Mapping[str, float]) -> None:
         try:
             if self._events:
                 self._events.add(number, values)
         except OSError as error:
-            self._no_curves(error)
+            self._stop_curves(error)
 
-    def _no_curves(self, error: OSError) -> None:
-        """What is nice to look at must not cost what takes hours."""
+    def _stop_curves(self, error: OSError) -> None:
+        """Stop writing curves and continue training."""
         self._events = None
-        print(f"ghost train: no more curves in {self._curves}: {error.strerror or error}", file=sys.stderr)
+        print(f"ghost train: no more curves are written to {self._curves}: {error.strerror or error}", file=sys.stderr)
 
 
 def epochs_done(step: int, epochs: Sequence[int]) -> float:
-    """How many epochs `step` steps are, when the epochs have so many steps."""
+    """Convert `step` to epochs. `epochs` holds the number of steps of each epoch."""
     done = 0.0
     for count in epochs:
         if step < count:
@@ -284,10 +286,10 @@ def epochs_done(step: int, epochs: Sequence[int]) -> float:
 
 
 CURVE = "loss_curve.png"
-# Okabe and Ito's colours, which people who see fewer of them can tell apart (https://jfly.uni-koeln.de/color/).
+# Okabe and Ito's colours, chosen for colour blindness (https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PURPLE, YELLOW = "#CC79A7", "#E69F00"
-POINTS = 30  # of the training loss, averaged: a single step's is mostly noise
+POINTS = 30  # average the training loss to so many points: single steps are noisy
 
 
 def draw_curve(
@@ -298,19 +300,19 @@ def draw_curve(
     epochs: Sequence[int],
     kept: int,
 ) -> None:
-    """Training loss, held-out loss and that of replies alone, by epoch; `kept` is the step whose weights are kept.
-    Below them, where replies were sampled, how many end by themselves and how varied they are.
+    """Plot the training loss, the held-out loss and that of replies alone, by epoch, and mark the step `kept`. Below,
+    if replies were sampled, plot the share that end by themselves and their distinct-2.
 
-    `log` and `evaluations` are those of training_report.json, `epochs` the steps that each epoch has. A picture must
-    not cost a training: what goes wrong is said on stderr, and there is none.
+    `log` and `evaluations` are those of training_report.json, `epochs` the steps of each epoch. If anything fails,
+    print so on stderr and write no plot.
     """
     try:
         with _matplotlib():
             picture = _render(log, evaluations, epochs, kept)
         path.write_bytes(picture)
-    except Exception as error:  # a package that is missing or broken, fonts, memory, the disk
+    except Exception as error:  # missing or broken packages, fonts, memory, disk
         why = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"ghost train: {path.name} not drawn: {why}", file=sys.stderr)
+        print(f"ghost train: {path.name} was not drawn: {why}", file=sys.stderr)
 
 
 def _render(
@@ -350,14 +352,14 @@ def _render(
     axes.spines[["top", "right"]].set_visible(False)
     for axis in below:
         _replies(axis, sampled, place)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)  # where it hides nothing
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})  # the same bytes from every machine
+    figure.savefig(picture, format="png", metadata={"Software": None})  # same bytes on every machine
     return picture.getvalue()
 
 
 def _replies(axes: Any, sampled: Sequence[Mapping[str, float]], place: Callable[[float], float]) -> None:
-    """The shares of samples.Answered, below the losses."""
+    """Plot the shares of report.SampledReplies below the losses."""
     for key, label, colour in (("ended", "replies that end", PURPLE), ("distinct_2", "distinct-2 of them", YELLOW)):
         some = [entry for entry in sampled if key in entry]
         at = [place(entry["step"]) for entry in some]
@@ -369,14 +371,14 @@ def _replies(axes: Any, sampled: Sequence[Mapping[str, float]], place: Callable[
 
 
 def _averaged(values: Sequence[float], span: int) -> Any:
-    """(len(values),) the mean of the `span` values around each, of fewer at the ends."""
+    """Return (len(values),): the mean of the `span` values around each one, of fewer at the ends."""
     ones = np.ones(span)
     return np.convolve(values, ones, mode="same") / np.convolve(np.ones(len(values)), ones, mode="same")
 
 
 @contextmanager
 def _matplotlib() -> Iterator[None]:
-    """With matplotlib's own look, whatever the person has configured, and its list of fonts kept out of their home."""
+    """Use matplotlib's default style, ignore the user's configuration, and keep its font cache out of their home."""
     with tempfile.TemporaryDirectory(prefix="ghost-matplotlib-") as folder:
         chosen = os.environ.get("MPLCONFIGDIR")
         os.environ.setdefault("MPLCONFIGDIR", folder)

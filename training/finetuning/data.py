@@ -1,4 +1,4 @@
-"""From train.jsonl and val.jsonl to examples: token ids, and which of them are learnt."""
+"""Read train.jsonl and val.jsonl into examples: token ids, and which of them are learnt."""
 
 import json
 from collections.abc import Sequence
@@ -17,16 +17,14 @@ from replicate_deployment.tokenization import Tokenizer, encode
 from training.config import TrainingConfig
 from training.tokens import fit_window
 
-# One example: the ids of some turns, and which of them are learnt.
-
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """Arrays of one length, an element a token: BOS, the turns, an end token wherever the recipe puts one.
+    """Arrays of one length, one element per token: BOS, the turns, an end token wherever the recipe puts one.
 
     ids     int32
-    learnt  bool; whether it counts in the loss, as what the tokens before it should predict: never BOS
-    reply   bool; whether it belongs to a reply that the recipe teaches: its text behind the tag, its end token
+    learnt  bool; whether the token is a target of the loss: never BOS
+    reply   bool; whether it belongs to a reply that the recipe teaches: the text after the tag, and the end token
     """
 
     ids: NDArray[np.int32]
@@ -37,13 +35,13 @@ class Example:
 def encode_turns(
     tokenizer: Tokenizer, turns: Sequence[Turn], labels: Labels, *, recipe: Recipe, replies_only: bool
 ) -> Example:
-    """The example of these turns. Everything in it is learnt, or, with `replies_only`, only the replies are.
+    """Encode turns as an example. All tokens are learnt, or only the replies with `replies_only`.
 
-    The space after a tag belongs to the reply: a prompt ends in the bare tag.
+    The space after a tag belongs to the reply, since a prompt ends with the bare tag.
     """
     found = spans(turns, labels, recipe=recipe)
     ids, offsets = encode(tokenizer, render(turns, labels), ends=[span.end for span in found])
-    first, last = np.array(offsets).T  # the characters of token i are first[i] … last[i] - 1; of an end token, none
+    first, last = np.array(offsets).T  # token i spans characters first[i] to last[i] - 1; an end token none
     reply = np.zeros(len(ids), dtype=np.bool_)
     for start, end in found:
         reply |= (last > start) & (first < end)
@@ -53,19 +51,19 @@ def encode_turns(
     return Example(np.array(ids, dtype=np.int32), learnt, reply)
 
 
-# The recipe `conversations`: each epoch cuts every conversation at other places.
+# The recipe `conversations`: cut every conversation at turn borders into consecutive pieces of at most `sequence_len`
+# tokens, at other places in each epoch.
 #
-# A conversation is cut at turn borders into consecutive pieces of at most `sequence_len` tokens, every turn in one
-# piece. The first piece is filled up to a seeded offset only, so that over the epochs a turn is learnt with more and
-# with less context: a model that only ever saw starts of conversations would not know what to do with a rolling one.
+# The first piece is filled only up to a seeded offset, so that over the epochs a turn is learnt with more and with less
+# context. A model trained only on starts of conversations would not cope with a rolling context.
 
-# BOS, and what a turn that moves to the front of a text may gain: a SentencePiece tokenizer puts a "▁" there.
-FIRST = 2
+# Extra tokens of a piece: BOS, and the "▁" that a SentencePiece tokenizer adds at the start of a text.
+EXTRA_TOKENS = 2
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """`lengths[i]`: tokens of turn i where it stands, with its end token and the newline after it."""
+    """`lengths[i]`: tokens of turn i in its place, with its end token and the newline after it."""
 
     turns: Sequence[Turn]
     lengths: Sequence[int]
@@ -80,9 +78,10 @@ def measure(tokenizer: Tokenizer, turns: Sequence[Turn], labels: Labels) -> Conv
 
 
 def cut(lengths: Sequence[int], limit: int, first: int) -> list[range]:
-    """Turns as consecutive pieces of at most `limit` tokens, the first of at most `first` if one turn is not more.
+    """Cut turns into consecutive pieces of at most `limit` tokens, the first of at most `first` unless one turn is
+    longer.
 
-    A turn longer than `limit` is in no piece, and no piece reaches across it.
+    A turn longer than `limit` is left out, and no piece spans it.
     """
     pieces: list[range] = []
     start, used, room = 0, 0, first
@@ -98,7 +97,7 @@ def cut(lengths: Sequence[int], limit: int, first: int) -> list[range]:
 
 @dataclass(frozen=True)
 class Pieces:
-    """The conversations of a file, ready to be cut."""
+    """The conversations of a file, measured for cutting."""
 
     tokenizer: Tokenizer
     labels: Labels
@@ -107,17 +106,17 @@ class Pieces:
 
     @property
     def _limit(self) -> int:
-        return self.sequence_len - FIRST
+        return self.sequence_len - EXTRA_TOKENS
 
     def cut(self, *, epoch: int | None = None, seed: int = 0) -> list[Example]:
-        """The pieces in which the person says something, in the file's order; None: without offsets."""
+        """Return the pieces that contain a turn of the person, in file order. Without `epoch`, cut without offsets."""
         return [
             encode_turns(self.tokenizer, turns, self.labels, recipe="conversations", replies_only=True)
             for turns in self._turns(epoch, seed)
         ]
 
     def count(self, *, epoch: int, seed: int) -> int:
-        """How many pieces `cut` gives, at a fraction of its price."""
+        """Count the pieces that `cut` returns, without encoding them."""
         return len(self._turns(epoch, seed))
 
     def _turns(self, epoch: int | None, seed: int) -> list[Sequence[Turn]]:
@@ -132,14 +131,15 @@ class Pieces:
         return [turns for turns in found if any(turn.label == self.labels.me for turn in turns)]
 
     def losses(self) -> tuple[int, int]:
-        """Conversations that are longer than a piece and lose nothing; those that lose a turn too long for any."""
+        """Count conversations longer than a piece: those that lose nothing, and those that lose a turn too long for
+        any."""
         long = [talk for talk in self.conversations if sum(talk.lengths) > self._limit]
         skipped = sum(max(talk.lengths) > self._limit for talk in long)
         return len(long) - skipped, skipped
 
 
-# Neighbouring lines that a sample takes together. Windows that begin alike are of one conversation: a sample that tore
-# them apart would find less to collapse.
+# Lines that a sample takes together: windows of one conversation are neighbours and begin alike, so sampling them apart
+# would understate how much collapses.
 RUN = {"windows": 200, "conversations": 1}
 
 
@@ -147,13 +147,13 @@ RUN = {"windows": 200, "conversations": 1}
 class Split:
     """What one JSONL file holds.
 
-    recipe     `windows`: a line is an example. `conversations`: a line is cut into examples, elsewhere in each epoch
-    examples   in the file's order; by the recipe `conversations` as they are cut without an offset
+    recipe     `windows`: a line is an example. `conversations`: a line is cut into examples, differently in each epoch
+    examples   in file order; with the recipe `conversations`, cut without an offset
     read       lines
-    shortened  lines longer than `sequence_len`: a window lost turns at the front, a conversation was cut, losing none
-    skipped    windows left out, since their reply and the turn it answers are longer than `sequence_len`; or
-               conversations without the turns that are longer by themselves
-    share      of the file's characters that `examples` stand for; `shortened` and `skipped` are of the whole file
+    shortened  lines longer than `sequence_len`: windows that lost turns at the front, or conversations cut without loss
+    skipped    windows left out because the reply and the turn before it are longer than `sequence_len`, or
+               conversations that lost a turn longer than `sequence_len`
+    share      share of the file's characters in `examples`; `shortened` and `skipped` refer to the whole file
     """
 
     recipe: Recipe
@@ -172,12 +172,12 @@ class Split:
         return self.read - self.skipped if self.recipe == "windows" else round(len(self.examples) / self.share)
 
     def epoch(self, number: int, seed: int) -> list[Example]:
-        """What epoch `number` (from 0) shows."""
+        """Return the examples of epoch `number` (from 0)."""
         return self.examples if self.pieces is None else self.pieces.cut(epoch=number, seed=seed)
 
     @property
     def tokens(self) -> int:
-        """One example at a time, as the file spells them: what nesting and packing are measured against."""
+        """Tokens of all examples, without collapsing nested windows."""
         return sum(len(example.ids) for example in self.examples)
 
     @property
@@ -187,9 +187,9 @@ class Split:
 
 
 def read_facts(train: Path, val: Path) -> ghost_json.Ghost:
-    """The ghost.json beside both files, once they are proven to be the ones it describes.
+    """Read the ghost.json beside both files, and check their hashes against it.
 
-    Raises DataError when one is missing or was changed after `ghost prepare`.
+    Raises DataError if a file is missing or was changed after `ghost prepare`.
     """
     for path in (train, val):
         if not path.is_file():
@@ -211,9 +211,9 @@ def read_facts(train: Path, val: Path) -> ghost_json.Ghost:
 def read_split(
     path: Path, tokenizer: Tokenizer, ghost: ghost_json.Ghost, config: TrainingConfig, *, at_most: int | None = None
 ) -> Split:
-    """The whole file, or of one with more than `at_most` characters a sample of about as many.
+    """Read the whole file, or a sample of about `at_most` characters.
 
-    Raises DataError naming the line that is not what `ghost prepare` writes.
+    Raises DataError naming the first line that `ghost prepare` would not have written.
     """
     with path.open(encoding="utf-8", newline="\n") as stream:
         lines = [*enumerate(stream, start=1)]
@@ -229,11 +229,11 @@ def read_split(
 
 
 Lines = Sequence[tuple[int, str]]
-"""With their numbers in the file."""
+"""Lines with their numbers in the file."""
 
 
 def _sample(lines: Lines, share: float, run: int) -> Lines:
-    """About this share of them, in runs of neighbours, evenly over the file."""
+    """Take about this share of the lines, in runs of neighbours, evenly spaced over the file."""
     runs = [lines[start : start + run] for start in range(0, len(lines), run)]
     count = max(1, round(share * len(runs)))
     return [line for place in range(count) for line in runs[int((place + 0.5) * len(runs) / count)]]
@@ -284,16 +284,16 @@ def _read_conversations(
 
 
 def read_line(line: str, labels: Labels, where: str, *, recipe: Recipe) -> list[Turn]:
-    """The turns of a line of `ghost prepare`: of a window, whose last is a reply, or of a conversation.
+    """Parse a line of `ghost prepare`: a window, whose last turn is a reply, or a conversation.
 
-    Raises DataError, beginning with `where`, on others.
+    Raises DataError, beginning with `where`, on any other line.
     """
     try:
         text = json.loads(line)["text"]
         turns = parse_line(text, labels, recipe=recipe)
     except (ValueError, KeyError, TypeError, AttributeError, PromptError) as error:
         why = error if isinstance(error, PromptError) else type(error).__name__
-        raise DataError(f"{where}: not a line of ghost prepare ({why})") from error
+        raise DataError(f"{where}: not written by ghost prepare ({why})") from error
     if recipe == "windows":
         shape, right = f"turns that end in a reply of {labels.me}", len(turns) > 1 and turns[-1].label == labels.me
     else:

@@ -1,4 +1,5 @@
-"""`ghost estimate`: what training will need and cost, before anything is rented or downloaded. Needs no torch."""
+"""`ghost estimate`: compute what training will need and cost, before renting or downloading anything. Needs no
+torch."""
 
 import argparse
 import json
@@ -18,17 +19,17 @@ from training.finetuning.packing import Plan
 from training.finetuning.train import add_source_arguments, make_plan, with_arguments
 from training.tokens import Counted, Estimated, tokenizer_at_hand
 
-# Of train.jsonl and of val.jsonl, each: of more, a sample is tokenised. Of 38,000 windows, of 141 tokens in the mean
-# and of 646, it came within 3% of the tokens that go through the model, in an eighth of the time.
+# Tokenise a sample of a longer file. For 38,000 windows with a mean of 141 or of 646 tokens, the sample came within 3%
+# of the tokens that go through the model, in an eighth of the time.
 CHARACTERS = 2_000_000
-# What to take: the cheapest that is done within this many hours at worst. A cheaper one that works all day saves cents.
-PATIENCE = 3
-SET_UP = 0.25  # hours that are paid before training begins: fetching the code, the packages and the base
+# Recommend the cheapest GPU that needs at most this many hours at worst. Cheaper ones that take all day save cents.
+MOST_HOURS = 3
+SET_UP = 0.25  # paid hours before training begins: fetching code, packages and base
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A device, and what training would take on it; or why it does not fit."""
+    """A device, and what training takes on it, or why it does not fit."""
 
     device: Device
     budget: Budget | None
@@ -41,23 +42,23 @@ class Choice:
         return self.seconds.scaled(price / 3600) if self.seconds and price is not None else None
 
     @property
-    def untried(self) -> bool:
+    def untested(self) -> bool:
         return self.device.gpu is not None and self.device.gpu.host != "x86-64"
 
     @property
     def bill(self) -> float:
-        """Dollars at worst, setting up included; infinite where it does not fit."""
+        """Dollars at worst, with set-up; infinite if it does not fit."""
         return self.dollars.high + SET_UP * (self.device.price or 0) if self.dollars else float("inf")
 
     @property
     def hours(self) -> float:
-        """At worst."""
+        """Hours at worst; infinite if unknown."""
         return self.seconds.high / 3600 if self.seconds else float("inf")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What training will need. `counted_by`: "tokenizer" or "estimate", as preparation says it of its lengths."""
+    """What training will need. `counted_by`: "tokenizer" or "estimate", as in preparation's report."""
 
     config: TrainingConfig
     shapes: Shapes
@@ -77,23 +78,23 @@ class Estimate:
 
     @property
     def example_tokens(self) -> int:
-        """Of an epoch, one example at a time."""
+        """Tokens of an epoch, one example at a time."""
         return round(self.train.tokens / self.train.share)
 
     @property
     def best(self) -> Choice:
-        """What to train on: the computer at hand where it is quick enough, else the cheapest GPU that is; else the
-        fastest. Machines on which nobody has tried this come last."""
-        if self.cpu.hours <= PATIENCE:
+        """The device to recommend: this computer if it is fast enough, else the cheapest GPU that is, else the fastest
+        GPU. Untested machines come last."""
+        if self.cpu.hours <= MOST_HOURS:
             return self.cpu
-        usual = [choice for choice in self.choices if choice.budget and not choice.untried] or self.choices
-        quick = [choice for choice in usual if choice.hours <= PATIENCE]
-        return min(quick, key=lambda choice: choice.bill) if quick else min(usual, key=lambda choice: choice.hours)
+        tested = [choice for choice in self.choices if choice.budget and not choice.untested] or self.choices
+        fast = [choice for choice in tested if choice.hours <= MOST_HOURS]
+        return min(fast, key=lambda choice: choice.bill) if fast else min(tested, key=lambda choice: choice.hours)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON, and nothing else")
+    parser.add_argument("--json", action="store_true", help="print only the figures, as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make(config: TrainingConfig) -> Estimate:
-    """Raises what `ghost train` would raise of data, config and base; and TrainingError when no GPU known suffices."""
+    """Raises what `ghost train` would raise about data, config and base, and TrainingError if no known GPU suffices."""
     shapes = shapes_of(config.base_model, config.revision_of_model)
     if 0 < shapes.positions < config.sequence_len:
         raise ConfigError(
@@ -124,14 +125,14 @@ def make(config: TrainingConfig) -> Estimate:
 
 
 def estimate(config: TrainingConfig, shapes: Shapes, plan: Plan, train: Split, val: Split, counted_by: str) -> Estimate:
-    """Raises TrainingError when no GPU known suffices."""
+    """Raises TrainingError if no known GPU suffices."""
     load = load_of(plan, val, config)
     table = hardware.load_prices()
     choices = [choose(_device(gpu), shapes, config, plan, load) for gpu in table.gpus]
     if not any(choice.budget for choice in choices):
         largest = max(choices, key=lambda choice: choice.device.free)
         raise TrainingError(f"{largest.device.name}, the largest GPU of {hardware.NAME}: {largest.refusal}")
-    choices.sort(key=lambda choice: (choice.untried, choice.dollars.low if choice.dollars else float("inf")))
+    choices.sort(key=lambda choice: (choice.untested, choice.dollars.low if choice.dollars else float("inf")))
     cores = hardware.usable_cores()
     cpu = choose(Device("this CPU", hardware.free_memory(), False, None, cores=cores), shapes, config, plan, load)
     return Estimate(config, shapes, counted_by, train, val, plan, load, choices, cpu, f"{table.as_of}")
@@ -150,8 +151,8 @@ def _device(gpu: Gpu) -> Device:
 
 
 def disk(shapes: Shapes, config: TrainingConfig) -> dict[str, int]:
-    """Bytes: the base as the Hub has it, two bytes a weight, unless it is a folder here; the adapter with at most two
-    checkpoints of adapter, AdamW's moments and the best adapter; and what the merge will write."""
+    """Bytes on disk: the base from the Hub at two bytes per weight (0 for a local folder); the adapter with at most two
+    checkpoints (adapter, AdamW's moments, best adapter); and what the merge will write."""
     adapter = 4 * shapes.lora_parameters(config.lora_target_modules, config.lora_r)
     here = Path(config.base_model).expanduser().is_dir()
     return {"base": 0 if here else 2 * shapes.parameters, "adapter": 9 * adapter, "merge": 2 * shapes.parameters}
@@ -204,7 +205,7 @@ def summary(estimate: Estimate) -> str:
     config, shapes, load = estimate.config, estimate.shapes, estimate.load
     what, epochs = estimate.train.recipe, "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
     by = "" if estimate.counted_by == "tokenizer" else ", by estimate"
-    nested = f"; {load.tokens:,} go through the model, since windows that begin alike share a run"
+    nested = f"; {load.tokens:,} go through the model, since windows that begin alike share a pass"
     shared = what == "windows" and config.collapse_nested_windows
     trained = shapes.lora_parameters(config.lora_target_modules, config.lora_r)
     space, fixed = disk(shapes, config), needed(shapes, config, 0, checkpointing=True)
@@ -222,33 +223,33 @@ def summary(estimate: Estimate) -> str:
         *_table(estimate),
         "",
         f"take      {_advice(estimate.best)}",
-        f"note      computed, not measured: it takes each GPU to reach {hardware.GPU_SHARE.high:.0%} to "
-        f"{hardware.GPU_SHARE.low:.0%} of its peak, and leaves out the time to fetch and load the base",
+        f"note      computed, not measured: assumes that each GPU reaches {hardware.GPU_SHARE.high:.0%} to "
+        f"{hardware.GPU_SHARE.low:.0%} of its peak; excludes the time to fetch and load the base",
         f"note      prices of {estimate.as_of} (config/gpu_prices.yaml): on demand, without disk and tax",
     ]
     lines += [
-        f"note      {choice.device.name}: its processor is an {choice.device.gpu.host}, on which nobody has tried this"
+        f"note      {choice.device.name}: its processor is {choice.device.gpu.host}, on which ghost is untested"
         for choice in estimate.choices
-        if choice.untried and choice.device.gpu
+        if choice.untested and choice.device.gpu
     ]
     if estimate.train.share < 1:
         lines.append(f"note      from a sample, {estimate.train.share:.0%} of train.jsonl: about 3% off")
     if estimate.counted_by == "estimate":
-        lines.append("note      tokens are estimated, about 10% off: this disk has no tokenizer of the base")
+        lines.append("note      tokens are estimated, about 10% off: the base's tokenizer is not on this disk")
     return "\n".join(lines)
 
 
 def _advice(choice: Choice) -> str:
     device, gpu = choice.device, choice.device.gpu
-    within = f"{PATIENCE} hours"
+    within = f"{MOST_HOURS} hours"
     if gpu is None:
         return f"{device.name}, {hardware.expectation(device, choice.seconds)}; nothing needs to be rented"
     why = (
-        f"the cheapest that is done within {within}, with {60 * SET_UP:.0f} minutes to set up"
-        if choice.hours <= PATIENCE
-        else f"the fastest, since none is done within {within}"
+        f"the cheapest that finishes within {within}, with {60 * SET_UP:.0f} minutes to set up"
+        if choice.hours <= MOST_HOURS
+        else f"the fastest, since none finishes within {within}"
     )
-    if choice.seconds is None or choice.dollars is None:  # it does not fit, and is none of the choices
+    if choice.seconds is None or choice.dollars is None:  # does not fit
         return f"{gpu.gpu} at {gpu.provider}: {why}"
     return (
         f"{gpu.gpu} at {gpu.provider}: {why}; training takes {hardware.spell_duration(choice.seconds)} and "
@@ -257,7 +258,7 @@ def _advice(choice: Choice) -> str:
 
 
 def _table(estimate: Estimate) -> list[str]:
-    """A row a device: GPUs by what training costs at best, and last what is untried and the CPU at hand."""
+    """One row per device: GPUs by their cost at best, then untested GPUs, then this CPU."""
     rows = [("GPU", "GB", "used", "tokens at a time", "checkpointing", "training", "dollars", "an hour")]
     for choice in [*estimate.choices, estimate.cpu]:
         device, budget = choice.device, choice.budget
@@ -297,7 +298,7 @@ def _components(memory: Memory) -> str:
         "loss": "loss",
         "context": "CUDA",
     }
-    size, digits = (1e9, 1) if memory.total >= 1e9 else (1e6, 0)  # in the unit of the sum, which stands before them
+    size, digits = (1e9, 1) if memory.total >= 1e9 else (1e6, 0)  # the unit of the sum printed before them
     return ", ".join(f"{words[name]} {getattr(memory, name) / size:,.{digits}f}" for name in words)
 
 

@@ -1,4 +1,4 @@
-"""What training takes on a device, in memory, time and dollars; and the one at hand."""
+"""Compute what training takes on a device in memory, time and dollars, and find this machine's device."""
 
 import dataclasses
 import os
@@ -20,14 +20,14 @@ from training.finetuning.base import Shapes
 from training.finetuning.data import Split
 from training.finetuning.packing import Plan, Segment, collapse, pack, segment
 
-# config/gpu_prices.yaml: the GPUs that can be rented, what they can do and what an hour costs.
+# config/gpu_prices.yaml: GPUs for rent, their speed and price.
 
 NAME = "gpu_prices.yaml"
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What each field means stands at the top of config/gpu_prices.yaml."""
+    """An entry of config/gpu_prices.yaml, whose head explains the fields."""
 
     gpu: str
     device: str
@@ -52,9 +52,9 @@ class Prices:
 
 
 def load_prices(path: Path | None = None) -> Prices:
-    """Those of the current folder, or else ghost's own, unless another file is named.
+    """Load `path`, or the file in the current folder, or else ghost's own.
 
-    Raises ConfigError naming the file and the entry that is not what its head describes.
+    Raises ConfigError naming the file and the entry that does not match the file's head.
     """
     path = path or config_file(NAME)
     try:
@@ -66,12 +66,12 @@ def load_prices(path: Path | None = None) -> Prices:
     if not isinstance(document, dict) or not isinstance(document.get("gpus"), list) or not document["gpus"]:
         raise ConfigError(f"{path}: expected a list of GPUs under the key gpus")
     if not isinstance(document.get("as_of"), date):
-        raise ConfigError(f"{path}: as_of: expected a day such as 2026-11-22, found {document.get('as_of')!r}")
+        raise ConfigError(f"{path}: as_of: expected a date such as 2026-11-22, found {document.get('as_of')!r}")
     return Prices(document["as_of"], [_gpu(entry, number, path) for number, entry in enumerate(document["gpus"], 1)])
 
 
 def gpu_of(device: str, path: Path | None = None) -> Gpu | None:
-    """The GPU that torch calls `device`; None when the file knows none. A part of one (MIG) has a name of its own."""
+    """Return the GPU that torch calls `device`, or None if the file has none. A MIG slice has another name."""
     return next((gpu for gpu in load_prices(path).gpus if gpu.device.casefold() == device.casefold()), None)
 
 
@@ -83,7 +83,7 @@ def _gpu(entry: Any, number: int, path: Path) -> Gpu:
     entry = {name: field.default for name, field in fields.items() if field.default is not dataclasses.MISSING} | entry
     names = {name: field.type for name, field in fields.items()}
     if odd := sorted(map(str, names.keys() ^ entry.keys())):
-        raise ConfigError(f"{where}: {odd[0]} is {'missing' if odd[0] in names else 'no known key'}")
+        raise ConfigError(f"{where}: {odd[0]} is {'missing' if odd[0] in names else 'not a known key'}")
     for name, kind in names.items():
         value = entry[name]
         if kind is float and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
@@ -94,27 +94,28 @@ def _gpu(entry: Any, number: int, path: Path) -> Gpu:
     return Gpu(**values)
 
 
-_WORDS: dict[Any, str] = {str: "text", date: "a day such as 2026-11-22"}
+_WORDS: dict[Any, str] = {str: "text", date: "a date such as 2026-11-22"}
 
 
-# What training needs of a device's memory, by component, and how many tokens may go through the model at once.
+# Compute the memory that training needs, by component, and how many tokens can go through the model at once.
 #
-# Bytes, computed from shapes alone. The terms that grow with the tokens are those that PyTorch's autograd keeps of a
-# block in transformers 5 and peft 0.21; a test counts them in a model and must find the same. On a GPU nothing has
-# been measured yet. For Mistral-7B's shape at sequence 1024 they give, in GB at 4k, 8k, 16k and 32k tokens, 8, 11, 16
-# and 25 with gradient checkpointing, and 40, 73 and 141 without.
+# Bytes, from shapes alone. The terms that grow with the tokens are what PyTorch's autograd saves of a block in
+# transformers 5 and peft 0.21; a test counts it in a model and compares. Not measured on a GPU yet. For Mistral-7B at
+# sequence_len 1024: 8, 11, 16 and 25 GB at 4k, 8k, 16k and 32k tokens with gradient checkpointing; 40, 73 and 141 GB at
+# 4k, 8k and 16k without.
 
-CONTEXT = 500_000_000  # PyTorch's CUDA context with its libraries and their workspaces: assumed, 400 to 600 MB
-HEADROOM = 0.9  # of what is free: micro-batches differ in length, and what they leave behind is not one piece
-LOGITS = 1 << 25  # float32 logits that exist at once, as loss.py cuts them
+CONTEXT = 500_000_000  # CUDA context with libraries and workspaces: assumed, 400 to 600 MB
+HEADROOM = 0.9  # share of free memory to use: micro-batches of different lengths fragment it
+LOGITS = 1 << 25  # float32 logits at once, as in loss.py
 STEP = 512  # budgets are multiples of it
-# Below this many tokens at once, making each matrix of an nf4 base a bfloat16 one (22 to 31 ms a pass over a 7B on an
-# H100) takes longer than computing the forward pass twice, so checkpointing with a larger budget is faster.
+# With fewer tokens at once, dequantising the nf4 base to bfloat16 (22 to 31 ms per pass over a 7B on an H100) takes
+# longer than a second forward pass, so checkpointing with a larger budget is faster.
 LEAST_WITHOUT_CHECKPOINTING = 1024
-# What a CPU gains is little, and its caches are small. On one core, 5 million weights in float32: where windows have 40
-# tokens, 330 tokens/s one at a time, 1,120 at 1,024, 1,360 at 4,096; where they have 208, 850, 860 and 840, 990 at 512.
+# A CPU gains little from more tokens at once. On one core, with 5 million weights in float32: for windows of 40 tokens,
+# 330 tokens/s one at a time, 1,120 at 1,024, 1,360 at 4,096; for windows of 208 tokens, 850, 860 and 840, and 990 at
+# 512.
 CPU_TOKENS = 1024
-MASK = 1  # bytes in which CUDA's dropout remembers what it dropped
+MASK = 1  # bytes per element of the mask that CUDA's dropout saves
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,13 @@ class Memory:
 
     base         the blocks' linear layers, nf4
     rest         embeddings, head and norms
-    adapter      LoRA matrices in float32, and the bfloat16 copy that computes
-    gradients    of the adapter, float32
+    adapter      LoRA matrices in float32, and their bfloat16 copy for computing
+    gradients    gradients of the adapter, float32
     optimizer    AdamW's two float32 moments
-    activations  what the forward pass keeps for the backward pass
-    working      gradients of activations, on the way through a block
-    loss         logits of a chunk of targets, their softmax, their gradient
-    context      CUDA itself
+    activations  what the forward pass saves for the backward pass
+    working      gradients of activations within a block
+    loss         logits of a chunk of targets, their softmax and gradient
+    context      the CUDA context
     """
 
     base: int
@@ -149,7 +150,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class Budget:
-    """`tokens` go through the model at once, with gradient checkpointing or without; that takes `memory`."""
+    """`tokens` that go through the model at once, with or without gradient checkpointing, and the `memory` they
+    take."""
 
     tokens: int
     checkpointing: bool
@@ -157,7 +159,7 @@ class Budget:
 
 
 def needed(shapes: Shapes, config: TrainingConfig, tokens: int, *, checkpointing: bool, cuda: bool = True) -> Memory:
-    """The peak for micro-batches of `tokens`. Raises ConfigError on LoRA targets that the base lacks."""
+    """Return the peak for micro-batches of `tokens`. Raises ConfigError on LoRA targets that the base lacks."""
     width = 2 if config.bf16 else 4
     lora = shapes.lora_parameters(config.lora_target_modules, config.lora_r)
     block = saved_by_block(shapes, config, width=width)
@@ -176,19 +178,20 @@ def needed(shapes: Shapes, config: TrainingConfig, tokens: int, *, checkpointing
 
 
 def bytes_of_a_weight(config: TrainingConfig) -> float:
-    """Of an nf4 weight: half a byte, and a scale for each block of 64: float32, or one byte, of which each 256 share a
-    float32 (QLoRA, arXiv:2305.14314, section 3)."""
+    """Bytes per nf4 weight: half a byte, plus one scale per block of 64: float32, or with double quantisation one byte,
+    plus a float32 per 256 scales (QLoRA, arXiv:2305.14314, section 3)."""
     double = config.bnb_config_kwargs.bnb_4bit_use_double_quant
     return 0.5 + ((1 + 4 / 256) / 64 if double else 4 / 64)
 
 
 def saved_by_block(shapes: Shapes, config: TrainingConfig, *, width: int, mask: int = MASK) -> int:
-    """Bytes a token that a block keeps for its backward pass; `width` bytes a number, `mask` bytes for one dropped.
+    """Return the bytes per token that a block saves for its backward pass, at `width` bytes per number and `mask` bytes
+    per element of a dropout mask.
 
-    The block itself: inputs of both norms in float32 and their inverse deviations; queries, keys, values, what
-    attention gives and its log-normaliser; of the feed-forward the gate before and after its SiLU, and the other half.
-    The adapters: A's output, and each one's own input after dropout with the mask of it. Without dropout that input is
-    one that neighbours share: a norm's output, what attention gives, the feed-forward's product.
+    The block: inputs of both norms in float32 with their inverse deviations; queries, keys, values, attention output
+    and log-normaliser; the gate before and after SiLU, and the up-projection. The adapters: A's output, and their input
+    after dropout with its mask. Without dropout, targets share their input: a norm's output, the attention output, the
+    product in the feed-forward.
     """
     norms = 2 * (4 * shapes.hidden + 4)
     attention = width * (2 * shapes.queries + 2 * shapes.keys) + 4 * shapes.heads
@@ -212,11 +215,12 @@ def resolve_budget(
     most: int | None = None,
     cuda: bool = True,
 ) -> Budget:
-    """How many tokens go through the model at once on a device with `free` bytes, and whether with checkpointing.
+    """Decide how many tokens go through the model at once on a device with `free` bytes, and whether with
+    checkpointing.
 
-    `longest` is the longest segment, which any budget must hold; `most` what a step has at most: more would never be
-    filled. A number in the config stands, and null for `gradient_checkpointing` means: only where memory asks for it.
-    Raises TrainingError when it does not fit.
+    `longest`: tokens of the longest segment, which any budget must hold. `most`: tokens of the largest step; a larger
+    budget would never be filled. A number in the config is kept; null for `gradient_checkpointing` means: only if
+    memory requires it. Raises TrainingError if it does not fit.
     """
     wanted = None if config.micro_batch_tokens == "auto" else max(int(config.micro_batch_tokens), longest)
     if wanted is None and not cuda:
@@ -234,14 +238,14 @@ def resolve_budget(
 
 
 def _fitting(shapes: Shapes, config: TrainingConfig, free: int, *, checkpointing: bool, cuda: bool) -> int:
-    """Tokens at once for which `free` bytes suffice; 0 or less when not even the model fits."""
+    """Return how many tokens at once fit into `free` bytes; 0 or less if not even the model fits."""
     fixed = needed(shapes, config, 0, checkpointing=checkpointing, cuda=cuda).total
     each = needed(shapes, config, 1, checkpointing=checkpointing, cuda=cuda).total - fixed
     return int(free * HEADROOM - fixed) // each
 
 
 def _round(tokens: int, longest: int, fitting: int) -> int:
-    """To a multiple of STEP: up when that fits, else down, but never below the longest segment."""
+    """Round to a multiple of STEP: up if that fits, else down, but never below the longest segment."""
     up = -(-tokens // STEP) * STEP
     return up if up <= fitting else max(tokens // STEP * STEP, longest)
 
@@ -249,24 +253,23 @@ def _round(tokens: int, longest: int, fitting: int) -> int:
 def _refusal(shapes: Shapes, config: TrainingConfig, free: int, tokens: int, fitting: int, *, cuda: bool) -> str:
     checkpointing = config.gradient_checkpointing is not False
     need = needed(shapes, config, tokens, checkpointing=checkpointing, cuda=cuda).total / HEADROOM
-    found = f"{tokens:,} tokens at once need {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+    found = f"{tokens:,} tokens at once need {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
     if fitting <= 0:
-        return f"does not fit: {found}; take a device with more memory, or a smaller base_model"
+        return f"does not fit: {found}; use a device with more memory, or a smaller base_model"
     if not checkpointing:
-        return f"does not fit: {found}; set gradient_checkpointing: null, or take a device with more memory"
+        return f"does not fit: {found}; set gradient_checkpointing: null, or use a device with more memory"
     key = "sequence_len" if config.micro_batch_tokens == "auto" else "micro_batch_tokens"
-    return f"does not fit: {found}; lower {key} to at most {fitting:,}, or take a device with more memory"
+    return f"does not fit: {found}; lower {key} to at most {fitting:,}, or use a device with more memory"
 
 
-# How long training takes: operations from shapes, seconds from what a device can do at best and a share of it.
+# Compute how long training takes: operations from shapes, seconds from the device's peak and an assumed share of it.
 #
-# Not measured on a GPU yet. The shares below are assumptions, so every answer is a range, and the benchmark is what
-# will replace them. They agree with the one run that is published: 52,000 windows of 208 tokens × 8 epochs, one window
-# at a time, took 16 hours on an H100: 139 ms a window, for which they give 89 to 156.
+# Not measured on a GPU yet, so every answer is a range. The shares agree with the one published run: 52,000 windows of
+# 208 tokens × 8 epochs, one window at a time, took 16 hours on an H100, or 139 ms per window; computed: 89 to 156 ms.
 
 
 class Range(NamedTuple):
-    """From the best that is expected to the worst."""
+    """Best and worst expected value."""
 
     low: float
     high: float
@@ -275,17 +278,17 @@ class Range(NamedTuple):
         return Range(self.low * factor, self.high * factor)
 
 
-# Shares of the data sheet's peak, best and worst: of an H100's 989 TFLOP/s, 8,500 to 13,700 tokens/s of a 7B.
+# Shares of the data sheet's peak, best and worst: on an H100 (989 TFLOP/s), 8,500 to 13,700 tokens/s for a 7B.
 GPU_SHARE = Range(0.4, 0.25)
-# Of what `measure_core` finds, on each core; 47% to 65% were measured on one, in blocks 256 and 512 wide. And seconds
-# that a block costs for itself, each time: 9 to 11 ms were measured on a busy core.
+# Shares of the rate that `measure_core` finds, per core; 47% to 65% were measured on one core, in blocks 256 and 512
+# wide. Then the fixed cost of a block, seconds per pass: 9 to 11 ms were measured on a busy core.
 CPU_SHARE = Range(0.72, 0.24)
 CPU_BLOCK = Range(0.006, 0.02)
-# Making all nf4 weights of a 7B bfloat16 takes 22 to 31 ms on an H100 (3.35 TB/s), so a weight costs as much as moving
-# these many bytes. Once in the forward pass and once in the backward pass, and once more with checkpointing.
+# Dequantising all nf4 weights of a 7B to bfloat16 takes 22 to 31 ms on an H100 (3.35 TB/s), so a weight costs as much
+# as moving this many bytes: once in the forward and once in the backward pass, and once more with checkpointing.
 BYTES_MOVED = Range(10.6, 14.9)
-# Seconds a micro-batch in which Python launches kernels and the GPU waits: what the above leaves of the published
-# 139 ms is 53 to 80.
+# Seconds per micro-batch in which the GPU waits for Python to launch kernels: 53 to 80 of the published 139 ms are not
+# explained by the above.
 LAUNCHES = Range(0.03, 0.07)
 
 
@@ -293,10 +296,10 @@ LAUNCHES = Range(0.03, 0.07)
 class Work:
     """What goes through the model in a whole training.
 
-    tokens, batches    with a backward pass
-    evaluated          without one: the held-out examples, as often as they are measured
-    evaluations        batches of these
-    context            tokens that a token attends to, in the mean
+    tokens, batches  with a backward pass
+    evaluated        tokens without a backward pass: the held-out examples, at every measurement
+    evaluations      batches of these
+    context          mean number of tokens that a token attends to
     """
 
     tokens: int
@@ -310,7 +313,7 @@ class Work:
 class Load:
     """Segments of the first epoch, step by step, and of one held-out measurement; or a sample of each.
 
-    share, heldout_share  of all segments that these are
+    share, heldout_share  the sample's share of all segments
     """
 
     steps: Sequence[Sequence[Segment]]
@@ -321,7 +324,7 @@ class Load:
 
     @property
     def tokens(self) -> int:
-        """That go through the model in an epoch."""
+        """Tokens that go through the model in an epoch."""
         return round(sum(len(run.ids) for step in self.steps for run in step) / self.share)
 
     @property
@@ -330,7 +333,8 @@ class Load:
         return max(sum(len(run.ids) for run in step) for step in self.steps)
 
     def work(self, budget: int) -> Work:
-        """With `budget` tokens at a time. The other epochs are as the first: only the order of windows differs."""
+        """Compute the work with `budget` tokens at a time. All epochs are like the first: only the order of windows
+        differs."""
         epochs = self.config.num_epochs
         measured = 1 + epochs * self.config.evals_per_epoch
         runs = [len(run.ids) for step in self.steps for run in step]
@@ -344,27 +348,27 @@ class Load:
 
 
 def load_of(plan: Plan, val: Split, config: TrainingConfig) -> Load:
-    """The plan's first epoch, and the held-out examples as curve.py measures them."""
+    """Return the plan's first epoch, and the held-out examples as curve.py measures them."""
     first = takewhile(lambda step: step.epoch == 0, plan.steps())
     groups = collapse(val.examples) if config.collapse_nested_windows else [[example] for example in val.examples]
     return Load([step.segments for step in first], list(map(segment, groups)), config, plan.share, val.share)
 
 
 def forward_flops(shapes: Shapes, config: TrainingConfig, context: float, *, head: bool = True) -> float:
-    """Floating-point operations a token of a forward pass, a multiplication and an addition counted as two.
+    """Return floating-point operations per token of a forward pass; a multiplication and an addition count as two.
 
-    Twice the weights that multiply (arXiv:2001.08361, section 2.1) with LoRA's, and attention's two products with each
-    of `context` tokens. The head counts for every token, though nothing may be learnt at some.
+    Twice the weights that multiply (arXiv:2001.08361, section 2.1), LoRA's included, and attention's two products with
+    each of `context` tokens. The head counts for every token, even where nothing is learnt.
     """
     weights = shapes.linear_parameters + shapes.lora_parameters(config.lora_target_modules, config.lora_r)
     return 2 * (weights + (shapes.head_parameters if head else 0)) + 4 * context * shapes.queries * shapes.layers
 
 
 def training_flops(shapes: Shapes, config: TrainingConfig, context: float, *, checkpointing: bool) -> float:
-    """Of a forward and a backward pass, a token.
+    """Return floating-point operations per token of a forward and a backward pass.
 
-    The base is frozen: its backward pass makes gradients of activations only, once the forward pass again; those of
-    attention and of LoRA are twice theirs. Checkpointing computes the blocks' forward pass once more, not the head's.
+    The base is frozen: its backward pass computes only gradients of activations, as much as the forward pass; attention
+    and LoRA take twice theirs. Checkpointing repeats the blocks' forward pass, not the head's.
     """
     lora = 2 * shapes.lora_parameters(config.lora_target_modules, config.lora_r)
     attention = 4 * context * shapes.queries * shapes.layers
@@ -374,7 +378,7 @@ def training_flops(shapes: Shapes, config: TrainingConfig, context: float, *, ch
 
 
 def on_gpu(gpu: Gpu, work: Work, shapes: Shapes, config: TrainingConfig, *, checkpointing: bool) -> Range:
-    """Seconds of training and measuring; fetching and loading the base come before it."""
+    """Return the seconds of training and evaluation, without fetching and loading the base."""
     flops = operations(work, shapes, config, checkpointing=checkpointing)
     passes = (3 if checkpointing else 2) * work.batches + work.evaluations
     moved = passes * shapes.linear_parameters / (gpu.bandwidth * 1e12)
@@ -388,9 +392,10 @@ def on_gpu(gpu: Gpu, work: Work, shapes: Shapes, config: TrainingConfig, *, chec
 
 
 def on_cpu(rate: float, work: Work, shapes: Shapes, config: TrainingConfig, *, checkpointing: bool) -> Range:
-    """Seconds where all cores together reach `rate` operations a second, each as many as `measure_core` found."""
+    """Return the seconds of training and evaluation. `rate`: operations per second of all cores (see
+    `measure_core`)."""
     flops = operations(work, shapes, config, checkpointing=checkpointing)
-    blocks = (work.batches + work.evaluations / 3) * shapes.layers  # forwards and backwards, as against forwards
+    blocks = (work.batches + work.evaluations / 3) * shapes.layers  # forward and backward, against forward alone
     return Range(*(flops / (rate * share) + blocks * each for share, each in zip(CPU_SHARE, CPU_BLOCK, strict=True)))
 
 
@@ -400,11 +405,11 @@ def operations(work: Work, shapes: Shapes, config: TrainingConfig, *, checkpoint
 
 
 def measure_core(clock: Callable[[], float] = time.thread_time) -> float:
-    """Operations a second of float32 matrix products on one core that has nothing else to do.
+    """Measure operations per second of float32 matrix products on one idle core.
 
-    In the thread's own CPU time, and the best of many short runs: what else the machine does meanwhile does not count.
-    Matrices this small stay on one thread in OpenBLAS (up to 64³ products), whose threads would wait for each other on
-    a busy machine; on one core they reach 83% of what large ones do.
+    Use the thread's CPU time, and the best of many short runs, so that other load does not count. OpenBLAS keeps
+    matrices of up to 64³ products on one thread, while its threads would wait for each other on a busy machine; on one
+    core these reach 83% of the rate of large matrices.
     """
     import numpy as np
 
@@ -414,7 +419,7 @@ def measure_core(clock: Callable[[], float] = time.thread_time) -> float:
     best, until = 0.0, clock() + 0.1
     while (started := clock()) < until:
         count = 0
-        while (spent := clock() - started) < 1e-4:  # some clocks tick once in 16 ms
+        while (spent := clock() - started) < 1e-4:  # some clocks tick every 16 ms
             for _ in range(products):
                 np.matmul(matrix, matrix, out=product)
             count += products
@@ -424,12 +429,12 @@ def measure_core(clock: Callable[[], float] = time.thread_time) -> float:
 
 @dataclass(frozen=True)
 class Device:
-    """name  as torch.cuda.get_device_name() says, or the CPU with its threads
-    free  bytes that a training may take
-    cuda  whether it is a GPU
-    gpu   what config/gpu_prices.yaml knows of it; None when nothing
-    count GPUs that share each step
-    cores of the CPU that training uses; 0 for a GPU
+    """name   as torch.cuda.get_device_name() returns it, or the CPU with its threads
+    free   bytes that a training may take
+    cuda   whether it is a GPU
+    gpu    its entry in config/gpu_prices.yaml, or None
+    count  GPUs that share each step
+    cores  CPU cores that training uses; 0 for a GPU
     """
 
     name: str
@@ -441,16 +446,16 @@ class Device:
 
     @property
     def price(self) -> float | None:
-        """Dollars an hour, of all of them; None when nobody knows."""
+        """Dollars per hour for all of them; None if unknown."""
         return self.gpu.price * self.count if self.gpu else None
 
     def budget(self, shapes: Shapes, config: TrainingConfig, load: Load, *, longest: int) -> Budget:
-        """As memory.resolve_budget, which also says what `longest` is. Raises TrainingError as it does."""
+        """Call resolve_budget for this device. Raises TrainingError as it does."""
         most = -(-load.most // self.count)
         return resolve_budget(shapes, config, self.free, longest=longest, most=most, cuda=self.cuda)
 
     def seconds(self, load: Load, shapes: Shapes, config: TrainingConfig, budget: Budget) -> Range | None:
-        """Expected of training and measuring. None on a GPU that config/gpu_prices.yaml does not know."""
+        """Return the expected seconds of training and evaluation; None for a GPU missing in config/gpu_prices.yaml."""
         work = load.work(budget.tokens)
         if not self.cuda:
             rate = self.cores * measure_core()
@@ -461,7 +466,7 @@ class Device:
 
 
 def device_at_hand(count: int = 1) -> Device:
-    """The GPU that torch would take, one of `count` alike, or else the CPU, which any number of processes share."""
+    """Return the GPU that torch would use, one of `count` alike, or else the CPU, shared by all processes."""
     import torch
 
     if not torch.cuda.is_available():
@@ -472,8 +477,8 @@ def device_at_hand(count: int = 1) -> Device:
 
 
 def free_memory(system: Path = Path("/")) -> int:
-    """Bytes that programs can still take: what Linux calls available, and no more than the limits of a container or a
-    batch system leave; elsewhere all there is."""
+    """Return the bytes that programs can still take: on Linux the available memory, within the limits of a container or
+    batch system; elsewhere all memory."""
     try:
         with (system / "proc" / "meminfo").open(encoding="ascii") as lines:
             available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -483,9 +488,9 @@ def free_memory(system: Path = Path("/")) -> int:
 
 
 def _left_by_cgroups(system: Path) -> Iterator[int]:
-    """What each memory limit on this process leaves: cgroups(7), version 2 or 1.
+    """Yield what each memory limit on this process leaves: cgroups(7), version 2 or 1.
 
-    The limit of a group holds for those within it. Inside a container its own group is often the only one to be seen.
+    A group's limit also holds for the groups within it. Inside a container, often only its own group is visible.
     """
     try:
         lines = (system / "proc" / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
@@ -509,20 +514,21 @@ def _left_by_cgroups(system: Path) -> Iterator[int]:
 
 
 def _page_cache(group: Path) -> int:
-    """Bytes of files that count as used and are given up when memory is short."""
+    """Return the bytes of page cache that count as used but are freed when memory is short."""
     lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     stat = {name: int(value) for name, value in map(str.split, lines)}
-    return stat.get("total_inactive_file", stat.get("inactive_file", 0))  # version 1 counts groups within apart
+    return stat.get("total_inactive_file", stat.get("inactive_file", 0))  # version 1 counts inner groups separately
 
 
 def expectation(device: Device, seconds: Range | None) -> str:
-    """Hours and dollars in words, and what they rest on."""
+    """Describe hours and dollars, and how they were computed."""
     if seconds is None:
-        return f"unknown: config/gpu_prices.yaml has no line for {device.name}"
+        return f"unknown: config/gpu_prices.yaml has no entry for {device.name}"
     if device.gpu is None or device.price is None:
         cores = "1 idle core" if device.cores == 1 else f"{device.cores} idle cores"
         return (
-            f"{spell_duration(seconds)} on {cores}; computed, not measured: from how fast one core multiplies matrices"
+            f"{spell_duration(seconds)} on {cores}; computed, not measured: "
+            "from the speed of one core at multiplying matrices"
         )
     dollars, gpu = seconds.scaled(device.price / 3600), device.gpu
     return (
@@ -533,7 +539,7 @@ def expectation(device: Device, seconds: Range | None) -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; torch decides by itself, and is not asked where it is not installed."""
+    """Return the number of cores that this process may use, without importing torch."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -541,7 +547,7 @@ UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}
 
 
 def spell_duration(seconds: Range) -> str:
-    """`40 to 65 min`: the largest unit of which the worse end has two."""
+    """Format as `40 to 65 min`, in the largest unit of which the worse value is at least two."""
     unit = next((unit for unit, size in UNITS.items() if seconds.high >= 2 * size), "s")
     low, high = seconds.scaled(1 / UNITS[unit])
     return f"{_two_digits(low)} to {_two_digits(high)} {unit}"

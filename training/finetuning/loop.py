@@ -1,8 +1,7 @@
 """The training loop.
 
-It is ours, and not transformers' Trainer: that averages over micro-batches, and cannot divide by the labels of a whole
-step when a position has several; its checkpoints are pickles; and it has no place between two micro-batches where it
-could stop, or begin the step again in smaller ones.
+transformers' Trainer divides by the labels of a step as well (`num_items_in_batch`), but it has no place for a position
+with several labels, it cannot stop or start a step again between two micro-batches, and its checkpoints hold pickles.
 """
 
 import math
@@ -21,21 +20,21 @@ from training.finetuning.checkpoint import (
     State,
     Tensors,
     adapter,
-    gather,
-    put,
+    load_state_tensors,
     random_state,
-    scatter,
     set_random_state,
+    set_weights,
+    state_tensors,
 )
 from training.finetuning.curve import Watch, heldout_loss
 from training.finetuning.data import Example
 from training.finetuning.packing import Plan, Step, forward_backward
 from training.finetuning.processes import Alone
-from training.finetuning.report import Answered, Samples, collapsed
+from training.finetuning.report import SampledReplies, Samples, collapsed
 
 
 class Loop:
-    """One training, from wherever `state` stands. `heldout` are the examples that it never learns from."""
+    """One training, continued from `state`. `heldout` are examples for evaluation only."""
 
     def __init__(
         self,
@@ -52,14 +51,14 @@ class Loop:
     ) -> None:
         import torch
 
-        from training.finetuning.loss import Objective
+        from training.finetuning.loss import SegmentLoss
 
         self.model, self.plan, self.heldout, self.config, self.state = model, plan, heldout, config, state
         self.checkpoint, self.identity, self.interruption = checkpoint, identity, interruption
-        self.objective = Objective(model).train()
+        self.segment_loss = SegmentLoss(model).train()
         self.samples = samples
         self.processes = processes or Alone()
-        self.processes.use(self.objective, bf16=config.bf16)
+        self.processes.use(self.segment_loss, bf16=config.bf16)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = torch.optim.AdamW(
@@ -70,21 +69,22 @@ class Loop:
         )
         self.rate = learning_rate(self.optimizer, len(plan), config)
         self.evaluate_at = evaluation_steps(plan.epochs, config.evals_per_epoch)
-        self.saved: int | None = None  # the step of the checkpoint on the disk
+        self.saved: int | None = None  # step of the checkpoint on disk
         self._started = time.monotonic() - state.seconds["total"]
 
     def resume(self, tensors: Tensors) -> None:
-        """Go on from a checkpoint's tensors. Without, the training begins where torch's random state is now."""
-        scatter(tensors, self.model, self.optimizer)
+        """Continue from a checkpoint's tensors. Without this call, training starts from torch's current random
+        state."""
+        load_state_tensors(tensors, self.model, self.optimizer)
         set_random_state(self.state.rng)
         self.saved = self.state.step
         self.state.resumed.append(self.state.step)
 
     def run(self, watch: Watch) -> None:
-        """Train to the end, or until patience is exhausted; `finish` then gives the model the weights to keep.
+        """Train to the end, or until early stopping. Call `finish` afterwards to load the weights to keep.
 
-        Raises Stopped where it was asked to stop: `state` and model are then those of the last finished step, and
-        `save` writes them. Raises TrainingError when the loss is no number any more, or memory cannot suffice.
+        Raises Stopped on a signal: `state` and model are then those of the last finished step, and `save` writes them.
+        Raises TrainingError if the loss is not finite or memory cannot suffice.
         """
         state, total = self.state, len(self.plan)
         state.rng = state.rng or random_state()
@@ -105,16 +105,17 @@ class Loop:
                 saved = time.monotonic()
 
     def finish(self) -> None:
-        """Make the best weights the model's, where they were asked for and found. Nothing can be saved any more."""
+        """Load the best weights into the model, if the config asks for it and they exist. Do not call `save` after
+        this."""
         self.state.seconds["total"] = time.monotonic() - self._started
         if self.state.best is not None:
-            put(self.model, self.state.best)
+            set_weights(self.model, self.state.best)
 
     def save(self) -> bool:
-        """Write the checkpoint. A disk that refuses is said on stderr, and costs no training."""
+        """Write the checkpoint. If the disk fails, print so on stderr and continue. Return whether it was written."""
         self.state.seconds["total"] = time.monotonic() - self._started
         try:
-            self.checkpoint.write(self.state, gather(self.model, self.optimizer), self.identity)
+            self.checkpoint.write(self.state, state_tensors(self.model, self.optimizer), self.identity)
         except OSError as error:
             kept = "there is none yet" if self.saved is None else f"that of step {self.saved:,} is intact"
             tell(f"step {self.state.step:,}: checkpoint not written ({error.strerror or error}); {kept}")
@@ -123,7 +124,7 @@ class Loop:
         return True
 
     def _step(self, step: Step, watch: Watch) -> None:
-        """One optimiser step, or none at all."""
+        """Do one optimiser step."""
         import torch
 
         state, started = self.state, time.monotonic()
@@ -132,7 +133,7 @@ class Loop:
         if not math.isfinite(loss) or not math.isfinite(norm):
             kept = f"; {self.checkpoint.folder} is of step {self.saved:,}" if self.saved is not None else ""
             raise TrainingError(
-                f"step {state.step + 1:,}: the loss is {loss}, its gradient {norm}. Lower learning_rate and train "
+                f"step {state.step + 1:,}: the loss is {loss}, the gradient norm {norm}. Lower learning_rate and train "
                 f"again; no adapter was written{kept}"
             )
         rate = self.rate(state.step)
@@ -157,10 +158,10 @@ class Loop:
         watch.step(state.step, loss, norm, rate, tokens, seconds)
 
     def _gradients(self, step: Step) -> float:
-        """Leave the step's gradients in the parameters; gives its loss, in nats a label.
+        """Compute the step's gradients and return its loss, in nats per label.
 
-        Whatever the micro-batches, and whoever runs them, it is one sum over the labels of all segments, divided by
-        their count.
+        The loss is the sum over the labels of all segments divided by their count, however they are split into
+        micro-batches and over processes.
         """
         import torch
 
@@ -169,30 +170,30 @@ class Loop:
             try:
                 for segments in self.processes.begin(self.state.step, step, self.state.budget):
                     self.interruption.check()
-                    total += forward_backward(self.objective, segments, step.labels, bf16=self.config.bf16)
+                    total += forward_backward(self.segment_loss, segments, step.labels, bf16=self.config.bf16)
             except torch.OutOfMemoryError:
-                total = None  # its traceback holds tensors: nothing can be freed in here
+                total = None  # free memory outside of this block: the traceback holds tensors
             loss = self.processes.end(total)
             if loss is not None:
                 return loss
             self._halve()
 
     def _halve(self) -> None:
-        """Half as many tokens at a time, and the step from its start, with the random state that it began with."""
+        """Halve the tokens per micro-batch, and reset to the start of the step, random state included."""
         import torch
 
         state = self.state
         if state.budget <= self.plan.longest:
             self.save()
             raise TrainingError(
-                f"step {state.step + 1:,}: the GPU's memory does not suffice for one window of {self.plan.longest:,} "
+                f"step {state.step + 1:,}: the GPU has too little memory for one window of {self.plan.longest:,} "
                 "tokens: set gradient_checkpointing: true, lower sequence_len, or rent a larger GPU"
             )
         state.budget = max(state.budget // 2, self.plan.longest)
         state.halved.append({"step": state.step + 1, "micro_batch_tokens": state.budget})
         tell(
-            f"step {state.step + 1:,}: out of memory; from here on {state.budget:,} tokens at a time, "
-            "which is slower and the same mathematics"
+            f"step {state.step + 1:,}: out of memory; continuing with {state.budget:,} tokens at a time, "
+            "which is slower and gives the same result"
         )
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
@@ -200,15 +201,15 @@ class Loop:
         set_random_state(state.rng)
 
     def _evaluate(self, watch: Watch) -> None:
-        """The held-out loss of this step, unless it is known. What fails is said: it must not cost a training."""
+        """Measure the held-out loss, unless this step has one. If that fails, print so and continue."""
         state = self.state
         if not self.heldout or any(entry["step"] == state.step for entry in state.evaluations):
             return
         started = time.monotonic()
         try:
             with self.interruption.at_once():
-                loss = heldout_loss(self.objective, self.heldout, state.budget, self.config, self.processes)
-        except (TrainingError, RuntimeError) as error:  # PyTorch's own: a kernel, the device
+                loss = heldout_loss(self.segment_loss, self.heldout, state.budget, self.config, self.processes)
+        except (TrainingError, RuntimeError) as error:  # RuntimeError: PyTorch's, from a kernel or the device
             tell(f"step {state.step:,}: held-out loss not measured: {(str(error).splitlines() or [repr(error)])[0]}")
             return
         if loss is None:
@@ -217,17 +218,18 @@ class Loop:
         state.seconds["evaluating"] += time.monotonic() - started
         state.evaluations.append({"step": state.step, **asdict(loss), **(said.figures if said else {})})
         watch.evaluated(state.step, loss, said.figures if said else {})
-        # What was measured before the first step is the base's, and no adapter to choose.
+        # Step 0 measures the base, so there is no adapter to keep.
         if state.step and state.selection.consider(state.step, loss.reply_loss) and self.config.load_best_model_at_end:
             state.best = adapter(self.model)
 
-    def _sample(self) -> Answered | None:
-        """Replies to a few held-out prompts, written where only their owner reads. What fails is said."""
+    def _sample(self) -> SampledReplies | None:
+        """Reply to a few held-out prompts and write them to a file that only its owner can read. If that fails,
+        print so."""
         if not self.samples:
             return None
         try:
             with self.interruption.at_once():
-                said = self.samples.answer(self.objective, bf16=self.config.bf16)
+                said = self.samples.answer(self.segment_loss, bf16=self.config.bf16)
             self.samples.write(f"── after step {self.state.step:,} ──", said)
         except (RuntimeError, OSError) as error:
             tell(f"step {self.state.step:,}: replies not sampled: {(str(error).splitlines() or [repr(error)])[0]}")
@@ -236,9 +238,9 @@ class Loop:
 
 
 def learning_rate(optimizer: Any, steps: int, config: TrainingConfig) -> Callable[[int], float]:
-    """The rate of step `number` (from 0). A function of the number: there is no scheduler to keep in step.
+    """Return a function from step number (from 0) to learning rate, so there is no scheduler state to save.
 
-    The warm-up is rounded down, since its first step has a rate of 0: of one step alone nothing would be learnt.
+    Round the warm-up down: its first step has a rate of 0, and a training of one step would learn nothing.
     """
     from transformers import get_scheduler
 
@@ -248,7 +250,7 @@ def learning_rate(optimizer: Any, steps: int, config: TrainingConfig) -> Callabl
 
 
 def evaluation_steps(epochs: Sequence[int], per_epoch: int) -> set[int]:
-    """After which steps the held-out loss is measured: before the first, and evenly within each epoch to its end."""
+    """Return the steps after which to measure the held-out loss: 0, and evenly spaced to the end of each epoch."""
     steps, done = {0}, 0
     for count in epochs:
         steps |= {done + -(-count * part // per_epoch) for part in range(1, per_epoch + 1)}
@@ -257,5 +259,5 @@ def evaluation_steps(epochs: Sequence[int], per_epoch: int) -> set[int]:
 
 
 def tell(message: str) -> None:
-    with suppress(OSError):  # a terminal that is gone
+    with suppress(OSError):  # the terminal is gone
         print(f"ghost train: {message}", file=sys.stderr)

@@ -1,35 +1,36 @@
-"""What is minimised: the weighted negative log-likelihood of a packed row's targets."""
+"""The training loss: the weighted negative log-likelihood of a packed row's targets."""
 
 from typing import Any
 
 import torch
 from torch.nn.functional import linear
 
-# Logits of so many numbers at a time, 128 MB in float32: a thousand targets of Mistral's vocabulary. All targets of
-# 8,192 tokens at once would need 1 GB for the logits and as much again for their gradient.
+# Logits computed at once: 128 MB in float32, a thousand targets of Mistral's vocabulary. All targets of 8,192 tokens
+# would need 1 GB for the logits and as much again for their gradient.
 CHUNK = 1 << 25
 
 
-class Objective(torch.nn.Module):
-    """A causal language model (a PeftModel around one) with a loss that knows segments."""
+class SegmentLoss(torch.nn.Module):
+    """A causal language model (a PeftModel around one) with a loss over segments."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
-        """The sum over the targets of weight × negative log-likelihood, in nats: a float32 scalar to differentiate.
+        """Return the sum over the targets of weight × negative log-likelihood, in nats: a differentiable float32
+        scalar.
 
-        Takes what `packing.flatten` gives. The caller divides `weights` by the labels of the whole step.
+        Takes what `packing.flatten` returns. Divide `weights` by the labels of the whole step before.
         """
         hidden, head, labels = self._states(**row)
-        with torch.autocast(hidden.device.type, enabled=False):  # it would round the sums to bfloat16
+        with torch.autocast(hidden.device.type, enabled=False):  # autocast would round the sums to bfloat16
             loss: torch.Tensor = _Loss.apply(hidden, head, labels, weights)  # type: ignore[no-untyped-call]
         return loss
 
     @torch.no_grad()
     def losses(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
-        """The negative log-likelihood of each target, (targets,) float32 nats, unweighted and without gradient."""
+        """Return the unweighted negative log-likelihood of each target, (targets,) float32 nats, without gradient."""
         hidden, head, labels = self._states(**row)
         with torch.autocast(hidden.device.type, enabled=False):
             return torch.cat([_nll(logits, some) for logits, some in _chunks(hidden, head, labels)])
@@ -45,10 +46,10 @@ class Objective(torch.nn.Module):
 
 
 class _Loss(torch.autograd.Function):
-    """Head and cross-entropy in one, a chunk of targets at a time, the gradient computed on the way.
+    """Head and cross-entropy fused, a chunk of targets at a time, with the gradient computed in the forward pass.
 
-    The head is frozen, so the only gradient is that of the hidden states: (softmax − one-hot) · head. Logits are
-    never kept for a backward pass. After Liger Kernel's fused linear cross-entropy (arXiv:2410.10989, section 3.2).
+    The head is frozen, so the only gradient is that of the hidden states: (softmax − one-hot) · head. No logits are
+    kept. After Liger Kernel's fused linear cross-entropy (arXiv:2410.10989, section 3.2).
     """
 
     @staticmethod
@@ -75,7 +76,7 @@ class _Loss(torch.autograd.Function):
 
 
 def _chunks(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor) -> Any:
-    """(float32 logits, labels) of so many targets at a time."""
+    """Yield (float32 logits, labels), a chunk of targets at a time."""
     size = max(1, CHUNK // len(head))
     for states, some in zip(torch.split(hidden, size), torch.split(labels, size), strict=True):
         yield linear(states.to(head.dtype), head).float(), some

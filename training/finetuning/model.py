@@ -1,4 +1,4 @@
-"""The trainable model: a frozen nf4 base with float32 LoRA adapters, and how both are saved."""
+"""Build the trainable model (a frozen nf4 base with float32 LoRA adapters), and save the adapter."""
 
 import warnings
 from pathlib import Path
@@ -9,15 +9,16 @@ from replicate_deployment.tokenization import Tokenizer
 from training.config import TrainingConfig
 from training.finetuning.base import Base, load_base
 
-# As Gemma 2, Granite and Cohere have them.
-BEYOND = ("final_logit_softcapping", "attn_logit_softcapping", "logits_scaling", "logit_scale")
+# Keys of Gemma 2, Granite and Cohere that change logits or attention.
+UNSUPPORTED = ("final_logit_softcapping", "attn_logit_softcapping", "logits_scaling", "logit_scale")
 
 
 def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
-    """A PeftModel whose only trained parameters are LoRA's, in float32. B starts at zero: it answers as the base.
+    """Return a PeftModel with float32 LoRA as its only trained parameters. B starts at zero, so it replies like the
+    base.
 
-    The first weights of A come from torch's global generator: seed it before. Raises ConfigError when the config
-    asks for layers or positions that the base lacks, BaseModelError when it has fewer ids than its tokenizer.
+    A is drawn from torch's global generator: seed it first. Raises ConfigError if the base lacks the config's layers or
+    positions, BaseModelError if it has fewer ids than its tokenizer.
     """
     double_quant = config.bnb_config_kwargs.bnb_4bit_use_double_quant
     model = load_base(base, nf4=config.load_in_4bit, double_quant=double_quant, bf16=config.bf16)
@@ -34,7 +35,7 @@ def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
 
 
 def adapted(model: Any, config: TrainingConfig, repo: str) -> Any:
-    """A loaded base, of the name `repo`, with all but its new adapters frozen."""
+    """Freeze a loaded base and add adapters to it. `repo` names the base in errors."""
     import torch
     from bitsandbytes.nn import Linear4bit
     from peft import get_peft_model
@@ -50,19 +51,19 @@ def adapted(model: Any, config: TrainingConfig, repo: str) -> Any:
             raise ConfigError(f"lora_target_modules: {repo} has no layer {target}; it has {', '.join(sorted(linear))}")
     for module in model.modules():
         if isinstance(module, Linear4bit):
-            # On CPUs with AVX512-BF16 bitsandbytes repacks the weights at the first evaluation, for a kernel
-            # without a backward pass: training after it would lose every gradient that passes through the base.
+            # On CPUs with AVX512-BF16, bitsandbytes repacks the weights at the first evaluation for a kernel without
+            # a backward pass: later training would lose every gradient that passes through the base.
             module.support_avx512bf16_for_cpu = False
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
     with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5.2x by the attribute's old name; the answer is right.
+        # peft 0.21 reads an attribute that transformers 5.2x has renamed; the value is right.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         return get_peft_model(model, lora_of(config))
 
 
 def lora_of(config: TrainingConfig) -> Any:
-    """peft's LoraConfig."""
+    """Make peft's LoraConfig from the config."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -75,20 +76,22 @@ def lora_of(config: TrainingConfig) -> Any:
 
 
 def refuse_other_heads(model: Any, repo: str) -> None:
-    """Raises BaseModelError when logits are more than the head's product with the hidden states, or attention is more
-    than a softmax: loss.py and attention.py compute no more than that, and would train on another loss."""
-    odd = [key for key in BEYOND if getattr(model.config, key, None) not in (None, 1)]
+    """Raises BaseModelError if the base computes logits or attention in a way that loss.py and attention.py do not,
+    such as soft-capping or a head with a bias. Training would then minimise another loss."""
+    odd = [key for key in UNSUPPORTED if getattr(model.config, key, None) not in (None, 1)]
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         odd.append("a bias in its head")
     if odd:
-        raise BaseModelError(f"{repo} has {', '.join(odd)}, which training does not compute; take a base like Mistral")
+        raise BaseModelError(
+            f"{repo} has {', '.join(odd)}, which training does not support; choose a base like Mistral"
+        )
 
 
 def save_adapter(model: Any, base: Base, folder: Path) -> None:
-    """adapter_model.safetensors and adapter_config.json, which names the base by repo and revision.
+    """Write adapter_model.safetensors, and adapter_config.json, which names the base by repo and revision.
 
-    peft's own save_pretrained adds a model card and asks the Hub about the base. Raises TrainingError on a weight
-    that is not finite.
+    peft's save_pretrained would add a model card and ask the Hub about the base. Raises TrainingError if a weight is
+    not finite.
     """
     from peft import get_peft_model_state_dict
 
@@ -97,7 +100,7 @@ def save_adapter(model: Any, base: Base, folder: Path) -> None:
 
 
 def write_adapter_files(folder: Path, tensors: dict[str, Any], lora: Any, repo: str, revision: str) -> None:
-    """`tensors` by the names that peft gives them in a file. Raises TrainingError as save_adapter does."""
+    """`tensors` have the names that peft uses in files. Raises TrainingError as save_adapter does."""
     from safetensors.torch import save
 
     for name, tensor in tensors.items():
@@ -106,9 +109,11 @@ def write_adapter_files(folder: Path, tensors: dict[str, Any], lora: Any, repo: 
                 f"{name} holds NaN or infinity: lower learning_rate, or set bf16: true, and train again"
             )
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    (folder / "adapter_model.safetensors").write_bytes(save(contiguous))  # save_file would make it unreadable to others
+    (folder / "adapter_model.safetensors").write_bytes(
+        save(contiguous)
+    )  # save_file would make it readable by its owner only
     lora.base_model_name_or_path = repo
     lora.revision = None if revision == "local" else revision
     lora.target_modules = sorted(lora.target_modules)  # a set: its order changes from run to run
-    lora.inference_mode = True  # as peft saves it: loading it does not set it up for training
+    lora.inference_mode = True  # as peft saves it, so loading it does not prepare it for training
     lora.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Packed sequences: nested examples to segments, to micro-batches, to a training's steps."""
+"""Packed sequences: from nested examples to segments, micro-batches and the steps of a training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,27 +12,26 @@ from ghost.errors import DataError
 from training.config import TrainingConfig
 from training.finetuning.data import Example, Split
 
-# Nested windows, collapsed: what begins alike goes through the model once, and the gradient is the same.
+# Collapse nested windows: examples that begin alike go through the model once, with the same gradient.
 #
-# Windows of 6, 8, 10 and 12 turns that start at one turn are, without their end tokens, token prefixes of the longest
-# of them. A causal model computes the same hidden states for a shared beginning, so one run of the longest serves them
-# all: a token that k windows learn counts k times, and where a shorter window ends, its last token predicts two
-# things, the next token and the end token. Nothing is approximated. With dropout the windows of a group share one
-# mask, where one window at a time would draw a mask for each: the expectation is the same, the noise is not.
+# Windows of 6, 8, 10 and 12 turns that start at one turn are, without their end tokens, token prefixes of the longest.
+# A causal model computes the same hidden states for a shared prefix, so one run of the longest serves them all: a token
+# that k windows learn counts k times, and the last token of a shorter window predicts both the next token and the end
+# token. This is exact. With dropout, the windows of a group share one mask: same expected gradient, other noise.
 
 Group = list[Example]
-"""Examples, shortest first, each of which is, without its last token, the beginning of the last."""
+"""Examples, shortest first. Each, without its last token, is a prefix of the longest."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
     """One run of tokens through the model, and what is learnt from it.
 
-    ids      (length,) int32; without what follows the last place, which nothing is predicted from
-    places   (targets,) int32; the hidden state at `places[i]` is to predict `labels[i]`
+    ids      (length,) int32; cut after the last token that predicts something
+    places   (targets,) int32; the hidden state at `places[i]` predicts `labels[i]`
     labels   (targets,) int32
-    weights  (targets,) float32; how many examples learn it
-    windows  how many examples it stands for
+    weights  (targets,) float32; how many examples learn the target
+    windows  how many examples the segment covers
     """
 
     ids: NDArray[np.int32]
@@ -43,8 +42,8 @@ class Segment:
 
 
 def collapse(examples: Sequence[Example]) -> list[Group]:
-    """Each example in one group. The groups' order depends on the examples, not on theirs."""
-    # Big-endian, so that bytes sort as the ids do: what begins with a text follows it, and nothing stands between.
+    """Put each example in one group. The order of groups does not depend on the order of the examples."""
+    # Big-endian bytes sort as the ids do, so sequences that extend a prefix directly follow it.
     keys = sorted(((example.ids[:-1].astype(">i4").tobytes(), place) for place, example in enumerate(examples)))
     groups: list[Group] = []
     longest: bytes | None = None
@@ -61,7 +60,7 @@ def collapse(examples: Sequence[Example]) -> list[Group]:
 
 
 def segment(group: Group) -> Segment:
-    """The one run that teaches what every example of the group teaches."""
+    """Make the one segment that covers all examples of the group."""
     longest = group[-1]
     body = len(longest.ids) - 1
     counts = np.zeros(len(longest.ids), dtype=np.float32)
@@ -82,9 +81,9 @@ def segment(group: Group) -> Segment:
 
 
 def pack(segments: Sequence[Segment], budget: int) -> list[list[Segment]]:
-    """Micro-batches of at most `budget` tokens each; a segment that is longer has one of its own.
+    """Pack segments into micro-batches of at most `budget` tokens. A longer segment gets its own.
 
-    First-fit decreasing: at most 22% + 1 more of them than the fewest possible (Dósa, ESCAPE 2007).
+    First-fit decreasing: at most 11/9 of the fewest possible plus one (Dósa, ESCAPE 2007).
     """
     batches: list[list[Segment]] = []
     rooms: list[int] = []
@@ -101,12 +100,12 @@ def pack(segments: Sequence[Segment], budget: int) -> list[list[Segment]]:
 
 
 def flatten(segments: Sequence[Segment], device: Any) -> dict[str, Any]:
-    """The keyword arguments of Objective: one row of all segments, on `device`.
+    """Return the keyword arguments of SegmentLoss: all segments in one row, on `device`.
 
     input_ids, position_ids  (1, tokens) int64; positions start at 0 in each segment
-    places, labels           (targets,) int64; places count from the row's start
+    places, labels           (targets,) int64; places count from the start of the row
     weights                  (targets,) float32
-    lengths                  tokens of each segment, in order: where attention ends
+    lengths                  tokens of each segment, in order
     """
     import torch
 
@@ -128,44 +127,43 @@ def flatten(segments: Sequence[Segment], device: Any) -> dict[str, Any]:
     }
 
 
-# One micro-batch's run through the model: with its gradient, or without.
+# Run one micro-batch through the model, with or without gradient.
 
 MicroBatch = Sequence[Segment]
 
 
-def forward_backward(objective: Any, batch: MicroBatch, labels: float, *, bf16: bool) -> Any:
-    """Add the micro-batch's gradient to the parameters. Gives its part of the step's loss, a float32 scalar: the sum of
-    its weighted negative log-likelihoods in nats, divided by the `labels` of the whole step."""
+def forward_backward(segment_loss: Any, batch: MicroBatch, labels: float, *, bf16: bool) -> Any:
+    """Add the micro-batch's gradient to the parameters. Return its part of the step's loss, a float32 scalar: the sum
+    of its weighted negative log-likelihoods in nats, divided by the `labels` of the whole step."""
     import torch
 
-    device = next(objective.parameters()).device
+    device = next(segment_loss.parameters()).device
     row = flatten(batch, device)
-    row["weights"] /= labels  # in float32; a quotient of the loss would reach bfloat16 gradients rounded by up to 0.2%
+    row["weights"] /= labels  # dividing the loss instead would round bfloat16 gradients by up to 0.2%
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        loss = objective(**row)
+        loss = segment_loss(**row)
     loss.backward()
     return loss.detach()
 
 
-def token_losses(objective: Any, batch: MicroBatch, *, bf16: bool) -> Any:
-    """The negative log-likelihood of each target, unweighted and without gradient: (targets,) float64, on the CPU."""
+def token_losses(segment_loss: Any, batch: MicroBatch, *, bf16: bool) -> Any:
+    """Return the unweighted negative log-likelihood of each target in nats, without gradient: (targets,) float64,
+    CPU."""
     import torch
 
-    device = next(objective.parameters()).device
+    device = next(segment_loss.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        return objective.losses(**flatten(batch, device)).double().cpu().numpy()
+        return segment_loss.losses(**flatten(batch, device)).double().cpu().numpy()
 
 
-# Which windows meet in which step: decided before training, by the data and the seed alone.
-#
-# So a training that was cut off knows where it stood by the number of its steps, and the ways of computing a step
-# (collapsed or not, packed or one window at a time, on one device or several) all compute the same one.
+# Decide before training which windows form which step, from data and seed alone. An interrupted training resumes by its
+# step number, and a step is the same whether collapsed, packed or split over devices.
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step. `windows` are what its segments stand for; `labels`, the sum of their weights, is what the
-    summed loss is divided by, as if each window had gone through the model by itself."""
+    """One optimiser step. `windows` counts the examples that its segments cover; `labels`, the sum of their weights,
+    divides the summed loss, as if each window had gone through the model by itself."""
 
     epoch: int
     segments: list[Segment]
@@ -176,11 +174,11 @@ class Step:
 class Plan:
     """All steps of a training, `len()` of them.
 
-    Each epoch shuffles groups of nested windows, not windows, since only siblings that meet in one step can share a
-    run; a step takes groups until it has `windows_per_step` windows, splitting the last. An epoch's last step holds the
-    rest. Raises DataError when there is nothing to train on.
+    Each epoch shuffles groups of nested windows rather than windows, since only windows in the same step can share a
+    run. A step takes groups until it has `windows_per_step` windows and splits the last group; an epoch's last step
+    takes the rest. Raises DataError if there is nothing to train on.
 
-    Of a sample it is the sample's plan: `share` says how much of the whole that is.
+    For a sample of the data, it plans the sample only; `share` is the sample's share of the whole.
     """
 
     def __init__(self, split: Split, config: TrainingConfig) -> None:
@@ -195,7 +193,7 @@ class Plan:
 
     @cached_property
     def examples(self) -> list[int]:
-        """Of each epoch; by the recipe `conversations` an epoch may be cut into more pieces than another."""
+        """Examples of each epoch. With the recipe `conversations`, epochs may differ."""
         pieces, seed = self._split.pieces, self._config.seed
         return [
             len(self._split.examples) if pieces is None else pieces.count(epoch=epoch, seed=seed)
@@ -209,27 +207,27 @@ class Plan:
 
     @cached_property
     def tokens(self) -> int:
-        """Tokens that go through the model in the whole training. By the recipe `conversations` about: as many in each
-        epoch as in the first, though its borders move."""
+        """Tokens that go through the model in the whole training. With the recipe `conversations` an approximation: the
+        first epoch's tokens × epochs."""
         epochs = self._config.num_epochs
         if not self._nested:
             return epochs * sum(len(run.ids) for step in self._epoch(0) for run in step.segments)
-        # Seven times as fast as making the segments: of a window all is read but its end token.
+        # Seven times as fast as making the segments: a run holds all of its longest window but the last token.
         steps = (groups for epoch in range(epochs) for groups in self._taken(epoch))
         return sum(len(run[-1].ids) - 1 for groups in steps for run in self._runs(groups))
 
     @property
     def window_tokens(self) -> int:
-        """What `tokens` would be one example at a time."""
+        """What `tokens` would be with one example at a time."""
         return self._split.tokens * self._config.num_epochs
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest example: no micro-batch can be made for less."""
+        """Tokens of the longest example, the least that a micro-batch must hold."""
         return max(len(example.ids) for example in self._split.examples) if self._nested else self._config.sequence_len
 
     def steps(self, start: int = 0) -> Iterator[Step]:
-        """The steps from number `start` (from 0) on."""
+        """Yield the steps from number `start` (counted from 0)."""
         for epoch, count in enumerate(self.epochs):
             if start < count:
                 yield from self._epoch(epoch)[start:]
@@ -257,7 +255,7 @@ class Plan:
 
 
 def _fill(groups: Iterator[Group], config: TrainingConfig) -> Iterator[list[Group]]:
-    """Groups by the step, each step full but the last."""
+    """Yield the groups of each step; all steps but the last are full."""
     taken: list[Group] = []
     room = config.windows_per_step
     for whole in groups:

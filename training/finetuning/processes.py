@@ -1,13 +1,13 @@
-"""A training over several GPUs, a process each, as `accelerate launch` or torchrun starts them.
+"""Train on several GPUs, with one process each, started by `accelerate launch` or torchrun.
 
-The first process leads: it alone reads the data, decides, steps the optimiser, prints and writes. The others follow:
-they have the same base and hold nothing that could be lost. For a step each is given the adapter as it is and some of
-the micro-batches, and their gradients are summed. That is the sum of one process in another order, so losses are equal
-to rounding, and a checkpoint goes on with any number of processes. It costs moving the adapter twice a step, 170 MB
-for Mistral-7B at rank 16, where a step takes seconds.
+The first process leads: it alone reads data, decides, steps the optimiser, prints and writes. The others hold the same
+base and nothing that could be lost. For each step they receive the adapter and some of the micro-batches, and the
+gradients are summed. This is the sum of one process in another order, so losses are equal to rounding, and a checkpoint
+continues with any number of processes. It moves the adapter twice per step: 170 MB for Mistral-7B at rank 16, while a
+step takes seconds.
 
-Under FSDP each process keeps its part of the base's nf4 weights only and is lent the others' a layer at a time. The
-adapters are left out of it: they stay whole, in float32.
+Under FSDP each process keeps a shard of the base's nf4 weights and receives the others' one layer at a time. The
+adapters stay whole, in float32.
 """
 
 import math
@@ -30,19 +30,17 @@ from training.finetuning.base import Base
 from training.finetuning.model import trainable
 from training.finetuning.packing import MicroBatch, Segment, Step, pack
 
-# What the processes of one training say to each other. All of them call each function, in the same order.
-#
-# Objects travel through gloo, which notices at once when a process is gone; tensors on GPUs through NCCL, which does
-# not.
+# Communication. All processes call each function, in the same order. Objects travel through gloo, which notices at once
+# when a process is gone; tensors on GPUs through NCCL, which does not.
 
 
 class ProcessLost(TrainingError):
-    """Another process failed or is gone. The first one still has the training, as of its last finished step."""
+    """Another process failed or is gone. The first one still has the state of the last finished step."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a process made of an order: its `value`, or None when memory did not suffice; or why it failed."""
+    """The result of an order: its `value`, None if memory ran out, or why it failed."""
 
     value: Any
     failure: str | None = None
@@ -50,7 +48,7 @@ class Outcome:
 
 @contextmanager
 def raise_when_lost() -> Iterator[None]:
-    """What PyTorch raises where another process is gone, in words."""
+    """Translate PyTorch's error when another process is gone."""
     import torch
 
     try:
@@ -62,7 +60,7 @@ def raise_when_lost() -> Iterator[None]:
 
 
 def send_order(what: Any) -> Any:
-    """What the first process orders, in each."""
+    """Broadcast the first process's order. Return it in every process."""
     import torch.distributed as dist
 
     box = [what]
@@ -72,7 +70,7 @@ def send_order(what: Any) -> Any:
 
 
 def gather_outcomes(mine: Outcome) -> list[Any]:
-    """The value of each process, by rank. Raises ProcessLost when one failed."""
+    """Return the value of each process, by rank. Raises ProcessLost if one failed."""
     import torch.distributed as dist
 
     found: list[Any] = [None] * dist.get_world_size()
@@ -85,7 +83,7 @@ def gather_outcomes(mine: Outcome) -> list[Any]:
 
 
 def broadcast_adapter(parameters: Sequence[Any]) -> None:
-    """Make the first process' parameters everybody's."""
+    """Copy the first process's parameters to all others."""
     import torch
     import torch.distributed as dist
 
@@ -98,7 +96,7 @@ def broadcast_adapter(parameters: Sequence[Any]) -> None:
 
 
 def sum_gradients(parameters: Sequence[Any]) -> None:
-    """Make the first process' gradients the sum of all, and leave the others none."""
+    """Sum the gradients in the first process, and clear those of the others."""
     import torch
     import torch.distributed as dist
 
@@ -111,19 +109,18 @@ def sum_gradients(parameters: Sequence[Any]) -> None:
 
 
 def _pieces(flat: Any, parameters: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Each parameter with its part of a flat tensor, in its shape."""
+    """Pair each parameter with its part of a flat tensor, in its shape."""
     pieces = flat.split([parameter.numel() for parameter in parameters])
     return [(parameter, piece.view_as(parameter)) for parameter, piece in zip(parameters, pieces, strict=True)]
 
 
-# How a step's segments and a base's weights are divided over processes.
+# Divide a step's segments and a base's weights over the processes.
 
 
 def share(segments: Sequence[Segment], count: int) -> list[list[Segment]]:
-    """A part for each of `count` processes, of about as many tokens: the longest segment first, each to whoever has
-    least so far.
+    """Divide segments over `count` processes by tokens: the longest segment first, each to the process with the fewest.
 
-    The largest part has at most 4/3 of the tokens that it must have (Graham, SIAM J. Appl. Math. 17, 1969).
+    The largest part has at most 4/3 of the tokens of the best division (Graham, SIAM J. Appl. Math. 17, 1969).
     """
     parts: list[list[Segment]] = [[] for _ in range(count)]
     loads = [0] * count
@@ -135,15 +132,15 @@ def share(segments: Sequence[Segment], count: int) -> list[list[Segment]]:
 
 
 def dummy_segment(segments: Sequence[Segment]) -> Segment:
-    """The shortest of them, such that nothing is learnt from it: its gradient is zero."""
+    """Return the shortest segment with all weights zero, so that its gradient is zero."""
     shortest = min(segments, key=lambda segment: len(segment.ids))
     return replace(shortest, weights=np.zeros_like(shortest.weights), windows=0)
 
 
 def shard(model: Any) -> None:
-    """FSDP2 for the frozen weights of the decoder's layers. The adapters in them, embeddings and head stay whole.
+    """Shard the frozen weights of the decoder's layers by FSDP2. Adapters, embeddings and head stay whole.
 
-    It takes bitsandbytes' packed bytes as they are: nothing of them is reduced, so any types may meet in one layer.
+    bitsandbytes' packed bytes need no conversion: FSDP reduces no gradient of them, so a layer may mix dtypes.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -151,17 +148,17 @@ def shard(model: Any) -> None:
     whole = {parameter for parameter in model.parameters() if parameter.requires_grad}
     for layer in decoder.layers:
         fully_shard(layer, ignored_params=whole)
-    # The decoder around them shards nothing itself; it has the next layer fetched while one computes.
+    # Wrapping the decoder shards nothing more, but prefetches the next layer while one computes.
     whole |= {parameter for name, parameter in decoder.named_parameters() if not name.startswith("layers.")}
     fully_shard(decoder, ignored_params=whole)
 
 
-PATIENCE = timedelta(days=1)  # the others wait while the first one downloads a base
+TIMEOUT = timedelta(days=1)  # the others wait while the first one downloads a base
 
 
 @dataclass(frozen=True)
 class Model:
-    """An order of the first process to the others: make this model."""
+    """Order: build this model."""
 
     base: Base
     config: TrainingConfig
@@ -169,7 +166,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Run `batches[rank]`. Dropout follows from `seeds` and the rank. `spread`: first take over the adapter."""
+    """Order: run `batches[rank]`, with dropout seeded by `seeds` and the rank. `spread`: receive the adapter first."""
 
     seeds: tuple[int, int]
     batches: list[list[list[Segment]]]
@@ -179,7 +176,7 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Losses:
-    """Measure `batches[rank]`, where there is one."""
+    """Order: measure `batches[rank]`, if there is one. `spread`: receive the adapter first."""
 
     batches: list[MicroBatch]
     spread: bool
@@ -189,35 +186,35 @@ class Alone:
     """The only process of a training."""
 
     count = 1
-    command = "ghost train"  # how it was started
+    command = "ghost train"  # how the training was started
 
     def model(self, base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
-        """The model to train."""
+        """Build the model to train."""
         return trainable(base, config, tokenizer)
 
-    def use(self, objective: Any, *, bf16: bool) -> None:
-        """From here on `objective` is what is computed with."""
-        self._objective, self._bf16 = objective, bf16
+    def use(self, segment_loss: Any, *, bf16: bool) -> None:
+        """Compute with `segment_loss` from now on."""
+        self._segment_loss, self._bf16 = segment_loss, bf16
 
     def begin(self, number: int, step: Step, budget: int) -> list[list[Segment]]:
-        """The micro-batches of step `number` that this process is to run. The others run theirs meanwhile."""
+        """Return the micro-batches of step `number` for this process. The other processes start on theirs."""
         return pack(step.segments, budget)
 
     def end(self, total: Any | None) -> float | None:
-        """The loss of the step, when `total` is this process' part of it, a scalar tensor. The gradients are then
-        those of the whole step.
+        """Return the loss of the step and sum its gradients over all processes. `total` is this process's part, a
+        scalar.
 
-        None when memory did not suffice, here (then `total` is None) or elsewhere: then there are none to use.
+        Return None, without gradients, if memory ran out here (pass None as `total`) or elsewhere.
         """
         return None if total is None else float(total.item())
 
     def losses(self, batches: Sequence[MicroBatch]) -> list[Any]:
-        """`passes.losses` of each of at most `count` micro-batches. Raises OutOfMemoryError."""
-        return [packing.token_losses(self._objective, batch, bf16=self._bf16) for batch in batches]
+        """Return `packing.token_losses` of at most `count` micro-batches. Raises OutOfMemoryError."""
+        return [packing.token_losses(self._segment_loss, batch, bf16=self._bf16) for batch in batches]
 
 
 class _Member(Alone):
-    """What the first of several processes and the others have in common."""
+    """The common part of Leader and Follower."""
 
     command = "accelerate launch … -m ghost.cli train"
 
@@ -230,9 +227,9 @@ class _Member(Alone):
             shard(model)
         return model
 
-    def use(self, objective: Any, *, bf16: bool) -> None:
-        super().use(objective, bf16=bf16)
-        self._trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    def use(self, segment_loss: Any, *, bf16: bool) -> None:
+        super().use(segment_loss, bf16=bf16)
+        self._trained = [parameter for parameter in segment_loss.parameters() if parameter.requires_grad]
 
     def end(self, total: Any | None) -> float | None:
         import torch
@@ -241,7 +238,7 @@ class _Member(Alone):
             self._out_of_memory()
         parts = gather_outcomes(Outcome(super().end(total)))
         if None in parts:
-            self._objective.zero_grad()
+            self._segment_loss.zero_grad()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             return None
@@ -249,18 +246,18 @@ class _Member(Alone):
         return math.fsum(parts)
 
     def _out_of_memory(self) -> None:
-        """Raises TrainingError when the others wait, in the midst of a layer, for this one's part of it."""
+        """Raises TrainingError under FSDP, where the others wait in the middle of a layer for this process."""
         if self.sharded:
             raise TrainingError(
-                f"the memory of process {self.rank} does not suffice, and under FSDP a step cannot begin again: set a "
-                "lower micro_batch_tokens, and go on from the last checkpoint with --resume"
+                f"process {self.rank} ran out of memory, and under FSDP a step cannot be repeated: lower "
+                "micro_batch_tokens, and continue from the last checkpoint with --resume"
             )
 
 
 class Leader(_Member):
     """The first of several processes."""
 
-    _spread = False  # whether the others have the adapter as it is
+    _spread = False  # whether the others have the current adapter
 
     def model(self, base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
         self._seed = config.seed
@@ -269,14 +266,14 @@ class Leader(_Member):
 
     def begin(self, number: int, step: Step, budget: int) -> list[list[Segment]]:
         parts = [pack(part, budget) for part in share(step.segments, self.count)]
-        if self.sharded:  # a layer is lent to all at once, so all must run equally often
+        if self.sharded:  # layers are gathered by all at once, so all must run equally many batches
             most = max(map(len, parts))
             parts = [[*part, *([[dummy_segment(step.segments)]] * (most - len(part)))] for part in parts]
         self._order(Gradients((self._seed, number), parts, step.labels, not self._spread))
         return parts[0]
 
     def end(self, total: Any | None) -> float | None:
-        self._spread = False  # now it is the optimiser's turn
+        self._spread = False  # the optimiser changes the adapter next
         return super().end(total)
 
     def losses(self, batches: Sequence[MicroBatch]) -> list[Any]:
@@ -291,7 +288,7 @@ class Leader(_Member):
         except torch.OutOfMemoryError:
             self._out_of_memory()
             mine = None
-        except Exception as error:  # the others wait for an answer, and would wait for a day
+        except Exception as error:  # else the others would wait for a day
             gather_outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
             raise
         found = gather_outcomes(Outcome(mine))[: len(batches)]
@@ -300,7 +297,7 @@ class Leader(_Member):
         return found
 
     def dismiss(self) -> None:
-        """Let the others end."""
+        """Tell the others to end."""
         send_order(None)
 
     def _order(self, what: Gradients | Losses) -> None:
@@ -311,10 +308,10 @@ class Leader(_Member):
 
 
 class Follower(_Member):
-    """Any other process. A stop from outside is the first one's affair: these are still needed for its last step."""
+    """Any other process. It ignores signals: the first process handles them and still needs it for the last step."""
 
     def follow(self) -> None:
-        """Do what is ordered, to the end. Exits with code 1 when the first process is gone, which has said why."""
+        """Follow orders to the end. Exit with code 1 if the first process is gone; it has printed why."""
         with handled_by(lambda number: None):
             try:
                 while (order := send_order(None)) is not None:
@@ -326,10 +323,10 @@ class Follower(_Member):
         import torch
 
         if isinstance(order, Model):
-            from training.finetuning.loss import Objective
+            from training.finetuning.loss import SegmentLoss
 
             model = self.model(order.base, order.config, load_tokenizer(order.base.folder))
-            self.use(Objective(model).train(), bf16=order.config.bf16)
+            self.use(SegmentLoss(model).train(), bf16=order.config.bf16)
             return
         if order.spread:
             broadcast_adapter(self._trained)
@@ -337,7 +334,7 @@ class Follower(_Member):
         try:
             found = self._gradients(order) if isinstance(order, Gradients) else self._losses(order)
         except torch.OutOfMemoryError:
-            self._out_of_memory()  # else the first process says what follows from it
+            self._out_of_memory()  # without FSDP the first process decides what to do
         except Exception as error:
             if self.sharded:
                 raise
@@ -355,24 +352,24 @@ class Follower(_Member):
         torch.manual_seed(int(np.random.SeedSequence([*order.seeds, self.rank]).generate_state(1)[0]))
         total = torch.zeros((), device=self._trained[0].device)
         for batch in order.batches[self.rank]:
-            total += packing.forward_backward(self._objective, batch, order.labels, bf16=self._bf16)
+            total += packing.forward_backward(self._segment_loss, batch, order.labels, bf16=self._bf16)
         return total
 
     def _losses(self, order: Losses) -> Any:
         if self.rank >= len(order.batches):
             return ()
-        self._objective.eval()
+        self._segment_loss.eval()
         try:
             return self.losses([order.batches[self.rank]])[0]
         finally:
-            self._objective.train()
+            self._segment_loss.train()
 
 
 @contextmanager
 def joined() -> Iterator[Alone | Follower]:
-    """This process' part in the training: Alone, Leader, or a Follower, which has but to `follow`.
+    """Join the training and yield this process's part: Alone, Leader, or Follower (call its `follow`).
 
-    Raises TrainingError when there are more processes than GPUs.
+    Raises TrainingError if there are more processes than GPUs.
     """
     launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
     rank, count = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE")) if launched else (0, 1)
@@ -387,13 +384,13 @@ def joined() -> Iterator[Alone | Follower]:
         backend, place = "cpu:gloo,cuda:nccl", int(os.environ.get("LOCAL_RANK", rank))
         if place >= torch.cuda.device_count():
             raise TrainingError(
-                f"{count} processes for {torch.cuda.device_count()} GPUs; say how many: accelerate launch "
+                f"{count} processes for {torch.cuda.device_count()} GPUs; start as many as GPUs: accelerate launch "
                 f"--num_processes {torch.cuda.device_count()} …"
             )
         torch.cuda.set_device(place)
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     with raise_when_lost():
-        dist.init_process_group(backend, timeout=PATIENCE)
+        dist.init_process_group(backend, timeout=TIMEOUT)
     if rank:
         yield Follower(rank, count, sharded=sharded)
     else:

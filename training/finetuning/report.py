@@ -1,4 +1,4 @@
-"""training_report.json, its notes, and the replies sampled on the way."""
+"""Write training_report.json and its notes, and sample replies during training."""
 
 import math
 import os
@@ -22,32 +22,32 @@ from training.finetuning.curve import epochs_done
 from training.finetuning.data import Example, Split
 from training.finetuning.packing import Plan
 
-# What the model says while it trains: a few held-out prompts, the same at each measurement, answered.
+# Sample replies during training: answer a few held-out prompts, the same at each measurement.
 #
-# The held-out loss can fall while replies no longer end, or are all the same. Two figures and three replies show it,
-# early enough to stop. Replies are greedy, so no random number is drawn and what is learnt does not depend on it; all
-# are drawn at once, so a measurement is NEW_TOKENS small passes and no more.
+# The held-out loss can fall while replies no longer end, or are all the same. Two figures and three replies show this
+# early enough to stop. Replies are greedy, so no random number is drawn and training does not depend on them. All
+# prompts run as one batch, so a measurement takes NEW_TOKENS small passes.
 #
-# They are messages: shown neither on the terminal nor in a report, but written to `<out>.replies.txt`, beside the
-# adapter like TensorBoard's curves, readable by its owner only. Its neighbour val.jsonl holds the same prompts.
+# Replies are messages, so they never go to the terminal or a report, only to `<out>.replies.txt`, readable by its
+# owner.
 
-NEW_TOKENS = 48  # of a reply: half of what serving allows, and more than most have
-LONGEST = 512  # tokens of a prompt; so what a measurement takes is bounded
-SHOWN = 3  # replies in the file, of each measurement
-SAME = 0.1  # distinct-2 below which everything is said again and again
+NEW_TOKENS = 48  # per reply: half of what serving allows, and more than most need
+LONGEST = 512  # tokens of a prompt, to bound the cost
+SHOWN = 3  # replies written to the file at each measurement
+REPETITIVE = 0.1  # distinct-2 below which replies only repeat
 
 
 class Prompt(NamedTuple):
-    """Ids up to the tag of a held-out reply, and of the reply."""
+    """Ids up to the tag of a held-out reply, and the ids of the reply."""
 
     ids: list[int]
     reply: list[int]
 
 
-class Answered(NamedTuple):
+class SampledReplies(NamedTuple):
     """ended       share of replies that ended by themselves within NEW_TOKENS
-    distinct_2  different pairs of words over pairs of words, in all of them; None where there are none
-    texts       the replies, up to where they ended or went on as somebody else
+    distinct_2  distinct-2 of all replies; None if they have no pair of words
+    texts       the replies, cut at the end token or the next turn
     """
 
     ended: float
@@ -60,9 +60,9 @@ class Answered(NamedTuple):
 
 
 class Samples:
-    """`count` prompts, evenly spread over the held-out examples; false where there are none.
+    """`count` prompts, evenly spaced over the held-out examples; false if there are none.
 
-    start  steps done before: of a resumed training, whose file is gone on with
+    start  steps done before; a resumed training appends to the file
     """
 
     def __init__(
@@ -78,28 +78,28 @@ class Samples:
     def __bool__(self) -> bool:
         return bool(self.prompts)
 
-    def answer(self, objective: Any, *, bf16: bool) -> Answered:
-        """By the model of `objective`, as it stands. It is left in the mode it was found in."""
+    def answer(self, segment_loss: Any, *, bf16: bool) -> SampledReplies:
+        """Reply with the current model of `segment_loss`. Leaves it in the mode that it was in."""
         from training.finetuning import attention
 
-        mode, causal = objective.training, objective.model.get_base_model()
-        objective.eval()
-        causal.set_attn_implementation("sdpa")  # that of training knows no cache
+        mode, causal = segment_loss.training, segment_loss.model.get_base_model()
+        segment_loss.eval()
+        causal.set_attn_implementation("sdpa")  # attention by segments has no cache
         try:
             drawn = self._draw(causal, bf16)
         finally:
             attention.use(causal)
-            objective.train(mode)
+            segment_loss.train(mode)
         ended = [self._end in ids for ids in drawn]
         texts = [self._text(ids) for ids in drawn]
-        return Answered(sum(ended) / len(ended), distinct(texts, 2), texts)
+        return SampledReplies(sum(ended) / len(ended), distinct(texts, 2), texts)
 
-    def write(self, title: str, answered: Answered) -> None:
-        """Raises OSError. A training that begins anew begins the file anew."""
+    def write(self, title: str, sampled: SampledReplies) -> None:
+        """Append to the file; a training that starts at step 0 replaces it. Raises OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if self._fresh else os.O_APPEND)
         blocks = [title]
-        for prompt, text in list(zip(self.prompts, answered.texts, strict=True))[:SHOWN]:
+        for prompt, text in list(zip(self.prompts, sampled.texts, strict=True))[:SHOWN]:
             asked = self._decode(prompt.ids).removesuffix(f"\n{self._labels.me}")
             last = asked[asked.rfind(f"\n{self._labels.other}") + 1 :]
             blocks.append(f"{last}\n  you: {self._text(prompt.reply)}\n  it:  {text}")
@@ -108,7 +108,7 @@ class Samples:
         self._fresh = False
 
     def _draw(self, causal: Any, bf16: bool) -> list[list[int]]:
-        """Of each prompt the likeliest tokens, one by one, up to its end token."""
+        """Decode greedily, for each prompt up to its end token."""
         import torch
         from transformers import DynamicCache
 
@@ -151,7 +151,7 @@ class Samples:
 
 
 def prompt_of(example: Example) -> Prompt | None:
-    """Of the example's last reply; None where nothing comes before it."""
+    """Return the prompt of the example's last reply; None if nothing comes before it."""
     places = np.flatnonzero(example.reply)
     if not len(places):
         return None
@@ -161,10 +161,11 @@ def prompt_of(example: Example) -> Prompt | None:
 
 
 def distinct(texts: Sequence[str], size: int) -> float | None:
-    """Different n-grams of words over all n-grams (Li et al. 2016, arXiv:1510.03055); None where there are none.
+    """Return the number of different word n-grams over all n-grams (Li et al. 2016, arXiv:1510.03055); None without
+    any.
 
-    It falls as texts grow more, so only equally many texts of like length can be compared; near 0 a model repeats
-    itself. It cannot say whether what is varied makes sense.
+    It falls as texts get longer or more, so compare only equally many texts of similar length. Near 0, a model repeats
+    itself. It does not tell whether varied text makes sense.
     """
     grams: Counter[tuple[str, ...]] = Counter()
     for text in texts:
@@ -174,8 +175,8 @@ def distinct(texts: Sequence[str], size: int) -> float | None:
 
 
 def collapsed(evaluations: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the last two measurements found a model that nobody wants: no reply ends, all say the same again and
-    again, and the person's are less likely to it than to the base. Each alone may pass; all three do not."""
+    """Whether the last two measurements both found that no reply ends, all replies repeat, and the held-out replies are
+    less likely than under the base. Each alone may be acceptable, all three are not."""
     if not evaluations or evaluations[0]["step"]:
         return False
     base, *trained = evaluations
@@ -183,31 +184,31 @@ def collapsed(evaluations: Sequence[Mapping[str, float]]) -> bool:
         len(trained) > 1
         and all(
             one.get("ended", 1) == 0
-            and one.get("distinct_2", 1) < SAME
-            and not one["reply_loss"] <= base["reply_loss"]  # no number is none either
+            and one.get("distinct_2", 1) < REPETITIVE
+            and not one["reply_loss"] <= base["reply_loss"]  # NaN counts as worse
             for one in trained[-2:]
         )
     )
 
 
-# What `ghost train` says in words: before it trains, what it is about to do; after it, what came of it.
+# What `ghost train` prints before and after training.
 
 Facts = Mapping[str, Any]
-"""training_report.json, as report.facts makes it."""
+"""The content of training_report.json, from `facts`."""
 
-# The held-out loss is said to rise when it does by more than this share. On the sample it goes up and down by 0.6% from
-# one measurement to the next while it still falls.
+# Report a rising held-out loss only from this share on. On the sample it varies by 0.6% between measurements while it
+# still falls.
 RISE = 0.01
 
 
 def before(
     config: TrainingConfig, base: Outline, train: Split, val: Split, plan: Plan, budget: int, device: str
 ) -> str:
-    """The plan, in lines."""
+    """Describe the plan."""
     what, epochs = train.recipe, "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
     nested = ""
     if what == "windows" and config.collapse_nested_windows:
-        nested = f", {plan.tokens:,} of them computed: windows that begin alike share a run"
+        nested = f", {plan.tokens:,} of them computed: windows that begin alike share a pass"
     all_of_it = "" if config.num_epochs == 1 else f" in {epochs}"
     lines = [
         f"base      {base.repo} ({base.revision})",
@@ -220,7 +221,7 @@ def before(
         if split.shortened or split.skipped:
             lines.append(f"note      longer than {config.sequence_len:,} tokens: {_too_long(name, split)}")
     if not val.examples:
-        lines.append(f"note      no held-out {what}, so nothing will tell learning from memorising: export more chats")
+        lines.append(f"note      no held-out {what}, so memorising cannot be told from learning: export more chats")
     return "\n".join(lines)
 
 
@@ -237,7 +238,7 @@ def _too_long(name: str, split: Split) -> str:
 
 
 def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
-    """What came of it, in lines. `out` is where the adapter lies."""
+    """Describe the result. `out` is the adapter's folder."""
     first, last = facts["heldout"]["before"], facts["heldout"]["after"]
     lines = [f"trained   {_price_and_speed(facts)}"]
     if first and last:
@@ -249,7 +250,7 @@ def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
         epochs = f"epoch {_epoch(facts, facts['steps'])} of {config.num_epochs}"
         why = f"{config.early_stopping_patience} measurements in a row were no better (early_stopping_patience)"
         if collapsed(facts["evaluations"]):
-            why = "twice, no sampled reply ended, all said the same again and again, and the base was better"
+            why = "at two measurements no sampled reply ended, all repeated themselves, and the base was better"
         lines.append(f"stopped   after step {facts['steps']:,}, {epochs}: {why}")
     lines += [f"note      {note}" for note in facts["notes"]]
     if (out / curve.CURVE).exists():
@@ -260,7 +261,7 @@ def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
 
 
 def notes(facts: Facts, config: TrainingConfig) -> list[str]:
-    """What the losses give reason to say, with the numbers that say it. `facts` need no `notes` yet."""
+    """Comment on the losses, with their numbers. `facts` need no `notes` yet."""
     return [*_learnt_nothing(facts), *_memorised(facts, config), *_kept_a_worse(facts, config)]
 
 
@@ -297,7 +298,7 @@ def _learnt_nothing(facts: Facts) -> Iterator[str]:
 
 
 def _memorised(facts: Facts, config: TrainingConfig) -> Iterator[str]:
-    """The held-out loss has risen since its lowest, while that of training has fallen."""
+    """The held-out loss has risen since its minimum while the training loss has fallen."""
     trained = _trained(facts)
     if len(trained) < 2:
         return
@@ -324,7 +325,7 @@ def _kept_a_worse(facts: Facts, config: TrainingConfig) -> Iterator[str]:
 
 
 def _trained(facts: Facts) -> list[dict[str, Any]]:
-    """The measurements that are numbers, without that of the base."""
+    """The finite measurements, without that of the base."""
     return [entry for entry in facts["evaluations"] if entry["step"] and math.isfinite(entry["reply_loss"])]
 
 
@@ -333,22 +334,23 @@ def _best(trained: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _training_loss(facts: Facts, step: int) -> float | None:
-    """The mean between the measurement before the one at `step` and that."""
+    """The mean training loss since the measurement before the one at `step`."""
     start = max((entry["step"] for entry in facts["evaluations"] if entry["step"] < step), default=0)
     losses = [entry["loss"] for entry in facts["log"] if start < entry["step"] <= step]
     return fmean(losses) if losses else None
 
 
 def _epoch(facts: Facts, step: int) -> str:
-    """`3`, or `2.5`."""
+    """Format as `3` or `2.5`."""
     return f"{epochs_done(step, facts['steps_per_epoch']):.1f}".removesuffix(".0")
 
 
 def facts(
     config: TrainingConfig, train: Split, val: Split, plan: Plan, state: State, device: str, price: float | None
 ) -> dict[str, Any]:
-    """`tokens.computed` went through the model; `tokens.windows` is what that would have been one window at a time.
-    `config` says what was decided of `gradient_checkpointing`; `price` is in dollars an hour."""
+    """Make the content of training_report.json. `tokens.computed` went through the model; `tokens.windows` is what that
+    would have been one window at a time. `config` holds the resolved `gradient_checkpointing`; `price` is in dollars
+    per hour."""
     seconds = state.seconds["training"]
     share = plan.tokens / plan.window_tokens
     found = {
@@ -378,7 +380,7 @@ def facts(
 
 
 def outcome(state: State) -> dict[str, Any]:
-    """What ghost.json says of it too."""
+    """The part that ghost.json also holds."""
     return {
         "steps": state.step,
         "kept_step": kept_step(state),
@@ -388,12 +390,12 @@ def outcome(state: State) -> dict[str, Any]:
 
 
 def kept_step(state: State) -> int:
-    """Whose weights the adapter has."""
+    """The step whose weights the adapter has."""
     return state.step if state.best is None else state.selection.best_step or state.step
 
 
 def _heldout(state: State, step: int) -> dict[str, float] | None:
-    """What was measured after `step` steps."""
+    """The measurement after `step` steps."""
     found = [entry for entry in state.evaluations if entry["step"] == step]
     return {key: value for key, value in found[-1].items() if key != "step"} if found else None
 

@@ -1,4 +1,4 @@
-"""`ghost train`: train.jsonl → LoRA adapter, by QLoRA. Every number comes from the config."""
+"""`ghost train`: train a LoRA adapter on train.jsonl by QLoRA. Every number comes from the config."""
 
 import argparse
 import dataclasses
@@ -32,31 +32,31 @@ from training.finetuning.report import Samples
 
 REPORT = "training_report.json"
 CONFIG = "training_config.yaml"
-DAYS_ON_CPU = 3  # at best: beyond, somebody has most likely not noticed that torch finds no GPU
-# Where files lay on this machine is nobody's business: ghost.json travels to the Hub and into the container.
+DAYS_ON_CPU = 3  # at best; if it takes longer, torch has most likely missed a GPU, so ask
+# Keep local paths out of ghost.json, which goes to the Hub and into the container.
 LOCAL_KEYS = {"base_model", "revision_of_model", "datasets", "test_datasets", "output_dir"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
-    parser.add_argument("--out", type=Path, help="folder of the adapter, instead of the config's output_dir")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-    parser.add_argument("--overwrite", action="store_true", help="replace the finished adapter that --out holds")
+    parser.add_argument("--out", type=Path, help="write the adapter to this folder instead of the config's output_dir")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint, if there is one")
+    parser.add_argument("--overwrite", action="store_true", help="replace the finished adapter in --out")
     parser.add_argument(
         "--allow-cpu",
         action="store_true",
-        help=f"train without a GPU even where that is expected to take more than {DAYS_ON_CPU} days",
+        help=f"train without a GPU even if that is expected to take more than {DAYS_ON_CPU} days",
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON; all else goes to stderr")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON; everything else goes to stderr")
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a training is made from; `with_arguments` puts them into the config."""
+    """Add the options for config, data and base; `with_arguments` applies them to the config."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"every number of training ({training_config.DEFAULT})"
+        "--config", type=Path, metavar="FILE", help=f"the training config (default: {training_config.DEFAULT})"
     )
-    parser.add_argument("--data", type=Path, help="what `ghost prepare` wrote, instead of the config's datasets")
-    parser.add_argument("--base", metavar="PATH_OR_REPO", help="instead of the config's base_model")
+    parser.add_argument("--data", type=Path, help="folder that `ghost prepare` wrote, instead of the config's datasets")
+    parser.add_argument("--base", metavar="PATH_OR_REPO", help="base model, instead of the config's base_model")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,26 +67,26 @@ def run(args: argparse.Namespace) -> int:
         config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
         out = Path(config.output_dir)
         if out.name in ("", ".."):
-            raise UsageError(f"--out {out}: name a folder, beside which there is place for the checkpoint")
+            raise UsageError(f"--out {out}: name a folder; the checkpoint is written beside it")
         with Checkpoint(out).alone():
             return lead(args, config, processes)
 
 
 def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> int:
-    """The whole verb, in the first or only process."""
+    """Run the training, in the first or only process."""
     import torch
     from transformers import set_seed
 
     from training.finetuning.loop import Loop
 
-    voice = PlainConsole(stderr=True) if args.json else console
+    output = PlainConsole(stderr=True) if args.json else console
     out = Path(config.output_dir)
     curve.require_tensorboard(wanted=config.use_tensorboard)
     checkpoint, resume = Checkpoint(out), command(args, processes.command, "--resume")
     finished = artifact.own_files(out, "training")
     refuse_foreign_files(out, finished)
     if checkpoint.exists() and not args.resume:
-        raise TrainingError(f"{checkpoint.describe()}. Go on: {resume}; or begin anew: {checkpoint.anew}")
+        raise TrainingError(f"{checkpoint.describe()}. Continue: {resume}; or start over: {checkpoint.remove_command}")
     overwrite = (
         f"train to another folder: --out FOLDER; or replace it: {command(args, processes.command, '--overwrite')}"
     )
@@ -104,50 +104,54 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     shapes, load = shapes_of(str(outline.folder)), load_of(plan, val, config)
     device = hardware.device_at_hand(processes.count)
     budget = device.budget(shapes, config, load, longest=plan.longest)
-    voice.print(report.before(config, outline, train, val, plan, budget.tokens, device.name), soft_wrap=True)
+    output.print(report.before(config, outline, train, val, plan, budget.tokens, device.name), soft_wrap=True)
     seconds = device.seconds(load, shapes, config, budget)
-    voice.print(f"expected  {hardware.expectation(device, seconds)}", soft_wrap=True)
+    output.print(f"expected  {hardware.expectation(device, seconds)}", soft_wrap=True)
     if not device.cuda and seconds and seconds.low > DAYS_ON_CPU * 86400 and not args.allow_cpu:
         raise TrainingError(
             f"torch finds no GPU here, and on this CPU it would take {hardware.spell_duration(seconds)}. "
-            "`ghost estimate` says "
-            f"which GPU to rent; or take a smaller --base; or type: {command(args, processes.command, '--allow-cpu')}"
+            "Run `ghost estimate` to see which GPU to rent, or choose a smaller --base. "
+            f"To train here anyway: {command(args, processes.command, '--allow-cpu')}"
         )
 
-    base = resolve_base(config.base_model, config.revision_of_model)  # gigabytes, once it is known that they fit
+    base = resolve_base(
+        config.base_model, config.revision_of_model
+    )  # download gigabytes only now that they are known to fit
     identity = fingerprint(training_config.as_dict(config), ghost.block("data"), base.weights_sha256)
     if args.resume and not checkpoint.exists() and is_trained(out, identity):
         facts = json.loads((out / REPORT).read_text(encoding="utf-8"))
         print(json.dumps({**facts, "out": str(out)}, indent=2) if args.json else f"{out} is trained already")
         return 0
     if finished and not checkpoint.exists() and not args.overwrite:
-        raise TrainingError(f"{out} holds the adapter of another training, and there is no checkpoint; {overwrite}")
+        raise TrainingError(
+            f"{out} holds the adapter of another training and there is no checkpoint to resume; {overwrite}"
+        )
     base_block = {"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256}
     checkpoint.origin = Origin(training_config.dump(config), ghost.facts, base_block)
     state, tensors = begin(config, budget.tokens, checkpoint, identity)
     if args.resume:
         found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"
-        voice.print(f"resume    {found}", soft_wrap=True)
+        output.print(f"resume    {found}", soft_wrap=True)
 
     set_seed(config.seed)
     checkpointed = dataclasses.replace(config, gradient_checkpointing=budget.checkpointing)
     model = processes.model(base, checkpointed, tokenizer)
     interruption = Interruption()
-    # A layer that is shared out can only be computed with by all processes at once, and only this one would reply.
+    # A sharded layer computes only for all processes at once, and only this one would sample.
     count = 0 if isinstance(processes, Leader) and processes.sharded else config.sample_replies
     samples = Samples(val.examples, tokenizer, ghost.labels, count=count, out=out, start=state.step)
     loop = Loop(model, plan, val.examples, config, state, checkpoint, identity, interruption, processes, samples)
     if tensors:
         loop.resume(tensors)
-    with interruption.held():
+    with interruption.deferred():
         try:
             spent = state.seconds["total"]
-            with Watch(plan, config, out, state.step, device.price, spent=spent, voice=voice) as watch:
+            with Watch(plan, config, out, state.step, device.price, spent=spent, output=output) as watch:
                 loop.run(watch)
         except Stopped as stop:
             loop.save()
             raise Stopped(stop.number, f"stopped; {where_it_stands(loop, resume)}") from stop
-        except OSError:  # as when a progress bar's terminal is gone: what was learnt by then is not
+        except OSError:  # the progress bar's terminal is gone, for example
             loop.save()
             raise
         except ProcessLost as error:
@@ -176,7 +180,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
 
 
 def command(args: argparse.Namespace, program: str, flag: str) -> str:
-    """This command with `flag`, as a person would type it."""
+    """Return this command with `flag`, ready to type."""
     flags = {"--config": args.config, "--data": args.data, "--base": args.base, "--out": args.out}
     given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
     switches = {"--json": args.json, "--overwrite": args.overwrite, "--allow-cpu": args.allow_cpu}
@@ -185,7 +189,7 @@ def command(args: argparse.Namespace, program: str, flag: str) -> str:
 
 
 def make_plan(train: Split, path: Path, config: TrainingConfig) -> Plan:
-    """Raises DataError when there is nothing to train on, or so little of what was prepared that a number is wrong."""
+    """Raises DataError if there is nothing to train on, or more than half of the data is too long."""
     if not train.examples:
         why = f"all {train.skipped:,} are longer than sequence_len" if train.read else "it is empty"
         raise DataError(f"{path}: no window to train on ({why}); raise sequence_len, or run ghost prepare again")
@@ -200,7 +204,7 @@ def make_plan(train: Split, path: Path, config: TrainingConfig) -> Plan:
 def begin(
     config: TrainingConfig, budget: int, checkpoint: Checkpoint, identity: dict[str, Any]
 ) -> tuple[State, Tensors | None]:
-    """Where to begin: where the checkpoint ended, if there is one; with its budget, unless another is asked for."""
+    """Start from the checkpoint, if there is one. Keep its budget, unless the config now asks for another."""
     if not checkpoint.exists():
         return State(config.micro_batch_tokens, budget), None
     state, tensors = checkpoint.read(identity)
@@ -210,8 +214,8 @@ def begin(
 
 
 def is_trained(out: Path, identity: dict[str, Any]) -> bool:
-    """Whether `out` is, whole, what this training would give: a machine that was taken away after the last step must
-    not train it a second time."""
+    """Whether `out` holds the complete result of this training, so that a spot machine lost after the last step does
+    not train again."""
     try:
         ghost = read_ghost(out)
         verify(ghost)
@@ -222,10 +226,10 @@ def is_trained(out: Path, identity: dict[str, Any]) -> bool:
 
 
 def where_it_stands(loop: Any, resume: str) -> str:
-    """What a training that could not go on has left, and how it goes on."""
+    """Describe what an interrupted training has left, and how to continue."""
     if loop.saved is None:
         return "there is no checkpoint, so the training is lost"
-    return f"{loop.checkpoint.folder} holds step {loop.saved:,} of {len(loop.plan):,}. Go on: {resume}"
+    return f"{loop.checkpoint.folder} holds step {loop.saved:,} of {len(loop.plan):,}. Continue: {resume}"
 
 
 def write_adapter(
@@ -237,9 +241,9 @@ def write_adapter(
     ghost: Ghost,
     facts: dict[str, Any],
 ) -> None:
-    """The whole artifact in place of what `out` held: weights, tokenizer, config, report, ghost.json.
+    """Replace `out` with the whole artifact: weights, tokenizer, config, report, ghost.json.
 
-    Raises TrainingError when a weight is not finite; `out` is then as it was.
+    Raises TrainingError if a weight is not finite; `out` is then unchanged.
     """
     with replace_folder(out) as folder:
         save_adapter(model, base, folder)
@@ -257,23 +261,22 @@ def write_adapter(
 
 
 def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
-    """Make the empty `folder` the adapter of a training that was interrupted: the best so far, as far as it is known.
+    """Write the best adapter so far of an interrupted training to the empty `folder`. Return its `training` block.
 
-    Gives the `training` block of its ghost.json. Without a tokenizer, a report and a curve: the base has the first,
-    the end of the training brings the others. Raises TrainingError when the checkpoint is damaged, of an earlier
-    version of ghost, or of a training that has not learnt anything yet.
+    It has no tokenizer (the base has one), report or plot. Raises TrainingError if the checkpoint is damaged, was
+    written by an earlier version of ghost, or has no finished step.
     """
     recorded = checkpoint.facts()
     if not recorded.get("origin"):
         raise TrainingError(
-            f"{checkpoint.folder}: written by an earlier version of ghost; go on with ghost train --resume"
+            f"{checkpoint.folder}: written by an earlier version of ghost; continue with ghost train --resume"
         )
     if not recorded["step"]:
-        raise TrainingError(f"{checkpoint.folder}: has learnt nothing yet; go on with ghost train --resume")
+        raise TrainingError(f"{checkpoint.folder}: has no finished step yet; continue with ghost train --resume")
     origin, (state, held) = Origin(**recorded["origin"]), checkpoint.best()
     (folder / CONFIG).write_text(origin.config, encoding="utf-8")
     config = training_config.load(folder / CONFIG)
-    # As peft names them in a file: without the name of the one adapter there is.
+    # peft's names in files leave out the adapter's name.
     tensors = {name.replace(".default.", "."): tensor for name, tensor in held.items()}
     write_adapter_files(folder, tensors, lora_of(config), origin.base["repo"], origin.base["revision"])
     block = training_block(training_config.as_dict(config), report.outcome(state)) | {"interrupted": True}
@@ -282,13 +285,13 @@ def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
 
 
 def training_block(config: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Of ghost.json. `facts` as in training_report.json."""
+    """Make the `training` block of ghost.json. `facts` as in training_report.json."""
     settings = {key: value for key, value in config.items() if key not in LOCAL_KEYS}
     return {"config": settings, **{key: facts[key] for key in ("steps", "kept_step", "heldout", "versions")}}
 
 
 def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, out: Path | None) -> TrainingConfig:
-    """The config with what the command line replaces. A pinned revision belongs to the base it was written beside."""
+    """Apply the command line to the config. Another base drops the config's pinned revision."""
     if data is not None:
         config = dataclasses.replace(
             config,

@@ -42,18 +42,18 @@ def strike(what: str) -> None:
 
 
 def await_blow(after: int, what: str) -> None:
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
 
-    honest, calls = Objective.forward, 0
+    honest, calls = SegmentLoss.forward, 0
 
-    def forward(self: Objective, **row: Any) -> Any:
+    def forward(self: SegmentLoss, **row: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == after:
             strike(what)
         return honest(self, **row)
 
-    Objective.forward = forward  # type: ignore[method-assign]
+    SegmentLoss.forward = forward  # type: ignore[method-assign]
 
 
 def process(run: Run, rank: int, port: int, group: int, saying: Path) -> int:

@@ -19,11 +19,11 @@ from training.finetuning.checkpoint import (
     adapter,
     differences,
     fingerprint,
-    gather,
-    put,
+    load_state_tensors,
     random_state,
-    scatter,
     set_random_state,
+    set_weights,
+    state_tensors,
 )
 
 IDENTITY = {"learning_rate": 0.1, "train.jsonl": "a" * 64}
@@ -54,7 +54,7 @@ def write(folder: Path, small: Small, **changes: Any) -> Checkpoint:
     checkpoint = Checkpoint(folder / "adapter")
     state = State("auto", 2048, rng=random_state(), best=adapter(small.model))
     state.selection.consider(3, 2.5)
-    checkpoint.write(dataclasses.replace(state, **changes), gather(small.model, small.optimizer), IDENTITY)
+    checkpoint.write(dataclasses.replace(state, **changes), state_tensors(small.model, small.optimizer), IDENTITY)
     return checkpoint
 
 
@@ -69,12 +69,12 @@ def test_what_was_written_goes_on_bit_for_bit(tmp_path: Path, fused: bool) -> No
         first.step()
 
     state, tensors = Checkpoint(tmp_path / "adapter").read(IDENTITY)
-    scatter(tensors, second.model, second.optimizer)
+    load_state_tensors(tensors, second.model, second.optimizer)
     set_random_state(state.rng)
     second.model["frozen"] = first.model["frozen"]  # the base, which a checkpoint does not hold
     for _ in range(3):
         second.step()
-    ours, theirs = (gather(small.model, small.optimizer) for small in (first, second))
+    ours, theirs = (state_tensors(small.model, small.optimizer) for small in (first, second))
     assert ours.keys() == theirs.keys()
     assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
 
@@ -82,7 +82,7 @@ def test_what_was_written_goes_on_bit_for_bit(tmp_path: Path, fused: bool) -> No
     assert (state.log, state.halved) == (log, [{"step": 1, "micro_batch_tokens": 9}])
     assert (state.selection.best, state.selection.best_step) == (2.5, 3)
     assert state.best is not None
-    put(second.model, state.best)
+    set_weights(second.model, state.best)
     assert all(tensor.equal(kept[name]) for name, tensor in adapter(second.model).items())
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, name: str, harm: str) 
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
     with pytest.raises(
-        TrainingError, match=rf"adapter\.checkpoint: damaged \({name} is .*; begin anew: rm -r "
+        TrainingError, match=rf"adapter\.checkpoint: damaged \({name} is .*; start over: rm -r "
     ) as told:
         checkpoint.read(IDENTITY)
     assert "\n" not in str(told.value)
@@ -124,7 +124,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     checkpoint = write(tmp_path, Small(0))
     facts = checkpoint.facts()
     (checkpoint.folder / "checkpoint.json").write_text(json.dumps({**facts, "format": 2}), encoding="utf-8")
-    with pytest.raises(TrainingError, match="of format 2, and this version of ghost knows 1"):
+    with pytest.raises(TrainingError, match="format 2, but this version of ghost reads 1"):
         checkpoint.read(IDENTITY)
 
 
@@ -155,10 +155,10 @@ def test_another_training_is_refused_by_what_differs(tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as told:
         checkpoint.read({**IDENTITY, "learning_rate": 0.2, "train.jsonl": "b" * 64})
     words = (
-        "of another training: learning_rate was 0.1 and is 0.2; train.jsonl was aaaaaaaaaaaa… and is bbbbbbbbbbbb…. "
+        "to another training: learning_rate was 0.1 and is 0.2; train.jsonl was aaaaaaaaaaaa… and is bbbbbbbbbbbb…. "
     )
     assert words in str(told.value)
-    assert f"begin anew: rm -r {checkpoint.folder}" in str(told.value)
+    assert f"start over: rm -r {checkpoint.folder}" in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_what_makes_it_another_training(recipe: TrainingConfig, changes: dict[st
 
 
 def test_every_free_key_is_one_of_the_config() -> None:
-    assert {item.name for item in dataclasses.fields(TrainingConfig)} >= checkpoints.FREE
+    assert {item.name for item in dataclasses.fields(TrainingConfig)} >= checkpoints.CHANGEABLE
 
 
 def test_two_processes_do_not_train_to_one_place(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_two_processes_do_not_train_to_one_place(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code, str(out)], stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "mine\n"
-        taken = pytest.raises(TrainingError, match="models/adapter: is being trained by another process")
+        taken = pytest.raises(TrainingError, match="models/adapter: another process is training this adapter")
         with taken, Checkpoint(out).alone():
             pass
         with Checkpoint(tmp_path / "models" / "other").alone():

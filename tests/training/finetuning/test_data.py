@@ -80,7 +80,7 @@ def test_a_line_that_prepare_does_not_write_is_named(
 def test_a_broken_line_is_named(tokenizer: Any, tmp_path: Path, recipe: TrainingConfig, line: str) -> None:
     folder = write_prepared(tmp_path / "p", LINES[:1], LINES[:1])
     (folder / "train.jsonl").write_text(json.dumps({"text": LINES[0]}) + "\n" + line + "\n")
-    with pytest.raises(DataError, match=r"line 2: not a line of ghost prepare"):
+    with pytest.raises(DataError, match=r"line 2: not written by ghost prepare"):
         read(tokenizer, folder, recipe)
 
 

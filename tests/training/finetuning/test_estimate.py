@@ -113,14 +113,14 @@ def test_what_to_take_is_said(
     quick = [row for row in rented if row["seconds"][1] <= 3 * 3600]
     cheapest = min(quick, key=lambda row: row["dollars"][1] + row["dollars_per_hour"] / 4)
     assert found["take"] == cheapest["device"]
-    assert "the cheapest that is done within 3 hours" in line
+    assert "the cheapest that finishes within 3 hours" in line
 
     found, line = taken("--data", str(nested), "--base", str(tiny_base))
     assert found["take"] == "this CPU"
     assert "on 4 idle cores" in line
     assert "nothing needs to be rented" in line
 
-    monkeypatch.setattr(estimate, "PATIENCE", 1e-6)
+    monkeypatch.setattr(estimate, "MOST_HOURS", 1e-6)
     found, line = taken("--data", str(much))
     assert found["take"] == "NVIDIA B200"
     assert "the fastest, since none" in line
@@ -154,10 +154,10 @@ def test_figures_agree_with_each_other(
     monkeypatch.setattr(hardware, "measure_core", lambda: 2e10)  # a laptop's, whatever this machine is
     monkeypatch.setattr(hardware, "usable_cores", lambda: 4)
     found = figures(capsys, "--data", str(nested))
-    *gpus, untried, cpu = found["devices"]
+    *gpus, untested, cpu = found["devices"]
     assert found["counted_by"] == "estimate"
     assert [gpu["dollars"][0] for gpu in gpus] == sorted(gpu["dollars"][0] for gpu in gpus)
-    assert untried["device"] == "NVIDIA GH200 480GB"  # its processor is an ARM
+    assert untested["device"] == "NVIDIA GH200 480GB"  # its processor is an ARM
     for row in gpus:
         assert row["fits"]
         *parts, total = row["memory"].values()
@@ -235,7 +235,7 @@ def test_training_is_refused_before_the_weights_are_fetched(
     assert ghost_train() == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].startswith("ghost train: does not fit: ")
-    assert said[-1].endswith("and 0.3 GB are free; take a device with more memory, or a smaller base_model")
+    assert said[-1].endswith("and 0.3 GB are free; use a device with more memory, or a smaller base_model")
     assert fetched == []
     assert not (tmp_path / "adapter").exists()
 

@@ -65,5 +65,5 @@ def test_a_missing_package_is_known_before_training(monkeypatch: pytest.MonkeyPa
     curve.require_tensorboard(wanted=True)
     monkeypatch.setattr(curve, "find_spec", lambda name: None)
     curve.require_tensorboard(wanted=False)
-    with pytest.raises(ConfigError, match=r"not installed; set false, or type: pip install -e '\.\[train\]'"):
+    with pytest.raises(ConfigError, match=r"not installed; set it to false, or type: pip install -e '\.\[train\]'"):
         curve.require_tensorboard(wanted=True)

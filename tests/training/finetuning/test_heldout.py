@@ -22,11 +22,11 @@ def config(recipe: TrainingConfig) -> TrainingConfig:
 
 
 @pytest.fixture(scope="module")
-def objective(tiny_base: Path, config: TrainingConfig) -> Any:
+def segment_loss(tiny_base: Path, config: TrainingConfig) -> Any:
     """An nf4 base with an adapter that does something, and dropout that must not."""
     import torch
 
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
     from training.finetuning.model import trainable
 
     torch.manual_seed(0)
@@ -34,7 +34,7 @@ def objective(tiny_base: Path, config: TrainingConfig) -> Any:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    return Objective(model)
+    return SegmentLoss(model)
 
 
 def windows(tiny_base: Path, *, replies_only: bool = False) -> list[Example]:
@@ -74,47 +74,47 @@ def one_at_a_time(model: Any, examples: list[Example]) -> HeldoutLoss:
 @pytest.mark.parametrize("replies_only", [False, True])
 @pytest.mark.parametrize("collapse", [False, True])
 def test_every_token_counts_as_it_does_one_window_at_a_time(
-    objective: Any, tiny_base: Path, config: TrainingConfig, collapse: bool, replies_only: bool
+    segment_loss: Any, tiny_base: Path, config: TrainingConfig, collapse: bool, replies_only: bool
 ) -> None:
     examples = windows(tiny_base, replies_only=replies_only)
-    expected = one_at_a_time(objective.model.get_base_model(), examples)
+    expected = one_at_a_time(segment_loss.model.get_base_model(), examples)
     assert (expected.tokens == expected.reply_tokens) == replies_only
     assert abs(expected.loss - expected.reply_loss) > 1e-3 or replies_only
     config = dataclasses.replace(config, collapse_nested_windows=collapse)
     for budget, order in ((1, examples), (100, examples[::-1]), (100_000, examples[3:] + examples[:3])):
-        found = heldout_loss(objective, order, budget, config)
+        found = heldout_loss(segment_loss, order, budget, config)
         assert found is not None
         assert (found.tokens, found.reply_tokens) == (expected.tokens, expected.reply_tokens)
         assert found.loss == pytest.approx(expected.loss, rel=1e-5)
         assert found.reply_loss == pytest.approx(expected.reply_loss, rel=1e-5)
 
 
-def test_it_leaves_no_trace(objective: Any, tiny_base: Path, config: TrainingConfig) -> None:
+def test_it_leaves_no_trace(segment_loss: Any, tiny_base: Path, config: TrainingConfig) -> None:
     """What training computes after a measurement is what it would have computed without."""
     import torch
 
     assert config.lora_dropout > 0
     for mode in (True, False):
-        objective.train(mode)
+        segment_loss.train(mode)
         generator = torch.get_rng_state()
-        assert heldout_loss(objective, windows(tiny_base), 100, config) is not None
-        assert objective.training == objective.model.training == mode
+        assert heldout_loss(segment_loss, windows(tiny_base), 100, config) is not None
+        assert segment_loss.training == segment_loss.model.training == mode
         assert torch.equal(torch.get_rng_state(), generator)
-    assert all(parameter.grad is None for parameter in objective.parameters())
+    assert all(parameter.grad is None for parameter in segment_loss.parameters())
 
 
-def test_nothing_held_out_is_no_loss(objective: Any, config: TrainingConfig) -> None:
-    assert heldout_loss(objective, [], 100, config) is None
+def test_nothing_held_out_is_no_loss(segment_loss: Any, config: TrainingConfig) -> None:
+    assert heldout_loss(segment_loss, [], 100, config) is None
 
 
 class Small:
-    """An objective on a device that holds so many tokens at a time."""
+    """An segment_loss on a device that holds so many tokens at a time."""
 
-    def __init__(self, objective: Any, room: int) -> None:
-        self.objective, self.room, self.computed = objective, room, 0
+    def __init__(self, segment_loss: Any, room: int) -> None:
+        self.segment_loss, self.room, self.computed = segment_loss, room, 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.objective, name)
+        return getattr(self.segment_loss, name)
 
     def losses(self, **batch: Any) -> Any:
         import torch
@@ -122,15 +122,15 @@ class Small:
         if sum(batch["lengths"]) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.computed += sum(batch["lengths"])
-        return self.objective.losses(**batch)
+        return self.segment_loss.losses(**batch)
 
 
 def test_exhausted_memory_halves_the_budget_and_counts_nothing_twice(
-    objective: Any, tiny_base: Path, config: TrainingConfig
+    segment_loss: Any, tiny_base: Path, config: TrainingConfig
 ) -> None:
     examples = windows(tiny_base)
     longest = max(len(example.ids) for example in examples)
-    roomy, small = Small(objective, 100_000), Small(objective, longest)
+    roomy, small = Small(segment_loss, 100_000), Small(segment_loss, longest)
     expected, found = (heldout_loss(device, examples, 100_000, config) for device in (roomy, small))
     assert expected is not None
     assert found is not None
@@ -138,7 +138,7 @@ def test_exhausted_memory_halves_the_budget_and_counts_nothing_twice(
     assert found.reply_loss == pytest.approx(expected.reply_loss, rel=1e-6)
     assert small.computed == roomy.computed
 
-    objective.train()
+    segment_loss.train()
     with pytest.raises(TrainingError, match=f"one held-out example of {longest - 1:,} tokens: lower sequence_len"):
-        heldout_loss(Small(objective, longest - 2), examples, 100_000, config)
-    assert objective.training
+        heldout_loss(Small(segment_loss, longest - 2), examples, 100_000, config)
+    assert segment_loss.training

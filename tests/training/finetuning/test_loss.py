@@ -15,7 +15,7 @@ from training.config import TrainingConfig
 from training.finetuning import loss as objectives
 from training.finetuning.base import load_base, resolve_base
 from training.finetuning.data import Split, read_split
-from training.finetuning.loss import Objective
+from training.finetuning.loss import SegmentLoss
 from training.finetuning.packing import Plan, flatten, pack
 
 # A conversation whose windows are nested, and lengths from four tokens to dozens.
@@ -78,7 +78,7 @@ def trained(model: Any, plan: Plan, budget: int) -> tuple[list[float], list[dict
     for step in plan.steps():
         total = torch.zeros(())
         for batch in pack(step.segments, budget):
-            loss = Objective(model)(**flatten(batch, "cpu")) / step.labels
+            loss = SegmentLoss(model)(**flatten(batch, "cpu")) / step.labels
             loss.backward()
             total += loss.detach()
         losses.append(total.item())
@@ -147,10 +147,10 @@ def test_the_comparison_would_notice_attention_across_a_border(
     (step, *_) = Plan(split, quick(recipe)).steps()
     (batch,) = pack(step.segments, 100_000)
     row = flatten(batch, "cpu")
-    apart = torch.cat([Objective(model).losses(**flatten([run], "cpu")) for run in batch])
-    torch.testing.assert_close(Objective(model).losses(**row), apart, rtol=1e-5, atol=1e-5)
+    apart = torch.cat([SegmentLoss(model).losses(**flatten([run], "cpu")) for run in batch])
+    torch.testing.assert_close(SegmentLoss(model).losses(**row), apart, rtol=1e-5, atol=1e-5)
     across = row | {"lengths": [sum(row["lengths"])]}
-    assert (Objective(model).losses(**across) - apart).abs().max() > 1e-2
+    assert (SegmentLoss(model).losses(**across) - apart).abs().max() > 1e-2
 
 
 def test_chunks_change_nothing(
@@ -158,18 +158,18 @@ def test_chunks_change_nothing(
 ) -> None:
     (step, *_) = Plan(split, quick(recipe)).steps()
     row = flatten(step.segments, "cpu")
-    whole = Objective(model)(**row)
+    whole = SegmentLoss(model)(**row)
     monkeypatch.setattr(objectives, "CHUNK", 3 * model.config.vocab_size)
-    chunked = Objective(model)(**row)
+    chunked = SegmentLoss(model)(**row)
     torch.testing.assert_close(chunked, whole, rtol=1e-6, atol=0)
-    assert len(Objective(model).losses(**row)) == len(row["labels"])
+    assert len(SegmentLoss(model).losses(**row)) == len(row["labels"])
 
 
 def test_autocast_does_not_round_the_sum(model: Any, split: Split, recipe: TrainingConfig) -> None:
     (step, *_) = Plan(split, quick(recipe)).steps()
     row = flatten(step.segments, "cpu")
     with torch.autocast("cpu", torch.bfloat16):
-        loss, losses = Objective(model)(**row), Objective(model).losses(**row)
+        loss, losses = SegmentLoss(model)(**row), SegmentLoss(model).losses(**row)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, row["weights"] @ losses, rtol=1e-6, atol=0)
 
@@ -182,7 +182,7 @@ def test_with_dropout_the_expected_loss_is_the_same(tiny_base: Path, split: Spli
         (step, *_) = Plan(split, quick(recipe, collapse_nested_windows=collapsed)).steps()
         torch.manual_seed(1)
         with torch.no_grad():
-            losses = [Objective(model)(**flatten(step.segments, "cpu")) / step.labels for _ in range(100)]
+            losses = [SegmentLoss(model)(**flatten(step.segments, "cpu")) / step.labels for _ in range(100)]
         return torch.stack(losses)
 
     nested, apart = draws(True), draws(False)

@@ -97,7 +97,7 @@ def saved(folder: Path, config: TrainingConfig, layers: int, monkeypatch: pytest
     """Bytes that autograd keeps of a row of so many tokens, without parameters and inputs."""
     import torch
 
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
     from training.finetuning.packing import Segment, flatten
 
     class CudasDropout(torch.nn.Module):
@@ -110,7 +110,7 @@ def saved(folder: Path, config: TrainingConfig, layers: int, monkeypatch: pytest
         for module in model.modules():
             if hasattr(module, "lora_dropout"):
                 module.lora_dropout["default"] = CudasDropout()
-    objective = Objective(model).train()
+    segment_loss = SegmentLoss(model).train()
     asked = torch.is_autocast_enabled
     # peft asks whether CUDA's autocast is on, and else makes LoRA's inputs float32.
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *device: asked(*device) if device else config.bf16)
@@ -134,7 +134,7 @@ def saved(folder: Path, config: TrainingConfig, layers: int, monkeypatch: pytest
             torch.autocast("cpu", torch.bfloat16, enabled=config.bf16),
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         ):
-            loss = objective(**row)
+            loss = segment_loss(**row)
         assert loss.requires_grad
         return sum(storage.nbytes() for storage in kept.values())
 
@@ -223,7 +223,7 @@ def test_a_cpu_takes_little_at_once(mistral: Shapes, recipe: TrainingConfig) -> 
 @pytest.mark.parametrize(
     ("changes", "gib", "advice"),
     [
-        ({}, 4, "take a device with more memory, or a smaller base_model"),
+        ({}, 4, "use a device with more memory, or a smaller base_model"),
         ({"micro_batch_tokens": 60_000}, 24, "lower micro_batch_tokens to at most "),
         ({"gradient_checkpointing": False}, 11, "set gradient_checkpointing: null"),
     ],

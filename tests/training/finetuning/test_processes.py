@@ -45,7 +45,7 @@ BLOWS: dict[str, tuple[int, int, str]] = {  # rank, forward pass, what
     "memory": (1, 5, "memory"),
     "memory of the first": (0, 5, "memory"),
 }
-GO_ON = r"\S+\.checkpoint holds step [23] of 8\. Go on: accelerate launch … -m ghost\.cli train .* --resume\n$"
+GO_ON = r"\S+\.checkpoint holds step [23] of 8\. Continue: accelerate launch … -m ghost\.cli train .* --resume\n$"
 
 
 class Trainings:
@@ -171,7 +171,7 @@ def test_where_weights_are_divided_nobody_waits_for_who_lacks_memory(trainings: 
     first, second = trainings.together("sharing")
     assert first[0] == 99  # on a CPU PyTorch notices; GPUs wait until the launcher ends them
     assert second == [1, ANY]
-    assert re.search(r"ghost train: the memory of process 1 does not suffice.*--resume\n$", str(second[1])), second[1]
+    assert re.search(r"ghost train: process 1 ran out of memory.*--resume\n$", str(second[1])), second[1]
 
 
 @pytest.mark.parametrize(("name", "fsdp"), [("ddp", None), ("fsdp", "true")])
@@ -244,13 +244,13 @@ def test_what_is_weightless_has_no_gradient(tiny_base: Path, recipe: TrainingCon
 
     from training.finetuning import packing
     from training.finetuning.base import resolve_base
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
 
     config = dataclasses.replace(recipe, bf16=False, lora_dropout=0.0)
     model = Alone().model(resolve_base(str(tiny_base), None), config, load_tokenizer(tiny_base))
     segment = dummy_segment(segments_of([9, 5, 7]))
     assert len(segment.ids) == 5
-    assert packing.forward_backward(Objective(model), [segment], 8.0, bf16=False).item() == 0
+    assert packing.forward_backward(SegmentLoss(model), [segment], 8.0, bf16=False).item() == 0
     gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
     assert gradients
     assert all(torch.equal(gradient, torch.zeros_like(gradient)) for gradient in gradients)

@@ -38,12 +38,12 @@ def test_all_at_once_say_what_each_says_alone(tiny_base: Path, recipe: TrainingC
     import torch
 
     from training.finetuning.base import resolve_base
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
     from training.finetuning.model import trainable
 
     tokenizer = load_tokenizer(tiny_base)
     model = trainable(resolve_base(str(tiny_base), None), recipe, tokenizer)
-    objective = Objective(model).train()
+    segment_loss = SegmentLoss(model).train()
     examples = [
         encode_turns(tokenizer, TALK[start:stop], DEFAULT_LABELS, recipe="windows", replies_only=False)
         for start, stop in ((0, 2), (0, 4), (2, 4))
@@ -51,12 +51,12 @@ def test_all_at_once_say_what_each_says_alone(tiny_base: Path, recipe: TrainingC
 
     def answer(some: list[Any]) -> list[str]:
         samples = Samples(some, tokenizer, DEFAULT_LABELS, count=8, out=tmp_path / "adapter", start=0)
-        return samples.answer(objective, bf16=False).texts
+        return samples.answer(segment_loss, bf16=False).texts
 
     before = torch.get_rng_state()
     together = answer(examples)
     assert torch.equal(torch.get_rng_state(), before)
-    assert objective.training
+    assert segment_loss.training
     assert model.get_base_model().config._attn_implementation == "segments"
     assert together == [answer([example])[0] for example in examples]
     assert all(together)

@@ -155,7 +155,7 @@ def test_an_unknown_gpu_is_said_to_be_one(mistral: Shapes, recipe: TrainingConfi
     budget = device.budget(mistral, recipe, load, longest=40)
     assert device.price is None
     assert device.seconds(load, mistral, recipe, budget) is None
-    assert expectation(device, None) == "unknown: config/gpu_prices.yaml has no line for NVIDIA GeForce GTX 1080"
+    assert expectation(device, None) == "unknown: config/gpu_prices.yaml has no entry for NVIDIA GeForce GTX 1080"
 
 
 def test_gpus_share_a_step_and_are_all_paid(mistral: Shapes, recipe: TrainingConfig, h100: Gpu) -> None:

@@ -106,15 +106,15 @@ def test_a_stop_in_the_middle_of_a_step(
     capfd: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
 
     before = contents(old_adapter)
     with monkeypatch.context() as patched:  # in the first of the fourth step's two micro-batches
-        calling(patched, Objective, "forward", 6, lambda: os.kill(os.getpid(), number))
+        calling(patched, SegmentLoss, "forward", 6, lambda: os.kill(os.getpid(), number))
         assert ghost_train(out="models/adapter", **KEYS) == 128 + number
     assert contents(old_adapter) == before
     (line,) = capfd.readouterr().err.splitlines()
-    words, command = line.split(". Go on: ")
+    words, command = line.split(". Continue: ")
     assert words == f"ghost train: stopped; {old_adapter}.checkpoint holds step 3 of 6"
     ghost, *arguments = shlex.split(command)
     assert (ghost, arguments[-1]) == ("ghost", "--resume")
@@ -200,7 +200,7 @@ def test_a_full_disk_costs_no_training(
     kept = "checkpoint not written (No space left on device); that of step 2 is intact"
     assert [third, fourth] == [f"ghost train: step {number}: {kept}" for number in (3, 4)]
     assert stopped == fourth
-    assert "adapter.checkpoint holds step 2 of 6. Go on: " in last
+    assert "adapter.checkpoint holds step 2 of 6. Continue: " in last
     assert ghost_train("--resume", **KEYS) == 0
     assert same(tmp_path / "adapter", reference)
 
@@ -224,9 +224,9 @@ def test_exhausted_memory_halves_the_micro_batches_and_nothing_else(
 ) -> None:
     import torch
 
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
 
-    honest, calls = Objective.forward, list[int]()
+    honest, calls = SegmentLoss.forward, list[int]()
 
     def forward(self: Any, **row: Any) -> Any:
         calls.append(row["input_ids"].shape[1])
@@ -235,10 +235,10 @@ def test_exhausted_memory_halves_the_micro_batches_and_nothing_else(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return honest(self, **row)
 
-    monkeypatch.setattr(Objective, "forward", forward)
+    monkeypatch.setattr(SegmentLoss, "forward", forward)
     assert ghost_train(out="small", **{**KEYS, "micro_batch_tokens": budget}) == 0
     told = capfd.readouterr().err.splitlines()
-    start = "ghost train: step 1: out of memory; from here on"
+    start = "ghost train: step 1: out of memory; continuing with"
     assert [line.partition(" tokens")[0] for line in told] == [f"{start} {tokens}" for tokens in halved]
     report = read_report(tmp_path / "small")
     assert report["out_of_memory"] == [{"step": 1, "micro_batch_tokens": tokens} for tokens in halved]
@@ -251,15 +251,15 @@ def test_memory_for_not_even_one_window(
 ) -> None:
     import torch
 
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
 
     def forward(self: Any, **row: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Objective, "forward", forward)
+    monkeypatch.setattr(SegmentLoss, "forward", forward)
     assert ghost_train(**KEYS) == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert "step 1: the GPU's memory does not suffice for one window of 38 tokens: set gradient_checkpointing" in line
+    assert "step 1: the GPU has too little memory for one window of 38 tokens: set gradient_checkpointing" in line
     assert not (tmp_path / "adapter").exists()
 
 
@@ -268,16 +268,16 @@ def test_a_broken_gpu_is_one_line(
 ) -> None:
     import torch
 
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
 
     def broken() -> None:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
 
-    calling(monkeypatch, Objective, "forward", 6, broken)
+    calling(monkeypatch, SegmentLoss, "forward", 6, broken)
     assert ghost_train(checkpoint_minutes=AT_EACH_STEP, **KEYS) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("ghost train: step 4: CUDA error: unspecified launch failure; ")
-    assert "adapter.checkpoint holds step 3 of 6. Go on: ghost train --config " in line
+    assert "adapter.checkpoint holds step 3 of 6. Continue: ghost train --config " in line
 
 
 def test_a_loss_that_is_no_number_names_the_last_checkpoint(
@@ -285,7 +285,7 @@ def test_a_loss_that_is_no_number_names_the_last_checkpoint(
 ) -> None:
     assert ghost_train(learning_rate=1e30, checkpoint_minutes=AT_EACH_STEP) == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert "step 2: the loss is nan, its gradient nan. Lower learning_rate" in line
+    assert "step 2: the loss is nan, the gradient norm nan. Lower learning_rate" in line
     assert line.endswith(f"no adapter was written; {tmp_path / 'adapter'}.checkpoint is of step 1")
 
 
@@ -299,10 +299,10 @@ def test_a_checkpoint_is_neither_overwritten_nor_mistaken(
     capfd.readouterr()
     assert ghost_train(**KEYS) == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert "adapter.checkpoint holds a training that was interrupted after step 2. Go on: ghost train --" in line
-    assert line.endswith(f"--resume; or begin anew: rm -r {tmp_path / 'adapter.checkpoint'}")
+    assert "adapter.checkpoint holds a training that was interrupted after step 2. Continue: ghost train --" in line
+    assert line.endswith(f"--resume; or start over: rm -r {tmp_path / 'adapter.checkpoint'}")
     assert ghost_train("--resume", **{**KEYS, "lora_dropout": 0.2}) == 1
-    assert "is of another training: lora_dropout was 0.1 and is 0.2. Go back" in capfd.readouterr().err
+    assert "belongs to another training: lora_dropout was 0.1 and is 0.2. Restore" in capfd.readouterr().err
     assert contents(tmp_path / "adapter.checkpoint") == kept
     # How a step is computed may change on the way.
     assert ghost_train("--resume", **{**KEYS, "micro_batch_tokens": 64, "gradient_checkpointing": True}) == 0

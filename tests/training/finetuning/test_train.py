@@ -100,7 +100,7 @@ def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
 
     from training.finetuning import attention
     from training.finetuning.base import load_base
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
 
     assert ghost_train("--json", train_on_inputs=False) == 0
     report = json.loads(capsys.readouterr().out)
@@ -113,7 +113,7 @@ def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
     config = training_config.load(tmp_path / "adapter" / train.CONFIG)
     val = read_split(prepared / "val.jsonl", load_tokenizer(tiny_base), ghost_json.read(prepared), config)
     for budget in (1, 1024):
-        found = curve.heldout_loss(Objective(model), val.examples, budget, config)
+        found = curve.heldout_loss(SegmentLoss(model), val.examples, budget, config)
         assert found is not None
         assert found.loss == pytest.approx(report["heldout"]["after"]["loss"], abs=1e-5)
         assert (found.loss, found.tokens) == (found.reply_loss, found.reply_tokens)
@@ -123,7 +123,7 @@ def test_evaluating_does_not_cut_the_gradients(tiny_base: Path, prepared: Path, 
     import torch
     from bitsandbytes.nn import Linear4bit
 
-    from training.finetuning.loss import Objective
+    from training.finetuning.loss import SegmentLoss
 
     config, tokenizer = training_config.load(write_config()), load_tokenizer(tiny_base)
     model = trainable(resolve_base(str(tiny_base), None), config, tokenizer)
@@ -136,13 +136,13 @@ def test_evaluating_does_not_cut_the_gradients(tiny_base: Path, prepared: Path, 
     assert all("lora_" in name for name in trained)
 
     examples = read_split(prepared / "val.jsonl", tokenizer, ghost_json.read(prepared), config).examples
-    objective = Objective(model)
-    assert curve.heldout_loss(objective, examples, 1024, config) is not None
+    segment_loss = SegmentLoss(model)
+    assert curve.heldout_loss(segment_loss, examples, 1024, config) is not None
     for name, parameter in trained.items():
         if "lora_B" in name:  # while B is zero, A has no gradient
             torch.nn.init.normal_(parameter, std=0.1)
     (everything,) = pack([segment([example]) for example in examples], 1024)
-    objective(**flatten(everything, "cpu")).backward()
+    segment_loss(**flatten(everything, "cpu")).backward()
     # The first layer's gradients pass through every other matrix of the base.
     first = [parameter for name, parameter in trained.items() if ".layers.0." in name]
     assert len(first) == 2 * 7
@@ -159,7 +159,7 @@ def test_an_empty_held_out_file_is_said_not_refused(
 
 
 @pytest.mark.parametrize(
-    ("failing", "words"), [("run", "Lower learning_rate"), ("write", "holds step 2 of 2. Go on: ghost train")]
+    ("failing", "words"), [("run", "Lower learning_rate"), ("write", "holds step 2 of 2. Continue: ghost train")]
 )
 def test_a_failed_training_leaves_the_old_adapter(
     ghost_train: Ghost,
@@ -224,7 +224,9 @@ def test_a_finished_adapter_is_replaced_only_when_that_is_said(
     assert ghost_train("--resume", overwrite=False, **keys) == 0  # the same training: there is nothing to do
     assert f"{out} is trained already" in capsys.readouterr().out
     assert ghost_train("--resume", overwrite=False, **{**keys, "seed": 3}) == 1
-    assert f"{out} holds the adapter of another training, and there is no checkpoint;" in capsys.readouterr().err
+    assert (
+        f"{out} holds the adapter of another training and there is no checkpoint to resume;" in capsys.readouterr().err
+    )
     assert contents(out) == before
     command = line.rpartition("or replace it: ghost ")[2]
     assert command.endswith(" --overwrite")
@@ -307,7 +309,7 @@ def test_of_a_checkpoint_without_an_origin_nothing_is_merged(tmp_path: Path) -> 
     """As earlier versions wrote them."""
     checkpoint = Checkpoint(tmp_path / "adapter")
     checkpoint.write(State("auto", 8, step=3), {}, {})
-    with pytest.raises(TrainingError, match="earlier version of ghost; go on with ghost train --resume"):
+    with pytest.raises(TrainingError, match="earlier version of ghost; continue with ghost train --resume"):
         train.write_best(checkpoint, tmp_path)
 
 
@@ -366,7 +368,7 @@ def test_wrong_folders_are_refused(
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
     assert ghost_train(out="..") == 2
-    assert "name a folder, beside which" in capsys.readouterr().err
+    assert "name a folder; the checkpoint" in capsys.readouterr().err
     assert ghost_train(out="photos") == 2
     assert "holds other files: cat.jpg" in capsys.readouterr().err
     assert (tmp_path / "photos" / "cat.jpg").exists()

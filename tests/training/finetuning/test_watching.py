@@ -106,7 +106,7 @@ def test_a_terminal_has_a_bar_and_keeps_what_was_measured(
     terminal = Console(file=sent, force_terminal=True, width=100, color_system=None, markup=False, highlight=False)
     for module in (console, curve):
         monkeypatch.setattr(module, "console", terminal)
-    with watch(start=100, price=3.6, voice=terminal) as looking:
+    with watch(start=100, price=3.6, output=terminal) as looking:
         run(looking, clock, range(101, 151))
         console._running[0].refresh()
         shown = sent.getvalue().splitlines()[-1]
@@ -156,7 +156,7 @@ def test_a_terminal_that_is_gone_costs_the_lines_and_not_the_training(
     for module in (console, curve):
         monkeypatch.setattr(module, "console", terminal)
     gone = Gone()
-    with pytest.raises(Stopped), watch(voice=terminal) as looking:  # and not the OSError of closing the bar
+    with pytest.raises(Stopped), watch(output=terminal) as looking:  # and not the OSError of closing the bar
         terminal.file = gone
         run(looking, clock, range(1, 3))
         looking.evaluated(2, LOSS)
@@ -180,7 +180,9 @@ def test_a_full_disk_costs_the_curves_and_not_the_training(
     with watch(tensorboard=True) as looking:
         monkeypatch.setattr(curve.EventFile, "add", full)
         run(looking, clock, range(1, 10))
-    assert re.fullmatch(r"ghost train: no more curves in .*adapter.tensorboard: No space.*\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"ghost train: no more curves are written to .*adapter.tensorboard: No space.*\n", capsys.readouterr().err
+    )
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.data())

@@ -43,7 +43,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         edit_config(rope_parameters={"rope_theta": 1e4, "rope_type": "llama3", "factor": 8.0}),
         "rope_type is 'llama3'; only 'default'",
     ),
-    "experts": (edit_config(num_local_experts=8), "a mixture of experts"),
+    "experts": (edit_config(num_local_experts=8), "mixtures of experts"),
     "no epsilon": (edit_config(rms_norm_eps=None), "not a model's config"),
     "missing tensor": (edit_weights(lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight")), "is missing"),
     "another tensor": (
