@@ -1,7 +1,7 @@
-"""`ghost merge`: adapter + base → FP16 safetensors that need neither peft nor bitsandbytes, with a proof.
+"""`ghost merge`: merge adapter and base into FP16 safetensors that need neither peft nor bitsandbytes, with a proof.
 
-Never onto 4-bit weights: onto the base's original ones, or onto what 4 bits left of them in the base's own format. The
-folder takes its place only after the proof.
+Merges never onto 4-bit weights, but onto the base's original weights, or onto the same rounded to nf4 and back. The
+folder is renamed into place only after the proof.
 """
 
 import argparse
@@ -34,10 +34,10 @@ from training.merging.proof import check_arithmetic
 from training.merging.provenance import write_configs
 from training.merging.weights import SHARD_BYTES, give_back_large_blocks, plan_shards, write_index
 
-SEED = 0  # of the rows that the proof recomputes
+SEED = 0  # selects the rows that the proof recomputes
 MEMORY = (
-    "Memory: about 1 GB for a 7B model, however large its files; the proof takes a little more. Disk: 2 bytes a "
-    "parameter, beside any earlier merge. What a stop or a full disk interrupts goes on with the same command."
+    "Memory: about 1 GB for a 7B model; the proof takes a little more. Disk: 2 bytes per parameter, besides any "
+    "earlier merge. After an interruption or a full disk, run the same command to continue."
 )
 
 
@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="?",
         default=Path("models/adapter"),
-        help="what `ghost train`, peft, Axolotl or Unsloth wrote; or the .checkpoint of a `ghost train` that was "
-        "interrupted: its best so far (default: %(default)s)",
+        help="adapter folder from `ghost train`, peft, Axolotl or Unsloth; or the .checkpoint of an interrupted "
+        "`ghost train`, to merge its best so far (default: %(default)s)",
     )
     parser.add_argument(
         "--base", metavar="PATH_OR_REPO", help="folder or Hub repo of the base (default: the one it was trained on)"
@@ -60,35 +60,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-weights",
         choices=get_args(BaseWeights),
-        help="onto the base as it was published, or onto what 4 bits left of it in training (default: what ghost.json "
-        "says that it was trained against; original for an adapter made elsewhere)",
+        help="merge onto the published base, or onto its weights rounded to 4 bits as in training (default: what "
+        "ghost.json records; original for an adapter made elsewhere)",
     )
     parser.add_argument(
         "--shard-size",
         type=float,
         default=SHARD_BYTES / 1e9,
         metavar="GB",
-        help="largest file of weights, 10⁹ bytes (default: %(default)s)",
+        help="largest weight file, in 10⁹ bytes (default: %(default)s)",
     )
-    elsewhere = parser.add_argument_group("an adapter made elsewhere, whose folder has no ghost.json")
+    elsewhere = parser.add_argument_group("for an adapter made elsewhere, without ghost.json")
     elsewhere.add_argument(
         "--recipe",
         choices=chat_format.RECIPES,
-        help=f"where its training text has end tokens (default: {provenance.RECIPE_OF_RECORD})",
+        help=f"format of its training text: where end tokens stand (default: {provenance.RECIPE_OF_RECORD})",
     )
     elsewhere.add_argument(
         "--labels",
         nargs=2,
         metavar=("ME", "OTHER"),
-        help=f"the tags of its training text (default: {chat_format.DEFAULT_LABELS.me} "
-        f"{chat_format.DEFAULT_LABELS.other})",
+        help=f"tags in its training text (default: {chat_format.DEFAULT_LABELS.me} {chat_format.DEFAULT_LABELS.other})",
     )
     parser.add_argument(
         "--keep-adapter",
         type=Path,
         metavar="FOLDER",
-        help="also write the adapter as engines read it that serve many over one base, which is the "
-        "original one: see docs/scaling.md",
+        help="also write the adapter for engines that serve many over one original base, such as vLLM: "
+        "see docs/scaling.md",
     )
     parser.add_argument("--json", action="store_true", help="print the proof's figures as JSON")
 
@@ -102,12 +101,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def merge_folder(args: argparse.Namespace, folder: Path) -> int:
-    """The verb, once it is known where the adapter lies."""
+    """Merge the adapter in `folder`."""
     ghost = provenance.read_facts(folder, args.recipe, provenance.read_labels(args.labels))
     if count := adapters.untrained(folder):
         raise MergeError(
-            f"{args.adapter}: all {count} B matrices are 0: it was never trained, and merged it would be the base "
-            "itself; train it: ghost train"
+            f"{args.adapter}: all {count} B matrices are 0, so it was never trained, and merging would give the "
+            "base itself; train it: ghost train"
         )
     if args.keep_adapter:
         provenance.check_keepable(folder)  # before the work
@@ -130,16 +129,16 @@ def merge_folder(args: argparse.Namespace, folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person may choose of a merge."""
+    """The options of a merge."""
 
     base_weights: BaseWeights | None = None
-    """None: those that the adapter was trained against, as far as that is known."""
+    """None: those that the adapter was trained against, if known."""
     shard_bytes: int = SHARD_BYTES
 
 
 @dataclass
 class Clock:
-    """How long each part took, in seconds. Not in ghost.json: the same merge twice gives the same bytes."""
+    """Seconds per part. Not written to ghost.json, so that repeated merges give the same bytes."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -153,10 +152,10 @@ class Clock:
 def merge(
     ghost: Ghost, base: Base, out: Path, choices: Choices | None = None, clock: Clock | None = None
 ) -> dict[str, Any]:
-    """Write the merged model folder `out`, proven, and return the `merge` block of its ghost.json.
+    """Write the merged model to `out`, prove it, and return the `merge` block of its ghost.json.
 
-    Raises MergeError when the adapter does not fit the base, a value does not fit FP16, or the proof fails; UsageError
-    when `out` holds something else. `out` is then as it was.
+    Raises MergeError if the adapter does not fit the base, a value does not fit FP16, or the proof fails; UsageError if
+    `out` holds other files. `out` is then unchanged.
     """
     choices, clock = choices or Choices(), clock or Clock()
     refuse_foreign_files(out, artifact.own_files(out, "merge"))
@@ -171,18 +170,18 @@ def merge(
     plan = asdict(choices) | asdict(sources.precision) | {"base_weights": onto}
     plan |= {"base": base.weights_sha256, "adapter": adapter_sha256}
     plan |= {"config": adapter.config, "versions": _versions()}
-    with unfinished_folder(out, plan) as aside:
-        with clock("kept"), progress("looking at what is finished already"):
-            aside.keep(set(shards))
+    with unfinished_folder(out, plan) as unfinished:
+        with clock("kept"), progress("checking finished shards"):
+            unfinished.keep(set(shards))
         with clock("merge"):
-            write_configs(aside.folder, base, tokenizer, adapter)
-            write_shards(aside, sources, shards)
-            write_index(aside.folder, shapes, shards)
-        # From here on from the files alone: the proof trusts nothing that the merge has held.
+            write_configs(unfinished.folder, base, tokenizer, adapter)
+            write_shards(unfinished, sources, shards)
+            write_index(unfinished.folder, shapes, shards)
+        # The proof reads only the written files.
         with clock("arithmetic"), sources.open() as (source, _):
-            arithmetic = check_arithmetic(source, adapter, aside.folder, seed=SEED)
+            arithmetic = check_arithmetic(source, adapter, unfinished.folder, seed=SEED)
         with clock("parity"):
-            proof = prove(ghost, aside.folder, tokenizer, sources)
+            proof = prove(ghost, unfinished.folder, tokenizer, sources)
         block = {
             "dtype": "F16",
             "base_weights": onto,
@@ -197,7 +196,7 @@ def merge(
         blocks = {"merge": block, "sampling": asdict(Settings()), "golden": proof.golden}
         if not provenance.made_here(ghost):
             blocks["base"] = {"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256}
-        artifact.write(aside.folder, ghost.facts, aside.seal(), **blocks)
+        artifact.write(unfinished.folder, ghost.facts, unfinished.seal(), **blocks)
     return block
 
 
@@ -209,9 +208,9 @@ class Proof:
 
 
 def prove(ghost: Ghost, folder: Path, tokenizer: Tokenizer, sources: Sources) -> Proof:
-    """Compare the written files with what was trained.
+    """Compare the written files with base + adapter.
 
-    Raises MergeError when the mean |Δ log-probability| against the same base + adapter is above the limit.
+    Raises MergeError if the mean |Δ log-probability| against the same base + adapter is above the limit.
     """
     prompt, ids = golden.prompt(tokenizer, ghost.labels)
     probes = parity.probes(tokenizer, ghost.labels)
@@ -233,7 +232,7 @@ def prove(ghost: Ghost, folder: Path, tokenizer: Tokenizer, sources: Sources) ->
 
 
 def _changes(adapter: Adapter) -> dict[str, Any]:
-    """What the adapter did to the base, in numbers."""
+    """Count the adapter's changes to the base."""
     outputs = adapter.outputs.values()
     updates = Counter((o.update.rank, o.update.scale, o.update.magnitude is not None) for o in outputs if o.update)
     changes: dict[str, Any] = {
@@ -269,10 +268,10 @@ def report(out: Path, base: Base, block: dict[str, Any], stops: list[str], *, re
         f"merged      {arithmetic['merged']} of {arithmetic['tensors']} tensors, scale {scales}, all F16",
         f"arithmetic  fp16(W + s·B·A), recomputed for {share:.0%} of {arithmetic['values']:,} values, in every tensor",
         f"parity      {_compared(same)}; limit of the mean {same['limit']:g}",
-        "nf4         as above: this is the base in 4 bits"
+        "nf4         as above: the base in 4 bits"
         if block["base_weights"] == "dequantized"
-        else f"nf4         {_compared(nf4)}; no limit: it only tells what 4 bits changed",
-        # Our engine cuts there by itself. A server that has only the chat template goes on until it is told.
+        else f"nf4         {_compared(nf4)}; no limit: it only shows what 4 bits changed",
+        # Our engine stops there by itself. Servers that only have the chat template must be told.
         f'elsewhere   other servers (vLLM, transformers serve) must be sent "stop": {json.dumps(stops)}',
         f"written     {out}{', in place of the model that was there' if replaces else ''}; next: ghost check {out}",
     ]

@@ -1,6 +1,6 @@
-"""`ghost check`: is this model folder whole, the one that was merged and trained, and able to end a reply?
+"""`ghost check`: check that a model folder is complete, is the one that was merged and trained, and can end a reply.
 
-Exit code 0 when no check failed. One is skipped, and says why, where what it would look at is not there.
+Exit with code 0 if no check failed. A check that lacks its input is skipped and says why.
 """
 
 import argparse
@@ -24,9 +24,13 @@ from training.finetuning.data import encode_turns
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, nargs="?", default=Path("models/merged"), help="default: %(default)s")
-    parser.add_argument("--adapter", type=Path, help="what it was merged from (default: `adapter` beside it)")
     parser.add_argument(
-        "--base", metavar="PATH_OR_REPO", help="the base (default: the one it was trained on, if it is on this disk)"
+        "--adapter", type=Path, help="the adapter that it was merged from (default: `adapter` beside it)"
+    )
+    parser.add_argument(
+        "--base",
+        metavar="PATH_OR_REPO",
+        help="the base (default: the one that it was trained on, if it is on this disk)",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
@@ -45,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def inspect(model: Trained) -> Iterator[Result]:
-    """One result per check. A failure does not hide the checks after it, unless there is no model left to ask."""
+    """Yield one result per check. Continue after a failure, unless the model cannot be used at all."""
     for name, check in CHECKS.items():
         try:
             result = checks.result(name, check, model)
@@ -53,7 +57,7 @@ def inspect(model: Trained) -> Iterator[Result]:
             result = Result(name, "skipped", str(why))
         yield result
         if result.status == "failed" and check in (files, checks.golden_prompt, logits):
-            return  # not a model, not one that loads, not one that can be sampled
+            return  # incomplete, does not load, or cannot be sampled
 
 
 def files(model: Model) -> str:
@@ -65,12 +69,12 @@ def newline(model: Model) -> str:
     ids = encode(model.tokenizer, "x\ny").ids
     token = model.tokenizer.convert_tokens_to_ids("<0x0A>")
     if token == model.tokenizer.unk_token_id or ids.count(token) != 1:
-        raise WeightsError("a newline is not the one token <0x0A>; turns could not be told apart as in training")
+        raise WeightsError("a newline is not the single token <0x0A>, so turns would not be separated as in training")
     return f"one token, id {token}"
 
 
 def prefix(model: Model) -> str:
-    """Else the model would be asked to go on from ids that it has never seen in training."""
+    """Check that a prompt has the ids that it had in training."""
     labels, recipe = model.ghost.labels, model.ghost.recipe
     for name, texts in PROMPTS.items():
         turns = conversation(texts, labels)
@@ -97,7 +101,7 @@ def logits(model: Model) -> str:
 
 
 def endings(model: Model) -> str:
-    """That each reply is what a reply must be is the check; how many end by themselves a figure."""
+    """Check every reply's format, and count how many end by themselves."""
     engine = model.engine
     details = []
     for mode, settings in (("greedy", engine.settings.replace(temperature=0.0)), ("sampled", engine.settings)):
@@ -114,7 +118,7 @@ def endings(model: Model) -> str:
     return "; ".join(details)
 
 
-# Those of preflight's that look at weights/, and between and after them those that need prompts.
+# The checks of `ghost preflight` on weights/, and those that need prompts or the adapter.
 CHECKS: dict[str, Callable[[Trained], str]] = {
     "ghost.json and hashes": files,
     "shards": checks.shards,

@@ -1,6 +1,6 @@
-"""`ghost try`: a fixed set of prompts under several seeds, each reply held to what a reply must be like, and timing.
+"""`ghost try`: reply to a fixed set of prompts under several seeds, check each reply, and time it.
 
-With --held-out, the same of real contexts, as figures without a message. Exit code 1 when an expectation is not met.
+With --held-out, reply to real contexts and print figures without messages. Exit with code 1 if a reply fails a check.
 """
 
 import argparse
@@ -43,11 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="the same seed gives the same replies (default: %(default)s)"
     )
     parser.add_argument(
-        "--seeds", type=int, default=SEEDS, help="replies to each prompt, with another seed each (default: %(default)s)"
+        "--seeds", type=int, default=SEEDS, help="replies per prompt, each with its own seed (default: %(default)s)"
     )
-    parser.add_argument("--held-out", type=Path, metavar="JSONL", help="answer its windows; print figures, no message")
     parser.add_argument(
-        "--limit", type=int, default=200, help="windows to answer, evenly spread (default: %(default)s)"
+        "--held-out", type=Path, metavar="JSONL", help="reply to its windows; print figures, no messages"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=200, help="number of windows to reply to, evenly spaced (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the replies or figures as JSON")
 
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     for flag, count in (("--limit", args.limit), ("--seeds", args.seeds)):
         if count < 1:
-            raise UsageError(f"{flag} {count}: at least one")
+            raise UsageError(f"{flag} {count}: must be at least 1")
     from replicate_deployment.engine import Engine
 
     with progress("loading"):
@@ -76,7 +78,7 @@ def try_prompts(engine: "Engine", args: argparse.Namespace) -> int:
             wrong = unmet(one, known)
             for expectation in wrong:
                 failed.setdefault(expectation, []).append(f"{name}, seed {seed}")
-            replies.append({"name": name, "prompt": texts, "seed": seed, "unmet": wrong} | _told(one))
+            replies.append({"name": name, "prompt": texts, "seed": seed, "unmet": wrong} | _fields(one))
         if says_nothing(said):
             failed.setdefault(EMPTY, []).append(name)
         if not number and answer(engine, turns, engine.settings, seeds[0]).text != said[0].text:
@@ -118,16 +120,16 @@ def try_held_out(engine: "Engine", args: argparse.Namespace) -> int:
 
 
 def read_contexts(path: Path, labels: Labels) -> list[list[Turn]]:
-    """The turns before each window's reply. Raises DataError naming the line that `prepare` did not write."""
+    """Return the turns before each window's reply. Raises DataError naming a line that `prepare` did not write."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; `ghost prepare` writes val.jsonl")
-    # A line does not tell: in a window, an end token inside is one that somebody typed.
+    # A line alone does not show the recipe: in a window, an inner end token was typed by somebody.
     if (path.parent / ghost_json.NAME).is_file() and ghost_json.read(path.parent).recipe != "windows":
         raise DataError(
-            f"{path}: holds conversations, no windows; write some: ghost prepare --recipe windows --out DIR"
+            f"{path}: holds conversations, not windows; write windows: ghost prepare --recipe windows --out DIR"
         )
     contexts = []
-    with path.open(encoding="utf-8", newline="\n") as stream:  # a line separator in a message ends no line
+    with path.open(encoding="utf-8", newline="\n") as stream:  # line separators in messages do not end a line
         for number, line in enumerate(stream, start=1):
             *context, _ = read_line(line, labels, f"{path}, line {number}", recipe="windows")
             if context[-1].label != labels.other:
@@ -162,7 +164,7 @@ def _summed(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _told(answer: Answer) -> dict[str, Any]:
+def _fields(answer: Answer) -> dict[str, Any]:
     return {key: value for key, value in asdict(answer).items() if key not in ("written", "limit")}
 
 

@@ -210,7 +210,7 @@ def test_whole_conversations_are_refused(tmp_path: Path) -> None:
     artifact.write(
         tmp_path, None, text={"labels": {"me": "A:", "other": "B:"}, "recipe": "conversations", "stop_sequences": []}
     )
-    with pytest.raises(DataError, match="conversations, no windows; write some: ghost prepare --recipe windows"):
+    with pytest.raises(DataError, match="conversations, not windows; write windows: ghost prepare --recipe windows"):
         read_contexts(tmp_path / "val.jsonl", DEFAULT_LABELS)
 
 

@@ -1,9 +1,9 @@
-"""A LoRA adapter: read, and matched with the base's tensors on a meta-device model.
+"""Read a LoRA adapter and match it with the base's tensors on a meta-device model.
 
-Plain LoRA and rsLoRA: W' = W + s·B·A, with s = alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv:2106.09685, 2312.03732).
+LoRA and rsLoRA: W' = W + s·B·A, with s = alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv:2106.09685, 2312.03732).
 DoRA: W' = m · (W + s·B·A) / ‖W + s·B·A‖, a norm for each output (arXiv:2402.09353). W is (out, in), A is (r, in), B is
-(out, r), m is (out,); an embedding and a Conv1D lie the other way round, as (in, out). Every number is the adapter's,
-and which layer has which is decided by peft itself, on a model without values.
+(out, r), m is (out,); embeddings and Conv1D are stored transposed, as (in, out). peft decides on the meta-device model
+which layer has which rank and scale.
 """
 
 import json
@@ -18,18 +18,18 @@ from typing import Any
 from ghost.errors import BaseModelError, MergeError
 from training.merging.weights import Tensor, Weights
 
-# adapter_config.json, as peft writes it: read, and refused by name where it says what no merge here knows.
+# Read adapter_config.json as peft writes it, and refuse what this merge does not support.
 
 CONFIG = "adapter_config.json"
-# What the merge does, or what changes no arithmetic. Any other key must be off: a form of adapter that this program
-# does not know would otherwise be merged as if it were plain LoRA.
-UNDERSTOOD = {
+# Keys that the merge handles, or that do not affect the arithmetic. Any other key must be off, or an unknown form of
+# adapter would be merged as if it were plain LoRA.
+SUPPORTED_KEYS = {
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
     "bias",
-    "ensure_weight_tying",  # both tied weights are in the file then
-    "eva_config",  # how A began
+    "ensure_weight_tying",  # then both tied weights are in the file
+    "eva_config",  # initialises A
     "exclude_modules",
     "fan_in_fan_out",
     "inference_mode",
@@ -52,12 +52,12 @@ UNDERSTOOD = {
     "use_dora",
     "use_rslora",
 }
-# Beginnings that leave W as it is; PiSSA, OLoRA, CorDA, LoRA-GA and LoftQ train against a changed one.
-PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
+# Initialisations that leave W unchanged. PiSSA, OLoRA, CorDA, LoRA-GA and LoftQ change it.
+PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Raises MergeError when it is missing, malformed, or asks for what is not merged."""
+    """Raises MergeError if it is missing, malformed, or has an unsupported setting."""
     path = folder / CONFIG
     if not folder.is_dir():
         raise MergeError(f"{folder}: no such folder; name the one that holds {CONFIG}")
@@ -68,10 +68,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise MergeError(f"{folder}: no {CONFIG} here; name the folder that `ghost train` wrote") from error
     except (ValueError, KeyError, TypeError) as error:
         raise MergeError(f"{path}: not a readable adapter config ({type(error).__name__}: {error})") from error
-    on = {key: value for key, value in config.items() if value and key not in UNDERSTOOD}
+    on = {key: value for key, value in config.items() if value and key not in SUPPORTED_KEYS}
     if kind != "LORA":
         on = {"peft_type": kind}
-    elif config.get("init_lora_weights", True) not in PLAIN_STARTS:
+    elif config.get("init_lora_weights", True) not in PLAIN_INITS:
         on = {"init_lora_weights": config["init_lora_weights"]}
     if on:
         found = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in sorted(on.items()))
@@ -91,7 +91,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def as_peft(config: dict[str, Any]) -> Any:
-    """peft's LoraConfig, for a model without values: what A and B began as does not matter to a merge."""
+    """Make peft's LoraConfig for a meta-device model, without the initialisation, which a merge does not need."""
     from peft import LoraConfig
 
     known = {field.name for field in fields(LoraConfig)}
@@ -107,13 +107,13 @@ def _is_alpha(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-# Models without values: what transformers and peft would build, to ask about and to run a layer at a time.
-#
-# Parameters lie on PyTorch's meta device, which knows shapes only, so a 7B model takes no memory worth naming.
+# Meta-device models: built by transformers and peft with shapes but no values, to be inspected and to be run one layer
+# at a time. A 7B model takes almost no memory.
 
 
-def skeleton(folder: Path, vocab_size: int | None = None) -> Any:
-    """The causal language model of `folder`'s config.json; with `vocab_size`, as if its vocabulary were resized."""
+def meta_model(folder: Path, vocab_size: int | None = None) -> Any:
+    """Build the causal language model of `folder`'s config.json; with `vocab_size`, as if its vocabulary were
+    resized."""
     import torch
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -121,7 +121,7 @@ def skeleton(folder: Path, vocab_size: int | None = None) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         config.vocab_size = vocab_size or config.vocab_size
-        with init_empty_weights(include_buffers=False):  # most buffers are computed, not read from files
+        with init_empty_weights(include_buffers=False):  # most buffers are computed
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -134,7 +134,7 @@ def skeleton(folder: Path, vocab_size: int | None = None) -> Any:
 
 
 def with_adapter(model: Any, config: dict[str, Any]) -> Any:
-    """The PeftModel that peft makes of a skeleton by adapter_config.json: its own reading of targets and patterns."""
+    """Add the adapter of adapter_config.json to a meta-device model; peft resolves targets and patterns."""
     from peft import get_peft_model
 
     try:
@@ -147,8 +147,8 @@ def with_adapter(model: Any, config: dict[str, Any]) -> Any:
 
 @contextmanager
 def streamed(model: Any, read: Callable[[str], Tensor]) -> Iterator[None]:
-    """Within the block the model can be called: what has no values yet gets them from `read(name)`, float32, when its
-    layer's turn comes, and loses them after it. So one linear layer, or the head, is in memory at a time.
+    """Within the block, call the model although it has no values: each layer's are filled from `read(name)`, float32,
+    before it runs, and dropped after it. So one linear layer, or the head, is in memory at a time.
     """
     import torch
 
@@ -178,10 +178,10 @@ def streamed(model: Any, read: Callable[[str], Tensor]) -> Iterator[None]:
 
 
 def _units(model: Any) -> Iterator[tuple[Any, list[tuple[Any, str, str]]]]:
-    """The modules that are filled as a whole, each with (owner, leaf, name) of what it lacks.
+    """Yield the modules to fill as a whole, each with (owner, leaf, name) of its missing values.
 
-    A module with parameters of its own; and peft's wrapper of a layer whole, since it reads its parts' weights without
-    calling them. The copy that `modules_to_save` has replaced is never asked for.
+    These are modules with their own parameters, and peft's wrappers, which read their parts' weights without calling
+    them. The originals that `modules_to_save` has replaced are never used.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
@@ -206,26 +206,26 @@ def _units(model: Any) -> Iterator[tuple[Any, list[tuple[Any, str, str]]]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """peft warns of what could go wrong with its own merge (ties, biases), which is looked after here."""
+    """Silence peft's warnings about its own merge (ties, biases); this merge handles both."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-# The names in an adapter's file, whatever wrapped the model when it was saved.
+# Map the names in an adapter's file to the base's names, whatever wrapped the model when it was saved.
 
-# torch.compile's, FSDP's and activation checkpointing's wrappers leave a word wherever they stood.
+# Inserted into names by torch.compile, FSDP and activation checkpointing.
 WORDS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# peft's own: the name of the adapter stands after these, and is gone from what peft saves.
+# peft's own: followed by the adapter's name, which peft drops when it saves.
 NAMED = {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "modules_to_save"}
 ADAPTER = "default"
 
 
 def place(name: str) -> str:
-    """What an adapter's tensor belongs to, by the base's own names: `model.layers.0.mlp.up_proj.lora_A.weight`.
+    """Return where an adapter's tensor belongs, by the base's names: `model.layers.0.mlp.up_proj.lora_A.weight`.
 
-    A tensor that replaces one of the base has just the name of that: `base_layer` and `modules_to_save` are left out,
-    as are the wrappers' words and the adapter's name. `original_module` stays: peft uses what has replaced it.
+    A tensor that replaces one of the base gets that one's name: `base_layer`, `modules_to_save`, wrappers and the
+    adapter's name are dropped. `original_module` stays, since peft uses its replacement.
     """
     words = [word for word in name.split(".") if word not in WORDS]
     while words[:1] == ["module"]:  # DistributedDataParallel's
@@ -241,12 +241,12 @@ def place(name: str) -> str:
 
 
 def by_place(path: Path, weights: Weights) -> dict[str, str]:
-    """The names in the file, by place. Raises MergeError when two differ and belong to one place."""
+    """Return the names in the file by place. Raises MergeError if two different tensors belong to one place."""
     found: dict[str, str] = {}
     for name in weights.shapes:
         other = found.setdefault(place(name), name)
         if other != name and not weights.equal(other, name):
-            raise MergeError(f"{path}: {other} and {name} are for the same place, and differ; which one was trained?")
+            raise MergeError(f"{path}: {other} and {name} belong to the same place but differ; save the adapter again")
     if not found:
         raise MergeError(f"{path}: holds no tensor; was the adapter saved?")
     return found
@@ -258,20 +258,21 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Update:
-    """What is added to a matrix. `a`, `b` and `magnitude` (DoRA's m) are names in the adapter's file."""
+    """What is added to a matrix: `a`, `b` and `magnitude` (DoRA's m) are names in the adapter's file."""
 
     a: str
     b: str
     rank: int
     scale: float
     transposed: bool
-    """The matrix lies as (in, out)."""
+    """Whether the matrix is stored as (in, out)."""
     magnitude: str | None
 
 
 @dataclass(frozen=True)
 class Output:
-    """A tensor of the merged model: `source` in the base's files, or in the adapter's, and what is added to it."""
+    """A tensor of the merged model: `source`, its name in the base's or the adapter's files, and what is added to
+    it."""
 
     shape: Shape
     source: str
@@ -283,30 +284,30 @@ class Output:
 
 @dataclass(frozen=True)
 class Adapter:
-    """`outputs` are by name, in the order in which the base's files hold their sources."""
+    """`outputs` are by name, in the order of their sources in the base's files."""
 
     folder: Path
     config: dict[str, Any]
     outputs: dict[str, Output]
     vocab_size: int | None
-    """Of the merged model, where the adapter resized it."""
+    """The merged model's, if the adapter resized it."""
     ties: dict[str, str]
-    """Tensors that are another one under a second name, in the base."""
+    """Tied tensors of the base: second name → first name."""
     unties: bool
-    """Whether embedding and head were one tensor and are two now."""
+    """Whether embedding and head were tied in the base and are not any more."""
     quantised: frozenset[str]
-    """The base's tensors that QLoRA holds in 4 bits: its linear layers', but for the head's."""
+    """The base's tensors that QLoRA holds in 4 bits: all linear layers but the head."""
     names: dict[str, str]
-    """Of the tensors in the adapter's file, by place (training/merging/adapter.py)."""
+    """Names in the adapter's file, by place (see `place`)."""
 
     def open(self) -> Weights:
         return Weights([self.folder / WEIGHTS])
 
 
 def untrained(folder: Path) -> int:
-    """How many matrices B there are, if all are zero as they begin and nothing else is changed; otherwise 0.
+    """Return the number of B matrices if all are zero, as initialised, and nothing else is changed; otherwise 0.
 
-    Merged, such an adapter is the base itself.
+    Merged, such an adapter would be the base itself.
     """
     with Weights([folder / WEIGHTS] if (folder / WEIGHTS).is_file() else []) as weights:
         added = [name for name in weights.shapes if "lora_B" in name or "lora_embedding_B" in name]
@@ -317,10 +318,10 @@ def untrained(folder: Path) -> int:
 
 
 def read_adapter(folder: Path, base_folder: Path) -> Adapter:
-    """The adapter of `folder`, if every one of its tensors has its place in the base, and every place its tensor.
+    """Read the adapter of `folder` and match each of its tensors with the base.
 
-    Raises MergeError on a form of adapter that is not merged, a tensor that would not be used, a target without its
-    tensors, a shape that does not fit; BaseModelError on a base that cannot be built.
+    Raises MergeError on an unsupported adapter, an unused tensor, a target without its tensors, or a wrong shape;
+    BaseModelError on a base that cannot be built.
     """
     config = read_config(folder)
     if not (folder / WEIGHTS).is_file():
@@ -332,7 +333,7 @@ def read_adapter(folder: Path, base_folder: Path) -> Adapter:
 
 
 class _Pairing:
-    """Built once for an adapter and a base, to hold what the steps share."""
+    """The shared state while matching one adapter with one base."""
 
     def __init__(
         self, folder: Path, config: dict[str, Any], base_folder: Path, base: Weights, weights: Weights
@@ -342,13 +343,13 @@ class _Pairing:
 
         self.folder, self.config, self.base, self.weights = folder, config, base, weights
         self.path = folder / WEIGHTS
-        model = skeleton(base_folder)
+        model = meta_model(base_folder)
         self.found = by_place(self.path, weights)
         self.vocab_size = self._resized(model)
         if self.vocab_size is not None:
-            model = skeleton(base_folder, self.vocab_size)
+            model = meta_model(base_folder, self.vocab_size)
         self.shapes: dict[str, Shape] = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        self.ties = {  # transformers ties no weights that the files hold twice and differently
+        self.ties = {  # transformers does not tie weights that differ in the files
             name: home
             for name, home in dict(model.all_tied_weights_keys).items()
             if name not in base.shapes or home not in base.shapes or base.equal(name, home)
@@ -366,7 +367,7 @@ class _Pairing:
     def adapter(self) -> Adapter:
         outputs = {
             name: Output(self.shapes.get(name, shape), name) for name, shape in self.base.shapes.items()
-        }  # what the architecture does not know, it does not read: it is copied all the same
+        }  # also copy tensors that the architecture does not use
         copies, updates, shifts = self._wrapped()
         members = {*self.ties, *self.ties.values()}
         untied = False
@@ -401,7 +402,7 @@ class _Pairing:
         )
 
     def _wrapped(self) -> tuple[dict[str, str], dict[str, Update], dict[str, tuple[str, float]]]:
-        """What peft has wrapped: own copies of whole modules, updates and shifts, each by the base's tensor name."""
+        """Return what peft has wrapped, by the base's names: copies of whole modules, updates, and shifts of biases."""
         from peft.tuners.lora.layer import Embedding, Linear
         from peft.tuners.tuners_utils import BaseTunerLayer
         from peft.utils.other import ModulesToSaveWrapper
@@ -413,7 +414,7 @@ class _Pairing:
             if isinstance(module, ModulesToSaveWrapper):
                 for leaf in module.modules_to_save["default"].state_dict():
                     copies[f"{name}.{leaf}"] = self._take(f"{name}.{leaf}")
-                    self.used.add(f"{name}.original_module.{leaf}")  # what the copy has replaced may lie beside it
+                    self.used.add(f"{name}.original_module.{leaf}")  # the file may hold the replaced original too
             elif isinstance(module, (Linear, Embedding)):
                 updates[f"{name}.weight"] = self._update(name, module, embedding=isinstance(module, Embedding))
                 if module.lora_bias["default"]:
@@ -441,7 +442,7 @@ class _Pairing:
         )
 
     def _take(self, place: str) -> str:
-        """The name in the adapter's file of the tensor that belongs there."""
+        """Return the name in the adapter's file of the tensor that belongs there."""
         self._require(place)
         self.used.add(place)
         return self.found[place]
@@ -449,12 +450,13 @@ class _Pairing:
     def _require(self, place: str) -> None:
         if place not in self.found:
             raise MergeError(
-                f"{self.path}: {CONFIG} promises {place}, and it is missing; copy the adapter again, or name the base "
+                f"{self.path}: {place} is missing, although {CONFIG} needs it; copy the adapter again, or "
+                "name the base "
                 "that it was trained on: --base PATH_OR_REPO"
             )
 
     def _shared(self, group: list[str], copies: dict[str, str]) -> str | None:
-        """The tensor of the adapter that takes the place of what the tied tensors `group` hold in the base."""
+        """Return the adapter's tensor that replaces the tied tensors `group` of the base, if any."""
         shared: str | None = None
         for name in group:
             if name in copies or name not in self.found:
@@ -466,7 +468,7 @@ class _Pairing:
         return shared
 
     def _resized(self, model: Any) -> int | None:
-        """The rows of the adapter's embedding or head, where they are others than the base's."""
+        """Return the number of rows of the adapter's embedding or head, if it differs from the base's."""
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             name = next((name for name, found in model.named_modules() if found is module), None)
             held = self.found.get(f"{name}.weight")
@@ -476,7 +478,7 @@ class _Pairing:
         return None
 
     def _check_base(self, folder: Path) -> None:
-        """Every tensor of the architecture is in the base's files, but for those tied to one that is."""
+        """Check that the base's files hold every tensor of the architecture, or one that it is tied to."""
         missing = [name for name in self.shapes if name not in self.base.shapes and name not in self.ties]
         if missing:
             raise MergeError(

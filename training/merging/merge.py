@@ -1,4 +1,4 @@
-"""W + s·B·A, part by part, into shards that a merge cut short goes on with."""
+"""Compute W + s·B·A in blocks, and write it to shards that an interrupted merge can continue."""
 
 import errno
 import json
@@ -25,13 +25,13 @@ from training.merging.adapter import Adapter, Output, Update
 from training.merging.provenance import Precision
 from training.merging.weights import BLOCK, ITEM_BYTES, Tensor, Weights, fp16_bytes, row_blocks, write_shard
 
-# The arithmetic of the merge: a few rows at a time, in float32, rounded once.
+# Merge a few rows at a time, in float32, and round once.
 
-LARGEST = 65520.0  # from here on FP16 rounds to infinity; its largest value is 65504
+FP16_OVERFLOW = 65520.0  # FP16 rounds this and more to infinity; its largest value is 65504
 
 
 class Source(Protocol):
-    """Where the values lie that the adapter is added to: `Weights`, or what 4 bits leave of them."""
+    """The base weights to merge onto: `Weights`, or the same rounded to nf4."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 class Merging:
-    """One thread's: files opened for it, and memory for one block, used again and again."""
+    """The merge in one thread, with its own open files and one reused block of memory."""
 
     def __init__(self, base: Source, adapter: Weights) -> None:
         import torch
@@ -53,19 +53,19 @@ class Merging:
         self._half = torch.empty(BLOCK, dtype=torch.float16)
 
     def fp16(self, name: str, output: Output) -> Iterator[Tensor]:
-        """The merged tensor's rows, in order; each block is overwritten by the next.
+        """Yield the merged tensor's rows in order; each block is overwritten by the next.
 
-        Raises MergeError, after the last block, when a value is not finite or does not fit FP16.
+        Raises MergeError after the last block if a value is not finite or does not fit FP16.
         """
         import torch
 
         wrong = unfit = 0
         for block in self.float32(output):
             low, high = block.aminmax()
-            if not (low > -LARGEST and high < LARGEST):  # not `<=`: NaN compares false
+            if not (low > -FP16_OVERFLOW and high < FP16_OVERFLOW):  # not `<=`: NaN compares false
                 finite = torch.isfinite(block)
                 wrong += int((~finite).sum())
-                unfit += int((finite & (block.abs() >= LARGEST)).sum())
+                unfit += int((finite & (block.abs() >= FP16_OVERFLOW)).sum())
             half = _part(self._half, block.shape)
             yield half.copy_(block)
         if wrong or unfit:
@@ -74,12 +74,12 @@ class Merging:
             raise MergeError(f"{name}: {wrong or unfit:,} of {count:,} values are {kind}; nothing was written")
 
     def float32(self, output: Output) -> Iterator[Tensor]:
-        """W + s·B·A and what else belongs to the output, unrounded, some rows at a time, in the same memory."""
+        """Yield the merged rows, unrounded, a block at a time in the same memory."""
         update, shift = output.update, output.shift
         if update is None:
             for start, stop in row_blocks(output.shape):
                 block = self._values(output, start, stop)
-                if shift is not None:  # of a vector: nothing to multiply
+                if shift is not None:  # biases are vectors
                     block.add_(self._adapter.tensor(shift[0]).float()[start:stop].mul_(shift[1]))
                 yield block
             return
@@ -87,7 +87,7 @@ class Merging:
         factors = None
         if update.magnitude is not None:
             factors = self._adapter.tensor(update.magnitude).float()
-            if update.transposed:  # an output is a column: its norm needs all rows
+            if update.transposed:  # outputs are columns, so their norms need all rows
                 squares = sum(block.double().square_().sum(0) for _, block in self._sums(output, update, a, b))
                 factors = factors / squares.sqrt().float()
         for (start, stop), block in self._sums(output, update, a, b):
@@ -96,18 +96,18 @@ class Merging:
             elif update.transposed:
                 yield block.mul_(factors)
             else:
-                # In float64: a float32 sum of thousands of squares would be off by more than the rounding to come.
+                # float64: a float32 sum of thousands of squares would err by more than FP16 rounds.
                 norms = _norms(block)
                 yield block.mul_((factors[start:stop] / norms)[:, None])
 
     def _sums(self, output: Output, update: Update, a: Tensor, b: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
-        """W + s·B·A, in peft's own order of operations, so that bits can be compared."""
+        """Yield W + s·B·A, in peft's order of operations, so that results are bit-equal."""
         import torch
 
         for start, stop in row_blocks(output.shape):
             block = self._values(output, start, stop)
             left, right = (a[:, start:stop].t(), b.t()) if update.transposed else (b[start:stop], a)
-            # In one step (addmm_) it would be faster, and summed in another order where a block is a single row.
+            # addmm_ would be faster, but sums single-row blocks in another order.
             added = _part(self._added, block.shape)
             torch.mm(left, right, out=added)
             yield (start, stop), block.add_(added.mul_(update.scale))
@@ -119,7 +119,7 @@ class Merging:
 
 
 def _part(memory: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of this shape in the memory, or in new memory where a single row is larger."""
+    """Return a tensor of this shape in `memory`, or in new memory if it is too small."""
     count = math.prod(shape)
     return (memory[:count] if count <= len(memory) else memory.new_empty(count)).view(shape)
 
@@ -131,36 +131,36 @@ def _norms(block: Tensor) -> Tensor:
     return torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).float()
 
 
-# What QLoRA's 4 bits leave of a base: the values that an adapter was trained against.
+# Round base weights to nf4 and back: the values that a QLoRA adapter was trained against.
 #
-# bitsandbytes rounds each run of 64 values of a linear layer to 16 levels between ± its largest one, and with double
-# quantisation those largest ones to 8 bits too (arXiv:2305.14314). The same here, some rows at a time: its own
-# function for CPUs takes three times as long, and on a whole matrix many times the memory. Tests hold the two equal to
-# the bit.
+# bitsandbytes rounds each block of 64 values of a linear layer to 16 levels between ± its absolute maximum, and with
+# double quantisation rounds those maxima to 8 bits (arXiv:2305.14314). This does the same, some rows at a time:
+# bitsandbytes' own CPU function takes three times as long, and on a whole matrix many times the memory. Tests hold both
+# bit-equal.
 
 RUN = 64  # values that share a scale
-CELLS = 64  # of equal width from -1 to 1: no cell holds more than one border between levels
+CELLS = 64  # of equal width from -1 to 1; each contains at most one border between levels
 
 
 class FourBits:
-    """The base's tensors as training saw them: `quantised` ones rounded to nf4, all in the dtype of computation."""
+    """The base's tensors as in training: `quantised` ones rounded to nf4, all in the dtype of computation."""
 
     def __init__(self, base: Weights, quantised: frozenset[str], *, double_quant: bool, bf16: bool) -> None:
         self._base, self._quantised = base, quantised
         self._double_quant, self._bf16 = double_quant, bf16
-        self._scales: tuple[str, Tensor] | None = None  # of the tensor asked for last
+        self._scales: tuple[str, Tensor] | None = None  # of the last tensor
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return self._base.shapes
 
     def rows(self, name: str, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
-        """As `Weights.rows`, in bfloat16 or float32."""
+        """Return rows like `Weights.rows`, in bfloat16 or float32."""
         if name not in self._quantised:
             return self._seen(self._base.rows(name, start, stop, buffer))
         height, width = self._base.shapes[name]
         if start * width % RUN or (stop * width % RUN and stop < height):
-            return self.rows(name, 0, height)[start:stop]  # runs that end within a row: no layer of a real model
+            return self.rows(name, 0, height)[start:stop]  # blocks end within a row; does not occur in real models
         values = self._seen(self._base.rows(name, start, stop, buffer))
         runs, largest = _runs(values)
         scales = largest
@@ -181,12 +181,12 @@ class FourBits:
         return values.to(torch.bfloat16 if self._bf16 else torch.float32)
 
     def _tensor_scales(self, name: str) -> Tensor:
-        """The scales of all runs, rounded to 8 bits around their mean: a matter of the whole tensor."""
+        """Return the scales of all blocks, rounded to 8 bits around the mean of the whole tensor."""
         import torch
         from bitsandbytes.functional import dequantize_blockwise, quantize_blockwise
 
         if self._scales is None or self._scales[0] != name:
-            blocks = row_blocks(self._base.shapes[name], RUN)  # 64 rows are whole runs, whatever their width
+            blocks = row_blocks(self._base.shapes[name], RUN)  # 64 rows are whole blocks at any width
             largest = torch.cat([_runs(self._seen(self._base.rows(name, *block)))[1] for block in blocks])
             mean = largest.mean()
             codes, state = quantize_blockwise(largest - mean, blocksize=256)
@@ -196,9 +196,9 @@ class FourBits:
 
 class _Levels(NamedTuple):
     border: Tensor
-    """(cells,): where a cell's values change from one level to the next; beyond 1 where they do not."""
+    """(cells,): the border between two levels in each cell; beyond 1 if it has none."""
     levels: Tensor
-    """(2 · cells,): the level below and the one above the border of each cell."""
+    """(2 · cells,): the levels below and above the border of each cell."""
 
 
 @cache
@@ -215,7 +215,7 @@ def _levels() -> _Levels:
 
 
 def _runs(values: Tensor) -> tuple[Tensor, Tensor]:
-    """(runs, 64) in float32, the last one filled up with zeros, and the largest absolute value of each."""
+    """Return (blocks, 64) float32, padded with zeros, and the absolute maximum of each block."""
     import torch
 
     flat = values.flatten().float()
@@ -226,7 +226,7 @@ def _runs(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rounded(runs: Tensor, largest: Tensor) -> Tensor:
-    """The nearest level of each value, as a share of its run's largest. A search through all borders takes longer."""
+    """Return the nearest level to each value, relative to the block's maximum. Faster than a search in all borders."""
     import torch
 
     border, levels = _levels()
@@ -236,13 +236,13 @@ def _rounded(runs: Tensor, largest: Tensor) -> Tensor:
     return torch.index_select(levels, 0, cells.mul_(2).add_(above)).view(-1, RUN)
 
 
-# A folder that grows file by file and outlives its writer: whoever comes next keeps what is finished.
+# A folder written file by file: after an interruption, the next merge keeps the finished files.
 
 PROGRESS = "progress.json"
 
 
 class Unfinished:
-    """`folder`, and the files in it that are finished, with their SHA-256."""
+    """A partly written `folder`, and its finished files with their SHA-256."""
 
     def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
         self.folder = folder
@@ -251,7 +251,8 @@ class Unfinished:
         self._lock = threading.Lock()
 
     def keep(self, names: set[str]) -> None:
-        """Of what an earlier process left: the `names` that it finished by the same plan, and that hash as recorded."""
+        """Keep the files in `names` that an earlier process finished with the same plan and whose hash still matches.
+        Delete the rest."""
         try:
             record = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
             found = dict(record["finished"]) if record["plan"] == self._plan else {}
@@ -270,14 +271,14 @@ class Unfinished:
         self._record()
 
     def finish(self, part: Path, name: str, sha256: str) -> None:
-        """The whole file `part` becomes `name`. Any thread may say so."""
+        """Rename the finished file `part` to `name`. Thread-safe."""
         os.replace(part, self.folder / name)
         with self._lock:
             self.finished[name] = sha256
             self._record()
 
     def seal(self) -> dict[str, str]:
-        """The SHA-256 of what is finished; from here on it is not kept any more, whatever happens."""
+        """Return the SHA-256 of the finished files. After this, an interruption discards them."""
         (self.folder / PROGRESS).unlink()
         sealed, self.finished = self.finished, {}
         return sealed
@@ -290,11 +291,11 @@ class Unfinished:
 
 @contextmanager
 def unfinished_folder(final: Path, plan: dict[str, Any]) -> Iterator[Unfinished]:
-    """Yield the folder that takes the place of `final` if the block succeeds, with what is there of it already.
+    """Yield a folder that replaces `final` if the block succeeds, with the files that an earlier call finished.
 
-    `plan` is all that decides the contents: what was made by another one is not kept. A GhostError in the block means
-    that the folder is not wanted; after anything else, a stop or a full disk among them, what is finished stays for
-    the next call. Raises MergeError when another process writes the same folder.
+    `plan` holds all that decides the contents; files of another plan are deleted. A GhostError in the block deletes the
+    folder; after anything else, such as a signal or a full disk, finished files stay for the next call. Raises
+    MergeError if another process writes the same folder.
     """
     final = final.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -319,14 +320,14 @@ def unfinished_folder(final: Path, plan: dict[str, Any]) -> Iterator[Unfinished]
 def _left(unfinished: Unfinished) -> str:
     if not unfinished.finished:
         shutil.rmtree(unfinished.folder)
-        return "nothing was finished, nothing is left"
+        return "no shard was finished, so nothing is kept"
     count = len(unfinished.finished)
-    return f"{count} finished shards are kept in {unfinished.folder}, and the same command goes on from there"
+    return f"{count} finished shards are kept in {unfinished.folder}; run the same command to continue"
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """A lock on the folder itself, which ends with the process. Windows has none, and no such lock."""
+    """Lock the folder; the lock ends with the process. On Windows, do nothing."""
     try:
         import fcntl
     except ImportError:
@@ -336,7 +337,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
-            raise BlockingIOError  # whoever held it has just put it in place
+            raise BlockingIOError  # the other process has just moved it into place
         yield
     except BlockingIOError as error:
         raise MergeError(f"{folder}: another merge writes there; wait for it, or change --out") from error
@@ -344,15 +345,15 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-# At most. More than a small machine has cores, since who writes waits for the disk meanwhile; more of them would only
-# make it jump.
+# Writing threads at most: more than a small machine has cores, since writers wait for the disk; even more would make it
+# seek.
 WRITERS = 4
 BaseWeights = Literal["original", "dequantized"]
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a merge reads from. Each thread opens its own."""
+    """What a merge reads. Each thread opens its own files."""
 
     base: Base
     adapter: Adapter
@@ -361,7 +362,7 @@ class Sources:
 
     @contextmanager
     def open(self, base_weights: BaseWeights | None = None) -> Iterator[tuple[Source, Weights]]:
-        """The weights merged onto (or others of the same base), and the adapter's."""
+        """Open the base weights (those merged onto, unless `base_weights` says otherwise) and the adapter's."""
         with Weights.of_model(self.base.folder) as base, self.adapter.open() as tensors:
             if (base_weights or self.base_weights) == "original":
                 yield base, tensors
@@ -370,24 +371,24 @@ class Sources:
 
 
 class _Abandoned(Exception):
-    """Ends a writer whose shard nobody waits for any more."""
+    """Ends a writer after another one failed."""
 
 
-def write_shards(aside: Unfinished, sources: Sources, shards: dict[str, list[str]]) -> None:
-    """Write the shards that are not finished yet, some at a time, each by one thread.
+def write_shards(unfinished: Unfinished, sources: Sources, shards: dict[str, list[str]]) -> None:
+    """Write the missing shards in parallel, one thread each.
 
-    PyTorch's own threads are one each: they share out every single operation, and wait for each other after each.
+    Limit PyTorch to one thread per writer: its own threads would synchronise after every operation.
     """
     import torch
 
     outputs = sources.adapter.outputs
-    left = {shard: names for shard, names in shards.items() if shard not in aside.finished}
-    _check_disk(aside.folder, sum(fp16_bytes(outputs[name].shape) for names in left.values() for name in names))
+    left = {shard: names for shard, names in shards.items() if shard not in unfinished.finished}
+    _check_disk(unfinished.folder, sum(fp16_bytes(outputs[name].shape) for names in left.values() for name in names))
     stop = threading.Event()
 
     def write(shard: str) -> None:
-        torch.set_num_threads(1)  # counts for the thread that says it
-        part = aside.folder / f"{shard}.part"
+        torch.set_num_threads(1)  # applies to the calling thread
+        part = unfinished.folder / f"{shard}.part"
         with sources.open() as (base, tensors):
             merging = Merging(base, tensors)
 
@@ -399,14 +400,14 @@ def write_shards(aside: Unfinished, sources: Sources, shards: dict[str, list[str
                 bar.advance()
 
             sha256 = write_shard(part, {name: outputs[name].shape for name in left[shard]}, blocks)
-        aside.finish(part, shard, sha256)
+        unfinished.finish(part, shard, sha256)
 
     threads = torch.get_num_threads()
     with progress("merging", total=sum(map(len, left.values()))) as bar, ThreadPoolExecutor(WRITERS) as pool:
         try:
             for done in as_completed([pool.submit(write, shard) for shard in left]):
                 done.result()
-        finally:  # a stop, or what one writer found, ends the others at their next block
+        finally:  # after a signal or an error, end the others at their next block
             stop.set()
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
@@ -414,6 +415,6 @@ def write_shards(aside: Unfinished, sources: Sources, shards: dict[str, list[str
 
 def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
-    if needed > free:  # as if the disk had said so: what is finished is kept
+    if needed > free:  # like a full disk: finished shards are kept
         why = f"{free / 1e9:.1f} GB free, the merged model needs {needed / 1e9:.1f} GB more"
         raise OSError(errno.ENOSPC, why, str(folder.parent))

@@ -1,12 +1,12 @@
-"""The merge's proof: exact arithmetic on samples, and log-probabilities beside peft's.
+"""Prove a merge: recompute samples of its arithmetic, and compare log-probabilities with peft's.
 
-Against base + adapter in float32 the log-probabilities differ only by FP16's rounding of the weights, so their mean
-gates. Against the 4-bit base that training saw they also differ by what nf4 rounded, which a merge onto the original
-weights undoes on purpose: printed, never gated. Nor is greedy agreement: rounding alone changed 0.2-0.4% of argmaxes
-on a toy model.
+Against base + adapter in float32, log-probabilities differ only by FP16's rounding of the weights: their mean must stay
+below LIMIT. Against the 4-bit base of training they also differ by the nf4 rounding, which a merge onto the original
+weights undoes on purpose: print this, but do not limit it. Greedy agreement is not limited either: rounding alone
+changed 0.2-0.4% of argmaxes on a toy model.
 
-Both models run a layer at a time, each layer once for all probes, with its weights read from the disk when its turn
-comes: the proof of a 7B model needs the memory of its largest matrix, not of the model.
+Both models run all probes layer by layer and read each layer's weights from disk, so the proof of a 7B model needs the
+memory of its largest matrix.
 """
 
 import math
@@ -20,7 +20,7 @@ from ghost.console import progress
 from ghost.errors import MergeError
 from replicate_deployment.chat_format import Labels, Turn, render
 from replicate_deployment.tokenization import Tokenizer, encode
-from training.merging.adapter import Adapter, Output, Update, place, skeleton, streamed, with_adapter
+from training.merging.adapter import Adapter, Output, Update, meta_model, place, streamed, with_adapter
 from training.merging.merge import Source
 from training.merging.weights import Tensor, Weights, row_blocks
 
@@ -37,7 +37,7 @@ class Difference(NamedTuple):
 
 
 def probes(tokenizer: Tokenizer, labels: Labels) -> list[list[int]]:
-    """Ids of a few finished conversations: both languages, mixed, accents, emoji, short and long."""
+    """Return the ids of a few finished conversations: two languages, mixed, accents, emoji, short and long."""
     conversations = [
         ["hey! tu fais quoi ce soir ?", "rien de spécial, je cuisine 🍝"],
         ["did you watch the match yesterday?", "yeah, what a game. I still can't believe that last goal"],
@@ -57,15 +57,15 @@ class Score(NamedTuple):
     """A model on one probe of n tokens."""
 
     logprobs: Tensor
-    """(n - 1,): of each token after the first, in nats."""
+    """(n - 1,): log-probability of each token after the first, in nats."""
     greedy: Tensor
-    """(n - 1,): the likeliest token in its place."""
+    """(n - 1,): the likeliest token at the same position."""
     following: Tensor
-    """(vocabulary,): of the token after the last."""
+    """(vocabulary,): log-probabilities of the token after the last."""
 
 
 def difference(one: list[Score], other: list[Score]) -> Difference:
-    """Of two models on the same probes."""
+    """Compare two models on the same probes."""
     import torch
 
     distances = torch.cat([(a.logprobs - b.logprobs).abs() for a, b in zip(one, other, strict=True)])
@@ -75,8 +75,8 @@ def difference(one: list[Score], other: list[Score]) -> Difference:
 
 
 def score_merged(folder: Path, probes: list[list[int]]) -> list[Score]:
-    """The merged model, from its files."""
-    model = skeleton(folder)
+    """Score the merged model, read from its files."""
+    model = meta_model(folder)
     ties = dict(model.all_tied_weights_keys)
     with Weights.of_model(folder) as weights:
 
@@ -89,8 +89,8 @@ def score_merged(folder: Path, probes: list[list[int]]) -> list[Score]:
 def score_trained(
     base_folder: Path, base: Source, adapter: Adapter, probes: list[list[int]], label: str
 ) -> list[Score]:
-    """Base and adapter as they were trained, not merged, as peft runs them; with the base's weights from `base`."""
-    model = with_adapter(skeleton(base_folder, adapter.vocab_size), adapter.config)
+    """Score base + adapter unmerged, as peft runs them, with the base's weights from `base`."""
+    model = with_adapter(meta_model(base_folder, adapter.vocab_size), adapter.config)
     with adapter.open() as weights:
 
         def read(name: str) -> Tensor:
@@ -104,18 +104,18 @@ def score_trained(
 
 
 def score(model: Any, probes: list[list[int]], read: Callable[[str], Tensor], label: str) -> list[Score]:
-    """All probes in one batch: each token sees those before it, so what fills up the shorter ones is seen by none."""
+    """Score all probes in one batch. Padding on the right does not matter to a causal model."""
     import torch
 
     longest = max(map(len, probes))
     batch = torch.tensor([ids + [0] * (longest - len(ids)) for ids in probes])
     with progress(label) as bar, torch.inference_mode():
 
-        def told(name: str) -> Tensor:
+        def counted_read(name: str) -> Tensor:
             bar.advance()
             return read(name)
 
-        with streamed(model, told):
+        with streamed(model, counted_read):
             logits = model(input_ids=batch, use_cache=False).logits
         return [*_scores(logits, batch, [*map(len, probes)])]
 
@@ -132,14 +132,14 @@ def _float32(source: Source, name: str) -> Tensor:
 
     shape = source.shapes[name]
     values = torch.empty(shape)
-    for start, stop in row_blocks(shape):  # never the whole tensor in two formats
+    for start, stop in row_blocks(shape):  # avoid a second copy of the whole tensor
         values[start:stop] = source.rows(name, start, stop)
     return values
 
 
-# The arithmetic of a merge, checked in the files as they were written, by other code in a wider format.
+# Check the arithmetic in the written files, by independent code in float64.
 
-SAMPLED_ROWS = 256  # of a larger tensor; a smaller one is checked whole
+SAMPLED_ROWS = 256  # per tensor; smaller tensors are checked whole
 FLOAT32_UNIT = 2.0**-24  # half the distance from 1 to the next float32
 Array = Any  # numpy's
 
@@ -156,11 +156,11 @@ class Arithmetic:
 
 
 def check_arithmetic(base: Source, adapter: Adapter, folder: Path, *, seed: int) -> Arithmetic:
-    """Every tensor in `folder` is F16 and what its Output says, computed in float32 and rounded once.
+    """Check that every tensor in `folder` is F16 and equals its Output, computed in float32 and rounded once.
 
-    Recomputed in float64 by numpy. A float32 result lies within e of the exact x (see `_exact`), and rounding keeps
-    order, so a correct value lies in [fp16(x - e), fp16(x + e)]: one number, but for the few x that lie within e of a
-    rounding border or cancel to about e. What nothing was added to is fp16(W) exactly.
+    Recompute in float64 with numpy. A float32 result lies within e of the exact x (see `_exact`) and rounding is
+    monotonic, so a correct value lies in [fp16(x - e), fp16(x + e)]: a single number, unless x is within e of a
+    rounding border or cancels to about e. Tensors without an update must equal fp16(W).
 
     Raises MergeError naming the first tensor that fails.
     """
@@ -176,7 +176,7 @@ def check_arithmetic(base: Source, adapter: Adapter, folder: Path, *, seed: int)
     ):
         stray = sorted(outputs.keys() ^ merged.shapes.keys())
         if stray:
-            raise MergeError(f"{len(stray)} tensors are planned or written only, first {stray[0]}")
+            raise MergeError(f"{len(stray)} tensors are only planned or only written, first {stray[0]}")
         for name, output in outputs.items():
             shape = output.shape
             if merged.dtypes[name] != "F16" or merged.shapes[name] != shape:
@@ -199,11 +199,11 @@ def check_arithmetic(base: Source, adapter: Adapter, folder: Path, *, seed: int)
 
 
 def _exact(output: Output, rows: list[int], base: Source, adapter: Weights) -> tuple[Array, Array]:
-    """The output's rows in float64, and how far float32 arithmetic may be from them.
+    """Return the output's rows in float64, and the largest possible error of float32 arithmetic.
 
-    For v = W + s·B·A: e = (r + 4)·u·|s|·|B|·|A| + u·|W|, the standard bound for a dot product of length r and the
-    steps after it (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). For DoRA's m·v / ‖v‖ the norm's own
-    relative error ‖e‖ / ‖v‖ is added, and four steps' rounding.
+    For v = W + s·B·A: e = (r + 4)·u·|s|·|B|·|A| + u·|W|, the standard bound for a dot product of length r and the steps
+    after it (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). For DoRA's m·v / ‖v‖ add the norm's relative
+    error ‖e‖ / ‖v‖ and the rounding of four steps.
     """
     import numpy
 
@@ -238,7 +238,7 @@ def _sum(values: Array, update: Update, a: Array, b: Array, rows: list[int] | sl
 def _column_norms(
     output: Output, update: Update, a: Array, b: Array, base: Source, adapter: Weights
 ) -> tuple[Array, Array]:
-    """‖v‖ and ‖e‖ of each column: of all rows, not of the sampled ones."""
+    """Return ‖v‖ and ‖e‖ of each column, over all rows."""
     import numpy
 
     source = adapter if output.from_adapter else base

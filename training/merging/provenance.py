@@ -1,4 +1,4 @@
-"""What an adapter was trained on, and what a merge writes beside its weights."""
+"""Find what an adapter was trained on, and write the files beside the merged weights."""
 
 import json
 import os
@@ -30,14 +30,14 @@ from training.finetuning.train import write_best
 from training.merging.adapter import CONFIG, WEIGHTS, Adapter, read_config
 from training.merging.weights import Weights
 
-# What lies beside the weights of a merged model: its config, the sampling defaults, the tokenizer.
+# Write the config, the sampling defaults and the tokenizer of a merged model.
 
-# Of the rotary embedding, what transformers 4 has as keys of the config itself.
-BESIDE = ("rope_theta", "partial_rotary_factor")
+# Keys of the rotary embedding that transformers 4 reads at the top level of the config.
+ROPE_KEYS = ("rope_theta", "partial_rotary_factor")
 
 
 def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapter) -> None:
-    """config.json, generation_config.json and the tokenizer; the end token is the tokenizer's in all three."""
+    """config.json, generation_config.json and the tokenizer; all three with the tokenizer's end token."""
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
     vocab_size = adapter.vocab_size or config["vocab_size"]
@@ -53,13 +53,13 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
     config |= ids | {"vocab_size": vocab_size}
     config |= {"tie_word_embeddings": False} if adapter.unties else {}
     config |= rope_in_both_spellings(config)
-    # `torch_dtype`: the name that transformers before 4.56 knows; later ones read it too.
+    # transformers before 4.56 reads only `torch_dtype`; later versions read it too.
     _write_json(folder / "config.json", config | {"torch_dtype": "float16"})
-    # No stop_strings: plain generate() then fails without a tokenizer. Stops are the engine's, from ghost.json.
+    # Leave out stop_strings, which make generate() fail without a tokenizer. The engine stops by ghost.json.
     _write_json(folder / "generation_config.json", ids | asdict(Settings()) | {"do_sample": True})
     tokenizer.save_pretrained(folder)
-    # Whatever class it has here, tokenizer.json holds all of it. By this name transformers 4 and 5 read that file; the
-    # class that 5 writes down is one that 4 does not have. 4 would add token_type_ids, which no causal model takes.
+    # tokenizer.json holds the whole tokenizer. Under this class name both transformers 4 and 5 read it; 4 lacks the
+    # class that 5 writes. Name the inputs, or 4 adds token_type_ids, which no causal model takes.
     path = folder / "tokenizer_config.json"
     described = json.loads(path.read_text(encoding="utf-8"))
     inputs = ["input_ids", "attention_mask"]
@@ -67,20 +67,20 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
 
 
 def rope_in_both_spellings(config: dict[str, Any]) -> dict[str, Any]:
-    """The keys by which transformers 4 knows the rotary embedding, and the one of 5.
+    """Return the rotary embedding's keys for both transformers 4 and 5.
 
-    4 passes over that of 5 in silence and takes its default, a base of 10,000. Parameters by type of layer have no
-    older spelling that all models share: they stay as they are.
+    Version 4 ignores version 5's key and falls back to a base of 10,000. Parameters per type of layer have no common
+    older form, so leave them unchanged.
     """
-    found = {key: config[key] for key in BESIDE if config.get(key) is not None}
+    found = {key: config[key] for key in ROPE_KEYS if config.get(key) is not None}
     whole = found | (config.get("rope_parameters") or config.get("rope_scaling") or {})
     if "rope_theta" not in whole or any(isinstance(value, dict) for value in whole.values()):
         return {}
     kind = whole.pop("type", "default")
     whole.setdefault("rope_type", kind)
-    old: dict[str, Any] = {key: value for key, value in whole.items() if key in BESIDE}
+    old: dict[str, Any] = {key: value for key, value in whole.items() if key in ROPE_KEYS}
     if whole["rope_type"] != "default":
-        old["rope_scaling"] = {key: value for key, value in whole.items() if key not in BESIDE}
+        old["rope_scaling"] = {key: value for key, value in whole.items() if key not in ROPE_KEYS}
     return old | {"rope_parameters": whole}
 
 
@@ -88,18 +88,17 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-# `ghost merge --keep-adapter`: the adapter as engines read it that serve many adapters over one base.
+# `ghost merge --keep-adapter`: write the adapter for engines that serve many adapters over one base.
 #
-# What vLLM's loader takes is stricter than what merges: its rules (vllm/lora/peft_helper.py and lora_model.py) are
-# repeated here, so that an adapter that would be refused there, or read wrongly, is refused here by name.
-# docs/scaling.md says how such a folder is served.
+# vLLM's loader accepts less than merges here. Repeat its rules (vllm/lora/peft_helper.py and lora_model.py), to refuse
+# by name what it would refuse or misread. docs/scaling.md shows how to serve such a folder.
 
 KEPT_TEMPLATE = "chat_template.jinja"
-LARGEST_RANK = 512  # of vLLM's --max-lora-rank
+LARGEST_RANK = 512  # the largest --max-lora-rank of vLLM
 LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-# Only where the matrices begin; others (PiSSA, OLoRA, …) change the base too, which all ghosts there share.
+# Initialisations that leave the base unchanged. PiSSA, OLoRA, … change it, but all adapters there share one base.
 PLAIN_INITS = {"gaussian", "eva", "orthogonal"}
-UNKNOWN_THERE = (
+UNSUPPORTED_BY_VLLM = (
     "modules_to_save",
     "use_dora",
     "lora_bias",
@@ -107,14 +106,14 @@ UNKNOWN_THERE = (
     "layer_replication",
     "use_bdlora",
     "use_qalora",
-    # Versions before 2026 read neither, in silence: such layers would have another scale than in training.
+    # vLLM before 2026 ignores both silently, so those layers would get the wrong scale.
     "rank_pattern",
     "alpha_pattern",
 )
 
 
 def check_keepable(folder: Path) -> None:
-    """Raises MergeError, naming what it is, when an engine would not take the adapter as it is."""
+    """Raises MergeError, with the reasons, if vLLM cannot serve the adapter."""
     if found := refusals(read_config(folder), names_of(folder)):
         raise MergeError(f"{folder}: vLLM cannot serve this adapter: {'; '.join(found)}. Leave out --keep-adapter")
 
@@ -127,8 +126,8 @@ def names_of(folder: Path) -> list[str]:
 
 
 def refusals(config: dict[str, Any], names: list[str]) -> list[str]:
-    """Why it would not be taken, a reason each: of adapter_config.json, and of the tensors' names."""
-    found = [f"{key} = {config[key]!r:.60}" for key in UNKNOWN_THERE if config.get(key)]
+    """List the reasons to refuse an adapter, from adapter_config.json and the tensors' names."""
+    found = [f"{key} = {config[key]!r:.60}" for key in UNSUPPORTED_BY_VLLM if config.get(key)]
     if config.get("bias", "none") != "none":
         found.append(f"bias = {config['bias']!r}")
     begun = config.get("init_lora_weights", True)
@@ -145,18 +144,18 @@ def refusals(config: dict[str, Any], names: list[str]) -> list[str]:
 
 
 def keep(ghost: Ghost, out: Path) -> None:
-    """Write `out`: config and weights as they are, the chat template of its text, and ghost.json with its stops.
+    """Write `out`: config and weights unchanged, the chat template, and ghost.json.
 
-    Raises MergeError as `check` does, UsageError when `out` holds something else.
+    Raises MergeError as `check_keepable` does, UsageError if `out` holds other files.
     """
     check_keepable(ghost.folder)
     refuse_foreign_files(out, (CONFIG, WEIGHTS, KEPT_TEMPLATE, ghost_json.NAME))
-    with replace_folder(out) as aside:
+    with replace_folder(out) as written:
         for name in (CONFIG, WEIGHTS):
-            shutil.copyfile(ghost.folder / name, aside / name)
+            shutil.copyfile(ghost.folder / name, written / name)
         template = chat_format.chat_template(ghost.labels, recipe=ghost.recipe)
-        (aside / KEPT_TEMPLATE).write_text(template, encoding="utf-8")
-        artifact.write(aside, ghost.facts)
+        (written / KEPT_TEMPLATE).write_text(template, encoding="utf-8")
+        artifact.write(written, ghost.facts)
 
 
 TRAINING_CONFIG = "training_config.yaml"
@@ -166,7 +165,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 @dataclass(frozen=True)
 class Precision:
-    """In what the base was held while the adapter was trained."""
+    """The precision of the base while the adapter was trained."""
 
     double_quant: bool = True
     bf16: bool = True
@@ -174,15 +173,14 @@ class Precision:
 
 @contextmanager
 def adapter_folder(named: Path) -> Iterator[Path]:
-    """The folder that holds the adapter: `named`, or, where that is the checkpoint of a training, one made of it that
-    lasts as long as the block.
+    """Yield the folder with the adapter: `named`, or, if that is a checkpoint, a temporary adapter made from it.
 
-    Raises MergeError when there is no adapter but something near it that can be merged: a checkpoint beside the folder,
-    or several in it.
+    Raises MergeError if there is no adapter, naming checkpoints beside or in the folder that could be merged instead.
     """
     if not named.exists() and (checkpoint := Checkpoint(named)).exists():
         raise MergeError(
-            f"{named}: no adapter yet. {checkpoint.describe()}: go on with ghost train --resume, or merge its best so "
+            f"{named}: no adapter yet. {checkpoint.describe()}: continue with ghost train --resume, or merge "
+            "its best so "
             f"far: ghost merge {checkpoint.folder}"
         )
     if not (named / checkpoints.FACTS).is_file():
@@ -192,7 +190,7 @@ def adapter_folder(named: Path) -> Iterator[Path]:
         return
     checkpoint = Checkpoint(named.resolve())
     checkpoint.folder = named
-    # Beside the checkpoint, whose next user removes what a kill leaves (ghost.atomic.mend).
+    # Beside the checkpoint, so that its next user removes what a kill leaves (ghost.atomic.mend).
     with tempfile.TemporaryDirectory(
         prefix=f".{named.name}.{os.getpid()}.", suffix=".part", dir=named.resolve().parent
     ) as folder:
@@ -201,7 +199,7 @@ def adapter_folder(named: Path) -> Iterator[Path]:
 
 
 def _refuse_whole_run(folder: Path) -> None:
-    """The Trainer of transformers, which Axolotl runs too, leaves one adapter a checkpoint, and none beside them."""
+    """transformers' Trainer, which Axolotl uses too, leaves one adapter per checkpoint and none above them."""
     found = {
         int(number[1]): path.parent
         for path in folder.glob(f"checkpoint-*/{CONFIG}")
@@ -209,29 +207,29 @@ def _refuse_whole_run(folder: Path) -> None:
     }
     if found:
         raise MergeError(
-            f"{folder}: no adapter but those of {len(found)} checkpoints. Name one, as the last: "
+            f"{folder}: no adapter here, only in {len(found)} checkpoints. Name one, such as the last: "
             f"ghost merge {found[max(found)]}"
         )
 
 
 def read_facts(folder: Path, recipe: Recipe | None = None, labels: Labels | None = None) -> Ghost:
-    """The adapter's ghost.json, its files verified; where there is none, the facts that the text format needs.
+    """Read the adapter's ghost.json and verify its files; without one, return what the text format needs.
 
-    Raises UsageError when `recipe` or `labels` contradict ghost.json, which was written by those who knew.
+    Raises UsageError if `recipe` or `labels` contradict ghost.json.
     """
     if folder.is_dir() and not (folder / ghost_json.NAME).exists() and (folder / CONFIG).is_file():
-        told = labels or DEFAULT_LABELS
+        chosen = labels or DEFAULT_LABELS
         text = {
-            "labels": {"me": told.me, "other": told.other},
+            "labels": {"me": chosen.me, "other": chosen.other},
             "recipe": recipe or RECIPE_OF_RECORD,
-            "stop_sequences": told.stop_sequences,
+            "stop_sequences": chosen.stop_sequences,
         }
         return Ghost(folder, {"format": ghost_json.FORMAT, "text": text, "files": {}})
     ghost = ghost_json.read(folder)
     ghost_json.verify(ghost)
-    for flag, told_flag, known in (("--recipe", recipe, ghost.recipe), ("--labels", labels, ghost.labels)):
-        if told_flag not in (None, known):
-            raise UsageError(f"{flag}: {folder / ghost_json.NAME} says otherwise, and it knows; leave the flag out")
+    for flag, given, known in (("--recipe", recipe, ghost.recipe), ("--labels", labels, ghost.labels)):
+        if given not in (None, known):
+            raise UsageError(f"{flag}: {folder / ghost_json.NAME} records another value; leave the flag out")
     return ghost
 
 
@@ -241,17 +239,17 @@ def made_here(ghost: Ghost) -> bool:
 
 
 def _training(ghost: Ghost) -> dict[str, Any]:
-    """The configuration of training, as recorded."""
+    """The recorded training config."""
     return (ghost.facts.get("training") or {}).get("config") or {}
 
 
 def trained_in_4_bits(ghost: Ghost) -> bool:
-    """Whether that is on record: an adapter made elsewhere may have learnt on whole weights."""
+    """Whether ghost.json records 4-bit training. Adapters made elsewhere may have used full precision."""
     return bool(_training(ghost).get("load_in_4bit"))
 
 
 def precision(ghost: Ghost) -> Precision:
-    """As recorded; for an adapter made elsewhere, that of the recipe of record."""
+    """The recorded precision; for an adapter made elsewhere, the default recipe's."""
     config = _training(ghost)
     quantisation = config.get("bnb_config_kwargs") or {}
     default = Precision()
@@ -261,10 +259,9 @@ def precision(ghost: Ghost) -> Precision:
 
 
 def tokenizer_of(ghost: Ghost, base: Base) -> Tokenizer:
-    """The adapter's own; for one that brings none, the base's.
+    """Load the adapter's tokenizer, or the base's if it has none.
 
-    Elsewhere the end token often pads as well. Nothing here pads, and whoever trains this model further would leave the
-    end token out of the loss: such a pad token is dropped.
+    Drop a pad token that equals the end token: nothing here pads, and further training would mask the end token.
     """
     own = any((ghost.folder / name).is_file() for name in TOKENIZER_FILES)
     tokenizer = load_tokenizer(ghost.folder if own else base.folder)
@@ -274,14 +271,14 @@ def tokenizer_of(ghost: Ghost, base: Base) -> Tokenizer:
 
 
 def find_base(ghost: Ghost, name: str | None) -> Base:
-    """The base that the adapter was trained on. Raises MergeError when its weights are not the recorded ones."""
+    """Find the base of the adapter. Raises MergeError if its weights are not the recorded ones."""
     if not made_here(ghost):
         return _named_base(ghost, name)
     recorded = ghost.block("base")
     local = recorded["revision"] == "local"
     if name is None:
         name = _local_base(ghost) if local else recorded["repo"]
-    with progress("hashing the base"):  # a commit means something in its own repo only
+    with progress("hashing the base"):  # a commit is valid in its own repo only
         base = resolve_base(name, recorded["revision"] if name == recorded["repo"] and not local else None)
     if base.weights_sha256 != recorded["weights_sha256"]:
         raise MergeError(
@@ -293,14 +290,14 @@ def find_base(ghost: Ghost, name: str | None) -> Base:
 
 
 def _named_base(ghost: Ghost, name: str | None) -> Base:
-    """Of an adapter made elsewhere: nothing on record tells its weights, only what it is called."""
+    """Find the base of an adapter made elsewhere, which records its name but no hash."""
     config = read_config(ghost.folder)
-    told = config.get("base_model_name_or_path")
-    if name is None and not told:
+    recorded = config.get("base_model_name_or_path")
+    if name is None and not recorded:
         raise UsageError(f"{ghost.folder / CONFIG}: names no base; say which: --base PATH_OR_REPO")
     try:
         with progress("hashing the base"):
-            return resolve_base(str(name or told), config.get("revision") if name in (None, told) else None)
+            return resolve_base(str(name or recorded), config.get("revision") if name in (None, recorded) else None)
     except BaseModelError as error:
         if name is not None:
             raise
@@ -308,8 +305,8 @@ def _named_base(ghost: Ghost, name: str | None) -> Base:
 
 
 def _local_base(ghost: Ghost) -> str:
-    """Where the base lay at the time of training. ghost.json does not say: it travels, and paths are private."""
-    try:  # read as plain YAML: a recipe of another version has other keys, and the same base
+    """Return the base's path from the training config. ghost.json holds no local paths, since it is shared."""
+    try:  # plain YAML: other versions have other keys
         config = yaml.safe_load((ghost.folder / TRAINING_CONFIG).read_text(encoding="utf-8"))
         name = str(config["base_model"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
@@ -321,7 +318,7 @@ def _local_base(ghost: Ghost) -> str:
 
 
 def read_labels(words: list[str] | None) -> Labels | None:
-    """Of --labels. Raises UsageError on what could not be told apart."""
+    """Parse --labels. Raises UsageError on labels that are ambiguous."""
     try:
         return Labels(*words) if words else None
     except ValueError as error:
@@ -329,7 +326,7 @@ def read_labels(words: list[str] | None) -> Labels | None:
 
 
 def weights_sha256(ghost: Ghost, name: str) -> str:
-    """Of the adapter's tensors."""
+    """Return the SHA-256 of the adapter's weights."""
     try:
         return str(ghost.block("files")[name]["sha256"])
     except (KeyError, WeightsError):

@@ -1,7 +1,7 @@
-"""Weights read by part from safetensors, and shards written, without a model in memory.
+"""Read weights in parts from safetensors, and write shards, without loading a model.
 
-A mapped file counts as memory of the process, page by page, until somebody else wants it: through `safe_open`, 14.5 GB
-of weights look like 14.5 GB, and on a laptop they are what pushes everything else out.
+`safe_open` maps files, and mapped pages count as the process's memory: 14.5 GB of weights would push everything else
+out on a laptop.
 """
 
 import ctypes
@@ -23,17 +23,17 @@ from ghost.errors import MergeError
 from replicate_deployment.errors import WeightsError
 from training.finetuning.base import INDEX, read_header, weight_files
 
-# That freed memory goes back to the system at once.
+# Return freed memory to the system at once.
 
 LARGE = 2**20  # bytes
 M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
 
 def give_back_large_blocks() -> None:
-    """For the whole process. glibc only; elsewhere nothing happens.
+    """Make malloc map large blocks singly, for the whole process. Does nothing without glibc.
 
-    glibc keeps blocks of up to 32 MB in its heap once one of them was freed, and between them grow gaps that fit
-    nothing: the proof of a 7B model was half a gigabyte larger at its peak. Asked for singly, they leave none.
+    After the first free, glibc keeps blocks of up to 32 MB in its heap, which fragments: the proof of a 7B model peaked
+    half a gigabyte higher.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
@@ -41,28 +41,27 @@ def give_back_large_blocks() -> None:
             mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
-# A large new file, written past the system's cache of pages.
+# Write a large file past the page cache.
 #
-# Through the cache, 14.5 GB of weights push out what other programs keep there, and the kernel's work on the pages
-# takes as much of a processor as the arithmetic does. Linux can write without (O_DIRECT in open(2)), from aligned
-# memory, whole blocks; where that is not to be had, the file is written as any other.
+# Through the cache, 14.5 GB of weights evict other programs' pages, and the kernel's work takes as much CPU as the
+# arithmetic. Linux's O_DIRECT (open(2)) avoids both, from aligned memory in whole blocks. Elsewhere write normally.
 
 AT_ONCE = 2**22  # bytes: a multiple of any disk's block
 DIRECT = getattr(os, "O_DIRECT", 0)  # Linux only
-BINARY = getattr(os, "O_BINARY", 0)  # Windows only, which else would write two bytes for each newline
+BINARY = getattr(os, "O_BINARY", 0)  # Windows only: else it would translate newlines
 
 
 class DirectFile:
-    """`with DirectFile(path) as file: file.write(view)`. After the block, all of it is on the disk.
+    """`with DirectFile(path) as file: file.write(view)`. After the block, all of it is on disk.
 
-    Raises OSError as any file does; a full disk is noticed at the end at the latest.
+    Raises OSError like any file; a full disk may be noticed only at the end.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __enter__(self) -> Self:
-        self._memory = mmap.mmap(-1, AT_ONCE)  # a mapping begins where a page does
+        self._memory = mmap.mmap(-1, AT_ONCE)  # mappings are page-aligned
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o666)
         self._filled = 0
         self._direct = False
@@ -70,7 +69,7 @@ class DirectFile:
         return self
 
     def write(self, view: memoryview) -> None:
-        """`view` is bytes, and free to change afterwards."""
+        """Write a view of bytes. It may be changed afterwards."""
         while view:
             part = view[: AT_ONCE - self._filled]
             self._memory[self._filled : self._filled + len(part)] = part
@@ -84,7 +83,7 @@ class DirectFile:
     ) -> None:
         try:
             if kind is None:
-                self._past_the_cache(False)  # the rest is no whole number of blocks
+                self._past_the_cache(False)  # the rest is not a whole number of blocks
                 self._put()
                 os.fsync(self._file)
         finally:
@@ -95,10 +94,10 @@ class DirectFile:
         while left:
             try:
                 left = left[os.write(self._file, left) :]
-            except OSError as error:  # file systems that take the flag and then not the write
+            except OSError as error:  # some file systems accept the flag but not the write
                 if not self._direct or error.errno != errno.EINVAL:
                     raise
-            if left:  # and does not begin with a block any more
+            if left:  # no longer block-aligned
                 self._past_the_cache(False)
         self._filled = 0
 
@@ -113,18 +112,18 @@ class DirectFile:
         except OSError:
             if not wanted:
                 raise
-            return  # this file system has no such thing
+            return  # not supported by this file system
         self._direct = wanted
 
 
-ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # the dtypes that merge
-# Values that are worked on at a time: 1 MB in float32, which stays in a core's cache from the first step to the last.
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # supported dtypes
+# Values per block: 1 MB in float32, which stays in a core's cache.
 BLOCK = 2**18
-Tensor = Any  # torch.Tensor; torch is imported where it works
+Tensor = Any  # torch.Tensor; torch is imported where it is used
 
 
 def row_blocks(shape: Sequence[int], multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """(start, stop) of as many rows as make about BLOCK values, a multiple of `multiple` rows at least."""
+    """Yield (start, stop) of about BLOCK values each, in multiples of `multiple` rows."""
     count, width = math.prod(shape[:1]), max(1, math.prod(shape[1:]))
     step = max(1, BLOCK // (width * multiple)) * multiple
     for start in range(0, count, step):
@@ -137,10 +136,10 @@ class _Place(NamedTuple):
 
 
 class Weights:
-    """A folder's weights, opened for reading: `with Weights.of_model(folder) as weights: weights.tensor(name)`.
+    """A folder's weights, open for reading: `with Weights.of_model(folder) as weights: weights.tensor(name)`.
 
-    `shapes` and `dtypes` are by name, in the order in which the values lie on the disk. For one thread: a second one
-    opens the files again. Raises MergeError on a tensor that is not F32, F16 or BF16, or that two files hold.
+    `shapes` and `dtypes` are by name, in the order on disk. Not thread-safe: open the files again in each thread.
+    Raises MergeError on a tensor that is not F32, F16 or BF16, or that two files hold.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
@@ -155,7 +154,7 @@ class Weights:
         return cls(weight_files(folder))
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:  # what is opened is closed again if a later file is refused
+        with ExitStack() as stack:  # close the files again if a later one is refused
             for path in self._paths:
                 self._open(path, stack)
             self._stack = stack.pop_all()
@@ -173,7 +172,7 @@ class Weights:
             if entry.dtype not in ITEM_BYTES:
                 raise MergeError(f"{path}: {name} is {entry.dtype}; only {', '.join(sorted(ITEM_BYTES))} merge")
             if entry.size != ITEM_BYTES[entry.dtype] * math.prod(entry.shape):
-                raise MergeError(f"{path}: {name}: {entry.size} bytes are no {entry.dtype} {[*entry.shape]}")
+                raise MergeError(f"{path}: {name}: {entry.size} bytes do not fit {entry.dtype} {[*entry.shape]}")
             self._places[name] = _Place(file, entry.start)
             self.shapes[name] = entry.shape
             self.dtypes[name] = entry.dtype
@@ -184,22 +183,20 @@ class Weights:
         self._stack.close()
 
     def tensor(self, name: str) -> Tensor:
-        """In the dtype of the file."""
+        """Read a tensor in the dtype of the file."""
         shape = self.shapes[name]
         return self._read(name, 0, math.prod(shape)).view(shape)
 
     def rows(self, name: str, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
-        """Rows `start` to `stop` (of a vector: values), in the dtype of the file.
-
-        They lie in `buffer`, bytes, where it is given and large enough: memory that is used again need not be
-        asked for.
+        """Read rows `start` to `stop` (of a vector: values), in the dtype of the file, into `buffer` (bytes) if it is
+        given and large enough.
         """
         rest = self.shapes[name][1:]
         width = math.prod(rest)
         return self._read(name, start * width, (stop - start) * width, buffer).view(stop - start, *rest)
 
     def gather(self, name: str, index: list[int]) -> Tensor:
-        """The rows (of a vector: values) at `index`, in the dtype of the file."""
+        """Read the rows (of a vector: values) at `index`, in the dtype of the file."""
         import torch
 
         shape = (len(index), *self.shapes[name][1:])
@@ -212,7 +209,7 @@ class Weights:
         return buffer.view(self._dtype(name)).view(shape)
 
     def equal(self, one: str, other: str) -> bool:
-        """Whether two tensors are the same, to the bit."""
+        """Whether two tensors are bit-equal."""
         import torch
 
         if (self.shapes[one], self.dtypes[one]) != (self.shapes[other], self.dtypes[other]):
@@ -221,12 +218,12 @@ class Weights:
         return all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in pairs)
 
     def blocks(self, name: str) -> Iterator[Tensor]:
-        """The whole tensor, some rows at a time."""
+        """Yield the whole tensor, some rows at a time."""
         for start, stop in row_blocks(self.shapes[name]):
             yield self.rows(name, start, stop)
 
     def _read(self, name: str, start: int, count: int, buffer: Tensor | None = None) -> Tensor:
-        """`count` values from the `start`-th on."""
+        """Read `count` values from the `start`-th on."""
         import torch
 
         size = count * ITEM_BYTES[self.dtypes[name]]
@@ -237,13 +234,13 @@ class Weights:
         return buffer.view(self._dtype(name))
 
     def _fill(self, view: memoryview, name: str, start: int) -> None:
-        """With the bytes of the values from the `start`-th on."""
+        """Fill `view` with the bytes of the values from the `start`-th on."""
         place, done = self._places[name], 0
         place.file.seek(place.start + start * ITEM_BYTES[self.dtypes[name]])
         while done < len(view):
             got = place.file.readinto(view[done:])
             if not got:
-                raise MergeError(f"{place.file.name}: became shorter while it was read; copy it again")
+                raise MergeError(f"{place.file.name}: the file became shorter while it was read; copy it again")
             done += got
 
     def _dtype(self, name: str) -> Any:
@@ -252,16 +249,15 @@ class Weights:
         return {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[self.dtypes[name]]
 
 
-# FP16 shards with an index, each written as a stream: its header needs shapes only, and the values follow in order.
+# Write FP16 shards as streams, and their index: a header needs shapes only, and the values follow in order.
 
-# Eight files for a 7B model: small enough that a stopped merge loses little and that every core has one to write, and
-# far from the number of files that makes a hub slow.
+# Eight files for a 7B model: small enough that an interrupted merge loses little and that every core has one to write.
 SHARD_BYTES = 2_000_000_000
 Shape = tuple[int, ...]
 
 
 def plan_shards(shapes: Mapping[str, Shape], shard_bytes: int = SHARD_BYTES) -> dict[str, list[str]]:
-    """The names of each shard's tensors, by its file name: as many as fit into `shard_bytes` of FP16, at least one."""
+    """Return tensor names by shard file: as many as fit into `shard_bytes` of FP16, at least one."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, shape in shapes.items():

@@ -124,7 +124,7 @@ def test_a_picture_costs_no_training(
         log = [{"step": 1.0}]
     curve.draw_curve(log, EVALUATIONS, path, epochs=EPOCHS, kept=200)
     error = capsys.readouterr().err
-    assert error.startswith("ghost train: loss_curve.png not drawn: ")
+    assert error.startswith("ghost train: loss_curve.png was not drawn: ")
     assert error.count("\n") == 1
     assert not path.exists()
 

@@ -235,7 +235,7 @@ def test_training_is_refused_before_the_weights_are_fetched(
     assert ghost_train() == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].startswith("ghost train: does not fit: ")
-    assert said[-1].endswith("and 0.3 GB are free; use a device with more memory, or a smaller base_model")
+    assert said[-1].endswith(", 0.3 GB are free; use a device with more memory, or a smaller base_model")
     assert fetched == []
     assert not (tmp_path / "adapter").exists()
 

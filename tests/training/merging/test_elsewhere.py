@@ -68,9 +68,9 @@ def test_what_the_folder_does_not_say_comes_from_flags(elsewhere: Make, tmp_path
 
 def test_flags_do_not_overrule_what_is_known(adapter: Path) -> None:
     assert read_facts(adapter, "windows", Labels()).recipe == "windows"
-    with pytest.raises(UsageError, match=r"--recipe: .*ghost\.json says otherwise"):
+    with pytest.raises(UsageError, match=r"--recipe: .*ghost\.json records another value"):
         read_facts(adapter, "conversations")
-    with pytest.raises(UsageError, match=r"--labels: .*ghost\.json says otherwise"):
+    with pytest.raises(UsageError, match=r"--labels: .*ghost\.json records another value"):
         read_facts(adapter, None, Labels("X:", "Y:"))
 
 

@@ -187,9 +187,9 @@ REFUSED_TENSORS = {
     ),
     "a missing half": (
         drop(f"{Q_PROJ}.lora_B.weight"),
-        r"promises model\.layers\.0\S+lora_B\.weight, and it is missing",
+        r"model\.layers\.0\S+lora_B\.weight is missing, although",
     ),
-    "two for a place": (twice, r"lora_A\.default\.weight and \S+lora_A\.weight are for the same place, and differ"),
+    "two for a place": (twice, r"lora_A\.default\.weight and \S+lora_A\.weight belong to the same place but differ"),
     "of another shape": (
         shorten,
         r"self_attn\.q_proj\.weight: \S+lora_B\.weight is \[63, 4\], and \[64, 4\] would fit",
@@ -251,9 +251,9 @@ def test_other_forms_are_refused_by_name(key: str, value: object, adapter: Path,
             "adapter_config.json does not fit this base; peft says: Target modules",
         ),
         ({"target_modules": ["q_proj", "norm"]}, "does not fit this base; peft says: Target module MistralRMSNorm"),
-        ({"use_dora": True}, r"promises model\.layers\.0\S+lora_magnitude_vector, and it is missing"),
+        ({"use_dora": True}, r"model\.layers\.0\S+lora_magnitude_vector is missing, although"),
         ({"r": 8}, r"lora_A\.weight is \[4, 224\], and \[8, 224\] would fit"),
-        ({"modules_to_save": ["lm_head"]}, r"promises lm_head\.weight, and it is missing"),
+        ({"modules_to_save": ["lm_head"]}, r"lm_head\.weight is missing, although"),
     ],
 )
 def test_a_config_that_does_not_fit_its_tensors(

@@ -137,7 +137,7 @@ def test_an_untrained_adapter_is_refused(
     folder = make_adapter(untrained)
     assert main(["merge", str(folder), "--base", str(tiny_base), "--out", str(tmp_path / "merged")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ghost merge: {folder}: all 14 B matrices are 0: it was never trained")
+    assert line.startswith(f"ghost merge: {folder}: all 14 B matrices are 0, so it was never trained")
     assert not (tmp_path / "merged").exists()
     # A head of its own is something learnt.
     folder = make_adapter(untrained, modules_to_save=["lm_head"])
@@ -159,7 +159,7 @@ def test_of_a_whole_run_of_the_trainer_one_checkpoint_is_named(
         shutil.copytree(adapter, tmp_path / "run" / f"checkpoint-{step}")
     assert main(["merge", str(tmp_path / "run"), "--out", str(tmp_path / "merged")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no adapter but those of 3 checkpoints" in line
+    assert "no adapter here, only in 3 checkpoints" in line
     assert line.endswith(f"ghost merge {tmp_path / 'run' / 'checkpoint-200'}")
 
 

@@ -10,7 +10,7 @@ from replicate_deployment.chat_format import DEFAULT_LABELS
 from replicate_deployment.tokenization import load_tokenizer
 from tests.training.merging.forms import FORMS, quiet, with_peft
 from training.merging import proof
-from training.merging.adapter import read_adapter, skeleton, streamed
+from training.merging.adapter import meta_model, read_adapter, streamed
 from training.merging.weights import Weights
 
 
@@ -70,7 +70,7 @@ def test_one_layer_is_in_memory_at_a_time(tiny_base: Path) -> None:
     """Values that are there at once: at most those of the largest module."""
     import torch
 
-    model = skeleton(tiny_base)
+    model = meta_model(tiny_base)
     held: list[int] = []
     with Weights.of_model(tiny_base) as weights:
 
@@ -88,7 +88,7 @@ def test_one_layer_is_in_memory_at_a_time(tiny_base: Path) -> None:
 def test_a_layer_that_fails_leaves_nothing_behind(tiny_base: Path) -> None:
     import torch
 
-    model = skeleton(tiny_base)
+    model = meta_model(tiny_base)
     with Weights.of_model(tiny_base) as weights:
         with streamed(model, lambda name: weights.tensor(name).float()), pytest.raises(IndexError):
             model(input_ids=torch.tensor([[10**6]]), use_cache=False)

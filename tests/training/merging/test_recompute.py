@@ -118,7 +118,7 @@ def test_a_tensor_too_few_or_of_another_kind_is_found(
     tensors = load_file(merged / SHARD)
     lost = tensors.pop("model.norm.weight")
     for more, message in (
-        ({}, "1 tensors are planned or written only, first model.norm.weight"),
+        ({}, "1 tensors are only planned or only written, first model.norm.weight"),
         ({"model.norm.weight": lost.float()}, r"model.norm.weight: written as F32 \[64\], not F16 \[64\]"),
         ({"model.norm.weight": lost[1:]}, r"written as F16 \[63\], not F16 \[64\]"),
     ):

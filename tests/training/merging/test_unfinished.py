@@ -112,7 +112,7 @@ def test_a_stop_says_what_is_kept(interrupt: Any, tmp_path: Path, capsys: pytest
     left = tmp_path / ".merged.unfinished"
     error = capsys.readouterr().err  # more may be finished before the stop is seen
     assert re.fullmatch(
-        rf"ghost merge: stopped; \d+ finished shards are kept in {left}, and the same command goes on from there\n",
+        rf"ghost merge: stopped; \d+ finished shards are kept in {left}; run the same command to continue\n",
         error,
     )
     assert [*tmp_path.iterdir()] == [left]
@@ -187,7 +187,7 @@ def test_too_little_disk_is_said_before_anything_is_written(
     monkeypatch.setattr(merge.shutil, "disk_usage", lambda path: usage)
     assert main(command(adapter, tiny_base, tmp_path / "merged")) == 1
     error = capsys.readouterr().err
-    assert f"{tmp_path}: 0.0 GB free, the merged model needs 0.0 GB more; nothing was finished" in error
+    assert f"{tmp_path}: 0.0 GB free, the merged model needs 0.0 GB more; no shard was finished" in error
     assert [*tmp_path.iterdir()] == []
 
 
@@ -215,7 +215,7 @@ def test_two_merges_do_not_write_one_folder(tmp_path: Path) -> None:
 
 def test_nothing_finished_leaves_nothing(tmp_path: Path) -> None:
     with (
-        pytest.raises(Stopped, match="nothing was finished, nothing is left"),
+        pytest.raises(Stopped, match="no shard was finished, so nothing is kept"),
         unfinished_folder(tmp_path / "merged", {}),
     ):
         raise Stopped(signal.SIGINT)

@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_merged_is_refused(tensors: dict[str, Any], saved:
     assert "not a readable safetensors file" in refusal(tmp_path / "gone.safetensors")
     header = json.dumps({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}).encode()
     (tmp_path / "lie").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    assert "a: 8 bytes are no F32 [3]" in refusal(tmp_path / "lie")
+    assert "a: 8 bytes do not fit F32 [3]" in refusal(tmp_path / "lie")
 
 
 def test_a_file_that_shrinks_is_noticed(saved: Path) -> None:
