@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options for config, data and base; `with_arguments` applies them to the config."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"the training config (default: {training_config.DEFAULT})"
+        "--config", type=Path, metavar="FILE", help=f"the training config ({training_config.DEFAULT})"
     )
     parser.add_argument("--data", type=Path, help="folder that `ghost prepare` wrote, instead of the config's datasets")
     parser.add_argument("--base", metavar="PATH_OR_REPO", help="base model, instead of the config's base_model")
