@@ -52,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options for config, data and base; `with_arguments` applies them to the config."""
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"the training config ({training_config.DEFAULT})"
-    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"the training config ({training_config.DEFAULT})")
     parser.add_argument("--data", type=Path, help="folder that `ghost prepare` wrote, instead of the config's datasets")
     parser.add_argument("--base", metavar="PATH_OR_REPO", help="base model, instead of the config's base_model")
 
@@ -111,7 +109,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
         raise TrainingError(
             f"torch finds no GPU here, and on this CPU it would take {hardware.spell_duration(seconds)}. "
             "Run `ghost estimate` to see which GPU to rent, or choose a smaller --base. "
-            f"To train here anyway: {command(args, processes.command, '--allow-cpu')}"
+            f"To train here anyway, type: {command(args, processes.command, '--allow-cpu')}"
         )
 
     base = resolve_base(

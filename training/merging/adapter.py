@@ -215,9 +215,16 @@ def _quiet() -> Iterator[None]:
 # Map the names in an adapter's file to the base's names, whatever wrapped the model when it was saved.
 
 # Inserted into names by torch.compile, FSDP and activation checkpointing.
-WORDS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # peft's own: followed by the adapter's name, which peft drops when it saves.
-NAMED = {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "modules_to_save"}
+BEFORE_ADAPTER_NAME = {
+    "lora_A",
+    "lora_B",
+    "lora_embedding_A",
+    "lora_embedding_B",
+    "lora_magnitude_vector",
+    "modules_to_save",
+}
 ADAPTER = "default"
 
 
@@ -227,13 +234,15 @@ def place(name: str) -> str:
     A tensor that replaces one of the base gets that one's name: `base_layer`, `modules_to_save`, wrappers and the
     adapter's name are dropped. `original_module` stays, since peft uses its replacement.
     """
-    words = [word for word in name.split(".") if word not in WORDS]
+    words = [word for word in name.split(".") if word not in WRAPPERS]
     while words[:1] == ["module"]:  # DistributedDataParallel's
         del words[0]
     while words[:2] == ["base_model", "model"]:
         del words[:2]
     kept = [
-        word for before, word in zip(["", *words], words, strict=False) if not (word == ADAPTER and before in NAMED)
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not (word == ADAPTER and before in BEFORE_ADAPTER_NAME)
     ]
     if kept[-2:] == ["lora_magnitude_vector", "weight"]:
         del kept[-1]  # peft writes it without

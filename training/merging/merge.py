@@ -142,7 +142,7 @@ RUN = 64  # values that share a scale
 CELLS = 64  # of equal width from -1 to 1; each contains at most one border between levels
 
 
-class FourBits:
+class Nf4Weights:
     """The base's tensors as in training: `quantised` ones rounded to nf4, all in the dtype of computation."""
 
     def __init__(self, base: Weights, quantised: frozenset[str], *, double_quant: bool, bf16: bool) -> None:
@@ -367,7 +367,7 @@ class Sources:
             if (base_weights or self.base_weights) == "original":
                 yield base, tensors
             else:
-                yield FourBits(base, self.adapter.quantised, **asdict(self.precision)), tensors
+                yield Nf4Weights(base, self.adapter.quantised, **asdict(self.precision)), tensors
 
 
 class _Abandoned(Exception):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.tokenization import load_tokenizer
-from training.finetuning.data import FIRST, Pieces, cut, measure
+from training.finetuning.data import EXTRA_TOKENS, Pieces, cut, measure
 
 LIMIT = 24
 lengths = st.lists(st.integers(1, LIMIT + 6), min_size=1, max_size=40)
@@ -46,10 +46,10 @@ def test_pieces_are_as_long_as_they_may_be(lengths: list[int], first: int) -> No
 @given(st.lists(turns, min_size=1, max_size=4), st.integers(0, 50))
 def test_cut_pieces_fit_and_hold_each_turn_once(tokenizer: Any, talks: list[list[Turn]], epoch: int) -> None:
     measured = [measure(tokenizer, talk, DEFAULT_LABELS) for talk in talks]
-    pieces = Pieces(tokenizer, DEFAULT_LABELS, measured, LIMIT + FIRST)
+    pieces = Pieces(tokenizer, DEFAULT_LABELS, measured, LIMIT + EXTRA_TOKENS)
     examples = pieces.cut(epoch=epoch, seed=1)
     assert pieces.count(epoch=epoch, seed=1) == len(examples)
-    assert all(len(example.ids) <= LIMIT + FIRST for example in examples)
+    assert all(len(example.ids) <= LIMIT + EXTRA_TOKENS for example in examples)
     ended = sum(int((example.ids == tokenizer.eos_token_id).sum()) for example in examples)
     assert ended == sum(turn.label == "A:" for talk in talks for turn in talk)
 

@@ -15,7 +15,7 @@ from tests.training.merging.forms import quiet
 from training.merging import provenance
 from training.merging import weights as reading
 from training.merging.adapter import read_adapter
-from training.merging.merge import FourBits
+from training.merging.merge import Nf4Weights
 from training.merging.weights import Weights, row_blocks
 
 
@@ -31,7 +31,7 @@ def as_trained(base: Path, double_quant: bool, bf16: bool) -> dict[str, Any]:
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
             state = module.weight.quant_state
-            shape, state.shape = state.shape, (math.prod(state.shape),)  # as one row: see FourBits
+            shape, state.shape = state.shape, (math.prod(state.shape),)  # as one row: see Nf4Weights
             found[f"{name}.weight"] = dequantize_4bit(module.weight.data, state).view(shape)
     return found
 
@@ -54,7 +54,7 @@ def test_equals_what_training_holds(
     quantised = read_adapter(make_adapter(base=base), base).quantised
     expected = as_trained(base, double_quant, bf16)
     with Weights.of_model(base) as weights:
-        rounded = FourBits(weights, quantised, double_quant=double_quant, bf16=bf16)
+        rounded = Nf4Weights(weights, quantised, double_quant=double_quant, bf16=bf16)
         for name, shape in weights.shapes.items():
             blocks = [rounded.rows(name, start, stop).clone() for start, stop in row_blocks(shape)]
             found = torch.cat(blocks)
@@ -80,7 +80,7 @@ def test_rows_that_are_no_whole_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         codes, state = quantize_4bit(flat, blocksize=64, quant_type="nf4", compress_statistics=double_quant)
         expected = dequantize_4bit(codes, state).view(values.shape)
         with Weights([tmp_path / "x.safetensors"]) as weights:
-            rounded = FourBits(weights, frozenset({"x"}), double_quant=double_quant, bf16=False)
+            rounded = Nf4Weights(weights, frozenset({"x"}), double_quant=double_quant, bf16=False)
             assert torch.equal(rounded.rows("x", 0, 77), expected)
             assert torch.equal(rounded.rows("x", 5, 20), expected[5:20])
             assert torch.equal(rounded.gather("x", [3, 70]), expected[[3, 70]])
