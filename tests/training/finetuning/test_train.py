@@ -249,7 +249,7 @@ def test_a_training_of_years_is_stopped_before_the_weights_are_fetched(
     (line,) = capsys.readouterr().err.splitlines()
     assert "torch finds no GPU here, and on this CPU it would take" in line
     assert "days" in line
-    command = line.rpartition("or type: ghost ")[2]
+    command = line.rpartition("type: ghost ")[2]
     assert cli.main(shlex.split(command)) == 1
     assert capsys.readouterr().err == "ghost train: fetched\n"
 
