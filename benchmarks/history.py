@@ -77,7 +77,7 @@ def chosen(count: int) -> list[Place]:
 
 
 def answers(engine: Engine, found: Sequence[Place], seeds: int) -> Iterator[Said]:
-    ways = {True: engine, False: dataclasses.replace(engine, unpunished=frozenset())}
+    ways = {True: engine, False: dataclasses.replace(engine, penalty_exempt=frozenset())}
     for seed in range(seeds):
         for number, place in enumerate(found):
             for pairs in PAIRS:

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.extraction import machine
 from replicate_deployment.chat_format import Turn
-from replicate_deployment.decoding import STATIC_TOKENS, Static
+from replicate_deployment.decoding import STATIC_TOKENS, StaticDecoder
 from replicate_deployment.engine import Engine, Reply
 from replicate_deployment.settings import Settings
 from replicate_deployment.stopping import ReplyScanner
@@ -72,15 +72,15 @@ def engine_ways(engine: Engine, settings: Settings, compiled: bool) -> Iterator[
         yield Way(name, static_way(static, engine, ids, settings))
 
 
-def static_caches(engine: Engine, length: int, compiled: bool) -> Iterator[tuple[str, Static]]:
+def static_caches(engine: Engine, length: int, compiled: bool) -> Iterator[tuple[str, StaticDecoder]]:
     from replicate_deployment.acceleration import compiled_layer
 
-    yield f"our static cache of {length:,}, not compiled", Static(engine.model, length)
+    yield f"our static cache of {length:,}, not compiled", StaticDecoder(engine.model, length)
     if compiled:
-        yield f"our static cache of {length:,}, compiled", Static(engine.model, length, compiled_layer())
+        yield f"our static cache of {length:,}, compiled", StaticDecoder(engine.model, length, compiled_layer())
 
 
-def static_way(static: Static, engine: Engine, ids: list[int], settings: Settings) -> Callable[[], int]:
+def static_way(static: StaticDecoder, engine: Engine, ids: list[int], settings: Settings) -> Callable[[], int]:
     way = dataclasses.replace(engine, static=static)
     return lambda: sum(1 for _ in way._draw(ids, settings, seed=1))
 

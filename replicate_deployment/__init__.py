@@ -1,1 +1,1 @@
-"""Stage 5: the Cog build context. Imports nothing from outside this folder."""
+"""The Cog build context. Nothing here imports from outside this folder."""

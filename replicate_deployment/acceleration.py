@@ -1,4 +1,4 @@
-"""Set up the fast way to decode where there is one, prove it on this machine, and do without it where it fails."""
+"""Set up accelerated decoding and check it on this machine. Failures are logged and the optimisation is skipped."""
 
 import logging
 import os
@@ -9,57 +9,57 @@ from typing import Any
 
 import torch
 
-from .decoding import INDUCTOR, STATIC_TOKENS, Growing, Static, decoder_layer
+from .decoding import INDUCTOR_OPTIONS, STATIC_TOKENS, DynamicDecoder, StaticDecoder, decoder_layer
 from .golden import TOLERANCE
 
 log = logging.getLogger("ghost")
 
 
-def static_decoder(model: Any, ids: Sequence[int], cache_beside: Path) -> Static | None:
-    """The fastest static decoder that gives the scores that transformers gives after `ids`; None when none does.
+def static_decoder(model: Any, ids: Sequence[int], model_folder: Path) -> StaticDecoder | None:
+    """Return the fastest static decoder whose scores after `ids` match those of transformers, or None.
 
-    Compiled and recorded; else recorded only; else none, with one log line for each step down. What the compiler made
-    is kept in a folder beside `cache_beside`, where one can be made, for the next start.
+    Try compiled with a CUDA graph, then the CUDA graph alone; log one line for each that fails. Compiled code is kept
+    in a folder next to `model_folder` for the next start, if that is writable.
     """
-    unfit = _unfit(model)
-    if unfit:
-        log.warning("decoding is not accelerated: %s", unfit)
+    unsupported = _unsupported(model)
+    if unsupported:
+        log.warning("decoding is not accelerated: %s", unsupported)
         return None
-    _keep_what_is_compiled(cache_beside)
+    _keep_compiled_code(model_folder)
     length = min(STATIC_TOKENS, model.config.max_position_embeddings)
     for name, layer in (("compiled", compiled_layer()), ("recorded", decoder_layer)):
         try:
-            decoder = Static(model, length, layer)
+            decoder = StaticDecoder(model, length, layer)
             decoder.record()
-            _prove(decoder, model, ids)
+            _verify(decoder, model, ids)
             return decoder
-        # Compilers and drivers raise whatever they like, and none of it is a reason not to answer.
+        # Compilers and drivers raise any type of exception; fall back on all of them.
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0]
-            log.warning("decoding is not %s, and slower for it: %s: %s", name, type(error).__name__, reason)
+            log.warning("decoding is not %s and will be slower: %s: %s", name, type(error).__name__, reason)
     return None
 
 
 def compiled_layer() -> Callable[..., Any]:
-    """One compilation, at its first call, for all layers of a model."""
-    layer: Callable[..., Any] = torch.compile(decoder_layer, fullgraph=True, dynamic=False, options=INDUCTOR)
+    """Return `decoder_layer` compiled once, at its first call, for all layers of a model."""
+    layer: Callable[..., Any] = torch.compile(decoder_layer, fullgraph=True, dynamic=False, options=INDUCTOR_OPTIONS)
     return layer
 
 
-def _unfit(model: Any) -> str:
+def _unsupported(model: Any) -> str:
     config = model.config
     if config.model_type != "mistral":
-        return f"that is written for Mistral, and this is a {config.model_type} model"
+        return f"only Mistral is supported, and this is a {config.model_type} model"
     if (window := getattr(config, "sliding_window", None)) is not None:
-        return f"that is written for attention to all tokens, and this model's reaches {window:,} back"
+        return f"only full attention is supported, and this model has a sliding window of {window:,} tokens"
     return ""
 
 
-def _keep_what_is_compiled(beside: Path) -> None:
-    """Beside the folder and not in it: a model folder holds what its ghost.json lists.
+def _keep_compiled_code(beside: Path) -> None:
+    """Point Inductor's cache at a folder next to the model folder, which holds only what ghost.json lists.
 
-    Inductor reads the variable whenever it looks for its cache. Its default is a folder that a reboot empties.
-    It unpickles and runs what it finds there, so a folder that others could have filled is not used.
+    Inductor's default cache is in a folder that a reboot empties. It unpickles and runs what it finds in its cache, so
+    a folder that other users can write to is not used.
     """
     folder = beside.resolve().with_name(f".{beside.resolve().name}.inductor")
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
@@ -67,22 +67,22 @@ def _keep_what_is_compiled(beside: Path) -> None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
-    except OSError:  # a volume that is read-only
+    except OSError:  # for example, a read-only volume
         return
-    own = getattr(os, "geteuid", lambda: found.st_uid)()  # Windows tells no owner
+    own = getattr(os, "geteuid", lambda: found.st_uid)()  # Windows reports no owner
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != own or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        log.warning("%s is a link, or others may write to it: what is compiled is not kept; remove it", folder)
+        log.warning("%s is a link, or writable by others: compiled code is not kept; remove it", folder)
         return
     if os.access(folder, os.W_OK):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
-def _prove(decoder: Static, model: Any, ids: Sequence[int]) -> None:
-    """Raises ArithmeticError when a step's log-probabilities are not those of transformers' forward pass."""
-    growing, last = Growing(model), torch.tensor(ids[-1:], device=model.device)
-    growing.start(ids[:-1])
+def _verify(decoder: StaticDecoder, model: Any, ids: Sequence[int]) -> None:
+    """Raise ArithmeticError when a step's log-probabilities differ from those of transformers' forward pass."""
+    dynamic, last = DynamicDecoder(model), torch.tensor(ids[-1:], device=model.device)
+    dynamic.start(ids[:-1])
     decoder.start(ids[:-1])
-    expected, found = (way.next(last).float().log_softmax(-1) for way in (growing, decoder))
+    expected, found = (way.next(last).float().log_softmax(-1) for way in (dynamic, decoder))
     top = expected.topk(5).indices
     moved = float((found[top] - expected[top]).abs().max())
     if not moved <= TOLERANCE:  # a NaN fails too

@@ -1,8 +1,8 @@
-"""The A:/B: text, in both directions. The one home of the format: training, serving and bots import it from here.
+"""Render and parse the A:/B: text. Training, serving and bots all import the format from here.
 
-A turn renders as `LABEL + " " + text`; turns are joined by one newline; lines split on "\\n" only. A later line of a
-turn that would read as a tag, a special token or a blank line gains one leading space, and `parse` takes it away.
-So no rendered turn contains a stop sequence, and nothing a person types can forge a turn:
+A turn renders as `LABEL + " " + text`; turns are joined by one newline; lines split on "\\n" only. A continuation line
+that would read as a tag, a special token or a blank line gains one leading space, which `parse` removes. So no rendered
+turn contains a stop sequence, and no typed text can forge a turn:
 
 >>> turns = [Turn("B:", "hey\\nA: fake"), Turn("A:", "yo")]
 >>> print(render(turns))
@@ -23,21 +23,21 @@ from typing import Literal, NamedTuple, get_args
 
 from .errors import PromptError
 
-# Training windows hold 13 turns at most; a longer history is further and further from anything the model has seen.
+# Training windows hold at most 13 turns, so the model has not seen longer histories.
 CONTEXT_TURNS = 20
 
-# What a turn is. A message this soon after the one before it, by the same side, continues its turn; a gap of this
-# length ends a conversation.
+# A message within BURST_SECONDS of the previous one by the same side continues its turn. A gap of SILENCE_SECONDS ends
+# a conversation.
 BURST_SECONDS = 3 * 60
 SILENCE_SECONDS = 30 * 60
 
 Recipe = Literal["windows", "conversations"]
-"""Where end tokens stand. `windows`: after the last turn, when the person said it. `conversations`: after each turn of
-the person, in a prompt too."""
+"""Where end tokens go. `windows`: after the last turn, if it is the person's. `conversations`: after each of the
+person's turns, in prompts too."""
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
-END_TOKEN = "</s>"  # as it is spelled in the JSONL; wherever ids are built it is added by id
-# What Mistral's tokenizer reads as special tokens unless told to split them: each of the 751 control pieces of its
-# v3 SentencePiece model (in the package mistral-common) starts with one of these.
+END_TOKEN = "</s>"  # the spelling in the JSONL; in token ids the tokenizer's own end token id is used
+# Mistral's tokenizer reads these as special tokens unless told to split them. Each of the 751 control pieces of its v3
+# SentencePiece model (in the package mistral-common) starts with one of them.
 SPECIAL_STRINGS = (
     "<unk>",
     "<s>",
@@ -58,14 +58,14 @@ SPECIAL_STRINGS = (
 
 
 class Turn(NamedTuple):
-    """What one side said in one go. `label` includes the colon; `text` may hold several lines."""
+    """One turn. `label` includes the colon; `text` may hold several lines."""
 
     label: str
     text: str
 
 
 class Span(NamedTuple):
-    """Characters `start … end - 1` of a text."""
+    """Character range of a text, `end` excluded."""
 
     start: int
     end: int
@@ -73,9 +73,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Labels:
-    """Who is who: `me` is the person the ghost speaks as, `other` is everyone else.
+    """Labels of the two sides: `me` is the person the ghost imitates, `other` is everyone else.
 
-    Raises ValueError on labels that could not be told apart from text or from each other.
+    Raises ValueError when a label is not one word ending in its only colon, or both are the same.
     """
 
     me: str = "A:"
@@ -97,18 +97,18 @@ class Labels:
 
     @property
     def stop_sequences(self) -> list[str]:
-        """What ends a reply: the other side's tag, a special token, a blank line, the next own turn."""
+        """The texts that end a reply: the other side's tag, a special token, a blank line, the person's next tag."""
         return [f"\n{self.other}", "\n<", "\n\n", f"\n{self.me}"]
 
     def escape_lines(self, text: str) -> str:
-        """Every line but the first, in one substitution: a million turns are escaped in a third of the time."""
+        """Escape all lines but the first. One substitution takes a third of the time of a loop over lines."""
         return self._breaks_before.sub("\n ", text)
 
     def unescape_line(self, line: str) -> str:
         return line[1:] if self._escaped.match(line) else line
 
     def split_tag(self, line: str) -> tuple[str, str] | None:
-        """(label, first line of its text) when the line opens a turn, else None."""
+        """Return (label, first line of the text) when the line opens a turn, else None."""
         match = self._tag.match(line)
         return None if match is None else (match.group().rstrip(" "), line[match.end() :])
 
@@ -117,12 +117,15 @@ DEFAULT_LABELS = Labels()
 
 
 def render(turns: Iterable[Turn], labels: Labels = DEFAULT_LABELS) -> str:
-    """The text of the turns, without an end token. A turn whose first line is blank does not survive `parse`."""
+    """Return the text of the turns, without end tokens. `parse` cannot restore a turn whose first line is blank."""
     return "\n".join(f"{turn.label} {escape(turn.text, labels)}" for turn in turns)
 
 
 def render_prompt(turns: Sequence[Turn], labels: Labels = DEFAULT_LABELS) -> str:
-    """The turns, then the bare tag of the reply. No space after it: so it is a token prefix of prompt + reply."""
+    """Return the text of the turns and the bare tag of the reply.
+
+    No space follows the tag, so the prompt's tokens are a prefix of those of prompt + reply.
+    """
     return render(turns, labels) + f"\n{labels.me}"
 
 
@@ -136,7 +139,7 @@ def unescape(text: str, labels: Labels = DEFAULT_LABELS) -> str:
 
 
 def parse(text: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
-    """The turns of a rendered text; the inverse of `render`.
+    """Return the turns of a rendered text: the inverse of `render`.
 
     Raises PromptError when the first line does not open a turn.
     """
@@ -149,16 +152,16 @@ def parse(text: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
         elif opened:
             opened[-1][1].append(labels.unescape_line(line))
         else:
-            raise PromptError(f"the text does not start with {labels.me} or {labels.other}, so it is no history")
+            raise PromptError(f"the text does not start with {labels.me} or {labels.other}; it is not a history")
     return [Turn(label, "\n".join(lines)) for label, lines in opened]
 
 
 def spans(turns: Sequence[Turn], labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> list[Span]:
-    """Where the replies stand in `render(turns, labels)`: what a loss mask keeps, with the end token that follows each.
+    """Return the spans of the replies in `render(turns, labels)`. The loss mask keeps these and their end tokens.
 
-    A span is a turn's text behind its tag, the space there included, for a prompt ends in the bare tag; the newline
-    after it is no part of it. `windows` has one such turn, the last, if the person said it; `conversations` has each
-    of the person's. They are counted from the turns, never searched for: a typed `</s>` is text.
+    A span covers a turn's text after its tag, including the leading space (a prompt ends in the bare tag) but not the
+    final newline. `windows` has one, for the last turn if it is the person's; `conversations` one for each of the
+    person's turns. Spans are computed from the turns, not searched for, so a typed `</s>` counts as text.
     """
     starts = [0, *accumulate(len(render([turn], labels)) + 1 for turn in turns)]
     return [
@@ -167,24 +170,24 @@ def spans(turns: Sequence[Turn], labels: Labels = DEFAULT_LABELS, *, recipe: Rec
 
 
 def _ended(turns: Sequence[Turn], labels: Labels, recipe: Recipe) -> list[int]:
-    """The turns after which an end token goes."""
+    """Return the indices of the turns that an end token follows."""
     places = range(len(turns)) if recipe == "conversations" else range(len(turns))[-1:]
     return [place for place in places if turns[place].label == labels.me]
 
 
 def render_line(turns: Sequence[Turn], labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> str:
-    """The text of a JSONL line: the rendered turns, with END_TOKEN spelled where an end token goes."""
+    """Return the text of a JSONL line: the rendered turns, with END_TOKEN spelled out."""
     ended = set(_ended(turns, labels, recipe))
-    # An end token never makes a line look like another: escaping one and ending it can be done in any order.
+    # Escaping before or after appending the end token gives the same text.
     return "\n".join(render([turn], labels) + END_TOKEN * (place in ended) for place, turn in enumerate(turns))
 
 
 def parse_line(text: str, labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> list[Turn]:
-    """The turns of a JSONL line's text; the inverse of `render_line`, typed `</s>` included.
+    """Return the turns of a JSONL line's text: the inverse of `render_line`.
 
-    Only a turn's first line starts with a tag, so the turns are certain whatever was typed in them; and one that has an
-    end token has exactly one, so what remains before it was typed. Who takes the text for one string, without turns,
-    cannot tell the two apart. Raises PromptError when the first line opens no turn, or a turn lacks its end token.
+    Only a turn's first line starts with a tag, so the text splits into turns unambiguously. A turn has at most one end
+    token, so any other `</s>` was typed. Raises PromptError when the first line opens no turn, or a turn lacks its end
+    token.
     """
     turns = parse(text, labels)
     for place in _ended(turns, labels, recipe):
@@ -196,10 +199,10 @@ def parse_line(text: str, labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) ->
 
 
 def read_prompt(prompt: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
-    """What a caller typed, as turns that end with the other side's.
+    """Read a caller's prompt as turns that end with a turn of the other side.
 
-    A prompt whose first line starts with a tag is a history; anything else is one turn of the other side. A
-    trailing bare tag of the person (`A:`) is the invitation to reply and is allowed.
+    A prompt whose first line starts with a tag is a history; any other is one turn of the other side. A history may
+    end in the person's bare tag (`A:`).
 
     Raises PromptError on an empty prompt and on a history that ends in a finished turn of the person.
     """
@@ -212,7 +215,7 @@ def read_prompt(prompt: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
     if turns[-1] == Turn(labels.me, ""):
         turns.pop()
     if not turns or not turns[-1].text.strip():
-        raise PromptError(f"prompt holds nothing to answer before its end: add a line such as {labels.other} hi")
+        raise PromptError(f"prompt ends with nothing to answer: add a line such as {labels.other} hi")
     if turns[-1].label == labels.me:
         raise PromptError(
             f"prompt ends in a finished {labels.me} turn, so there is nothing to answer: "
@@ -222,7 +225,7 @@ def read_prompt(prompt: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
 
 
 def chat_template(labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> str:
-    """`chat_template.jinja` with these facts filled in, for a tokenizer that other servers load."""
+    """Return `chat_template.jinja` with labels and recipe filled in, for tokenizers that other servers load."""
     source = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
     facts = {
         "@ME@": labels.me,
@@ -230,5 +233,5 @@ def chat_template(labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> str:
         "@SPECIAL_STRINGS@": SPECIAL_STRINGS,
         "@EVERY_TURN_ENDS@": recipe == "conversations",
     }
-    # A JSON literal is a Jinja literal, so a label may hold quotes and backslashes.
+    # A JSON literal is a valid Jinja literal, so labels may contain quotes and backslashes.
     return re.sub(r'"(@[A-Z_]+@)"', lambda found: json.dumps(facts[found[1]], ensure_ascii=False), source)

@@ -1,14 +1,14 @@
-"""From ids to the scores of the next token, in two ways that agree: over a cache that grows, and over a static one.
+"""Compute next-token scores over a dynamic or a static KV cache; both give the same scores.
 
-Growing is transformers' own forward pass: for a CPU, for any length. Static is for a GPU, where launching each of a
-step's thousand kernels from Python takes several times as long as the kernels do. There a step is
+DynamicDecoder is transformers' own forward pass, for CPUs and for any length. StaticDecoder is for GPUs, where
+launching a step's thousand kernels from Python takes several times as long as running them. It
 
-1. computed by one function for every layer, over keys and values of a fixed length, so that one compilation (Inductor,
-   which fuses what lies between the matrix products) serves all layers;
-2. recorded as a CUDA graph, and replayed by a single call.
+1. computes every layer by one function over a KV cache of fixed length, so one compilation (Inductor, which fuses the
+   operations between matrix products) serves all layers;
+2. records a step as a CUDA graph and replays it with one call.
 
-The recording is ours and not that of torch.compile's mode "reduce-overhead", which transformers' `generate` uses for
-its static cache: that one belongs to the thread that made it, and Cog runs `setup` and predictions in different ones.
+It records the graph itself because torch.compile's "reduce-overhead" mode, which transformers' `generate` uses, ties
+the graph to the thread that made it, and Cog runs `setup` and predictions in different threads.
 """
 
 import inspect
@@ -20,36 +20,37 @@ import torch
 
 from .errors import PromptError, WeightsError
 
-# Training windows are cut at 1,024 tokens, so a history beyond that is unlike anything the model has seen, and a reply
-# is 1,024 at most. Every slot is read for every token, used or not: 256 MiB at Mistral-7B's shape, 2% of its weights.
+# 1,024 for the history, where training windows are cut, plus 1,024 for the longest reply. Every step reads every slot,
+# used or not: 256 MiB at Mistral-7B's shape, 2% of its weights.
 STATIC_TOKENS = 2048
-# The prompt goes through in pieces, each finished before the next, so that a cancellation waits for one at most.
+# Read the prompt in pieces of this many tokens, each finished before the next, so a cancellation waits for one at most.
 PREFILL_TOKENS = 512
-# Parts in which the cache is read side by side (flash-decoding: Dao et al. 2023,
-# https://crfm.stanford.edu/2023/10/12/flashdecoding.html). With 8 key heads alone 8 of a GPU's 132 processors had work.
+# Parts of the cache read in parallel (flash-decoding: Dao et al. 2023,
+# https://crfm.stanford.edu/2023/10/12/flashdecoding.html). With one part, 8 key heads use 8 of a GPU's 132 processors.
 PARTS = 16
-# Triton kernels for products with one row, tuned to the chip, as gpt-fast has them; the results are kept in the cache.
-INDUCTOR: dict[str, str | int | bool | Callable[..., Any]] = {"coordinate_descent_tuning": True}
+# Tune Triton kernels for one-row products to the chip, as gpt-fast does; the results are kept in Inductor's cache.
+INDUCTOR_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"coordinate_descent_tuning": True}
 
 
 def cache_argument(model: Any) -> str:
-    """The name under which `forward` takes its key/value cache: `cache` since transformers 5.24, before that
-    `past_key_values`. Under a wrong name it would vanish in `**kwargs`: each token would be read without a context.
+    """Return the name of `forward`'s KV cache argument: `cache` since transformers 5.24, before that `past_key_values`.
 
-    Raises WeightsError when `forward` knows neither.
+    `**kwargs` swallows a wrong name silently, and each token would then be read without context.
+
+    Raises WeightsError when `forward` has neither argument.
     """
     known = inspect.signature(type(model).forward).parameters
     for name in ("cache", "past_key_values"):
         if name in known:
             return name
     raise WeightsError(
-        f"{type(model).__name__}.forward takes a key/value cache neither as `cache` nor as `past_key_values`: install "
-        "a version of transformers that pyproject.toml allows"
+        f"{type(model).__name__}.forward takes a KV cache neither as `cache` nor as `past_key_values`: install a "
+        "version of transformers that pyproject.toml allows"
     )
 
 
-class Growing:
-    """transformers' forward pass over keys and values that grow. One for each reply."""
+class DynamicDecoder:
+    """transformers' forward pass over a dynamic KV cache. Make one for each reply."""
 
     def __init__(self, model: Any) -> None:
         from transformers import DynamicCache
@@ -59,7 +60,7 @@ class Growing:
         self._arguments = {cache_argument(model): self.cache, "use_cache": True, "logits_to_keep": 1}
 
     def start(self, ids: Sequence[int]) -> Any:
-        """The scores (vocabulary,) of the token after `ids`. Raises PromptError when memory is too small for them."""
+        """Return the scores (vocabulary,) of the token after `ids`. Raises PromptError when GPU memory runs out."""
         prompt: Any = torch.tensor([ids])
         pieces = prompt.split(PREFILL_TOKENS, dim=1)
         try:
@@ -72,7 +73,7 @@ class Growing:
             raise PromptError(f"the prompt's {len(ids):,} tokens do not fit the GPU's memory; shorten it") from error
 
     def next(self, token: Any) -> Any:
-        """The scores (vocabulary,) of the token after `token` (1,), which came after all before."""
+        """Append `token` (1,) and return the scores (vocabulary,) of the next one."""
         return self._forward(token[None])
 
     @torch.inference_mode()
@@ -80,14 +81,14 @@ class Growing:
         return self._model(input_ids=ids.to(self._model.device), **self._arguments).logits[0, -1]
 
 
-class Static:
-    """A MistralForCausalLM over keys and values of `length` tokens, for one reply at a time: hold `lock` meanwhile.
+class StaticDecoder:
+    """A MistralForCausalLM over a static KV cache of `length` tokens. Hold `lock` during a reply.
 
-    The scores that are returned lie in one place, and are those of the last call.
+    Each call overwrites the scores that the previous one returned.
     """
 
     def __init__(self, model: Any, length: int, layer: Callable[..., Any] | None = None) -> None:
-        """`layer` takes the place of `decoder_layer`, compiled."""
+        """Use `layer`, a compiled `decoder_layer`, if given."""
         config, weight = model.config, model.model.embed_tokens.weight
         self.length = length
         self.lock = Lock()
@@ -103,10 +104,10 @@ class Static:
 
     @torch.inference_mode()
     def start(self, ids: Sequence[int]) -> Any:
-        """As Growing's. A prompt is read once, in any length, so nothing is gained by compiling that."""
-        growing = Growing(self._model)
-        scores = growing.start(ids)
-        for (keys, values), read in zip(self._cache, growing.cache.layers, strict=True):
+        """Like `DynamicDecoder.start`, which it calls: prompts vary in length, so compiling would not pay."""
+        dynamic = DynamicDecoder(self._model)
+        scores = dynamic.start(ids)
+        for (keys, values), read in zip(self._cache, dynamic.cache.layers, strict=True):
             for slots, found in ((keys, read.keys), (values, read.values)):
                 slots[:, : len(ids)] = found[0]
                 slots[:, len(ids) :] = 0  # an infinity left by another reply is NaN, even at a weight of zero
@@ -115,19 +116,19 @@ class Static:
 
     @torch.inference_mode()
     def next(self, token: Any) -> Any:
-        """As Growing's, while fewer than `length` tokens are there."""
+        """Like `DynamicDecoder.next`, for up to `length` tokens."""
         self._token.copy_(token)
         self._run()
         return self._scores
 
     @torch.inference_mode()
     def record(self) -> None:
-        """Take a step, compiling what is to be compiled; on a GPU, record it for all those to come."""
+        """Run one step, which compiles it; on a GPU, record it as the CUDA graph for later steps."""
         self._position.zero_()
         if self._position.device.type != "cuda":
             self._step()
             return
-        # Libraries allocate on first use, which a recording does not allow: three times on a stream of its own first
+        # Libraries allocate on first use, which capture forbids, so warm up three times on a separate stream
         # (https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture).
         cuda: Any = torch.cuda
         stream = cuda.Stream()
@@ -155,7 +156,7 @@ class Static:
 def decoder_layer(
     layer: Any, hidden: Any, cos: Any, sin: Any, keys: Any, values: Any, position: Any, visible: Any
 ) -> Any:
-    """transformers' MistralDecoderLayer for one token (1, 1, hidden); writes its key and value at `position`."""
+    """Compute transformers' MistralDecoderLayer for one token (1, 1, hidden); write its key and value at `position`."""
     attention = layer.self_attn
     read = layer.input_layernorm(hidden)
     query = _rotate(attention.q_proj(read).view(-1, attention.head_dim), cos[0], sin[0])
@@ -168,10 +169,10 @@ def decoder_layer(
 
 
 def attend(query: Any, keys: Any, values: Any, visible: Any) -> Any:
-    """Attention of one token: query (heads, width), scaled; keys and values (key heads, length, width), read once each.
+    """Attention of one token, (heads, width): scaled query (heads, width); keys, values (key heads, length, width).
 
-    The heads that share a key head are the rows of one product, so nothing is repeated for them; parts of the length
-    are products side by side, each weighed by the largest score of all. Gives (heads, width).
+    Heads that share a key head are rows of one product, so keys and values are not repeated. Parts of the length are
+    computed in parallel, with the maximum score over all parts subtracted.
     """
     heads, length, width = keys.shape
     parts = PARTS if length % PARTS == 0 else 1

@@ -1,7 +1,7 @@
-"""The model behind one method: `reply(turns, settings)` gives one turn, in text pieces, and stops.
+"""Load a merged model and generate replies: `Engine.reply(turns, settings)` yields one turn as pieces of text.
 
-A small loop of ours: scores (decoding.py), a token (sampling.py), its text, again. There is no thread: the loop runs
-only while a piece is being asked for, so closing the iterator, or an exception that arrives during it (Cog's
+The loop computes scores (decoding.py), samples a token (sampling.py) and decodes its text. It starts no thread and runs
+only while the caller waits for a piece, so closing the iterator, or an exception during it (Cog's
 CancelationException), ends the work.
 """
 
@@ -21,7 +21,7 @@ import torch
 from . import ghost_json, golden, loading, settings
 from .acceleration import static_decoder
 from .chat_format import CONTEXT_TURNS, Labels, Recipe, Turn, render_prompt
-from .decoding import Growing, Static
+from .decoding import DynamicDecoder, StaticDecoder
 from .errors import PromptError
 from .ghost_json import Ghost
 from .sampling import Sampler
@@ -33,11 +33,11 @@ log = logging.getLogger("ghost")
 
 
 class Reply(Iterator[str]):
-    """The pieces of one reply. `close()` stops the work; "".join(reply) is the whole.
+    """An iterator over the pieces of one reply. `close()` stops generation; "".join(reply) is the whole text.
 
-    `output_tokens` counts what the model has drawn so far, the end token and a stop sequence included; `written` is
-    its text, before the cut and the un-escaping.
-    `finish_reason` is None until the reply has ended, `first_token_at` (time.monotonic()) until a token was drawn.
+    `output_tokens` counts the tokens sampled so far, including the end token and those of a stop sequence; `written` is
+    their text before it is cut and unescaped. `finish_reason` is None until the reply has ended, `first_token_at`
+    (time.monotonic()) until a token was sampled.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Reply(Iterator[str]):
     def _read(
         self, engine: "Engine", drawn: Generator[int, None, None], scanner: ReplyScanner
     ) -> Generator[str, None, None]:
-        # Holds back the bytes of a character until the last one is there; those of a broken one say nothing.
+        # Holds back an incomplete character until its last byte arrives, and drops invalid bytes.
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="ignore")
-        with closing(drawn):  # now, and not when it is collected: it may hold the static decoder's lock
+        with closing(drawn):  # at once rather than at garbage collection: it may hold the static decoder's lock
             for token in drawn:
                 self.output_tokens += 1
                 self.first_token_at = self.first_token_at or time.monotonic()
@@ -91,12 +91,12 @@ class Engine:
     labels: Labels
     recipe: Recipe
     settings: Settings
-    """The sampling defaults that ghost.json records."""
+    """The sampling defaults recorded in ghost.json."""
     token_bytes: list[bytes]
-    unpunished: frozenset[int]
-    """Ids that the repetition penalty spares."""
-    static: Static | None = None
-    """The fast way to decode, where there is one."""
+    penalty_exempt: frozenset[int]
+    """Ids that the repetition penalty does not apply to."""
+    static: StaticDecoder | None = None
+    """The accelerated decoder, or None."""
 
     @classmethod
     def load(
@@ -108,14 +108,14 @@ class Engine:
         load_in_4bit: bool = False,
         accelerate: bool | None = None,
     ) -> "Engine":
-        """Verify the folder, load it, and prove by the golden prompt that it computes what was merged.
+        """Verify the folder, load it, and check by the golden prompt that it computes what was merged.
 
-        FP16 on an accelerator. On a CPU float32, at twice the memory: FP16 there decodes no faster and reads the prompt
-        five to eight times slower (100 tokens, hidden 256 and 1024, AVX-512 without FP16 matrix units).
-        `load_in_4bit` rounds the weights while loading: a third of the memory, another voice by a little.
-        `accelerate` decodes over a static cache, compiled: on CUDA unless told otherwise; a CPU gains nothing by it.
+        Uses FP16 on an accelerator and float32 on a CPU, at twice the memory: there FP16 decodes no faster and reads
+        the prompt five to eight times slower (100 tokens, hidden 256 and 1024, AVX-512 without FP16 matrix units).
+        `load_in_4bit` quantises the weights while loading: a third of the memory, and replies change slightly.
+        `accelerate` decodes over a compiled static KV cache; default: on CUDA only, since a CPU gains nothing.
 
-        Raises WeightsError when the folder is not a whole, unchanged merged model, or its weights compute otherwise.
+        Raises WeightsError when the folder is incomplete or altered, or fails the golden prompt.
         """
         ghost = ghost_json.read(folder)
         recipe = ghost.recipe
@@ -125,12 +125,12 @@ class Engine:
         golden.verify(model, tokenizer, facts, rounded=load_in_4bit)
         if load_in_4bit:
             log.warning(
-                "4 bits: the weights are rounded, so the golden prompt shows only that they are not broken (± %s nats "
-                "in place of %s)",
+                "4 bits: the weights are quantised, so the golden prompt detects only gross errors (± %s nats instead "
+                "of %s)",
                 golden.ROUNDED_TOLERANCE,
                 facts["tolerance"],
             )
-        spelled = token_bytes(tokenizer)
+        text_bytes = token_bytes(tokenizer)
         wanted = device.startswith("cuda") if accelerate is None else accelerate
         return cls(
             ghost=ghost,
@@ -139,8 +139,9 @@ class Engine:
             labels=ghost.labels,
             recipe=recipe,
             settings=settings.from_facts(ghost.block("sampling")),
-            token_bytes=spelled + [b""] * (model.config.vocab_size - len(spelled)),  # some bases pad their vocabulary
-            unpunished=_format_ids(tokenizer, ghost.labels),
+            token_bytes=text_bytes
+            + [b""] * (model.config.vocab_size - len(text_bytes)),  # some bases have a padded vocabulary
+            penalty_exempt=_format_ids(tokenizer, ghost.labels),
             static=static_decoder(model, facts["ids"], folder) if wanted else None,
         )
 
@@ -152,61 +153,59 @@ class Engine:
         stop_sequences: Sequence[str] = (),
         seed: int | None = None,
     ) -> Reply:
-        """The next turn of `labels.me`, as an iterator of text pieces; nothing runs before the first is asked for.
+        """Return the next turn of `labels.me` as an iterator of text pieces. Generation starts with the first `next`.
 
-        `turns` end with one of the other side; the oldest are left out beyond CONTEXT_TURNS and beyond the context
-        length minus `max_new_tokens`. `stop_sequences` come on top of those of ghost.json, so a reply is always one
-        turn. The same `seed` gives the same reply. Raises PromptError when the last turn alone does not fit,
+        `turns` must end with a turn of the other side. The oldest are dropped beyond CONTEXT_TURNS, and to fit the
+        context length minus `max_new_tokens`. `stop_sequences` are added to those of ghost.json, so a reply is always
+        one turn. The same `seed` gives the same reply. Raises PromptError when the last turn alone does not fit,
         SettingsError on an empty stop sequence.
         """
         if not turns or turns[-1].label != self.labels.other:
-            raise PromptError(f"there is no turn of {self.labels.other} to answer at the end of the conversation")
+            raise PromptError(f"the conversation ends with no turn of {self.labels.other} to answer")
         prompt_ids = self._context(turns, settings.max_new_tokens)
         scanner = ReplyScanner([*self.ghost.stop_sequences, *stop_sequences], self.labels)
         return Reply(self, prompt_ids, self._draw(prompt_ids, settings, seed), scanner)
 
     def _context(self, turns: Sequence[Turn], max_new_tokens: int) -> list[int]:
-        """The ids of as many of the last turns as fit."""
+        """Return the prompt ids of as many of the last turns as fit."""
         room: int = self.model.config.max_position_embeddings - max_new_tokens
         encoded: dict[int, list[int]] = {}
 
         def fits(start: int) -> bool:
-            # A text that is too long is known by its size: tokenising a megabyte takes seconds, and no cancellation
-            # reaches into them.
-            if self._fewest_tokens(turns[start:]) > room:
+            # Refuse by size first: tokenising a megabyte takes seconds, during which no cancellation takes effect.
+            if self._min_tokens(turns[start:]) > room:
                 return False
             encoded[start] = encode_prompt(self.tokenizer, turns[start:], self.labels, self.recipe)
             return len(encoded[start]) <= room
 
-        # Dropping turns only ever helps, so bisect: a history of 1 MB is encoded five times, not twenty.
+        # Fewer turns always mean fewer tokens, so bisect: a history of 1 MB is encoded five times, not twenty.
         starts = range(max(0, len(turns) - CONTEXT_TURNS), len(turns))
         fitting = bisect_left(starts, True, key=fits)
         if fitting == len(starts):
             last = starts[-1]
-            tokens = f"{len(encoded[last]):,}" if last in encoded else f"over {self._fewest_tokens(turns[last:]):,}"
+            tokens = f"{len(encoded[last]):,}" if last in encoded else f"over {self._min_tokens(turns[last:]):,}"
             raise PromptError(
                 f"the last message is {tokens} tokens with its tags, but {room:,} fit beside "
                 f"max_new_tokens = {max_new_tokens}; shorten it"
             )
         return encoded[starts[fitting]]
 
-    def _fewest_tokens(self, turns: Sequence[Turn]) -> int:
+    def _min_tokens(self, turns: Sequence[Turn]) -> int:
         try:
-            return len(render_prompt(turns, self.labels).encode()) // self._longest_token
+            return len(render_prompt(turns, self.labels).encode()) // self._max_token_bytes
         except UnicodeEncodeError as error:
             half = f"U+{ord(error.object[error.start]):04X}"
-            raise PromptError(f"the prompt holds {half}, half of a character, which no text has; remove it") from error
+            raise PromptError(f"the prompt holds {half}, half of a character (a lone surrogate); remove it") from error
 
     @cached_property
-    def _longest_token(self) -> int:
-        """In bytes."""
+    def _max_token_bytes(self) -> int:
         return max(map(len, self.token_bytes))
 
     def _draw(self, prompt_ids: list[int], settings: Settings, seed: int | None) -> Generator[int, None, None]:
-        """Ids, one at a time, at most `max_new_tokens`; the caller decides where to stop."""
+        """Yield up to `max_new_tokens` ids; the caller decides where to stop."""
         with self._decoder(len(prompt_ids) + settings.max_new_tokens) as decoder:
             scores = decoder.start(prompt_ids)
-            sample = Sampler(settings, prompt_ids, self.unpunished, seed, like=scores)
+            sample = Sampler(settings, prompt_ids, self.penalty_exempt, seed, like=scores)
             for remaining in reversed(range(settings.max_new_tokens)):
                 token = sample(scores)
                 yield int(token)
@@ -214,8 +213,8 @@ class Engine:
                     scores = decoder.next(token)
 
     @contextmanager
-    def _decoder(self, tokens: int) -> Iterator[Growing | Static]:
-        """The static one, if it is free (a reply that is still being read holds it) and long enough."""
+    def _decoder(self, tokens: int) -> Iterator[DynamicDecoder | StaticDecoder]:
+        """Yield the static decoder if it is long enough and no unfinished reply holds it, else a dynamic one."""
         static = self.static
         if static is not None and tokens <= static.length and static.lock.acquire(blocking=False):
             try:
@@ -223,18 +222,18 @@ class Engine:
             finally:
                 static.lock.release()
         else:
-            yield Growing(self.model)
+            yield DynamicDecoder(self.model)
 
 
 def _format_ids(tokenizer: Tokenizer, labels: Labels) -> frozenset[int]:
-    """The end token, the newline and the tags: the format itself, which every history is full of.
+    """Return the ids of the end token, the newline and the tags, which every history repeats.
 
-    The penalty counts the prompt, so with these in it a reply cannot end: on a toy model replies grew from 6.2 tokens
-    without history to 9.3 with five pairs of turns; with these spared, 7.4 and 7.3.
+    The penalty counts the prompt, so penalising these keeps a reply from ending: on a toy model replies grew from 6.2
+    tokens without history to 9.3 with five pairs of turns; with these exempt, 7.4 and 7.3.
     """
     text = render_prompt([Turn(labels.other, "x"), Turn(labels.me, "x"), Turn(labels.other, "x")], labels)
     ids, offsets = encode(tokenizer, text)
-    first_newline = text.index("\n")  # before it the tag has the look of a text's first word
+    first_newline = text.index("\n")  # before it the tag is tokenised as the text's first word
     spelled = ((token, text[start:end].strip(" ")) for token, (start, end) in zip(ids, offsets, strict=True))
     after = (start >= first_newline for start, _ in offsets)
     format_ids = {token for (token, text), late in zip(spelled, after, strict=True) if late and text not in ("", "x")}

@@ -1,21 +1,20 @@
-"""The root of every error that a person is meant to read, and the branch that serving can raise.
+"""GhostError, the root of all errors shown to users, and the errors that serving raises.
 
-The whole tree is drawn in `ghost/errors.py`. The root lives here because nothing in this folder may import
-from outside it.
+`ghost/errors.py` draws the whole tree. The root is here because this folder imports nothing from outside it.
 """
 
 
 class GhostError(Exception):
-    """A failure with a message for a person: what is wrong, what was found, what to type next.
+    """A failure whose message says what is wrong, what was found and what to type next.
 
-    Programs print `str(error)` on one line and exit with `exit_code`; a traceback means a bug of ours.
+    Programs print `str(error)` on one line and exit with `exit_code`. A traceback means a bug.
     """
 
     exit_code = 1
 
 
 class PromptError(GhostError):
-    """The prompt cannot be answered: empty, ends in a finished A: turn, longer than the context."""
+    """The prompt cannot be answered: it is empty, ends in a finished A: turn or exceeds the context."""
 
 
 class SettingsError(GhostError):
@@ -23,4 +22,4 @@ class SettingsError(GhostError):
 
 
 class WeightsError(GhostError):
-    """A model folder is missing, incomplete, altered or not what its ghost.json says."""
+    """A model folder is missing, incomplete, altered or differs from its ghost.json."""

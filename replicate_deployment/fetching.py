@@ -1,7 +1,7 @@
-"""Which merged folder to serve: the one named, the one beside predict.py, or a private Hub repo at a pinned revision.
+"""Find the merged folder to serve: a named one, the one next to predict.py, or a private Hub repo at a fixed revision.
 
-`ghost/hub/` does more, for people who push and pull; a container that starts has nobody to ask, so this tries once
-and says why not. It speaks Git LFS rather than Xet, as that does and for its reasons.
+A container has nobody to ask, so this tries once and reports why it failed; `ghost/hub/` does more for `ghost push` and
+`ghost pull`. Like those, it downloads over Git LFS rather than Xet.
 """
 
 import logging
@@ -25,9 +25,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def weights_folder(beside: Path, environment: Mapping[str, str]) -> Path:
-    """GHOST_WEIGHTS, else `beside` if it holds a model, else GHOST_REPO at GHOST_REVISION.
+    """Return GHOST_WEIGHTS, else `beside` if it holds a model, else GHOST_REPO at GHOST_REVISION.
 
-    The repo is fetched into GHOST_CACHE (default: ~/.cache/ghost) by the token in HF_TOKEN. Raises WeightsError.
+    Downloads the repo to GHOST_CACHE (default: ~/.cache/ghost) with the token in HF_TOKEN. Raises WeightsError.
     """
     if named := environment.get("GHOST_WEIGHTS"):
         return Path(named)
@@ -39,13 +39,13 @@ def weights_folder(beside: Path, environment: Mapping[str, str]) -> Path:
             f"{beside} holds no model (no {NAME}): copy a merged folder there, or name a Hub repo in GHOST_REPO"
         )
     if not revision:
-        raise WeightsError(f"GHOST_REPO is {repo}, but GHOST_REVISION is not set: name a tag or a commit of it")
+        raise WeightsError(f"GHOST_REPO is {repo}, but GHOST_REVISION is not set: set it to a tag or a commit")
     cache = Path(environment.get("GHOST_CACHE") or Path.home() / ".cache" / "ghost")
     return fetch(repo, revision, cache, environment.get("HF_TOKEN"))
 
 
 def switch(environment: Mapping[str, str], name: str) -> bool:
-    """A yes or no of the environment; unset is no. Raises SettingsError on anything else."""
+    """Read a yes/no environment variable; unset is no. Raises SettingsError on anything else."""
     value = environment.get(name, "").strip().lower()
     if value in {"1", "true", "yes", "on"}:
         return True
@@ -55,49 +55,50 @@ def switch(environment: Mapping[str, str], name: str) -> bool:
 
 
 def fetch(repo: str, revision: str, cache: Path, token: str | None) -> Path:
-    """The folder in `cache` with `repo` at `revision`, a tag or a whole commit id; downloaded unless it is there.
+    """Return the folder in `cache` with `repo` at `revision`, a tag or full commit id; download it unless present.
 
-    It has that name only once every file has the SHA-256 that ghost.json says. What was interrupted is gone on with.
+    The folder is renamed into place once every file has the SHA-256 listed in ghost.json. An interrupted download
+    resumes.
 
-    Raises WeightsError when the Hub refuses, the disk is too small, or what arrived is something else.
+    Raises WeightsError when the Hub refuses, the disk is too small or a file does not match ghost.json.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     constants.HF_HUB_DISABLE_XET = True
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings hold signed addresses
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings contain signed URLs
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token or False)
-    with _told(repo, revision, token, cache):
+    with _translate_errors(repo, revision, token, cache):
         commit = revision if COMMIT.fullmatch(revision) else _commit_of_tag(api, repo, revision)
     folder = cache / f"{repo.replace('/', '--')}--{commit}"
     if folder.is_dir():
         return folder
-    aside = cache / f".{folder.name}.part"
-    # Two servers may start over one cache: the second waits here, and finds what the first has fetched.
-    with _told(repo, revision, token, cache), _locked(cache, f".{folder.name}.lock"):
+    partial = cache / f".{folder.name}.part"
+    # When two servers start on one cache, the second waits here and then uses the first one's download.
+    with _translate_errors(repo, revision, token, cache), _locked(cache, f".{folder.name}.lock"):
         if folder.is_dir():
             return folder
-        aside.mkdir(mode=0o700, exist_ok=True)
-        api.hf_hub_download(repo, NAME, revision=commit, local_dir=aside)
-        ghost = ghost_json.read(aside)
-        _make_sure_it_fits(ghost, repo, cache)
+        partial.mkdir(mode=0o700, exist_ok=True)
+        api.hf_hub_download(repo, NAME, revision=commit, local_dir=partial)
+        ghost = ghost_json.read(partial)
+        _check_disk_space(ghost, repo, cache)
         log.info("fetching %s at %s: %d files", repo, commit, len(ghost.block("files")))
         for name in ghost.block("files"):
-            api.hf_hub_download(repo, name, revision=commit, local_dir=aside)
+            api.hf_hub_download(repo, name, revision=commit, local_dir=partial)
         try:
             ghost_json.verify(ghost)
         except WeightsError:
-            shutil.rmtree(aside)  # another attempt would find the same bytes there
+            shutil.rmtree(partial)  # otherwise the next attempt would reuse the wrong bytes
             raise
-        shutil.rmtree(aside / ".cache", ignore_errors=True)  # the library's notes
-        os.replace(aside, folder)
+        shutil.rmtree(partial / ".cache", ignore_errors=True)  # huggingface_hub's bookkeeping
+        os.replace(partial, folder)
     return folder
 
 
 @contextmanager
 def _locked(cache: Path, name: str) -> Iterator[None]:
-    """One process at a time; one that is killed holds nothing."""
+    """Let one process in at a time. The lock of a killed process is released."""
     from filelock import FileLock
 
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,30 +112,30 @@ def _commit_of_tag(api: "HfApi", repo: str, revision: str) -> str:
         known = ", ".join(sorted(tags)[:5]) or "none"
         raise WeightsError(
             f"GHOST_REVISION is {revision!r}, which is neither a commit of 40 digits nor a tag of {repo} (tags: "
-            f"{known}); a branch moves, and what answers tomorrow must be what was tested"
+            f"{known}); set it to one of these (branches move, so they are refused)"
         )
     return str(tags[revision])
 
 
-def _make_sure_it_fits(ghost: Ghost, repo: str, cache: Path) -> None:
+def _check_disk_space(ghost: Ghost, repo: str, cache: Path) -> None:
     missing = 0
     for name, facts in ghost.block("files").items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
-            raise WeightsError(f"{repo}: {NAME} lists {name!r}, which lies outside of the folder; refused")
+            raise WeightsError(f"{repo}: {NAME} lists {name!r}, which is outside of the folder; refused")
         missing += 0 if (ghost.folder / name).is_file() else facts["size"]
     free = shutil.disk_usage(cache).free
     if free < missing:
         raise WeightsError(
-            f"{cache}: {free / 1e9:.1f} GB free, and {repo} needs {missing / 1e9:.1f} GB more; make room, or name "
-            "another folder in GHOST_CACHE"
+            f"{cache}: {free / 1e9:.1f} GB free, and {repo} needs {missing / 1e9:.1f} GB more; free some space, or set "
+            "GHOST_CACHE to another folder"
         )
 
 
 @contextmanager
-def _told(repo: str, revision: str, token: str | None, cache: Path) -> Iterator[None]:
-    """huggingface_hub's exceptions as one line. Their own text is not repeated: it holds signed addresses."""
-    from httpx2 import HTTPError  # what huggingface_hub speaks HTTP with
+def _translate_errors(repo: str, revision: str, token: str | None, cache: Path) -> Iterator[None]:
+    """Turn huggingface_hub's exceptions into one line, without their own text, which contains signed URLs."""
+    from httpx2 import HTTPError  # huggingface_hub's HTTP client
     from huggingface_hub import errors
 
     try:
@@ -143,9 +144,9 @@ def _told(repo: str, revision: str, token: str | None, cache: Path) -> Iterator[
         status = getattr(getattr(error, "response", None), "status_code", None)
         who = "the token in HF_TOKEN" if token else "nobody (HF_TOKEN is not set)"
         causes: dict[Any, str] = {
-            errors.HFValidationError: "that is not the name of a repo; GHOST_REPO is USER/REPO, as in noa/ghost",
-            errors.RevisionNotFoundError: f"GHOST_REVISION {revision} is not there",
-            errors.RemoteEntryNotFoundError: "a file of a merged model is not there; push it again: ghost push",
+            errors.HFValidationError: "not a repo name; set GHOST_REPO to USER/REPO, as in noa/ghost",
+            errors.RevisionNotFoundError: f"GHOST_REVISION {revision} does not exist",
+            errors.RemoteEntryNotFoundError: "a file of the merged model is missing; push it again: ghost push",
             errors.RepositoryNotFoundError: f"no such repo, or a private one that {who} may not see",
         }
         reason = next((text for kind, text in causes.items() if isinstance(error, kind)), None)
@@ -154,4 +155,4 @@ def _told(repo: str, revision: str, token: str | None, cache: Path) -> Iterator[
         if reason is None and isinstance(error, OSError) and error.strerror and not status:
             reason = f"{error.strerror}, in {cache}"
         reason = reason or (f"the Hub answers HTTP {status}" if status else f"no download ({type(error).__name__})")
-        raise WeightsError(f"{repo}: {reason}; what has arrived is kept, so start again once that is mended") from error
+        raise WeightsError(f"{repo}: {reason}; fix this and start again: the download resumes") from error

@@ -1,7 +1,7 @@
-"""ghost.json, read side: the facts an artifact carries, and the proof that its files are the ones it lists.
+"""Read ghost.json and verify that a folder's files are the ones it lists.
 
-The write side is `ghost/artifact.py`. Reading lives here because the container must read and imports nothing from
-outside this folder.
+`ghost/artifact.py` writes it. Reading is here because the container needs it and imports nothing from outside this
+folder.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from .errors import WeightsError
 
 NAME = "ghost.json"
 FORMAT = 1
-# Files that can change what a model says or run code; one that ghost.json does not list is refused.
+# Files that can change replies or run code. Those that ghost.json does not list are refused.
 GUARDED_SUFFIXES = {
     ".safetensors",
     ".bin",
@@ -34,7 +34,7 @@ GUARDED_SUFFIXES = {
 
 @dataclass(frozen=True)
 class Ghost:
-    """One ghost.json. `facts` is the parsed document; its blocks are described in ARCHITECTURE.md."""
+    """A parsed ghost.json. ARCHITECTURE.md describes the blocks of `facts`."""
 
     folder: Path
     facts: dict[str, Any]
@@ -50,7 +50,7 @@ class Ghost:
 
     @property
     def recipe(self) -> Recipe:
-        """Raises WeightsError on one that this version does not know: end tokens would be misplaced."""
+        """Raises WeightsError on an unknown recipe: end tokens would be misplaced."""
         named = self.facts["text"].get("recipe")
         for recipe in RECIPES:
             if recipe == named:
@@ -61,7 +61,7 @@ class Ghost:
         )
 
     def block(self, name: str) -> dict[str, Any]:
-        """A block that this stage needs. Raises WeightsError when an earlier stage has not written it."""
+        """Return a block. Raises WeightsError when no earlier stage has written it."""
         value = self.facts.get(name)
         if not isinstance(value, dict):
             raise WeightsError(f"{self.folder / NAME}: no '{name}' block; found {', '.join(sorted(self.facts))}")
@@ -72,7 +72,7 @@ def read(folder: Path) -> Ghost:
     """Raises WeightsError when ghost.json is missing, not JSON, or of another format."""
     path = folder / NAME
     if folder.is_file():
-        raise WeightsError(f"{folder}: a file, and a folder is wanted, as models/merged")
+        raise WeightsError(f"{folder}: this is a file; name a folder, such as models/merged")
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder; ghost prepare, train and merge (or pull) write one each")
     if not path.is_file():
@@ -83,7 +83,7 @@ def read(folder: Path) -> Ghost:
         labels, stops = facts["text"]["labels"], facts["text"]["stop_sequences"]
         Labels(me=labels["me"], other=labels["other"])
         if not all(isinstance(stop, str) and stop for stop in stops):
-            raise ValueError("stop_sequences are texts that are not empty")
+            raise ValueError("stop_sequences must be non-empty texts")
         for name, file in facts["files"].items():
             if not isinstance(file["size"], int) or not isinstance(file["sha256"], str):
                 raise ValueError(f"files: {name} has no size and sha256")
@@ -95,15 +95,15 @@ def read(folder: Path) -> Ghost:
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in 1 MiB pieces."""
+    """Return the hex SHA-256 of a file, read in pieces."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def verify(ghost: Ghost, *, hashes: bool = True) -> None:
-    """Every listed file is there and unchanged, and no unlisted weights or pickles lie beside it.
+    """Check that every listed file is present and unchanged, and that the folder holds no unlisted weights or pickles.
 
-    `hashes=False` compares sizes only (seconds less for 14.5 GB). Raises WeightsError naming the first bad file.
+    `hashes=False` compares sizes only (saves seconds at 14.5 GB). Raises WeightsError naming the first bad file.
     """
     files = ghost.block("files")
     for name, facts in files.items():
@@ -112,9 +112,9 @@ def verify(ghost: Ghost, *, hashes: bool = True) -> None:
             raise WeightsError(f"{path}: listed in {NAME} but missing; copy or pull the folder again")
         size = path.stat().st_size
         if size != facts["size"]:
-            raise WeightsError(f"{path}: {size:,} bytes, {NAME} says {facts['size']:,}; truncated or replaced")
+            raise WeightsError(f"{path}: {size:,} bytes, {NAME} lists {facts['size']:,}; truncated or replaced")
     if hashes:
-        with ThreadPoolExecutor() as pool:  # a core for each shard: hashlib lets go of the interpreter
+        with ThreadPoolExecutor() as pool:  # shards in parallel: hashlib releases the GIL
             found = pool.map(sha256, [ghost.folder / name for name in files])
             for (name, facts), digest in zip(files.items(), found, strict=True):
                 if digest != facts["sha256"]:

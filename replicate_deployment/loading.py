@@ -1,4 +1,4 @@
-"""A verified folder's weights, onto the device that will compute with them."""
+"""Load a verified folder's weights onto the device."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -13,14 +13,15 @@ from .tokenization import Tokenizer, load_tokenizer
 
 
 def load(ghost: Ghost, device: str, *, hashes: bool = True, load_in_4bit: bool = False) -> tuple[Any, Tokenizer]:
-    """(model, tokenizer). FP16 on an accelerator, float32 on a CPU; with `load_in_4bit` nf4 that computes in those.
+    """Return (model, tokenizer): FP16 on an accelerator, float32 on a CPU. `load_in_4bit`: nf4, computing in those.
 
-    The files are hashed while they are loaded: one core hashes slower than a GPU loads. Nothing in them is code.
+    Hashes the files while they load, because hashing on one core takes longer than loading onto a GPU. This is safe:
+    loading runs no code from the files.
 
-    Raises WeightsError when the files are not those of ghost.json, or cannot be loaded.
+    Raises WeightsError when the files do not match ghost.json or cannot be loaded.
     """
     if (ghost.folder / "adapter_config.json").is_file() and not (ghost.folder / "config.json").is_file():
-        raise WeightsError(f"{ghost.folder}: an adapter, not a model; to make one: ghost merge {ghost.folder}")
+        raise WeightsError(f"{ghost.folder}: an adapter, not a model; merge it first: ghost merge {ghost.folder}")
     ghost_json.verify(ghost, hashes=False)
     with ThreadPoolExecutor(max_workers=1) if hashes else nullcontext() as pool:
         hashed = pool.submit(ghost_json.verify, ghost) if pool else None
@@ -28,7 +29,7 @@ def load(ghost: Ghost, device: str, *, hashes: bool = True, load_in_4bit: bool =
             loaded = _read(ghost, device, load_in_4bit)
         except WeightsError:
             if hashed:
-                hashed.result()  # that a file was altered says more than what came of it
+                hashed.result()  # an altered file is the better explanation
             raise
         if hashed:
             hashed.result()
@@ -40,14 +41,14 @@ def _read(ghost: Ghost, device: str, load_in_4bit: bool) -> tuple[Any, Tokenizer
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # it would fill the container's log; callers have their own
+    disable_progress_bar()  # it would fill the container's log; callers show their own
     tokenizer = load_tokenizer(ghost.folder)
     dtype = torch.float32 if device == "cpu" else torch.float16
     try:
         model = AutoModelForCausalLM.from_pretrained(
             ghost.folder,
             dtype=dtype,
-            device_map={"": device},  # straight to the device, never whole in the CPU's memory
+            device_map={"": device},  # load straight onto the device, not through CPU memory
             quantization_config=_nf4(dtype) if load_in_4bit else None,
             use_safetensors=True,
             trust_remote_code=False,
@@ -60,13 +61,13 @@ def _read(ghost: Ghost, device: str, load_in_4bit: bool) -> tuple[Any, Tokenizer
 
 
 def _nf4(dtype: torch.dtype) -> Any:
-    """As the adapter was trained (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
+    """Return the 4-bit settings of QLoRA training (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314)."""
     import importlib.util
 
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise WeightsError("4 bits need bitsandbytes, which is not installed; type: pip install bitsandbytes")
+        raise WeightsError("4-bit loading needs bitsandbytes, which is not installed; type: pip install bitsandbytes")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

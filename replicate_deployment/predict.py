@@ -1,8 +1,8 @@
-"""Cog's face on the engine, and nothing else.
+"""The Cog interface to the engine.
 
-Cog's builder reads the inputs without running this file: their defaults and ranges must be literals, and a
-description one plain string. A test holds the ranges equal to those of settings.py. What a caller leaves out is as the
-model's ghost.json says.
+Cog's builder reads the inputs without running this file, so their defaults and ranges must be literals, and each
+description one plain string. A test checks the ranges against settings.py. Inputs left out default to the sampling
+settings in the model's ghost.json.
 """
 
 import importlib.util
@@ -16,8 +16,8 @@ from cog import BaseRunner, ConcatenateIterator, Input, streaming
 
 HERE = Path(__file__).resolve().parent
 
-# In the repository this folder is the package `replicate_deployment`. In Cog's container its files lie flat in /src,
-# so the package is put together from there; then every other module keeps its relative imports in both places.
+# In the repository this folder is the package `replicate_deployment`. In Cog's container its files are directly in
+# /src, so build the package from there; relative imports then work in both places.
 if importlib.util.find_spec("replicate_deployment") is None:
     spec = importlib.util.spec_from_file_location(
         "replicate_deployment", HERE / "__init__.py", submodule_search_locations=[str(HERE)]
@@ -32,8 +32,8 @@ from replicate_deployment.chat_format import Turn, read_prompt  # noqa: E402
 
 class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
     def setup(self) -> None:
-        """Find, verify and load the weights (fetching.py says which), and answer once: READY means that it can."""
-        # Here, for the inputs are read without torch.
+        """Find (see fetching.py), verify and load the weights, and generate one short reply before reporting READY."""
+        # Imported here because reading the inputs must not need torch.
         from replicate_deployment.engine import Engine
         from replicate_deployment.fetching import switch, weights_folder
 
@@ -48,43 +48,46 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
     def run(
         self,
         prompt: str = Input(
-            description="A message, or a history whose lines start with the labels (B: hi) and that ends in a B: turn."
+            description="A message, or a history whose turns start with a label (B: hi), ending with a B: turn."
         ),
         max_new_tokens: int | None = Input(
             default=None,
             ge=1,
             le=1024,
-            description="Cut the reply after this many tokens. Leave out for the model's own.",
+            description="Cut the reply after this many tokens. Leave out for the model's default.",
         ),
         temperature: float | None = Input(
-            default=None, ge=0, le=2, description="0 always takes the likeliest token. Leave out for the model's own."
+            default=None,
+            ge=0,
+            le=2,
+            description="0 always takes the likeliest token; higher varies more. Leave out for the model's default.",
         ),
         top_p: float | None = Input(
             default=None,
             ge=0,
             le=1,
-            description="Choose among the likeliest tokens of this total probability. Leave out for the model's own.",
+            description="Sample from the likeliest tokens of this total probability. Leave out for the default.",
         ),
         top_k: int | None = Input(
             default=None,
             ge=0,
             le=1000,
-            description="Choose among this many likeliest tokens; 0 is off. Leave out for the model's own.",
+            description="Sample from this many likeliest tokens; 0 is off. Leave out for the model's default.",
         ),
         repetition_penalty: float | None = Input(
             default=None,
             ge=1,
             le=2,
-            description="Make tokens that were already seen less likely; 1 is off. Leave out for the model's own.",
+            description="Make tokens already seen less likely; 1 is off. Leave out for the model's default.",
         ),
         stop_sequences: list[str] = Input(
-            default=[], description="More texts that end the reply and are not said; the model's own always do."
+            default=[], description="Extra texts that end the reply and are cut from it; the model's own always apply."
         ),
         seed: int | None = Input(
             default=None,
             ge=0,
             le=4294967295,
-            description="The same seed gives the same reply. Leave out for a new one.",
+            description="The same seed gives the same reply. Leave out for a random one.",
         ),
     ) -> ConcatenateIterator[str]:
         started = time.monotonic()

@@ -1,7 +1,7 @@
-"""Which token comes next: scores in, one id out, without leaving the device that computed them.
+"""Sample the next token id from its scores, on the device that computed them.
 
-The penalty is our own, since it spares the format; what follows it are transformers' own score processors, in the
-order in which its `generate` applies them.
+Apply our own repetition penalty, which exempts the tokens of the format, then transformers' score processors in the
+order of its `generate`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,27 +13,27 @@ from .settings import Settings
 
 
 class Sampler:
-    """Called with the scores (vocabulary,) of the next token, gives its id (1,), on the scores' device.
+    """Call with the scores (vocabulary,) of the next token; returns its id (1,) on the same device.
 
-    A seed fixes the random numbers and not the ids: they are drawn on the CPU, one for each token, and choose by the
-    cumulated probabilities. So a seed means the same on every device, where rounding does not tip a choice.
+    A seed fixes one random number per token, drawn on the CPU, which selects from the cumulative probabilities. So a
+    seed gives the same ids on every device, unless rounding changes a choice.
 
-    The penalty is that of CTRL (Keskar et al. 2019, https://arxiv.org/abs/1909.05858): the score of a token that was
-    seen, in the prompt too, is divided by it where positive and multiplied where negative.
+    The penalty is that of CTRL (Keskar et al. 2019, https://arxiv.org/abs/1909.05858): the score of a token already
+    seen, in the prompt too, is divided by the penalty if positive and multiplied if negative.
     """
 
     def __init__(
-        self, settings: Settings, prompt_ids: Sequence[int], spared: Iterable[int], seed: int | None, like: Any
+        self, settings: Settings, prompt_ids: Sequence[int], penalty_exempt: Iterable[int], seed: int | None, like: Any
     ) -> None:
-        """`spared` are ids that the penalty never touches; `like` is a tensor of scores, as will be given."""
+        """`penalty_exempt`: ids that the penalty never applies to; `like`: a tensor shaped like the scores to come."""
         self._settings = settings
         self._processors = _processors(settings)
-        # Flags rather than a list of ids, which would go to the device anew with every token.
-        self._punishable = torch.ones(like.shape, dtype=torch.bool, device=like.device)
-        self._punishable[list(spared)] = False
-        seen = torch.zeros_like(self._punishable)
+        # A mask on the device; a list of ids would be copied to it for every token.
+        self._penalizable = torch.ones(like.shape, dtype=torch.bool, device=like.device)
+        self._penalizable[list(penalty_exempt)] = False
+        seen = torch.zeros_like(self._penalizable)
         seen[torch.tensor(prompt_ids, dtype=torch.long, device=like.device)] = True
-        self._punished = seen & self._punishable
+        self._penalized = seen & self._penalizable
         generator = torch.Generator()
         if seed is None:
             generator.seed()
@@ -46,16 +46,16 @@ class Sampler:
     def __call__(self, scores: Any) -> Any:
         scores, penalty = scores.float(), self._settings.repetition_penalty
         if penalty != 1:
-            scores = torch.where(self._punished, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+            scores = torch.where(self._penalized, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
         scores = self._processors(None, scores[None])[0]
         if self._settings.temperature == 0:
             token = scores.argmax(keepdim=True)
         else:
-            # The first id whose cumulated probability exceeds the number: one of probability zero never does.
-            cumulated = scores.softmax(-1).double().cumsum(-1)
-            token = torch.searchsorted(cumulated, next(self._drawn) * cumulated[-1], right=True)
+            # The first id whose cumulative probability exceeds the number, so never one of probability zero.
+            cumulative = scores.softmax(-1).double().cumsum(-1)
+            token = torch.searchsorted(cumulative, next(self._drawn) * cumulative[-1], right=True)
             token = token.clamp(max=len(scores) - 1)
-        self._punished[token] = self._punishable[token]
+        self._penalized[token] = self._penalizable[token]
         return token
 
 

@@ -1,6 +1,6 @@
-"""How a reply is sampled. The one home of the defaults and of the ranges.
+"""Sampling settings: their defaults and ranges.
 
-The merge writes `asdict(Settings())` into ghost.json; from there on the artifact says it, to the server as to everyone.
+The merge writes `asdict(Settings())` into ghost.json, from which the server and all other readers take the defaults.
 Standard library only.
 """
 
@@ -13,7 +13,7 @@ from .errors import SettingsError
 
 
 class Range(NamedTuple):
-    """The values that a setting may take, both ends included."""
+    """The allowed values of a setting, both ends included."""
 
     low: float
     high: float
@@ -30,18 +30,18 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Raises SettingsError, naming the setting, its range and what was found, when a value is outside its range."""
+    """Raises SettingsError, naming the setting, its range and the value found, when a value is out of range."""
 
     max_new_tokens: int = 96
-    """Tokens after which a reply is cut, if it has not ended by itself."""
+    """Cut a reply after this many tokens."""
     temperature: float = 0.7
-    """0 always takes the likeliest token; higher is wilder."""
+    """0 always takes the likeliest token; higher values vary more."""
     top_p: float = 1.0
-    """Sample from the likeliest tokens that together hold this probability; 1 is off."""
+    """Sample from the likeliest tokens with this total probability; 1 is off."""
     top_k: int = 0
     """Sample from this many likeliest tokens; 0 is off."""
     repetition_penalty: float = 1.2
-    """Divides the score of tokens already seen; 1 is off."""
+    """Divide the scores of tokens already seen by this; 1 is off."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -53,13 +53,13 @@ class Settings:
                 raise SettingsError(f"{field.name}: {value!r} is not {kind} from {low} to {high}")
 
     def replace(self, **changes: Any) -> "Settings":
-        """These settings with some changed. Raises SettingsError on an unknown name too."""
+        """Return a copy with these changes. Raises SettingsError on an unknown name or a value out of range."""
         return from_facts(asdict(self) | changes)
 
 
 def from_facts(block: Mapping[str, Any]) -> Settings:
-    """The settings of ghost.json's `sampling` block. Raises SettingsError naming the first unknown key."""
+    """Return the settings of ghost.json's `sampling` block. Raises SettingsError naming the first unknown key."""
     unknown = sorted(set(block) - set(RANGES))
     if unknown:
-        raise SettingsError(f"{unknown[0]}: no such setting; there are {', '.join(RANGES)}")
+        raise SettingsError(f"{unknown[0]}: no such setting; choose from {', '.join(RANGES)}")
     return Settings(**block)

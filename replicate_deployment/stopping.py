@@ -1,12 +1,12 @@
-"""Where a reply ends, decided while it is still being written. Standard library only.
+"""Detect the end of a reply while it is generated. Standard library only.
 
-The model writes the format's text (` hey\\n A: is not a tag\\nB:`); a caller gets the reply (`hey\\nA: is not a tag`).
-Three steps lie between, each with one question that needs a look ahead, so each holds back what it cannot decide yet:
+The model writes the format's text (` hey\\n A: is not a tag\\nB:`); callers get the reply (`hey\\nA: is not a tag`).
+Three steps convert it, each holding back text that it cannot decide yet:
 
-1. the text is cut at the stop sequence whose match is *completed first* (of two completed at once, the longer).
-   That definition does not depend on how the text is chunked. Held: a tail that may become a stop sequence;
-2. the space that escapes a continuation line is removed. Held: the start of a line that may need it;
-3. white space at both ends is dropped. Held: white space that may be the last.
+1. cut at the stop sequence whose match is *completed first* (of two completed at once, the longer), which does not
+   depend on how the text is chunked. Held back: a tail that may become a stop sequence;
+2. remove the space that escapes a continuation line. Held back: the start of a line that may be escaped;
+3. strip white space at both ends. Held back: white space that may be the last.
 """
 
 from collections.abc import Iterable
@@ -16,16 +16,16 @@ from .errors import SettingsError
 
 
 class ReplyScanner:
-    """`feed` pieces of what the model writes; each call returns reply text that is certain. Then `finish` once.
+    """Call `feed` with each piece the model writes; it returns the reply text decided so far. Then call `finish` once.
 
-    After a stop sequence `stopped` holds it and further pieces are ignored. The text returned over all calls is the
-    same for every chunking. Raises SettingsError on an empty stop sequence, which would stop before the first word.
+    After a stop sequence, `stopped` holds it and further pieces are ignored. The text returned over all calls is the
+    same for every chunking. Raises SettingsError on an empty stop sequence.
     """
 
     def __init__(self, stop_sequences: Iterable[str], labels: Labels = DEFAULT_LABELS) -> None:
         self._stops = sorted(stop_sequences, key=len, reverse=True)
         if "" in self._stops:
-            raise SettingsError('stop_sequences: "" is in every text, so nothing could be said; remove it')
+            raise SettingsError('stop_sequences: "" would end every reply at once; remove it')
         self._labels = labels
         self._longest_label = max(len(labels.me), len(labels.other))
         self.stopped: str | None = None
@@ -41,7 +41,7 @@ class ReplyScanner:
         return self._trim(self._unescape(self._cut(piece)))
 
     def finish(self) -> str:
-        """What was held back and turned out to be text."""
+        """Return the rest of the held-back text that belongs to the reply."""
         tail, self._tail = self._tail, ""
         text = self._unescape("" if self.stopped is not None else tail)
         if self._in_line_start:
@@ -50,7 +50,7 @@ class ReplyScanner:
 
     def _cut(self, piece: str) -> str:
         text = self._tail + piece
-        # `_stops` is sorted by length and min() takes the first of equals: the longest of those completed first.
+        # `_stops` is sorted by length and min() takes the first of equals, so the longest wins a tie.
         found = [(start + len(stop), start, stop) for stop in self._stops if (start := text.find(stop)) >= 0]
         if found:
             _, start, self.stopped = min(found, key=lambda match: match[0])
@@ -60,7 +60,7 @@ class ReplyScanner:
         return text[: len(text) - len(self._tail)]
 
     def _open_length(self, text: str) -> int:
-        """Length of the longest tail of the text that begins a stop sequence."""
+        """Return the length of the longest tail of the text that could begin a stop sequence."""
         if not self._stops:
             return 0
         lengths = range(min(len(text), len(self._stops[0]) - 1), 0, -1)
@@ -74,10 +74,10 @@ class ReplyScanner:
         return ready + self._line_piece(rest, ended=False)
 
     def _line_piece(self, text: str, *, ended: bool) -> str:
-        """The certain part of one line; `ended` when its newline has been seen."""
+        """Return the decided part of a line; `ended` means its newline has been seen."""
         if self._in_line_start:
             self._line += text
-            # Whether a line is escaped shows in its spaces and as many characters after them as a label has.
+            # To decide, see the leading spaces and as many characters after them as the longest label has.
             undecided = self._line.startswith(" ") and len(self._line.lstrip(" ")) < self._longest_label
             if ended or (self._line and not undecided):
                 text, self._line, self._in_line_start = self._labels.unescape_line(self._line), "", False

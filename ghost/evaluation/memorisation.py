@@ -393,9 +393,9 @@ def continuer(engine: "Engine") -> Continue:
     def go_on(context: Sequence[Turn], beginning: str) -> str:
         import torch
 
-        from replicate_deployment.decoding import Growing
+        from replicate_deployment.decoding import DynamicDecoder
 
-        decoder, said = Growing(engine.model), b""
+        decoder, said = DynamicDecoder(engine.model), b""
         scores = decoder.start(_ids(engine, context, beginning)[:-1])  # without the end token
         for _ in range(LONGEST):
             token = int(scores.argmax())

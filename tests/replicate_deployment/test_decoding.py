@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 from replicate_deployment import acceleration, decoding
 from replicate_deployment.acceleration import static_decoder
-from replicate_deployment.decoding import PARTS, Growing, Static, attend, decoder_layer
+from replicate_deployment.decoding import PARTS, DynamicDecoder, StaticDecoder, attend, decoder_layer
 from replicate_deployment.engine import Engine
 from replicate_deployment.errors import PromptError
 
@@ -19,7 +19,7 @@ IDS = [1, *range(5, 90)]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}  # logits of about ±1, summed in another order
 
 
-def follow(way: Growing | Static, ids: list[int], more: list[int]) -> torch.Tensor:
+def follow(way: DynamicDecoder | StaticDecoder, ids: list[int], more: list[int]) -> torch.Tensor:
     """Scores (1 + more, vocabulary) after the prompt and after each further token."""
     scores = [way.start(ids).clone()]
     return torch.stack([*scores, *(way.next(torch.tensor([token])).clone() for token in more)])
@@ -27,22 +27,24 @@ def follow(way: Growing | Static, ids: list[int], more: list[int]) -> torch.Tens
 
 def test_static_gives_the_scores_of_transformers(engine: Engine) -> None:
     more = list(range(100, 120))
-    expected = follow(Growing(engine.model), IDS, more)
+    expected = follow(DynamicDecoder(engine.model), IDS, more)
     with torch.inference_mode():
         whole = engine.model(input_ids=torch.tensor([IDS + more])).logits[0, len(IDS) - 1 :]
     torch.testing.assert_close(expected, whole, **CLOSE)
-    torch.testing.assert_close(follow(Static(engine.model, 128), IDS, more), expected, **CLOSE)
+    torch.testing.assert_close(follow(StaticDecoder(engine.model, 128), IDS, more), expected, **CLOSE)
 
 
 def test_a_length_that_has_no_parts_does_too(engine: Engine) -> None:
     assert 109 % PARTS
     torch.testing.assert_close(
-        follow(Static(engine.model, 109), IDS, [7, 8]), follow(Growing(engine.model), IDS, [7, 8]), **CLOSE
+        follow(StaticDecoder(engine.model, 109), IDS, [7, 8]),
+        follow(DynamicDecoder(engine.model), IDS, [7, 8]),
+        **CLOSE,
     )
 
 
 def test_nothing_is_left_of_the_reply_before(engine: Engine) -> None:
-    static = Static(engine.model, 128)
+    static = StaticDecoder(engine.model, 128)
     fresh = follow(static, IDS[:20], [3, 4])
     follow(static, IDS, [9] * 10)
     with torch.inference_mode():
@@ -55,27 +57,29 @@ def test_one_compilation_serves_every_layer_and_every_place(engine: Engine) -> N
     torch.compiler.reset()
     counters.clear()
     layer: Callable[..., Any] = torch.compile(decoder_layer, fullgraph=True, dynamic=False, backend="aot_eager")
-    static = Static(engine.model, 128, layer)
+    static = StaticDecoder(engine.model, 128, layer)
     static.record()
     for ids in (IDS[:5], IDS):
-        torch.testing.assert_close(follow(static, ids, [5, 6]), follow(Growing(engine.model), ids, [5, 6]), **CLOSE)
+        torch.testing.assert_close(
+            follow(static, ids, [5, 6]), follow(DynamicDecoder(engine.model), ids, [5, 6]), **CLOSE
+        )
     assert counters["stats"]["unique_graphs"] == 1
     torch.compiler.reset()
 
 
 def test_a_prompt_in_pieces_gives_the_same_scores(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = follow(Growing(engine.model), IDS, [4])
+    whole = follow(DynamicDecoder(engine.model), IDS, [4])
     monkeypatch.setattr(decoding, "PREFILL_TOKENS", 16)
-    torch.testing.assert_close(follow(Growing(engine.model), IDS, [4]), whole, **CLOSE)
+    torch.testing.assert_close(follow(DynamicDecoder(engine.model), IDS, [4]), whole, **CLOSE)
 
 
 def test_a_prompt_too_large_for_the_memory_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Growing, "_forward", full)
+    monkeypatch.setattr(DynamicDecoder, "_forward", full)
     with pytest.raises(PromptError, match="the prompt's 86 tokens do not fit the GPU's memory"):
-        Growing(engine.model).start(IDS)
+        DynamicDecoder(engine.model).start(IDS)
 
 
 def test_attention_is_the_textbooks() -> None:
@@ -125,7 +129,7 @@ def test_a_cache_that_others_could_have_filled_is_not_used(
     assert static_decoder(engine.model, IDS, tmp_path / "merged") is not None
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
     (record,) = caplog.records
-    assert f"{folder} is a link, or others may write to it" in record.message
+    assert f"{folder} is a link, or writable by others" in record.message
 
 
 def test_a_compiler_that_fails_costs_a_line_and_not_the_answer(
@@ -138,7 +142,7 @@ def test_a_compiler_that_fails_costs_a_line_and_not_the_answer(
     monkeypatch.setattr(acceleration, "compiled_layer", lambda: broken)
     assert static_decoder(engine.model, IDS, tmp_path) is not None
     assert [record.message for record in caplog.records] == [
-        "decoding is not compiled, and slower for it: RuntimeError: no C compiler"
+        "decoding is not compiled and will be slower: RuntimeError: no C compiler"
     ]
 
 
@@ -158,7 +162,7 @@ def test_another_architecture_is_left_to_transformers(engine: Engine, caplog: py
     other.config = copy.copy(engine.model.config)
     other.config.sliding_window = 32
     assert static_decoder(other, IDS, engine.ghost.folder) is None
-    assert "attention to all tokens, and this model's reaches 32 back" in caplog.text
+    assert "only full attention is supported, and this model has a sliding window of 32 tokens" in caplog.text
     other.config.model_type = "llama"
     assert static_decoder(other, IDS, engine.ghost.folder) is None
-    assert "written for Mistral, and this is a llama model" in caplog.text
+    assert "only Mistral is supported, and this is a llama model" in caplog.text

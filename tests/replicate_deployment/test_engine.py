@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from replicate_deployment.chat_format import CONTEXT_TURNS, Turn, read_prompt, render_prompt
-from replicate_deployment.decoding import Static
+from replicate_deployment.decoding import StaticDecoder
 from replicate_deployment.engine import Engine, Reply
 from replicate_deployment.errors import PromptError, SettingsError, WeightsError
 from replicate_deployment.settings import Settings
@@ -101,12 +101,12 @@ def test_top_k_one_is_greedy_too(engine: Engine) -> None:
 
 
 def test_the_penalty_spares_the_format(engine: Engine) -> None:
-    tokens = {engine.tokenizer.convert_ids_to_tokens(token) for token in engine.unpunished}
+    tokens = {engine.tokenizer.convert_ids_to_tokens(token) for token in engine.penalty_exempt}
     assert tokens == {"</s>", "<0x0A>", "A", "B", ":"}
 
 
 def test_a_static_cache_says_the_same(engine: Engine) -> None:
-    static = dataclasses.replace(engine, static=Static(engine.model, 256))
+    static = dataclasses.replace(engine, static=StaticDecoder(engine.model, 256))
     long = SHORT.replace(max_new_tokens=60)
     for settings, seed in ((long.replace(temperature=0), None), (long, 5)):
         said, static_said = ("".join(each.reply(TURNS, settings, seed=seed)) for each in (engine, static))
@@ -114,7 +114,7 @@ def test_a_static_cache_says_the_same(engine: Engine) -> None:
 
 
 def test_two_replies_at_once_do_not_meet_in_one_cache(engine: Engine) -> None:
-    static = dataclasses.replace(engine, static=Static(engine.model, 256))
+    static = dataclasses.replace(engine, static=StaticDecoder(engine.model, 256))
     one, other = (static.reply(turns, SHORT.replace(temperature=0)) for turns in (TURNS, TURNS[:1]))
     pairs = list(itertools.zip_longest(one, other, fillvalue=""))
     both = ["".join(pieces) for pieces in zip(*pairs, strict=True)]
@@ -122,7 +122,7 @@ def test_two_replies_at_once_do_not_meet_in_one_cache(engine: Engine) -> None:
 
 
 def test_a_reply_that_is_left_frees_the_static_cache(engine: Engine) -> None:
-    cache = Static(engine.model, 256)
+    cache = StaticDecoder(engine.model, 256)
     static = dataclasses.replace(engine, static=cache)
     reply = static.reply(TURNS, SHORT, seed=1)
     next(reply)
@@ -145,7 +145,7 @@ def test_what_draws_is_closed_at_once_though_something_still_refers_to_it(engine
 
 
 def test_what_the_static_cache_cannot_hold_is_decoded_all_the_same(engine: Engine) -> None:
-    static = dataclasses.replace(engine, static=Static(engine.model, 32))
+    static = dataclasses.replace(engine, static=StaticDecoder(engine.model, 32))
     assert "".join(static.reply(TURNS, SHORT, seed=1)) == "".join(engine.reply(TURNS, SHORT, seed=1))
 
 
@@ -250,7 +250,7 @@ def test_half_a_character_is_refused_by_its_number(engine: Engine) -> None:
 
 def test_a_conversation_without_a_question_is_refused(engine: Engine) -> None:
     for turns in ([], TURNS[:2]):
-        with pytest.raises(PromptError, match="no turn of B:"):
+        with pytest.raises(PromptError, match="no turn of B: to answer"):
             engine.reply(turns, SHORT)
 
 

@@ -67,7 +67,7 @@ def test_a_commit_that_is_there_asks_nobody(hub: FakeHub, tmp_path: Path) -> Non
 
 def test_what_was_interrupted_is_never_loaded_and_gone_on_with(hub: FakeHub, tmp_path: Path) -> None:
     hub.faults.append(Fault("GET /stored", "cut", times=100, skip=1))
-    with pytest.raises(WeightsError, match="what has arrived is kept"):
+    with pytest.raises(WeightsError, match="the download resumes"):
         fetch(REPO, "v1", tmp_path / "cache", TOKEN)
     assert all(path.name.startswith(".") for path in (tmp_path / "cache").iterdir())
     hub.faults.clear()
@@ -126,8 +126,8 @@ def test_a_wrong_byte_is_found_and_not_kept(hub: FakeHub, tmp_path: Path) -> Non
             r"noa/ghost: no such repo, or a private one that nobody \(HF_TOKEN is not set\) may not see",
         ),
         ("noa/other", "v1", TOKEN, "no such repo, or a private one that the token in HF_TOKEN may not see"),
-        (REPO, "0" * 40, TOKEN, "GHOST_REVISION 0000000000000000000000000000000000000000 is not there"),
-        ("a/b/c", "v1", TOKEN, "that is not the name of a repo"),
+        (REPO, "0" * 40, TOKEN, "GHOST_REVISION 0000000000000000000000000000000000000000 does not exist"),
+        ("a/b/c", "v1", TOKEN, "not a repo name"),
     ],
 )
 def test_what_the_hub_does_not_give_is_told(

@@ -86,7 +86,7 @@ def test_a_cache_that_the_library_ignores_fails(
         return forward(self, **rest)
 
     monkeypatch.setattr(type(engine.model), "forward", deaf)
-    with pytest.raises(WeightsError, match="over the key/value cache, and the right one when all are read at once"):
+    with pytest.raises(WeightsError, match="with the KV cache, but the correct one without it"):
         golden.verify(engine.model, engine.tokenizer, block)
 
 
@@ -101,5 +101,5 @@ def test_the_cache_goes_by_the_name_that_forward_knows() -> None:
 
 def test_a_forward_without_a_cache_is_named() -> None:
     other = type("Cacheless", (), {"forward": lambda self, input_ids: None})()
-    with pytest.raises(WeightsError, match=r"Cacheless\.forward takes a key/value cache neither"):
+    with pytest.raises(WeightsError, match=r"Cacheless\.forward takes a KV cache neither"):
         cache_argument(other)

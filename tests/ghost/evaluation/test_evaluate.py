@@ -199,7 +199,7 @@ def test_an_adapter_in_place_of_the_model_is_told_how_to_become_one(
 ) -> None:
     paths = ["--val", str(made / "processed"), "--out", str(tmp_path / "report")]  # of --val, the folder does
     assert cli.main(["evaluate", str(made / "adapter"), *paths]) == 1
-    assert f"an adapter, not a model; to make one: ghost merge {made / 'adapter'}" in capsys.readouterr().err
+    assert f"an adapter, not a model; merge it first: ghost merge {made / 'adapter'}" in capsys.readouterr().err
 
 
 def test_the_terminal_says_when_nothing_tells_where_replies_are_from(figures: Any) -> None:

@@ -126,7 +126,7 @@ def test_commands(one: Chat, parrot: Parrot, tmp_path: Path, capsys: pytest.Capt
         ("/seed x", "'x' is not a whole number"),
         ("/set temperature 9", "temperature: 9 is not a number from 0.0 to 2.0"),
         ("/set temperature", "takes a name and a number"),
-        ("/set heat 1", "heat: no such setting; there are max_new_tokens"),
+        ("/set heat 1", "heat: no such setting; choose from max_new_tokens"),
         ("/save", "name of a new file"),
         (f"/save {Path(__file__)}", "File exists"),
     ],
