@@ -1,1 +1,1 @@
-"""The Telegram bot: rolling context, drafts to approve. It speaks HTTP to a Cog server or to Replicate."""
+"""The Telegram bot: rolling context and drafts to approve. It calls a Cog server or Replicate over HTTP."""

@@ -1,4 +1,4 @@
-"""`ghost bot`: a ghost to talk to on Telegram, and drafts to approve."""
+"""`ghost bot`: chat with a ghost on Telegram, and approve its drafts."""
 
 import argparse
 import asyncio
@@ -12,13 +12,11 @@ from telegram_bot import config as configuration
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
 
-# `ghost bot --corrections FILE`: the drafts that the owner rewrote, as `ghost prepare --corrections` reads them.
-
 
 def corrections(config: BotConfig, out: Path) -> int:
-    """Write `out`, readable by its owner only, and return how many there are. A bot may be running meanwhile.
+    """Write the drafts that the owner rewrote to `out`, for `ghost prepare --corrections`, and return their number.
 
-    Raises BotError when there is no database yet.
+    Only the file's owner can read `out`. The bot may be running. Raises BotError when there is no database yet.
     """
     db = Database(Path(config.database), exclusive=False)
     try:
@@ -27,16 +25,16 @@ def corrections(config: BotConfig, out: Path) -> int:
         db.close()
     sides = {config.labels.me: "me", config.labels.other: "other"}
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        with open(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
             for row in found:
                 context = [[sides[label], text] for label, text in json.loads(row["context"]) if label in sides]
                 line = {"context": context, "draft": row["draft"], "final": row["text"]}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        os.replace(aside, out)
-    finally:  # half of it, on a full disk, is somebody's messages in a hidden file
-        aside.unlink(missing_ok=True)
+        os.replace(partial, out)
+    finally:  # on a full disk, leave no messages behind in a hidden file
+        partial.unlink(missing_ok=True)
     return len(found)
 
 
@@ -46,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corrections",
         type=Path,
         metavar="FILE",
-        help="write the drafts that you rewrote to FILE, for `ghost prepare --corrections`, and end",
+        help="write the drafts that you rewrote to FILE, for `ghost prepare --corrections`, and exit",
     )
 
 
@@ -59,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             soft_wrap=True,
         )
         return 0
-    from telegram_bot import service  # the Bot API's client
+    from telegram_bot import service  # imports the Bot API client
 
     token = configuration.token()
     set_up_log()
@@ -68,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def set_up_log() -> None:
-    """Numbers and kinds of errors on stderr. The libraries are silenced: httpx writes addresses, which hold the token,
-    and python-telegram-bot whole updates that it cannot read."""
+    """Log to stderr, without message texts. Silence the libraries: httpx logs URLs, which contain the token, and
+    python-telegram-bot logs whole updates that it cannot read."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for library in ("httpx", "httpcore", "httpx2", "httpcore2", "telegram", "asyncio"):
         logging.getLogger(library).setLevel(logging.CRITICAL + 1)

@@ -1,4 +1,4 @@
-"""/start, /reset, /forget, /help and /status, answered within the transaction that records them."""
+"""Answer /start, /reset, /forget, /help and /status, within the transaction that records them."""
 
 from statistics import median
 
@@ -7,59 +7,57 @@ from telegram_bot.config import BotConfig
 from telegram_bot.database import DONE, Database
 from telegram_bot.outgoing import Place, plan
 
-# /status: how the ghost is doing, in figures.
 
-
-def asked_today(db: Database) -> int:
-    """Predictions that were, or may have been, run today. Those that the server took on for nobody are no cost."""
+def predictions_today(db: Database) -> int:
+    """Count the predictions that were or may have been run today; those that the server refused cost nothing."""
     return int(db.value("SELECT count(*) FROM predictions WHERE day = ? AND state <> 'refused'", db.clock.today()))
 
 
 def status(db: Database, config: BotConfig, *, owner: bool) -> str:
-    """Figures for anybody who may talk to the bot; the owner also sees what concerns the bot as a whole."""
+    """Return the text of /status. The owner also sees figures about the bot as a whole."""
     day = db.clock.today()
     done = db.rows(f"SELECT waited, seconds, ended, state FROM predictions WHERE day = ? AND state IN {DONE}", day)
     lines = [f"Replies today: {sum(row['state'] == 'answered' for row in done)}"]
     known = [row["ended"] for row in done if row["ended"] is not None]
     if known:
-        lines.append(f"Ended by themselves: {100 * sum(known) / len(known):.0f}% of {len(known)}")
+        lines.append(f"Ended by an end token: {100 * sum(known) / len(known):.0f}% of {len(known)}")
     if done:
         waits = sorted(row["waited"] for row in done)
-        lines.append(f"From a message to its reply: median {median(waits):.1f} s, longest {waits[-1]:.1f} s")
-        lines.append(f"of which the model: median {median(row['seconds'] for row in done):.1f} s")
+        lines.append(f"From message to reply: median {median(waits):.1f} s, longest {waits[-1]:.1f} s")
+        lines.append(f"of which model: median {median(row['seconds'] for row in done):.1f} s")
     distances = [row[0] for row in db.rows("SELECT distance FROM drafts WHERE distance IS NOT NULL")]
     if owner and distances:
         kept = sum(distance == 0 for distance in distances)
         average = sum(distances) / len(distances)
-        lines.append(
-            f"Drafts sent: {len(distances)}, {kept} as they were; edit distance {100 * average:.0f}% of the text"
-        )
+        lines.append(f"Drafts sent: {len(distances)}, {kept} unchanged; edit distance {100 * average:.0f}% of the text")
     if not owner:
         return "\n".join(lines)
-    lines.append(f"Predictions today: {asked_today(db)} of {config.limits.predictions_per_day}")
+    lines.append(f"Predictions today: {predictions_today(db)} of {config.limits.predictions_per_day}")
     failed = db.value("SELECT count(*) FROM predictions WHERE day = ? AND state IN ('failed', 'lost')", day)
     if failed:
         lines.append(f"of which failed: {failed}")
     waiting = db.value("SELECT count(DISTINCT conversation) FROM messages WHERE pending")
     if waiting:
-        lines.append(f"Chats that wait for a reply: {waiting}")
-    for state, meaning in [("doubtful", "In doubt, not sent again"), ("refused", "Refused by Telegram")]:
+        lines.append(f"Chats waiting for a reply: {waiting}")
+    for state, meaning in [("doubtful", "Delivery unknown, not sent again"), ("refused", "Refused by Telegram")]:
         numbers = [str(row[0]) for row in db.rows("SELECT id FROM outgoing WHERE state = ? ORDER BY id DESC", state)]
         if numbers:
             more = ", …" if len(numbers) > 5 else ""
             lines.append(f"{meaning}: {len(numbers)} (message {', '.join(numbers[:5])}{more})")
     failed = db.value("SELECT count(*) FROM updates WHERE failed IS NOT NULL")
     if failed:
-        lines.append(f"Updates that could not be understood: {failed}")
+        lines.append(f"Updates that could not be processed: {failed}")
     return "\n".join(lines)
 
 
 COMMANDS = ("start", "reset", "forget", "help", "status")
 
 
-def named(text: str, bot: str) -> str | None:
-    """The command and its argument, if the text is one of ours: "forget all". In a group it may name the bot it is for;
-    one for another bot is none. Anything else that begins with a slash is a message like others."""
+def parse_command(text: str, bot: str) -> str | None:
+    """Return a command of this bot and its argument, such as "forget all", else None.
+
+    A command addressed to another bot (/help@other) is None. Other texts that start with a slash are messages.
+    """
     word, _, argument = text.strip().partition(" ")
     command, at, whose = word.removeprefix("/").partition("@")
     if not word.startswith("/") or command.casefold() not in COMMANDS:
@@ -70,7 +68,7 @@ def named(text: str, bot: str) -> str | None:
 
 
 def answer(db: Database, config: BotConfig, place: Place, command: str, writer: int) -> None:
-    """Within a transaction. What a command clears is cleared now; its answer is the next thing that is sent."""
+    """Within a transaction: carry out a command and plan its answer."""
     conversation = place.conversation
     texts, owner = config.texts, writer == config.owner
     if command == "start":
@@ -100,7 +98,7 @@ def answer(db: Database, config: BotConfig, place: Place, command: str, writer: 
 
 def _clear_what_waits(db: Database, place: Place) -> None:
     db.run("UPDATE messages SET pending = 0 WHERE conversation = ?", place.conversation)
-    # But what tells that this is an AI: it is noted as said.
+    # Keep the notice that this is an AI: it is recorded as sent.
     db.run(
         "DELETE FROM outgoing WHERE conversation = ? AND state = 'planned'"
         " AND json_extract(payload, '$.notice') IS NULL",

@@ -21,7 +21,7 @@ TOKEN = "TELEGRAM_BOT_TOKEN"
 
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
-Said = Annotated[str, Meta(min_length=1)]
+NonEmpty = Annotated[str, Meta(min_length=1)]
 Line = Annotated[str, Meta(min_length=1, max_length=1000)]  # notice and help fit into one message of Telegram's
 Days = Annotated[int, Meta(ge=1)]
 
@@ -96,10 +96,10 @@ class Texts(Struct, frozen=True, forbid_unknown_fields=True):
 
 class BotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     owner: int
-    backend: Said
+    backend: NonEmpty
     allow: list[int] = []
     telegram: Annotated[str, Meta(pattern="^https?://")] = "https://api.telegram.org"
-    database: Said = "data/bot/ghost.sqlite3"
+    database: NonEmpty = "data/bot/ghost.sqlite3"
     labels: Names = Names()
     inputs: Inputs = Inputs()
     context_turns: Count = CONTEXT_TURNS
@@ -115,7 +115,7 @@ class BotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def sides(self) -> Labels:
         return Labels(me=self.labels.me, other=self.labels.other)
 
-    def lets_in(self, person: int, chat: int) -> bool:
+    def is_allowed(self, person: int, chat: int) -> bool:
         return person == self.owner or person in self.allow or chat in self.allow
 
 

@@ -72,12 +72,14 @@ CREATE TABLE drafts(
 CREATE INDEX drafts_of ON drafts(conversation);
 """
 PACE = "CREATE TABLE IF NOT EXISTS pace(chat INTEGER NOT NULL, what TEXT NOT NULL, at REAL NOT NULL)"
-LATER = {"quoted": "INTEGER", "quote": "TEXT"}  # columns of `messages` that a file from before may lack
+ADDED_COLUMNS = {"quoted": "INTEGER", "quote": "TEXT"}  # columns of `messages` that a file from before may lack
 PACE_SECONDS = 60
 DONE = "('answered', 'unsent', 'drafted', 'empty')"  # states of a prediction that the model has made
 FULL_SECONDS = 5.0  # between two attempts to write to a full disk
 REMINDER_SECONDS = 600.0  # between two lines about it
-ROOM = 2**20  # bytes; with less, SQLite's other errors come from a full disk too: its index of the log needs some
+MIN_FREE_BYTES = (
+    2**20
+)  # bytes; with less, SQLite's other errors come from a full disk too: its index of the log needs some
 
 
 class Clock:
@@ -109,10 +111,10 @@ def failure(error: sqlite3.Error, path: Path) -> BotError | None:
     kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if kind == sqlite3.SQLITE_FULL:
         return DiskFull(path)
-    if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and shutil.disk_usage(path.parent).free < ROOM:
+    if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and shutil.disk_usage(path.parent).free < MIN_FREE_BYTES:
         return DiskFull(path)
     if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return foreign(error, path)
+        return not_a_database(error, path)
     if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return BotError(f"{path}: cannot be written ({error}); see to its disk and its permissions, then: ghost bot")
     if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -120,7 +122,7 @@ def failure(error: sqlite3.Error, path: Path) -> BotError | None:
     return None
 
 
-def foreign(error: sqlite3.Error, path: Path) -> BotError:
+def not_a_database(error: sqlite3.Error, path: Path) -> BotError:
     return BotError(f"{path}: not the bot's database ({error}); move it away to begin with a new one")
 
 
@@ -159,7 +161,7 @@ class Database:
             self.close()
             if isinstance(error, BotError):
                 raise
-            raise failure(error, path) or foreign(error, path) from error
+            raise failure(error, path) or not_a_database(error, path) from error
 
     def _open(self, *, new: bool) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -171,8 +173,8 @@ class Database:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
         self._db.execute(PACE)  # of a file from before there was one, too
         known = {row["name"] for row in self._db.execute("PRAGMA table_info(messages)")}
-        for column in LATER.keys() - known:
-            self._db.execute(f"ALTER TABLE messages ADD COLUMN {column} {LATER[column]}")
+        for column in ADDED_COLUMNS.keys() - known:
+            self._db.execute(f"ALTER TABLE messages ADD COLUMN {column} {ADDED_COLUMNS[column]}")
         if self.meta("scrub"):
             self.scrub()
 
@@ -242,7 +244,7 @@ class Database:
         found: sqlite3.Row | None = self._db.execute(query, values).fetchone()
         return found
 
-    def the_row(self, query: str, *values: Any) -> sqlite3.Row:
+    def required_row(self, query: str, *values: Any) -> sqlite3.Row:
         """Of what is known to be there. Raises LookupError when it is not."""
         if (found := self.row(query, *values)) is None:
             raise LookupError(f"no row: {query}")
@@ -259,14 +261,14 @@ class Database:
     def set_meta(self, key: str, value: str) -> None:
         self.run("INSERT INTO meta VALUES(?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, value)
 
-    def keep_pace(self, chat: int, what: str) -> int:
+    def count_per_minute(self, chat: int, what: str) -> int:
         """Within a transaction: it has happened once more; how often within a minute. Nothing older is kept."""
         now = self.clock.time()
         self.run("DELETE FROM pace WHERE NOT at BETWEEN ? AND ?", now - PACE_SECONDS, now)  # clocks are set back
         self.run("INSERT INTO pace VALUES(?, ?, ?)", chat, what, now)
         return int(self.value("SELECT count(*) FROM pace WHERE chat = ? AND what = ?", chat, what))
 
-    def belongs_to(self, bot: int) -> None:
+    def bind_to_bot(self, bot: int) -> None:
         """Raises BotError when the file is another bot's: its offsets and chats mean nothing here."""
         found = self.meta("bot")
         if found and found != str(bot):
@@ -283,7 +285,7 @@ class Database:
             with self.transaction():
                 self._scrubbed()
 
-    async def scrub_aside(self) -> None:
+    async def scrub_in_background(self) -> None:
         """The same in a thread, on a connection of its own: VACUUM writes the file anew, and the loop goes on.
 
         Who is about to write awaits `writable` first, as SQLite would hold them up, and the loop with them. Where the

@@ -65,11 +65,11 @@ def outdated(db: Database, config: BotConfig, conversation: int, why: str) -> No
         _close(db, config, draft, why)
 
 
-def unsaid(db: Database, config: BotConfig, message: sqlite3.Row) -> None:
+def message_deleted(db: Database, config: BotConfig, message: sqlite3.Row) -> None:
     """Within a transaction: this message is about to be deleted, as its writer wishes. An open draft that answers it is
     pointless, and no draft that knew of it keeps what it knew: that is no correction to learn from any more."""
-    said = history.Said(message["mine"], message["text"], message["at"], quote=message["quote"])
-    for draft, context, place, words in _knowing(db, message, history.quoting(said), message["text"]):
+    said = history.StoredMessage(message["mine"], message["text"], message["at"], quote=message["quote"])
+    for draft, context, place, words in _drafts_citing(db, message, history.with_quote(said), message["text"]):
         if draft["state"] in ("offered", "writing"):
             if place < len(context) - 1:  # it answers something else
                 _replace(db, draft, context, place, words, "")
@@ -79,13 +79,15 @@ def unsaid(db: Database, config: BotConfig, message: sqlite3.Row) -> None:
         db.run("UPDATE drafts SET context = '' WHERE id = ?", draft["id"])
 
 
-def reworded(db: Database, message: sqlite3.Row, old: str, new: str) -> None:
+def message_edited(db: Database, message: sqlite3.Row, old: str, new: str) -> None:
     """Within a transaction: where this message says `old`, it is about to have said `new` instead."""
-    for draft, context, place, words in _knowing(db, message, old):
+    for draft, context, place, words in _drafts_citing(db, message, old):
         _replace(db, draft, context, place, words, new)
 
 
-def _knowing(db: Database, message: sqlite3.Row, *forms: str) -> list[tuple[sqlite3.Row, list[list[str]], int, str]]:
+def _drafts_citing(
+    db: Database, message: sqlite3.Row, *forms: str
+) -> list[tuple[sqlite3.Row, list[list[str]], int, str]]:
     """The drafts in whose context this message stands, in the first of its forms that is found there: (draft, its
     context, the last turn which holds the words, the words)."""
     found = []
@@ -130,8 +132,8 @@ def _of_owner(db: Database, config: BotConfig, query: "CallbackQuery", number: s
 
 def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
     """What a press of `action` on an open draft does; the word that Telegram shows for it."""
-    draft = db.the_row("SELECT * FROM drafts WHERE id = ?", number)
-    conversation, name, _ = _whose(db, draft["conversation"])
+    draft = db.required_row("SELECT * FROM drafts WHERE id = ?", number)
+    conversation, name, _ = _destination(db, draft["conversation"])
     if action == "send":
         return _approve(db, config, draft)
     if action == "edit":
@@ -159,7 +161,7 @@ def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
     What goes out counts as said from here on, so that whoever writes meanwhile is answered with it in mind; what is
     refused is taken back. A text in the owner's own hands is said when Telegram tells that they have sent it.
     """
-    conversation, name, place = _whose(db, draft["conversation"])
+    conversation, name, place = _destination(db, draft["conversation"])
     text, now = draft["text"], db.clock.time()
     db.run("UPDATE drafts SET state = 'sending' WHERE id = ?", draft["id"])
     if place is None:
@@ -167,13 +169,13 @@ def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
             plan(db, Place(config.owner, conversation=conversation), piece, draft=draft["id"], said=None)
         return "Here it is"
     for piece in as_messages(text, config.limits.messages_per_reply):
-        said = history.add(db, conversation, piece, now, mine=True, pending=False, slot=draft["upto"])
+        said = history.add_message(db, conversation, piece, now, mine=True, pending=False, slot=draft["upto"])
         plan(db, place, piece, pause=config.typing.seconds(piece), draft=draft["id"], said=said)
     _close(db, config, draft, f"To {name}, on its way:\n\n{text}")
     return "Sending"
 
 
-def ended(
+def delivery_ended(
     db: Database, config: BotConfig, row: sqlite3.Row, payload: dict[str, Any], outcome: str, message: int
 ) -> None:
     """Within a transaction: what became of a message that offers a draft to the owner, or of an approved one."""
@@ -202,7 +204,7 @@ def _sending(db: Database, config: BotConfig, draft: sqlite3.Row, row: sqlite3.R
             db.run("DELETE FROM messages WHERE id = ?", said["said"])
         _refused(db, config, draft, "\n".join([text, *(said["text"] for _, said in rest)]), row["connection"])
         return
-    conversation, name, _ = _whose(db, draft["conversation"])
+    conversation, name, _ = _destination(db, draft["conversation"])
     if outcome == "doubtful":
         doubt = f"A message to {name or 'them'}: it may not have arrived; look before you repeat it."
         plan(db, Place(config.owner, conversation=conversation), doubt)
@@ -213,7 +215,7 @@ def _sending(db: Database, config: BotConfig, draft: sqlite3.Row, row: sqlite3.R
 def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) -> None:
     from rapidfuzz.distance import Levenshtein
 
-    conversation, name, _ = _whose(db, draft["conversation"])
+    conversation, name, _ = _destination(db, draft["conversation"])
     text = draft["text"]
     slot = "SELECT text FROM messages WHERE conversation = ? AND slot = ? AND mine ORDER BY id"
     said = [piece for (piece,) in db.rows(slot, conversation, draft["upto"])]
@@ -229,7 +231,7 @@ def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) 
 
 def _refused(db: Database, config: BotConfig, draft: sqlite3.Row, rest: str, connection: str) -> None:
     """The draft is open again, with what was not sent of it; where its chat has gone on, its text is given back."""
-    conversation, name, _ = _whose(db, draft["conversation"])
+    conversation, name, _ = _destination(db, draft["conversation"])
     begun = db.value("SELECT 1 FROM messages WHERE conversation = ? AND slot = ?", conversation, draft["upto"])
     gone_on = "SELECT 1 FROM messages WHERE conversation = ? AND id > ? AND slot IS NULL"
     text = rest if begun else draft["text"]
@@ -281,7 +283,7 @@ def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", te
         )
     if not mine:
         db.run("UPDATE conversations SET name = ? WHERE id = ? AND name = ''", name or "", conversation)
-    history.add(db, conversation, text, now, mine=mine, pending=not mine, telegram=message.message_id)
+    history.add_message(db, conversation, text, now, mine=mine, pending=not mine, telegram=message.message_id)
     return True
 
 
@@ -297,12 +299,12 @@ def _shown(db: Database, config: BotConfig, draft: sqlite3.Row, message: int) ->
     """Telegram has taken the message that offers this draft, which may have been closed since."""
     db.run("UPDATE drafts SET shown = ?, closing = NULL WHERE id = ?", message, draft["id"])
     if draft["closing"] is not None:
-        _close(db, config, db.the_row("SELECT * FROM drafts WHERE id = ?", draft["id"]), draft["closing"])
+        _close(db, config, db.required_row("SELECT * FROM drafts WHERE id = ?", draft["id"]), draft["closing"])
 
 
-def _whose(db: Database, conversation: int) -> tuple[int, str, Place | None]:
+def _destination(db: Database, conversation: int) -> tuple[int, str, Place | None]:
     """(conversation, name, where an approved reply goes; None: only into the owner's hands)."""
-    row = db.the_row("SELECT * FROM conversations WHERE id = ?", conversation)
+    row = db.required_row("SELECT * FROM conversations WHERE id = ?", conversation)
     can_reply = db.value("SELECT can_reply FROM connections WHERE id = ?", row["connection"])
     place = Place(row["chat"], row["connection"], row["thread"], conversation) if can_reply else None
     return conversation, row["name"], place
@@ -310,8 +312,8 @@ def _whose(db: Database, conversation: int) -> tuple[int, str, Place | None]:
 
 def _show(db: Database, config: BotConfig, number: int, instead_of: int | None = None, why: str = "") -> None:
     """In the message `instead_of`, or in a new one, whose number is known once it is sent."""
-    draft = db.the_row("SELECT * FROM drafts WHERE id = ?", number)
-    conversation, name, place = _whose(db, draft["conversation"])
+    draft = db.required_row("SELECT * FROM drafts WHERE id = ?", number)
+    conversation, name, place = _destination(db, draft["conversation"])
     actions = [("Send" if place else "Take", "send"), ("Edit", "edit"), ("Another", "another"), ("Discard", "discard")]
     buttons = [(label, f"{action}:{number}:{draft['version']}") for label, action in actions]
     asked = str(json.loads(draft["context"])[-1][1])

@@ -1,8 +1,8 @@
-"""The calls of Telegram's Bot API that the bot makes, and what a failure of each means.
+"""Call Telegram's Bot API and classify failures.
 
-python-telegram-bot's `Bot` does the talking, without its `Application`: an application confirms updates before its
-handlers are done with them, and here an update is confirmed when it is recorded. (aiogram would do as well; it brings a
-dozen packages and holds back pydantic, where this one brings httpx.)
+Uses python-telegram-bot's `Bot` but not its `Application`, which confirms updates before its handlers have finished;
+here an update is confirmed once it is recorded. (aiogram would work too, but needs a dozen packages and an older
+pydantic; this one needs httpx.)
 """
 
 import asyncio
@@ -39,16 +39,13 @@ from telegram.request import HTTPXRequest
 
 from ghost.errors import BotError
 
-# What the model wrote as Telegram shall show it: several messages, nothing in them a link.
+LONGEST = 4096  # UTF-16 units in a message, as the Bot API counts
+MOST_ENTITIES = 100  # Telegram ignores further entities of a message
 
-LONGEST = 4096  # UTF-16 units of a message, as the Bot API counts
-MOST_ENTITIES = 100  # Telegram passes over those that a message holds beyond it
-
-# Telegram's servers make links of addresses, mentions, commands, hashtags and numbers in a message by themselves. They
-# leave alone what stands in a `code` entity, which holds no other (core.telegram.org/bots/api#formatting-options). So a
-# word that could become a link is marked as code: it reads the same, copies the same and cannot be tapped through to.
-# Rather too many than too few: a word with a dot inside counts where letters follow it. (What may stand before is
-# bounded, as a word of 4,096 letters would take seconds otherwise; a host's label has 63 at most.)
+# Telegram's servers turn addresses, mentions, commands, hashtags and numbers into links, except inside a `code` entity
+# (core.telegram.org/bots/api#formatting-options). So mark each word that could become a link as code: it reads and
+# copies the same and cannot be tapped. The pattern errs towards too many matches: any word with a dot followed by
+# letters counts. (The prefix is bounded, or a word of 4,096 letters would take seconds; a host label has at most 63.)
 _LINK = re.compile(
     r"""\S{0,99}://\S*                     # any scheme
       | \S{0,99}\w\.[^\W\d_]{2,}\S*        # a.host, an@address.of.it
@@ -61,19 +58,19 @@ _LINK = re.compile(
 
 
 class Code(NamedTuple):
-    """A `code` entity: `offset` and `length` in UTF-16 units."""
+    """A `code` entity; `offset` and `length` in UTF-16 units."""
 
     offset: int
     length: int
 
 
 def units(text: str) -> int:
-    """The length of `text` as Telegram counts: UTF-16 units."""
+    """Return the length of `text` in UTF-16 units, as Telegram counts."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def without_links(text: str) -> list[Code]:
-    """What to mark so that nothing in `text` becomes a link, a mention or a command."""
+    """Return the `code` entities that keep `text` from containing links, mentions or commands."""
     found = list(_LINK.finditer(text))
     if len(found) > MOST_ENTITIES:
         return [Code(0, units(text))]
@@ -81,20 +78,20 @@ def without_links(text: str) -> list[Code]:
 
 
 def as_messages(reply: str, at_most: int) -> list[str]:
-    """A reply's bursts: a message a line, what is too many joined in the last, what is too long cut. May be empty."""
+    """Split a reply into messages, one per line; join the lines beyond `at_most` into the last. May be empty."""
     lines = [line.strip() for line in reply.split("\n") if line.strip()]
     lines[at_most - 1 :] = ["\n".join(lines[at_most - 1 :])] if lines[at_most - 1 :] else []
     return [piece for line in lines for piece in _cut(line)]
 
 
 def fitting(text: str) -> str:
-    """As much of `text` as one message holds, with an ellipsis where that is not all."""
+    """Return `text`, cut with an ellipsis if it does not fit one message."""
     return text if units(text) <= LONGEST else f"{text[: LONGEST // 2]}…"
 
 
 def _cut(text: str) -> Iterator[str]:
     while units(text) > LONGEST:
-        # No character is more than two units, so half of them always fit.
+        # A character takes at most two units, so half as many characters always fit.
         head = text[: LONGEST // 2]
         at = max(head.rfind(" "), head.rfind("\n"))
         head = text[:at] if at > 0 else head
@@ -104,13 +101,11 @@ def _cut(text: str) -> Iterator[str]:
         yield text
 
 
-# A call of Telegram's Bot API, and what can become of it.
-
-UNREADABLE = "unreadable"  # among an update's `api_kwargs`: what its parser stumbled over
+UNREADABLE = "unreadable"  # key in an update's `api_kwargs`: the kind of parsing error
 
 
 class Call(NamedTuple):
-    """`method`: send, edit or callback; the last two can be made again without harm."""
+    """A call of the Bot API. `method`: send, edit or callback; the last two can be repeated safely."""
 
     chat: int
     connection: str
@@ -123,30 +118,30 @@ class Call(NamedTuple):
         return self.method != "send"
 
 
-class NotNow(Exception):
-    """Telegram has not taken the call. It can be made again, after so many seconds where Telegram said how many."""
+class RetryLater(Exception):
+    """Telegram did not accept the call. Repeat it after `seconds`, if Telegram gave a time."""
 
     def __init__(self, seconds: float | None, why: str) -> None:
         super().__init__(why)
         self.seconds = seconds
 
     def wait(self, failures: int, longest: float) -> float:
-        """Seconds until the next attempt, after so many that failed before this one."""
+        """Return the seconds until the next attempt, given the number of earlier failures."""
         if self.seconds is not None:
             return self.seconds
-        return min(longest, 2.0 ** min(failures, 20) / 2)  # a day of failures is more than a float's exponent holds
+        return min(longest, 2.0 ** min(failures, 20) / 2)  # a day of failures would overflow a float
 
 
-class Doubtful(Exception):
-    """The call went out and no answer came that says what became of it."""
+class DeliveryUnknown(Exception):
+    """The call was sent, but no answer says whether it was carried out."""
 
 
 class Refused(Exception):
-    """Telegram will not do this, now or later: the person has blocked the bot, the message is gone."""
+    """Telegram refuses this for good; for example, the person has blocked the bot."""
 
 
 class Moved(Exception):
-    """The group has become a supergroup, with another id."""
+    """The group has become a supergroup with another id."""
 
     def __init__(self, chat: int) -> None:
         super().__init__("the group has another id now")
@@ -154,14 +149,14 @@ class Moved(Exception):
 
 
 class PolledElsewhere(Exception):
-    """Another program asks for this bot's updates."""
+    """Another program is polling this bot's updates."""
 
 
-os.environ.setdefault("PTB_TIMEDELTA", "true")  # RetryAfter in the form that stays; the other one warns
+os.environ.setdefault("PTB_TIMEDELTA", "true")  # RetryAfter in its new form; the old one warns
 
 
 TYPING_AT_ONCE = 16
-POLL_SECONDS = 50  # a long poll that brings nothing ends after this
+POLL_SECONDS = 50  # how long a long poll waits
 UPDATES = [
     "message",
     "edited_message",
@@ -171,12 +166,12 @@ UPDATES = [
     "edited_business_message",
     "deleted_business_messages",
 ]
-# Where the connection was not even made, nothing can have arrived.
+# Without a connection, nothing can have arrived.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
-class _Checked(HTTPXRequest):
-    """JSON which is none of Telegram's, as a proxy on the way may answer, is an error like a page that is no JSON."""
+class _CheckedRequest(HTTPXRequest):
+    """Treat JSON that is not Telegram's, for example from a proxy, as an error, like a page that is not JSON."""
 
     @staticmethod
     def parse_json_payload(payload: bytes) -> dict[str, Any]:
@@ -186,13 +181,13 @@ class _Checked(HTTPXRequest):
         return answer
 
 
-class _UpdatesOneByOne(_Checked):
-    """An update of a shape that the library does not understand would block all others for ever: it reads a batch as a
-    whole. Here such a one is passed on as a number, marked UNREADABLE."""
+class _UpdatesRequest(_CheckedRequest):
+    """Reduce an update that the library cannot parse to its id, marked UNREADABLE. The library parses a batch as a
+    whole, so such an update would block all others for ever."""
 
     @staticmethod
     def parse_json_payload(payload: bytes) -> dict[str, Any]:
-        answer = _Checked.parse_json_payload(payload)
+        answer = _CheckedRequest.parse_json_payload(payload)
         if "result" in answer:
             updates = answer["result"]
             if not isinstance(updates, list) or not all(map(_is_update, updates)):
@@ -208,22 +203,22 @@ def _is_update(found: Any) -> bool:
 def _readable(update: dict[str, Any]) -> dict[str, Any]:
     try:
         Update.de_json(update, None)
-    except Exception as error:  # whatever its parser stumbles over
+    except Exception as error:  # the parser can raise anything
         return {"update_id": update["update_id"], UNREADABLE: type(error).__name__}
     return update
 
 
 class Telegram:
-    """A bot's side of the Bot API. An async context manager; entering it asks who the bot is.
+    """A Bot API client. An async context manager; entering it asks Telegram for the bot's identity.
 
-    Raises NotNow when Telegram cannot be asked, BotError when it knows no such bot.
+    Entering raises RetryLater when Telegram cannot be reached, BotError when it does not know the token.
     """
 
     def __init__(self, token: str, url: str, connections: int = 64) -> None:
-        shared = {"verify": ssl.create_default_context()}  # reads all the certificates of the world: once is enough
+        shared = {"verify": ssl.create_default_context()}  # loading the CA certificates is slow: do it once
         self._requests = (
-            _Checked(connections, read_timeout=20, write_timeout=20, pool_timeout=60, httpx_kwargs=shared),
-            _UpdatesOneByOne(connection_pool_size=1, read_timeout=10, httpx_kwargs=shared),
+            _CheckedRequest(connections, read_timeout=20, write_timeout=20, pool_timeout=60, httpx_kwargs=shared),
+            _UpdatesRequest(connection_pool_size=1, read_timeout=10, httpx_kwargs=shared),
         )
         self._typing: set[asyncio.Task[None]] = set()
         ours, polls = self._requests
@@ -235,15 +230,15 @@ class Telegram:
         except TelegramError as error:
             await self.__aexit__()
             if isinstance(error, (InvalidToken, Forbidden)):
-                raise BotError("Telegram does not know this token; look TELEGRAM_BOT_TOKEN up at @BotFather") from error
-            raise NotNow(_seconds(error) if isinstance(error, RetryAfter) else None, _kind(error)) from error
+                raise BotError("Telegram does not know this token; get TELEGRAM_BOT_TOKEN from @BotFather") from error
+            raise RetryLater(_seconds(error) if isinstance(error, RetryAfter) else None, _kind(error)) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in [*self._typing]:
             task.cancel()
         await asyncio.gather(*self._typing, return_exceptions=True)
-        for request in self._requests:  # Bot.shutdown leaves those of a bot that could not be entered open
+        for request in self._requests:  # Bot.shutdown leaves them open if entering failed
             await request.shutdown()
 
     @property
@@ -251,41 +246,40 @@ class Telegram:
         return self._bot.bot
 
     async def updates(self, offset: int | None, seconds: int = POLL_SECONDS) -> Sequence[Update]:
-        """What has come since `offset`, which confirms all before it. Raises NotNow or PolledElsewhere."""
+        """Return the updates from `offset` on, and confirm all before it. Raises RetryLater or PolledElsewhere."""
         try:
             return await self._bot.get_updates(offset=offset, limit=100, timeout=seconds, allowed_updates=UPDATES)
         except Conflict as error:
             raise PolledElsewhere from error
         except (InvalidToken, Forbidden) as error:
-            raise BotError("Telegram has stopped knowing this token; look it up at @BotFather") from error
+            raise BotError("Telegram no longer knows this token; get a new one from @BotFather") from error
         except RetryAfter as error:
-            raise NotNow(_seconds(error), "429") from error
+            raise RetryLater(_seconds(error), "429") from error
         except TelegramError as error:
-            raise NotNow(None, _kind(error)) from error
-        except KeyError as error:  # a refusal that comes with status 200
-            raise NotNow(None, "no result") from error
+            raise RetryLater(None, _kind(error)) from error
+        except KeyError as error:  # a refusal with status 200
+            raise RetryLater(None, "no result") from error
 
-    async def take_over(self) -> None:
-        """Polling works where no webhook is set. What waits to be delivered stays."""
-        async with _told():
+    async def delete_webhook(self) -> None:
+        """Remove the webhook, which would prevent polling. Pending updates are kept."""
+        async with _translate_errors():
             await self._bot.delete_webhook(drop_pending_updates=False)
 
     async def connection(self, id: str) -> BusinessConnection:
-        """Whose business connection this is, and what it allows. Raises NotNow or Refused."""
-        async with _told():
+        """Return the owner and rights of a business connection. Raises RetryLater or Refused."""
+        async with _translate_errors():
             return await self._bot.get_business_connection(id)
 
     async def typing(self, chat: int, connection: str, thread: int) -> None:
-        """Shown for five seconds or until a message comes. Nothing depends on it: no failure is told, and it is left
-        out while so many are under way that messages would wait for them.
+        """Show "typing" for five seconds or until a message arrives. Failures are ignored, and calls are skipped while
+        TYPING_AT_ONCE are under way, so that messages need not wait for them.
 
-        The request goes on to its end, though who asked be cancelled, as a reply's coming does. Cancelled while it
-        waits for a connection it would keep that one for ever, until none is left and the bot falls silent
-        (github.com/encode/httpcore/issues/1093).
+        The request is shielded from cancellation: one cancelled while it waits for a connection would hold that
+        connection for ever, until none is left (github.com/encode/httpcore/issues/1093).
         """
         if len(self._typing) < TYPING_AT_ONCE:
             request = asyncio.create_task(self._type(chat, connection, thread))
-            self._typing.add(request)  # the loop itself holds on to none
+            self._typing.add(request)  # the event loop keeps no reference
             request.add_done_callback(self._typing.discard)
             await asyncio.shield(request)
 
@@ -296,19 +290,22 @@ class Telegram:
             )
 
     async def do(self, call: Call) -> int:
-        """Make one call; the id of the message that it made, else 0. Raises NotNow, Doubtful, Refused or Moved."""
-        async with _told(repeatable=call.repeatable):
+        """Make one call; return the id of the new message, else 0.
+
+        Raises RetryLater, DeliveryUnknown, Refused or Moved.
+        """
+        async with _translate_errors(repeatable=call.repeatable):
             return await self._do(call)
 
     async def _do(self, call: Call) -> int:
         payload = call.payload
         if call.method == "callback":
-            with suppress(BadRequest):  # too late: the button has stopped waiting
+            with suppress(BadRequest):  # too late: the press has expired
                 await self._bot.answer_callback_query(payload["query"], text=payload.get("text"))
             return 0
         text = payload["text"]
         shown: dict[str, Any] = {
-            # Explicit entities also turn off every reading of the text as markup.
+            # Explicit entities also disable parsing of the text as markup.
             "entities": [MessageEntity("code", code.offset, code.length) for code in without_links(text)],
             "link_preview_options": LinkPreviewOptions(is_disabled=True),
         }
@@ -342,21 +339,21 @@ def _keyboard(payload: dict[str, Any]) -> InlineKeyboardMarkup | None:
 
 
 @asynccontextmanager
-async def _told(*, repeatable: bool = True) -> AsyncIterator[None]:
+async def _translate_errors(*, repeatable: bool = True) -> AsyncIterator[None]:
     try:
         yield
     except RetryAfter as error:
-        raise NotNow(_seconds(error), "429") from error
+        raise RetryLater(_seconds(error), "429") from error
     except ChatMigrated as error:
         raise Moved(error.new_chat_id) from error
     except (BadRequest, Forbidden) as error:
         raise Refused(_kind(error)) from error
     except InvalidToken as error:
-        raise BotError("Telegram has stopped knowing this token; look it up at @BotFather") from error
+        raise BotError("Telegram no longer knows this token; get a new one from @BotFather") from error
     except TelegramError as error:
         if repeatable or isinstance(error.__cause__, _NOT_SENT):
-            raise NotNow(None, _kind(error)) from error
-        raise Doubtful(_kind(error)) from error
+            raise RetryLater(None, _kind(error)) from error
+        raise DeliveryUnknown(_kind(error)) from error
 
 
 def _seconds(error: RetryAfter) -> float:
@@ -365,6 +362,6 @@ def _seconds(error: RetryAfter) -> float:
 
 
 def _kind(error: TelegramError) -> str:
-    """The failure without Telegram's own words, which can quote what was sent."""
+    """Return the kind of failure, without Telegram's message, which can quote what was sent."""
     cause = error.__cause__
     return type(cause).__name__ if isinstance(cause, httpx.HTTPError) else type(error).__name__

@@ -1,31 +1,30 @@
-"""What was said in a conversation, as the turns that the model is shown."""
+"""Store a conversation's messages and render them as the model's prompt."""
 
 import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from replicate_deployment.chat_format import BURST_SECONDS, Labels, Turn, render_prompt
+from replicate_deployment.chat_format import BURST_SECONDS, Labels, Turn
 from telegram_bot.database import Database
 
-NEAR = 4  # turns: what a reply answers is not repeated where it stands among so many last ones
-LONGEST_QUOTE = 300  # characters of a message that is answered
+NEAR = 4  # turns: do not quote an answered message within so many turns before its answer
+LONGEST_QUOTE = 300  # characters
 
 
-class Said(NamedTuple):
+class StoredMessage(NamedTuple):
     mine: bool
     text: str
     at: float
     telegram: int | None = None
-    quoted: int | None = None  # the `telegram` of what this answers
-    quote: str | None = None  # the words of it
+    quoted: int | None = None  # the `telegram` id of the answered message
+    quote: str | None = None  # its text
 
 
-def said(db: Database, conversation: int, upto: int, turns: int) -> list[Said]:
-    """The messages before and with number `upto`, oldest first: enough for so many turns.
+def recent_messages(db: Database, conversation: int, upto: int, turns: int) -> list[StoredMessage]:
+    """Return the messages up to number `upto`, oldest first: up to ten per turn for so many `turns`.
 
-    The ghost's own stand behind what they answer, though others may have written while it thought, and an answer to
-    `upto` itself, of which Telegram took the beginning only, is left out: so a history always ends with what is to be
-    answered.
+    Each of the ghost's messages follows what it answers, even if others wrote in between. A partly sent answer to
+    `upto` itself is left out, so a history always ends with the message to be answered.
     """
     rows = db.rows(
         "SELECT mine, text, at, telegram, quoted, quote FROM messages"
@@ -34,17 +33,17 @@ def said(db: Database, conversation: int, upto: int, turns: int) -> list[Said]:
         " ORDER BY coalesce(slot, id) DESC, mine DESC, id DESC LIMIT ?",
         *(conversation, upto, upto, conversation, turns * 10),
     )
-    return [Said(bool(mine), *rest) for mine, *rest in reversed(rows)]
+    return [StoredMessage(bool(mine), *rest) for mine, *rest in reversed(rows)]
 
 
-def as_turns(messages: Iterable[Said], labels: Labels, at_most: int) -> list[Turn]:
-    """Bursts joined as preparation joins them; the last `at_most` turns.
+def as_turns(messages: Iterable[StoredMessage], labels: Labels, at_most: int) -> list[Turn]:
+    """Join bursts into turns, as preparation does, and return the last `at_most`.
 
-    A reply of the other side to something that does not stand close before it begins with the words that it answers,
-    a line of "> " for each of theirs. Training knows no quotes, so they are text of the turn that quotes, marked as in
-    mail and forums, which every base has read; the ghost's own side never shows any, for it would learn to write them.
+    If the other side replies to a message more than NEAR turns back, its text starts with that message, each line
+    prefixed "> ". Training has no quotes, so this uses the notation of mail and forums, which every base has read. The
+    ghost's own messages show no quotes, or it would imitate them.
     """
-    bursts: list[list[Said]] = []
+    bursts: list[list[StoredMessage]] = []
     for message in messages:
         before = bursts[-1][-1] if bursts else None
         if before and before.mine == message.mine and message.at - before.at <= BURST_SECONDS:
@@ -57,23 +56,18 @@ def as_turns(messages: Iterable[Said], labels: Labels, at_most: int) -> list[Tur
     for place, burst in enumerate(bursts):
         label = labels.me if burst[0].mine else labels.other
         near = {number for number, at in places.items() if place - at < NEAR}
-        turns.append(Turn(label, "\n".join(said.text if said.quoted in near else quoting(said) for said in burst)))
+        turns.append(Turn(label, "\n".join(said.text if said.quoted in near else with_quote(said) for said in burst)))
     return turns
 
 
-def quoting(message: Said) -> str:
-    """The message behind the words that it answers, where it answers any. No line of a quote can be read as a tag."""
+def with_quote(message: StoredMessage) -> str:
+    """Return the text with the quote, if any, before it. No line of a quote can be read as a tag."""
     if message.mine or not message.quote:
         return message.text
     return "".join(f"> {line}\n" for line in message.quote.split("\n") if line.strip()) + message.text
 
 
-def prompt(db: Database, conversation: int, upto: int, labels: Labels, turns: int) -> str:
-    """The rendered history, escaped: whatever somebody typed, it is text of their own turn."""
-    return render_prompt(as_turns(said(db, conversation, upto, turns), labels, turns), labels)
-
-
-def add(
+def add_message(
     db: Database,
     conversation: int,
     text: str,
@@ -86,8 +80,8 @@ def add(
     quoted: int | None = None,
     quote: str | None = None,
 ) -> int:
-    """Within a transaction: a message was said, or is about to be. Its text has the newlines of the chat format, and is
-    not blank. `slot`: the message behind which it stands, whatever was said meanwhile."""
+    """Within a transaction: record a message that was or will be sent, and return its number. The text must not be
+    blank. `slot`: the number of the message that it follows in the history."""
     db.run("UPDATE conversations SET at = ? WHERE id = ?", at, conversation)
     return db.run(
         "INSERT INTO messages(conversation, mine, text, at, telegram, pending, slot, quoted, quote)"
@@ -96,8 +90,8 @@ def add(
     )
 
 
-def unsaid(db: Database, message: int) -> None:
-    """Within a transaction: Telegram has refused this message of the ghost's. A reply of which all was is none."""
+def delete_refused(db: Database, message: int) -> None:
+    """Within a transaction: delete a message that Telegram refused; mark a reply with no messages left as unsent."""
     row = db.row("SELECT conversation, slot FROM messages WHERE id = ?", message)
     if row is None:
         return
@@ -114,7 +108,7 @@ def shortened(quote: str) -> str:
 
 
 def tell_once(db: Database, conversation: int, what: str, of: str) -> bool:
-    """Within a transaction: whether this kind of line was not said of `of` yet. From here on it counts as said."""
+    """Within a transaction: return whether the notice `what` was not yet sent for `of`, and record it as sent."""
     told = db.value("SELECT told FROM conversations WHERE id = ?", conversation) or ""
     marks = json.loads(told) if told.startswith("{") else {}
     if marks.get(what, "") == of:

@@ -73,7 +73,7 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
             text = history.clean(text if edited.business_connection_id else _without_name(text, me))
             where = (edited.message_id, edited.chat.id, edited.business_connection_id or "")
             for row in _known(db, "telegram", *where):
-                drafts.reworded(db, row, row["text"], text)
+                drafts.message_edited(db, row, row["text"], text)
                 db.run("UPDATE messages SET text = ? WHERE id = ?", text, row["id"])
             for row in _known(db, "quoted", *where):
                 _requote(db, row, row["quote"] if (row["quote"] or "") in text else history.shortened(text))
@@ -81,7 +81,7 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
         for message in gone.message_ids:
             where = (message, gone.chat.id, gone.business_connection_id)
             for row in _known(db, "telegram", *where):
-                drafts.unsaid(db, config, row)
+                drafts.message_deleted(db, config, row)
                 db.run("DELETE FROM messages WHERE id = ?", row["id"])
                 db.set_meta("scrub", "due")
             for row in _known(db, "quoted", *where):
@@ -100,8 +100,8 @@ def _known(db: Database, column: str, message: int, chat: int, connection: str) 
 
 def _requote(db: Database, row: sqlite3.Row, quote: str | None) -> None:
     """Within a transaction: what this message quotes has other words now, or none."""
-    said = history.Said(row["mine"], row["text"], row["at"], quote=row["quote"])
-    drafts.reworded(db, row, history.quoting(said), history.quoting(said._replace(quote=quote)))
+    said = history.StoredMessage(row["mine"], row["text"], row["at"], quote=row["quote"])
+    drafts.message_edited(db, row, history.with_quote(said), history.with_quote(said._replace(quote=quote)))
     db.run("UPDATE messages SET quote = ? WHERE id = ?", quote, row["id"])
 
 
@@ -134,9 +134,11 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
             plan(db, owner, f"The group {old} has the id {new} now. It stays let in; write {new} under allow too.")
         moved(db, old, new)
         return
-    if not config.lets_in(writer.id, chat.id) and not config.lets_in(writer.id, int(db.meta(f"moved {chat.id}") or 0)):
+    if not config.is_allowed(writer.id, chat.id) and not config.is_allowed(
+        writer.id, int(db.meta(f"moved {chat.id}") or 0)
+    ):
         if not group:
-            _turn_away(db, config, writer.id, chat.id, now)
+            _reject_stranger(db, config, writer.id, chat.id, now)
         return
     text = message.text or message.caption
     thread = message.message_thread_id if message.is_topic_message and message.message_thread_id else 0
@@ -145,28 +147,28 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
     kind = "group" if group else "private"
     conversation = open_conversation(db, kind, chat.id, "", thread, chat.title or writer.first_name, now)
     place = Place(chat.id, "", thread, conversation)
-    if text and (command := commands.named(text, me.name)):
+    if text and (command := commands.parse_command(text, me.name)):
         most = config.limits.commands_per_minute
-        if (count := db.keep_pace(writer.id, "command")) > most:
+        if (count := db.count_per_minute(writer.id, "command")) > most:
             if count == most + 1:
                 plan(db, place, config.texts.slower)
             return
         if command != "start":  # which says it itself
-            _say_what_this_is(db, config, place, writer, message if group else None)
+            _send_notice(db, config, place, writer, message if group else None)
         commands.answer(db, config, place, command, writer.id)
         return
     addressed = not group or _addressed(message, me)
     if not addressed and not text:
         return
     if addressed:
-        _say_what_this_is(db, config, place, writer, message if group else None)
+        _send_notice(db, config, place, writer, message if group else None)
     if not text:
         if history.tell_once(db, conversation, "only_text", "yes"):
             plan(db, place, config.texts.only_text)
         return
     history.tell_once(db, conversation, "only_text", "")  # of the next picture it is said again
     text, quote = _without_name(text, me), _quote(message)
-    history.add(
+    history.add_message(
         *(db, conversation, text, now),
         mine=False,
         pending=addressed,
@@ -221,7 +223,7 @@ def _business(db: Database, config: BotConfig, message: "Message", now: float) -
     if mine:
         db.run("UPDATE messages SET pending = 0 WHERE conversation = ?", conversation)
         drafts.outdated(db, config, conversation, "You have answered yourself.")
-    history.add(
+    history.add_message(
         *(db, conversation, text, now),
         mine=mine,
         pending=not mine,
@@ -246,14 +248,14 @@ def open_conversation(
     return int(found)
 
 
-def _turn_away(db: Database, config: BotConfig, person: int, chat: int, now: float) -> None:
+def _reject_stranger(db: Database, config: BotConfig, person: int, chat: int, now: float) -> None:
     """One polite line, then silence. What a stranger writes is not stored."""
     if db.changed("INSERT OR IGNORE INTO strangers VALUES(?, ?)", person, now):
         log.info("a stranger wrote: %d", person)
         plan(db, Place(chat), f"{config.texts.stranger}\nYour id: {person}")
 
 
-def _say_what_this_is(db: Database, config: BotConfig, place: Place, writer: "User", to: "Message | None") -> None:
+def _send_notice(db: Database, config: BotConfig, place: Place, writer: "User", to: "Message | None") -> None:
     """Before anything else, once to each person in each chat; again where it may not have arrived."""
     if db.changed("INSERT OR IGNORE INTO noticed VALUES(?, ?)", place.conversation, writer.id):
         plan(db, place, config.texts.notice, reply_to=to.message_id if to else None, notice=writer.id)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from ghost.errors import BotError
 from telegram_bot import history
 from telegram_bot.database import Database
-from telegram_bot.gateway import Call, Doubtful, Moved, NotNow, Refused
+from telegram_bot.gateway import Call, DeliveryUnknown, Moved, Refused, RetryLater
 
 log = logging.getLogger("ghost.bot")
 LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
@@ -24,7 +24,7 @@ TYPING_SECONDS = 4.0  # Telegram shows it for five
 CLOSE_SECONDS = 5.0  # for what is on its way as the bot is told to end
 
 
-class Lane(NamedTuple):
+class QueueKey(NamedTuple):
     """Where order matters: one chat, seen by the bot itself or through a business connection."""
 
     chat: int
@@ -38,7 +38,7 @@ class Place(NamedTuple):
     conversation: int | None = None
 
 
-class Sends(Protocol):
+class TelegramClient(Protocol):
     async def do(self, call: Call) -> int: ...
 
     async def typing(self, chat: int, connection: str, thread: int) -> None: ...
@@ -82,12 +82,12 @@ class Sender:
     """
 
     def __init__(
-        self, db: Database, telegram: Sends, drafted: Callable[[sqlite3.Row, dict[str, Any], str, int], None]
+        self, db: Database, telegram: TelegramClient, drafted: Callable[[sqlite3.Row, dict[str, Any], str, int], None]
     ) -> None:
         self._db, self._telegram, self._drafted = db, telegram, drafted
         self._closing = False
         self._at_once = asyncio.Semaphore(AT_ONCE)
-        self._tasks: dict[Lane, asyncio.Task[None]] = {}
+        self._tasks: dict[QueueKey, asyncio.Task[None]] = {}
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def recover(self) -> None:
@@ -102,17 +102,17 @@ class Sender:
     def wake(self) -> None:
         """See that every chat with something planned has a task."""
         for chat, connection in self._db.rows("SELECT DISTINCT chat, connection FROM outgoing WHERE state = 'planned'"):
-            self.wake_lane(Lane(chat, connection))
+            self.wake_queue(QueueKey(chat, connection))
 
-    def wake_lane(self, lane: Lane) -> None:
-        if lane not in self._tasks or self._tasks[lane].done():  # done, and its callback has not run yet
-            task = asyncio.create_task(self._send_all(lane))
-            self._tasks[lane] = task
-            task.add_done_callback(partial(self._ended, lane))
+    def wake_queue(self, queue: QueueKey) -> None:
+        if queue not in self._tasks or self._tasks[queue].done():  # done, and its callback has not run yet
+            task = asyncio.create_task(self._send_all(queue))
+            self._tasks[queue] = task
+            task.add_done_callback(partial(self._ended, queue))
 
-    def _ended(self, lane: Lane, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(lane) is task:
-            del self._tasks[lane]
+    def _ended(self, queue: QueueKey, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(queue) is task:
+            del self._tasks[queue]
         if not task.cancelled() and (error := task.exception()) and not self.broken.done():
             self.broken.set_exception(error)
 
@@ -125,35 +125,35 @@ class Sender:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _send_all(self, lane: Lane) -> None:
+    async def _send_all(self, queue: QueueKey) -> None:
         failures = 0
         while not self._closing:
             row = self._db.row(
                 "SELECT * FROM outgoing WHERE chat = ? AND connection = ? AND state = 'planned' ORDER BY id LIMIT 1",
-                *lane,
+                *queue,
             )
             if row is None:
                 return
             if row["pause"]:
-                await self._type(lane, row["thread"], row["pause"])
+                await self._type(queue, row["thread"], row["pause"])
                 if self._closing:
                     return
             async with self._at_once:
-                wait = await self._attempt(lane, row["id"], failures)
+                wait = await self._attempt(queue, row["id"], failures)
             failures = 0 if wait is None else failures + 1
             await self._db.clock.sleep(wait or 0)
 
     async def show_typing(self, place: Place) -> None:
         await self._telegram.typing(place.chat, place.connection, place.thread)
 
-    async def _type(self, lane: Lane, thread: int, seconds: float) -> None:
+    async def _type(self, queue: QueueKey, thread: int, seconds: float) -> None:
         clock = self._db.clock
         until = clock.monotonic() + seconds
         while (left := until - clock.monotonic()) > 0 and not self._closing:
-            await self._telegram.typing(lane.chat, lane.connection, thread)
+            await self._telegram.typing(queue.chat, queue.connection, thread)
             await clock.sleep(min(left, TYPING_SECONDS, max(until - clock.monotonic(), 0)))
 
-    async def _attempt(self, lane: Lane, number: int, failures: int) -> float | None:
+    async def _attempt(self, queue: QueueKey, number: int, failures: int) -> float | None:
         """One attempt at row `number`. Seconds until the next where Telegram has not taken it, and it stays planned."""
         db = self._db
         row = await db.write(lambda: self._take(number))
@@ -162,7 +162,7 @@ class Sender:
         call = Call(row["chat"], row["connection"], row["thread"], row["method"], json.loads(row["payload"]))
         try:
             message = await self._telegram.do(call)
-        except NotNow as error:
+        except RetryLater as error:
             why = str(error)
             await db.write(lambda: self._postpone(number, why))
             wait = error.wait(failures, LONGEST_WAIT)
@@ -173,12 +173,12 @@ class Sender:
 
             def move() -> None:
                 self._postpone(number)
-                moved(db, lane.chat, new)
+                moved(db, queue.chat, new)
 
             await db.write(move)
-            self.wake_lane(Lane(new, lane.connection))
-        except (Doubtful, Refused) as error:
-            outcome, why = "doubtful" if isinstance(error, Doubtful) else "refused", str(error)
+            self.wake_queue(QueueKey(new, queue.connection))
+        except (DeliveryUnknown, Refused) as error:
+            outcome, why = "doubtful" if isinstance(error, DeliveryUnknown) else "refused", str(error)
             log.warning("message %d: %s (%s); it is not sent again", number, outcome, error)
             await db.write(lambda: self._record(number, outcome, error=why))
             self.wake()
@@ -219,6 +219,6 @@ class Sender:
             if outcome == "sent":
                 db.run("UPDATE messages SET telegram = ? WHERE id = ?", message, said)
             elif outcome == "refused":
-                history.unsaid(db, said)
+                history.delete_refused(db, said)
         if row["draft"] is not None:
             self._drafted(row, payload, outcome, message)

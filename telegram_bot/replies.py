@@ -79,15 +79,15 @@ async def _cancel(server: Replicate, prediction: Prediction) -> None:
 log = logging.getLogger("ghost.bot")
 ATTEMPTS = 2  # of a prediction that fails or is lost: a second one costs, a third one would not help
 LONGEST_WAIT = 60.0  # between two attempts at a server that is down
-GLANCE = 0.2  # seconds: an answer that comes sooner needs nobody shown typing, which would be one call more
-PATIENCE = 4  # debounces: someone who never stops writing is answered after so many
+TYPING_DELAY = 0.2  # seconds: an answer that comes sooner needs nobody shown typing, which would be one call more
+MAX_DEBOUNCES = 4  # debounces: someone who never stops writing is answered after so many
 
 
 class BudgetSpent(Exception):
     """The day's predictions are made."""
 
 
-class Thinker:
+class ReplyWorker:
     """The tasks that answer. `wake` after anything was recorded."""
 
     def __init__(self, db: Database, config: BotConfig, backend: Backend, sender: Sender) -> None:
@@ -107,7 +107,7 @@ class Thinker:
         for number in self._tasks.keys() - waiting:
             self._tasks.pop(number).cancel()
             with suppress(DiskFull), self._db.transaction():  # then it counts as lost when more is asked here
-                self._drop(number)
+                self._mark_unused(number)
         for number in waiting:
             if number not in self._tasks or self._tasks[number].done():
                 task = asyncio.create_task(self._answer_all(number))
@@ -129,32 +129,32 @@ class Thinker:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer_all(self, number: int) -> None:
-        while await self._quiet(number):
+        while await self._wait_until_ready(number):
             conversation = self._db.row("SELECT * FROM conversations WHERE id = ?", number)
-            upto = self._waits(number)
+            upto = self._last_pending(number)
             if conversation is None or upto is None:
                 return
             try:
                 await self._answer(conversation, upto)
             except BudgetSpent:
-                await self._db.write(partial(self._enough, conversation, upto))
+                await self._db.write(partial(self._skip_over_budget, conversation, upto))
                 self._sender.wake()
 
-    def _waits(self, number: int) -> int | None:
+    def _last_pending(self, number: int) -> int | None:
         """The last message to be answered; None when there is none."""
         found = self._db.value("SELECT max(id) FROM messages WHERE conversation = ? AND pending", number)
         if found is None:
             found = self._db.value("SELECT upto FROM drafts WHERE conversation = ? AND state = 'writing'", number)
         return None if found is None else int(found)
 
-    def _is_asked(self, number: int, upto: int) -> bool:
+    def _still_pending(self, number: int, upto: int) -> bool:
         """Whether anybody still waits for what answers message `upto`: /forget or /reset may have come meanwhile, the
         owner's own answer, or the message may have been deleted."""
         waits = "SELECT 1 FROM messages WHERE conversation = ? AND pending AND id <= ?"
         draft = "SELECT 1 FROM drafts WHERE conversation = ? AND state = 'writing' AND upto = ?"
         return bool(self._db.value(f"{waits} UNION {draft}", number, upto, number, upto))
 
-    async def _quiet(self, number: int) -> bool:
+    async def _wait_until_ready(self, number: int) -> bool:
         """Wait until the burst is over and the rate allows a reply; False when nothing waits any more."""
         pause = self._config.debounce_seconds
         while True:
@@ -162,7 +162,7 @@ class Thinker:
                 "SELECT min(at), max(at) FROM messages WHERE conversation = ? AND pending", number
             )[0]
             if first is None:
-                return self._waits(number) is not None
+                return self._last_pending(number) is not None
             per_minute = self._config.limits.replies_per_minute
             recent = self._db.value(
                 f"SELECT at FROM (SELECT at FROM predictions WHERE conversation = ? AND state IN {DONE} UNION ALL"
@@ -170,26 +170,28 @@ class Thinker:
                 " WHERE at > ? ORDER BY at DESC LIMIT 1 OFFSET ?",
                 *(number, number, self._clock.time() - 60, per_minute - 1),
             )
-            ready = max(min(last + pause, first + PATIENCE * pause), recent + 60 if recent else 0)
+            ready = max(min(last + pause, first + MAX_DEBOUNCES * pause), recent + 60 if recent else 0)
             left = ready - self._clock.time()
-            if not 0 < left <= PATIENCE * pause + 60:  # longer only by a clock that was set back, which is no reason
+            if (
+                not 0 < left <= MAX_DEBOUNCES * pause + 60
+            ):  # longer only by a clock that was set back, which is no reason
                 return True
             await self._clock.sleep(left)
 
-    def _enough(self, conversation: sqlite3.Row, upto: int) -> None:
+    def _skip_over_budget(self, conversation: sqlite3.Row, upto: int) -> None:
         """Within a transaction: the day's budget is spent. Say so once a day in each chat, and answer nothing."""
         db, day = self._db, self._clock.today()
         spoken = conversation["kind"] in ("private", "group")
         if spoken and history.tell_once(db, conversation["id"], "enough", day):
             plan(db, self._place(conversation), self._config.texts.enough)
-        self._settle(conversation["id"], upto)
+        self._mark_answered(conversation["id"], upto)
         drafts.outdated(db, self._config, conversation["id"], "The day's predictions are spent.")
         self._tell_owner("budget", day, f"Today's {self._config.limits.predictions_per_day} predictions are spent.")
 
-    def _settle(self, number: int, upto: int) -> None:
+    def _mark_answered(self, number: int, upto: int) -> None:
         self._db.run("UPDATE messages SET pending = 0 WHERE conversation = ? AND id <= ?", number, upto)
 
-    def _drop(self, number: int) -> None:
+    def _mark_unused(self, number: int) -> None:
         """Within a transaction: what was asked of the model is of use to nobody."""
         self._db.run("UPDATE predictions SET state = 'unused' WHERE conversation = ? AND state = 'asked'", number)
 
@@ -205,7 +207,7 @@ class Thinker:
 
     async def _answer(self, conversation: sqlite3.Row, upto: int) -> None:
         labels, config = self._config.sides, self._config
-        said = history.said(self._db, conversation["id"], upto, config.context_turns)
+        said = history.recent_messages(self._db, conversation["id"], upto, config.context_turns)
         turns = history.as_turns(said, labels, config.context_turns)
         writing = "SELECT 1 FROM drafts WHERE conversation = ? AND state = 'writing' AND upto = ?"
         again = self._db.value(writing, conversation["id"], upto)
@@ -234,8 +236,8 @@ class Thinker:
     ) -> None:
         """Within a transaction: what the model has answered is planned, and what it answers waits no longer."""
         db, config, number = self._db, self._config, conversation["id"]
-        if not self._is_asked(number, upto):
-            self._drop(number)
+        if not self._still_pending(number, upto):
+            self._mark_unused(number)
             return
         waited = max(0.0, self._clock.time() - asked)  # a clock may have been set back
         text = history.clean(prediction.output) if prediction else ""
@@ -247,7 +249,7 @@ class Thinker:
                 " WHERE conversation = ? AND state = 'asked'",
                 *(state, waited, seconds, prediction.metrics.get("ended_by_itself"), number),
             )
-        self._settle(number, upto)
+        self._mark_answered(number, upto)
         if not spoken:
             if text:
                 drafts.offer(db, config, conversation, upto, turns, text)
@@ -264,7 +266,7 @@ class Thinker:
             spent = waited if place_in_reply == 0 else 0.0
             answered = to if place_in_reply == 0 else None
             # Said from here on, so that who writes meanwhile is answered with it in mind; not if Telegram refuses it.
-            said = history.add(db, number, piece, self._clock.time(), mine=True, pending=False, slot=upto)
+            said = history.add_message(db, number, piece, self._clock.time(), mine=True, pending=False, slot=upto)
             plan(db, place, piece, pause=max(0.0, config.typing.seconds(piece) - spent), reply_to=answered, said=said)
 
     async def _ask(
@@ -284,17 +286,19 @@ class Thinker:
                     told = error.retry_after if isinstance(error, ServerBusy) else None
                     wait = min(LONGEST_WAIT, 2 * wait) if told is None else told
                     state, why = "refused", type(error).__name__
-                    await self._excuse(conversation, upto, error, self._clock.monotonic() - since)
+                    await self._report_unavailable(conversation, upto, error, self._clock.monotonic() - since)
             ended = "UPDATE predictions SET state = ? WHERE conversation = ? AND state = 'asked'"
             await self._db.write(partial(self._db.run, ended, state, conversation["id"]))
             log.warning("conversation %d: %s; again in %.3g s", conversation["id"], why, wait)
             await self._clock.sleep(wait)
         return None, 0.0
 
-    async def _excuse(self, conversation: sqlite3.Row, upto: int, error: ServerError, waited: float) -> None:
+    async def _report_unavailable(
+        self, conversation: sqlite3.Row, upto: int, error: ServerError, waited: float
+    ) -> None:
         """What is said of a server that does not take the question: once, to those whom it concerns."""
         if isinstance(error, ServerStarting):
-            await self._say_once(conversation, upto, "waking", self._config.texts.waking)
+            await self._notify_once(conversation, upto, "waking", self._config.texts.waking)
         elif isinstance(error, ServerBusy):
             pass
         elif not isinstance(error, ServerUnreachable):  # it will not change by waiting alone
@@ -302,9 +306,9 @@ class Thinker:
             await self._db.write(lambda: self._tell_owner("server", self._clock.today(), told))
             self._sender.wake()
         if not isinstance(error, (ServerStarting, ServerBusy)) and waited >= self._config.waking_seconds:
-            await self._say_once(conversation, upto, "down", self._config.texts.down)
+            await self._notify_once(conversation, upto, "down", self._config.texts.down)
 
-    async def _say_once(self, conversation: sqlite3.Row, upto: int, what: str, text: str) -> None:
+    async def _notify_once(self, conversation: sqlite3.Row, upto: int, what: str, text: str) -> None:
         """A line about the wait, once for each message that waits."""
         if conversation["kind"] not in ("private", "group"):
             return
@@ -326,7 +330,9 @@ class Thinker:
         if earlier is not None and (found := await self._fetch(earlier, upto)) is not None:
             return found
         await db.writable()
-        if commands.asked_today(db) >= limits.predictions_per_day:  # here, as others have asked while this one queued
+        if (
+            commands.predictions_today(db) >= limits.predictions_per_day
+        ):  # here, as others have asked while this one queued
             raise BudgetSpent
 
         def asking() -> int:
@@ -336,8 +342,10 @@ class Thinker:
                 "INSERT INTO predictions(conversation, upto, day, at) VALUES(?, ?, ?, ?)",
                 *(number, upto, day, self._clock.time()),
             )
-            if commands.asked_today(db) >= 0.8 * limits.predictions_per_day:
-                asked = f"{commands.asked_today(db)} of today's {limits.predictions_per_day} predictions are made."
+            if commands.predictions_today(db) >= 0.8 * limits.predictions_per_day:
+                asked = (
+                    f"{commands.predictions_today(db)} of today's {limits.predictions_per_day} predictions are made."
+                )
                 self._tell_owner("80%", day, asked)
             return row
 
@@ -381,10 +389,10 @@ class Thinker:
         if remote:
             with suppress(ServerError):
                 if (await self._backend.get(remote)).status == "starting":
-                    await self._say_once(conversation, upto, "waking", self._config.texts.waking)
+                    await self._notify_once(conversation, upto, "waking", self._config.texts.waking)
 
     async def _show_typing(self, place: Place) -> None:
-        await self._clock.sleep(GLANCE)
+        await self._clock.sleep(TYPING_DELAY)
         while True:
             await self._sender.show_typing(place)
             await self._clock.sleep(TYPING_SECONDS)

@@ -17,9 +17,9 @@ from ghost.serving.client import backend
 from telegram_bot import drafts, intake, retention
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Clock, Database, failure
-from telegram_bot.gateway import NotNow, PolledElsewhere, Refused, Telegram
+from telegram_bot.gateway import PolledElsewhere, Refused, RetryLater, Telegram
 from telegram_bot.outgoing import Sender
-from telegram_bot.replies import Thinker
+from telegram_bot.replies import ReplyWorker
 
 log = logging.getLogger("ghost.bot")
 EXPIRY_SECONDS = 3600.0  # how often retention is looked after
@@ -41,7 +41,7 @@ async def serve(
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # on Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    living, stopped = asyncio.create_task(_live(config, token, clock)), asyncio.create_task(stop.wait())
+    living, stopped = asyncio.create_task(_run(config, token, clock)), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({living, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if living.done():
@@ -58,24 +58,24 @@ async def serve(
     log.info("ended; what is planned is sent after the next start")
 
 
-async def _live(config: BotConfig, token: str, clock: Clock | None) -> None:
+async def _run(config: BotConfig, token: str, clock: Clock | None) -> None:
     """Until it is cancelled, or something breaks."""
     server = backend(config.backend)
     db = Database(Path(config.database), clock=clock)
     async with AsyncExitStack() as stack:
         stack.callback(db.close)
         await stack.enter_async_context(server)
-        telegram = await _reached(stack, config, token, db.clock)
-        db.belongs_to(telegram.me.id)
-        sender = Sender(db, telegram, partial(drafts.ended, db, config))
+        telegram = await _connect(stack, config, token, db.clock)
+        db.bind_to_bot(telegram.me.id)
+        sender = Sender(db, telegram, partial(drafts.delivery_ended, db, config))
         sender.recover()
-        thinker = Thinker(db, config, server, sender)
+        worker = ReplyWorker(db, config, server, sender)
         stack.push_async_callback(sender.close)
-        stack.push_async_callback(thinker.close)
+        stack.push_async_callback(worker.close)
         doubts = db.value("SELECT count(*) FROM outgoing WHERE state = 'doubtful'")
         log.info("@%s listens; %d messages in doubt, which are not sent again", telegram.me.username, doubts)
-        polling = asyncio.create_task(_poll(db, config, telegram, sender, thinker))
-        ends: set[asyncio.Future[Any]] = {polling, sender.broken, thinker.broken}
+        polling = asyncio.create_task(_poll(db, config, telegram, sender, worker))
+        ends: set[asyncio.Future[Any]] = {polling, sender.broken, worker.broken}
         try:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
@@ -85,39 +85,39 @@ async def _live(config: BotConfig, token: str, clock: Clock | None) -> None:
             await asyncio.gather(polling, return_exceptions=True)
 
 
-async def _reached(stack: AsyncExitStack, config: BotConfig, token: str, clock: Clock) -> Telegram:
+async def _connect(stack: AsyncExitStack, config: BotConfig, token: str, clock: Clock) -> Telegram:
     """The Bot API, once it answers: a machine that has just started may have no network yet."""
     failures = 0
     while True:
         try:
             return await stack.enter_async_context(Telegram(token, config.telegram))
-        except NotNow as error:
+        except RetryLater as error:
             wait = error.wait(failures, LONGEST_WAIT)
             failures += 1
             log.warning("no answer from %s (%s); is the network there? Again in %.3g s", config.telegram, error, wait)
             await clock.sleep(wait)
 
 
-async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sender, thinker: Thinker) -> None:
+async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sender, worker: ReplyWorker) -> None:
     """Ask for updates, record them, wake who acts on them. The next question confirms what was recorded."""
     me = intake.Me(telegram.me.id, telegram.me.username or "")
     failures = conflicts = 0
     expires = float("-inf")
-    hooked = True  # until it is seen to that no webhook takes the updates
+    webhook_possible = True  # until it is seen to that no webhook takes the updates
     while True:
         if db.clock.monotonic() >= expires:
             days = config.retention
             await db.write(partial(retention.expire, db, days.messages_days, days.corrections_days))
             expires = db.clock.monotonic() + EXPIRY_SECONDS
         if db.meta("scrub"):
-            await db.scrub_aside()
+            await db.scrub_in_background()
         sender.wake()
-        thinker.wake()
+        worker.wake()
         updates: Sequence[Update] = ()
         try:
-            if hooked:
-                await telegram.take_over()
-                hooked = False
+            if webhook_possible:
+                await telegram.delete_webhook()
+                webhook_possible = False
             updates = await telegram.updates(intake.offset(db))
             for id in intake.unknown_connections(db, updates):
                 try:
@@ -133,7 +133,7 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
             log.warning("another program reads this bot's updates (%d of %d)", conflicts, CONFLICTS)
             await db.clock.sleep(CONFLICT_SECONDS)
             continue
-        except NotNow as error:
+        except RetryLater as error:
             wait = error.wait(failures, LONGEST_WAIT)
             failures += 1
             log.warning("no updates from Telegram (%s); again in %.3g s", error, wait)

@@ -135,7 +135,7 @@ def test_commands(world: World) -> None:
         world.api.until(lambda: "/DANCE" in world.replies(FRIEND))
     assert world.model.prompts[:2] == ["B: one\nA:", "B: two\nA:"]
     assert "Replies today: 2" in status
-    assert "Ended by themselves: 100% of 2" in status
+    assert "Ended by an end token: 100% of 2" in status
     assert "Predictions today" not in status
     assert "Predictions today: 2 of 500" in owners
 

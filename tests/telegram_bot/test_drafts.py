@@ -83,7 +83,7 @@ def test_edit_then_send_is_a_correction(business: World, tmp_path: Path) -> None
         api.say(OWNER, "/status")
         status = api.until(lambda: next((t for t in api.texts(OWNER) if t.startswith("Replies")), None))
     assert business.model.prompts[1] == "B: hi\nA: salut toi\nB: ok\nA:"
-    assert "Drafts sent: 1, 0 as they were; edit distance 100%" in status
+    assert "Drafts sent: 1, 0 unchanged; edit distance 100%" in status
     db = business.look()
     row = db.row("SELECT * FROM drafts WHERE id = 1")
     db.close()
@@ -356,7 +356,7 @@ def test_replies_are_those_that_somebody_got(business: World) -> None:
         api.say_in_business(LINK, PEER, PEER, "hi")
         draft = offered(business, "HI")
         told = status()
-        assert "Replies today: 0\nEnded by themselves: 100% of 2" in told
+        assert "Replies today: 0\nEnded by an end token: 100% of 2" in told
         assert "Predictions today: 2 of 500" in told
         api.press(OWNER, draft, "Send")
         api.until(lambda: state(business) == ["sent"])
@@ -385,7 +385,7 @@ def test_a_draft_that_is_closed_before_its_message_has_an_id_is_closed_then(worl
         assert db.row(planned) is None
         offer = db.row("SELECT * FROM outgoing WHERE method = 'send'")
         assert offer is not None
-        drafts.ended(db, world.config, offer, json.loads(offer["payload"]), "sent", 77)
+        drafts.delivery_ended(db, world.config, offer, json.loads(offer["payload"]), "sent", 77)
         assert json.loads(db.value(planned)) == {"text": "There is a newer draft below.", "message": 77}
     db.close()
 

@@ -164,9 +164,9 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
 
 def test_another_bots_database_is_refused(tmp_path: Path) -> None:
     db = Database(tmp_path / "ghost.sqlite3")
-    db.belongs_to(1)
+    db.bind_to_bot(1)
     with pytest.raises(BotError, match="belongs to the bot 1, and the token is that of 2"):
-        db.belongs_to(2)
+        db.bind_to_bot(2)
     db.close()
 
 
@@ -303,9 +303,9 @@ def test_what_is_to_be_forgotten_is_so_once_there_is_room(world: World, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(database, "_scrub", no_room)
-        asyncio.run(db.scrub_aside())
+        asyncio.run(db.scrub_in_background())
     assert db.meta("scrub")
-    asyncio.run(db.scrub_aside())
+    asyncio.run(db.scrub_in_background())
     assert not db.meta("scrub")
     assert not found_in_files(world, SECRET)
     db.close()
@@ -326,7 +326,7 @@ def test_a_disk_that_breaks_ends_it_with_one_line(world: World, disk: Callable[[
 def test_a_file_from_before_replies_were_shown_is_read(tmp_path: Path) -> None:
     Database(tmp_path / "ghost.sqlite3").close()
     with sqlite3.connect(tmp_path / "ghost.sqlite3") as old:
-        for column in database.LATER:
+        for column in database.ADDED_COLUMNS:
             old.execute(f"ALTER TABLE messages DROP COLUMN {column}")
         old.execute("INSERT INTO messages(conversation, mine, text, at) VALUES(1, 0, 'hi', 0)")
     old.close()

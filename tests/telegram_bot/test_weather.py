@@ -14,7 +14,7 @@ from ghost.errors import BotError
 from telegram_bot import commands, intake, service
 from telegram_bot.config import Limits, Texts
 from telegram_bot.database import Database
-from telegram_bot.gateway import NotNow
+from telegram_bot.gateway import RetryLater
 from telegram_bot.outgoing import Place
 from tests.telegram_bot import fake_model
 from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, PEER, World
@@ -123,7 +123,7 @@ def test_an_answer_of_telegrams_that_is_lost_is_not_repeated(
         world.api.say(OWNER, "/status")
         status = world.api.until(lambda: next((t for t in world.api.texts(OWNER) if t.startswith("Replies")), None))
     assert world.replies(FRIEND).count("HI") == (1 if fault == "lost" else 0)
-    assert "In doubt, not sent again: 1 (message 2)" in status
+    assert "Delivery unknown, not sent again: 1 (message 2)" in status
     assert "message 2: doubtful" in caplog.text
     assert world.model.prompts[1] == "B: hi\nA: HI\nB: next\nA:"  # it may have been read
 
@@ -259,7 +259,7 @@ def test_a_token_that_telegram_does_not_know(world: World) -> None:
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_token_that_was_taken_back_leaves_what_is_to_be_sent(world: World, status: int) -> None:
     world.api.faults = [Fault("sendMessage", status, skip=1)]
-    with pytest.raises(BotError, match="stopped knowing this token"), world.bot():
+    with pytest.raises(BotError, match="no longer knows this token"), world.bot():
         world.api.say(FRIEND, "hi")
         assert world.ended.wait(30)
     with world.bot():
@@ -377,5 +377,5 @@ def test_a_start_without_a_network_waits_for_it(world: World) -> None:
 
 
 def test_days_without_telegram_are_waited_out() -> None:
-    assert [NotNow(None, "").wait(failures, 60) for failures in (0, 3, 10_000)] == [0.5, 4, 60]
-    assert NotNow(7, "").wait(10_000, 60) == 7
+    assert [RetryLater(None, "").wait(failures, 60) for failures in (0, 3, 10_000)] == [0.5, 4, 60]
+    assert RetryLater(7, "").wait(10_000, 60) == 7
