@@ -1,6 +1,6 @@
-"""The bot's one configuration file. config/bot.example.yaml says what each number means; here are names and types.
+"""The bot's configuration file: names, types and defaults. config/bot.example.yaml explains each key.
 
-A key that is left out has the default that stands here. The token is not in the file: it is read from the environment.
+The token is not in the file; it is read from the environment.
 """
 
 import difflib
@@ -22,7 +22,7 @@ TOKEN = "TELEGRAM_BOT_TOKEN"
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 NonEmpty = Annotated[str, Meta(min_length=1)]
-Line = Annotated[str, Meta(min_length=1, max_length=1000)]  # notice and help fit into one message of Telegram's
+Line = Annotated[str, Meta(min_length=1, max_length=1000)]  # notice and help must fit into one Telegram message
 Days = Annotated[int, Meta(ge=1)]
 
 
@@ -32,7 +32,7 @@ class Names(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inputs(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is left out is the model server's own default, so that no number stands twice."""
+    """Keys left out take the model server's defaults."""
 
     max_new_tokens: int | None = None
     temperature: float | None = None
@@ -46,7 +46,7 @@ class Typing(Struct, frozen=True, forbid_unknown_fields=True):
     longest_seconds: Seconds = 6.0
 
     def seconds(self, text: str) -> float:
-        """What it takes to write `text`, as long as anybody is ready to wait."""
+        """Return the typing time for `text`, at most `longest_seconds`."""
         return min(self.longest_seconds, len(text) / self.characters_per_second)
 
 
@@ -69,27 +69,27 @@ class Retention(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Texts(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the bot says as itself. Each can be reworded and none can be empty, the notice least of all."""
+    """The bot's own messages. All can be reworded; none can be empty."""
 
     notice: Annotated[str, Meta(min_length=10, max_length=1000)] = (
         "Before you start: you are writing to an AI that imitates a person's style. It is not that person, "
-        "it makes things up, and what you write here is stored to answer you. /help says more."
+        "it makes things up, and what you write here is stored to answer you. Send /help for more."
     )
     help: Line = (
-        "I am an AI that imitates a person's way of writing. I know what was said here, about twenty turns of it, "
+        "I am an AI that imitates a person's way of writing. I know the last twenty turns or so of this chat, "
         "and nothing else.\n"
-        "/reset – start afresh: what was said so far no longer counts\n"
+        "/reset – start afresh: ignore what was said so far\n"
         "/forget – delete all that is stored of this chat\n"
         "/status – how I am doing\n"
         "/help – this text"
     )
-    stranger: Line = "Thanks for writing. This bot only talks to people its owner has let in, so it will stay silent."
+    stranger: Line = "Thanks for writing. This bot only talks to people its owner has allowed, so it will stay silent."
     only_text: Line = "I can only read text."
     waking: Line = "waking up…"
     down: Line = "I cannot think right now. I will answer when I can."
     failed: Line = "I lost my thread there. Say it again?"
     enough: Line = "That is enough for today. Write to me tomorrow."
-    slower: Line = "That was a lot of commands. The next one counts in a minute."
+    slower: Line = "That was a lot of commands. Try again in a minute."
     reset: Line = "Done: we start afresh."
     forgotten: Line = "Done: what was stored of this chat is deleted."
 
@@ -142,23 +142,23 @@ def load(path: Path) -> BotConfig:
     except ValueError as error:
         raise ConfigError(f"{path}: labels: {error}") from error
     if not config.texts.notice.strip():
-        raise ConfigError(f"{path}: texts.notice: everyone is told that this is an AI; reword it, or leave it out")
+        raise ConfigError(f"{path}: texts.notice: must not be blank: everyone is told that this is an AI; reword it")
     return config
 
 
 def token() -> str:
-    """The bot's token, from the environment. Raises ConfigError, which never holds what was found."""
+    """Return the bot's token from the environment. Raises ConfigError, whose message never contains the value."""
     found = os.environ.get(TOKEN, "").strip()
     if not found:
         raise ConfigError(f"{TOKEN} is not set; get one from @BotFather, then: export {TOKEN}=…")
     if not re.fullmatch(r"\d+:[\w-]{10,}", found):
-        raise ConfigError(f"{TOKEN} is not a bot's token, which is a number, a colon and some 35 letters")
+        raise ConfigError(f"{TOKEN} is not a bot token, which is a number, a colon and about 35 characters")
     return found
 
 
 def _refuse_unknown(kind: type[Struct], document: Any, prefix: str, path: Path) -> None:
     if not isinstance(document, dict):
-        return  # msgspec says so
+        return  # msgspec reports it
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     for key, value in document.items():
         if key not in fields:

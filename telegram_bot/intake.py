@@ -1,7 +1,7 @@
-"""What an update means, written down in the transaction that records it. Nothing here calls anybody.
+"""Process updates, each in the transaction that records it. Nothing here makes network calls.
 
-An update that comes a second time changes nothing. One that cannot be understood is recorded as failed, by number and
-kind of error, and the others of its batch go on.
+A repeated update changes nothing. An update that cannot be processed is recorded as failed, with its number and kind of
+error, and the rest of its batch continues.
 """
 
 import logging
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from telegram import BusinessConnection, Message, Update, User
 
 log = logging.getLogger("ghost.bot")
-OFFSET_DAYS = 6  # after a week without updates Telegram begins its numbers anew (core.telegram.org/bots/api#update)
+OFFSET_DAYS = 6  # after a week without updates Telegram restarts its numbering (core.telegram.org/bots/api#update)
 
 
 class Me(NamedTuple):
@@ -31,14 +31,14 @@ class Me(NamedTuple):
 
 
 def offset(db: Database) -> int | None:
-    """From where to ask for updates: behind the last that is recorded. None: from whatever Telegram holds."""
+    """Return the number after the last recorded update, or None to get all that Telegram holds."""
     last = db.meta("last update")
     recent = db.value("SELECT 1 FROM updates WHERE id = ? AND at > ?", last, db.clock.time() - OFFSET_DAYS * 86400)
     return int(last) + 1 if recent else None
 
 
 def record(db: Database, config: BotConfig, me: Me, updates: "Sequence[Update]") -> None:
-    """Within a transaction: when it has ended, Telegram may forget these updates."""
+    """Within a transaction: record and process these updates. Once it is committed, they may be confirmed."""
     now = db.clock.time()
     for update in updates:
         if db.value("SELECT 1 FROM updates WHERE id = ?", update.update_id):
@@ -47,15 +47,15 @@ def record(db: Database, config: BotConfig, me: Me, updates: "Sequence[Update]")
         try:
             with db.savepoint():
                 _take(db, config, me, update, now)
-        except Exception as error:  # a bug of ours, which must not block the others
+        except Exception as error:  # a bug here must not block the other updates
             if isinstance(error, sqlite3.Error) and failure(error, db.path):
-                raise  # the disk's fault and not the update's
+                raise  # a disk error, not the update's fault
             failed = type(error).__name__
         if failed:
-            log.error("update %d: %s; it is left unanswered", update.update_id, failed)
+            log.error("update %d: %s; left unanswered", update.update_id, failed)
         db.run("INSERT INTO updates VALUES(?, ?, ?)", update.update_id, now, failed)
     if updates:
-        db.set_meta("last update", str(updates[-1].update_id))  # not the latest by time: clocks are set back
+        db.set_meta("last update", str(updates[-1].update_id))  # not the latest by time: clocks may be set back
 
 
 def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float) -> None:
@@ -69,7 +69,7 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
         _business(db, config, update.business_message, now)
     elif edited := update.edited_message or update.edited_business_message:
         if text := edited.text or edited.caption:
-            # A business message is nobody's way to address the bot; in a group its name is.
+            # Remove the bot's name, which addresses it in groups but not in business messages.
             text = history.clean(text if edited.business_connection_id else _without_name(text, me))
             where = (edited.message_id, edited.chat.id, edited.business_connection_id or "")
             for row in _known(db, "telegram", *where):
@@ -90,7 +90,7 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
 
 
 def _known(db: Database, column: str, message: int, chat: int, connection: str) -> list[sqlite3.Row]:
-    """The messages whose `column` is this message of Telegram's: it itself, or those which quote it."""
+    """Return the rows whose `column` is this Telegram message: `telegram` for itself, `quoted` for those quoting it."""
     return db.rows(
         f"SELECT * FROM messages WHERE {column} = ? AND conversation IN"
         " (SELECT id FROM conversations WHERE chat = ? AND connection = ?)",
@@ -99,15 +99,15 @@ def _known(db: Database, column: str, message: int, chat: int, connection: str) 
 
 
 def _requote(db: Database, row: sqlite3.Row, quote: str | None) -> None:
-    """Within a transaction: what this message quotes has other words now, or none."""
+    """Within a transaction: change or remove the quote in this message."""
     said = history.StoredMessage(row["mine"], row["text"], row["at"], quote=row["quote"])
     drafts.message_edited(db, row, history.with_quote(said), history.with_quote(said._replace(quote=quote)))
     db.run("UPDATE messages SET quote = ? WHERE id = ?", quote, row["id"])
 
 
 def connected(db: Database, config: BotConfig, connection: "BusinessConnection") -> None:
-    """Within a transaction: whose messages come through this connection, and whether the bot may write there. Anybody
-    can connect their account to any bot; that of the owner is the only one that counts."""
+    """Within a transaction: record a business connection and whether the bot may write there. Anyone can connect their
+    account to any bot, so only the owner's connections are used."""
     rights = connection.rights
     can_reply = connection.is_enabled and connection.user.id == config.owner and bool(rights and rights.can_reply)
     owners = connection.user.id == config.owner
@@ -115,7 +115,7 @@ def connected(db: Database, config: BotConfig, connection: "BusinessConnection")
 
 
 def unknown_connections(db: Database, updates: "Sequence[Update]") -> set[str]:
-    """Connections that were made before this database was, and of which no update will ever tell."""
+    """Return connections older than this database, which no update will report."""
     named = {update.business_message.business_connection_id for update in updates if update.business_message}
     return {id for id in named if id and db.value("SELECT 1 FROM connections WHERE id = ?", id) is None}
 
@@ -131,7 +131,7 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
             db.set_meta(f"told moved {new}", str(old))
             log.warning("the group %d is now %d", old, new)
             owner = Place(config.owner)
-            plan(db, owner, f"The group {old} has the id {new} now. It stays let in; write {new} under allow too.")
+            plan(db, owner, f"The group {old} now has the id {new}. It stays allowed; add {new} under allow too.")
         moved(db, old, new)
         return
     if not config.is_allowed(writer.id, chat.id) and not config.is_allowed(
@@ -153,7 +153,7 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
             if count == most + 1:
                 plan(db, place, config.texts.slower)
             return
-        if command != "start":  # which says it itself
+        if command != "start":  # its answer includes the notice
             _send_notice(db, config, place, writer, message if group else None)
         commands.answer(db, config, place, command, writer.id)
         return
@@ -166,7 +166,7 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
         if history.tell_once(db, conversation, "only_text", "yes"):
             plan(db, place, config.texts.only_text)
         return
-    history.tell_once(db, conversation, "only_text", "")  # of the next picture it is said again
+    history.tell_once(db, conversation, "only_text", "")  # repeat it for the next picture
     text, quote = _without_name(text, me), _quote(message)
     history.add_message(
         *(db, conversation, text, now),
@@ -183,8 +183,8 @@ def _answered(message: "Message") -> int | None:
 
 
 def _quote(message: "Message") -> str | None:
-    """The words that a message answers: the part which its writer chose, else all of them. A reply to a message of
-    another chat has the chosen part only; one to a picture without words has none."""
+    """Return the text that a message replies to: the part its writer selected, else all of it. A reply to a message in
+    another chat has only the selected part; a picture without a caption has no text."""
     if message.quote:
         return message.quote.text
     answered = message.reply_to_message
@@ -192,7 +192,7 @@ def _quote(message: "Message") -> str | None:
 
 
 def _without_name(text: str, me: Me) -> str:
-    """What is said to the bot, without the mention that says to whom; the mention where there is nothing else."""
+    """Return the text without mentions of the bot, unless nothing else is left."""
     return re.sub(rf"@{re.escape(me.name)}\b", "", text, flags=re.IGNORECASE).strip() or text
 
 
@@ -208,7 +208,7 @@ def _addressed(message: "Message", me: Me) -> bool:
 
 
 def _business(db: Database, config: BotConfig, message: "Message", now: float) -> None:
-    """A message in one of the owner's own chats: theirs gets a draft, the owner's own makes one pointless."""
+    """Handle a message in one of the owner's chats: draft an answer to others; the owner's own outdates open drafts."""
     connection, writer = message.business_connection_id, message.from_user
     if connection is None or writer is None or message.chat.id not in config.drafts.chats:
         return
@@ -249,13 +249,13 @@ def open_conversation(
 
 
 def _reject_stranger(db: Database, config: BotConfig, person: int, chat: int, now: float) -> None:
-    """One polite line, then silence. What a stranger writes is not stored."""
+    """Answer a stranger once, then stay silent. What they write is not stored."""
     if db.changed("INSERT OR IGNORE INTO strangers VALUES(?, ?)", person, now):
         log.info("a stranger wrote: %d", person)
         plan(db, Place(chat), f"{config.texts.stranger}\nYour id: {person}")
 
 
 def _send_notice(db: Database, config: BotConfig, place: Place, writer: "User", to: "Message | None") -> None:
-    """Before anything else, once to each person in each chat; again where it may not have arrived."""
+    """Send the notice before anything else, once to each person in each chat; again if it may not have arrived."""
     if db.changed("INSERT OR IGNORE INTO noticed VALUES(?, ?)", place.conversation, writer.id):
         plan(db, place, config.texts.notice, reply_to=to.message_id if to else None, notice=writer.id)

@@ -1,7 +1,7 @@
-"""What is to be sent, recorded before it is: planned → sending → sent, refused or doubtful.
+"""Send recorded messages: planned → sending → sent, refused or doubtful (delivery unknown).
 
-One task a chat sends its rows in order, and only while there are any. A row is `sending` from before its bytes can
-leave until its outcome is known; who finds one there after a restart cannot know whether it arrived, and lets it be.
+One task per chat sends its rows in order and ends when none are left. A row becomes `sending` before the call is made
+and stays so until the outcome is known. After a restart, such a row may have arrived, so it is not sent again.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from telegram_bot.gateway import Call, DeliveryUnknown, Moved, Refused, RetryLat
 
 log = logging.getLogger("ghost.bot")
 LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
-AT_ONCE = 8  # calls that can be in doubt when the bot is killed; enough for the thirty a second that Telegram takes
+AT_ONCE = 8  # limits the calls of unknown outcome if the bot is killed; enough for Telegram's 30 calls per second
 TYPING_SECONDS = 4.0  # Telegram shows it for five
-CLOSE_SECONDS = 5.0  # for what is on its way as the bot is told to end
+CLOSE_SECONDS = 5.0  # how long calls under way may take when the bot stops
 
 
 class QueueKey(NamedTuple):
-    """Where order matters: one chat, seen by the bot itself or through a business connection."""
+    """Identifies an ordered queue: one chat, seen by the bot itself or through a business connection."""
 
     chat: int
     connection: str
@@ -54,10 +54,10 @@ def plan(
     draft: int | None = None,
     **payload: Any,
 ) -> None:
-    """Within a transaction: this will be sent. `pause`: seconds of typing before it.
+    """Within a transaction: plan a message. `pause`: seconds of typing before it.
 
-    In the payload `notice` is who is told that this is an AI, and `said` the row of `messages` that holds these words:
-    what Telegram refuses was told to nobody, and was not said.
+    In the payload, `notice` is the person who is told that this is an AI, and `said` the row of `messages` with this
+    text. If Telegram refuses the message, both are undone.
     """
     db.run(
         "INSERT INTO outgoing(conversation, chat, connection, thread, method, payload, pause, draft, at)"
@@ -68,17 +68,17 @@ def plan(
 
 
 def moved(db: Database, old: int, new: int) -> None:
-    """Within a transaction: a group has another id now. It is let in as before (`intake` looks), and keeps its chat."""
+    """Within a transaction: record a group's new id. It stays allowed (`intake` checks) and keeps its conversation."""
     db.set_meta(f"moved {new}", str(old))
     db.run("UPDATE OR IGNORE conversations SET chat = ? WHERE chat = ?", new, old)
     db.run("UPDATE outgoing SET chat = ? WHERE chat = ? AND state = 'planned'", new, old)
 
 
 class Sender:
-    """The tasks that send.
+    """Runs the tasks that send.
 
-    `drafted(row, payload, outcome, message id)` is called within the transaction that records what became of a message
-    which offers a draft, or of one which was approved: sent, refused or doubtful.
+    Calls `drafted(row, payload, outcome, message id)` for a message that offers a draft, or was approved from one,
+    within the transaction that records its outcome: sent, refused or doubtful.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Sender:
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def recover(self) -> None:
-        """What the last process left: a message that was on its way may have arrived, and is not sent again."""
+        """Settle the calls that the last process left under way. A message may have arrived, so do not resend it."""
         with self._db.transaction():
             for row in self._db.rows("SELECT * FROM outgoing WHERE state = 'sending'"):
                 if row["method"] == "send":
@@ -100,12 +100,12 @@ class Sender:
                     self._postpone(row["id"])
 
     def wake(self) -> None:
-        """See that every chat with something planned has a task."""
+        """Start a task for every chat with planned messages."""
         for chat, connection in self._db.rows("SELECT DISTINCT chat, connection FROM outgoing WHERE state = 'planned'"):
             self.wake_queue(QueueKey(chat, connection))
 
     def wake_queue(self, queue: QueueKey) -> None:
-        if queue not in self._tasks or self._tasks[queue].done():  # done, and its callback has not run yet
+        if queue not in self._tasks or self._tasks[queue].done():  # done, but its callback has not run yet
             task = asyncio.create_task(self._send_all(queue))
             self._tasks[queue] = task
             task.add_done_callback(partial(self._ended, queue))
@@ -117,7 +117,7 @@ class Sender:
             self.broken.set_exception(error)
 
     async def close(self) -> None:
-        """Let what is on its way arrive; what is only planned is the next process's."""
+        """Wait for calls under way. Planned messages are left to the next process."""
         self._closing = True
         if self._tasks:
             _, late = await asyncio.wait(self._tasks.values(), timeout=CLOSE_SECONDS)
@@ -154,7 +154,7 @@ class Sender:
             await clock.sleep(min(left, TYPING_SECONDS, max(until - clock.monotonic(), 0)))
 
     async def _attempt(self, queue: QueueKey, number: int, failures: int) -> float | None:
-        """One attempt at row `number`. Seconds until the next where Telegram has not taken it, and it stays planned."""
+        """Try to send row `number`. If Telegram did not accept it, return the seconds until the next attempt."""
         db = self._db
         row = await db.write(lambda: self._take(number))
         if row is None:
@@ -166,7 +166,7 @@ class Sender:
             why = str(error)
             await db.write(lambda: self._postpone(number, why))
             wait = error.wait(failures, LONGEST_WAIT)
-            log.warning("message %d: Telegram does not take it (%s); again in %.3g s", number, error, wait)
+            log.warning("message %d: not accepted by Telegram (%s); trying again in %.3g s", number, error, wait)
             return wait
         except Moved as error:
             new = error.chat
@@ -179,41 +179,41 @@ class Sender:
             self.wake_queue(QueueKey(new, queue.connection))
         except (DeliveryUnknown, Refused) as error:
             outcome, why = "doubtful" if isinstance(error, DeliveryUnknown) else "refused", str(error)
-            log.warning("message %d: %s (%s); it is not sent again", number, outcome, error)
+            log.warning("message %d: %s (%s); not sent again", number, outcome, error)
             await db.write(lambda: self._record(number, outcome, error=why))
             self.wake()
-        except BotError:  # the token counts no more: it has not been sent, and will be with another one
+        except BotError:  # the token is no longer valid: the message was not sent, and will be with a new one
             await db.write(lambda: self._postpone(number))
             raise
         else:
             await db.write(lambda: self._record(number, "sent", message))
             if row["draft"] is not None:
-                self.wake()  # its end is told in another chat, the owner's
+                self.wake()  # its outcome is reported in the owner's chat
         return None
 
     def _take(self, number: int) -> sqlite3.Row | None:
-        """Within a transaction: it is on its way. None where /forget or /reset took it away during the pause."""
+        """Within a transaction: mark the row as sending. None if /forget or /reset deleted it during the pause."""
         if not self._db.changed("UPDATE outgoing SET state = 'sending' WHERE id = ? AND state = 'planned'", number):
             return None
         return self._db.row("SELECT * FROM outgoing WHERE id = ?", number)
 
     def _postpone(self, number: int, why: str | None = None) -> None:
-        """Within a transaction: it was not taken, and stays planned."""
+        """Within a transaction: the call was not accepted; plan it again."""
         self._db.run("UPDATE outgoing SET state = 'planned', pause = 0, error = ? WHERE id = ?", why, number)
 
     def _record(self, number: int, outcome: str, message: int = 0, error: str | None = None) -> None:
-        """Within a transaction: what became of it, which is final, and what follows from that."""
+        """Within a transaction: record the final outcome and update what depends on it."""
         db = self._db
         row = db.row("SELECT * FROM outgoing WHERE id = ?", number)
         if row is None:  # forgotten meanwhile
             return
         payload = json.loads(row["payload"])
-        # The words are in `messages` or `drafts`, once: what /forget and retention look for.
+        # Keep the text only in `messages` or `drafts`, where /forget and retention delete it.
         db.run(
             "UPDATE outgoing SET state = ?, payload = '', telegram = ?, error = ? WHERE id = ?",
             *(outcome, message or None, error, number),
         )
-        if outcome != "sent" and (notice := payload.get("notice")):  # once too often does less harm than never
+        if outcome != "sent" and (notice := payload.get("notice")):  # better to repeat the notice than to omit it
             db.run("DELETE FROM noticed WHERE conversation = ? AND person = ?", row["conversation"], notice)
         if said := payload.get("said"):
             if outcome == "sent":

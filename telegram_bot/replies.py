@@ -1,7 +1,7 @@
-"""From messages that wait to a reply that is planned: debounce, limits, the model server and its moods.
+"""Turn pending messages into planned replies: debounce, limits, and the states of the model server.
 
-One task a conversation that has something to answer. What it has found out is written in one transaction: the reply's
-messages, and that what they answer waits no longer. Killed before it, the question is asked again; after it, never.
+One task per conversation with pending messages. It records the reply's messages and marks what they answer as no longer
+pending in one transaction. A bot killed before that asks the model again; killed after it, never.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ from telegram_bot.database import DONE, Database, DiskFull
 from telegram_bot.gateway import as_messages
 from telegram_bot.outgoing import TYPING_SECONDS, Place, Sender, plan
 
-# A prediction on Replicate, which is paid for once it runs: a bot that ends leaves it, and the next fetches it.
-
-CREATE_SECONDS = 5.0  # for the answer to a create, when the bot ends: without its id a prediction cannot be fetched
+# How long a stopping bot waits for the id of a new prediction on Replicate. A prediction costs money once it runs, so a
+# stopping bot leaves it running and the next process fetches it by its id.
+CREATE_SECONDS = 5.0
 
 
 async def answer_or_leave(
@@ -47,7 +47,7 @@ async def answer_or_leave(
     ending: Callable[[], bool],
     seconds: float,
 ) -> Prediction:
-    """As `Replicate.answer`, but who is cancelled while `ending()` cancels nothing. After `seconds` Replicate does."""
+    """Like `Replicate.answer`, but if cancelled while `ending()`, leave the prediction running, up to `seconds`."""
     deadline = time.monotonic() + seconds
     creating = asyncio.ensure_future(server.create(inputs, seconds=seconds))
     try:
@@ -77,18 +77,18 @@ async def _cancel(server: Replicate, prediction: Prediction) -> None:
 
 
 log = logging.getLogger("ghost.bot")
-ATTEMPTS = 2  # of a prediction that fails or is lost: a second one costs, a third one would not help
+ATTEMPTS = 2  # at a prediction that fails or is lost; each costs money, and a third would not help
 LONGEST_WAIT = 60.0  # between two attempts at a server that is down
-TYPING_DELAY = 0.2  # seconds: an answer that comes sooner needs nobody shown typing, which would be one call more
-MAX_DEBOUNCES = 4  # debounces: someone who never stops writing is answered after so many
+TYPING_DELAY = 0.2  # seconds; an answer that comes sooner saves the call that shows typing
+MAX_DEBOUNCES = 4  # answer after so many debounce times even if more messages keep coming
 
 
 class BudgetSpent(Exception):
-    """The day's predictions are made."""
+    """The day's predictions are used up."""
 
 
 class ReplyWorker:
-    """The tasks that answer. `wake` after anything was recorded."""
+    """Runs the tasks that answer. Call `wake` after recording anything."""
 
     def __init__(self, db: Database, config: BotConfig, backend: Backend, sender: Sender) -> None:
         self._db, self._config, self._backend, self._sender = db, config, backend, sender
@@ -99,14 +99,14 @@ class ReplyWorker:
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
-        """See that every conversation in which something waits has a task, and no other: what was forgotten is not sent
-        to a server later, and no prediction is paid for that nobody will read."""
+        """Start a task for every conversation with something to answer, and cancel all others: forgotten messages must
+        not reach the server, and nobody should pay for a prediction that nobody will read."""
         pending = "SELECT DISTINCT conversation FROM messages WHERE pending"
         writing = "SELECT conversation FROM drafts WHERE state = 'writing'"
         waiting = {number for (number,) in self._db.rows(f"{pending} UNION {writing}")}
         for number in self._tasks.keys() - waiting:
             self._tasks.pop(number).cancel()
-            with suppress(DiskFull), self._db.transaction():  # then it counts as lost when more is asked here
+            with suppress(DiskFull), self._db.transaction():  # if full, the next request here marks it lost
                 self._mark_unused(number)
         for number in waiting:
             if number not in self._tasks or self._tasks[number].done():
@@ -121,7 +121,7 @@ class ReplyWorker:
             self.broken.set_exception(error)
 
     async def close(self) -> None:
-        """What is being thought is thought again by the next process, or fetched where the server keeps it."""
+        """Cancel all tasks. The next process asks the model again, or fetches the prediction if the server keeps it."""
         self._closing = True
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -141,21 +141,21 @@ class ReplyWorker:
                 self._sender.wake()
 
     def _last_pending(self, number: int) -> int | None:
-        """The last message to be answered; None when there is none."""
+        """Return the number of the last message to be answered, or None."""
         found = self._db.value("SELECT max(id) FROM messages WHERE conversation = ? AND pending", number)
         if found is None:
             found = self._db.value("SELECT upto FROM drafts WHERE conversation = ? AND state = 'writing'", number)
         return None if found is None else int(found)
 
     def _still_pending(self, number: int, upto: int) -> bool:
-        """Whether anybody still waits for what answers message `upto`: /forget or /reset may have come meanwhile, the
-        owner's own answer, or the message may have been deleted."""
+        """Return whether message `upto` still needs an answer: /forget, /reset, a deletion or the owner's own answer
+        may have come meanwhile."""
         waits = "SELECT 1 FROM messages WHERE conversation = ? AND pending AND id <= ?"
         draft = "SELECT 1 FROM drafts WHERE conversation = ? AND state = 'writing' AND upto = ?"
         return bool(self._db.value(f"{waits} UNION {draft}", number, upto, number, upto))
 
     async def _wait_until_ready(self, number: int) -> bool:
-        """Wait until the burst is over and the rate allows a reply; False when nothing waits any more."""
+        """Wait until the burst is over and the rate limit allows a reply; False when nothing is pending any more."""
         pause = self._config.debounce_seconds
         while True:
             first, last = self._db.rows(
@@ -172,31 +172,29 @@ class ReplyWorker:
             )
             ready = max(min(last + pause, first + MAX_DEBOUNCES * pause), recent + 60 if recent else 0)
             left = ready - self._clock.time()
-            if (
-                not 0 < left <= MAX_DEBOUNCES * pause + 60
-            ):  # longer only by a clock that was set back, which is no reason
+            if not 0 < left <= MAX_DEBOUNCES * pause + 60:  # longer only if a clock was set back: ignore
                 return True
             await self._clock.sleep(left)
 
     def _skip_over_budget(self, conversation: sqlite3.Row, upto: int) -> None:
-        """Within a transaction: the day's budget is spent. Say so once a day in each chat, and answer nothing."""
+        """Within a transaction: leave the messages unanswered, and say so once a day in each chat."""
         db, day = self._db, self._clock.today()
         spoken = conversation["kind"] in ("private", "group")
         if spoken and history.tell_once(db, conversation["id"], "enough", day):
             plan(db, self._place(conversation), self._config.texts.enough)
         self._mark_answered(conversation["id"], upto)
-        drafts.outdated(db, self._config, conversation["id"], "The day's predictions are spent.")
-        self._tell_owner("budget", day, f"Today's {self._config.limits.predictions_per_day} predictions are spent.")
+        drafts.outdated(db, self._config, conversation["id"], "Today's predictions are used up.")
+        self._tell_owner("budget", day, f"Today's {self._config.limits.predictions_per_day} predictions are used up.")
 
     def _mark_answered(self, number: int, upto: int) -> None:
         self._db.run("UPDATE messages SET pending = 0 WHERE conversation = ? AND id <= ?", number, upto)
 
     def _mark_unused(self, number: int) -> None:
-        """Within a transaction: what was asked of the model is of use to nobody."""
+        """Within a transaction: mark the running prediction as unused."""
         self._db.run("UPDATE predictions SET state = 'unused' WHERE conversation = ? AND state = 'asked'", number)
 
     def _tell_owner(self, what: str, value: str, text: str) -> None:
-        """Within a transaction: once for each value of `what`."""
+        """Within a transaction: tell the owner, once for each value of `what`."""
         if self._config.owner and self._db.meta(f"told {what}") != value:
             self._db.set_meta(f"told {what}", value)
             plan(self._db, Place(self._config.owner), text)
@@ -211,7 +209,7 @@ class ReplyWorker:
         turns = history.as_turns(said, labels, config.context_turns)
         writing = "SELECT 1 FROM drafts WHERE conversation = ? AND state = 'writing' AND upto = ?"
         again = self._db.value(writing, conversation["id"], upto)
-        asked = [message.at for message in said if not message.mine and not again]  # Another counts from its press
+        asked = [message.at for message in said if not message.mine and not again]  # for Another, count from the press
         asked = asked or [self._clock.time()]
         inputs = {"prompt": render_prompt(turns, labels)} | msgspec.to_builtins(config.inputs)
         typing = None
@@ -234,7 +232,7 @@ class ReplyWorker:
         asked: float,
         seconds: float,
     ) -> None:
-        """Within a transaction: what the model has answered is planned, and what it answers waits no longer."""
+        """Within a transaction: plan the model's reply and mark what it answers as no longer pending."""
         db, config, number = self._db, self._config, conversation["id"]
         if not self._still_pending(number, upto):
             self._mark_unused(number)
@@ -265,14 +263,14 @@ class ReplyWorker:
         for place_in_reply, piece in enumerate(pieces):
             spent = waited if place_in_reply == 0 else 0.0
             answered = to if place_in_reply == 0 else None
-            # Said from here on, so that who writes meanwhile is answered with it in mind; not if Telegram refuses it.
+            # Add it to the history now, for replies to messages that arrive meanwhile; removed if Telegram refuses it.
             said = history.add_message(db, number, piece, self._clock.time(), mine=True, pending=False, slot=upto)
             plan(db, place, piece, pause=max(0.0, config.typing.seconds(piece) - spent), reply_to=answered, said=said)
 
     async def _ask(
         self, conversation: sqlite3.Row, upto: int, inputs: dict[str, object]
     ) -> tuple[Prediction | None, float]:
-        """The prediction and the seconds it took; None when it cannot be had. Waits for a server that is down."""
+        """Return the prediction, or None if it failed, and the seconds it took. Waits for a server that is down."""
         failures, wait, since = 0, 0.25, self._clock.monotonic()
         while failures < ATTEMPTS:
             async with self._at_once:
@@ -282,9 +280,9 @@ class ReplyWorker:
                 except (PredictionFailed, PredictionLost) as error:
                     failures, wait = failures + 1, 0.5
                     state, why = "failed" if isinstance(error, PredictionFailed) else "lost", type(error).__name__
-                except ServerError as error:  # it has taken nothing on; in another moment it may
-                    told = error.retry_after if isinstance(error, ServerBusy) else None
-                    wait = min(LONGEST_WAIT, 2 * wait) if told is None else told
+                except ServerError as error:  # it did not accept the request, but may later
+                    retry_after = error.retry_after if isinstance(error, ServerBusy) else None
+                    wait = min(LONGEST_WAIT, 2 * wait) if retry_after is None else retry_after
                     state, why = "refused", type(error).__name__
                     await self._report_unavailable(conversation, upto, error, self._clock.monotonic() - since)
             ended = "UPDATE predictions SET state = ? WHERE conversation = ? AND state = 'asked'"
@@ -296,20 +294,20 @@ class ReplyWorker:
     async def _report_unavailable(
         self, conversation: sqlite3.Row, upto: int, error: ServerError, waited: float
     ) -> None:
-        """What is said of a server that does not take the question: once, to those whom it concerns."""
+        """Report once, to the chat and the owner as it concerns them, that the server does not accept a request."""
         if isinstance(error, ServerStarting):
             await self._notify_once(conversation, upto, "waking", self._config.texts.waking)
         elif isinstance(error, ServerBusy):
             pass
-        elif not isinstance(error, ServerUnreachable):  # it will not change by waiting alone
-            told = f"The model server: {str(error)[:500]}"
-            await self._db.write(lambda: self._tell_owner("server", self._clock.today(), told))
+        elif not isinstance(error, ServerUnreachable):  # waiting alone will not help
+            report = f"The model server: {str(error)[:500]}"
+            await self._db.write(lambda: self._tell_owner("server", self._clock.today(), report))
             self._sender.wake()
         if not isinstance(error, (ServerStarting, ServerBusy)) and waited >= self._config.waking_seconds:
             await self._notify_once(conversation, upto, "down", self._config.texts.down)
 
     async def _notify_once(self, conversation: sqlite3.Row, upto: int, what: str, text: str) -> None:
-        """A line about the wait, once for each message that waits."""
+        """Send a line about the wait, once for each pending message."""
         if conversation["kind"] not in ("private", "group"):
             return
 
@@ -317,14 +315,14 @@ class ReplyWorker:
             if history.tell_once(self._db, conversation["id"], what, str(upto)):
                 plan(self._db, self._place(conversation), text)
                 if what == "down":
-                    waits = "The model server does not answer; messages wait for it."
-                    self._tell_owner("down", self._clock.today(), waits)
+                    report = "The model server does not answer; messages are waiting for it."
+                    self._tell_owner("down", self._clock.today(), report)
 
         await self._db.write(say)
         self._sender.wake()
 
     async def _predict(self, conversation: sqlite3.Row, upto: int, inputs: dict[str, object]) -> Prediction:
-        """One call of the model, recorded before it is made. An answer that an earlier process asked for is fetched."""
+        """Call the model, after recording the call, or fetch the prediction that an earlier process requested."""
         db, number, limits = self._db, conversation["id"], self._config.limits
         earlier = db.row("SELECT * FROM predictions WHERE conversation = ? AND state = 'asked'", number)
         if earlier is not None and (found := await self._fetch(earlier, upto)) is not None:
@@ -332,7 +330,7 @@ class ReplyWorker:
         await db.writable()
         if (
             commands.predictions_today(db) >= limits.predictions_per_day
-        ):  # here, as others have asked while this one queued
+        ):  # checked here because others may have asked meanwhile
             raise BudgetSpent
 
         def asking() -> int:
@@ -344,7 +342,7 @@ class ReplyWorker:
             )
             if commands.predictions_today(db) >= 0.8 * limits.predictions_per_day:
                 asked = (
-                    f"{commands.predictions_today(db)} of today's {limits.predictions_per_day} predictions are made."
+                    f"{commands.predictions_today(db)} of today's {limits.predictions_per_day} predictions are used."
                 )
                 self._tell_owner("80%", day, asked)
             return row
@@ -352,7 +350,7 @@ class ReplyWorker:
         row = await db.write(asking)
 
         def created(remote: str) -> None:
-            with suppress(DiskFull), db.transaction():  # then a process that ends meanwhile asks for it again
+            with suppress(DiskFull), db.transaction():  # without the id, a restarted bot asks again
                 db.run("UPDATE predictions SET remote = ? WHERE id = ?", remote, row)
 
         waking = asyncio.create_task(self._watch_start(conversation, upto, row))
@@ -362,12 +360,12 @@ class ReplyWorker:
                 return await answer_or_leave(
                     self._backend, inputs, on_created=created, ending=lambda: self._closing, seconds=seconds
                 )
-            return await self._backend.answer(inputs, seconds=seconds)  # it keeps nothing to come back for
+            return await self._backend.answer(inputs, seconds=seconds)  # keeps no predictions to fetch later
         finally:
             waking.cancel()
 
     async def _fetch(self, earlier: sqlite3.Row, upto: int) -> Prediction | None:
-        """The prediction that a process which ended had asked for, where the server keeps it (Replicate does)."""
+        """Fetch the prediction that an earlier process requested, if the server keeps it (Replicate does)."""
         if not earlier["remote"]:
             return None
         with suppress(ServerError):
@@ -383,7 +381,7 @@ class ReplyWorker:
         return None
 
     async def _watch_start(self, conversation: sqlite3.Row, upto: int, row: int) -> None:
-        """Say "waking up…" when the server tells that it has not even begun."""
+        """Send "waking up…" if the server reports that the prediction has not started yet."""
         await self._clock.sleep(self._config.waking_seconds)
         remote = self._db.value("SELECT remote FROM predictions WHERE id = ?", row)
         if remote:

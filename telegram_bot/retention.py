@@ -1,12 +1,12 @@
-"""What is deleted, and when: on demand, and by age. `Database.scrub` clears the corners of the file after either."""
+"""Delete data on demand and by age. `Database.scrub` then removes its traces from the file."""
 
 from telegram_bot.database import PACE_SECONDS, Database
 
 
 def forget(db: Database, conversations: list[int]) -> None:
-    """Within a transaction: no row of these conversations remains."""
+    """Within a transaction: delete all rows of these conversations."""
     for conversation in conversations:
-        # Who forgets is not answered sooner for it.
+        # /forget must not reset the rate limit.
         db.run(
             "INSERT INTO pace SELECT c.chat, 'reply', p.at FROM predictions p JOIN conversations c"
             " ON c.id = p.conversation WHERE c.id = ? AND p.state <> 'refused' AND p.at > ?",
@@ -14,14 +14,14 @@ def forget(db: Database, conversations: list[int]) -> None:
         )
         for table in ("messages", "outgoing", "drafts", "noticed"):
             db.run(f"DELETE FROM {table} WHERE conversation = ?", conversation)
-        # The budget counts what was asked today; of whom is nobody's business any more.
+        # Keep the predictions for the day's budget, without their conversation.
         db.run("UPDATE predictions SET conversation = 0, remote = NULL WHERE conversation = ?", conversation)
         db.run("DELETE FROM conversations WHERE id = ?", conversation)
     db.set_meta("scrub", "due")
 
 
 def expire(db: Database, messages_days: int, corrections_days: int) -> None:
-    """Within a transaction: what is older is deleted, a conversation with its last message."""
+    """Within a transaction: delete what is older, and conversations without messages."""
     now = db.clock.time()
     before, long_before = now - messages_days * 86400, now - corrections_days * 86400
     gone = db.changed("DELETE FROM messages WHERE at < ? AND NOT pending", before)
@@ -31,7 +31,7 @@ def expire(db: Database, messages_days: int, corrections_days: int) -> None:
     db.run("DELETE FROM predictions WHERE at < ?", before)
     db.run("DELETE FROM strangers WHERE at < ?", before)
     db.run("DELETE FROM pace WHERE at < ?", now - PACE_SECONDS)
-    # Telegram keeps an update for a day at most.
+    # Telegram keeps an update for at most a day.
     db.run("DELETE FROM updates WHERE at < ?", now - 8 * 86400)
     db.run(
         "DELETE FROM conversations WHERE at < ? AND kind <> 'private' AND id NOT IN"

@@ -1,4 +1,4 @@
-"""The running bot: updates in, who acts on them awake, until it is told to stop."""
+"""Run the bot: poll for updates, record them and wake the sender and the reply worker, until a signal."""
 
 import asyncio
 import logging
@@ -22,10 +22,10 @@ from telegram_bot.outgoing import Sender
 from telegram_bot.replies import ReplyWorker
 
 log = logging.getLogger("ghost.bot")
-EXPIRY_SECONDS = 3600.0  # how often retention is looked after
+EXPIRY_SECONDS = 3600.0  # how often old data is deleted
 LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
 CONFLICT_SECONDS = 3.0
-CONFLICTS = 20  # a restart may overlap with the process before it; another bot stays
+CONFLICTS = 20  # tolerated, since a restarted bot may overlap with its predecessor
 
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -34,7 +34,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 async def serve(
     config: BotConfig, token: str, signals: Sequence[signal.Signals] = STOPS, clock: Clock | None = None
 ) -> None:
-    """Until one of `signals`, which only a main thread can take. Raises BotError on what only a person can mend."""
+    """Run until one of `signals`, which only the main thread can handle. Raises BotError on errors a user must fix."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in signals:
         try:
@@ -55,11 +55,11 @@ async def serve(
         for task in (living, stopped):
             task.cancel()
         await asyncio.gather(living, stopped, return_exceptions=True)
-    log.info("ended; what is planned is sent after the next start")
+    log.info("stopped; planned messages are sent after the next start")
 
 
 async def _run(config: BotConfig, token: str, clock: Clock | None) -> None:
-    """Until it is cancelled, or something breaks."""
+    """Run until cancelled or until a task fails."""
     server = backend(config.backend)
     db = Database(Path(config.database), clock=clock)
     async with AsyncExitStack() as stack:
@@ -73,7 +73,7 @@ async def _run(config: BotConfig, token: str, clock: Clock | None) -> None:
         stack.push_async_callback(sender.close)
         stack.push_async_callback(worker.close)
         doubts = db.value("SELECT count(*) FROM outgoing WHERE state = 'doubtful'")
-        log.info("@%s listens; %d messages in doubt, which are not sent again", telegram.me.username, doubts)
+        log.info("@%s is listening; %d messages of unknown delivery, not sent again", telegram.me.username, doubts)
         polling = asyncio.create_task(_poll(db, config, telegram, sender, worker))
         ends: set[asyncio.Future[Any]] = {polling, sender.broken, worker.broken}
         try:
@@ -86,7 +86,7 @@ async def _run(config: BotConfig, token: str, clock: Clock | None) -> None:
 
 
 async def _connect(stack: AsyncExitStack, config: BotConfig, token: str, clock: Clock) -> Telegram:
-    """The Bot API, once it answers: a machine that has just started may have no network yet."""
+    """Connect to the Bot API. Retry, since a machine that has just started may have no network yet."""
     failures = 0
     while True:
         try:
@@ -94,16 +94,16 @@ async def _connect(stack: AsyncExitStack, config: BotConfig, token: str, clock: 
         except RetryLater as error:
             wait = error.wait(failures, LONGEST_WAIT)
             failures += 1
-            log.warning("no answer from %s (%s); is the network there? Again in %.3g s", config.telegram, error, wait)
+            log.warning("no answer from %s (%s); check the network. Again in %.3g s", config.telegram, error, wait)
             await clock.sleep(wait)
 
 
 async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sender, worker: ReplyWorker) -> None:
-    """Ask for updates, record them, wake who acts on them. The next question confirms what was recorded."""
+    """Poll for updates, record them and wake sender and worker. The next poll confirms what was recorded."""
     me = intake.Me(telegram.me.id, telegram.me.username or "")
     failures = conflicts = 0
     expires = float("-inf")
-    webhook_possible = True  # until it is seen to that no webhook takes the updates
+    webhook_possible = True  # until delete_webhook has succeeded
     while True:
         if db.clock.monotonic() >= expires:
             days = config.retention
@@ -122,14 +122,14 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
             for id in intake.unknown_connections(db, updates):
                 try:
                     connection = await telegram.connection(id)
-                except Refused as error:  # it has ended since: its messages are not for us any more
+                except Refused as error:  # the connection has ended since: ignore its messages
                     log.warning("a business connection: %s", error)
                     continue
                 await db.write(partial(intake.connected, db, config, connection))
         except PolledElsewhere as error:
             conflicts += 1
             if conflicts > CONFLICTS:
-                raise BotError("another program reads this bot's updates; end it, then: ghost bot") from error
+                raise BotError("another program reads this bot's updates; stop it, then: ghost bot") from error
             log.warning("another program reads this bot's updates (%d of %d)", conflicts, CONFLICTS)
             await db.clock.sleep(CONFLICT_SECONDS)
             continue

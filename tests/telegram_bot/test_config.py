@@ -35,7 +35,7 @@ def test_the_example_restates_no_default_wrongly() -> None:
         ("owner: 1\nbackend: x\nlimits: {predictions_a_day: 3}", "did you mean limits.predictions_per_day?"),
         ("owner: 1\nbackend: x\nlimits: {predictions_per_day: 0}", r"limits.predictions_per_day: Expected `int` >= 1"),
         ("owner: 1\nbackend: x\ntexts: {notice: ''}", "texts.notice: "),
-        ("owner: 1\nbackend: x\ntexts: {notice: '             '}", "texts.notice: everyone is told"),
+        ("owner: 1\nbackend: x\ntexts: {notice: '             '}", "texts.notice: must not be blank"),
         (f"owner: 1\nbackend: x\ntexts: {{notice: {'long ' * 999}}}", "texts.notice: Expected `str` of length <= 1000"),
         ("owner: 1\nbackend: x\nlabels: {me: 'B:'}", "labels: both labels are 'B:'"),
         ("owner: 1\nbackend: x\ntelegram: api.telegram.org", "telegram: Expected `str` matching regex '^https?://'"),

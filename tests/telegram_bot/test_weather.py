@@ -274,7 +274,7 @@ def test_the_budget_ends_the_day(world: World) -> None:
             world.api.until(lambda number=number: len(world.replies(FRIEND)) == min(number, 5) + 1)
         world.api.until(lambda: len(world.api.texts(OWNER)) == 2)
     assert world.replies(FRIEND) == ["M0", "M1", "M2", "M3", "M4", TEXTS.enough]
-    assert world.api.texts(OWNER) == ["4 of today's 5 predictions are made.", "Today's 5 predictions are spent."]
+    assert world.api.texts(OWNER) == ["4 of today's 5 predictions are used.", "Today's 5 predictions are used up."]
     assert len(world.model.prompts) == 5
 
 
