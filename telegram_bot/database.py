@@ -1,21 +1,21 @@
-"""The bot's state: one SQLite file in WAL mode, and the only truth about what was received, answered and sent.
+"""The bot's state: one SQLite file in WAL mode that records everything received, answered and sent.
 
-    updates        ids of what Telegram delivered, so that what it delivers again is known
-    conversations  a chat, a thread of one, somebody's chat through a business connection, or a burst of forwards
-    messages       what was said; those to be answered are `pending`
-    predictions    each call of the model, recorded before it is made: the budget and the figures; asked → answered
-                   (unsent where Telegram refuses all of it), drafted (answered once its draft is sent), empty, unused,
+    updates        ids of delivered updates, to recognise repeats
+    conversations  a chat, a thread in a chat, a chat through a business connection, or a burst of forwards
+    messages       the history; messages to be answered are `pending`
+    predictions    each call of the model, recorded before it is made, for the budget and /status: asked → answered
+                   (unsent if Telegram refuses all of it), drafted (answered once its draft is sent), empty, unused,
                    failed, lost or refused
     outgoing       each call of Telegram that must not be repeated: planned → sending → sent, refused or doubtful
-    drafts         what the owner was offered, and what became of it
-    pace           what is limited by the minute, for that minute: commands by person, and replies that were forgotten
+                   (delivery unknown)
+    drafts         the drafts offered to the owner, and their states
+    pace           the last minute's rate-limited events: commands by person, and replies deleted by /forget
 
-What an update means is written in the transaction that records it; what is to be sent is written before it is sent. So
-a process that is killed anywhere leaves either the update to Telegram or all that follows from it to the next process.
-While the disk is full nothing can be recorded, so nothing is done: who has something to write waits (`write`).
-Numbers are not used again (AUTOINCREMENT): a reply to what was forgotten finds no conversation, and not a new one.
-Calls are synchronous: a transaction takes a millisecond, and nothing else of this process runs inside one. Only what
-rewrites the file does so in a thread.
+An update and its consequences are recorded in one transaction, and messages before they are sent. So wherever a process
+is killed, either Telegram delivers the update again or the next process finds all its consequences. While the disk is
+full, writers wait (`write`) and nothing else happens. Numbers are never reused (AUTOINCREMENT), so a reply to a
+forgotten conversation cannot end up in a new one. Calls are synchronous: a transaction takes a millisecond and nothing
+else in this process runs during it. Only rewriting the file (VACUUM) runs in a thread.
 """
 
 import asyncio
@@ -72,18 +72,16 @@ CREATE TABLE drafts(
 CREATE INDEX drafts_of ON drafts(conversation);
 """
 PACE = "CREATE TABLE IF NOT EXISTS pace(chat INTEGER NOT NULL, what TEXT NOT NULL, at REAL NOT NULL)"
-ADDED_COLUMNS = {"quoted": "INTEGER", "quote": "TEXT"}  # columns of `messages` that a file from before may lack
+ADDED_COLUMNS = {"quoted": "INTEGER", "quote": "TEXT"}  # columns of `messages` that older files lack
 PACE_SECONDS = 60
-DONE = "('answered', 'unsent', 'drafted', 'empty')"  # states of a prediction that the model has made
+DONE = "('answered', 'unsent', 'drafted', 'empty')"  # states of completed predictions
 FULL_SECONDS = 5.0  # between two attempts to write to a full disk
-REMINDER_SECONDS = 600.0  # between two lines about it
-MIN_FREE_BYTES = (
-    2**20
-)  # bytes; with less, SQLite's other errors come from a full disk too: its index of the log needs some
+REMINDER_SECONDS = 600.0  # between two log lines about it
+MIN_FREE_BYTES = 2**20  # with less, treat I/O errors as a full disk too: SQLite's WAL index needs some space
 
 
 class Clock:
-    """The time, and waiting for it. Tests bring another one."""
+    """Time and sleeping; replaceable in tests."""
 
     def time(self) -> float:
         return time.time()
@@ -95,19 +93,19 @@ class Clock:
         await asyncio.sleep(seconds)
 
     def today(self) -> str:
-        """The day as the machine's own clock counts it: what a daily budget goes by."""
+        """Return the day in local time, for the daily budget."""
         return time.strftime("%Y-%m-%d", time.localtime(self.time()))
 
 
 class DiskFull(BotError):
-    """Nothing was written. It can be tried again, once there is room."""
+    """Nothing was written. Retry once there is space."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path}: the disk is full; make room, then: ghost bot (leave the file where it is)")
+        super().__init__(f"{path}: the disk is full; free some space, then: ghost bot (keep the file)")
 
 
 def failure(error: sqlite3.Error, path: Path) -> BotError | None:
-    """What an error of SQLite's says about the disk or the file; None where it is a statement's, which is a bug."""
+    """Translate an SQLite error about the disk or the file; None for a statement's error, which is a bug."""
     kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if kind == sqlite3.SQLITE_FULL:
         return DiskFull(path)
@@ -116,18 +114,21 @@ def failure(error: sqlite3.Error, path: Path) -> BotError | None:
     if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return not_a_database(error, path)
     if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return BotError(f"{path}: cannot be written ({error}); see to its disk and its permissions, then: ghost bot")
+        return BotError(f"{path}: cannot be written ({error}); check its disk and permissions, then: ghost bot")
     if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return BotError(f"{path}: held by another program ({error}); end that one, then: ghost bot")
+        return BotError(f"{path}: locked by another program ({error}); stop it, then: ghost bot")
     return None
 
 
 def not_a_database(error: sqlite3.Error, path: Path) -> BotError:
-    return BotError(f"{path}: not the bot's database ({error}); move it away to begin with a new one")
+    return BotError(f"{path}: not the bot's database ({error}); move it away to start with a new one")
 
 
 class Database:
-    """One process at a time owns it; `exclusive=False` is for one that only looks, beside a running bot."""
+    """The database. One process at a time owns it; `exclusive=False` opens it read-only beside a running bot.
+
+    Opening raises BotError when another bot holds the file, or it cannot be used.
+    """
 
     def __init__(self, path: Path, *, exclusive: bool = True, clock: Clock | None = None) -> None:
         from filelock import FileLock, Timeout
@@ -142,10 +143,10 @@ class Database:
             try:
                 self._lock.acquire(timeout=0)
             except Timeout as error:
-                raise BotError(f"{path}: another ghost bot is running on it; end that one first") from error
+                raise BotError(f"{path}: another ghost bot is running on it; stop that one first") from error
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         elif not path.exists():
-            raise BotError(f"{path}: no such file; the bot makes it when it first runs")
+            raise BotError(f"{path}: no such file; the first run of `ghost bot` creates it")
         self._writable = asyncio.Event()
         self._writable.set()
         try:
@@ -165,13 +166,13 @@ class Database:
 
     def _open(self, *, new: bool) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
-        # FULL: what was recorded outlives a power cut too, so that not even that sends a message twice.
+        # FULL: commits survive a power cut, so not even that makes the bot send a message twice.
         self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
-        self._db.execute("PRAGMA temp_store = MEMORY")  # VACUUM's copy is nobody's business
+        self._db.execute("PRAGMA secure_delete = ON")  # overwrite deleted content with zeros
+        self._db.execute("PRAGMA temp_store = MEMORY")  # keep VACUUM's copy off the disk
         if new:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-        self._db.execute(PACE)  # of a file from before there was one, too
+        self._db.execute(PACE)  # older files lack it
         known = {row["name"] for row in self._db.execute("PRAGMA table_info(messages)")}
         for column in ADDED_COLUMNS.keys() - known:
             self._db.execute(f"ALTER TABLE messages ADD COLUMN {column} {ADDED_COLUMNS[column]}")
@@ -179,19 +180,19 @@ class Database:
             self.scrub()
 
     def close(self) -> None:
-        if hasattr(self, "_db"):  # not where the file could not even be opened
+        if hasattr(self, "_db"):  # missing if the file could not be opened
             self._db.close()
         self._lock.release()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of the block, or nothing of it. On the disk when the block has ended. Does not nest. Raises DiskFull."""
+        """Run the block in a transaction, on disk once it has ended. Does not nest. Raises DiskFull."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
         except BaseException as error:
-            if self._db.in_transaction:  # where the disk is full SQLite has rolled back by itself
+            if self._db.in_transaction:  # on a full disk SQLite has already rolled back
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error) and isinstance(full := failure(error, self.path), DiskFull):
                 self._remind()
@@ -199,11 +200,11 @@ class Database:
             raise
         if self._full:
             self._full = False
-            log.info("%s: there is room again", self.path)
+            log.info("%s: there is space again", self.path)
 
     async def write(self, act: Callable[[], Result]) -> Result:
-        """What `act` returns, which is done within a transaction: again and again while the disk is full, so that it
-        may change nothing but the database."""
+        """Run `act` within a transaction and return its result. Repeats it while the disk is full, so `act` may change
+        nothing but the database."""
         while True:
             await self.writable()
             with suppress(DiskFull), self.transaction():
@@ -211,14 +212,14 @@ class Database:
             await self.clock.sleep(FULL_SECONDS)
 
     def _remind(self) -> None:
-        """One line for all that waits, and another one after a while."""
+        """Log one line for all waiting writers, and again every REMINDER_SECONDS."""
         if self.clock.monotonic() >= self._reminded + REMINDER_SECONDS:
             self._reminded, self._full = self.clock.monotonic(), True
-            log.error("%s: the disk is full; make room, and the bot goes on by itself: nothing is lost", self.path)
+            log.error("%s: the disk is full; free some space and the bot continues, with nothing lost", self.path)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Within a transaction: a block that fails takes back its own part only. A full disk takes back all of it."""
+        """Within a transaction: roll back only this block if it fails. A full disk rolls back the whole transaction."""
         self._db.execute("SAVEPOINT part")
         try:
             yield
@@ -230,11 +231,11 @@ class Database:
         self._db.execute("RELEASE part")
 
     def run(self, statement: str, *values: Any) -> int:
-        """The id of the row that was inserted, where one was."""
+        """Run a statement and return the id of the inserted row, if any."""
         return self._db.execute(statement, values).lastrowid or 0
 
     def changed(self, statement: str, *values: Any) -> int:
-        """How many rows the statement changed."""
+        """Run a statement and return the number of rows changed."""
         return self._db.execute(statement, values).rowcount
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
@@ -245,13 +246,13 @@ class Database:
         return found
 
     def required_row(self, query: str, *values: Any) -> sqlite3.Row:
-        """Of what is known to be there. Raises LookupError when it is not."""
+        """Return the first row. Raises LookupError when there is none."""
         if (found := self.row(query, *values)) is None:
             raise LookupError(f"no row: {query}")
         return found
 
     def value(self, query: str, *values: Any) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         found = self.row(query, *values)
         return None if found is None else found[0]
 
@@ -262,38 +263,39 @@ class Database:
         self.run("INSERT INTO meta VALUES(?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, value)
 
     def count_per_minute(self, chat: int, what: str) -> int:
-        """Within a transaction: it has happened once more; how often within a minute. Nothing older is kept."""
+        """Within a transaction: record an event and return how many there were within a minute; delete older ones."""
         now = self.clock.time()
-        self.run("DELETE FROM pace WHERE NOT at BETWEEN ? AND ?", now - PACE_SECONDS, now)  # clocks are set back
+        self.run(
+            "DELETE FROM pace WHERE NOT at BETWEEN ? AND ?", now - PACE_SECONDS, now
+        )  # the upper bound: clocks may be set back
         self.run("INSERT INTO pace VALUES(?, ?, ?)", chat, what, now)
         return int(self.value("SELECT count(*) FROM pace WHERE chat = ? AND what = ?", chat, what))
 
     def bind_to_bot(self, bot: int) -> None:
-        """Raises BotError when the file is another bot's: its offsets and chats mean nothing here."""
+        """Record the bot's id. Raises BotError when the file belongs to another bot, whose chats and offsets differ."""
         found = self.meta("bot")
         if found and found != str(bot):
             raise BotError(
-                f"{self.path}: belongs to the bot {found}, and the token is that of {bot}; name another file"
+                f"{self.path}: belongs to the bot {found}, and the token is that of {bot}; set another file as database"
             )
         if not found:
             with self.transaction():
                 self.set_meta("bot", str(bot))
 
     def scrub(self) -> None:
-        """Deleted content leaves the free pages and the write-ahead log. A kill before the end is made up for."""
+        """Remove deleted content from free pages and the write-ahead log. If killed, the next start repeats it."""
         if _scrub(self._db):
             with self.transaction():
                 self._scrubbed()
 
     async def scrub_in_background(self) -> None:
-        """The same in a thread, on a connection of its own: VACUUM writes the file anew, and the loop goes on.
+        """Run `scrub` in a thread, on its own connection, because VACUUM rewrites the whole file.
 
-        Who is about to write awaits `writable` first, as SQLite would hold them up, and the loop with them. Where the
-        disk is full it is left for later.
+        Writers await `writable` meanwhile, or SQLite would block them and the event loop. Postponed on a full disk.
         """
         self._writable.clear()
         try:
-            # To its end, though the task be cancelled: the thread cannot be, and the file must not be closed under it.
+            # Wait for the thread even if cancelled: it cannot be stopped, and needs the file open.
             done = asyncio.ensure_future(asyncio.to_thread(_scrub_file, self.path))
             try:
                 emptied = await asyncio.shield(done)
@@ -328,11 +330,11 @@ def _scrub_file(path: Path) -> bool:
 
 
 def _scrub(db: sqlite3.Connection) -> bool:
-    """Whether the log is empty; else another process is looking at it."""
+    """Return whether the write-ahead log was emptied; if not, another process is reading it."""
     try:
         db.execute("VACUUM")
     except sqlite3.Error:
-        with suppress(sqlite3.Error):  # what it wrote before the disk was full
+        with suppress(sqlite3.Error):  # drop what it wrote before the disk was full
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         raise
     return not db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

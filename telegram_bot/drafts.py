@@ -1,14 +1,13 @@
-"""Replies that the owner approves: offered with Send, Edit, Another and Discard, and sent by nobody but the owner.
+"""Drafts for the owner to approve, with the buttons Send, Edit, Another and Discard. Only the owner can send them.
 
-    writing ─▶ offered ─▶ sending ─▶ sent      as it was written
-       ▲          │  ▲       │ └───▶ edited    in the owner's words: a correction, which training can learn from
-       └ Another ─┤  └───────┘ Telegram refused it: open again, with what was not sent of it
+    writing ─▶ offered ─▶ sending ─▶ sent      unchanged
+       ▲          │  ▲       │ └───▶ edited    rewritten by the owner: a correction to train on
+       └ Another ─┤  └───────┘ refused by Telegram: open again, with the unsent rest
                   ├─────▶ discarded
-                  └─────▶ outdated     the other side wrote again or took back what it wrote, or the owner answered
+                  └─────▶ outdated     the other side wrote again or deleted its message, or the owner answered
 
-Every change happens in the transaction that records the press, the message or the outcome of a sending which made it;
-a second press of the same button finds another state and does nothing. `version` tells a button of what is shown now
-from one of before.
+Each change happens in the transaction that records its cause: a press, a message or the outcome of a call. A second
+press of a button finds another state and does nothing. `version` distinguishes current buttons from outdated ones.
 """
 
 import json
@@ -28,19 +27,19 @@ if TYPE_CHECKING:
     from telegram import CallbackQuery, Message
 
 log = logging.getLogger("ghost.bot")
-QUOTED = 300  # characters of what a draft answers, shown above it
+QUOTED = 300  # characters of the answered message, shown above a draft
 REFUSED = (
-    "Telegram refused it. A bot may write in a chat of yours only within 24 hours of their last message, "
-    "and only while Settings → Telegram Business → Chatbots lets it."
+    "Telegram refused it. A bot may write in your chats only within 24 hours of the other person's last message, "
+    "and only while Settings → Telegram Business → Chatbots allows it."
 )
 _DRAFT = re.compile(r"Draft (\d+)[:,]")
-GONE = "This draft is not open any more."
+GONE = "This draft is no longer open."
 
 
 def offer(
     db: Database, config: BotConfig, conversation: sqlite3.Row, upto: int, context: list[Turn], text: str
 ) -> None:
-    """Within a transaction: the model has written a reply to what was said up to message `upto`."""
+    """Within a transaction: offer the model's reply to the messages up to `upto` as a draft."""
     writing = db.row("SELECT * FROM drafts WHERE conversation = ? AND state = 'writing'", conversation["id"])
     if writing and writing["upto"] == upto:
         db.run(
@@ -58,7 +57,7 @@ def offer(
 
 
 def outdated(db: Database, config: BotConfig, conversation: int, why: str) -> None:
-    """Within a transaction: drafts of this conversation that are open are so no longer."""
+    """Within a transaction: mark the open drafts of this conversation as outdated."""
     open_ones = "conversation = ? AND state IN ('offered', 'writing')"
     for draft in db.rows(f"SELECT * FROM drafts WHERE {open_ones}", conversation):
         db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
@@ -66,8 +65,8 @@ def outdated(db: Database, config: BotConfig, conversation: int, why: str) -> No
 
 
 def message_deleted(db: Database, config: BotConfig, message: sqlite3.Row) -> None:
-    """Within a transaction: this message is about to be deleted, as its writer wishes. An open draft that answers it is
-    pointless, and no draft that knew of it keeps what it knew: that is no correction to learn from any more."""
+    """Within a transaction, before this message is deleted: outdate open drafts that answer it, remove it from the
+    context of other open ones, and clear the context of the rest, which are then no longer training data."""
     said = history.StoredMessage(message["mine"], message["text"], message["at"], quote=message["quote"])
     for draft, context, place, words in _drafts_citing(db, message, history.with_quote(said), message["text"]):
         if draft["state"] in ("offered", "writing"):
@@ -80,7 +79,7 @@ def message_deleted(db: Database, config: BotConfig, message: sqlite3.Row) -> No
 
 
 def message_edited(db: Database, message: sqlite3.Row, old: str, new: str) -> None:
-    """Within a transaction: where this message says `old`, it is about to have said `new` instead."""
+    """Within a transaction: replace `old` by `new` in the drafts whose context holds this message."""
     for draft, context, place, words in _drafts_citing(db, message, old):
         _replace(db, draft, context, place, words, new)
 
@@ -88,14 +87,14 @@ def message_edited(db: Database, message: sqlite3.Row, old: str, new: str) -> No
 def _drafts_citing(
     db: Database, message: sqlite3.Row, *forms: str
 ) -> list[tuple[sqlite3.Row, list[list[str]], int, str]]:
-    """The drafts in whose context this message stands, in the first of its forms that is found there: (draft, its
-    context, the last turn which holds the words, the words)."""
+    """Return the drafts whose context holds this message in one of its `forms`: (draft, context, index of the last turn
+    with that text, text)."""
     found = []
     after = "conversation = ? AND upto >= ? AND context <> ''"
     for draft in db.rows(f"SELECT * FROM drafts WHERE {after}", message["conversation"], message["id"]):
         context = json.loads(draft["context"])
         for words in forms:
-            # Whole lines: messages of a burst are the lines of its turn.
+            # Match whole lines: each message of a burst is one or more lines of its turn.
             places = [i for i, (_, said) in enumerate(context) if f"\n{words}\n" in f"\n{said}\n"]
             if places:
                 found.append((draft, context, places[-1], words))
@@ -112,7 +111,7 @@ def _replace(db: Database, draft: sqlite3.Row, context: list[list[str]], place: 
 
 
 def pressed(db: Database, config: BotConfig, query: "CallbackQuery") -> None:
-    """Within a transaction: a button. Only the owner's presses do anything, and each only once."""
+    """Within a transaction: handle a button. Only the owner's presses have an effect, and only once each."""
     action, _, rest = (query.data or "").partition(":")
     number, _, version = rest.partition(":")
     said = GONE
@@ -131,7 +130,7 @@ def _of_owner(db: Database, config: BotConfig, query: "CallbackQuery", number: s
 
 
 def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
-    """What a press of `action` on an open draft does; the word that Telegram shows for it."""
+    """Carry out `action` on an open draft; return the text that Telegram shows for the press."""
     draft = db.required_row("SELECT * FROM drafts WHERE id = ?", number)
     conversation, name, _ = _destination(db, draft["conversation"])
     if action == "send":
@@ -156,10 +155,10 @@ def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
 
 
 def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
-    """The owner wants this said. Through the business connection where the bot may, else into the owner's own hands.
+    """Send the draft through the business connection if the bot may write there, else hand it to the owner to copy.
 
-    What goes out counts as said from here on, so that whoever writes meanwhile is answered with it in mind; what is
-    refused is taken back. A text in the owner's own hands is said when Telegram tells that they have sent it.
+    A sent text is added to the history at once, for replies to messages that arrive meanwhile, and removed if Telegram
+    refuses it. A copied text is added when Telegram reports that the owner has sent it.
     """
     conversation, name, place = _destination(db, draft["conversation"])
     text, now = draft["text"], db.clock.time()
@@ -178,7 +177,7 @@ def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
 def delivery_ended(
     db: Database, config: BotConfig, row: sqlite3.Row, payload: dict[str, Any], outcome: str, message: int
 ) -> None:
-    """Within a transaction: what became of a message that offers a draft to the owner, or of an approved one."""
+    """Within a transaction: handle the outcome of a message that offers a draft, or of an approved one."""
     draft = db.row("SELECT * FROM drafts WHERE id = ?", row["draft"])
     if draft is None:  # forgotten meanwhile
         return
@@ -191,11 +190,11 @@ def delivery_ended(
         if draft["state"] == "offered":  # the message that showed it is gone
             _show(db, config, draft["id"])
     elif outcome == "refused":
-        log.warning("draft %d cannot be shown: its owner has to open the chat with the bot, and /start", draft["id"])
+        log.warning("draft %d cannot be shown: the owner must open the chat with the bot and send /start", draft["id"])
 
 
 def _sending(db: Database, config: BotConfig, draft: sqlite3.Row, row: sqlite3.Row, text: str, outcome: str) -> None:
-    """An approved message has ended so: after the last one the draft is closed, after a refused one open again."""
+    """Handle an approved message's outcome: close the draft after the last message, reopen it after a refused one."""
     after = "SELECT id, payload FROM outgoing WHERE draft = ? AND state = 'planned' ORDER BY id"
     rest = [(id, said) for id, found in db.rows(after, draft["id"]) if "said" in (said := json.loads(found))]
     if outcome == "refused":
@@ -206,7 +205,7 @@ def _sending(db: Database, config: BotConfig, draft: sqlite3.Row, row: sqlite3.R
         return
     conversation, name, _ = _destination(db, draft["conversation"])
     if outcome == "doubtful":
-        doubt = f"A message to {name or 'them'}: it may not have arrived; look before you repeat it."
+        doubt = f"A message to {name or 'them'} may not have arrived; check the chat before you send it again."
         plan(db, Place(config.owner, conversation=conversation), doubt)
     if not rest:
         _sent(db, config, draft, row["connection"])
@@ -219,7 +218,7 @@ def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) 
     text = draft["text"]
     slot = "SELECT text FROM messages WHERE conversation = ? AND slot = ? AND mine ORDER BY id"
     said = [piece for (piece,) in db.rows(slot, conversation, draft["upto"])]
-    if len(said) > len(as_messages(text, config.limits.messages_per_reply)):  # its beginning had gone out before
+    if len(said) > len(as_messages(text, config.limits.messages_per_reply)):  # its beginning was sent before
         text = "\n".join(said)
     distance = Levenshtein.normalized_distance(draft["draft"], text)
     state = "edited" if distance else "sent"
@@ -230,7 +229,7 @@ def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) 
 
 
 def _refused(db: Database, config: BotConfig, draft: sqlite3.Row, rest: str, connection: str) -> None:
-    """The draft is open again, with what was not sent of it; where its chat has gone on, its text is given back."""
+    """Reopen the draft with the unsent rest. If the chat has moved on, give the owner its text instead."""
     conversation, name, _ = _destination(db, draft["conversation"])
     begun = db.value("SELECT 1 FROM messages WHERE conversation = ? AND slot = ?", conversation, draft["upto"])
     gone_on = "SELECT 1 FROM messages WHERE conversation = ? AND id > ? AND slot IS NULL"
@@ -249,10 +248,10 @@ def _refused(db: Database, config: BotConfig, draft: sqlite3.Row, rest: str, con
 
 
 def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", text: str | None, now: float) -> bool:
-    """Within a transaction: is this message of the owner's to the bot about drafts? An edited text, or a forward."""
+    """Within a transaction: handle an edited draft or a forward from the owner; return whether the message was one."""
     answered = message.reply_to_message
     if answered and answered.from_user and answered.from_user.id == bot and text:
-        # By its words, not by its id: that of a message whose sending was in doubt is not known.
+        # Match its text, not its id: the id is missing if delivery was unknown.
         number = _DRAFT.match(answered.text or "")
         draft = number and db.row("SELECT * FROM drafts WHERE state = 'offered' AND id = ?", int(number[1]))
         if number and not draft:
@@ -266,11 +265,11 @@ def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", te
     if message.forward_origin is None:
         return False
     if not text:
-        return True  # a picture among the messages that were forwarded
+        return True  # a picture among forwarded messages
     origin = getattr(message.forward_origin, "sender_user", None)
     name = origin.first_name if origin else getattr(message.forward_origin, "sender_user_name", "")
     mine = origin is not None and origin.id == config.owner
-    # One burst of forwards is one conversation: whose it is, Telegram often does not say.
+    # Treat a burst of forwards as one conversation, since Telegram often does not say whose it is.
     conversation = db.value(
         "SELECT m.conversation FROM messages m JOIN conversations c ON c.id = m.conversation"
         " WHERE c.kind = 'forwards' AND c.chat = ? AND m.slot IS NULL AND m.at > ? ORDER BY m.id DESC LIMIT 1",
@@ -288,7 +287,7 @@ def from_owner(db: Database, config: BotConfig, bot: int, message: "Message", te
 
 
 def show_unseen(db: Database, config: BotConfig) -> None:
-    """Within a transaction: open drafts that Telegram refused to show, as it does before the owner's /start."""
+    """Within a transaction: show open drafts that Telegram refused to show before the owner's /start."""
     under_way = "SELECT draft FROM outgoing WHERE draft IS NOT NULL AND state IN ('planned', 'sending')"
     unseen = f"state = 'offered' AND shown IS NULL AND id NOT IN ({under_way})"
     for (number,) in db.rows(f"SELECT id FROM drafts WHERE {unseen} ORDER BY id"):
@@ -296,14 +295,14 @@ def show_unseen(db: Database, config: BotConfig) -> None:
 
 
 def _shown(db: Database, config: BotConfig, draft: sqlite3.Row, message: int) -> None:
-    """Telegram has taken the message that offers this draft, which may have been closed since."""
+    """Record the message that shows this draft; close it if the draft was closed meanwhile."""
     db.run("UPDATE drafts SET shown = ?, closing = NULL WHERE id = ?", message, draft["id"])
     if draft["closing"] is not None:
         _close(db, config, db.required_row("SELECT * FROM drafts WHERE id = ?", draft["id"]), draft["closing"])
 
 
 def _destination(db: Database, conversation: int) -> tuple[int, str, Place | None]:
-    """(conversation, name, where an approved reply goes; None: only into the owner's hands)."""
+    """Return (conversation, name, place for an approved reply; None if the owner must copy it)."""
     row = db.required_row("SELECT * FROM conversations WHERE id = ?", conversation)
     can_reply = db.value("SELECT can_reply FROM connections WHERE id = ?", row["connection"])
     place = Place(row["chat"], row["connection"], row["thread"], conversation) if can_reply else None
@@ -311,7 +310,7 @@ def _destination(db: Database, conversation: int) -> tuple[int, str, Place | Non
 
 
 def _show(db: Database, config: BotConfig, number: int, instead_of: int | None = None, why: str = "") -> None:
-    """In the message `instead_of`, or in a new one, whose number is known once it is sent."""
+    """Show a draft in the message `instead_of`, or in a new one."""
     draft = db.required_row("SELECT * FROM drafts WHERE id = ?", number)
     conversation, name, place = _destination(db, draft["conversation"])
     actions = [("Send" if place else "Take", "send"), ("Edit", "edit"), ("Another", "another"), ("Discard", "discard")]
@@ -329,7 +328,7 @@ def _show(db: Database, config: BotConfig, number: int, instead_of: int | None =
 
 
 def _close(db: Database, config: BotConfig, draft: sqlite3.Row, text: str) -> None:
-    """Take the buttons away: now, or when it is known which message has them."""
+    """Remove the buttons: now, or once the id of the message that has them is known."""
     if draft["shown"] is None:
         db.run("UPDATE drafts SET closing = ? WHERE id = ?", text, draft["id"])
         return

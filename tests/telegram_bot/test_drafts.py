@@ -56,7 +56,7 @@ def test_pressing_twice_sends_once(business: World) -> None:
         api.until(lambda: all(query in api.answered for query in queries))
         api.until(lambda: api.texts(PEER))
     assert api.texts(PEER) == ["HI"]
-    assert [api.answered[query] for query in queries][1:] == ["This draft is not open any more."] * 2
+    assert [api.answered[query] for query in queries][1:] == ["This draft is no longer open."] * 2
 
 
 def test_edit_then_send_is_a_correction(business: World, tmp_path: Path) -> None:
@@ -270,7 +270,11 @@ def test_a_draft_that_was_on_its_way_as_the_bot_was_killed_is_in_doubt_and_said_
         db.run("UPDATE outgoing SET state = 'sending', payload = ? WHERE id = ?", payload, number)
     db.close()
     with business.bot():
-        api.until(lambda: "A message to Ines: it may not have arrived; look before you repeat it." in api.texts(OWNER))
+        api.until(
+            lambda: (
+                "A message to Ines may not have arrived; check the chat before you send it again." in api.texts(OWNER)
+            )
+        )
         api.say_in_business(LINK, PEER, PEER, "ok")
         offered(business, "OK")
     assert state(business) == ["sent", "offered"]

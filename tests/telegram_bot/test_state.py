@@ -198,7 +198,7 @@ def test_a_disk_that_is_full_at_the_start_is_named(tmp_path: Path, monkeypatch: 
         return db
 
     monkeypatch.setattr(sqlite3, "connect", small)
-    with pytest.raises(DiskFull, match=r"ghost\.sqlite3: the disk is full; make room"):
+    with pytest.raises(DiskFull, match=r"ghost\.sqlite3: the disk is full; free some space"):
         Database(tmp_path / "ghost.sqlite3")
     monkeypatch.undo()
     Database(tmp_path / "ghost.sqlite3").close()  # and what it left is no obstacle once there is room
@@ -271,7 +271,7 @@ def test_while_the_disk_is_full_nothing_is_lost_or_said_twice(
     assert world.api.texts(FRIEND) == [NOTICE, "HI", "AND YOU?"]
     assert world.value("SELECT count(*) FROM outgoing WHERE state <> 'sent'") == 0
     assert len([line for line in caplog.messages if "the disk is full" in line]) == 1
-    assert len([line for line in caplog.messages if "there is room again" in line]) == 1
+    assert len([line for line in caplog.messages if "there is space again" in line]) == 1
 
 
 def test_a_bot_that_ends_on_a_full_disk_repeats_nothing(
