@@ -67,8 +67,8 @@ def outdated(db: Database, config: BotConfig, conversation: int, why: str) -> No
 def message_deleted(db: Database, config: BotConfig, message: sqlite3.Row) -> None:
     """Within a transaction, before this message is deleted: outdate open drafts that answer it, remove it from the
     context of other open ones, and clear the context of the rest, which are then no longer training data."""
-    said = history.StoredMessage(message["mine"], message["text"], message["at"], quote=message["quote"])
-    for draft, context, place, words in _drafts_citing(db, message, history.with_quote(said), message["text"]):
+    stored = history.StoredMessage(message["mine"], message["text"], message["at"], quote=message["quote"])
+    for draft, context, place, words in _drafts_citing(db, message, history.with_quote(stored), message["text"]):
         if draft["state"] in ("offered", "writing"):
             if place < len(context) - 1:  # it answers something else
                 _replace(db, draft, context, place, words, "")
@@ -95,7 +95,7 @@ def _drafts_citing(
         context = json.loads(draft["context"])
         for words in forms:
             # Match whole lines: each message of a burst is one or more lines of its turn.
-            places = [i for i, (_, said) in enumerate(context) if f"\n{words}\n" in f"\n{said}\n"]
+            places = [i for i, (_, text) in enumerate(context) if f"\n{words}\n" in f"\n{text}\n"]
             if places:
                 found.append((draft, context, places[-1], words))
                 break
@@ -103,8 +103,8 @@ def _drafts_citing(
 
 
 def _replace(db: Database, draft: sqlite3.Row, context: list[list[str]], place: int, old: str, new: str) -> None:
-    label, said = context[place]
-    head, _, tail = f"\n{said}\n".rpartition(f"\n{old}\n")
+    label, text = context[place]
+    head, _, tail = f"\n{text}\n".rpartition(f"\n{old}\n")
     context[place] = [label, "\n".join(part for part in (head.strip("\n"), new, tail.strip("\n")) if part)]
     kept = [turn for turn in context if turn[1]]
     db.run("UPDATE drafts SET context = ? WHERE id = ?", json.dumps(kept, ensure_ascii=False), draft["id"])
@@ -114,13 +114,13 @@ def pressed(db: Database, config: BotConfig, query: "CallbackQuery") -> None:
     """Within a transaction: handle a button. Only the owner's presses have an effect, and only once each."""
     action, _, rest = (query.data or "").partition(":")
     number, _, version = rest.partition(":")
-    said = GONE
+    answer = GONE
     draft = _of_owner(db, config, query, number)
     if draft and draft["state"] == "offered" and str(draft["version"]) == version:
         if query.message:
             db.run("UPDATE drafts SET shown = ? WHERE id = ?", query.message.message_id, draft["id"])
-        said = _do(db, config, draft["id"], action)
-    plan(db, Place(query.from_user.id), said, method="callback", query=query.id)
+        answer = _do(db, config, draft["id"], action)
+    plan(db, Place(query.from_user.id), answer, method="callback", query=query.id)
 
 
 def _of_owner(db: Database, config: BotConfig, query: "CallbackQuery", number: str) -> sqlite3.Row | None:
@@ -168,8 +168,8 @@ def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
             plan(db, Place(config.owner, conversation=conversation), piece, draft=draft["id"], said=None)
         return "Here it is"
     for piece in as_messages(text, config.limits.messages_per_reply):
-        said = history.add_message(db, conversation, piece, now, mine=True, pending=False, slot=draft["upto"])
-        plan(db, place, piece, pause=config.typing.seconds(piece), draft=draft["id"], said=said)
+        recorded = history.add_message(db, conversation, piece, now, mine=True, pending=False, slot=draft["upto"])
+        plan(db, place, piece, pause=config.typing.seconds(piece), draft=draft["id"], said=recorded)
     _close(db, config, draft, f"To {name}, on its way:\n\n{text}")
     return "Sending"
 
@@ -196,12 +196,12 @@ def delivery_ended(
 def _sending(db: Database, config: BotConfig, draft: sqlite3.Row, row: sqlite3.Row, text: str, outcome: str) -> None:
     """Handle an approved message's outcome: close the draft after the last message, reopen it after a refused one."""
     after = "SELECT id, payload FROM outgoing WHERE draft = ? AND state = 'planned' ORDER BY id"
-    rest = [(id, said) for id, found in db.rows(after, draft["id"]) if "said" in (said := json.loads(found))]
+    rest = [(id, payload) for id, found in db.rows(after, draft["id"]) if "said" in (payload := json.loads(found))]
     if outcome == "refused":
-        for id, said in rest:
+        for id, payload in rest:
             db.run("DELETE FROM outgoing WHERE id = ?", id)
-            db.run("DELETE FROM messages WHERE id = ?", said["said"])
-        _refused(db, config, draft, "\n".join([text, *(said["text"] for _, said in rest)]), row["connection"])
+            db.run("DELETE FROM messages WHERE id = ?", payload["said"])
+        _refused(db, config, draft, "\n".join([text, *(payload["text"] for _, payload in rest)]), row["connection"])
         return
     conversation, name, _ = _destination(db, draft["conversation"])
     if outcome == "doubtful":
@@ -217,9 +217,9 @@ def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) 
     conversation, name, _ = _destination(db, draft["conversation"])
     text = draft["text"]
     slot = "SELECT text FROM messages WHERE conversation = ? AND slot = ? AND mine ORDER BY id"
-    said = [piece for (piece,) in db.rows(slot, conversation, draft["upto"])]
-    if len(said) > len(as_messages(text, config.limits.messages_per_reply)):  # its beginning was sent before
-        text = "\n".join(said)
+    pieces = [piece for (piece,) in db.rows(slot, conversation, draft["upto"])]
+    if len(pieces) > len(as_messages(text, config.limits.messages_per_reply)):  # its beginning was sent before
+        text = "\n".join(pieces)
     distance = Levenshtein.normalized_distance(draft["draft"], text)
     state = "edited" if distance else "sent"
     db.run("UPDATE drafts SET state = ?, text = ?, distance = ? WHERE id = ?", state, text, distance, draft["id"])
@@ -240,8 +240,8 @@ def _refused(db: Database, config: BotConfig, draft: sqlite3.Row, rest: str, con
     _close(db, config, draft, "Not sent; see below.")
     if not draft["context"] or db.value(gone_on, conversation, draft["upto"]):
         db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
-        told = f"Draft {draft['id']}, to {name or 'whoever wrote this'}: {why}\n\n{text}"
-        plan(db, Place(config.owner, conversation=conversation), fitting(told))
+        returned = f"Draft {draft['id']}, to {name or 'whoever wrote this'}: {why}\n\n{text}"
+        plan(db, Place(config.owner, conversation=conversation), fitting(returned))
         return
     db.run("UPDATE drafts SET state = 'offered', text = ?, version = version + 1 WHERE id = ?", text, draft["id"])
     _show(db, config, draft["id"], why=why)

@@ -51,12 +51,12 @@ def as_turns(messages: Iterable[StoredMessage], labels: Labels, at_most: int) ->
         else:
             bursts.append([message])
     bursts = bursts[-at_most:]
-    places = {said.telegram: place for place, burst in enumerate(bursts) for said in burst if said.telegram}
+    places = {message.telegram: place for place, burst in enumerate(bursts) for message in burst if message.telegram}
     turns = []
     for place, burst in enumerate(bursts):
         label = labels.me if burst[0].mine else labels.other
         near = {number for number, at in places.items() if place - at < NEAR}
-        turns.append(Turn(label, "\n".join(said.text if said.quoted in near else with_quote(said) for said in burst)))
+        turns.append(Turn(label, "\n".join(one.text if one.quoted in near else with_quote(one) for one in burst)))
     return turns
 
 

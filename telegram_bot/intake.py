@@ -100,8 +100,8 @@ def _known(db: Database, column: str, message: int, chat: int, connection: str) 
 
 def _requote(db: Database, row: sqlite3.Row, quote: str | None) -> None:
     """Within a transaction: change or remove the quote in this message."""
-    said = history.StoredMessage(row["mine"], row["text"], row["at"], quote=row["quote"])
-    drafts.message_edited(db, row, history.with_quote(said), history.with_quote(said._replace(quote=quote)))
+    stored = history.StoredMessage(row["mine"], row["text"], row["at"], quote=row["quote"])
+    drafts.message_edited(db, row, history.with_quote(stored), history.with_quote(stored._replace(quote=quote)))
     db.run("UPDATE messages SET quote = ? WHERE id = ?", quote, row["id"])
 
 

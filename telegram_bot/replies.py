@@ -205,11 +205,13 @@ class ReplyWorker:
 
     async def _answer(self, conversation: sqlite3.Row, upto: int) -> None:
         labels, config = self._config.sides, self._config
-        said = history.recent_messages(self._db, conversation["id"], upto, config.context_turns)
-        turns = history.as_turns(said, labels, config.context_turns)
+        messages = history.recent_messages(self._db, conversation["id"], upto, config.context_turns)
+        turns = history.as_turns(messages, labels, config.context_turns)
         writing = "SELECT 1 FROM drafts WHERE conversation = ? AND state = 'writing' AND upto = ?"
         again = self._db.value(writing, conversation["id"], upto)
-        asked = [message.at for message in said if not message.mine and not again]  # for Another, count from the press
+        asked = [
+            message.at for message in messages if not message.mine and not again
+        ]  # for Another, count from the press
         asked = asked or [self._clock.time()]
         inputs = {"prompt": render_prompt(turns, labels)} | msgspec.to_builtins(config.inputs)
         typing = None
@@ -264,8 +266,10 @@ class ReplyWorker:
             spent = waited if place_in_reply == 0 else 0.0
             answered = to if place_in_reply == 0 else None
             # Add it to the history now, for replies to messages that arrive meanwhile; removed if Telegram refuses it.
-            said = history.add_message(db, number, piece, self._clock.time(), mine=True, pending=False, slot=upto)
-            plan(db, place, piece, pause=max(0.0, config.typing.seconds(piece) - spent), reply_to=answered, said=said)
+            recorded = history.add_message(db, number, piece, self._clock.time(), mine=True, pending=False, slot=upto)
+            plan(
+                db, place, piece, pause=max(0.0, config.typing.seconds(piece) - spent), reply_to=answered, said=recorded
+            )
 
     async def _ask(
         self, conversation: sqlite3.Row, upto: int, inputs: dict[str, object]
