@@ -1,19 +1,19 @@
-"""ghost.json, write side: every stage copies its predecessor's facts, adds its block and lists its files.
+"""Writes ghost.json: each stage copies its predecessor's facts, adds its own block and lists its files.
 
-Blocks, in the order in which stages add them:
+Blocks, in the order in which the stages add them:
 
     format    1
     text      {labels {me, other}, recipe, stop_sequences}           prepare
     data      {counts {...}, train_sha256, val_sha256}               prepare
     base      {repo, revision, weights_sha256}                       train
     training  {the resolved config, steps, losses, versions}         train
-    merge     {what was changed, dtype, the proof's figures}         merge
+    merge     {what was changed, dtype, the check's figures}         merge
     sampling  {max_new_tokens, temperature, ...}                     merge
     golden    {prompt, ids, next_top5_logprobs, tolerance}           merge
     export    {format, type, versions}                               export
     files     {name: {sha256, size}}                                 every stage, its own files
 
-Artifacts carry facts: no later stage asks a person for a number that an earlier one knew.
+No later stage asks the user for a number that an earlier one recorded.
 """
 
 import json
@@ -35,9 +35,8 @@ def write(
 ) -> None:
     """Write `folder/ghost.json`: the predecessor's facts, these blocks, and the hash of every file in the folder.
 
-    `hashes` are the SHA-256 that the caller took of files while writing them, by name; the others are read again.
-    Call it last, in the folder that is still aside. Raises ArtifactError when a block is already there: a fact has
-    one author.
+    `hashes` maps file names to the SHA-256 computed while writing them; other files are read again. Call this last,
+    in the temporary folder. Raises ArtifactError if a block already exists: only one stage writes a block.
     """
     facts = dict(predecessor or {})
     facts.pop("files", None)
@@ -58,7 +57,7 @@ def write(
 
 
 def own_files(folder: Path, block: str) -> set[str]:
-    """What the stage that adds `block` wrote to `folder`; empty when another stage, or nobody, wrote it."""
+    """Files in `folder` written by the stage that adds `block`; empty if another stage, or none, wrote the folder."""
     try:
         ghost = ghost_json.read(folder)
     except WeightsError:

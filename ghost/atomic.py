@@ -1,4 +1,4 @@
-"""Write aside, then rename: a killed stage leaves the old artifact or the new one, never half of one."""
+"""Atomic replace: write to a temporary folder, then rename. A killed stage leaves the old artifact or the new one."""
 
 import glob
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from ghost.errors import UsageError
 
-KEEP = ".gitkeep"  # keeps an empty folder in a clone; no stage's file, and every stage leaves it where it is
+KEEP = ".gitkeep"  # keeps an empty folder in a clone; no stage writes or removes it
 
 
 @contextmanager
 def replace_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `final`; it takes the place of `final` if the block succeeds.
+    """Yield an empty folder beside `final` that replaces `final` if the block succeeds.
 
-    Everything in it is readable by its owner only: from the first CSV to the merged model, it is somebody's chats.
-    A folder cannot be renamed over another, so the old one steps aside first.
+    Its files are readable by their owner only: every artifact, from CSV to merged model, contains private chats.
+    A folder cannot be renamed over another, so the old one is renamed first.
     """
     final = final.resolve()
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def replace_folder(final: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, final: Path) -> None:
-    """Rename `folder` to `final`, beside which it lies. What `final` held is gone only once that is done."""
+    """Rename `folder` to `final` (same parent). The old content of `final` is deleted only after that."""
     final = final.resolve()
     old = _old(final)
     if (final / KEEP).exists():
@@ -47,7 +47,7 @@ def put_in_place(folder: Path, final: Path) -> None:
 
 
 def mend(final: Path) -> None:
-    """Undo what a killed `replace_folder` left: between its two renames the old folder is under `.NAME.old`."""
+    """Recover from a killed `replace_folder`: between its two renames the old folder is named `.NAME.old`."""
     final = final.resolve()
     old = _old(final)
     if old.exists():
@@ -62,7 +62,7 @@ def mend(final: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove `folder` in one go: killed meanwhile, it leaves what `mend` removes, and no half of a folder."""
+    """Remove `folder` by renaming it first: if killed halfway, `mend` removes the rest."""
     folder = folder.resolve()
     if folder.exists():
         gone = tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", suffix=".part", dir=folder.parent)
@@ -71,7 +71,7 @@ def discard(folder: Path) -> None:
 
 
 def refuse_foreign_files(out: Path, own: Iterable[str]) -> None:
-    """Raises UsageError when `out` holds files other than `own` (paths within it): it is replaced as a whole."""
+    """Raise UsageError if `out` holds files other than `own` (relative paths): the whole folder will be replaced."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -81,7 +81,7 @@ def refuse_foreign_files(out: Path, own: Iterable[str]) -> None:
     foreign = sorted(name.as_posix() for path in out.rglob("*") if (name := path.relative_to(out)) not in ours)
     if foreign:
         names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
-        raise UsageError(f"{out} is replaced as a whole, and holds other files: {names}. Move them, or change --out")
+        raise UsageError(f"{out} is replaced as a whole and holds other files: {names}. Move them, or change --out")
 
 
 def _old(final: Path) -> Path:
@@ -89,12 +89,12 @@ def _old(final: Path) -> Path:
 
 
 def _runs(process: int) -> bool:
-    if os.name == "nt":  # there os.kill would interrupt the process rather than ask for it
+    if os.name == "nt":  # os.kill would interrupt the process there instead of testing for it
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # somebody else's, but it runs
+        pass  # it runs under another user
     return True

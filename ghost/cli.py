@@ -1,7 +1,7 @@
-"""`ghost`: one verb per stage. A verb's module is imported only when that verb is called.
+"""`ghost`: one verb per stage. Only the called verb's module is imported.
 
-A verb module offers two functions: `add_arguments(parser)` and `run(args) -> int` (the exit code). Importing it needs
-the core install only, so that every verb can show its help; what an extra brings is imported within functions.
+A verb module defines `add_arguments(parser)` and `run(args) -> int` (the exit code). It must import with the core
+install alone, so that every verb can show its help; import an extra's packages inside functions.
 """
 
 import argparse
@@ -22,48 +22,48 @@ from replicate_deployment.errors import GhostError
 class Verb(NamedTuple):
     module: str
     help: str
-    extra: str = ""  # the parts of pyproject.toml that install what this verb needs
-    needs: tuple[str, ...] = ()  # packages of them whose lack is told before any work, which may take hours
+    extra: str = ""  # the extras in pyproject.toml that install what this verb needs
+    needs: tuple[str, ...] = ()  # packages checked before any work starts, which may take hours
 
 
 VERBS = {
     "init": Verb("ghost.installed", "write the configs that people edit into ./config"),
     "extract": Verb("training.extraction.extract", "chat exports (files, folders, zips) → clean CSV"),
     "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),
-    "estimate": Verb("training.finetuning.estimate", "what training will need and cost, before anything is rented"),
+    "estimate": Verb("training.finetuning.estimate", "what training will need and cost, before you rent a GPU"),
     "train": Verb(
         "training.finetuning.train",
-        "JSONL → LoRA adapter, by QLoRA",
+        "train a LoRA adapter on the JSONL with QLoRA",
         "train",
         ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "filelock", "safetensors", "matplotlib"),
     ),
     "merge": Verb(
         "scripts.merge_lora_fp16",
-        "adapter + base → FP16 safetensors, with a proof",
+        "adapter + base → FP16 safetensors, with a check that both give the same logits",
         "train",
         ("torch", "transformers", "peft", "safetensors"),
     ),
     "check": Verb(
         "scripts.sanity_check",
-        "is this model whole, and the one that was trained?",
+        "check that a model is complete and is the one that was trained",
         "serve",
         ("torch", "transformers", "accelerate", "safetensors"),
     ),
     "try": Verb(
         "scripts.test_model",
-        "a fixed set of prompts, with replies and timing",
+        "run a fixed set of prompts; show replies and timing",
         "serve",
         ("torch", "transformers", "accelerate", "safetensors"),
     ),
     "evaluate": Verb(
         "ghost.evaluation.evaluate",
-        "does it sound like you? held-out figures → a page",
+        "measure on held-out messages whether it sounds like you; write a report page",
         "train,serve",
         ("torch", "transformers", "peft", "sklearn", "scipy", "regex", "matplotlib", "httpx2"),
     ),
     "push": Verb(
         "ghost.hub.push",
-        "merged model → private repo on the Hub, compared there and tagged",
+        "merged model → private repo on the Hub, verified there and tagged",
         "train",
         ("huggingface_hub", "safetensors"),
     ),
@@ -79,40 +79,43 @@ VERBS = {
         "serve",
         ("gguf", "torch", "transformers", "safetensors"),
     ),
-    "preflight": Verb("ghost.serving.preflight", "all that can be known to fail before `cog push`", "serve"),
+    "preflight": Verb("ghost.serving.preflight", "find what would make `cog push` fail", "serve"),
     "chat": Verb(
         "ghost.serving.chat.chat",
-        "talk to it: in the terminal, or on a page of this machine (--web)",
+        "chat with a model in the terminal, or on a local web page (--web)",
         "serve",
         ("httpx2", "prompt_toolkit"),
     ),
     "serve": Verb(
-        "ghost.serving.serve", "Cog's own HTTP server, without Docker", "serve", ("cog", "torch", "transformers")
+        "ghost.serving.serve",
+        "serve a model with Cog's HTTP server, without Docker",
+        "serve",
+        ("cog", "torch", "transformers"),
     ),
     "bot": Verb(
         "telegram_bot.bot",
-        "the Telegram bot: a ghost to talk to, drafts to approve",
+        "run the Telegram bot: chat with the ghost, approve drafts",
         "bot",
         ("telegram", "httpx2", "filelock", "rapidfuzz"),
     ),
     "release": Verb(
         "ghost.serving.release",
-        "the way to Replicate: checks, push and a trial; dry-run by default",
+        "release to Replicate: checks, push, one trial prediction; dry run by default",
         "serve",
         ("httpx2",),
     ),
     "demo": Verb(
         "ghost.demo.demo",
-        "the whole line on a bundled sample, offline, on a CPU",
+        "run all stages on a bundled sample, offline, on a CPU",
         "train,serve",
         ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "matplotlib", "cog", "httpx2"),
     ),
 }
 
 OURS = {"ghost", "training", "scripts", "telegram_bot", "replicate_deployment"}
-BROKEN_PIPE = 128 + 13  # what a shell gives for SIGPIPE
+BROKEN_PIPE = 128 + 13  # the exit code a shell gives for SIGPIPE
 
-# The house rule: nothing here reports home, and no code is fetched at run time. Set before any import reads them.
+# No telemetry, and no code fetched at run time. Set before any import reads these variables.
 QUIET_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
@@ -122,11 +125,11 @@ QUIET_ENVIRONMENT = {
 
 
 def build_parser(called: str | None) -> argparse.ArgumentParser:
-    """All verbs with a line each; the flags only of the one that is called, whose module is imported for them."""
+    """Build the parser with one line per verb. Only the called verb's module is imported, for its flags."""
     parser = argparse.ArgumentParser(
         prog="ghost",
-        description="Turns the chats you have already written into a small language model that answers as you would.",
-        epilog="`ghost VERB --help` tells more about each.",
+        description="Turn the chats you have already written into a small language model that answers as you would.",
+        epilog="Type `ghost VERB --help` for more about a verb.",
     )
     parser.add_argument("--version", action="store_true", help="show the version")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
@@ -140,9 +143,9 @@ def build_parser(called: str | None) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Exit codes: 0 success, 1 a reported failure, 2 bad usage, 128 + n a stop by signal n."""
+    """Run one verb. Exit codes: 0 success, 1 a reported failure, 2 bad usage, 128 + n stopped by signal n."""
     for stream in (sys.stdout, sys.stderr):
-        # An encoding that lacks a character, as a pipe has on Windows, must not end a verb in the middle of its report.
+        # An encoding that lacks a character (a pipe on Windows) must not end a verb in the middle of its report.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="replace")
     try:
@@ -150,16 +153,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return dispatch(list(sys.argv[1:] if arguments is None else arguments))
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # a pipe that nobody reads any more breaks here, not where nobody catches it
+                sys.stdout.flush()  # so that a closed pipe raises here, where it is caught
     except OSError as error:
-        with suppress(OSError, ValueError):  # no file: a test's stdout, or a notebook's
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again, and complains
+        with suppress(OSError, ValueError):  # stdout without a file descriptor: a test's, or a notebook's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python flushes again and complains
         silent = isinstance(error, BrokenPipeError)
         return BROKEN_PIPE if silent else fail(None, f"standard output: {error.strerror or error}")
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Each failure that a person can mend as one line on stderr, and its exit code. Others raise."""
+    """Run the verb. Print a failure the user can fix as one line on stderr and return its exit code; raise others."""
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # It warns on each CPU that could use a kernel of the Hub, which USE_HUB_KERNELS refuses on purpose.
@@ -187,8 +190,8 @@ def dispatch(arguments: list[str]) -> int:
         return fail(called, unimportable(error, VERBS[called].extra if called in VERBS else ""))
     except OSError as error:
         if isinstance(error, BrokenPipeError) and not (sys.stdout and sys.stdout.isatty()):
-            raise  # `| head` has seen enough
-        # A full disk, a read-only folder; or a package's library that does not load, which has no number.
+            raise  # `| head` has closed the pipe
+        # A full disk, a read-only folder, or a package whose shared library does not load (which has no errno).
         where = error.filename or ("the disk" if error.errno else "")
         return fail(called, f"{where}: {error.strerror or error}" if where else first_line(error))
 
@@ -199,7 +202,7 @@ def fail(verb: str | None, message: str, code: int = 1) -> int:
 
 
 def unimportable(error: ImportError, extra: str) -> str:
-    """What to say of a package that is missing, broken or of another version. Raises one that is a fault of ours."""
+    """The message for a package that is missing, broken or of another version. Re-raises an error in our own code."""
     from ghost.installed import install_command
 
     package = (error.name or "").partition(".")[0]

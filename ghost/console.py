@@ -1,4 +1,4 @@
-"""What a person sees while a stage works: one console, bars in a terminal, a line now and then in a log."""
+"""Terminal output of the stages: one console; progress bars in a terminal, occasional lines in a log."""
 
 import sys
 import time
@@ -12,27 +12,27 @@ from rich.text import Text
 
 
 class PlainConsole(Console):
-    """File names, senders and errors may hold square brackets: nothing is read as rich markup or highlighted."""
+    """Prints text as it is: square brackets in file names, senders and errors are not rich markup."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
 
     def on_broken_pipe(self) -> None:
-        """rich would exit here, past all that keeps what a verb has done until then."""
-        raise  # the BrokenPipeError that rich is handling
+        """Override rich, which would exit here and skip the verb's clean-up."""
+        raise  # re-raise the BrokenPipeError that rich is handling
 
 
 console = PlainConsole()
 
-LINE_EVERY = 180.0  # seconds between two lines where no terminal shows a bar
+LINE_EVERY = 180.0  # seconds between two lines when there is no terminal to show a bar
 
 _running: list[Progress] = []
 
 
 class Lines:
-    """What stands in for bars in a log, as under nohup: a line now and then, of whatever is being done at that moment.
+    """Replaces bars in a log (under nohup, say): every LINE_EVERY seconds, one line about the current work.
 
-    On stderr, since stdout may be a report in JSON. What is done within LINE_EVERY says nothing.
+    Writes to stderr, since stdout may be a report in JSON. Work shorter than LINE_EVERY prints nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,13 +40,13 @@ class Lines:
         self._said: float | None = None
 
     def say(self, line: Callable[[float], str]) -> None:
-        """`line` is asked for its text, at the time it is given, only when one is due."""
+        """Print `line(now)` if a line is due; `line` is not called otherwise."""
         now = self.clock()
         if self._said is None:
             self._said = now
         if now - self._said >= LINE_EVERY:
             self._said = now
-            with suppress(OSError):  # a log on a full disk costs the line and not the work
+            with suppress(OSError):  # a log on a full disk must not stop the work
                 print(line(now), file=sys.stderr, flush=True)
 
 
@@ -55,8 +55,8 @@ lines = Lines()
 
 @contextmanager
 def progress(label: str, total: int | None = None, *, logged: bool = True) -> Iterator["Bar"]:
-    """A progress bar that vanishes when done; below the one it is opened within. When stdout is no terminal, `lines`
-    in its place, unless `logged` is False: of whoever prints lines of their own."""
+    """A progress bar that vanishes when done; nested calls show it below the outer one. Without a terminal, print
+    `lines` instead, unless `logged` is False (for callers that print lines of their own)."""
     logged = logged and not console.is_terminal
     if _running:
         bar = _running[-1]
@@ -67,7 +67,7 @@ def progress(label: str, total: int | None = None, *, logged: bool = True) -> It
             bar.remove_task(task)
         return
     figures = (kind(table_column=Column(no_wrap=True)) for kind in (_Done, _Ending))
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *figures)  # the bar is what may shrink
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *figures)  # only the bar shrinks
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         _running.append(bar)
         try:
@@ -77,7 +77,7 @@ def progress(label: str, total: int | None = None, *, logged: bool = True) -> It
 
 
 class Bar:
-    """One running bar: `advance` by steps done; `describe` replaces the label, `note` the time remaining."""
+    """One running bar: `advance` adds finished steps; `describe` sets the label, `note` replaces the time left."""
 
     def __init__(self, bar: Progress, task: TaskID, label: str, total: int | None, logged: bool) -> None:
         self._bar, self._task = bar, task
@@ -112,7 +112,7 @@ class Bar:
 
 
 def duration(seconds: float) -> str:
-    """To about a per cent, in the units that a person would take: `50 s`, `41 min`, `3 h 12 min`."""
+    """To within about 1%, as a person would say it: `50 s`, `41 min`, `3 h 12 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

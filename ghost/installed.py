@@ -1,6 +1,6 @@
-"""What comes with ghost, from a clone or from a wheel: its default configs, and how to install the rest of it.
+"""What ships with ghost, in a clone or a wheel: its default configs, and the command that installs extras.
 
-`ghost init` writes the configs that people edit into ./config. A file there is used in place of ghost's own.
+`ghost init` copies the configs that people edit to ./config. A file there takes precedence over ghost's own.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from ghost.console import console
 
 FOLDER = Path("config")
 _ROOT = Path(__file__).parents[1]
-_WHEEL = _ROOT / "ghost_config"  # the name that config/ has in a wheel: pyproject.toml, package-dir
+_WHEEL = _ROOT / "ghost_config"  # name of config/ inside a wheel: pyproject.toml, package-dir
 CLONE = None if _WHEEL.is_dir() else _ROOT
 SHIPPED = _WHEEL if CLONE is None else _ROOT / FOLDER
 
-# What `ghost init` writes → the shipped file that it is a copy of.
+# File that `ghost init` writes → the shipped file it copies.
 EDITED = {
     "training_config.yaml": "training_config.yaml",
     "gpu_prices.yaml": "gpu_prices.yaml",
@@ -28,13 +28,13 @@ EDITED = {
 
 
 def config_file(name: str) -> Path:
-    """config/NAME of the current folder where there is one, else the one that comes with ghost."""
+    """config/NAME in the current folder if it exists, else the one that ships with ghost."""
     here = FOLDER / name
     return here if here.exists() else SHIPPED / name
 
 
 def install_command(extras: str = "") -> str:
-    """What installs ghost with these extras of pyproject.toml, such as "train" or "train,serve"."""
+    """The command that installs ghost with these extras of pyproject.toml, such as "train" or "train,serve"."""
     wanted = f"[{extras}]" if extras else ""
     if CLONE is None:
         return f"pip install {shlex.quote(f'ghost-in-the-shell{wanted}')}"
@@ -43,7 +43,7 @@ def install_command(extras: str = "") -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "It never overwrites a file. Without these files every verb uses the defaults that come with ghost."
+    parser.epilog = "Never overwrites a file. Without these files every verb uses the defaults that ship with ghost."
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,11 +1,11 @@
-"""One self-contained page of HTML with plots: no request, no script but one that is given, light and dark, readable on
-a phone and on paper.
+"""Build one self-contained HTML page with plots: no requests, no script but the given one, light and dark, readable
+on a phone and on paper.
 
-A plot is SVG whose lengths along are percentages and whose heights are pixels. So it takes the width that there is.
-Its labels are HTML beside it, each in a box of its own in which it wraps: they stay as large on a phone as on a desk,
-and none runs into another, whatever fonts there are. Tooltips are `<title>` elements.
+Plots are SVG with widths in per cent and heights in pixels, so they fill the available width. Labels are HTML, each in
+its own box where it wraps: they keep their size on a phone and never overlap, whatever the fonts. Tooltips are
+`<title>` elements.
 
-Markup is built by `element` alone: a plain str that goes in, be it a message or the name of a chat, comes out as text.
+Build markup with `element` only: it escapes any plain str, such as a message or the name of a chat.
 """
 
 from base64 import b64encode
@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 STYLE = Path(__file__).with_name("page.css")
-HEIGHT = 170  # pixels of a plot, without the labels below it
+HEIGHT = 170  # pixels of a plot, without the labels below
 HEADROOM = 16  # pixels above the highest grid line
-LINE = 14  # pixels of a line of a label
-CELLS = 72  # of a strip, over the whole stretch of time
+LINE = 14  # pixels per line of a label
+CELLS = 72  # of a strip, over the whole time range
 
 
 class Html(str):
-    """Markup. Any other str is text, and is escaped where it enters markup."""
+    """Markup. Any other str is text and is escaped when it is put into markup."""
 
 
 class Series(NamedTuple):
-    """What one colour stands for, and its number in each column. The tones, 1 to 5, are in page.css."""
+    """One colour: its name, and its value in each column. Tones 1 to 5 are defined in page.css."""
 
     name: str
     values: Sequence[float]
@@ -37,7 +37,7 @@ class Series(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A row of `bars`: its parts, by tone, follow one another, and `figure` is printed at its end."""
+    """A row of `bars`: parts are stacked by tone, and `figure` is printed at the end."""
 
     name: str
     parts: Mapping[int, float]
@@ -45,7 +45,7 @@ class Bar(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """A row of `strips`: positions between 0 and 1, of which the first `before` have the first of two tones."""
+    """A row of `strips`: positions between 0 and 1; the first `before` of them get the first of two tones."""
 
     name: str
     positions: Sequence[float]
@@ -53,7 +53,7 @@ class Strip(NamedTuple):
 
 
 def element(name: str, /, *children: str, **attributes: str | float | None) -> Html:
-    """`class_` stands for class and an underscore for a hyphen; an attribute that is None is left out."""
+    """An HTML element. Write `class_` for class, underscores for hyphens; an attribute that is None is omitted."""
     inside = "".join(child if isinstance(child, Html) else escape(child, quote=False) for child in children)
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value) if isinstance(value, float) else str(value))}"'
@@ -68,8 +68,8 @@ def together(*parts: str) -> Html:
 
 
 def document(title: str, *body: Html, script: str = "") -> str:
-    """The whole file. Its content security policy holds even for markup that somebody managed to smuggle in: no
-    request, and no script but this very one, by its hash."""
+    """The whole file. Its content security policy blocks every request and every script but this one (by its hash),
+    even if markup is injected."""
     allowed = "default-src 'none'; style-src 'unsafe-inline'"
     if script:
         allowed += f"; script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
@@ -86,18 +86,18 @@ def document(title: str, *body: Html, script: str = "") -> str:
 
 
 def figure(title: str, plot: Html, *words: str, wide: bool = False) -> Html:
-    """A plot under its title, with what it shows said in words."""
+    """A plot under its title, with a description in words."""
     return element("figure", element("h3", title), plot, element("figcaption", *words), class_="wide" if wide else None)
 
 
 def legend(tones: Mapping[str, int]) -> Html:
-    """What each tone stands for."""
+    """The name of each tone."""
     keys = (element("span", element("i", class_=f"t{tone}"), name) for name, tone in tones.items())
     return element("p", *keys, class_="legend")
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> Html:
-    """A table of two columns: what, and how much."""
+    """A table with two columns: name and value."""
     return element("dl", *(element("div", element("dt", what), element("dd", much)) for what, much in rows))
 
 
@@ -110,9 +110,9 @@ def columns(
     stacked: bool = False,
     percent: bool = False,
 ) -> Html:
-    """Upright bars over an axis. `names` says what each column is in its tooltip, `ticks` on the axis, where it does.
+    """Vertical bars over an axis. `names` are the columns' tooltips; `ticks` label the axis where given.
 
-    With `percent`, values are shares. `describe` is read out where the plot cannot be seen.
+    With `percent`, values are shares. `describe` is the text for screen readers.
     """
     tops = [sum(some) if stacked else max(some) for some in zip(*(one.values for one in series), strict=True)]
     steps = scale(max(tops, default=0), least=0 if percent else 1)
@@ -156,7 +156,7 @@ def columns(
 
 
 def bars(describe: str, rows: Sequence[Bar]) -> Html:
-    """Lying bars, longest possible for the largest sum, each with its name above it."""
+    """Horizontal bars, scaled to the largest sum, each with its name above."""
     largest = max((sum(row.parts.values()) for row in rows), default=0) or 1
     drawn = []
     for row in rows:
@@ -177,9 +177,9 @@ def strips(
     ticks: Mapping[float, str],
     mark: float | None = None,
 ) -> Html:
-    """Rows on one time line, each cut into cells that are the darker the more positions they hold.
+    """Rows on one time line, cut into cells that are darker the more positions they hold.
 
-    `ticks` are labels, and `mark` an upright line, by share of the width.
+    `ticks` are labels and `mark` a vertical line, both by share of the width.
     """
     counts = [(_cells(row.positions[: row.before]), _cells(row.positions[row.before :])) for row in rows]
     most = max((max(cells.values(), default=0) for pair in counts for cells in pair), default=0) or 1
@@ -206,7 +206,7 @@ def strips(
 
 
 def scale(largest: float, least: float = 0.0) -> list[float]:
-    """Two to six evenly spaced round numbers from 0 to at least `largest`, `least` or more apart."""
+    """Two to six evenly spaced round numbers from 0 to at least `largest`, at least `least` apart."""
     power = 10.0 ** floor(log10(largest)) if largest > 0 else 1.0
     steps = (power * part for part in (0.2, 0.25, 0.5, 1, 2) if power * part * 5 >= largest)
     step = max(next(steps), least)
@@ -222,8 +222,8 @@ def _cells(positions: Sequence[float]) -> dict[int, int]:
 
 
 def _labels(labels: Mapping[float, str], *, each: bool = False) -> Html:
-    """Labels by where they begin, in per cent of the width: each has the room up to the next one, and is in its middle
-    where every column has one. A last one that has less than half the room of the one before it is left out."""
+    """Labels keyed by their start in per cent of the width; each box reaches to the next. With `each`, every column has
+    a label and the text is centred. A last label with less than half the previous one's room is left out."""
     places = sorted(labels)
     rooms = [end - place for place, end in pairwise([*places, 100.0])]
     if not each and len(rooms) > 1 and rooms[-1] < rooms[-2] / 2:

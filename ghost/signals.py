@@ -1,4 +1,4 @@
-"""A stop from outside: Ctrl-C, SIGTERM (a cloud takes its machine back), SIGHUP (the terminal is gone)."""
+"""Stops from outside: Ctrl-C, SIGTERM (a cloud provider takes its machine back), SIGHUP (the terminal is gone)."""
 
 import signal
 import sys
@@ -9,12 +9,12 @@ from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 RETRY_SECONDS = 0.05
-STOPPED = "stopped; nothing half-written is left, and what was there before is untouched"
+STOPPED = "stopped; no partial output is left, and earlier output is unchanged"
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised where a stop takes effect, with what is left to say about it. The exit code is the one that shells give:
-    128 + the signal's number."""
+    """Raised when a stop takes effect, with a message for the user. The exit code is the one that shells use: 128 +
+    the signal number."""
 
     def __init__(self, number: int, message: str = STOPPED) -> None:
         self.number = number
@@ -27,7 +27,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def handled_by(handler: Callable[[int], None]) -> Iterator[None]:
-    """Within the block a stop calls `handler(number)`. What is ignored, as under nohup, stays so; blocks can nest."""
+    """Call `handler(number)` on a signal within the block. Ignored signals (under nohup) stay ignored. Nests."""
     numbers = [number for name in NAMES if (number := getattr(signal, name, None))]
     previous = {number: signal.getsignal(number) for number in numbers}
     for number, before in previous.items():
@@ -41,10 +41,10 @@ def handled_by(handler: Callable[[int], None]) -> Iterator[None]:
 
 
 def stop_at_once(number: int, within: FrameType | None = None) -> None:
-    """Raises Stopped; if a module is being imported in a call by the frame `within`, only when that is done.
+    """Raise Stopped; if the frame `within` is importing a module, wait until the import is done.
 
-    Raised during an import the stop could be lost, in a callback or in a package that goes on without what it failed
-    to import, or could end the process: torch's native code aborts.
+    Raised during an import, the exception could be swallowed by a callback or by a package that continues without the
+    module, or abort the process in torch's native code.
     """
     frame: FrameType | None = sys._getframe() if within else None
     while frame and frame is not within:
@@ -58,7 +58,8 @@ def stop_at_once(number: int, within: FrameType | None = None) -> None:
 
 
 def _interrupt(number: int) -> None:
-    """The main thread, also where it waits for the system."""
+    """Interrupt the main thread, also while it waits in a system call."""
+
     if sys.platform == "win32":
         signal.raise_signal(number)
     else:

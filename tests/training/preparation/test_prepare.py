@@ -247,7 +247,7 @@ def test_a_folder_with_other_files_is_refused_untouched(
     _chats(cleaned, chats=1)
     (tmp_path / "out" / existing).mkdir(parents=True)
     assert _prepare("--me", "Ada", "--out", "out") == 2
-    assert f"out is replaced as a whole, and holds other files: {existing}" in capsys.readouterr().err
+    assert f"out is replaced as a whole and holds other files: {existing}" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [existing]
 
 
