@@ -1,8 +1,8 @@
-"""`ghost push` and `ghost pull`: a model to a private repo on the Hugging Face Hub and back, proven whole both ways.
+"""`ghost push` and `ghost pull`: a model to a private repo on the Hugging Face Hub and back, verified both ways.
 
-push.py      the verb: verify, make the repo private, upload with its card (card.md), compare, tag
-pull.py      the verb: resolve, download aside, verify, rename
-client.py    one connection: who is asking, what is asked again, what a person is told
-faults.py    what went wrong, told apart by what can be done about it
-transfer.py  which files belong to a model, whether the Hub holds the same bytes, one file up, one file down
+push.py      the verb: verify, make the repo private, upload with a model card (card.md), compare, tag
+pull.py      the verb: resolve the revision, download to a temporary folder, verify, rename
+client.py    one connection: the account, retries, error messages
+faults.py    classifies errors: retry, try later, or change something
+transfer.py  which files belong to a model, whether the Hub holds the same bytes, upload and download of one file
 """

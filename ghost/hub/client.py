@@ -1,4 +1,4 @@
-"""One connection to the Hub: who is asking, what is asked again after a wait, and what a person is told in the end."""
+"""One connection to the Hub: the account, which requests are retried, and the messages for what fails."""
 
 import errno
 import logging
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WAITS = (1, 2, 4, 8)  # seconds between the attempts, where the Hub does not say
-LONGEST_WAIT = 900  # the Hub counts requests in windows of five minutes; who must wait longer can come back
+LONGEST_WAIT = 900  # the Hub counts requests in windows of five minutes; give up rather than wait longer
 ATTEMPTS = len(WAITS) + 1
 TOKENS = "https://huggingface.co/settings/tokens"
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a branch, tag or commit of the repo is."""
+    """The commit that a branch, tag or commit name resolves to."""
 
     commit: str
     private: bool
@@ -37,7 +37,7 @@ class Head:
 
 @dataclass
 class Hub:
-    """`again` is what to type to go on after a failure; `say` tells a person what happens meanwhile."""
+    """`again` is the command that resumes after a failure; `say` prints progress for the user."""
 
     repo: str
     again: str
@@ -51,10 +51,9 @@ class Hub:
         return f"{self.api.endpoint}/{self.repo}"
 
     def ask(self, call: Callable[[], T], arrived: Callable[[], int] | None = None) -> T:
-        """`call()`, again after a wait while its fault is a passing one. It must do no harm to do it twice.
+        """Call `call()`; retry after a wait while its fault is temporary, so it must be safe to repeat.
 
-        `arrived` tells how much is there of what is being fetched: as long as that grows, nobody gives up. Raises
-        HubError.
+        `arrived` returns the number of bytes downloaded so far: while it grows, keep retrying. Raises HubError.
         """
         attempt, before = 0, arrived() if arrived else 0
         while True:
@@ -72,47 +71,47 @@ class Hub:
                     raise HubError(self.explain(fault)) from error
                 seconds = WAITS[attempt] if fault.wait is None else fault.wait
                 if fault.wait is not None:
-                    self.say(f"the Hub asks for {seconds} s of patience (HTTP {fault.status}); waiting")
+                    self.say(f"the Hub asks to wait {seconds} s (HTTP {fault.status}); waiting")
                 time.sleep(seconds)
                 attempt += 1
 
     def log_in(self) -> None:
-        """Raises HubError when there is no token, the Hub does not know it, or it may only read."""
+        """Raises HubError when there is no token, the Hub does not know it, or it is read-only."""
         if not self.token:
-            raise HubError(f"no token: make one that may write at {TOKENS}, then type: hf auth login")
+            raise HubError(f"no token: create one with write access at {TOKENS}, then type: hf auth login")
         me: dict[str, Any] = self.ask(self.api.whoami)
         self.user = str(me.get("name", ""))
         role = ((me.get("auth") or {}).get("accessToken") or {}).get("role")
         if role == "read":
-            raise HubError(f"this token of {self.user} may only read: make one that may write at {TOKENS}")
+            raise HubError(f"the token of {self.user} is read-only: create one with write access at {TOKENS}")
 
     def head(self, revision: str | None = None) -> Head:
-        """Raises huggingface_hub's exceptions; to be asked for through `ask`, or within it."""
+        """Raises huggingface_hub's exceptions, so call it through `ask`, or inside a call that `ask` makes."""
         info = self.api.model_info(self.repo, revision=revision, timeout=60)
         return Head(str(info.sha), info.private is True)
 
     def tree(self, commit: str) -> dict[str, "RepoFile"]:
-        """The files at `commit`, by their path. Raises as `head` does."""
+        """The files at `commit`, by path. Raises as `head` does."""
         from huggingface_hub.hf_api import RepoFile
 
         found = self.api.list_repo_tree(self.repo, recursive=True, revision=commit)
         return {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
 
     def explain(self, fault: Fault) -> str:
-        """One line: what is wrong, what the Hub said, what to type."""
+        """One line: what is wrong, what the Hub answered, what to type."""
         said = self._clean(fault.said)
-        told = f"HTTP {fault.status}" + (f": {said}" if said else "")
-        who = self.user or ("this token" if self.token else "somebody who is not logged in")
+        answer = f"HTTP {fault.status}" + (f": {said}" if said else "")
+        who = self.user or ("this token" if self.token else "someone who is not logged in")
         match fault.status:
             case faults.OFFLINE:
-                return "HF_HUB_OFFLINE is set, so nothing may ask the Hub; unset it"
+                return "HF_HUB_OFFLINE is set, which blocks requests to the Hub; unset it"
             case faults.BROKEN_LINK:
                 return (
-                    f"no connection to {self.api.endpoint} ({said}), {ATTEMPTS} times in a row; anything that has "
-                    f"arrived is kept. Go on with: {self.again}"
+                    f"no connection to {self.api.endpoint} ({said}), {ATTEMPTS} times in a row; everything transferred "
+                    f"so far is kept. Continue with: {self.again}"
                 )
             case faults.NOT_THE_HUB:
-                return f"what answers at {self.api.endpoint} is not the Hub (a proxy's page?); then: {self.again}"
+                return f"{self.api.endpoint} does not answer like the Hub (a proxy's page?); then: {self.again}"
             case 401 if self.token:
                 return f"the Hub does not accept this token (expired or revoked?): make one at {TOKENS}; hf auth login"
             case 401:
@@ -120,36 +119,36 @@ class Hub:
             case _ if fault.storage:
                 owner = self.repo.split("/")[0]
                 return (
-                    f"{self.repo}: the Hub's storage of {owner} is full ({told}). Make room there, or raise its limit "
+                    f"{self.repo}: the Hub storage of {owner} is full ({answer}). Free some, or raise its limit "
                     f"(https://huggingface.co/docs/hub/storage-limits); then: {self.again}"
                 )
             case 403:
-                return f"{self.repo}: {who} may not do that ({told}). Rights of a token: {TOKENS}"
+                return f"{self.repo}: {who} has no permission for this ({answer}). Token permissions: {TOKENS}"
             case 404 if fault.missing == "revision":
                 return f"{self.repo}: no such branch, tag or commit; see {self.page}/commits/main"
             case 404 if fault.missing == "file":
-                return f"{self.repo}: a file is listed but not there ({told}); push the model again"
+                return f"{self.repo}: a listed file is missing ({answer}); push the model again"
             case 404 if fault.missing == "repo":
-                return f"{self.repo}: no such repo, or a private one that {who} may not see; check the spelling"
+                return f"{self.repo}: no such repo, or a private one that {who} cannot see; check the spelling"
             case 409 | 412:
-                return f"{self.repo} was changed by somebody else meanwhile; look at {self.page}, then: {self.again}"
+                return f"{self.repo} was changed by someone else meanwhile; look at {self.page}, then: {self.again}"
             case 429:
                 wait = f"{fault.wait} s" if fault.wait is not None else "some minutes"
-                kept = "Anything that has arrived is kept"
+                kept = "Everything transferred so far is kept"
                 return f"too many requests: the Hub asks to wait {wait}. {kept}; then: {self.again}"
             case status if status in faults.PASSING:
-                return f"the Hub is in trouble ({told}), {ATTEMPTS} times in a row. Later: {self.again}"
-        return f"{self.repo}: the Hub refuses ({told})"
+                return f"the Hub has problems ({answer}), {ATTEMPTS} times in a row. Try later: {self.again}"
+        return f"{self.repo}: the Hub refuses ({answer})"
 
     def _clean(self, text: str) -> str:
-        """One short line in which no token can be."""
+        """The text as one short line with tokens and signed addresses removed."""
         line = " ".join(text.split())[:200]
         line = line.replace(self.token, "…") if self.token else line
         return re.sub(r"hf_\w+|https?://\S*\?\S*", "…", line)
 
 
 def connect(repo: str, again: str, say: Callable[[str], None]) -> Hub:
-    """Opens no connection yet. Raises UsageError for a name that no repo can have."""
+    """Prepare the client; open no connection yet. Raises UsageError for an invalid repo name."""
     from huggingface_hub import HfApi, constants, get_token, set_client_factory
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
@@ -160,41 +159,41 @@ def connect(repo: str, again: str, say: Callable[[str], None]) -> Hub:
         owner, name = repo.split("/")
     except (HFValidationError, ValueError):
         raise UsageError(f"{repo!r} is not the name of a repo; it must be USER/REPO, as in noa/ghost") from None
-    # Xet, the newer protocol, is a native library with connections of its own. A push that was stopped could upload
-    # again what had gone up (huggingface_hub issue 3726), and what it does after a cut, a 429 or a wrong byte cannot be
-    # shown over plain HTTP, as the tests do for Git LFS. The Hub goes on accepting LFS and moves it to Xet by itself
+    # Xet, the newer protocol, is a native library with connections of its own. A stopped push could upload again what
+    # it had uploaded (huggingface_hub issue 3726), and unlike Git LFS its behaviour after a cut, a 429 or a wrong byte
+    # cannot be tested over plain HTTP. The Hub still accepts LFS and migrates it to Xet by itself
     # (huggingface.co/docs/hub/xet/legacy-git-lfs).
     constants.HF_HUB_DISABLE_XET = True
-    disable_progress_bars()  # for ours
+    disable_progress_bars()  # we show our own
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings print signed upload addresses
     set_client_factory(_client)
     token = get_token()
-    if token and not re.fullmatch(r"[!-~]+", token):  # else the HTTP library refuses the header, and prints it
-        raise HubError(f"the token holds characters that no token has; make a new one at {TOKENS}, then: hf auth login")
+    if token and not re.fullmatch(r"[!-~]+", token):  # else the HTTP library rejects the header and prints the token
+        raise HubError(f"the token holds invalid characters; create a new one at {TOKENS}, then: hf auth login")
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token or False)
     return Hub(f"{owner}/{name}", again, say, api, token)
 
 
 def _client() -> Any:
-    """huggingface_hub's own, but one that does not wait for ever on a line that is dead."""
+    """huggingface_hub's own client, with timeouts for dead connections."""
     import httpx2
     from huggingface_hub.utils._http import default_client_factory
 
     client = default_client_factory()
-    client.timeout = httpx2.Timeout(60, read=300)  # a store may think for minutes about the last part of a big file
+    client.timeout = httpx2.Timeout(60, read=300)  # storage may take minutes to accept the last part of a big file
     return client
 
 
 @contextmanager
-def kept(again: str, folder: str) -> Iterator[None]:
-    """Says how to go on after a stop or with a full disk."""
+def resumable(again: str, folder: str) -> Iterator[None]:
+    """Add the command that resumes to the message of a stop or a full disk."""
     try:
         yield
     except Stopped as stop:
-        raise Stopped(stop.number, f"stopped; anything that has arrived is kept. Go on with: {again}") from None
+        raise Stopped(stop.number, f"stopped; everything transferred so far is kept. Continue with: {again}") from None
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise HubError(
-            f"the disk of {folder} is full; anything that has arrived is kept. Make room, then: {again}"
+            f"the disk of {folder} is full; everything transferred so far is kept. Free some space, then: {again}"
         ) from error

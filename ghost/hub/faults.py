@@ -1,5 +1,5 @@
-"""What went wrong between here and the Hub, told apart by what can be done about it: wait, go on later, or change
-something. Nothing here repeats an exception's text: the HTTP library puts signed addresses and header values in it.
+"""Classifies errors from the Hub by what to do: wait, try later, or change something. Never repeats an exception's
+text: the HTTP library puts signed addresses and header values in it.
 """
 
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-BROKEN_LINK = 0  # the `status` of an answer that never came
-NOT_THE_HUB = -1  # of one that is no JSON: a proxy's or a hotel's page
+BROKEN_LINK = 0  # the `status` when no answer arrived
+NOT_THE_HUB = -1  # when the answer is not JSON: a proxy's or a hotel's page
 OFFLINE = -2
-# What the Hub means by them: slow down (429); a moment, please (5xx, 408).
+# Temporary: slow down (429), unavailable (5xx, 408).
 PASSING = {BROKEN_LINK, NOT_THE_HUB, 408, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`status` is HTTP's, or one of the above; `wait` is how many seconds the Hub asks to wait; `said` is its own
-    explanation, not yet fit to be printed; `missing` is "repo", "revision" or "file" where it is one of these."""
+    """`status` is HTTP's or one of the above; `wait` is how many seconds the Hub asks to wait; `said` is its own text,
+    not yet safe to print; `missing` is "repo", "revision", "file" or ""."""
 
     status: int
     said: str = ""
@@ -33,15 +33,15 @@ class Fault:
 
     @property
     def storage(self) -> bool:
-        """Whether there is no room on the Hub: it answers 403, as to a token without rights, and only its words tell
-        ("Private repository storage limit reached", "Your storage patterns tripped our internal systems")."""
+        """Whether the Hub's storage is full: it answers 403, as for a token without permission, and only the text
+        differs ("Private repository storage limit reached", "Your storage patterns tripped our internal systems")."""
         words = ("storage", "quota")
         return self.status in {402, 403, 413, 507} and any(word in self.said.lower() for word in words)
 
 
 def read(error: BaseException) -> Fault | None:
-    """The fault behind an exception of huggingface_hub; None for what has nothing to do with the Hub."""
-    import httpx2  # what huggingface_hub speaks HTTP with
+    """The fault behind an exception of huggingface_hub; None if the exception is unrelated to the Hub."""
+    import httpx2  # huggingface_hub's HTTP library
     from huggingface_hub import errors
 
     for cause in _causes(error):
@@ -76,7 +76,7 @@ def _answer(error: "HfHubHTTPError") -> Fault:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and those that led to it: huggingface_hub wraps what happened during an upload."""
+    """An exception and its causes: huggingface_hub wraps errors during an upload."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

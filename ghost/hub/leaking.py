@@ -1,4 +1,4 @@
-"""What `ghost evaluate` found that a model gives away, between it and the Hub."""
+"""Leaks that `ghost evaluate` found in a model, checked before it goes to the Hub."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,11 @@ EVALUATION = Path("report") / "evaluation.json"
 
 
 def above_limit(evaluation: Path, ghost: Ghost) -> list[str] | None:
-    """The leaks of this very model that are above their limits, in words; None where it was not evaluated.
+    """The messages for this model's leaks above their limits; None if it was not evaluated.
 
-    A merge gives a ghost.json of its own, so its hash says whose evaluation this is. One beside other training lines
-    than the model's finds none of what it learnt. Raises DataError on a file that `ghost evaluate` did not write.
+    Every merge writes a ghost.json of its own, so its hash identifies the model. An evaluation that used other
+    training lines than the model's finds no leaks and counts as none. Raises DataError on a file that `ghost evaluate`
+    did not write.
     """
     if not evaluation.is_file():
         return None
@@ -26,17 +27,16 @@ def above_limit(evaluation: Path, ghost: Ghost) -> list[str] | None:
         return leaks if leaks or found["model"].get("learnt_by_it", True) else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{evaluation}: not as `ghost evaluate` wrote it ({type(error).__name__}); type: "
+            f"{evaluation}: not written by `ghost evaluate` ({type(error).__name__}); type: "
             f"ghost evaluate {ghost.folder} --out {evaluation.parent}"
         ) from error
 
 
 def refuse(leaks: list[str], evaluation: Path, again: str, repo: str) -> None:
-    """Raises HubError unless there is nothing to refuse. Whoever may read the repo may draw it out of the model."""
+    """Raises HubError if there are leaks: anyone who can read the repo could extract them from the model."""
     if leaks:
-        # An evaluation made by another version may hold them without a full stop.
-        told = " ".join(leak if leak.endswith(".") else f"{leak}." for leak in leaks)
+        # An evaluation by another version may lack the full stops.
+        found = " ".join(leak if leak.endswith(".") else f"{leak}." for leak in leaks)
         raise HubError(
-            f"{evaluation} says what it gives away: {told} Nothing was sent; to push it all the same: "
-            f"{again} --despite-leaks {repo}"
+            f"{evaluation} lists leaks: {found} Nothing was uploaded; to push anyway: {again} --despite-leaks {repo}"
         )

@@ -1,4 +1,4 @@
-"""`ghost pull`: a model from the Hub at one commit, verified against its ghost.json, never half a folder."""
+"""`ghost pull`: download a model at one commit, verify it against its ghost.json, then rename it into place."""
 
 import argparse
 import glob
@@ -17,7 +17,7 @@ from ghost.atomic import mend, put_in_place, refuse_foreign_files
 from ghost.console import console, progress
 from ghost.errors import HubError, UsageError
 from ghost.hub import transfer
-from ghost.hub.client import Hub, connect, kept
+from ghost.hub.client import Hub, connect, resumable
 from ghost.hub.transfer import git_blob_id
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import WeightsError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 MEGABYTE = 10**6
-# A ghost.json is some kilobytes, and a model's a dozen files; beyond this something else lies under the name.
+# A ghost.json has some kilobytes, and a model a dozen files; anything larger is not one.
 LARGEST_GHOST_JSON = 16 * MEGABYTE
 
 
@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
     again = shlex.join(["ghost", "pull", args.repo, *flags, *(["--json"] if args.json else [])])
     refuse_foreign_files(args.out, artifact.own_files(args.out, "merge"))
     hub = connect(args.repo, again, lambda line: None if args.json else console.print(line, soft_wrap=True))
-    with kept(again, str(args.out.parent)):
+    with resumable(again, str(args.out.parent)):
         pulled = pull(hub, args.revision, args.out)
-    print(json.dumps(asdict(pulled), indent=2)) if args.json else console.print(pulled.told(), soft_wrap=True)
+    print(json.dumps(asdict(pulled), indent=2)) if args.json else console.print(pulled.summary(), soft_wrap=True)
     return 0
 
 
@@ -60,29 +60,29 @@ class Pulled:
     downloaded: bool
     ghost_json_sha256: str
 
-    def told(self) -> str:
+    def summary(self) -> str:
         news = "" if self.downloaded else "already here, "
         return (
-            f"{self.out}: {news}{self.files} files, {self.bytes / 1e9:.2f} GB, each with the SHA-256 that ghost.json "
-            f"says\nghost.json's own is {self.ghost_json_sha256}; next: ghost check {shlex.quote(self.out)}"
+            f"{self.out}: {news}{self.files} files, {self.bytes / 1e9:.2f} GB, each matching its SHA-256 in ghost.json"
+            f"\nghost.json itself has SHA-256 {self.ghost_json_sha256}; next: ghost check {shlex.quote(self.out)}"
         )
 
 
 def pull(hub: Hub, revision: str | None, out: Path) -> Pulled:
-    """Bring `out` to what the repo holds at `revision`. Raises HubError, ArtifactError or WeightsError; `out` is then
-    as it was, and what has arrived lies beside it until it is asked for again."""
+    """Make `out` a copy of the repo at `revision`. Raises HubError, ArtifactError or WeightsError; `out` is then
+    unchanged, and the partial download stays beside it for the next call."""
     commit = hub.ask(lambda: hub.head(revision)).commit
     hub.say(f"{hub.repo} at {revision or 'main'} is commit {commit}")
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(hub, out):
-        return _bring(hub, commit, out)
+    with _locked(hub, out):
+        return _fetch(hub, commit, out)
 
 
 @contextmanager
-def _alone(hub: Hub, out: Path) -> Iterator[None]:
-    """One process at a time: two that go on with the same files would write past each other. A killed one holds nobody
-    up."""
+def _locked(hub: Hub, out: Path) -> Iterator[None]:
+    """Allow one process at a time: two would overwrite each other's partial files. The lock of a killed process is
+    released."""
     from filelock import FileLock, Timeout
 
     path = out.parent / f".{out.name}.pull.lock"
@@ -90,7 +90,7 @@ def _alone(hub: Hub, out: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        hub.say(f"another ghost pull writes {out}; waiting for it")
+        hub.say(f"another ghost pull is writing {out}; waiting for it")
         lock.acquire()
     try:
         yield
@@ -99,52 +99,52 @@ def _alone(hub: Hub, out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _bring(hub: Hub, commit: str, out: Path) -> Pulled:
+def _fetch(hub: Hub, commit: str, out: Path) -> Pulled:
     mend(out)
-    aside = out.parent / f".{out.name}.{commit[:12]}.pull"
+    partial = out.parent / f".{out.name}.{commit[:12]}.pull"
     remote = hub.ask(lambda: hub.tree(commit))
     try:
-        ghost = _ghost(hub, commit, remote, aside)
+        ghost = _ghost(hub, commit, remote, partial)
         files = ghost.block("files")
         downloaded = not _is_here(ghost, out)
         if downloaded:
             _refuse_other_files(hub, commit, remote, files)
-            _download(hub, commit, files, aside)
+            _download(hub, commit, files, partial)
             _verify(hub, ghost)
-            put_in_place(aside, out)
+            put_in_place(partial, out)
     finally:
-        if aside.is_dir() and {path.name for path in aside.iterdir()} <= {ghost_json.NAME}:
-            shutil.rmtree(aside)  # nothing in it that would spare a download
-    for left in out.parent.glob(f".{glob.escape(out.name)}.*.pull"):  # of this, or of a commit nobody came back for
+        if partial.is_dir() and {path.name for path in partial.iterdir()} <= {ghost_json.NAME}:
+            shutil.rmtree(partial)  # holds nothing that would save a download
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.pull"):  # of this commit, or of one that was abandoned
         shutil.rmtree(left)
     size = sum(file["size"] for file in files.values())
     digest = ghost_json.sha256(out / ghost_json.NAME)
     return Pulled(hub.repo, commit, str(out), len(files), size, downloaded, digest)
 
 
-def _ghost(hub: Hub, commit: str, remote: "dict[str, RepoFile]", aside: Path) -> Ghost:
-    """ghost.json as it is at `commit`, written to `aside`, with names that stay within the folder."""
+def _ghost(hub: Hub, commit: str, remote: "dict[str, RepoFile]", partial: Path) -> Ghost:
+    """ghost.json at `commit`, written to `partial`; its file names are checked to stay within the folder."""
     listed = remote.get(ghost_json.NAME)
     if listed is None or listed.size > LARGEST_GHOST_JSON:
         raise HubError(
-            f"{hub.repo} at {commit[:12]}: no {ghost_json.NAME}, so it is no model that ghost push has put there"
+            f"{hub.repo} at {commit[:12]}: no {ghost_json.NAME}, so this is not a model uploaded by ghost push"
         )
-    aside.mkdir(mode=0o700, exist_ok=True)
-    path = aside / ghost_json.NAME
+    partial.mkdir(mode=0o700, exist_ok=True)
+    path = partial / ghost_json.NAME
     path.unlink(missing_ok=True)
     hub.ask(lambda: transfer.fetch(hub, commit, ghost_json.NAME, listed.size, path, lambda _: None))
     is_it = (
         listed.lfs.sha256 == ghost_json.sha256(path) if listed.lfs else listed.blob_id == git_blob_id(path.read_bytes())
     )
     if not is_it:
-        raise HubError(f"{hub.repo}: {ghost_json.NAME} arrived altered; type again: {hub.again}")
-    ghost = ghost_json.read(aside)
+        raise HubError(f"{hub.repo}: {ghost_json.NAME} was altered on the way; type again: {hub.again}")
+    ghost = ghost_json.read(partial)
     transfer.listed(ghost)
     return ghost
 
 
 def _is_here(ghost: Ghost, out: Path) -> bool:
-    """Whether `out` is this model already, byte for byte."""
+    """Whether `out` already holds this model, byte for byte."""
     try:
         same = (out / ghost_json.NAME).read_bytes() == (ghost.folder / ghost_json.NAME).read_bytes()
     except FileNotFoundError:
@@ -162,36 +162,36 @@ def _is_here(ghost: Ghost, out: Path) -> bool:
 def _refuse_other_files(
     hub: Hub, commit: str, remote: "dict[str, RepoFile]", files: dict[str, dict[str, object]]
 ) -> None:
-    """What the Hub tells of its files before 14.5 GB of them travel: a missing or a replaced one is known by now."""
+    """Compare the Hub's file list with ghost.json before 14.5 GB are downloaded: find missing or replaced files."""
     for name, file in files.items():
         found = remote.get(name)
         if found is None:
-            raise HubError(f"{hub.repo} at {commit[:12]}: {name} is missing; push the model again, or take --revision")
+            raise HubError(f"{hub.repo} at {commit[:12]}: {name} is missing; push the model again, or use --revision")
         if found.size != file["size"] or (found.lfs and found.lfs.sha256 != file["sha256"]):
             raise HubError(
-                f"{hub.repo} at {commit[:12]}: {name} is not the one that its {ghost_json.NAME} lists; somebody "
-                "replaced it. Take another --revision, or push the model again"
+                f"{hub.repo} at {commit[:12]}: {name} is not the file that {ghost_json.NAME} lists; somebody "
+                "replaced it. Use another --revision, or push the model again"
             )
 
 
-def _download(hub: Hub, commit: str, files: dict[str, dict[str, int]], aside: Path) -> None:
+def _download(hub: Hub, commit: str, files: dict[str, dict[str, int]], partial: Path) -> None:
     def here() -> int:
-        return sum(path.stat().st_size for name in files if (path := aside / name).exists())
+        return sum(path.stat().st_size for name in files if (path := partial / name).exists())
 
     total, have = sum(file["size"] for file in files.values()), here()
-    free = shutil.disk_usage(aside).free
+    free = shutil.disk_usage(partial).free
     if free < total - have:
         raise UsageError(
-            f"{aside.parent}: {free / 1e9:.1f} GB free, {(total - have) / 1e9:.1f} GB needed; make room, or put it "
-            "elsewhere: --out FOLDER"
+            f"{partial.parent}: {free / 1e9:.1f} GB free, {(total - have) / 1e9:.1f} GB needed; free some space, or "
+            "use another disk: --out FOLDER"
         )
     if have:
-        hub.say(f"{have / 1e9:.2f} of {total / 1e9:.2f} GB are here from before")
+        hub.say(f"{have / 1e9:.2f} of {total / 1e9:.2f} GB were downloaded before")
     with progress("downloading, MB", total=total // MEGABYTE) as bar:
         bar.advance(have / MEGABYTE)
         for name, file in files.items():
             bar.describe(f"{name}, MB")
-            path, size = aside / name, file["size"]
+            path, size = partial / name, file["size"]
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
             def fetch(name: str = name, path: Path = path, size: int = size) -> None:
@@ -201,7 +201,7 @@ def _download(hub: Hub, commit: str, files: dict[str, dict[str, int]], aside: Pa
 
 
 def _verify(hub: Hub, ghost: Ghost) -> None:
-    """Raises HubError when a byte is not as ghost.json says; the file is removed, so that it is fetched again."""
+    """Raises HubError when a file differs from ghost.json; the file is deleted, so that the next call fetches it."""
     with progress("hashing"):
         try:
             ghost_json.verify(ghost)
@@ -217,6 +217,6 @@ def _verify(hub: Hub, ghost: Ghost) -> None:
         shutil.rmtree(ghost.folder)
         raise HubError(unlisted)
     raise HubError(
-        f"{hub.repo}: {', '.join(wrong)} arrived with another SHA-256 than ghost.json says, and was removed; nothing "
-        f"was put in place. To fetch it again: {hub.again}. If that does not help: push the model again"
+        f"{hub.repo}: {', '.join(wrong)} did not match its SHA-256 in ghost.json and was deleted; the output folder is "
+        f"unchanged. To download it again: {hub.again}. If that does not help, push the model again"
     )

@@ -1,4 +1,4 @@
-"""`ghost push`: a merged model to a private repo on the Hub, compared there file by file, and tagged."""
+"""`ghost push`: upload a merged model to a private repo on the Hub, compare every file there, and tag the version."""
 
 import argparse
 import json
@@ -15,16 +15,16 @@ import yaml
 from ghost.console import console, progress
 from ghost.errors import HubError, UsageError
 from ghost.hub import leaking, transfer
-from ghost.hub.client import Head, Hub, connect, kept
+from ghost.hub.client import Head, Hub, connect, resumable
 from ghost.hub.transfer import Entry
 from replicate_deployment import ghost_json
 from replicate_deployment.ghost_json import GUARDED_SUFFIXES, Ghost
 
-# The model card: what a person should know before they talk to this, from ghost.json. No content of any chat.
+# The model card, filled from ghost.json: what to know before talking to the model. No content of any chat.
 
 CARD_TEMPLATE = Path(__file__).parent / "card.md"
 UNKNOWN = "not on record"
-# Of the resolved configuration: what the recipe is, not where files lie on somebody's disk.
+# The configuration values shown: those that define the recipe, no paths on somebody's disk.
 RECIPE = (
     "sequence_len",
     "num_epochs",
@@ -40,13 +40,13 @@ RECIPE = (
 
 
 def write_card(ghost: Ghost, repo: str, licence: str | None) -> str:
-    """The card of a merged model as Markdown with the Hub's YAML header; `licence` is the base's, as the Hub has it."""
+    """The model card as Markdown with the Hub's YAML header; `licence` is the base's, from the Hub."""
     base = ghost.facts.get("base") or {}
     name = str(base.get("repo") or UNKNOWN)
     metadata: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     if on_the_hub(base):
         metadata |= {"base_model": name, "base_model_relation": "finetune"}
-    if licence and licence != "other":  # which says nothing without a name and a link
+    if licence and licence != "other":  # "other" would need a name and a link
         metadata["license"] = licence
     return Template(CARD_TEMPLATE.read_text(encoding="utf-8")).substitute(
         metadata=yaml.safe_dump(metadata | {"tags": ["ghost-in-the-shell"]}, sort_keys=False),
@@ -63,7 +63,7 @@ def write_card(ghost: Ghost, repo: str, licence: str | None) -> str:
 
 
 def on_the_hub(base: Mapping[str, Any]) -> bool:
-    """Whether a base is a repo that others can look up, rather than a folder on somebody's disk."""
+    """Whether a base is a repo that others can look up, rather than a local folder."""
     commit = re.fullmatch(r"[0-9a-f]{40}", str(base.get("revision")))
     return bool(commit and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(base.get("repo"))))
 
@@ -89,7 +89,7 @@ def _merge(ghost: Ghost) -> dict[str, Any]:
 
 
 def _table(figures: Mapping[str, Any]) -> str:
-    """Figures and short words only: a text of any length, a list or a block has no place in a card."""
+    """A table of numbers and short words. Long texts, lists and blocks are left out."""
     lines = ["| | |", "|---|---|"]
     for key, value in figures.items():
         if isinstance(value, bool | int | float) or (isinstance(value, str) and re.fullmatch(r"[\w.+-]{1,40}", value)):
@@ -99,46 +99,44 @@ def _table(figures: Mapping[str, Any]) -> str:
 
 
 MEGABYTE = 10**6
-SMALL = 100_000  # bytes; what is smaller travels within the commit
+SMALL = 100_000  # bytes; smaller files are sent within the commit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a merged model, as in models/merged")
-    parser.add_argument("repo", metavar="USER/REPO", help="made private if it is not there yet")
-    parser.add_argument("--tag", help="what to call this version (default: v1, v2, …)")
+    parser.add_argument("repo", metavar="USER/REPO", help="created as private if it does not exist")
+    parser.add_argument("--tag", help="name of this version (default: v1, v2, …)")
     parser.add_argument(
         "--public",
         metavar="USER/REPO",
-        help="push even though the repo is public, where everybody can read it: say its name a second time",
+        help="push even though the repo is public, where everybody can read it; repeat the repo's name",
     )
     parser.add_argument(
         "--evaluation",
         type=Path,
         metavar="FILE",
-        help="what `ghost evaluate` wrote; if it is of this model, what it says of leaks counts (default: "
-        f"{leaking.EVALUATION}, if it is there)",
+        help="report of `ghost evaluate`; leaks it lists for this model block the push (default: "
+        f"{leaking.EVALUATION}, if it exists)",
     )
     parser.add_argument(
         "--despite-leaks",
         metavar="USER/REPO",
-        help="push even though the evaluation found leaks above their limits: say the repo's name a second time",
+        help="push even though the evaluation found leaks above their limits; repeat the repo's name",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.public not in (None, args.repo):
-        raise UsageError(
-            f"--public {args.public}: to push to a public repo, say its name twice; the other is {args.repo}"
-        )
+        raise UsageError(f"--public {args.public}: to push to a public repo, repeat its name; the repo is {args.repo}")
     if args.despite_leaks not in (None, args.repo):
         raise UsageError(
-            f"--despite-leaks {args.despite_leaks}: to push what leaks, say the repo's name twice; the other is "
+            f"--despite-leaks {args.despite_leaks}: to push a model that leaks, repeat the repo's name; the repo is "
             f"{args.repo}"
         )
     if args.evaluation is not None and not args.evaluation.is_file():
         raise UsageError(
-            f"--evaluation {args.evaluation}: no such file; write one: ghost evaluate {args.model}, or push without it"
+            f"--evaluation {args.evaluation}: no such file; create it: ghost evaluate {args.model}, or push without it"
         )
     evaluation = args.evaluation or leaking.EVALUATION
     given = {
@@ -156,12 +154,12 @@ def run(args: argparse.Namespace) -> int:
         leaking.refuse(leaks or [], evaluation, again, args.repo)
     hub = connect(args.repo, again, lambda line: None if args.json else console.print(line, soft_wrap=True))
     if leaks is None:
-        hub.say(f"note: what it gives away was not looked at; to do so first: ghost evaluate {args.model}")
-    with kept(again, str(args.model)):
+        hub.say(f"note: this model was not checked for leaks; to check it first: ghost evaluate {args.model}")
+    with resumable(again, str(args.model)):
         with progress("hashing"):
             ghost_json.verify(ghost)
         pushed = push(hub, ghost, tag=args.tag, public=args.public is not None)
-    print(json.dumps(pushed.__dict__, indent=2)) if args.json else console.print(pushed.told(hub), soft_wrap=True)
+    print(json.dumps(pushed.__dict__, indent=2)) if args.json else console.print(pushed.summary(hub), soft_wrap=True)
     return 0
 
 
@@ -177,21 +175,21 @@ class Pushed:
     uploaded: list[str]
     ghost_json_sha256: str
 
-    def told(self, hub: Hub) -> str:
-        was = f"{len(self.uploaded)} uploaded, {self.files - len(self.uploaded)} were there"
+    def summary(self, hub: Hub) -> str:
+        was = f"{len(self.uploaded)} uploaded, {self.files - len(self.uploaded)} already there"
         return (
             f"{self.url}, {'private' if self.private else 'PUBLIC'}: {self.files} files, "
-            f"{self.bytes / 1e9:.2f} GB ({was}); every size and hash there is the one here\n"
-            f"version {self.tag} is commit {self.commit}; ghost.json's SHA-256 is {self.ghost_json_sha256}\n"
-            f"to have it elsewhere: ghost pull {hub.repo} --revision {self.tag}"
+            f"{self.bytes / 1e9:.2f} GB ({was}); every size and hash matches the local file\n"
+            f"version {self.tag} is commit {self.commit}; ghost.json has SHA-256 {self.ghost_json_sha256}\n"
+            f"to download it: ghost pull {hub.repo} --revision {self.tag}"
         )
 
 
 def push(hub: Hub, ghost: Ghost, *, tag: str | None, public: bool) -> Pushed:
-    """Upload a verified model. Raises HubError; what has been uploaded by then is not uploaded again."""
+    """Upload a verified model. Raises HubError; the next call does not upload finished files again."""
     hub.log_in()
     for name in transfer.left_out(ghost):
-        hub.say(f"{name}: not in ghost.json, so it stays here")
+        hub.say(f"{name}: not in ghost.json, so it is not uploaded")
     gate = Gate(hub, public)
     gate.open()
     files = transfer.entries(ghost, write_card(ghost, hub.repo, licence_of_base(hub, ghost)))
@@ -199,7 +197,7 @@ def push(hub: Hub, ghost: Ghost, *, tag: str | None, public: bool) -> Pushed:
     commit = hub.ask(upload.attempt)
     compare(hub, commit, files)
     tag = hub.ask(lambda: _tag(hub, commit, tag))
-    head = hub.ask(gate.head)  # it may have been opened to all meanwhile: that would be news
+    head = hub.ask(gate.head)  # report it if the repo was made public meanwhile
     return Pushed(
         repo=hub.repo,
         url=hub.page,
@@ -215,18 +213,19 @@ def push(hub: Hub, ghost: Ghost, *, tag: str | None, public: bool) -> Pushed:
 
 @dataclass(frozen=True)
 class Gate:
-    """No byte of a model passes before the Hub has said that the repo is private; nor any, once it says otherwise."""
+    """Blocks every upload until the Hub has confirmed that the repo is private, and again if it becomes public."""
 
     hub: Hub
     public: bool
 
     def open(self) -> None:
-        """Make the repo unless it is there. Raises HubError when it may not be made, or is public and may not be."""
+        """Create the repo if it does not exist. Raises HubError if that fails, or if the repo is public without
+        `self.public`."""
         if not self.hub.ask(self._is_there):
-            # Its answer may be lost, and the repo be there all the same; what counts is what is seen afterwards.
+            # The answer may be lost although the repo was created, so look afterwards.
             self.hub.ask(lambda: self.hub.api.create_repo(self.hub.repo, private=True, exist_ok=True))
             self.hub.ask(self.head)
-            self.hub.say(f"made {self.hub.page}, private")
+            self.hub.say(f"created {self.hub.page}, private")
 
     def _is_there(self) -> bool:
         from huggingface_hub.errors import RepositoryNotFoundError
@@ -241,7 +240,7 @@ class Gate:
         head = self.hub.head()
         if not head.private and not self.public:
             raise HubError(
-                f"{self.hub.page} is public, and everybody could read what it memorised: make it private in its "
+                f"{self.hub.page} is public, so everybody could read what the model memorised: make it private in its "
                 f"settings, or type: {self.hub.again} --public {self.hub.repo}"
             )
         return head
@@ -256,15 +255,15 @@ class Upload:
     sent: set[str] = field(default_factory=set)
 
     def attempt(self) -> str:
-        """Bring what is not there yet; the commit at which all is. Looks before it acts, so it can be done again after
-        any fault, also after a commit whose answer was lost."""
+        """Upload what is missing; return the commit that holds everything. It checks the repo's state first, so it can
+        be retried after any fault, also after a commit whose answer was lost."""
         from huggingface_hub import CommitOperationDelete
 
         head = self.gate.head()
         remote = self.hub.tree(head.commit)
         todo = [entry for entry in self.files if not entry.is_at(remote.get(entry.name))]
         ours = {entry.name for entry in self.files}
-        # Shards of an earlier version: whoever loads the folder would load them too, and `ghost pull` refuse them.
+        # Shards of an earlier version: loaders would read them too, and `ghost pull` would refuse them.
         old = sorted(name for name in remote if Path(name).suffix in GUARDED_SUFFIXES and name not in ours)
         if not todo and not old:
             return head.commit
@@ -284,36 +283,36 @@ class Upload:
 
                 bar.describe(f"{entry.name}, MB")
                 additions.append(transfer.addition(entry, read_to))
-                if entry.size > SMALL:  # one file a call: what is up by then stays up, and a stop waits for nobody
+                if entry.size > SMALL:  # one file per call: finished files stay uploaded, and a stop takes effect soon
                     self.hub.api.preupload_lfs_files(self.hub.repo, additions[-1:], free_memory=False)
         for name in old:
-            self.hub.say(f"{name}: of an earlier version, no longer in this one")
-        self.gate.head()  # uploading takes hours, and nobody can read what is uploaded before it is committed
+            self.hub.say(f"{name}: removed; it belongs to an earlier version")
+        self.gate.head()  # the upload took hours, and nothing is readable before the commit: check once more
         digest = next(entry.sha256 for entry in self.files if entry.name == ghost_json.NAME)
         done = self.hub.api.create_commit(
             self.hub.repo,
             [*additions, *(CommitOperationDelete(name) for name in old)],
             commit_message=f"Model whose ghost.json has SHA-256 {digest}",
-            parent_commit=head.commit,  # so that two who push at once do not mix their files
+            parent_commit=head.commit,  # so that two concurrent pushes do not mix their files
         )
         self.sent |= {entry.name for entry in todo if isinstance(entry.source, bytes)}
         return done.oid
 
 
 def compare(hub: Hub, commit: str, files: list[Entry]) -> None:
-    """Raises HubError unless the Hub holds every file, with the size and the hash that it has here."""
+    """Raises HubError unless the Hub holds every file with the local size and hash."""
     remote = hub.ask(lambda: hub.tree(commit))
     wrong = [entry.name for entry in files if not entry.is_at(remote.get(entry.name))]
     if wrong:
-        why = "arrived altered" if wrong[0] in remote else "is not there (does a .gitignore in the repo exclude it?)"
+        why = "was altered on the way" if wrong[0] in remote else "is missing (excluded by the repo's .gitignore?)"
         raise HubError(
-            f"{hub.repo}: {wrong[0]} {why}; {len(files) - len(wrong)} of {len(files)} files are as they are here, and "
-            f"no version was tagged. Go on with: {hub.again}"
+            f"{hub.repo}: {wrong[0]} {why}; {len(files) - len(wrong)} of {len(files)} files match, and "
+            f"no version was tagged. Continue with: {hub.again}"
         )
 
 
 def licence_of_base(hub: Hub, ghost: Ghost) -> str | None:
-    """What the Hub says of the base's licence. A card without it is better than no push."""
+    """The base's licence according to the Hub; None if it cannot be read, so that the push goes on without it."""
     base = ghost.facts.get("base") or {}
     if not on_the_hub(base):
         return None
@@ -331,13 +330,13 @@ def _tags(hub: Hub) -> dict[str, str]:
 
 
 def _refuse_taken(hub: Hub, tag: str) -> None:
-    """A tag that is there names another commit than the one to come."""
+    """Raises HubError if the tag exists: it names an earlier commit."""
     if commit := _tags(hub).get(tag):
-        raise HubError(f"--tag {tag}: already the name of commit {commit[:12]}; give this version another")
+        raise HubError(f"--tag {tag}: already names commit {commit[:12]}; choose another")
 
 
 def _tag(hub: Hub, commit: str, tag: str | None) -> str:
-    """Tag `commit`, unless it is tagged: as asked, or with the next of v1, v2, …"""
+    """Tag `commit`, unless it has a tag: with `tag`, or the next of v1, v2, …"""
     tags = _tags(hub)
     mine = [name for name, target in tags.items() if target == commit and tag in (None, name)]
     if mine:
@@ -347,6 +346,6 @@ def _tag(hub: Hub, commit: str, tag: str | None) -> str:
         _refuse_taken(hub, tag)
     name = tag or f"v{max(numbers, default=0) + 1}"
     hub.api.create_tag(hub.repo, tag=name, revision=commit)
-    if _tags(hub).get(name) != commit:  # huggingface_hub does not read the answer: any page would do
-        raise HubError(f"{hub.repo}: all files are there, but not the tag {name}; type again: {hub.again}")
+    if _tags(hub).get(name) != commit:  # huggingface_hub ignores the answer's content
+        raise HubError(f"{hub.repo}: all files are uploaded, but the tag {name} is missing; type again: {hub.again}")
     return name

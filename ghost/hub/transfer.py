@@ -1,4 +1,4 @@
-"""What is in a repo and what should be, and moving the files between."""
+"""Which files belong in a repo, which are there, and upload and download of one file."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ PICKLES = GUARDED_SUFFIXES - {".safetensors"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One file as it shall be on the Hub; `source` is where it lies, or its bytes."""
+    """One file for the Hub; `source` is its path, or its bytes."""
 
     name: str
     size: int
@@ -33,8 +33,8 @@ class Entry:
     source: Path | bytes
 
     def is_at(self, remote: "RepoFile | None") -> bool:
-        """Whether `remote` is this file, by size and by the hash that the Hub keeps: SHA-256 of a file in LFS, git's
-        own of a small one."""
+        """Whether `remote` is this file, by size and hash: the Hub keeps the SHA-256 of files in LFS, and git's own
+        hash of small ones."""
         if remote is None or remote.size != self.size:
             return False
         if remote.lfs is not None:
@@ -49,15 +49,15 @@ def git_blob_id(content: bytes) -> str:
 
 
 def listed(ghost: Ghost) -> dict[str, dict[str, Any]]:
-    """The files of a merged model by name, with size and sha256, as its ghost.json has them.
+    """The files of a merged model by name, with size and sha256, from its ghost.json.
 
-    Raises ArtifactError when it is another artifact (data/processed has a ghost.json too, and holds chats), or lists a
-    name that would leave the folder, or a pickle.
+    Raises ArtifactError for another artifact (data/processed has a ghost.json too, and holds chats), a name outside
+    the folder, or a pickle.
     """
     where = ghost.folder / ghost_json.NAME
     if "merge" not in ghost.facts:
         last = next((name for name in ("training", "data") if name in ghost.facts), "text")
-        raise ArtifactError(f"{where}: not a merged model, its last block is '{last}'; type: ghost merge ADAPTER")
+        raise ArtifactError(f"{where}: not a merged model; its last block is '{last}'. Type: ghost merge ADAPTER")
     files: dict[str, dict[str, Any]] = ghost.block("files")
     for name in files:
         path = PurePosixPath(name)
@@ -74,7 +74,7 @@ def listed(ghost: Ghost) -> dict[str, dict[str, Any]]:
 
 
 def entries(ghost: Ghost, card: str) -> list[Entry]:
-    """All that a push uploads: what ghost.json lists, itself, and a card. Your own README.md goes before `card`."""
+    """All files to upload: those in ghost.json, itself, and a model card. Your own README.md replaces `card`."""
     found = [Entry(name, f["size"], f["sha256"], ghost.folder / name) for name, f in listed(ghost).items()]
     own = ghost.folder / CARD
     contents = {ghost_json.NAME: (ghost.folder / ghost_json.NAME).read_bytes()}
@@ -86,14 +86,14 @@ def entries(ghost: Ghost, card: str) -> list[Entry]:
 
 
 def left_out(ghost: Ghost) -> list[str]:
-    """Files in the folder that no push uploads."""
+    """Files in the folder that a push does not upload."""
     files = {*listed(ghost), ghost_json.NAME, CARD, ".gitkeep"}
     names = (path.relative_to(ghost.folder).as_posix() for path in ghost.folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name not in files)
 
 
 class _Metered(io.FileIO):
-    """A file that tells how far it has been read. huggingface_hub sends it back to the start when it tries again."""
+    """Reports how far it has been read. huggingface_hub seeks back to the start when it retries."""
 
     def __init__(self, path: Path, read_to: Callable[[int], None]) -> None:
         super().__init__(path)
@@ -106,7 +106,7 @@ class _Metered(io.FileIO):
 
 
 def addition(entry: Entry, read_to: Callable[[int], None]) -> "CommitOperationAdd":
-    """`entry` as huggingface_hub uploads it, with its SHA-256 known: 14.5 GB need no second reading."""
+    """`entry` as huggingface_hub uploads it, with its SHA-256 set, so that 14.5 GB are not hashed again."""
     from huggingface_hub import CommitOperationAdd
 
     class Addition(CommitOperationAdd):
@@ -124,10 +124,10 @@ def addition(entry: Entry, read_to: Callable[[int], None]) -> "CommitOperationAd
 
 
 def fetch(hub: Hub, commit: str, name: str, size: int, part: Path, arrived: Callable[[int], None]) -> None:
-    """`name` at `commit` into `part`, going on where that ends. `arrived` is told of pieces, in bytes.
+    """Download `name` at `commit` into `part`, resuming at its end. Call `arrived` with the bytes of each piece.
 
-    huggingface_hub's own download gives its temporary file a new name each time, and begins again. Raises its and
-    httpx2's exceptions, OSError, and HubError when more comes than `size`.
+    huggingface_hub's own download uses a new temporary file each time and starts over. Raises its and httpx2's
+    exceptions, OSError, and HubError when more than `size` bytes arrive.
     """
     have = part.stat().st_size if part.exists() else 0
     if have == size and part.exists():
@@ -145,10 +145,10 @@ def fetch(hub: Hub, commit: str, name: str, size: int, part: Path, arrived: Call
                 if have > size:
                     break
                 stream.write(piece)
-                arrived(len(piece))  # written as they come: what has arrived is not lost with what has not
+                arrived(len(piece))  # written piece by piece, so that an interrupted download can resume
     if have > size:
         part.unlink()
-        raise HubError(f"{hub.repo}: more than the {size:,} bytes of {name} came; push the model again")
+        raise HubError(f"{hub.repo}: {name} has more than its {size:,} bytes; push the model again")
     if have < size:
         import httpx2
 
@@ -157,16 +157,17 @@ def fetch(hub: Hub, commit: str, name: str, size: int, part: Path, arrived: Call
 
 @contextmanager
 def opened(hub: Hub, commit: str, name: str, start: int = 0) -> Iterator[Any]:
-    """The answer that holds `name` at `commit` from byte `start` on. Raises huggingface_hub's exceptions."""
+    """The HTTP response with `name` at `commit` from byte `start` on. Raises huggingface_hub's exceptions."""
     from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 
     url = hf_hub_url(hub.repo, name, revision=commit, endpoint=hub.api.endpoint)
-    headers = {"Accept-Encoding": "identity"}  # of what travels compressed, no range can be asked for
+    headers = {"Accept-Encoding": "identity"}  # a compressed response cannot be resumed by range
     if hub.token:
         headers["Authorization"] = f"Bearer {hub.token}"
     if start:
         headers["Range"] = f"bytes={start}-"
-    # Files in LFS are on other hosts, to which the client forwards the request without the token.
+    # LFS files are on other hosts; the client follows the redirect without the token.
+
     with get_session().stream("GET", url, headers=headers) as response:
         if response.status_code >= 400:
             response.read()

@@ -90,7 +90,7 @@ def test_of_two_at_once_one_waits(
     with ThreadPoolExecutor() as pool:
         jobs = [pool.submit(pull.pull, asked, None, tmp_path / "out") for _ in range(2)]
         assert sorted(job.result().downloaded for job in jobs) == [False, True]
-    assert len([line for line in said if "another ghost pull writes" in line]) == 1
+    assert len([line for line in said if "another ghost pull is writing" in line]) == 1
     assert hub.ranges == [None, None]  # each shard once, whole
     assert contents(tmp_path / "out") == contents(pushed)
     assert {path.name for path in tmp_path.glob(".*")} == set()
@@ -131,14 +131,14 @@ def test_the_next_pull_goes_on_after_one_that_gave_up(
     hub.faults = [Fault(CALLS["store"], "cut", times=1), Fault(CALLS["store"], 503, times=99)]
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 1
-    assert re.search(f"the Hub is in trouble .* Later: ghost pull {REPO} --out {out}", output)
+    assert re.search(f"the Hub has problems .* Try later: ghost pull {REPO} --out {out}", output)
     assert contents(out) == before
     left = [path for path in out.parent.iterdir() if path != out]
     assert [stat.S_IMODE(path.stat().st_mode) for path in left] == [0o700]
     hub.faults, hub.ranges = [], []
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 0
-    assert "0.00 of 0.00 GB are here from before" in output
+    assert "0.00 of 0.00 GB were downloaded before" in output
     assert hub.ranges == ["bytes=150000-", None]
     assert contents(out) == contents(pushed)
     assert list(out.parent.iterdir()) == [out]
@@ -160,7 +160,7 @@ def test_a_byte_that_changed_on_the_way_is_found(ghost: Ghost, hub: FakeHub, pus
     hub.faults = [Fault(CALLS["store"], "corrupt")]
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 1
-    assert "model-00001-of-00002.safetensors arrived with another SHA-256" in output
+    assert "model-00001-of-00002.safetensors did not match its SHA-256" in output
     assert contents(out) == before
     hub.ranges.clear()
     assert ghost("pull", REPO, "--out", out)[0] == 0
@@ -173,7 +173,7 @@ def test_an_altered_ghost_json_is_found(ghost: Ghost, hub: FakeHub, pushed: Path
     hub.faults = [Fault(CALLS["ghost.json"], "corrupt")]
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 1
-    assert "ghost.json arrived altered" in output
+    assert "ghost.json was altered on the way" in output
     assert contents(out) == before
     assert list(out.parent.iterdir()) == [out]
 
@@ -188,7 +188,7 @@ def test_a_file_that_somebody_replaced_is_refused_before_it_travels(
     )
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 1
-    assert "is not the one that its ghost.json lists; somebody replaced it" in output
+    assert "is not the file that ghost.json lists; somebody replaced it" in output
     assert hub.ranges == []
 
 
@@ -198,7 +198,7 @@ def test_a_small_file_that_somebody_replaced_is_refused(ghost: Ghost, hub: FakeH
     files["tokenizer.json"] = hub.content(REPO, "tokenizer.json").replace(b"1", b"2")
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 1
-    assert "tokenizer.json arrived with another SHA-256" in output
+    assert "tokenizer.json did not match its SHA-256" in output
     assert contents(out) == before
 
 
@@ -233,13 +233,13 @@ def test_another_kind_of_repo_is_told(ghost: Ghost, hub: FakeHub, pushed: Path, 
     del hub.repos[REPO].commits[-1].files["ghost.json"]
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 1
-    assert "no ghost.json, so it is no model that ghost push has put there" in output
+    assert "no ghost.json, so this is not a model uploaded by ghost push" in output
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["noa/gost"], "noa/gost: no such repo, or a private one that this token may not see; check the spelling"),
+        (["noa/gost"], "noa/gost: no such repo, or a private one that this token cannot see; check the spelling"),
         ([REPO, "--revision", "v9"], f"{REPO}: no such branch, tag or commit; see"),
     ],
 )
@@ -265,7 +265,7 @@ def test_room_is_looked_for_first(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 2
-    assert "0.0 GB free, 0.0 GB needed; make room, or put it elsewhere: --out FOLDER" in output
+    assert "0.0 GB free, 0.0 GB needed; free some space, or use another disk: --out FOLDER" in output
     assert hub.ranges == []
 
 
@@ -279,7 +279,7 @@ def test_a_disk_that_fills_up_meanwhile(
     (aside / "model-00002-of-00002.safetensors").symlink_to("/dev/full")
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 1
-    assert re.search(f"the disk of {out.parent} is full; .* is kept. Make room, then: ghost pull {REPO}", output)
+    assert re.search(f"the disk of {out.parent} is full; .* is kept. Free some space, then: ghost pull {REPO}", output)
     assert contents(out) == before
     assert (aside / "model-00001-of-00002.safetensors").stat().st_size == 300_000
 
@@ -309,7 +309,7 @@ def test_a_stop_says_how_to_go_on(
     before = contents(out)
     code, output = ghost("pull", REPO, "--out", out)
     assert code == 143
-    assert f"stopped; anything that has arrived is kept. Go on with: ghost pull {REPO} --out {out}" in output
+    assert f"stopped; everything transferred so far is kept. Continue with: ghost pull {REPO} --out {out}" in output
     assert contents(out) == before
     monkeypatch.undo()
 

@@ -76,7 +76,7 @@ def test_a_version_has_the_name_it_is_given(ghost: Ghost, hub: FakeHub, pushed: 
     before = hub.received
     code, output = ghost("push", newer, REPO, "--tag", "v1")
     assert code == 1
-    assert "--tag v1: already the name of commit" in output
+    assert "--tag v1: already names commit" in output
     assert hub.received == before
     assert ghost.figures("push", newer, REPO, "--tag", "spring")["tag"] == "spring"
 
@@ -85,7 +85,7 @@ def test_only_what_is_listed_goes_up(ghost: Ghost, hub: FakeHub, model: Path) ->
     (model / "notes.txt").write_text("met her in May")
     code, output = ghost("push", model, REPO)
     assert code == 0
-    assert "notes.txt: not in ghost.json, so it stays here" in output
+    assert "notes.txt: not in ghost.json, so it is not uploaded" in output
     assert "notes.txt" not in hub.repos[REPO].commits[-1].files
 
 
@@ -132,7 +132,7 @@ def test_a_folder_of_chats_is_refused(ghost: Ghost, hub: FakeHub, model: Path) -
     (model / "ghost.json").write_text(json.dumps(facts))
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "not a merged model, its last block is 'data'" in output
+    assert "not a merged model; its last block is 'data'" in output
     assert hub.seen == []
 
 
@@ -146,7 +146,7 @@ def test_a_public_repo_is_refused_unless_told_twice(ghost: Ghost, hub: FakeHub, 
     assert hub.count(UPLOADS) == 0
     code, output = ghost("push", model, REPO, "--public", "noa/other")
     assert code == 2
-    assert "say its name twice" in output
+    assert "repeat its name" in output
     assert hub.count(UPLOADS) == 0
     code, output = ghost("push", model, REPO, "--public", REPO)
     assert code == 0

@@ -61,7 +61,7 @@ def test_the_hubs_own_header_of_its_limits_is_understood(
     hub.faults = [Fault(CALLS["commit"], 429, headers={"RateLimit": '"api";r=0;t=55'})]
     code, output = ghost("push", model, REPO)
     assert code == 0
-    assert "the Hub asks for 55 s of patience (HTTP 429); waiting" in output
+    assert "the Hub asks to wait 55 s (HTTP 429); waiting" in output
     assert waits == [55]
 
 
@@ -69,17 +69,17 @@ def test_nobody_waits_for_an_hour(ghost: Ghost, hub: FakeHub, model: Path, waits
     hub.faults = [Fault(CALLS["commit"], 429, headers={"Retry-After": "3600"})]
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert re.search(f"asks to wait 3600 s. Anything that has arrived is kept; then: {AGAIN}", output)
+    assert re.search(f"asks to wait 3600 s. Everything transferred so far is kept; then: {AGAIN}", output)
     assert waits == []
 
 
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        (503, f"the Hub is in trouble \\(HTTP 503\\), 5 times in a row. Later: {AGAIN}"),
-        (429, f"asks to wait some minutes. Anything that has arrived is kept; then: {AGAIN}"),
-        ("cut", f"no connection to http://127.0.0.1:\\d+ \\(\\w+\\), 5 times.* is kept. Go on with: {AGAIN}"),
-        ("page", f"is not the Hub \\(a proxy's page\\?\\); then: {AGAIN}"),
+        (503, f"the Hub has problems \\(HTTP 503\\), 5 times in a row. Try later: {AGAIN}"),
+        (429, f"asks to wait some minutes. Everything transferred so far is kept; then: {AGAIN}"),
+        ("cut", f"no connection to http://127.0.0.1:\\d+ \\(\\w+\\), 5 times.* is kept. Continue with: {AGAIN}"),
+        ("page", f"does not answer like the Hub \\(a proxy's page\\?\\); then: {AGAIN}"),
     ],
 )
 @pytest.mark.parametrize("call", ["whoami", "create", "commit", "refs"])
@@ -97,7 +97,7 @@ def test_a_fault_that_stays_is_one_line(
 
 @pytest.mark.parametrize(
     ("call", "told"),
-    [("put", "the Hub refuses \\(HTTP 404\\)"), ("tag", f"but not the tag v1; type again: {AGAIN}")],
+    [("put", "the Hub refuses \\(HTTP 404\\)"), ("tag", f"but the tag v1 is missing; type again: {AGAIN}")],
 )
 def test_a_page_in_the_place_of_an_answer_nobody_reads(
     ghost: Ghost, hub: FakeHub, model: Path, call: str, told: str
@@ -122,7 +122,7 @@ def test_after_a_cut_only_the_rest_goes_up(ghost: Ghost, hub: FakeHub, model: Pa
     hub.faults = [Fault("PUT /put", "cut", times=999, skip=1)]
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert re.search(f"Go on with: {AGAIN}", output)
+    assert re.search(f"Continue with: {AGAIN}", output)
     assert len(hub.repos[REPO].commits) == 1
     hub.faults, hub.seen, hub.received = [], [], 0
     found = ghost.figures("push", model, REPO)
@@ -136,7 +136,7 @@ def test_a_byte_that_changed_on_the_way_is_found_and_sent_again(ghost: Ghost, hu
     hub.faults = [Fault("PUT /put", "corrupt", skip=1)]
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "model-00002-of-00002.safetensors arrived altered; 5 of 6 files are as they are here" in output
+    assert "model-00002-of-00002.safetensors was altered on the way; 5 of 6 files match" in output
     assert "no version was tagged" in output
     assert hub.repos[REPO].tags == {}
     assert ghost.figures("push", model, REPO)["tag"] == "v1"
@@ -153,7 +153,7 @@ def test_what_the_repo_ignores_is_missed(ghost: Ghost, hub: FakeHub, model: Path
     hub.ignores = {"model-00001-of-00002.safetensors"}
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "model-00001-of-00002.safetensors is not there (does a .gitignore" in output
+    assert "model-00001-of-00002.safetensors is missing (excluded by" in output
     assert hub.repos[REPO].tags == {}
 
 
@@ -161,7 +161,7 @@ def test_two_who_push_at_once_do_not_mix(ghost: Ghost, hub: FakeHub, model: Path
     hub.faults = [Fault(CALLS["commit"], 412)]
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "was changed by somebody else meanwhile" in output
+    assert "was changed by someone else meanwhile" in output
 
 
 def test_a_repo_that_is_opened_meanwhile_is_told(
@@ -176,7 +176,7 @@ def test_a_repo_that_is_opened_meanwhile_is_told(
     monkeypatch.setattr(Handler, "tag", opened)
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "is public, and everybody could read" in output
+    assert "is public, so everybody could read" in output
 
 
 def test_a_repo_that_is_opened_while_it_uploads_gets_no_commit(
@@ -191,7 +191,7 @@ def test_a_repo_that_is_opened_while_it_uploads_gets_no_commit(
     monkeypatch.setattr(Handler, "batch", opened)
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "is public, and everybody could read" in output
+    assert "is public, so everybody could read" in output
     assert len(hub.repos[REPO].commits) == 1
 
 
@@ -200,9 +200,9 @@ def test_no_token(ghost: Ghost, hub: FakeHub, model: Path, monkeypatch: pytest.M
     code, output = ghost("push", model, REPO)
     assert code == 1
     note, error = output.splitlines()
-    assert note.startswith("note: what it gives away was not looked at")
+    assert note.startswith("note: this model was not checked for leaks")
     assert error == (
-        "ghost push: no token: make one that may write at https://huggingface.co/settings/tokens, then type: "
+        "ghost push: no token: create one with write access at https://huggingface.co/settings/tokens, then type: "
         "hf auth login"
     )
     assert hub.seen == []
@@ -215,7 +215,7 @@ def test_a_token_that_is_none_is_not_printed(
     monkeypatch.setenv("HF_TOKEN", token)
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "the token holds characters that no token has" in output
+    assert "the token holds invalid characters" in output
     assert token[3:] not in output
     assert hub.seen == []
 
@@ -234,14 +234,14 @@ def test_a_token_that_may_only_read(ghost: Ghost, hub: FakeHub, model: Path) -> 
     hub.role = "read"
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "this token of noa may only read" in output
+    assert "the token of noa is read-only" in output
     assert hub.count("POST") == 0
 
 
 def test_a_repo_of_somebody_else(ghost: Ghost, hub: FakeHub, model: Path) -> None:
     code, output = ghost("push", model, "malo/ghost")
     assert code == 1
-    assert "malo/ghost: noa may not do that (HTTP 403: You don't have the rights" in output
+    assert "malo/ghost: noa has no permission for this (HTTP 403: You don't have the rights" in output
 
 
 @pytest.mark.parametrize("call", ["create", "preupload", "batch", "commit"])
@@ -258,7 +258,7 @@ def test_full_storage_is_told_from_a_token_without_rights(
     hub.faults = [Fault(CALLS[call], 403, body={"error": said})]
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert f"the Hub's storage of noa is full (HTTP 403: {said})" in output
+    assert f"the Hub storage of noa is full (HTTP 403: {said})" in output
     assert "token" not in output
     assert re.search(f"then: {AGAIN}", output)
 
@@ -270,7 +270,7 @@ def test_what_the_hub_says_is_passed_on_without_the_token(ghost: Ghost, hub: Fak
     hub.faults = [Fault(CALLS["batch"], 403, body=body)]
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "noa may not do that (HTTP 403: … may only look, see …" in output
+    assert "noa has no permission for this (HTTP 403: … may only look, see …" in output
 
 
 def test_offline_is_said(ghost: Ghost, hub: FakeHub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,4 +289,4 @@ def test_a_repo_that_the_token_may_read_but_not_write(ghost: Ghost, hub: FakeHub
     hub.faults = [Fault(CALLS["preupload"], 403, times=9)]
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert f"{REPO}: noa may not do that (HTTP 403)" in output
+    assert f"{REPO}: noa has no permission for this (HTTP 403)" in output

@@ -37,7 +37,7 @@ def test_leaks_stop_a_push_before_the_hub_is_asked_for_anything(
 def test_the_name_must_be_that_of_the_repo(ghost: Ghost, hub: FakeHub, model: Path) -> None:
     code, output = ghost("push", model, REPO, "--despite-leaks", "noa/other")
     assert code == 2
-    assert f"say the repo's name twice; the other is {REPO}" in output
+    assert f"repeat the repo's name; the repo is {REPO}" in output
     assert not hub.seen
 
 
@@ -50,7 +50,7 @@ def test_an_evaluation_without_leaks_says_nothing(ghost: Ghost, model: Path, tmp
 @pytest.mark.parametrize("leak", ["canaries", "canaries."])
 def test_each_leak_is_a_sentence(leak: str, ghost: Ghost, model: Path, tmp_path: Path) -> None:
     output = ghost("push", model, REPO, "--evaluation", evaluated(tmp_path / "e.json", model, [leak, *LEAKS]))[1]
-    assert f"gives away: canaries. {' '.join(LEAKS)} Nothing was sent" in output
+    assert f"lists leaks: canaries. {' '.join(LEAKS)} Nothing was uploaded" in output
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -63,7 +63,7 @@ def test_the_evaluation_of_another_model_is_none_of_this_one(
         evaluated(leaking.EVALUATION, model, LEAKS, digest="0" * 64)
     code, output = ghost("push", model, REPO)
     assert code == 0
-    assert "note: what it gives away was not looked at; to do so first: ghost evaluate" in output
+    assert "note: this model was not checked for leaks; to check it first: ghost evaluate" in output
 
 
 @pytest.mark.parametrize("name", ["nowhere.json", "report", str(leaking.EVALUATION)])
@@ -74,14 +74,14 @@ def test_an_evaluation_that_was_asked_for_must_be_there(
     Path("report").mkdir()
     code, output = ghost("push", model, REPO, "--evaluation", name)
     assert code == 2
-    assert f"--evaluation {name}: no such file; write one: ghost evaluate {model}, or push without it" in output
+    assert f"--evaluation {name}: no such file; create it: ghost evaluate {model}, or push without it" in output
     assert not hub.seen
 
 
 def test_no_leak_of_other_training_lines_is_none_of_this_model(ghost: Ghost, model: Path, tmp_path: Path) -> None:
     path = evaluated(tmp_path / "e.json", model, [], learnt=False)
     code, output = ghost("push", model, REPO, "--evaluation", path)
-    assert (code, "note: what it gives away was not looked at" in output) == (0, True)
+    assert (code, "note: this model was not checked for leaks" in output) == (0, True)
     evaluated(path, model, LEAKS, learnt=False)
     assert ghost("push", model, REPO, "--evaluation", path)[0] == 1
 
@@ -95,4 +95,4 @@ def test_a_file_that_is_no_evaluation_is_named(content: str, ghost: Ghost, model
         return
     code, output = ghost("push", model, REPO, "--evaluation", path)
     assert code == 1
-    assert f"{path}: not as `ghost evaluate` wrote it" in output
+    assert f"{path}: not written by `ghost evaluate`" in output
