@@ -129,7 +129,7 @@ def test_a_missing_tensor_is_refused_not_invented(copy: Path) -> None:
     tensors = load_file(copy / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BaseModelError, match=r"1 tensors missing.*layers\.1\.mlp\.up_proj"):
+    with pytest.raises(BaseModelError, match=r"1 tensors are missing.*layers\.1\.mlp\.up_proj"):
         bases.load_base(bases.resolve_base(str(copy), None), nf4=False)
 
 

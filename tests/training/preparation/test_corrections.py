@@ -114,4 +114,4 @@ def test_no_file_says_how_to_make_one(chats: Path, capsys: pytest.CaptureFixture
 def test_without_the_bot_there_is_nothing_to_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bot.yaml").write_text(f"owner: 1\nbackend: http://127.0.0.1:9\ndatabase: {tmp_path / 'no.sqlite3'}\n")
     assert main(["bot", "--config", str(tmp_path / "bot.yaml"), "--corrections", str(tmp_path / "c.jsonl")]) == 1
-    assert "the bot makes it when it first runs" in capsys.readouterr().err
+    assert "the first run of `ghost bot` creates it" in capsys.readouterr().err
