@@ -1,7 +1,7 @@
-"""config/training_config.yaml as one frozen dataclass. The file holds the numbers, this module their names and types.
+"""Load config/training_config.yaml into a frozen dataclass. The file holds the values, this module names and types.
 
-The names are Axolotl's (axolotl-ai-cloud/axolotl, src/axolotl/utils/schemas), so the file trains there too. No field
-has a default: a key that is missing, unknown or of the wrong type is refused at once.
+The names are Axolotl's (axolotl-ai-cloud/axolotl, src/axolotl/utils/schemas), so Axolotl can train from the same file.
+No field has a default: a missing key, an unknown key or a wrong type is an error.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What each number means stands beside it in config/training_config.yaml."""
+    """The comments in config/training_config.yaml explain each field."""
 
     base_model: str
     revision_of_model: str | None
@@ -81,9 +81,9 @@ class TrainingConfig:
 
 
 def load(path: Path | None = None) -> TrainingConfig:
-    """That of the current folder, or else ghost's own, unless another is named.
+    """Load `path`; by default the config of the current folder, or the shipped one if there is none.
 
-    Raises ConfigError naming the file, the key, what was found and the nearest valid name.
+    Raises ConfigError with the file, the key, the value found and the nearest valid name.
     """
     path = path or config_file(DEFAULT_PATH.name)
     try:
@@ -116,7 +116,7 @@ def as_dict(config: TrainingConfig) -> dict[str, Any]:
 
 
 def _build(cls: type, document: Any, prefix: str, path: Path) -> Any:
-    """A dataclass from a mapping whose keys are exactly its fields."""
+    """Build a dataclass from a mapping whose keys are exactly its fields."""
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: {prefix.rstrip('.') or 'the file'}: expected keys, found {_kind(document)}")
     hints = get_type_hints(cls)
@@ -132,14 +132,14 @@ def _build(cls: type, document: Any, prefix: str, path: Path) -> Any:
 
 
 def _value(hint: Any, value: Any, key: str, path: Path) -> Any:
-    """`value` as `hint`, or ConfigError."""
+    """`value` converted to the type `hint`. Raises ConfigError."""
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, key + ".", path)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         if not isinstance(value, list) or not value:
             raise ConfigError(f"{path}: {key}: expected a list with at least one entry, found {_kind(value)}")
         return tuple(_value(get_args(hint)[0], item, f"{key}[{place}]", path) for place, item in enumerate(value))
-    if get_origin(hint) in (UnionType, Union):  # a kind of value, or else one certain word: None, "auto"
+    if get_origin(hint) in (UnionType, Union):  # a type, or one fixed value: None or "auto"
         kind, word = get_args(hint)
         words = get_args(word) or (None,)
         return value if value in words else _value(kind, value, key, path)
@@ -155,15 +155,15 @@ def _value(hint: Any, value: Any, key: str, path: Path) -> Any:
             number = math.nan
         if math.isfinite(number):
             return number
-    elif type(value) is hint:  # a bool is no int here
+    elif type(value) is hint:  # not isinstance: a bool is not accepted as an int
         return value
     raise ConfigError(f"{path}: {key}: expected {_NAMES[hint]}, found {_kind(value)}")
 
 
 def _impossible(config: TrainingConfig) -> Iterator[tuple[str, str]]:
-    """(key, complaint) for each value or combination that cannot be trained."""
+    """(key, complaint) for each value or combination that training cannot use."""
     if not config.load_in_4bit:
-        yield "load_in_4bit", "false contradicts adapter: qlora, which trains on a 4-bit base"
+        yield "load_in_4bit", "false conflicts with adapter: qlora, which needs a 4-bit base"
     positive = ("lora_r", "lora_alpha", "micro_batch_size", "gradient_accumulation_steps", "micro_batch_tokens")
     more = ("num_epochs", "evals_per_epoch", "early_stopping_patience", "learning_rate", "max_grad_norm")
     for key in (*positive, *more, "checkpoint_minutes", "logging_steps"):
@@ -183,16 +183,16 @@ def _impossible(config: TrainingConfig) -> Iterator[tuple[str, str]]:
         yield "seed", f"must be from 0 to 2**32 - 1, found {config.seed}"
     for key in ("datasets", "test_datasets"):
         if len(getattr(config, key)) != 1:
-            yield key, f"one file, as `ghost prepare` writes it; found {len(getattr(config, key))}"
+            yield key, f"expected one file, as `ghost prepare` writes it; found {len(getattr(config, key))}"
     if Path(config.datasets[0].path).parent != Path(config.test_datasets[0].path).parent:
-        yield "test_datasets", "must lie beside the file of datasets: one ghost.json describes both"
+        yield "test_datasets", "must be in the same folder as the file in datasets: one ghost.json describes both"
 
 
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def _kind(value: Any) -> str:
-    """What YAML made of a value, in words."""
+    """Describe a parsed YAML value."""
     if value is None:
         return "nothing"
     return f"{value!r}" if isinstance(value, (str, int, float)) else "a list" if isinstance(value, list) else "keys"

@@ -1,7 +1,7 @@
-"""How many tokens a text has, without transformers: tokenizers that only count, and an estimate.
+"""Count the tokens of a text without transformers: with the base's tokenizer, or by an estimate.
 
-Both answer the one call that `replicate_deployment.tokenization.encode` makes, so windows are cut, nested and shuffled
-into steps by the code that trains them.
+Both implement the one call that `replicate_deployment.tokenization.encode` makes, so the training code itself can cut,
+nest and shuffle windows with them.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +18,9 @@ BOS, END, NEWLINE, FIRST = 0, 1, 2, 3
 
 
 class Counted:
-    """The base's own tokenizer, as the tokenizers library alone reads it: the ids that training sees."""
+    """The base's tokenizer, read by the tokenizers library. Gives the same ids as in training."""
 
-    bos_token_id, eos_token_id = -1, -2  # told apart from every id of the vocabulary, whatever they are in it
+    bos_token_id, eos_token_id = -1, -2  # distinct from every id in any vocabulary
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -31,16 +31,16 @@ class Counted:
 
 
 class Estimated:
-    """As many tokens a line as preparation estimates, without a vocabulary.
+    """The estimated number of tokens for each line, without a vocabulary.
 
-    Ids tell lines apart and nothing else: windows that begin with the same lines begin with the same ids, and a
-    window's end is the end of a line, so what is nested in text is nested here.
+    Each distinct line has its own id, repeated. Windows that begin with the same lines begin with the same ids, and
+    windows end at line ends, so text that is nested gives ids that are nested.
     """
 
     bos_token_id, eos_token_id = BOS, END
 
     def __init__(self) -> None:
-        self._lines: dict[str, tuple[int, int]] = {}  # id of its tokens, how many of them
+        self._lines: dict[str, tuple[int, int]] = {}  # line → (id, number of tokens)
 
     def __call__(self, text: str, **options: bool) -> dict[str, Any]:
         ids: list[int] = []
@@ -63,10 +63,9 @@ class Estimated:
 
 
 def fit_window(turns: Sequence[Turn], count_tokens: Callable[[Sequence[Turn]], int], limit: int) -> Sequence[Turn]:
-    """The longest end of a window that has at most `limit` tokens: whole turns go from the front, the target stays.
+    """Drop whole turns from the front until at most `limit` tokens are left; always keep the last turn, whole.
 
-    `count_tokens` counts the text of these turns with BOS and end token. A target that is longer than `limit` by
-    itself is returned whole.
+    `count_tokens` counts the rendered turns with BOS and end token.
     """
     while len(turns) > 1 and count_tokens(turns) > limit:
         turns = turns[1:]
@@ -74,7 +73,7 @@ def fit_window(turns: Sequence[Turn], count_tokens: Callable[[Sequence[Turn]], i
 
 
 def tokenizer_at_hand(base: str, revision: str | None = None) -> Any | None:
-    """`tokenizer_of` the base, or None where it is not at hand."""
+    """Like `load_tokenizer`, but None where the tokenizer is not on this disk."""
     try:
         return tokenizer_of(base, revision)
     except ConfigError:
@@ -82,11 +81,10 @@ def tokenizer_at_hand(base: str, revision: str | None = None) -> Any | None:
 
 
 def tokenizer_of(base: str, revision: str | None = None) -> Any:
-    """The tokenizer of a base folder, or of a Hub repo that is in the cache.
+    """The tokenizer of a base folder, or of a Hub repo that is in the cache. Downloads nothing.
 
-    Read by the tokenizers library alone: transformers, which training loads the same file with, takes seconds to
-    import. It counts the same ids. Nothing is downloaded. Raises ConfigError, which says what is missing; of the core
-    install that is the library itself.
+    Uses the tokenizers library only: transformers reads the same file but takes seconds to import.
+    Raises ConfigError when the tokenizer, or (in the core install) the library, is missing.
     """
     try:
         from huggingface_hub import errors, try_to_load_from_cache
@@ -94,7 +92,7 @@ def tokenizer_of(base: str, revision: str | None = None) -> Any:
     except ImportError as error:
         library = (error.name or "tokenizers").split(".")[0]
         raise ConfigError(
-            f"{base}: the library {library}, which reads its tokenizer, is not installed; type: "
+            f"{base}: the library {library}, which reads the tokenizer, is not installed; type: "
             f"{install_command('train')}"
         ) from error
     folder = Path(base).expanduser()
@@ -108,22 +106,22 @@ def tokenizer_of(base: str, revision: str | None = None) -> Any:
         except errors.HFValidationError:
             path = None
         if not isinstance(path, str):
-            raise ConfigError(f"{base}: no folder, and no Hub repo whose tokenizer.json is on this disk")
+            raise ConfigError(f"{base}: not a folder, and not a Hub repo whose tokenizer.json is on this disk")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises plain Exception
         raise ConfigError(f"{path}: cannot be read as a tokenizer ({str(error).splitlines()[0]})") from error
     tokenizer.encode_special_tokens = True  # as in tokenization.encode: a typed "</s>" is text
     return tokenizer
 
 
 def estimate(text: str) -> int:
-    """Tokens that Mistral's tokenizer makes of a text, about."""
+    """Estimate how many tokens Mistral's tokenizer makes of a text."""
     return round(sum(map(_weights.__getitem__, text)))
 
 
 class _Weights(dict[str, float]):
-    """Tokens per character, looked up once for each character there is."""
+    """Tokens per character, cached."""
 
     def __missing__(self, character: str) -> float:
         self[character] = weight = _weight(character)
@@ -137,14 +135,14 @@ def _weight(character: str) -> float:
     if character == "\n":
         return 1.0
     if character.isspace():
-        return 0.0  # a blank is part of the word after it
+        return 0.0  # a space is part of the next word
     if character.isascii():
         return 0.34 if character.isalpha() else 1.4
     code = ord(character)
     if 0xC0 <= code < 0x250 or 0x1E00 <= code < 0x1F00:
-        return 1.8  # a Latin letter with a mark: itself, and it splits the word
+        return 1.8  # a Latin letter with a diacritic: a token, and it splits the word
     if 0x400 <= code < 0x500:
         return 0.44  # Cyrillic
     if 0xAC00 <= code < 0xD7A4:
-        return 1.6  # Hangul: common syllables are one token, the others three
-    return 2.6 if code > 0xFFFF else 1.2  # emoji, of which the 59 commonest are one token and others four; the rest
+        return 1.6  # Hangul: common syllables are one token, others three
+    return 2.6 if code > 0xFFFF else 1.2  # emoji: the 59 most common are one token, others four

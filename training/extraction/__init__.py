@@ -1,1 +1,1 @@
-"""Stage 1: one module per platform, and what they share."""
+"""Stage 1: read chat exports into CSV files. One module per platform, plus shared code."""

@@ -1,4 +1,4 @@
-"""The CSV between extraction and preparation, a conversation a file: its name, how it is written and read."""
+"""The CSV files between extraction and preparation, one per conversation: name, write and read them."""
 
 import csv
 import gc
@@ -16,14 +16,13 @@ from ghost.errors import DataError
 if TYPE_CHECKING:
     from training.extraction.platform import Record
 
-# Python's search for reference cycles, kept away from millions of records that form none.
-
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Without it: it walks through all of them again and again, a third to a half of the time.
+    """Pause the cyclic garbage collector. Over millions of records, which form no cycles, it takes a third to half of
+    the time.
 
-    What was made meanwhile is frozen, out of its sight afterwards as well; reference counts free it as before.
+    Objects created meanwhile are frozen, so later collections skip them; reference counting still frees them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -37,13 +36,13 @@ def gc_paused() -> Iterator[None]:
 
 COLUMNS = ["timestamp", "sender", "message"]
 AGAIN = "Write it again: ghost extract YOUR_EXPORT"
-LONGEST_NAME = 120  # bytes of a file's name, well under the 255 of common file systems
+LONGEST_NAME = 120  # bytes of a file name; common file systems allow 255
 SPECIAL = re.compile('[",\r\n]')
 UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
 class Columns(NamedTuple):
-    """Three of one length, as the file spells them; in messages a line ends in a bare LF."""
+    """Three columns of equal length, as written in the file; line breaks in messages are LF."""
 
     timestamps: list[str]
     senders: list[str]
@@ -51,9 +50,9 @@ class Columns(NamedTuple):
 
 
 def path_in(folder: Path, platform: str, title: str, taken: set[str]) -> Path:
-    """`folder/<platform>/<title>.csv`, in a name that every file system takes.
+    """`folder/<platform>/<title>.csv`, with a name that is valid on every file system.
 
-    taken  the names given before, in lower case; two chats that differ by case alone are told apart
+    taken  names already in use, in lower case; the new one is added. Names that differ only in case get a number
     """
     name = UNSAFE.sub("_", unicodedata.normalize("NFC", title))
     name = name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore").strip(" .") or "chat"
@@ -66,7 +65,7 @@ def path_in(folder: Path, platform: str, title: str, taken: set[str]) -> Path:
 
 
 def write(records: list["Record"], path: Path) -> None:
-    """Write a conversation's CSV, readable by its owner only."""
+    """Write the CSV of a conversation, readable by its owner only."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(handle, "w", encoding="utf-8", newline="") as stream:
@@ -75,13 +74,13 @@ def write(records: list["Record"], path: Path) -> None:
 
 
 def _field(text: str) -> str:
-    """Quoted where need be. csv.writer of Python 3.11 would leave a lone CR bare, which csv.reader takes for a row's
-    end."""
+    """Quote where needed. csv.writer in Python 3.11 leaves a lone CR unquoted, which csv.reader reads as the end of a
+    row."""
     return '"{}"'.format(text.replace('"', '""')) if SPECIAL.search(text) else text
 
 
 def read(path: Path) -> Columns:
-    """Raises DataError, with file and line, on a file that is not as `write` leaves it."""
+    """Read a file that `write` wrote. Raises DataError, with file and line, on anything else."""
     csv.field_size_limit(sys.maxsize)
     found = Columns([], [], [])
     with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -105,7 +104,7 @@ def read(path: Path) -> Columns:
 
 
 def _undecodable_line(path: Path) -> int:
-    """Found by decoding the whole: a stream decodes in blocks, ahead of the line that the reader is at."""
+    """Decode the whole file to find the line: a stream decodes in blocks, ahead of the reader."""
     content = path.read_bytes()
     try:
         content.decode("utf-8")
@@ -115,7 +114,7 @@ def _undecodable_line(path: Path) -> int:
 
 
 def line_of(path: Path, row: int) -> int:
-    """The line on which a row starts, counted only once something is wrong: messages may hold newlines."""
+    """The line on which a row starts. Messages may hold newlines, so this reads the file again."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream)
         for _ in range(row + 1):

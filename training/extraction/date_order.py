@@ -1,7 +1,7 @@
-"""Day first or month first? Decided from every date of a file, never from one line, and the evidence is kept.
+"""Decide whether a file writes dates day first or month first, from all of its dates, and keep the evidence.
 
-A year of four digits shows its own place. What remains open is the order of day and month, and in two-digit dates
-whether the year comes first.
+A four-digit year shows its place. Open are the order of day and month and, with two-digit years, whether the year
+comes first.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from ghost.errors import ExportError
 
 NAMES = {"dmy": "day/month", "mdy": "month/day", "ymd": "year/month/day"}
 ASK = " Say which: ghost extract … --date-order dmy (day first), or mdy (month first)"
-EPOCH = 2009  # WhatsApp's first year: an earlier two-digit year is a misread day
+EPOCH = 2009  # WhatsApp's first year: an earlier two-digit year must be a day
 
 Triple = tuple[int, int, int]
-Runs = Sequence[tuple[Triple, int]]  # the dates of a file's headers in file order, equal neighbours counted
-PROOF = 2  # headers that fit only one of two orders, on either side of a seam
+Runs = Sequence[tuple[Triple, int]]  # (date, number of headers) in file order; equal neighbours are one run
+PROOF = 2  # headers on each side of a seam that must fit only that side's order
 
 
 class DateOrder(NamedTuple):
@@ -33,12 +33,12 @@ class DateOrder(NamedTuple):
 def decide_each(
     dates: Runs, shapes: Sequence[str], style: Sequence[str | None], answer: str | None, name: str
 ) -> dict[int, DateOrder]:
-    """The orders of a file's dates by the index of the run they start at; see `decide`.
+    """The date orders of a file, by the index of the first run they apply to; see `decide`.
 
-    One order from 0 on, or two where the file was put together from two exports.
+    One order from index 0, or two where a file joins two exports.
 
-    shapes  how each run's dates are spelled (separators, digits of the year): one change of it is a seam
-    style   what each run's header suggests
+    shapes  the spelling of each run's dates (separators, digits of the year): a single change is a seam
+    style   the order that each run's header suggests, or None
     """
     changes = [index for index, (earlier, later) in enumerate(pairwise(shapes), start=1) if earlier != later]
     if len(changes) == 1:
@@ -58,9 +58,9 @@ def _two(dates: Runs, seam: int, style: Sequence[str | None], answer: str | None
 
 
 def _seam(dates: Runs) -> int | None:
-    """Where day/month gives way to month/day or the reverse, once and for good; None when nothing proves it.
+    """The index where the order changes, once, between day/month and month/day; None without proof.
 
-    The dates between the two proofs fit both orders: the seam lies where time then runs backwards least.
+    Dates between the two proofs fit both orders; the seam is put where time runs backwards least.
     """
     for first, second in (("dmy", "mdy"), ("mdy", "dmy")):
         one, other = ([read_date(parts, order) for parts, _ in dates] for order in (first, second))
@@ -76,7 +76,7 @@ def _seam(dates: Runs) -> int | None:
 
 
 def read_date(parts: Triple, order: str) -> date | None:
-    """The date that three numbers spell in this order, or None when there is no such day."""
+    """The date that three numbers give in this order, or None when there is no such day."""
     first, middle, last = parts
     if first > 99:
         year, month, day = parts
@@ -100,10 +100,10 @@ def read_date(parts: Triple, order: str) -> date | None:
 def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> DateOrder:
     """The order of a file's dates.
 
-    style   the order that the header's other signs suggest (AM/PM, dots), or None
-    answer  --date-order: it decides where most dates fit it, and those that do not are then unreadable. One answer
-            serves a whole folder, so a file whose dates mostly contradict it goes by its dates
-    Raises ExportError when nothing decides; the message asks for --date-order.
+    style   the order that the rest of the header suggests (AM/PM, dots), or None
+    answer  --date-order: used where most dates fit it; those that do not become unreadable. It applies to a whole
+            folder, so a file whose dates mostly contradict it is read by its dates
+    Raises ExportError when the order stays ambiguous; the message asks for --date-order.
     """
     headers = sum(count for _, count in dates)
     known = {order: {parts: read_date(parts, order) for parts, _ in dates} for order in NAMES}
@@ -127,7 +127,7 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
     jumps = {order: _jumps_back([known[order][parts] for parts, _ in dates]) for order in candidates}
     fewest = min(jumps.values())
     steady = [order for order in candidates if jumps[order] == fewest]
-    if len(steady) > 1 and "ymd" in steady:  # two digits with the year first are rare: they must earn it
+    if len(steady) > 1 and "ymd" in steady:  # a two-digit year rarely comes first
         steady.remove("ymd")
     if len(steady) == 1:
         counts = ", ".join(f"{NAMES[order]} runs backwards {jumps[order]:,} times" for order in candidates)
@@ -162,6 +162,6 @@ def _undecided(candidates: list[str], best: int, headers: int) -> str:
 
 
 def _jumps_back(days: Sequence[date | None]) -> int:
-    """How often the days run backwards. The first one does not count: WhatsApp stamps its notice at export."""
+    """How often the days run backwards. The first is ignored: WhatsApp dates its notice at export."""
     read = [day for day in days[1:] if day is not None]
     return sum(later < earlier for earlier, later in pairwise(read))

@@ -1,6 +1,6 @@
-"""Exports put together into conversations: found again by key or by what they hold, overlap removed, in time order.
+"""Merge exports into conversations: match them by key or by content, remove the overlap, sort by time.
 
-Times may be any mixture of local and absolute ones, as their exports give them.
+Timestamps may be any mixture of local and absolute ones, as the exports give them.
 """
 
 from collections import Counter
@@ -13,10 +13,10 @@ from zlib import crc32
 
 from training.extraction.platform import Chat, Record
 
-LONG = 12  # characters of a text that hardly two people send in one minute
-SAME = 10  # messages in common that make two titles one chat
-RENAMED = 5  # messages in common that make two names one person
-MOST = 0.8  # of those that either export could have
+LONG = 12  # characters; two people rarely send the same text of this length in the same minute
+SAME = 10  # messages in common for two titles to be one chat
+RENAMED = 5  # messages in common for two names to be one person
+MOST = 0.8  # share of the messages in the overlapping time that must be in common
 
 
 @dataclass(slots=True)
@@ -24,16 +24,16 @@ class Conversation:
     platform: str
     chat: Chat
     messages: list[Record] = field(default_factory=list)
-    is_merged: bool = False  # from more than one export: a step back in time is where they meet
-    _known: Counter[tuple[str, ...]] = field(default_factory=Counter)  # counted once a second export comes
-    _met: set[str] = field(default_factory=set)  # who wrote the first `_looked_at` messages
+    is_merged: bool = False  # from several exports: time steps back where they join
+    _known: Counter[tuple[str, ...]] = field(default_factory=Counter)  # filled when a second export comes
+    _met: set[str] = field(default_factory=set)  # senders of the first `_looked_at` messages
     _looked_at: int = 0
 
     def holds(self, chat: Chat, messages: list[Record]) -> bool:
         """Whether `messages` are from another export of this conversation.
 
-        Two ids decide. Two chats may share a title or an alias, so that needs more: a message in common, or that the
-        people of one export are all in the other.
+        If both chats have ids, compare them. Two chats may share a title or an alias, so otherwise also require a
+        message in common, or that the senders of one export are all in the other.
         """
         if chat.is_id and self.chat.is_id:
             return chat.key == self.chat.key
@@ -44,10 +44,10 @@ class Conversation:
         return any(_key(record) in known for record in messages)
 
     def holds_under_another_title(self, messages: list[Record]) -> bool:
-        """Whether `messages` are this chat's under a title that a contact was given later.
+        """Whether `messages` are from this chat under another title, such as a contact's new name.
 
-        What several people wrote must be the same at the same time: what one person sends to everybody at New Year is
-        in many chats.
+        Requires messages in common from at least two senders: what one person sends to everybody at New Year is in
+        many chats.
         """
         moments = {_moment(record) for record in self.messages if len(record.text) >= LONG}
         common = [record for record in messages if _moment(record) in moments]
@@ -57,10 +57,10 @@ class Conversation:
         return len(common) >= MOST * len(both)
 
     def add(self, messages: list[Record]) -> int:
-        """Take the messages of one export. Returns how many were already there from earlier exports.
+        """Add the messages of one export. Returns how many of them earlier exports already had.
 
-        Somebody may well say "ok" twice in a minute: within one export equal messages are different messages. People
-        who are called otherwise than in the earlier exports keep their earlier names.
+        Equal messages within one export are kept: people say "ok" twice in a minute. Renamed senders keep the name from
+        the earlier exports.
         """
         if not self.messages:
             self.messages = messages
@@ -85,7 +85,7 @@ class Conversation:
         return in_time_order(self.messages, self.is_merged)
 
     def _people(self) -> set[str]:
-        """Grown with the messages: a channel of a thousand files, one a day, is not walked through for each of them."""
+        """All senders, updated incrementally: a channel may come in a thousand files, one a day."""
         self._met |= _people(self.messages[self._looked_at :])
         self._looked_at = len(self.messages)
         return self._met
@@ -96,10 +96,9 @@ class Conversation:
         return self._known
 
     def _renamed(self, messages: list[Record]) -> dict[str, str]:
-        """New name → earlier name, of people who say the same at the same time under both.
+        """New name → earlier name, for people who sent the same messages at the same time under both names.
 
-        An address book, or a person's own profile, changes between two exports; the old messages come with the new
-        name.
+        When a contact or a profile is renamed between two exports, old messages appear under the new name.
         """
         people, others = self._people(), _people(messages)
         if others <= people:
@@ -121,7 +120,7 @@ class Conversation:
 
 
 class Conversations:
-    """The conversations of a run, found again when another export of one is read."""
+    """The conversations of a run, with an index to find the one that an export continues."""
 
     def __init__(self) -> None:
         self.all: list[Conversation] = []
@@ -147,16 +146,16 @@ class Conversations:
 
 
 class _Untitled:
-    """The conversations of a platform that only a title tells apart, by a sample of what they hold.
+    """An index of a platform's conversations without ids, by a sample of their messages.
 
-    Every other longer message, chosen by its checksum and so the same ones in every export: a run of a hundred chats
-    need not compare each with each.
+    Samples half of the longer messages, chosen by checksum so that every export samples the same ones. This avoids
+    comparing each of a hundred chats with each other.
     """
 
     def __init__(self) -> None:
         self.conversations: list[Conversation] = []
         self._by_moment: dict[int, Conversation] = {}
-        self._looked_at: dict[int, int] = {}  # conversation → how many of its messages are in the sample
+        self._looked_at: dict[int, int] = {}  # index of conversation → number of its messages already sampled
 
     def find(self, messages: list[Record]) -> Conversation | None:
         if not self.conversations:
@@ -173,7 +172,7 @@ class _Untitled:
 
 
 def _sampled(messages: list[Record]) -> list[int]:
-    """Python's own hash of text is another in every run, and so would be what is put together."""
+    """Checksums of the sampled messages. Not hash(), which differs from run to run."""
     moments = ("\n".join(_moment(record)) for record in messages if len(record.text) >= LONG)
     return [each for moment in moments if not (each := crc32(moment.encode("utf-8", "replace"))) & 1]
 
@@ -183,22 +182,22 @@ def _people(messages: Iterable[Record]) -> set[str]:
 
 
 def _within(messages: list[Record], others: list[Record]) -> list[Record]:
-    """Those of `messages` that lie between the first and the last of `others`."""
+    """The `messages` between the first and the last of `others`."""
     moments = [_moment(record)[0] for record in others]
     first, last = min(moments), max(moments)
     return [record for record in messages if first <= _moment(record)[0] <= last]
 
 
 def _moment(record: Record) -> tuple[str, str]:
-    """When and what, to the minute where the export knows no offset: of one WhatsApp chat Android writes the minutes,
-    iOS the seconds."""
+    """(time, text). Times without an offset are cut to the minute: for the same WhatsApp chat, Android writes minutes
+    and iOS seconds."""
     if len(record.timestamp) <= NAIVE:
         return record.timestamp[:MINUTE], record.text
     return instant(record.timestamp), record.text
 
 
 def _key(record: Record) -> tuple[str, ...]:
-    """What a message has in common with itself in another export: its id, or else when, who and what."""
+    """The identity of a message across exports: its id, or else its time, text and sender."""
     return (record.id,) if record.id else (*_moment(record), record.sender)
 
 
@@ -208,13 +207,14 @@ OFFSET = len("+01:00")
 HOUR = len("2022-03-18T14")
 DATE = len("2022-03-18")
 SUNDAY = 6
-NIGHT = ("00", "01", "02", "03")  # the hours that a clock repeats in autumn, on a Sunday nearly everywhere
+NIGHT = ("00", "01", "02", "03")  # hours that can repeat when clocks go back, on a Sunday nearly everywhere
 
 
 def in_time_order(messages: list[Record], is_merged: bool) -> list[Record]:
-    """By time, ties in the given order. Naive times are compared as they stand, save for autumn's repeated hour.
+    """Sort by time; ties keep their order. Naive times are compared as written, except in an hour that the clock
+    repeats in autumn.
 
-    is_merged  from more than one export: a step back in time is where they meet, and no repeated hour
+    is_merged  True for messages of several exports: a step back in time is then a join, not a repeated hour
     """
     instants = [instant(record.timestamp) for record in messages]
     if not is_merged:
@@ -223,7 +223,7 @@ def in_time_order(messages: list[Record], is_merged: bool) -> list[Record]:
 
 
 def instant(timestamp: str) -> str:
-    """A timestamp with an offset as one in UTC, so that two of a second are equal; a naive one as it is."""
+    """Convert a timestamp with an offset to UTC, so that equal instants compare equal; keep a naive one."""
     if len(timestamp) <= NAIVE:
         return timestamp
     hour, rest, offset = timestamp[:HOUR], timestamp[HOUR:-OFFSET], timestamp[-OFFSET:]
@@ -234,16 +234,16 @@ def instant(timestamp: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _utc_hour(hour: str, offset: str) -> str:
-    """`2022-03-18T14` at `+01:00` → `2022-03-18T13`: a conversation's messages share few of them."""
+    """`2022-03-18T14` at `+01:00` → `2022-03-18T13`. Cached, since a conversation has few distinct hours."""
     return datetime.fromisoformat(f"{hour}:00:00{offset}").astimezone(UTC).isoformat()[:HOUR]
 
 
 def _second_pass_later(instants: list[str]) -> list[str]:
-    """Sort keys under which an hour that the clock repeats comes twice.
+    """Sort keys that put the second pass of a repeated hour after the first.
 
-    In autumn 02:50 is followed by 02:15, and only the file's order tells. A step back within one such hour of naive
-    times starts its second pass, which sorts behind the first and before the next hour: "~" comes after every digit
-    and ":". A message that merely arrived late then stays where the file has it.
+    When clocks go back, 02:50 is followed by 02:15, and only the file order shows it. The first step back within such
+    an hour of naive times starts its second pass. Its keys contain "~", which sorts after every digit and ":", so they
+    come after the first pass and before the next hour. A message that merely arrived late keeps its place.
     """
     keys = list(instants)
     repeated = ""

@@ -1,6 +1,6 @@
-"""`ghost extract`: chat exports → one clean CSV a conversation, and an account of every record.
+"""`ghost extract`: read chat exports, write one CSV per conversation and a report that counts every record.
 
-What cannot be read is accounted for, and the rest goes on.
+Unreadable files and lines are reported; extraction continues with the rest.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from training.extraction.source import OwnFolder, Source, discover, printable
 
 REPORT = "extraction_report.json"
 LANGUAGES = "languages.json"
-BATCH = 20_000  # records between two signs of life
+BATCH = 20_000  # records between two updates of the progress bar
 CHAT = itemgetter(Record._fields.index("chat"))
 EXPORTS = re.compile(r"message_\d+\.json|result\.json|main\.jsonl|messages\.json|_chat\.txt")
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         default=Path("data/cleaned"),
-        help="folder of the CSVs, replaced as a whole by each run (default: %(default)s)",
+        help="folder for the CSV files; each run replaces it (default: %(default)s)",
     )
     parser.add_argument(
         "--me", action="append", default=[], metavar="NAME", help="your name in these chats (repeat for each spelling)"
@@ -46,19 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--user-config",
         type=Path,
-        help=f"where your names stand otherwise (default: {speakers.CONFIG}, if there is one)",
+        help=f"config file with your names (default: {speakers.CONFIG}, if it exists)",
     )
     parser.add_argument(
         "--pii",
         choices=("mask", "off"),
         default="mask",
-        help="[phone], [email] … in the place of what is personal, and Contact N for people who are but a number"
+        help="mask: replace personal data with [phone], [email], …, and senders known only by a number with Contact N"
         " (default: %(default)s)",
     )
-    parser.add_argument("--pseudonyms", action="store_true", help="an invented name for everyone but you")
-    parser.add_argument("--platform", choices=PLATFORMS, help="read every file as this platform's")
-    parser.add_argument("--date-order", choices=DATE_ORDERS, help="for files whose dates fit more than one")
-    parser.add_argument("--min-chars", type=int, default=1, help="shorter messages are left out (default: %(default)s)")
+    parser.add_argument("--pseudonyms", action="store_true", help="give everyone but you an invented name")
+    parser.add_argument("--platform", choices=PLATFORMS, help="read every file as an export of this platform")
+    parser.add_argument("--date-order", choices=DATE_ORDERS, help="date order to use where a file fits more than one")
+    parser.add_argument("--min-chars", type=int, default=1, help="drop shorter messages (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     account, found = gather(args.paths, args.platform, args.date_order, args.min_chars)
     me = _me(config, args, found)
     shield = Anonymizer(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
-    problems = account.problems  # with the paths that have to be opened
+    problems = account.problems  # before renaming, so that the paths can be opened
     account.rename(shield.title)
     if account.messages:
         save(account, found, args.out, shield)
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _me(config: speakers.UserConfig, args: argparse.Namespace, found: Sequence[Conversation]) -> set[str]:
-    """The senders that are the person; needed only where everyone else gets another name."""
+    """The senders that are you. Only needed when everyone else is renamed."""
     if not args.me and not args.pseudonyms:
         return set(config.names)
     chats = {
@@ -100,7 +100,7 @@ def _me(config: speakers.UserConfig, args: argparse.Namespace, found: Sequence[C
 def gather(
     paths: Sequence[Path], platform: str | None, date_order: str | None, min_chars: int
 ) -> tuple[Account, list[Conversation]]:
-    """Read every export under `paths`. Conversations are in the order in which they were met; none is empty."""
+    """Read every export under `paths`. Conversations come in reading order; none is empty."""
     account = Account()
     recognised = _recognise_all(_sources(paths, account), platform, account)
     conversations = Conversations()
@@ -141,7 +141,7 @@ def _sources(paths: Sequence[Path], account: Account) -> list[Source]:
 def _recognise_all(
     sources: Sequence[Source], platform: str | None, account: Account
 ) -> list[tuple[Source, Recognised]]:
-    """What can be read, platform by platform, the files of each from the oldest to the newest."""
+    """The readable files, grouped by platform, each group from oldest to newest."""
     recognised: list[tuple[Source, Recognised]] = []
     unknown: list[Source] = []
     with progress("Recognising", total=len(sources)) as bar:
@@ -161,7 +161,7 @@ def _recognise_all(
                 bar.advance()
             recognised += matches
             for source in others:
-                # In a zip with a chat, another file is what somebody sent in it, unless it is called like a chat.
+                # In a zip that holds a chat, other files are attachments unless they are named like an export.
                 if matches and not EXPORTS.fullmatch(source.name):
                     account.attachments += 1
                 else:
@@ -172,7 +172,7 @@ def _recognise_all(
             account.attachments += 1
         else:
             account.refused.append(
-                f"{source}: no chat export we know{HINT}" if source.head() else f"{source}: empty file"
+                f"{source}: not a known chat export{HINT}" if source.head() else f"{source}: empty file"
             )
     ordered: list[tuple[Source, Recognised]] = []
     for known in PLATFORMS.values():
@@ -182,7 +182,7 @@ def _recognise_all(
 
 
 def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict[Chat, list[Record]]:
-    """The messages of one file by chat; everything else is counted. What precedes a defect is kept and reported."""
+    """The messages of one file by chat; other records are counted. Messages before a defect are kept."""
     message = Kind.MESSAGE
     chats: dict[Chat, list[Record]] = {}
     records = iter(reading.records)
@@ -190,7 +190,7 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
     while file.error is None:
         batch.clear()
         try:
-            batch.extend(islice(records, BATCH))  # keeps what came before an error
+            batch.extend(islice(records, BATCH))  # on an error, extend keeps the records before it
         except ExportError as error:
             file.error = str(error)
         if not batch:
@@ -208,13 +208,13 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
             chats.setdefault(chat, []).extend(messages)
         bar.describe(f"{file.records:,} records of {file.file}")
     file.kinds[message] = sum(map(len, chats.values()))
-    if file.records != file.kinds.total():  # a fault of ours: nothing is dropped in silence
+    if file.records != file.kinds.total():  # a bug: every record must be counted
         raise RuntimeError(f"{file.file}: {file.records} records, {file.kinds.total()} accounted for")
     return chats
 
 
 def save(account: Account, found: Sequence[Conversation], out: Path, shield: Anonymizer) -> None:
-    """Write the CSVs and the reports aside, then put them in the place of `out`."""
+    """Write the CSVs and the reports to a temporary folder, then replace `out` with it."""
     with atomic.replace_folder(out) as folder:
         languages = language_report(_write(account, found, folder, shield))
         account.masked = shield.counts
@@ -227,7 +227,7 @@ def save(account: Account, found: Sequence[Conversation], out: Path, shield: Ano
 def _write(
     account: Account, found: Sequence[Conversation], folder: Path, shield: Anonymizer
 ) -> Iterator[tuple[str, list[Record]]]:
-    """Each conversation's file, relative to `folder`, and what it holds."""
+    """Write each conversation; yield its file, relative to `folder`, and its messages."""
     taken: set[str] = set()
     with progress("Writing", total=len(found)) as bar:
         for conversation in found:
@@ -242,7 +242,7 @@ def _write(
 
 
 def own_files(out: Path) -> set[str]:
-    """What extraction wrote to `out`, by its report; empty when there is none to read."""
+    """The files that the report in `out` lists; empty when there is no readable report."""
     try:
         report = json.loads((out / REPORT).read_text(encoding="utf-8"))
         return {REPORT, LANGUAGES, *(conversation["file"] for conversation in report["conversations"])}
@@ -251,7 +251,7 @@ def own_files(out: Path) -> set[str]:
 
 
 def nothing(account: Account, paths: Sequence[Path]) -> str:
-    """What to say when no message was found."""
+    """The error message when no message was found."""
     where = " ".join(map(str, paths))
     if account.files or account.refused:
         return f"no message in {where}"

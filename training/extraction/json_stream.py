@@ -1,7 +1,7 @@
-"""JSON exports of any size, an entry at a time.
+"""Read JSON exports of any size, one entry at a time.
 
-The standard library decodes the values. What it leaves open, and ijson and msgspec with it, is where a value ends that
-does not decode: brackets are counted for that, and only then.
+The standard library decodes the values. To continue after a value that does not decode, which neither it nor ijson nor
+msgspec can do, count brackets to find where that value ends.
 """
 
 import codecs
@@ -18,19 +18,19 @@ CHUNK = 128 * 1024  # bytes read at a time
 LONGEST = 64 * 1024 * 1024  # characters of one value decoded whole; Telegram's messages have 4,096 at most
 
 SPACE = re.compile(r"[ \t\r\n]*")
-# JSON's strings hold no line break, so a quote too many does no harm beyond its line.
+# JSON strings hold no line breaks, so an extra quote does no harm beyond its line.
 STRUCTURE = re.compile(r'"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"|"[^\n]*\n|["\[\]{}]')
 BARE = re.compile(r"[^\s,:\"\[\]{}]+")
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a surrogate pair, escaped
 
 
 class Broken(Exception):
-    """The file is no JSON from here on; the message says where, without its content."""
+    """The file is not valid JSON from here on. The message says where; it quotes no content."""
 
 
 class CutOff(Broken):
     def __init__(self) -> None:
-        super().__init__("it ends in the middle")
+        super().__init__("it ends too early")
 
 
 def _no_json(constant: str) -> None:
@@ -41,9 +41,9 @@ DECODER = json.JSONDecoder(parse_constant=_no_json)
 
 
 class Cursor:
-    """A place in a stream of JSON. What reads a value leaves the cursor behind it, and all of it raises Broken.
+    """A position in a JSON stream. Reading a value moves the cursor past it. Every method can raise Broken.
 
-    repair  undoes known defects of invalid JSON; asked only about text that did not decode as it is
+    repair  fixes known defects; called only with text that did not decode
     """
 
     def __init__(self, stream: IO[bytes], repair: Callable[[str], str] = str) -> None:
@@ -51,17 +51,17 @@ class Cursor:
         self._repair = repair
         self._text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
         self._buffer = ""
-        self._at = 0  # within the buffer
-        self._behind = 0  # characters before the buffer
+        self._at = 0  # index in the buffer
+        self._behind = 0  # number of characters before the buffer
         self._ended = False
 
     @property
     def place(self) -> int:
-        """Characters from the stream's start."""
+        """Number of characters from the start of the stream."""
         return self._behind + self._at
 
     def peek(self) -> str:
-        """The next character that is no white space; "" at the end of the file."""
+        """The next character that is not white space; "" at the end of the file."""
         while True:
             space = SPACE.match(self._buffer, self._at)
             self._at = space.end() if space else self._at
@@ -69,9 +69,9 @@ class Cursor:
                 return self._buffer[self._at : self._at + 1]
 
     def names(self) -> Iterator[str]:
-        """The names in the object here, the cursor at each one's value; a value left is skipped.
+        """Iterate over the names of the object here, with the cursor at each value. Skips values that are not read.
 
-        Of anything but an object, none.
+        Yields nothing if this is not an object.
         """
         if self.peek() != "{":
             return
@@ -90,7 +90,7 @@ class Cursor:
         self._at += 1
 
     def elements(self) -> Iterator[None]:
-        """Stop at every element of the array here; one left is skipped. Of anything but an array, none."""
+        """Stop at each element of the array here. Skips elements that are not read. Yields nothing if not an array."""
         if self.peek() != "[":
             return
         self._at += 1
@@ -102,19 +102,19 @@ class Cursor:
         self._at += 1
 
     def values(self) -> Iterator[Any]:
-        """The elements of the array here, None for one that cannot be decoded."""
+        """The elements of the array here; None for one that cannot be decoded."""
         for _ in self.elements():
             yield self.value()
 
     def value(self) -> Any:
-        """The whole value here; None for one that cannot be decoded. Raises Broken beyond LONGEST too."""
+        """Read the value here; None if it cannot be decoded. Also raises Broken if it exceeds LONGEST."""
         while True:
             first, value = self.peek(), None
             end: int | None = None
             if first in ("{", "[", '"'):
                 with suppress(ValueError, RecursionError):
                     value, end = DECODER.raw_decode(self._buffer, self._at)
-            if end is None:  # a bare word, damage, or the buffer's end cuts it
+            if end is None:  # a bare word, a damaged value, or one cut by the end of the buffer
                 end = self._end(first)
                 value = None if end is None else self._repaired(self._buffer[self._at : end])
             if end is not None and (end < len(self._buffer) or self._ended):
@@ -126,7 +126,7 @@ class Cursor:
         return value
 
     def skip(self) -> None:
-        """Pass over the value here, however large."""
+        """Skip the value here, of any size."""
         first = self.peek()
         if first not in ("{", "["):
             self.value()
@@ -147,7 +147,7 @@ class Cursor:
             self.skip()
 
     def _end(self, first: str) -> int | None:
-        """Where the value here ends; None when that lies beyond the buffer."""
+        """The index where the value here ends; None if it is beyond the buffer."""
         if first in ("{", "["):
             end, depth = self._walk(self._at, 0)
             is_whole = not depth
@@ -166,7 +166,7 @@ class Cursor:
         return None
 
     def _walk(self, start: int, depth: int) -> tuple[int, int]:
-        """Go on until `depth` open brackets are closed or the buffer ends: where that is, and what is still open."""
+        """Scan until `depth` open brackets are closed or the buffer ends. Returns (index, brackets still open)."""
         for token in STRUCTURE.finditer(self._buffer, start):
             if token[0] in ("{", "["):
                 depth += 1
@@ -174,7 +174,7 @@ class Cursor:
                 depth -= 1
                 if not depth:
                     return token.end(), 0
-            elif token[0] == '"':  # a string that the buffer's end cuts
+            elif token[0] == '"':  # a string cut by the end of the buffer
                 return token.start(), depth
         return len(self._buffer), depth
 
@@ -185,7 +185,7 @@ class Cursor:
         return None
 
     def _fill(self) -> bool:
-        """Read on, twice as much each time that a value goes beyond the buffer. False at the stream's end."""
+        """Read more, at least as much as is left in the buffer. False at the end of the stream."""
         rest = self._buffer[self._at :]
         more = self._stream.read(max(CHUNK, len(rest)))
         self._ended = not more
@@ -195,16 +195,16 @@ class Cursor:
 
 
 def array(source: Source, name: str = "") -> Iterator[tuple[int, Any]]:
-    """Number and value of each element of the array that the file is, or that `name` is in the file's object.
+    """Number (from 1) and value of each element of the file's array, or of the array `name` in the file's object.
 
-    None for a value that cannot be decoded. Raises ExportError behind the last whole element of a file that breaks off.
+    The value is None if it cannot be decoded. Raises ExportError after the last whole element of a damaged file.
     """
     position = 0
     with source.open() as stream:
         try:
             cursor = Cursor(stream)
             if cursor.peek() != ("{" if name else "["):
-                raise Broken("character 0: no list")
+                raise Broken("character 0: not a list")
             for found in cursor.names() if name else ("",):
                 if found == name:
                     for value in cursor.values():
@@ -218,8 +218,8 @@ def array(source: Source, name: str = "") -> Iterator[tuple[int, Any]]:
 
 
 def lines(source: Source, skip: bytes = b"\0") -> Iterator[tuple[int, Any]]:
-    """Number and value of each line that is not blank; None for one that is no JSON. A line may start with `skip`: it
-    is then passed over unread."""
+    """Number and value of each line that is not blank; None for a line that is not JSON. Lines that start with `skip`
+    are skipped unread."""
     with source.open() as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip() and not line.startswith(skip):

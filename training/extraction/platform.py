@@ -1,6 +1,6 @@
-"""The one shape that every platform's export is read into, and what a platform offers.
+"""The record type that every export is read into, and the interface of a platform module.
 
-A file in `platforms/` with these is all it takes.
+To add a platform, add a module with this interface to `platforms/`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from training.extraction.source import Source
 
 
 class Kind(StrEnum):
-    """What a record is: exactly one of these, and only a MESSAGE reaches the CSV."""
+    """The kind of a record. Only a MESSAGE is written to the CSV."""
 
     MESSAGE = "message"
     SYSTEM = "system"
@@ -28,10 +28,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation, equal in every export of it.
+    """A conversation. Equal for every export of the same conversation.
 
-    is_id  whether `key` is the platform's own id, or a title that two chats may share
-    alias  a second key, under which an export that lacks the id files the same conversation
+    is_id  True when `key` is the platform's id, False when it is a title that two chats may share
+    alias  a second key, used by exports that lack the id
     """
 
     key: str
@@ -41,12 +41,12 @@ class Chat:
 
 
 class Record(NamedTuple):
-    """One entry of an export: frozen and slotted like a dataclass, at a third of the cost of making one.
+    """One entry of an export. A NamedTuple, since creating a frozen dataclass costs three times as much.
 
-    timestamp  ISO 8601 text: with the offset where the export knows it, local time without one where it does not
-    position   line number in a text export, entry number in a JSON one; counts from 1. Only of an UNREADABLE record
-               is it ever shown, so a platform may leave it 0 in the others
-    id         the platform's own number of the message within its chat, where the export has one
+    timestamp  ISO 8601: with an offset where the export has one, otherwise local time
+    position   line number in a text export, entry number in a JSON one, from 1. Only shown for UNREADABLE records;
+               others may leave it 0
+    id         the platform's id of the message within its chat, if the export has one
     """
 
     chat: Chat
@@ -60,19 +60,19 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One file being read: its records, lazily, and what was decided before the first of them."""
+    """One file being read: its records (lazy) and the facts determined before reading them."""
 
     records: Iterator[Record]
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Evidence(NamedTuple):
-    """What a file's first 64 KiB show.
+    """The first 64 KiB of a file.
 
     head   the text, undecodable bytes replaced
-    paths  of JSON, the path of every key seen, with `item` for array elements: `messages.item.date_unixtime`;
-           a string that is an array element itself is `participants.item=`. Several JSON values in one file (JSON
-           lines) are seen together
+    paths  for JSON, the path of every key seen, with `item` for array elements: `messages.item.date_unixtime`.
+           An array element that is a string gives `participants.item=`. The paths of all values in a file of JSON
+           lines are combined
     """
 
     head: str
@@ -83,15 +83,15 @@ class Evidence(NamedTuple):
 class Platform(Protocol):
     NAME: str
     UNIT: str  # what Record.position counts
-    NEWEST_FIRST: bool  # the numbered files of one chat run backwards in time
-    BROAD: bool  # its shape is one that others share: asked only about files that nobody else claims
-    COMPANIONS: frozenset[str]  # names of files without messages that an export holds beside its chats
+    NEWEST_FIRST: bool  # whether the first of a chat's numbered files is the newest
+    BROAD: bool  # whether other formats look alike: then asked only about files that no other platform claims
+    COMPANIONS: frozenset[str]  # names of files without messages that come with an export
 
     def recognise(self, source: Source, evidence: Evidence) -> str | None:
-        """The reason why this file is the platform's, or None.
+        """Why this file is of this platform, or None if it is not.
 
-        Raises ExportError for a form of the platform's that cannot be read, saying how to export one that can.
+        Raises ExportError for an unsupported format of this platform; the message says how to export a supported one.
         """
 
     def read(self, source: Source, date_order: str | None) -> Reading:
-        """Decide what concerns the whole file, then stream its records. Raises ExportError."""
+        """Determine what applies to the whole file, then stream its records. Raises ExportError."""

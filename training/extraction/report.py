@@ -1,6 +1,6 @@
-"""What went in and what became of it, for extraction_report.json and for the terminal.
+"""The account of an extraction, for extraction_report.json and the terminal.
 
-Every record of every file is exactly one kind, and the sums are equal.
+Every record has exactly one kind; the counts by kind add up to the number of records.
 """
 
 import re
@@ -59,13 +59,13 @@ class FileAccount:
 
 @dataclass(slots=True)
 class Account:
-    """A whole extraction: files read, files refused with a line each, files passed over."""
+    """A whole extraction: files read, files refused (one line each), files passed over."""
 
     files: list[FileAccount] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     attachments: int = 0
-    own_folders: list[str] = field(default_factory=list)  # written by an earlier run, below what was named
-    beside_json: int = 0  # HTML pages of a thread whose JSON was read
+    own_folders: list[str] = field(default_factory=list)  # folders under the given paths that ghost wrote
+    beside_json: int = 0  # HTML pages of threads whose JSON was read
     conversations: list[dict[str, Any]] = field(default_factory=list)
     masked: dict[str, int] = field(default_factory=dict)  # replacements in messages, by kind
     languages: dict[str, float] = field(default_factory=dict)  # shares of all messages
@@ -76,7 +76,7 @@ class Account:
 
     @property
     def problems(self) -> list[str]:
-        """One line for each thing that was not understood."""
+        """One line for each file or part that could not be read."""
         lines = list(self.refused)
         for file in self.files:
             if file.error:
@@ -88,7 +88,7 @@ class Account:
         return lines
 
     def rename(self, renamed: Callable[[str], str]) -> None:
-        """Call files as their chats are called: a file's name holds a contact's."""
+        """Rename files like their chats, since a file name holds a contact's name."""
         self.refused = list(map(renamed, self.refused))
         self.own_folders = list(map(renamed, self.own_folders))
         for file in self.files:
@@ -98,7 +98,7 @@ class Account:
                 file.facts = {**file.facts, "owner": renamed(file.facts["owner"])}
 
     def write_down(self, written: Path, title: str, records: list[Record]) -> None:
-        """Add a conversation that lies at `written`, relative to --out."""
+        """Add a conversation, written to `written` (relative to --out)."""
         self.conversations.append(
             {
                 "file": written.as_posix(),
@@ -126,18 +126,18 @@ class Account:
         }
 
 
-FEW = 12  # files that get a row and a line of evidence each; of more, each platform gets one
-OTHERS = 58  # columns of a terminal that a row needs beside the file's name
+FEW = 12  # up to so many files, show a row for each; beyond, a row for each platform
+OTHERS = 58  # terminal columns that a row needs beside the file name
 DOUBT = re.compile("majority|backwards|style|--date-order|after a change|weekday")
-NARROWEST = 22  # characters that a file's name has at least
-LEAST_SHOWN = 0.01  # share of a language below which only languages.json names it
+NARROWEST = 22  # minimum width of a file name, in characters
+LEAST_SHOWN = 0.01  # languages below this share are only in languages.json
 
 
 def show(account: Account, problems: Sequence[str], out: Path, report: str) -> None:
     """Print the account of a run.
 
-    problems  what was not understood, with the paths that have to be opened; the account may call files otherwise
-    report    the file's name in `out` that tells everything about every file
+    problems  lines to print, with the original paths (the account may hold renamed ones)
+    report    name of the report file in `out`
     """
     few = len(account.files) <= FEW
     if account.files:
@@ -166,7 +166,7 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
 
 
 def table(files: Sequence[FileAccount], first: str = "file") -> Table:
-    """A row for each account, and their sum: records = messages + everything that was left out, by kind."""
+    """A row for each account, and the sum. records = messages + records left out, by kind."""
     shown = Table(box=None, pad_edge=False, show_footer=len(files) > 1)
     kinds = sum((file.kinds for file in files), Counter[Kind]())
     records = sum(file.records for file in files)
@@ -192,7 +192,7 @@ def _by_platform(files: Iterable[FileAccount]) -> list[FileAccount]:
 
 
 def _evidence(files: Sequence[FileAccount]) -> list[str]:
-    """Where dates were not simply of one order: the report has it for every file."""
+    """The evidence for files whose date order was not obvious; the report has it for every file."""
     named = zip(_names(files), files, strict=True)
     return [f"{name}: {file.facts['evidence']}" for name, file in named if DOUBT.search(file.facts.get("evidence", ""))]
 
@@ -202,7 +202,7 @@ def _orders(files: Iterable[FileAccount]) -> str:
     names = {**NAMES, "either": "either (the same days)"}
     said = {order: " then ".join(names.get(one, one) for one in order.split(", then ")) for order in orders}
     counts = [f"{number:,} read as {said[order]}" for order, number in orders.most_common()]
-    return f"dates: {', '.join(counts)}" if counts else "dates: absolute, or spelled with the year first"
+    return f"dates: {', '.join(counts)}" if counts else "dates: absolute, or written with the year first"
 
 
 def _left_out(kinds: Counter[Kind]) -> str:
@@ -210,7 +210,7 @@ def _left_out(kinds: Counter[Kind]) -> str:
 
 
 def _names(files: Sequence[FileAccount]) -> list[str]:
-    """What tells the files apart: their names, with the folder or zip where several are called alike."""
+    """File names, with the folder or zip where several files have the same name."""
     parts = [PurePath(file.file).parts for file in files]
     alike = Counter(part[-1] for part in parts)
     names = [part[-1] if alike[part[-1]] == 1 and part[-1] != "_chat.txt" else "/".join(part[-2:]) for part in parts]
@@ -223,8 +223,8 @@ def _counted(number: int, what: str) -> str:
 
 
 def _say_what_was_not_understood(problems: Sequence[str]) -> None:
-    """A line each; what to type next is said once where several files want the same answer."""
-    for ending, many in ((ASK, "{:,} files do not tell day from month.{}"), (HINT, "{:,} files are not known{}")):
+    """Print a line for each problem; print the hint once when several files need the same one."""
+    for ending, many in ((ASK, "{:,} files have ambiguous dates.{}"), (HINT, "{:,} files are not known{}")):
         asking = [problem for problem in problems if problem.endswith(ending)]
         if len(asking) > 1:
             for problem in asking:

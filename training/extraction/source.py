@@ -1,6 +1,6 @@
-"""Files and zips of exports: found, opened, decoded, and the files that lie beside them.
+"""Find, open and decode the files and zips of exports, and the files beside them.
 
-A zip is read in place; nothing is ever unpacked to disk.
+Zips are read in place; nothing is unpacked to disk.
 """
 
 import fnmatch
@@ -26,18 +26,18 @@ from ghost.errors import ExportError, UsageError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-HEAD = 64 * 1024  # bytes that recognition looks at
-PIECE = 1024 * 1024  # bytes that are unpacked at a time
+HEAD = 64 * 1024  # bytes read for recognition
+PIECE = 1024 * 1024  # bytes unpacked at a time
 ENCRYPTED = 0x1  # bit 0 of a zip member's flags
-# zlib is asked for a piece at a time; bz2 and lzma hand over whatever a piece unpacks to, which reaches 1,000,000:1.
+# zlib can unpack piece by piece; bz2 and lzma return everything that a piece unpacks to, up to 1,000,000:1.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Deflate reaches 1000:1 on zeros and about 5:1 on chats; this leaves room for walls of one emoji.
 BOMB_RATIO, BOMB_SIZE = 200, 64 * 1024 * 1024
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
-OWN = frozenset(("extraction_report.json", "ghost.json"))  # in every folder that a stage of ours wrote
-# What travels with a chat and is not one. Counted as attachments, never opened.
+OWN = frozenset(("extraction_report.json", "ghost.json"))  # one of these is in every folder that ghost wrote
+# Files sent in a chat. Counted as attachments, never opened.
 ATTACHMENTS = frozenset(
     f".{ending}"
     for endings in (
@@ -53,7 +53,7 @@ ATTACHMENTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, or a member of a zip. `path` opens it; its names in words are printable."""
+    """A file, or a member of a zip. `str()`, `name` and `parts` are safe to print; use `path` to open the file."""
 
     path: Path
     member: str = ""
@@ -63,9 +63,9 @@ class Source:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Folders and file name, a zip counting as a folder under its name without the ending.
+        """Folders and file name; a zip counts as a folder, named without its suffix.
 
-        Composed (NFC): Macs write names decomposed, and one chat's title is one whatever the phone.
+        In NFC: macOS decomposes names, and a chat must have the same title on every system.
         """
         path = self.path.absolute()
         parts = (*path.with_suffix("").parts, *PurePosixPath(self.member).parts) if self.member else path.parts
@@ -80,7 +80,7 @@ class Source:
         return Path(self.name).suffix.lower() in ATTACHMENTS
 
     def sibling(self, name: str) -> "Source | None":
-        """The file at `name` relative to this one's folder (`../users.json` too), in the same zip; None without one."""
+        """The file at `name` (such as `../users.json`), relative to this file's folder or in the same zip; or None."""
         if not self.member:
             path = self.path.parent / name
             return Source(path) if path.is_file() else None
@@ -111,15 +111,15 @@ class Source:
             return self.path.open("rb")
         try:
             return io.BufferedReader(_Member(archive(self.path).open(self.member)), PIECE)
-        except (ValueError, KeyError, RuntimeError) as error:  # a directory that contradicts the file, each in its way
+        except (ValueError, KeyError, RuntimeError) as error:  # the zip's directory does not match its content
             if isinstance(error, NotImplementedError):
                 raise
             raise zipfile.BadZipFile(str(error)) from None
 
 
 class _Member(io.RawIOBase):
-    """A zip's member, unpacked a piece at a time: read as a whole, zipfile first unpacks 2 GiB and then looks whether
-    the directory promised as much."""
+    """A member of a zip, unpacked piece by piece. zipfile's own read() of a whole member unpacks up to 2 GiB before it
+    checks the size in the directory."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -142,27 +142,27 @@ class _Member(io.RawIOBase):
 
 
 def archive(path: Path) -> zipfile.ZipFile:
-    """The zip at `path`, open; not to be closed. Raises DAMAGE, OSError or ValueError."""
+    """The open zip at `path`. Do not close it. Raises DAMAGE, OSError or ValueError."""
     status = path.stat()
     return _archive(path, status.st_mtime_ns, status.st_size)
 
 
-@lru_cache(maxsize=1)  # reading the directory of 100,000 members takes a second, and each member needs it
+@lru_cache(maxsize=1)  # reading a directory of 100,000 members takes a second, and each member needs it
 def _archive(path: Path, modified: int, size: int) -> zipfile.ZipFile:
-    try:  # without a flag that says so names are cp437, but Macs and Android write UTF-8
+    try:  # names without the UTF-8 flag should be cp437, but macOS and Android write UTF-8
         return zipfile.ZipFile(path, metadata_encoding="utf-8")
     except UnicodeDecodeError:
         return zipfile.ZipFile(path)
 
 
 class OwnFolder(NamedTuple):
-    """A folder that an earlier `ghost extract` or `prepare` wrote below the one that was named."""
+    """A folder under a given path that an earlier `ghost extract` or `ghost prepare` wrote."""
 
     path: Path
 
 
 def discover(paths: Iterable[Path]) -> Iterator[Source | OwnFolder | ExportError]:
-    """Every file under `paths`, folders in natural order, zips opened; what must not be read comes as an ExportError.
+    """Every file under `paths` and every member of zips, in natural order; an ExportError for each refused file.
 
     Raises UsageError when a path does not exist.
     """
@@ -174,7 +174,7 @@ def discover(paths: Iterable[Path]) -> Iterator[Source | OwnFolder | ExportError
         yield from own
         yield from refused
         for file in sorted(files, key=lambda found: natural(str(found))):
-            if file.resolve() in seen:  # the same file named twice, or a folder and a file in it
+            if file.resolve() in seen:  # given twice, or given with its folder
                 continue
             seen.add(file.resolve())
             if file.suffix.lower() == ".zip" or (not file.suffix and zipfile.is_zipfile(file)):
@@ -184,22 +184,22 @@ def discover(paths: Iterable[Path]) -> Iterator[Source | OwnFolder | ExportError
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A sort key under which message_10 follows message_2."""
+    """A sort key that puts message_10 after message_2."""
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d{1,18})", name)]
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name that is too long: somebody's `$(cat chat.txt)`
+    except OSError:  # the name is too long, for example from `$(cat chat.txt)`
         return False
 
 
 def _files(path: Path) -> tuple[list[Path], list[OwnFolder], list[ExportError]]:
-    """The files at or under a path, hidden ones and our own output left out, and a line for each thing that cannot be
-    looked into.
+    """The files at or under a path, without hidden files; the folders that ghost wrote; an error for each unreadable
+    entry.
 
-    Links are followed, each folder is entered once: a link to a folder above ends nothing.
+    Follows links and enters each folder once, so a link to a parent folder cannot loop.
     """
     files: list[Path] = []
     own: list[OwnFolder] = []
@@ -213,7 +213,7 @@ def _files(path: Path) -> tuple[list[Path], list[OwnFolder], list[ExportError]]:
             if stat.S_ISREG(status.st_mode):
                 files.append(found)
             elif not stat.S_ISDIR(status.st_mode):
-                refused.append(ExportError(f"{Source(found)}: no file but a pipe, socket or device; save it as a file"))
+                refused.append(ExportError(f"{Source(found)}: a pipe, socket or device; save it as a file"))
             elif (status.st_dev, status.st_ino) not in entered:
                 entered.add((status.st_dev, status.st_ino))
                 names = os.listdir(found)
@@ -257,7 +257,7 @@ def _members(path: Path) -> Iterator[Source | ExportError]:
 
 
 def _refusal(member: zipfile.ZipInfo, size: int) -> str | None:
-    """Why a member of a zip of `size` bytes must not be read, or None."""
+    """Why a member of a zip of `size` bytes is refused, or None."""
     if not member.filename:
         return "a member without a name; refused"
     if member.filename.startswith(("/", "\\")) or ".." in _parts(member):
@@ -265,10 +265,10 @@ def _refusal(member: zipfile.ZipInfo, size: int) -> str | None:
     if member.flag_bits & ENCRYPTED:
         return "encrypted; unzip it with its password and pass the folder"
     if member.filename.lower().endswith(".zip"):
-        return "a zip inside a zip; take it out and pass it by itself"
+        return "a zip inside a zip; unpack it and pass it by itself"
     if member.compress_type not in METHODS:
-        return "compressed in a way that exports never are; unzip it and pass the folder"
-    packed = min(member.compress_size, size)  # what the directory claims may be false
+        return "compressed with an unsupported method; unzip it and pass the folder"
+    packed = min(member.compress_size, size)  # the directory may state a false size
     if _is_bomb(member.file_size, packed):
         return f"{member.file_size // max(packed, 1):,} times larger than its compressed size; refused as a zip bomb"
     return None
@@ -283,9 +283,9 @@ def _is_bomb(size: int, packed: int) -> bool:
 
 
 def decode(source: Source, advice: str, may_hold_nul: bool = False) -> str:
-    """The whole file as text: UTF-8, or UTF-16 by its mark; line ends as they are.
+    """Read the whole file as UTF-8, or as UTF-16 if it has a byte order mark; line breaks are kept.
 
-    advice  what to do about a file that is neither: "save it as UTF-8"
+    advice  what to do if it is neither, for the error: "save it as UTF-8"
     Raises ExportError.
     """
     with source.open() as stream:
@@ -297,12 +297,12 @@ def decode(source: Source, advice: str, may_hold_nul: bool = False) -> str:
         name = "UTF-16" if encoding == "utf-16" else "UTF-8"
         raise ExportError(f"{source}: not {name} at byte {error.start:,}; {advice}") from None
     if "\0" in text and not may_hold_nul:
-        raise ExportError(f"{source}: holds NUL bytes, so it is damaged or no text; {advice}")
+        raise ExportError(f"{source}: contains NUL bytes, so it is damaged or not text; {advice}")
     return text
 
 
 def beside(source: Source, pattern: str) -> list[Source]:
-    """The files that match `pattern` from the source's folder (`../../Users/*/user_info.json`), in the same zip."""
+    """The files that match `pattern` (`../../Users/*/user_info.json`), relative to this file's folder or zip."""
     if not source.member:
         folder = source.path.absolute().parent
         while pattern.startswith("../"):
@@ -318,7 +318,7 @@ def beside(source: Source, pattern: str) -> list[Source]:
 
 
 def companion(source: Source | None) -> Any:
-    """The JSON of a file that lies beside a chat; None where there is none or it cannot be read."""
+    """The JSON of a file beside a chat; None if it is missing or unreadable."""
     if source is None:
         return None
     try:
@@ -329,31 +329,30 @@ def companion(source: Source | None) -> Any:
 
 
 def objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list that should hold nothing else."""
+    """The dicts in a list; other elements are dropped. Empty if `value` is not a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-# Text as it goes into the CSV: what the person wrote, with only the transport's damage undone.
+# Clean text for the CSV: undo encoding damage, change nothing else.
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def line_breaks(text: str) -> str:
-    """CRLF and CR become LF: how a line break is stored is the phone's choice, that there is one is the writer's."""
+    """Convert CRLF and CR to LF."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def well_formed(text: str) -> str:
-    """JSON can hold half of a surrogate pair, UTF-8 cannot: join what belongs together, mark what is cut."""
+    """Join surrogate pairs and replace lone surrogates with U+FFFD: JSON can hold them, UTF-8 cannot."""
     if LONE_SURROGATE.search(text):
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
 
 
 def printable(name: str) -> str:
-    """A file's name as one line of text.
+    """A file name that is safe to print on one line.
 
-    On disk it is bytes, and bytes that are not UTF-8 reach Python as lone surrogates; it may also hold line breaks and
-    the escapes that move a terminal's cursor. Each of these becomes U+FFFD.
+    Bytes that are not UTF-8, line breaks and control characters (terminal escapes) become U+FFFD.
     """
     return CONTROL.sub("\ufffd", name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

@@ -1,7 +1,6 @@
-"""Whose voice this is: config/user_config.json, and which senders of a chat are that person.
+"""Load config/user_config.json and find which senders of a chat are you.
 
-Names are compared whole, after Unicode normalisation and case folding. Never by a part: "Anto" must not claim
-"Antoine".
+Names are compared whole, after Unicode normalisation and case folding. "Anto" must not match "Antoine".
 """
 
 import difflib
@@ -20,55 +19,57 @@ from ghost.errors import ConfigError
 from replicate_deployment.chat_format import Labels
 
 CONFIG = Path("config/user_config.json")
-# WhatsApp wraps phone numbers and some names in direction marks, which nobody sees and nobody types.
+# WhatsApp wraps phone numbers and some names in invisible direction marks.
 DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 LISTED = 10  # senders shown in an error
-EXAMPLE, ALIKE = "user_config.example.json", 0.85  # a config.json is at 0.81, a user_config.json.txt at 0.89
+EXAMPLE, ALIKE = "user_config.example.json", 0.85  # config.json has a ratio of 0.81, user_config.json.txt 0.89
 EXTRACTION_REPORT = "extraction_report.json"
 NAMES = ("exclude_people", "exclude_conversations")  # keys that hold a list of names
 DAYS = ("since", "until")
 
 Mine = Mapping[str, Set[str]]
-"""Platform → the senders there that are the person."""
+"""Platform → the senders there that are you."""
 
 
 @dataclass(frozen=True)
 class UserConfig:
-    """user_config.json. Raises ConfigError where a value cannot be used."""
+    """user_config.json. Raises ConfigError for invalid values."""
 
     user_identifiers: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
-    """Your names, as the exports spell them: for all platforms, or for each platform its own."""
+    """Your names, as the exports spell them: one list for all platforms, or a list for each."""
     user_label: str = "A:"
     other_label: str = "B:"
     timezone: str = "UTC"
-    """IANA name; places the times that an export gives without an offset, and the days of `since` and `until`."""
+    """IANA name. Applies to times without an offset, and to `since` and `until`."""
     exclude_people: tuple[str, ...] = ()
-    """Who said no: nothing that they wrote is learnt from, on either side."""
+    """People who opted out. Their messages are dropped, on both sides of the split."""
     exclude_conversations: tuple[str, ...] = ()
-    """Chats to leave out, by title or by file, as in "whatsapp/Bob.csv"."""
+    """Chats to leave out, by title or by file, such as "whatsapp/Bob.csv"."""
     since: date | None = None
-    """The first day to learn from."""
+    """The first day to use."""
     until: date | None = None
-    """The last day to learn from."""
+    """The last day to use."""
     max_group_size: int | None = None
-    """Chats of more people are left out; you count."""
+    """Leave out chats with more people, you included."""
 
     def __post_init__(self) -> None:
         lists = {"user_identifiers": self.names, **{key: getattr(self, key) for key in NAMES}}
         for key, names in lists.items():
             if not all(isinstance(name, str) and name.strip() for name in names):
-                raise ConfigError(f"{key}: a list of names, none of them blank")
+                raise ConfigError(f"{key}: expected a list of names, none of them blank")
         if self.since and self.until and self.since > self.until:
             raise ConfigError(f"since, until: {self.since} is after {self.until}, so no day is left")
         size = self.max_group_size
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 2):
-            raise ConfigError(f"max_group_size: a number of people from 2, you included, or null; found {size!r}")
+            raise ConfigError(f"max_group_size: expected null or a number from 2 up (you count); found {size!r}")
         try:
             ZoneInfo(self.timezone)
         except (TypeError, ValueError, OSError, ZoneInfoNotFoundError):
             close = difflib.get_close_matches(str(self.timezone), available_timezones(), n=1)
             hint = close[0] if close else "Europe/Paris"
-            raise ConfigError(f"timezone: {self.timezone!r} is no IANA time zone; a valid one is {hint!r}") from None
+            raise ConfigError(
+                f"timezone: {self.timezone!r} is not an IANA time zone; a valid one is {hint!r}"
+            ) from None
         try:
             Labels(me=self.user_label, other=self.other_label)
         except (TypeError, ValueError) as error:
@@ -96,10 +97,9 @@ class UserConfig:
 
 
 def load(path: Path | None = None) -> UserConfig:
-    """The settings of a user_config.json; without a path those of the standard one, or the defaults where it is absent.
+    """Load a user_config.json. Without a path, load the standard file, or return the defaults if it does not exist.
 
-    Raises ConfigError, naming the file, on a path where there is none, unreadable JSON, unknown keys and values that
-    cannot be used.
+    Raises ConfigError, with the file, when `path` does not exist, is not JSON, or has unknown keys or invalid values.
     """
     if path is None and not CONFIG.exists():
         return UserConfig()
@@ -111,7 +111,7 @@ def load(path: Path | None = None) -> UserConfig:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: one JSON object is expected, found a {type(document).__name__}")
+        raise ConfigError(f"{path}: expected one JSON object, found a {type(document).__name__}")
     valid = [field.name for field in fields(UserConfig)]
     for key in document:
         if key not in valid:
@@ -124,13 +124,13 @@ def load(path: Path | None = None) -> UserConfig:
 
 
 def not_there() -> str:
-    """That the standard file is absent, and which file may have been meant: under a name that is off by a letter, whom
-    it leaves out would be learnt from."""
+    """Say that the standard file does not exist, and name a file that may have been meant: with a typo in its name,
+    people who opted out would be included."""
     beside = [file for folder in (CONFIG.parent, Path()) if folder.is_dir() for file in sorted(folder.iterdir())]
     alike = [file for file in beside if fold(file.name) != fold(EXAMPLE) and _alike(file.name, CONFIG.name)]
     if not alike:
         return f"there is no {CONFIG}"
-    return f"there is no {CONFIG}, but {alike[0]}. If that is meant: --user-config {alike[0]}"
+    return f"there is no {CONFIG}, but {alike[0]}. To use it: --user-config {alike[0]}"
 
 
 def _alike(name: str, other: str) -> bool:
@@ -138,51 +138,51 @@ def _alike(name: str, other: str) -> bool:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets the last of two equal keys win: an `exclude_people` would be lost without a word."""
+    """Refuse duplicate keys. json.loads keeps the last one, which could silently drop an `exclude_people`."""
     keys = [key for key, _ in pairs]
     if twice := [key for key in keys if keys.count(key) > 1]:
-        raise ValueError(f"{twice[0]} stands there twice")
+        raise ValueError(f"duplicate key {twice[0]}")
     return dict(pairs)
 
 
 def _typed(key: str, value: Any) -> Any:
-    """A value of the JSON as its field holds it."""
+    """Convert a JSON value to the type of its field."""
     if key == "user_identifiers" and isinstance(value, dict):
         if not all(isinstance(names, list) for names in value.values()):
-            raise ConfigError(f'{key}: each platform has a list of names, as in {{"telegram": ["Ada Lovelace"]}}')
+            raise ConfigError(f'{key}: give each platform a list of names, as in {{"telegram": ["Ada Lovelace"]}}')
         return {platform: tuple(names) for platform, names in value.items()}
     if key in ("user_identifiers", *NAMES):
         if not isinstance(value, list):
-            raise ConfigError(f'{key}: a list of names is expected, as in ["Ada Lovelace"]')
+            raise ConfigError(f'{key}: expected a list of names, as in ["Ada Lovelace"]')
         return tuple(value)
     if key in DAYS and value is not None:
         try:
-            # fromisoformat reads weeks and days without hyphens too, which nobody means.
+            # fromisoformat also reads ISO weeks and dates without hyphens.
             return date.fromisoformat(value if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else "")
         except (TypeError, ValueError):
-            raise ConfigError(f"{key}: a day as in 2024-02-29 is expected, or null; found {value!r}") from None
+            raise ConfigError(f"{key}: expected a date such as 2024-02-29, or null; found {value!r}") from None
     return value
 
 
 def fold(name: str) -> str:
-    """The form in which two spellings of one name are equal: NFKC, caseless, single spaces, no direction marks."""
+    """Normalise a name for comparison: NFKC, case folded, single spaces, no direction marks."""
     plain = unicodedata.normalize("NFKC", DIRECTION_MARKS.sub("", name)).casefold()
     return " ".join(unicodedata.normalize("NFKC", plain).split())
 
 
 def matching(identifiers: Iterable[str], senders: Iterable[str]) -> set[str]:
-    """The senders that are called exactly like one of the identifiers."""
+    """The senders whose name equals one of the identifiers after `fold`."""
     folded = {fold(name) for name in identifiers}
     return {sender for sender in senders if fold(sender) in folded}
 
 
 def platform_of(chat: str) -> str:
-    """Of the path of a chat's CSV, the folder; empty when it lies in none."""
+    """The folder in the path of a chat's CSV; "" if there is none."""
     return chat.split("/", 1)[0] if "/" in chat else ""
 
 
 def owners(cleaned: Path) -> dict[str, list[str]]:
-    """By platform, whose account its exports say they are from; empty where extraction told nothing."""
+    """By platform, the account owners that extraction_report.json names; empty without a readable report."""
     found: dict[str, list[str]] = {}
     try:
         report = json.loads((cleaned / EXTRACTION_REPORT).read_text(encoding="utf-8"))
@@ -201,12 +201,12 @@ def recognise(
     path: Path = CONFIG,
     owners: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, set[str]]:
-    """By platform, the senders that are the person: those named by `--me`, else by the config.
+    """By platform, the senders that are you: those named by `--me`, else by the config.
 
-    `chats` maps the path of each chat to its senders' numbers of messages. A name of `--me` is typed for these very
-    chats, so each must be found; a config lists every spelling, so one is enough, on each platform that it names by
-    itself. Raises ConfigError when that fails, with a proposal for the config: `owners` names, by platform, the people
-    whose exports these are.
+    chats   path of each chat → sender → number of messages
+    owners  by platform, the account owners; used in the proposal
+    Raises ConfigError, with a proposed config line, when a name of `--me` sent no message; or when none of the config's
+    names did, on every platform for which the config has its own list.
     """
     counts: dict[str, Counter[str]] = {}
     for chat, senders in chats.items():
@@ -220,14 +220,14 @@ def recognise(
 
 
 def _unmatched(config: UserConfig, me: Sequence[str], counts: Mapping[str, Counter[str]], path: Path) -> str | None:
-    """Which of the person's names are nobody's, in a sentence."""
+    """Say which of your names match no sender; None if all is well."""
     for name in me:
         if not any(matching([name], senders) for senders in counts.values()):
             return f"--me {name!r} sent none of these messages."
     if me:
         return None
     if not config.names:
-        return f"nobody is {config.user_label} yet: user_identifiers is empty."
+        return "None of the senders is marked as you: user_identifiers is empty."
     if isinstance(config.user_identifiers, Mapping):
         for platform, names in config.user_identifiers.items():
             if names and platform in counts and not matching(names, counts[platform]):
@@ -238,7 +238,7 @@ def _unmatched(config: UserConfig, me: Sequence[str], counts: Mapping[str, Count
 
 
 def _check_platforms(named: Iterable[str], present: Iterable[str], path: Path) -> None:
-    """Refuse a platform that is none: in its chats everybody would be another."""
+    """Refuse unknown platform names: a typo would mark nobody as you on that platform."""
     from training.extraction.platforms import PLATFORMS  # imports every reader
 
     known = {*PLATFORMS, *present}
@@ -256,7 +256,7 @@ def _proposal(
     path: Path,
     owners: Mapping[str, Sequence[str]],
 ) -> str:
-    """Who sent most, who is likely the person and why, and what to write if so. It decides nothing."""
+    """List the senders, say who is likely you and why, and what to write to the config if so."""
     total = sum(counts.values(), Counter[str]())
     ranked = sorted(total, key=lambda sender: (-total[sender], sender))
     listing = [f"  {total[sender]:>9,}  {sender}" for sender in ranked[:LISTED]]
@@ -279,7 +279,7 @@ def _proposal(
         tied = [sender for sender in candidates if presence[sender] == most]
         share = f"{most:,} of {len(of_platform):,} chats"
         if len(tied) == 1:
-            reasons.append(f"{where}{tied[0]} is in {share}, more than anybody else")
+            reasons.append(f"{where}{tied[0]} is in {share}, more than anyone else")
         elif len(tied) <= LISTED:
             reasons.append(f"{where}{', '.join(tied)} are each in {share}: only you know which is you")
         else:
@@ -295,7 +295,7 @@ def _proposal(
             *listing,
             *reasons,
             f"If you are {' and '.join(names)}, write {where}",
-            "(lists: put every name under which you appear)",
-            f"or say it for this run, a --me for each name:  {flags}",
+            "(list every name under which you appear)",
+            f"or pass it for this run only:  {flags}",
         ]
     )

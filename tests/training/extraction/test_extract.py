@@ -75,7 +75,7 @@ def test_what_is_not_understood_is_named_and_the_rest_goes_on(
     assert [Path(file["file"]).name for file in report["files"]] == ["good.txt"]
     assert report["attachments_passed_over"] == 1
     shown = capsys.readouterr().out
-    for part in ("dates.txt: every date fits both", "diary.txt: no chat export we know", "latin.txt: not UTF-8"):
+    for part in ("dates.txt: every date fits both", "diary.txt: not a known chat export", "latin.txt: not UTF-8"):
         assert sum(part in line for line in report["refused"]) == 1
         assert part in shown
 
@@ -120,7 +120,7 @@ def test_many_files_ask_for_the_date_order_once(tmp_path: Path, capsys: pytest.C
         "a.txt: every date fits both day/month and month/day.",
         "b.txt: every date fits both day/month and month/day.",
     ]
-    closing = f"2 files do not tell day from month.{ASK}"
+    closing = f"2 files have ambiguous dates.{ASK}"
     assert [line for line in shown if "--date-order" in line] == [closing]
 
 
@@ -329,5 +329,5 @@ def test_a_damaged_export_in_a_zip_with_a_chat_is_named(tmp_path: Path, capsys: 
         archive.writestr("message_2.json", '{"messages": [{"')
     assert main(["extract", str(tmp_path), "--out", str(tmp_path / "cleaned")]) == 1
     said = capsys.readouterr().out
-    assert "message_2.json: no chat export" in said
+    assert "message_2.json: not a known chat export" in said
     assert "shopping.csv" not in said

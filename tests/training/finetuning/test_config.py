@@ -141,7 +141,7 @@ def test_a_number_that_yaml_takes_for_text_is_a_number(tmp_path: Path) -> None:
         ({"learning_rate": float("nan")}, "learning_rate: expected a number"),
         ({"learning_rate": True}, "learning_rate: expected a number"),
         ({"adapter": "lora"}, "adapter: 'lora' is not one of qlora"),
-        ({"load_in_4bit": False}, "load_in_4bit: false contradicts adapter: qlora"),
+        ({"load_in_4bit": False}, "load_in_4bit: false conflicts with adapter: qlora"),
         ({"lora_target_modules": []}, "lora_target_modules: expected a list with at least one entry"),
         ({"lora_target_modules": "q_proj"}, "lora_target_modules: expected a list"),
         ({"lora_dropout": 1.0}, "lora_dropout: must be from 0 to below 1"),
@@ -156,7 +156,10 @@ def test_a_number_that_yaml_takes_for_text_is_a_number(tmp_path: Path) -> None:
         ({"group_by_length": True}, "unknown key group_by_length"),
         ({"sequence_len": 8}, "sequence_len: must be at least 16"),
         ({"datasets": [{"path": "a", "split": "train", "type": "alpaca"}]}, "datasets[0].type: 'alpaca' is not one of"),
-        ({"datasets": [{"path": "elsewhere/t.jsonl", "split": "train", "type": "completion"}]}, "must lie beside"),
+        (
+            {"datasets": [{"path": "elsewhere/t.jsonl", "split": "train", "type": "completion"}]},
+            "must be in the same folder",
+        ),
         ({"datasets": ["train.jsonl"]}, "datasets[0]: expected keys, found 'train.jsonl'"),
     ],
 )

@@ -309,7 +309,7 @@ def test_what_was_left_out_is_named_where_too_little_is_left(cleaned: Path, tmp_
 def test_bases_and_folders_that_cannot_be_meant_are_refused(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
     write_csv(cleaned / "chat.csv", _alternating(40))
     assert _prepare("--me", "Ada", "--base", str(tmp_path / "nothing")) == 1
-    assert f"--base {tmp_path / 'nothing'}: no folder, and no Hub repo whose" in capsys.readouterr().err
+    assert f"--base {tmp_path / 'nothing'}: not a folder, and not a Hub repo whose" in capsys.readouterr().err
     assert _prepare("--me", "Ada", "--base", str(tmp_path)) == 1
     assert f"--base {tmp_path}: no tokenizer.json in this folder" in capsys.readouterr().err
     assert _prepare("--me", "Ada", "--out", str(cleaned / "sub")) == 2
