@@ -338,8 +338,8 @@ def test_what_was_left_out_is_always_said(cleaned: Path, tmp_path: Path, capsys:
     config.mkdir()
     (config / "user_config.jsn").touch()
     assert row("--me", "Ada").endswith(
-        "nobody: there is no config/user_config.json, but config/user_config.jsn. If that "
-        "is meant: --user-config config/user_config.jsn"
+        "nobody: there is no config/user_config.json, but config/user_config.jsn. To "
+        "use it: --user-config config/user_config.jsn"
     )
     (config / "user_config.json").write_text('{"user_identifiers": ["Ada"]}')
     assert row() == "left out        nobody"
