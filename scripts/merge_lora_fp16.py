@@ -36,7 +36,7 @@ from training.merging.weights import SHARD_BYTES, give_back_large_blocks, plan_s
 
 SEED = 0  # selects the rows that the proof recomputes
 MEMORY = (
-    "Memory: about 1 GB for a 7B model; the proof takes a little more. Disk: 2 bytes per parameter, besides any "
+    "Memory: about 1.5 GB for a 7B model, proof included. Disk: 2 bytes per parameter, besides any "
     "earlier merge. After an interruption or a full disk, run the same command to continue."
 )
 

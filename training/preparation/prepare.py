@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         choices=RECIPES,
         default="windows",
-        help="a line for every window of 6 to 12 turns and its reply, or one for each whole conversation, in which "
+        help="a line for every window of up to 12 turns and its reply, or one for each whole conversation, in which "
         "every turn of yours ends with </s> (default: %(default)s)",
     )
     parser.add_argument(

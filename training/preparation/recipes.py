@@ -1,6 +1,6 @@
 """The recipes: which stretches of the conversations become lines of the JSONL.
 
-Conversations are given as in recipes.py: for each turn, whether the person wrote it.
+A conversation is given as a list: for each turn, whether the person wrote it.
 """
 
 import random
@@ -282,7 +282,7 @@ def split(conversations: Sequence[Sequence[bool]], gives_line: Callable[[Sequenc
       it, or else the first behind that.
 
     Where there is no such border either, nothing is held out. `gives_line` is asked about the turns of a conversation
-    or of a part of one, given as in recipes.py.
+    or of a part of one.
     """
     counts = list(map(len, conversations))
     training, total = training_conversations(counts), sum(counts)
