@@ -1,6 +1,6 @@
 """Detect the end of a reply while it is generated. Standard library only.
 
-Which stop sequences there are is said in chat_format.py (`Labels.stop_sequences`); they are only looked for here.
+The stop sequences are defined in chat_format.py (`Labels.stop_sequences`); this module only looks for them.
 
 The model writes the format's text (` hey\\n A: is not a tag\\nB:`); callers get the reply (`hey\\nA: is not a tag`).
 Three steps convert it, each holding back text that it cannot decide yet:
