@@ -27,7 +27,7 @@ from training.finetuning.data import Split, read_facts, read_split
 from training.finetuning.hardware import load_of
 from training.finetuning.model import lora_of, save_adapter, write_adapter_files
 from training.finetuning.packing import Plan
-from training.finetuning.processes import Alone, Follower, Leader, ProcessLost, joined
+from training.finetuning.processes import Alone, Follower, Leader, ProcessLost, joined, leave
 from training.finetuning.report import Samples
 
 REPORT = "training_report.json"
@@ -61,13 +61,17 @@ def run(args: argparse.Namespace) -> int:
     with joined() as processes:
         if isinstance(processes, Follower):
             processes.follow()
-            return 0
-        config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
-        out = Path(config.output_dir)
-        if out.name in ("", ".."):
-            raise UsageError(f"--out {out}: name a folder; the checkpoint is written beside it")
-        with Checkpoint(out).alone():
-            return lead(args, config, processes)
+            code = 0
+        else:
+            config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
+            out = Path(config.output_dir)
+            if out.name in ("", ".."):
+                raise UsageError(f"--out {out}: name a folder; the checkpoint is written beside it")
+            with Checkpoint(out).alone():
+                code = lead(args, config, processes)
+    if processes.sharded:
+        leave(code)
+    return code
 
 
 def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> int:
