@@ -224,13 +224,24 @@ def read_prompt(prompt: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
     return turns
 
 
-def chat_template(labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) -> str:
-    """Return `chat_template.jinja` with labels and recipe filled in, for tokenizers that other servers load."""
+def chat_template(
+    labels: Labels = DEFAULT_LABELS,
+    *,
+    recipe: Recipe,
+    begin: str = "<s> ",
+    special_strings: Sequence[str] = SPECIAL_STRINGS,
+) -> str:
+    """Return `chat_template.jinja` filled in, for tokenizers that other servers load.
+
+    `begin` goes before the first turn; `special_strings` are broken by a space where somebody typed them. The defaults
+    are Mistral's; `tokenization.template_for` knows those of a tokenizer.
+    """
     source = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
     facts = {
         "@ME@": labels.me,
         "@OTHER@": labels.other,
-        "@SPECIAL_STRINGS@": SPECIAL_STRINGS,
+        "@BEGIN@": begin,
+        "@SPECIAL_STRINGS@": special_strings,
         "@EVERY_TURN_ENDS@": recipe == "conversations",
     }
     # A JSON literal is a valid Jinja literal, so labels may contain quotes and backslashes.

@@ -23,7 +23,7 @@ from ghost.errors import MergeError, UsageError
 from replicate_deployment import chat_format, golden
 from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
-from replicate_deployment.tokenization import Tokenizer
+from replicate_deployment.tokenization import Tokenizer, template_for
 from training.finetuning.base import Base
 from training.merging import adapter as adapters
 from training.merging import proof as parity
@@ -117,7 +117,8 @@ def merge_folder(args: argparse.Namespace, folder: Path) -> int:
     replaces = args.out.exists()
     block = merge(ghost, base, args.out, choices, clock)
     if args.keep_adapter:
-        provenance.keep(ghost, args.keep_adapter)
+        tokenizer = provenance.tokenizer_of(ghost, base)
+        provenance.keep(ghost, args.keep_adapter, template_for(tokenizer, ghost.labels, ghost.recipe))
     if args.json:
         print(json.dumps({"model": str(args.out), "merge": block, "seconds": clock.seconds}, indent=2))
     else:
@@ -161,7 +162,7 @@ def merge(
     refuse_foreign_files(out, artifact.own_files(out, "merge"))
     adapter = read_adapter(ghost.folder, base.folder)
     tokenizer = provenance.tokenizer_of(ghost, base)
-    tokenizer.chat_template = chat_format.chat_template(ghost.labels, recipe=ghost.recipe)
+    tokenizer.chat_template = template_for(tokenizer, ghost.labels, ghost.recipe)
     onto = choices.base_weights or ("dequantized" if provenance.trained_in_4_bits(ghost) else "original")
     sources = Sources(base, adapter, provenance.precision(ghost), onto)
     shapes = {name: output.shape for name, output in adapter.outputs.items()}

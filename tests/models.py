@@ -113,12 +113,12 @@ def write_tiny_merged(folder: Path, base: Path) -> Path:
 
     from ghost import artifact
     from replicate_deployment import golden
-    from replicate_deployment.chat_format import DEFAULT_LABELS, chat_template
+    from replicate_deployment.chat_format import DEFAULT_LABELS
     from replicate_deployment.settings import Settings
-    from replicate_deployment.tokenization import load_tokenizer
+    from replicate_deployment.tokenization import load_tokenizer, template_for
 
     tokenizer = load_tokenizer(base)
-    tokenizer.chat_template = chat_template(DEFAULT_LABELS, recipe="windows")
+    tokenizer.chat_template = template_for(tokenizer, DEFAULT_LABELS, "windows")
     tokenizer.save_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16)
     model.save_pretrained(folder)

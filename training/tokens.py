@@ -20,10 +20,11 @@ BOS, END, NEWLINE, FIRST = 0, 1, 2, 3
 class Counted:
     """The base's tokenizer, read by the tokenizers library. Gives the same ids as in training."""
 
-    bos_token_id, eos_token_id = -1, -2  # distinct from every id in any vocabulary
+    eos_token_id = -2  # distinct from every id in any vocabulary
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self.bos_token_id = -1 if tokenizer.encode("").ids else None  # only some tokenizers begin texts with one
 
     def __call__(self, text: str, **options: bool) -> dict[str, Any]:
         found = self._tokenizer.encode(text, add_special_tokens=False)

@@ -160,7 +160,7 @@ def _fingerprint(recipe: Recipe) -> str:
 
 def make_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     """A Mistral-like tokenizer trained on `texts`: ids 0-2 are <unk>, <s>, </s>; 3-258 the bytes; then words."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -179,6 +179,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         show_progress=False,
     )
     # A line at a time: a newline that is no word of the vocabulary falls back to its byte.
+    bpe.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", specials.index("<s>"))])
     bpe.train_from_iterator((line for text in texts for line in text.split("\n")), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=_without_special_bytes(bpe, specials),

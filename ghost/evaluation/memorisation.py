@@ -399,7 +399,7 @@ def continuer(engine: "Engine") -> Continue:
         scores = decoder.start(_ids(engine, context, beginning)[:-1])  # without the end token
         for _ in range(LONGEST):
             token = int(scores.argmax())
-            if token == engine.tokenizer.eos_token_id:
+            if token in engine.end_ids:
                 break
             said += engine.token_bytes[token]
             if any(stop.encode() in said for stop in engine.ghost.stop_sequences):

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from replicate_deployment import ghost_json, golden
-from replicate_deployment.chat_format import END_TOKEN, Turn, chat_template
+from replicate_deployment.chat_format import END_TOKEN, Turn
 from replicate_deployment.errors import GhostError
 from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import from_facts
-from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer
+from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer, template_for
 from training.finetuning.base import read_header
 
 if TYPE_CHECKING:
@@ -127,9 +127,9 @@ def end_token(model: Model) -> str:
         return ids.get(token["content"] if isinstance(token, dict) else token)
 
     for kind in ("bos", "eos"):
-        said = {"the tokenizer": of_tokenizer(kind)}
-        said |= {name: model.json(name).get(f"{kind}_token_id") for name in CONFIGS}
-        if None in said.values() or len(set(map(repr, said.values()))) > 1:
+        said: dict[str, object] = {"the tokenizer": of_tokenizer(kind)}
+        said |= {name: _first(model.json(name).get(f"{kind}_token_id")) for name in CONFIGS}
+        if (kind == "eos" and None in said.values()) or len(set(map(repr, said.values()))) > 1:
             found = ", ".join(f"{name} says {token}" for name, token in said.items())
             raise Problem(f"{kind}_token_id differs or is missing: {found}", "ghost merge")
     bos, end = of_tokenizer("bos"), of_tokenizer("eos")
@@ -141,7 +141,13 @@ def end_token(model: Model) -> str:
     if len(set(named.values())) > 1:
         found = ", ".join(f"{name} says {pad}" for name, pad in named.items())
         raise Problem(f"pad_token_id differs: {found}", "ghost merge")
-    return f"end {end} and BOS {bos}, the same in tokenizer, config and generation config"
+    begin = "no BOS" if bos is None else f"BOS {bos}"
+    return f"end {end} and {begin}, the same in tokenizer, config and generation config"
+
+
+def _first(ids: object) -> object:
+    """A generation config may name several end tokens; the tokenizer's comes first."""
+    return ids[0] if isinstance(ids, list) and ids else ids
 
 
 def sampling(model: Model) -> str:
@@ -169,7 +175,7 @@ def template(model: Model) -> str:
     ids = tokenizer.apply_chat_template(roles, add_generation_prompt=True, return_dict=False)
     if ids != encode_prompt(tokenizer, turns, labels, recipe):
         raise Problem("the tokenizer's chat template does not give the ids that chat_format gives", "ghost merge")
-    same = tokenizer.chat_template == chat_template(labels, recipe=recipe)
+    same = tokenizer.chat_template == template_for(tokenizer, labels, recipe)
     return "the ids of chat_format" + (", word for word" if same else "")
 
 

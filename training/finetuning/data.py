@@ -20,10 +20,11 @@ from training.tokens import fit_window
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """Arrays of one length, one element per token: BOS, the turns, an end token wherever the recipe puts one.
+    """Arrays of one length, one element per token: BOS if the base has it, the turns, an end token wherever the recipe
+    puts one.
 
     ids     int32
-    learnt  bool; whether the token is a target of the loss: never BOS
+    learnt  bool; whether the token is a target of the loss: never the first
     reply   bool; whether it belongs to a reply that the recipe teaches: the text after the tag, and the end token
     """
 
@@ -57,7 +58,8 @@ def encode_turns(
 # The first piece is filled only up to a seeded offset, so that over the epochs a turn is learnt with more and with less
 # context. A model trained only on starts of conversations would not cope with a rolling context.
 
-# Extra tokens of a piece: BOS, and the "▁" that a SentencePiece tokenizer adds at the start of a text.
+# Extra tokens of a piece: BOS, and the "▁" that a SentencePiece tokenizer adds at the start of a text. Others have
+# neither, but a token such as ".\n" may become two where a piece ends.
 EXTRA_TOKENS = 2
 
 
@@ -72,7 +74,9 @@ class Conversation:
 def measure(tokenizer: Tokenizer, turns: Sequence[Turn], labels: Labels) -> Conversation:
     text = render(turns, labels)
     ends = [span.end for span in spans(turns, labels, recipe="conversations")]
-    first = [start for start, _ in encode(tokenizer, text, ends=ends).offsets[1:]]
+    first = [start for start, _ in encode(tokenizer, text, ends=ends).offsets]
+    if tokenizer.bos_token_id is not None:
+        del first[0]
     starts = np.cumsum([0, *(len(render([turn], labels)) + 1 for turn in turns)])
     return Conversation(turns, np.diff(np.searchsorted(first, starts)).tolist())
 

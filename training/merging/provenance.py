@@ -17,7 +17,7 @@ from ghost import artifact
 from ghost.atomic import refuse_foreign_files, replace_folder
 from ghost.console import progress
 from ghost.errors import BaseModelError, MergeError, UsageError
-from replicate_deployment import chat_format, ghost_json
+from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Labels, Recipe
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
@@ -37,9 +37,15 @@ ROPE_KEYS = ("rope_theta", "partial_rotary_factor")
 
 
 def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapter) -> None:
-    """config.json, generation_config.json and the tokenizer; all three with the tokenizer's end token."""
+    """config.json, generation_config.json and the tokenizer; all three with the tokenizer's end token.
+
+    Generation also ends on the other end tokens that the base names: Llama 3 and Qwen have two or three.
+    """
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    ends = [tokenizer.eos_token_id]
+    for named in (_generation(base.folder).get("eos_token_id"), config.get("eos_token_id")):
+        ends += [end for end in (named if isinstance(named, list) else [named]) if end not in (None, *ends)]
     vocab_size = adapter.vocab_size or config["vocab_size"]
     if len(tokenizer) > vocab_size:
         raise MergeError(
@@ -56,7 +62,8 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
     # transformers before 4.56 reads only `torch_dtype`; later versions read it too.
     _write_json(folder / "config.json", config | {"torch_dtype": "float16"})
     # Leave out stop_strings, which make generate() fail without a tokenizer. The engine stops by ghost.json.
-    _write_json(folder / "generation_config.json", ids | asdict(Settings()) | {"do_sample": True})
+    generation = ids | {"eos_token_id": ends if len(ends) > 1 else ends[0]}
+    _write_json(folder / "generation_config.json", generation | asdict(Settings()) | {"do_sample": True})
     tokenizer.save_pretrained(folder)
     # tokenizer.json holds the whole tokenizer. Under this class name both transformers 4 and 5 read it; 4 lacks the
     # class that 5 writes. Name the inputs, or 4 adds token_type_ids, which no causal model takes.
@@ -64,6 +71,11 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
     described = json.loads(path.read_text(encoding="utf-8"))
     inputs = ["input_ids", "attention_mask"]
     _write_json(path, described | {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs})
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    path = folder / "generation_config.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def rope_in_both_spellings(config: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +155,7 @@ def refusals(config: dict[str, Any], names: list[str]) -> list[str]:
     return found
 
 
-def keep(ghost: Ghost, out: Path) -> None:
+def keep(ghost: Ghost, out: Path, template: str) -> None:
     """Write `out`: config and weights unchanged, the chat template, and ghost.json.
 
     Raises MergeError as `check_keepable` does, UsageError if `out` holds other files.
@@ -153,7 +165,6 @@ def keep(ghost: Ghost, out: Path) -> None:
     with replace_folder(out) as written:
         for name in (CONFIG, WEIGHTS):
             shutil.copyfile(ghost.folder / name, written / name)
-        template = chat_format.chat_template(ghost.labels, recipe=ghost.recipe)
         (written / KEPT_TEMPLATE).write_text(template, encoding="utf-8")
         artifact.write(written, ghost.facts)
 
