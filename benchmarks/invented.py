@@ -238,7 +238,7 @@ def write_folder(folder: Path, count: int, seed: int) -> tuple[int, list[str]]:
     rng = Random(seed)
     platforms = [platform for platform, number in CHATS.items() for _ in range(number)]
     rng.shuffle(platforms)
-    weights = [rng.lognormvariate(0, 1.7) for _ in platforms]
+    weights = [rng.lognormvariate(0, 1.2) for _ in platforms]
     sizes = [max(4, int(count * weight / sum(weights))) for weight in weights]
     sizes[sizes.index(max(sizes))] += count - sum(sizes)
     others = [f"{first} {last}" for last in LAST for first in FIRST]

