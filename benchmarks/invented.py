@@ -219,7 +219,7 @@ def write_sms(path: Path, chats: Iterable[tuple[Sequence[str], Iterable[Message]
             for message in messages:
                 stream.write(
                     f'  <sms address="+336399800{number:02}" date="{message.time * 1000}" type="{2 - message.sender}"'
-                    f" body={quoteattr(message.text or '…')} contact_name={quoteattr(names[-1])} />\n"
+                    f" body={quoteattr(message.text)} contact_name={quoteattr(names[-1])} />\n"
                 )
         stream.write("</smses>\n")
 
@@ -252,6 +252,8 @@ def write_folder(folder: Path, count: int, seed: int) -> tuple[int, list[str]]:
         pause = max(20_000, 2 * 365 * 24 * 3600 * 33 // size)  # two years in all
         english = rng.choice((0, 0.2, 0.5, 0.9, 1))
         messages = list(conversation(size, seed + number, len(names), english, start, pause))
+        if platform == "sms":
+            messages = [message._replace(kind="words", text=message.text or "👍") for message in messages]
         written.append(messages)
         if platform in accounts:
             accounts[platform].append((names, messages))
