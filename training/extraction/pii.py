@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import NamedTuple
 
 from phonenumbers import (
@@ -93,10 +93,20 @@ NIR = re.compile(
     rf"(?<!\w)[123478]{GAP}?\d\d{GAP}?\d\d{GAP}?(?:\d\d|2[ABab]){GAP}?\d{{3}}{GAP}?\d{{3}}{GAP}{{0,3}}\d\d(?!\w)"
 )
 SSN = re.compile(r"(?<![\w-])(?:\d{3}-\d\d-\d{4}|\d{3}[ .]\d\d[ .]\d{4}|\d{9})(?![\w-])")
-SOCIAL = re.compile(r"\b(?:ssn|social)\b", re.IGNORECASE)
+SOCIAL = re.compile(r"\b(?:ssn|social)\b(?!\.\w| (?:media|network|post|club|page|event))", re.IGNORECASE)
 IP4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d|-[^\W\d])")
 IP6 = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?!\w)")
-VERSION = re.compile(r"(?:version|v|build|release|firmware|driver|upgraded? to|updated? to)\W{0,2}\Z", re.IGNORECASE)
+VERSION = re.compile(
+    r"\b(?:version|ver|v|build|release|firmware|bios|ios|android|driver|upgraded? to|updated? to)\W{0,2}\Z",
+    re.IGNORECASE,
+)
+# Around four numbers, these say that they are an address, or a sum: 1.200.100.250 €.
+ADDRESS_BEFORE = re.compile(r"(?:\b(?:ip|ping|ssh|host|serv\w+|addr\w+)\b\W*(?:\w+\W+)?|[@/])\Z", re.IGNORECASE)
+ADDRESS_BEHIND = re.compile(r"[:/]\d")
+SUM_BEFORE = re.compile(r"(?:[$€£¥₫₱]|\bRp\.?) ?\Z")
+SUM_BEHIND = re.compile(
+    r"[ \u00a0\u202f]?(?:[$€£¥₫₱]|(?:eur|euros?|usd|pesos?|rupiah|fcfa)\b)|,\d\d(?![\d.])", re.IGNORECASE
+)
 
 
 def find(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Find]:
@@ -174,41 +184,92 @@ def ibans(text: str) -> Iterator[Span]:
 
 
 def cards(text: str) -> Iterator[Span]:
+    last = None  # where the card before ends
     for match in CARD.finditer(text):
-        if luhn.is_valid(re.sub(GAP, "", match[1])):
-            yield match.span(1)
+        start, end = match.span(1)
+        if luhn.is_valid(re.sub(GAP, "", match[1])) and (
+            start - 1 == last or not _is_other_id(text, start, end, CARD_WORD)
+        ):
+            yield start, end
+            last = end
 
 
 def national_ids(text: str) -> Iterator[Span]:
     """French NIR by its key. A US number has no check digit: only with its dashes, or named as what it is."""
+    last = None
     for match in NIR.finditer(text):
-        if nir.is_valid(re.sub(GAP, "", match[0])):
-            yield match.span()
+        start, end = match.span()
+        is_grouped = not match[0].isdigit()  # as no other number is
+        if nir.is_valid(re.sub(GAP, "", match[0])) and (
+            is_grouped or start - 1 == last or not _is_other_id(text, start, end, NIR_WORD)
+        ):
+            yield start, end
+            last = end
     for match in SSN.finditer(text):
-        named = "-" in match[0] or SOCIAL.search(text, max(0, match.start() - 40), match.start())
-        if named and ssn.is_valid(re.sub(GAP, "", match[0])):
-            yield match.span()
+        start, end = match.span()
+        is_ours = SOCIAL.search(text, max(0, start - 40), start) or (
+            "-" in match[0] and (start - 1 == last or not _is_other_id(text, start, end, SOCIAL))
+        )
+        if is_ours and ssn.is_valid(re.sub(GAP, "", match[0])):
+            yield start, end
+            last = end
+
+
+def _is_other_id(text: str, start: int, end: int, own: re.Pattern[str]) -> bool:
+    """Whether digits are a part of a decimal, a link or a file's name, or the number of an order or a post.
+
+    own  words that, before the digits, name them as what they seem to be
+    """
+    before = max(0, start - CONTEXT)
+    if own.search(text, before, start):
+        return False
+    is_grouped = not text[start:end].isdigit()
+    return any(
+        (
+            PART_OF_ID.search(text, max(0, start - 2), start),
+            is_grouped and GROUP_BEFORE.search(text, max(0, start - 4), start),
+            MORE_OF_ID.match(text, end),
+            PATH.search(_word_before(text, start)),
+            OTHER_NUMBER.search(text, before, start),
+            POST_WORD.search(text, before, start),
+        )
+    )
 
 
 def addresses(text: str) -> Iterator[Span]:
     """Of this many dots, four single digits are a version or a public resolver (1.1.1.1), nobody's address."""
     for match in IP4.finditer(text):
-        if len(match[0]) > len("1.1.1.1") and not VERSION.search(text[max(0, match.start() - 16) : match.start()]):
-            yield from _address(match[0], match.span())
+        start, end = match.span()
+        before = text[max(0, start - CONTEXT) : start]
+        if (
+            len(match[0]) > len("1.1.1.1")
+            and not VERSION.search(before)
+            and not SUM_BEFORE.search(before)
+            and not SUM_BEHIND.match(text, end)
+        ):
+            named = ADDRESS_BEFORE.search(before) or ADDRESS_BEHIND.match(text, end)
+            yield from _address(match[0], match.span(), bool(named))
     for match in IP6.finditer(text):
         value = match[0] if match[0].endswith("::") else match[0].rstrip(":")
-        groups = [group for group in value.split(":") if group]
-        if len(groups) > 2 or any(len(group) == 4 for group in groups):  # 1::2 and a::b are people's punctuation
-            yield from _address(value, (match.start(), match.start() + len(value)))
+        if any(len(group) == 4 for group in value.split(":")):  # 1::2, a::b and 10:20:30 are people's punctuation
+            yield from _address(value, (match.start(), match.start() + len(value)), True)
 
 
-def _address(value: str, span: Span) -> Iterator[Span]:
+def _address(value: str, span: Span, named: bool) -> Iterator[Span]:
     try:
         address = ip_address(value)
     except ValueError:
         return
-    if not (address.is_loopback or address.is_unspecified or (isinstance(address, IPv6Address) and value == "::")):
-        yield span
+    if address.is_loopback or address.is_unspecified:
+        return
+    if isinstance(address, IPv4Address):
+        parts = address.packed
+        if parts[0] in (0, 255) or address.is_multicast or address.is_reserved:  # masks, and what is sent to all
+            return
+        # 3.14.15.92, 8.96.0.207: 2.8% of public addresses look like it, as most versions do.
+        if not named and address.is_global and (max(parts) < 100 or (parts[0] < 32 and 0 in parts)):
+            return
+    yield span
 
 
 # Nothing that `find` finds is without a digit or an @, but for a parameter's value and, once in thirty, an AWS key id.
@@ -273,6 +334,16 @@ OTHER_NUMBER = re.compile(
     re.IGNORECASE,
 )
 CONTEXT = 32  # characters before a number that may say what it is
+# Around digits that might be a card or an id, these say that they are not.
+PATH = re.compile(r"://|www\.|(?:^|[^\W\d])/")
+PART_OF_ID = re.compile(r"(?:\d[.,:/-]|(?<![^\s=(])\.|[_#@=&]|[A-Z]-?)\Z")
+MORE_OF_ID = re.compile(r"[_&]|[A-Z]{2}(?!\w)|/[^\W\d]")
+POST_WORD = re.compile(r"\b(?:posts?|tweet|status|groupe?s?|parcel)\b\W*(?:\w+\W+){0,2}\Z", re.IGNORECASE)
+# Before them, these say that they are.
+CARD_WORD = re.compile(
+    r"(?<!\[)\b(?:cards?|cartes?|cb|visa|mastercard|mc|amex|credit|debit|pay\w{0,5})(?![^\W\d])", re.IGNORECASE
+)
+NIR_WORD = re.compile(r"\b(?:s[ée]cu|nir|ss|insee|s[ée]curité sociale)\b", re.IGNORECASE)
 
 
 def regions_of(names: Iterable[str], languages: Iterable[str] = ()) -> tuple[str, ...]:
@@ -451,9 +522,14 @@ def _is_other(text: str, start: int) -> bool:
         start and text[start - 1] in "_#@=&"
     ):
         return True
-    before = text[max(0, start - 200) : start]
-    word = before[max(before.rfind(" "), before.rfind("\n")) + 1 :]
+    word = _word_before(text, start)
     return "://" in word or "www." in word or OTHER_NUMBER.search(text, max(0, start - CONTEXT), start) is not None
+
+
+def _word_before(text: str, start: int) -> str:
+    """What stands before a place without a blank: the beginning of a link, for instance."""
+    before = text[max(0, start - 200) : start]
+    return before[max(before.rfind(" "), before.rfind("\n")) + 1 :]
 
 
 def _is_code(text: str, end: int) -> bool:

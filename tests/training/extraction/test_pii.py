@@ -41,6 +41,20 @@ CASES = {
     "0612345678,0612345679:0612345680/0612345681": "[phone],[phone]:[phone]/[phone]",
     "020 7946 0000 020 7946 0001 020 7946 0002": "[phone] [phone] [phone]",
     "٠٦١٢٣٤٥٦٧٨": "[phone]",
+    # Named as what they are, or one of a list: what stands around them makes no other number of them.
+    "order it on my card 4539578763621486": "order it on my card [card]",
+    "visa4539578763621486, 09/27 5123456789012346": "visa[card], 09/27 [card]",
+    "4539578763621486,5123456789012346/4539578763621486": "[card],[card]/[card]",
+    "4539 5787 6362 1486 5123 4567 8901 2346": "[card] [card]",
+    "2. 4539578763621486 ok": "2. [card] ok",
+    "pour le groupe, ma sécu : 289116923402497": "pour le groupe, ma sécu : [id]",
+    "289116923402497,289116923402497": "[id],[id]",
+    "her social is 402118834": "her social is [id]",
+    "ip 192.168.1.10 masque 255.255.255.0": "ip [ip] masque 255.255.255.0",
+    "ping 8.96.0.207, 5.39.71.10:8080, http://5.39.71.10/": "ping [ip], [ip]:8080, http://[ip]/",
+    "82.64.113.207 et 10.0.0.12,10.0.0.14": "[ip] et [ip],[ip]",
+    "dev 192.168.0.10": "dev [ip]",
+    "ajoute-moi au groupe 06 12 34 56 78": "ajoute-moi au groupe [phone]",
 }
 
 
@@ -63,6 +77,33 @@ def test_what_is_personal_becomes_a_word(text: str) -> None:
         "4970 1948 2199 3516, FR76 6761 2220 2972 9975 2882 019, 289116923402498",
         "[phone] [email] [iban] [card] [id] [ip] [key] https://[secret]@x.example/?token=[secret]",
         "x = y, a=b&token=no",
+        # masks and what is sent to all
+        "netmask 255.255.252.0, wildcard 0.0.0.255, 255.255.0.0/16",
+        "255.255.255.255 et 224.0.0.251",
+        # versions, sections and scores
+        "pi, 3.14.15.92 non ? ou 192.168",
+        "chat 2.23.20.76, section 4.12.3.10, skype 8.96.0.207",
+        "ios 10.3.3.14, firmware 10.0.3.12, le 12.03.20.24",
+        "12:30:45:10, 1:2:3:4:5:6:7:8, 10:20:30::",
+        # sums
+        "$1.200.100.250, 1.200.100.250 €, Rp 1.200.100.250, 1.200.100.250,50 ou 1.200.100.250 euros",
+        # decimals
+        "loss 1.4539578763621486 puis 0,4539578763621486",
+        "x=.4539578763621486, -0.289116923402497",
+        # posts, groups and files
+        "https://page.example/groups/289116923402497/posts/4539578763621486/",
+        "page.example/groups/289116923402497/posts/4539578763621486?a=1",
+        "www.page.example/4539578763621486, /posts/4539578763621486, groups/289116923402497",
+        "story_fbid=4539578763621486&id=289116923402497",
+        "photo_4539578763621486_n.jpg, clip_4539578763621486",
+        "le post 4539578763621486 du groupe 289116923402497",
+        "#4539578763621486 #289116923402497 @4539578763621486",
+        "social media 402118834, https://page.example/p/536-90-4399",
+        # parcels and orders
+        "colis n° 4539578763621486, tracking 4539 5787 6362 1486",
+        "9400 4539 5787 6362 1486",
+        "JD4539578763621486, 4539578763621486FR, ORD-4539578763621486, 2024-4539578763621486",
+        "commande 5123456789012346, imei 371234567890120, order 289116923402497, ref 536-90-4399",
     ],
 )
 def test_what_is_not_stays_the_same_object(text: str) -> None:
