@@ -154,7 +154,7 @@ class _Letters(dict[int, int | str]):
 _LETTERS = _Letters()
 
 
-@lru_cache(1 << 16)
+@lru_cache(16_384)
 def _spelled(word: str) -> str:
     """The word as the detector may know it; "" for one that is no word, or of no language in particular."""
     if SHARED.fullmatch(word) or not any(map(str.isalpha, word)):
@@ -173,7 +173,7 @@ def _model() -> Any:
         return fasttext.load_model(os.path.relpath(path))
 
 
-@lru_cache(1 << 16)
+@lru_cache(4096)
 def likelihoods_of(prose: str) -> Likelihoods:
     """Likelihood of the words by language; empty if the detector knows none of them."""
     names, scores = _model().predict(prose, k=CANDIDATES, threshold=MIN_PROBABILITY)
