@@ -69,11 +69,11 @@ def run(args: argparse.Namespace) -> int:
     config = speakers.load(args.user_config)
     account, found = gather(args.paths, args.platform, args.date_order, args.min_chars)
     me = _me(config, args, found)
-    shield = Anonymizer(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
+    anonymizer = Anonymizer(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
     problems = account.problems  # before renaming, so that the paths can be opened
-    account.rename(shield.title)
+    account.rename(anonymizer.title)
     if account.messages:
-        save(account, found, args.out, shield)
+        save(account, found, args.out, anonymizer)
     if args.json:
         print(json.dumps(account.as_json(), ensure_ascii=False, indent=2))
     else:
@@ -213,11 +213,11 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
     return chats
 
 
-def save(account: Account, found: Sequence[Conversation], out: Path, shield: Anonymizer) -> None:
+def save(account: Account, found: Sequence[Conversation], out: Path, anonymizer: Anonymizer) -> None:
     """Write the CSVs and the reports to a temporary folder, then replace `out` with it."""
     with atomic.replace_folder(out) as folder:
-        languages = language_report(_write(account, found, folder, shield))
-        account.masked = shield.counts
+        languages = language_report(_write(account, found, folder, anonymizer))
+        account.masked = anonymizer.counts
         account.languages = languages["total"]
         for name, report in ((REPORT, account.as_json()), (LANGUAGES, languages)):
             (folder / name).touch(mode=0o600)
@@ -225,16 +225,16 @@ def save(account: Account, found: Sequence[Conversation], out: Path, shield: Ano
 
 
 def _write(
-    account: Account, found: Sequence[Conversation], folder: Path, shield: Anonymizer
+    account: Account, found: Sequence[Conversation], folder: Path, anonymizer: Anonymizer
 ) -> Iterator[tuple[str, list[Record]]]:
     """Write each conversation; yield its file, relative to `folder`, and its messages."""
     taken: set[str] = set()
     with progress("Writing", total=len(found)) as bar:
         for conversation in found:
-            title = shield.title(conversation.chat.title)
+            title = anonymizer.title(conversation.chat.title)
             path = csv_file.path_in(folder, conversation.platform, title, taken)
             bar.describe(path.name)
-            records = shield.records(conversation.in_time_order())
+            records = anonymizer.records(conversation.in_time_order())
             csv_file.write(records, path)
             account.write_down(path.relative_to(folder), title, records)
             yield path.relative_to(folder).as_posix(), records

@@ -1,6 +1,6 @@
-"""Who wrote, and whom they mention, under another name: `Contact N` for a phone number, or invented names for all.
+"""Rename people: `Contact N` for a phone number or e-mail address, or invented names for everyone (`--pseudonyms`).
 
-`Shield` is what stands between the exports and what is written: one decision for messages, names, files and reports.
+`Anonymizer` applies the names, and the masks of pii.py, to messages, titles, files and reports alike.
 """
 
 import hashlib
@@ -27,57 +27,40 @@ from training.extraction.platform import Record
 from training.extraction.speakers import fold
 
 STARTS = (
-    *("Ba", "Be", "Bo", "Da", "De", "Do", "Fa", "Fe", "Fo", "Ga", "Gi", "Go", "Ja", "Je", "Jo", "Ka", "Ke", "Ko", "La"),
-    *("Le", "Lo", "Lu", "Ma", "Me", "Mi", "Na", "Ne", "No", "Pa", "Pe", "Po", "Ra", "Re", "Ro", "Sa", "Se", "So", "Ta"),
-    *("Te", "To", "Va", "Ve", "Vo", "Za", "Ze", "Zo"),
+    "Ba Be Bo Da De Do Fa Fe Fo Ga Gi Go Ja Je Jo Ka Ke Ko La Le Lo Lu Ma Me Mi Na Ne No"
+    " Pa Pe Po Ra Re Ro Sa Se So Ta Te To Va Ve Vo Za Ze Zo"
 )
 ENDS = ("lvo", "ndrul", "rzia", "skel", "mbiro", "tvan")
-INVENTED = tuple(start + end for end in ENDS for start in STARTS)
-"""276 first names that can be said in most languages and mean nothing in French or English."""
+INVENTED = tuple(start + end for end in ENDS for start in STARTS.split())
+"""276 first names that are easy to say in most languages and mean nothing in French or English."""
 
-# First words of names, in folded spelling, that are far more often words: alone they are taken for a name only with a
-# capital in the middle of a sentence.
-EVERYDAY = frozenset(
-    (
-        # French first names and words at once
-        *("aimé", "aimée", "ambre", "ange", "avril", "blanche", "brice", "cerise", "chance", "claire"),
-        *("clémence", "clément", "colombe", "constance", "cyprès"),
-        *("céleste", "dieudonné", "désiré", "désirée", "fleur"),
-        *("florence", "france", "franc", "gentil", "honoré", "iris", "jade", "jasmin", "juste", "lune", "lys"),
-        *("marine", "marin", "marguerite", "mercedes", "modeste", "neige", "noël", "océan", "olive"),
-        *("parfait", "pascal", "perle", "pie", "pierre", "placide", "prune", "prudence", "reine", "rémi", "roman"),
-        *("rose", "rubis", "sage", "soleil", "sylvestre", "toussaint", "victoire", "violette"),
-        # English first names and words at once
-        *("amber", "angel", "april", "art", "august", "autumn", "ben", "bill", "bob", "bud", "buddy", "candy", "carol"),
-        *("chase", "chip", "chuck", "cliff", "clay", "crystal", "daisy", "dale", "dawn", "dean", "dick", "dot", "drew"),
-        *("duke", "earl", "eve", "faith", "fern", "frank", "gene", "ginger", "glen", "grace", "grant", "guy", "hazel"),
-        *("harry", "heath", "heather", "holly", "honey", "hope", "hunter"),
-        *("ivy", "jack", "jay", "jean", "jewel", "joy"),
-        *("june", "king", "lance", "lane", "lily", "major", "mark", "mason", "max", "may", "melody", "mercy"),
-        *("miles", "misty", "norm", "olive", "pat", "patience", "paris", "pearl", "penny", "peter", "pierce"),
-        *("poppy", "prince", "queen", "reed", "rich", "river", "rob", "robin", "rocky", "rod", "rowan", "ruby"),
-        *("rusty", "sally", "sandy", "scarlet", "sky", "skip", "sterling", "stew", "sue", "summer", "sunny"),
-        *("trace", "van", "wade", "ward", "warren", "will", "willow", "woody", "young", "zip"),
-        # what people call each other in an address book, and titles
-        *("maman", "papa", "mamie", "mamy", "papi", "papy", "tata", "tonton", "tatie", "cousin", "cousine", "frère"),
-        *("sœur", "soeur", "oncle", "tante", "parrain", "marraine"),
-        *("chéri", "chérie", "bébé", "amour", "coeur", "cœur"),
-        *("mon", "ma", "mes", "le", "la", "les", "un", "une", "de", "du", "des", "dr", "docteur", "prof", "monsieur"),
-        *("mme", "madame", "mr", "mrs", "ms", "miss", "mister", "sir", "lady", "mum", "mom", "mam", "dad", "daddy"),
-        *("mummy", "mommy", "gran", "granny", "grandma", "grandpa", "nan", "nana", "aunt", "auntie", "uncle", "bro"),
-        *("brother", "sis", "sister", "baby", "babe", "love", "boss", "chef", "coach", "the", "my", "our", "a", "an"),
-        *("big", "little", "petit", "petite", "grand", "gros", "vieux", "old", "new", "saint", "san", "el", "al"),
-        # what companies, groups and bots are called
-        *("info", "infos", "service", "services", "support", "client", "orange", "free", "apple", "google", "amazon"),
-        *("facebook", "instagram", "telegram", "whatsapp", "discord", "bot"),
-        *("admin", "system", "user", "unknown", "me"),
-        *("you", "team", "groupe", "group", "famille", "family", "pizza", "taxi", "hotel", "hôtel", "école", "school"),
-        *("plombier", "voisin", "voisine", "proprio", "médecin", "dentiste"),
-        *("garage", "banque", "bank", "post", "home"),
-        *("contact", "deleted", "former", "member", "membre", "account", "compte", "no", "not", "ok", "moi", "toi"),
-    )
-)
+# First words of names, folded, that are far more often words. Alone, they count as a name only with a capital in the
+# middle of a sentence.
+EVERYDAY_WORDS = """
+aimé aimée ambre ange avril blanche brice cerise chance claire clémence clément colombe constance cyprès céleste
+dieudonné désiré désirée fleur florence france franc gentil honoré iris jade jasmin juste lune lys marine marin
+marguerite mercedes modeste neige noël océan olive parfait pascal perle pie pierre placide prune prudence reine rémi
+roman rose rubis sage soleil sylvestre toussaint victoire violette
 
+amber angel april art august autumn ben bill bob bud buddy candy carol chase chip chuck cliff clay crystal daisy dale
+dawn dean dick dot drew duke earl eve faith fern frank gene ginger glen grace grant guy hazel harry heath heather holly
+honey hope hunter ivy jack jay jean jewel joy june king lance lane lily major mark mason max may melody mercy miles
+misty norm olive pat patience paris pearl penny peter pierce poppy prince queen reed rich river rob robin rocky rod
+rowan ruby rusty sally sandy scarlet sky skip sterling stew sue summer sunny trace van wade ward warren will willow
+woody young zip
+
+maman papa mamie mamy papi papy tata tonton tatie cousin cousine frère sœur soeur oncle tante parrain marraine chéri
+chérie bébé amour coeur cœur mon ma mes le la les un une de du des dr docteur prof monsieur mme madame mr mrs ms miss
+mister sir lady mum mom mam dad daddy mummy mommy gran granny grandma grandpa nan nana aunt auntie uncle bro brother
+sis sister baby babe love boss chef coach the my our a an big little petit petite grand gros vieux old new saint san el
+al
+
+info infos service services support client orange free apple google amazon facebook instagram telegram whatsapp discord
+bot admin system user unknown me you team groupe group famille family pizza taxi hotel hôtel école school plombier
+voisin voisine proprio médecin dentiste garage banque bank post home contact deleted former member membre account
+compte no not ok moi toi
+"""  # by paragraph: French and English first names, names in an address book and titles, companies and groups
+EVERYDAY = frozenset(EVERYDAY_WORDS.split())
 
 # WhatsApp isolates a mentioned name (U+2068 … U+2069); of a number it writes the digits, with or without the plus.
 MENTION = re.compile(r"@(?:\u2068([^\u2068\u2069\n]{1,200})\u2069|(?=\+?\d))")
@@ -89,20 +72,21 @@ SENTENCE_END = re.compile(r"(?:^|[.!?…\n:])[\s\"'«“(*_~-]*$")
 
 
 class People(Protocol):
-    """How people are called in what is written; each answer is stable over all conversations of a run."""
+    """Gives people their names in the output: one person, one name, in all conversations of a run."""
 
     def sender(self, name: str) -> str:
-        """For the sender column. The same object when the name stays."""
+        """Rename a sender. Returns the same object when the name stays."""
 
     def title(self, title: str) -> str:
-        """For a chat's title and its file's name; of a group's title only the people in it change."""
+        """Rename the people in the title of a chat or the name of its file; keep the rest."""
 
     def body(self, text: str) -> str:
-        """For a message: mentions. Call it before `Masker.mask`. The same object when nothing changes."""
+        """Rename the people whom a message mentions. Call it before `Masker.mask`. Returns the same object when
+        nothing changes."""
 
 
 def identity(name: str, regions: Sequence[str]) -> str | None:
-    """What is equal in every spelling of a phone number or e-mail address that stands for a person; None for names."""
+    """A phone number or e-mail address in one spelling; None for any other name."""
     if number := canonical(name, regions):
         return number
     bare = plain(name)
@@ -114,10 +98,10 @@ def _key(name: str, regions: Sequence[str]) -> str:
 
 
 class Contacts:
-    """`Contact N` for every phone number or e-mail address that stands for a person: N by first meeting, the same
-    number the same N however it is spelled. Names in `me` stay as senders, as `--me` must find them later.
+    """Call people `Contact N` who are known only by a phone number or an e-mail address. N counts them as they come;
+    each has one N however the number is spelled. Keep senders in `me`: `ghost prepare --me` must find them.
 
-    names  those of Pseudonyms: a number that a title or a path holds may show by them alone
+    names  as for Pseudonyms; a title's digits are a person's number if they are among these names
     """
 
     def __init__(
@@ -154,14 +138,14 @@ class Contacts:
 
 
 class Pseudonyms:
-    """`--pseudonyms`: everyone but `me` gets an invented name, numbers included, and no two people the same.
+    """Give everyone but `me` an invented name, numbers included; no two people share one.
 
-    names  every sender of the run and every title of a one-to-one chat: known before the first answer, so that an
-           answer depends on the set of names and not on the order of files
+    names  every sender of the run and the title of every chat of two. All are needed at the start, so that the invented
+           names do not depend on the order of the files
 
-    In bodies full names and first names are replaced too, in any case, with or without accents. Not replaced: surnames
-    and nicknames alone, user names, names in scripts that leave no blanks between words, people who neither wrote nor
-    are mentioned, and, but for a capital in the middle of a sentence, first names that are words (Rose, Will).
+    In messages, replace full names and first names too, in any case, with or without accents. Not replaced: surnames
+    and nicknames alone, user names, names in scripts without spaces, people who neither wrote nor are mentioned, and
+    first names that are also words (Rose, Will) unless they have a capital in the middle of a sentence.
     """
 
     def __init__(self, names: Iterable[str], me: Iterable[str] = (), regions: Sequence[str] = DEFAULT_REGIONS) -> None:
@@ -200,7 +184,7 @@ class Pseudonyms:
         return self._plain(text)
 
     def _invent(self, key: str) -> str:
-        """The key's hash chooses; a name that is taken gives way to the next, and after all of them to "Name 2"."""
+        """Choose by the key's hash. If that name is taken, use the next one; when all are, go on with "Name 2"."""
         if key not in self._invented:
             first = int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big")
             round_, place = divmod(len(self._invented), len(self._free))
@@ -213,7 +197,7 @@ class Pseudonyms:
         return self._invented[key]
 
     def _spellings(self, keys: Iterable[str]) -> dict[str, list[tuple[list[str], str]]]:
-        """By first word, what to look for in bodies and what it becomes, the longest first."""
+        """By first word, the spellings to replace in messages and their invented names, longest first."""
         spellings: dict[str, dict[tuple[str, ...], set[str]]] = {}
         for key in sorted(keys):
             for spelling in dict.fromkeys((key, _without_accents(key))):
@@ -226,7 +210,7 @@ class Pseudonyms:
         for word, wanted in spellings.items():
             for first in mine.intersection(wanted):
                 del wanted[first]
-            # A first name that two people share is nobody's in particular: it gets a name of its own.
+            # A first name that two people share gets an invented name of its own.
             by_word[word] = [
                 (list(words), self._invent(keys.pop() if len(keys) == 1 else _without_accents(" ".join(words))))
                 for words, keys in sorted(wanted.items(), key=lambda item: -len(item[0]))
@@ -257,12 +241,12 @@ class Pseudonyms:
 
 
 def _first(name: str) -> tuple[str, ...]:
-    """The words of a first name: Jean-Pierre has two, and neither is his."""
+    """The words of a first name; Jean-Pierre has two, and neither alone is his name."""
     return next((words for part in name.split() if (words := tuple(WORD.findall(part)))), ())
 
 
 def _without_accents(name: str) -> str:
-    """As people type names in haste."""
+    """The name as people type it in haste."""
     return "".join(char for char in unicodedata.normalize("NFD", name) if not unicodedata.combining(char))
 
 
@@ -270,9 +254,10 @@ WORDS = frozenset(map(_without_accents, EVERYDAY))
 
 
 def _is_name(text: str, tokens: list[tuple[int, int, str]]) -> bool:
-    """Whether words that spell a name stand for it: close together, or, alone and also a word, written as a name."""
+    """Whether words that spell a name are one: adjacent words, or a single one that is no everyday word or is
+    capitalised in the middle of a sentence."""
     if "_" in (text[max(0, tokens[0][0] - 1) : tokens[0][0]], text[tokens[-1][1] : tokens[-1][1] + 1]):
-        return False  # a part of somebody's user name
+        return False  # part of a user name
     if len(tokens) > 1:
         return all(BETWEEN.fullmatch(text, left[1], right[0]) for left, right in pairwise(tokens))
     start, _, word = tokens[0]
@@ -284,7 +269,7 @@ def _is_name(text: str, tokens: list[tuple[int, int, str]]) -> bool:
 
 
 def mentions(text: str, regions: Sequence[str], rename: Callable[[str], str]) -> str:
-    """The text with every mention of a number or an isolated name renamed; the @ and the isolates stay."""
+    """Rename every mention of a number or an isolated name; keep the @ and the isolates."""
     pieces: list[str] = []
     end = 0
     for match in MENTION.finditer(text):
@@ -303,9 +288,9 @@ def mentions(text: str, regions: Sequence[str], rename: Callable[[str], str]) ->
 
 
 def numbers(name: str, regions: Sequence[str], rename: Callable[[str], str], known: Container[str] = ()) -> str:
-    """A name or title with every phone number and e-mail address in it renamed.
+    """Rename every phone number and e-mail address in a name or title.
 
-    known  identities of people: digits that are one of them are a number wherever they stand
+    known  identities of people; digits that are one of them always count as a number
     """
     pieces: list[str] = []
     end = 0
@@ -322,7 +307,7 @@ def _stretches(name: str, regions: Sequence[str], known: Container[str]) -> list
 
 
 def _known_numbers(name: str, regions: Sequence[str], known: Container[str]) -> Iterator[tuple[int, int]]:
-    """In `33612345678 (1).txt` the number ends at one of the groups of digits."""
+    """Spans of the known numbers. One may end before the digits do, as in `33612345678 (1).txt`."""
     for match in LIKE_A_NUMBER.finditer(name):
         for group in reversed(list(re.finditer(r"\d+", match[0]))):
             start, end = match.start(), match.start() + group.end()
@@ -331,15 +316,15 @@ def _known_numbers(name: str, regions: Sequence[str], known: Container[str]) -> 
                 break
 
 
-OWNER = "Me"  # what exports call their owner that do not know the name: SMS, iMessage, Google Voice, Signal
-TWO = 2  # people, or one of them alone: the chat's title is then the other one's name
-TEXTS = 20_000  # messages from which the sample that tells the languages of a run is drawn
+OWNER = "Me"  # the owner in exports that lack their name: SMS, iMessage, Google Voice, Signal
+TWO = 2  # people; the title of a chat of two, or of one of them alone, is the other one's name
+TEXTS = 20_000  # messages of a run from which to sample those whose language is detected
 
 
 class Anonymizer:
-    """Renames people and masks bodies, as far as the person asked for it.
+    """Renames people and masks messages. Does nothing unless one of the two is set.
 
-    pii         mask what is personal in bodies, and call people Contact N who are a mere phone number or e-mail address
+    pii         mask personal data in messages, and call people Contact N who are known only by a number or address
     pseudonyms  give everyone but `me` an invented name
     """
 
@@ -358,11 +343,11 @@ class Anonymizer:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Replacements in bodies by kind, the most frequent first."""
+        """Replacements in messages by kind, most frequent first."""
         return dict(self._masker.counts.most_common()) if self._masker else {}
 
     def records(self, records: list[Record]) -> list[Record]:
-        """The messages as they may be written; those that nothing changes are the same objects."""
+        """The messages, renamed and masked; unchanged ones are the same objects."""
         if self._people is None:
             return records
         senders = {name: self._people.sender(name) for name in {record.sender for record in records}}
@@ -378,12 +363,12 @@ class Anonymizer:
         ]
 
     def title(self, text: str) -> str:
-        """A chat's title, a file's name or a line that holds one."""
+        """Rename the people in a chat's title, a file's name, or a line that holds one."""
         return self._people.title(text) if self._people else text
 
 
 def _texts(found: Sequence[Conversation]) -> list[str]:
-    """Messages of every conversation, of long ones no more than of others of their size."""
+    """About TEXTS messages, from every conversation in proportion to its size."""
     total = sum(len(conversation.messages) for conversation in found)
     step = 1 + total // TEXTS
     return [record.text for conversation in found for record in conversation.messages[::step]]
