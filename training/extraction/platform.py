@@ -21,6 +21,10 @@ class Kind(StrEnum):
     CALL = "call"
     POLL = "poll"
     LOCATION = "location"
+    REACTION = "reaction"
+    FORWARD = "forward"  # somebody else's words, passed on
+    BOT = "bot"  # written by a program, also when a person sent it through an inline bot
+    SUPERSEDED = "superseded"  # an earlier version of an edited message
     EMPTY = "empty"  # fewer characters than --min-chars
     DUPLICATE = "duplicate"  # already read from another export of the same conversation
     UNREADABLE = "unreadable"
@@ -47,6 +51,8 @@ class Record(NamedTuple):
     position   line number in a text export, entry number in a JSON one, from 1. Only shown for UNREADABLE records;
                others may leave it 0
     id         the platform's id of the message within its chat, if the export has one
+    answers    what the message replies to: the `id` of a message of the same chat, or its `reference` where messages
+               have no ids
     """
 
     chat: Chat
@@ -56,6 +62,12 @@ class Record(NamedTuple):
     kind: Kind
     position: int
     id: str = ""
+    answers: str = ""
+
+
+def reference(timestamp: str, sender: str) -> str:
+    """Stands in `Record.answers` for the message that `sender` wrote at `timestamp`, if messages have no ids."""
+    return f"{timestamp} {sender}"
 
 
 @dataclass(frozen=True, slots=True)
