@@ -1,7 +1,8 @@
 """WhatsApp's "Export chat": a .txt from Android, a _chat.txt from iOS, alone or in the zip."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby, repeat
@@ -11,7 +12,7 @@ from pathlib import PurePath
 from ghost.errors import ExportError
 from training.extraction.date_order import DateOrder, decide_each, read_date
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, decode, line_breaks
+from training.extraction.source import Source, decode, line_breaks, printable
 from training.extraction.whatsapp import header as headers
 from training.extraction.whatsapp.body import (
     EXPORT_TITLES,
@@ -26,7 +27,7 @@ from training.extraction.whatsapp.body import (
     normal,
     unmarked_body,
 )
-from training.extraction.whatsapp.header import NO_YEAR, Header, clock, style, triple, with_years
+from training.extraction.whatsapp.header import NO_YEAR, SOME, Header, style, times, triple, with_years
 
 NAME = "whatsapp"
 UNIT = "line"
@@ -66,14 +67,17 @@ def read(source: Source, date_order: str | None) -> Reading:
     text = decode(source, "WhatsApp writes UTF-8, so export the chat again")
     header = headers.choose(text)
     runs: list[Run] = []
+    clocks: Counter[str] = Counter()
     if header is not None:
         text = (line_breaks(text) if header.newline == "\n" else text).rstrip("\r\n")
         text = f"{header.newline}{text}{header.newline}"
         for day, same in groupby(header.pattern.finditer(text), key=itemgetter("date")):
-            clocks = [match["clock"] for match in same]
-            runs.append(Run(day, clocks[0], len(clocks)))
+            read = [match["clock"] for match in same]
+            clocks.update(read)
+            runs.append(Run(day, read[0], len(read)))
     if header is None or not runs:
         raise ExportError(f"{source}: no line starts with a WhatsApp date and time; is this a chat export?")
+    known = _times(source, clocks)
     orders = _orders(source, header, runs, date_order)
     name = title(source)
     facts = {
@@ -81,7 +85,7 @@ def read(source: Source, date_order: str | None) -> Reading:
         "date_order": ", then ".join(order.said for order in orders.values()),
         "evidence": "; after a change: ".join(order.evidence for order in orders.values()),
     }
-    return Reading(_records(Chat(name.casefold(), name, is_id=False), header, text, runs), facts)
+    return Reading(_records(Chat(name.casefold(), name, is_id=False), header, text, runs, known), facts)
 
 
 def title(source: Source) -> str:
@@ -95,6 +99,18 @@ def title(source: Source) -> str:
             if match := pattern.fullmatch(candidate):
                 return match[1].strip()
     return stem
+
+
+def _times(source: Source, clocks: Counter[str]) -> dict[str, str | None]:
+    """`HH:MM:SS` of each time as written. Asks about a word beside many of them that could be any half of the day."""
+    known, unknown = times(clocks)
+    if unknown.total() > SOME * clocks.total():
+        word, headers = unknown.most_common(1)[0]
+        raise ExportError(
+            f"{source}: “{printable(word)}” stands beside the time of {headers:,} of {clocks.total():,} messages and"
+            " may mean the morning or the afternoon. Write AM or PM instead, and extract again"
+        )
+    return known
 
 
 def _orders(source: Source, header: Header, runs: list[Run], answer: str | None) -> dict[int, DateOrder]:
@@ -120,7 +136,9 @@ def _orders(source: Source, header: Header, runs: list[Run], answer: str | None)
     return orders
 
 
-def _records(chat: Chat, header: Header, text: str, runs: list[Run]) -> Iterator[Record]:
+def _records(
+    chat: Chat, header: Header, text: str, runs: list[Run], known: Mapping[str, str | None]
+) -> Iterator[Record]:
     start = len(header.newline)
     first = header.pattern.search(text)
     for line, words in enumerate(line_breaks(text[start : first.start() if first else None]).split("\n"), start=1):
@@ -132,7 +150,7 @@ def _records(chat: Chat, header: Header, text: str, runs: list[Run]) -> Iterator
     for number, ((head, body), day) in enumerate(zip(_parts(header, text), days, strict=True)):
         line += text.count("\n", start, head.start() + len(header.newline))
         start = head.start() + len(header.newline)
-        time = clock(head["clock"])
+        time = known[head["clock"]]
         if day is None or time is None:
             yield Record(chat, "", "", "", Kind.UNREADABLE, line)
             continue

@@ -13,13 +13,13 @@ omitted a detail" are a person's.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
-from importlib.resources import files
 from pathlib import PurePath
 from typing import NamedTuple
 from unicodedata import category
 
 from training.extraction.platform import Kind
 from training.extraction.source import ATTACHMENTS
+from training.extraction.whatsapp import wording
 
 # Direction marks and the byte order mark: invisible, never part of a name or a phrase.
 MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -33,21 +33,16 @@ def normal(text: str) -> str:
     return MARKS.sub("", text).translate(LOOK_ALIKE).strip().rstrip(STOPS).rstrip().casefold()
 
 
-def _wording(name: str) -> tuple[str, ...]:
-    text = files(__package__).joinpath("wording", f"{name}.txt").read_text("utf-8")
-    return tuple(line for line in text.split("\n") if line and not line.startswith("#"))
-
-
-MEDIA = _wording("media")
-DELETED = _wording("deleted")
-CALLS_MISSED = _wording("calls_missed")
-CALLS_MADE = _wording("calls_made")  # `{}` stands for who called
-PLACES = _wording("places")
-UNDELIVERED = _wording("undelivered")
-ATTACHED = _wording("attached")  # `{}` stands for the file's name
-EDITED = _wording("edited")
-NOTICES = _wording("notices")  # `…` stands for some words
-EXPORT_TITLES = _wording("titles")  # `{}` stands for the chat's name
+MEDIA = wording("media")
+DELETED = wording("deleted")
+CALLS_MISSED = wording("calls_missed")
+CALLS_MADE = wording("calls_made")  # `{}` stands for who called
+PLACES = wording("places")
+UNDELIVERED = wording("undelivered")
+ATTACHED = wording("attached")  # `{}` stands for the file's name
+EDITED = wording("edited")
+NOTICES = wording("notices")  # `…` stands for some words
+EXPORT_TITLES = wording("titles")  # `{}` stands for the chat's name
 PLACE_LABELS = frozenset(normal(place[:-1]) for place in PLACES if place.endswith(":"))
 DELETED_BY = tuple(phrase for phrase in DELETED if "{}" in phrase)  # `{}` stands for an admin's name
 
@@ -190,7 +185,7 @@ def is_event_line(rest: str) -> bool:
 
 @cache
 def _events() -> Templates:
-    return Templates(_wording("events"))  # `{}` stands for a name, a number or a title; the longest list by far
+    return Templates(wording("events"))  # `{}` stands for a name, a number or a title; the longest list by far
 
 
 @cache

@@ -1,81 +1,95 @@
 """WhatsApp's record headers: `18/03/2022, 14:56 - Name: `, `[3/18/22, 2:56:01 PM] Name: ` and their many relatives.
 
-Dates and times come in any digits, four calendars' years, months in words, twelve or 24 hours. One compiled expression
-reads a file, chosen by which family of headers the file holds. The newline before a header is part of the match: a
-pattern that starts with a literal lets `re` skip through the text.
+Dates and times come in any digits, in the years of several calendars, with months and halves of the day in the words of
+any language. One compiled expression reads a file, chosen by which family of headers the file holds. The newline before
+a header is part of the match: a pattern that starts with a literal lets `re` skip through the text.
 """
 
 import re
-from collections.abc import Iterable
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import NamedTuple
+from unicodedata import category, normalize
 
 from training.extraction.date_order import Triple
+from training.extraction.whatsapp import wording
 
 SP = "[ \u00a0\u202f\u2009]"
 
-ERAS = {"R": 2018, "H": 1988, "S": 1925, "T": 1911, "M": 1867}
+ERAS = {"R": 2018, "令和": 2018, "H": 1988, "平成": 1988, "S": 1925, "昭和": 1925, "T": 1911, "大正": 1911, "M": 1867}
+ERAS |= {"民國": 1911, "民国": 1911}
+ERA = f"(?:{'|'.join(ERAS)})"
 BUDDHIST = 543  # years that the Buddhist calendar is ahead
-
-PERIOD = (
-    rf"(?:[AaPp]\.?{SP}?[Mm]\.?|[صم]|午前|午後|上午|下午|凌晨|清晨|早上|中午|晚上|오전|오후"
-    r"|in the (?:morning|afternoon|evening)|at night|noon|midnight)"
-)
-AFTERNOON = re.compile(rf"[Pp]\.?{SP}?[Mm]|م|午後|下午|晚上|오후|afternoon|evening")
-MORNING = re.compile(rf"[Aa]\.?{SP}?[Mm]|ص|午前|上午|凌晨|清晨|早上|오전|morning|midnight")
-NOON = re.compile("noon|中午")
-NIGHT = re.compile("at night")  # from nine in the evening to six in the morning
-DAWN = 6
-
-# Android until 2015 spelled months: the abbreviations of Unicode's locale data, cut where they stay distinct.
-MONTHS = {
-    name: month
-    for month, names in enumerate(
-        (
-            "jan janv ene gen genn",
-            "feb févr fév febr fev",
-            "mar mars mär mrt mrz",
-            "apr avr abr",
-            "may mai mag mei",
-            "jun juin giu",
-            "jul juil lug",
-            "aug août ago aoû",
-            "sep sept set",
-            "oct okt ott out",
-            "nov",
-            "dec déc dez dic",
-        ),
-        start=1,
-    )
-    for name in names.split()
-}
-MONTH = rf"(?:{'|'.join(sorted(MONTHS, key=len, reverse=True))})[a-zéû]*\.?"
-IN_WORDS = rf"\d{{1,2}}\.?{SP}(?:de{SP})?(?i:{MONTH})(?:{SP}(?:de{SP})?\d{{4}})?"
+# Two digits of a Buddhist year, 2552 (2009) to 2570: no day, no month and no year of ours.
+SHORT_BUDDHIST = range(52, 71)
+MINGUO = range(98, 150)  # Taiwan's years since 2009, with three digits from 2011 on
 
 NO_YEAR = -1
+NO_MONTH = 0
+
+Hours = tuple[int, int]  # from, before
+ANY_HOUR = (0, 24)
+
+
+def letters(text: str) -> str:
+    """The form in which words beside a date or a time are compared: letters and their marks, in lower case."""
+    return "".join(each for each in normalize("NFC", text) if category(each)[0] in "LM").casefold()
+
+
+@cache
+def day_periods() -> Mapping[str, Hours]:
+    """The hours that a word beside a time may name: `pm` is 12 to 24, `um` says nothing and is 0 to 24."""
+    known: dict[str, Hours] = {}
+    for line in wording("day_periods"):
+        hours, *words = line.split()
+        start, _, end = hours.partition("-")
+        known |= dict.fromkeys(words, (int(start), int(end)))
+    return known
+
+
+@cache
+def _months() -> Mapping[str, int]:
+    """The number of the month whose name starts so."""
+    return {start: int(number) for number, *starts in map(str.split, wording("months")) for start in starts}
 
 
 def triple(text: str) -> Triple:
-    """The three numbers of a header's date, in any digits; Japanese eras and Buddhist years become ours.
+    """The three numbers of a header's date, in any digits; Japanese, Buddhist and Taiwan's years become ours.
 
-    A month in words leaves nothing to decide: year, month, day; the year is NO_YEAR where the header has none.
+    A month in words leaves nothing to decide: year, month, day; the year is NO_YEAR where the header has none, the
+    month NO_MONTH where no month is known that starts so.
     """
-    if word := re.search(r"[^\W\d_]{3,}", text):
-        numbers = [int(digits) for digits in re.findall(r"\d+", text)]
-        return (numbers[1] if len(numbers) > 1 else NO_YEAR), _month(word[0]), numbers[0]
-    numbers = []
-    for era, digits in re.findall(r"([RHSTM]?)(\d+)", text):
-        number = int(digits) + ERAS.get(era, 0)
-        numbers.append(number - BUDDHIST if number >= 2400 else number)
-    first, middle, last = numbers
-    return first, middle, last
+    found = re.findall(rf"({ERA}?)(\d+)", text)
+    if len(found) == 3:
+        first, middle, last = (_year(int(digits), ERAS.get(era, 0)) for era, digits in found)
+        return first, middle, last
+    numbers = [int(digits) for _, digits in found]
+    year = next((number for number in numbers if number > 99), NO_YEAR)
+    day = next((number for number in numbers if number != year), 0)
+    return year if year == NO_YEAR else _year(year, 0), _month(text), day
+
+
+def _year(number: int, era: int) -> int:
+    if number >= 2400:
+        return number - BUDDHIST
+    return number + 1911 if number > 99 and number in MINGUO else number + era
+
+
+def _month(text: str) -> int:
+    """1 to 12, of the first word that a month's name starts; the longest start counts."""
+    for word in map(letters, re.findall(r"[^\s\d.,]+", text)):
+        for length in range(len(word), 0, -1):
+            if month := _months().get(word[:length]):
+                return month
+    return NO_MONTH
 
 
 def with_years(triples: Iterable[Triple]) -> list[Triple]:
-    """Years for the headers that have none: Android until 2015 left out the year in which the chat was exported.
+    """The dates of a file with the years that its headers leave out or write with two digits of the Buddhist calendar.
 
-    Such headers follow the others, so the first of them is in the year after the last one named, and January after
-    December is another year.
+    Android until 2015 left out the year in which the chat was exported. Such headers follow the others, so the first
+    of them is in the year after the last one named, and January after December is another year.
     """
     filled: list[Triple] = []
     year, earlier, named = NO_YEAR, 0, False
@@ -90,27 +104,76 @@ def with_years(triples: Iterable[Triple]) -> list[Triple]:
         else:
             filled.append((first, middle, last))
         earlier = middle
+    if filled and all(last in SHORT_BUDDHIST for _, _, last in filled):
+        return [(first, middle, last + 2500 - BUDDHIST) for first, middle, last in filled]
+    if filled and all(first in SHORT_BUDDHIST for first, _, _ in filled):
+        return [(first + 2500 - BUDDHIST, middle, last) for first, middle, last in filled]
     return filled
 
 
-@lru_cache(maxsize=100_000)  # the seconds of a day
-def clock(text: str) -> str | None:
-    """`HH:MM:SS` of a header's time, or None when there is no such time.
+def times(clocks: Counter[str]) -> tuple[dict[str, str | None], Counter[str]]:
+    """`HH:MM:SS` of each of a file's clocks, None where there is no such time; and the words that are not understood.
 
-    Impossible mixes that real exports hold, `13:37 p.m.` and `00:08 a. m.`, keep their 24-hour value.
+    clocks  the times as written, each with the number of its headers
+    A word that stands beside 13 or 0 o'clock says nothing about the hour. Other unknown words leave the hour open:
+    their times are None, and they are returned with the number of their headers.
     """
-    hour, minute, second = ([int(number) for number in re.findall(r"\d+", text)] + [0])[:3]
-    if AFTERNOON.search(text):
-        hour += 12 if hour < 12 else 0
-    elif MORNING.search(text):
-        hour = 0 if hour == 12 else hour
-    elif NOON.search(text):
-        hour += 12 if hour < DAWN else 0
-    elif NIGHT.search(text):
-        hour = 0 if hour == 12 else hour + 12 if DAWN <= hour < 12 else hour
+    hours = dict(day_periods())
+    unknown: Counter[str] = Counter()
+    for text, headers in clocks.items():
+        for word in _words(text):
+            if letters(word) not in hours:
+                unknown[word] += headers
+    for text in clocks:
+        if not 0 < _numbers(text)[0] <= 12:
+            for word in unknown.keys() & set(_words(text)):
+                hours[letters(word)] = ANY_HOUR
+                del unknown[word]
+    return {text: _time(text, hours) for text in clocks}, unknown
+
+
+def _words(clock: str) -> list[str]:
+    """What stands before and after the numbers of a time."""
+    return [
+        word for word in (side.strip(" \u00a0\u202f\u2009") for side in re.split(r"\d.*\d", clock)) if letters(word)
+    ]
+
+
+def _unknown(clock: str) -> bool:
+    return any(letters(word) not in day_periods() for word in _words(clock))
+
+
+def _numbers(clock: str) -> tuple[int, int, int]:
+    hour, minute, second = ([int(number) for number in re.findall(r"\d+", clock)] + [0])[:3]
+    return hour, minute, second
+
+
+def _time(clock: str, hours: Mapping[str, Hours]) -> str | None:
+    hour, minute, second = _numbers(clock)
+    for word in map(letters, _words(clock)):
+        if word not in hours:
+            return None
+        hour = _in(hours[word], hour)
     if hour > 23 or minute > 59 or second > 59:
         return None
     return f"{hour:02}:{minute:02}:{second:02}"
+
+
+def _in(hours: Hours, hour: int) -> int:
+    """The hour of 24 that an hour of 12 stands for: the one among `hours`, or nearest to them.
+
+    Impossible mixes that real exports hold, `13:37 p.m.` and `00:08 a. m.`, keep their 24-hour value.
+    """
+    if hours == ANY_HOUR or hour > 12:
+        return hour
+    start, end = hours
+    length = (end - start) % 24
+
+    def distance(candidate: int) -> int:
+        since = (candidate - start) % 24
+        return 0 if since < length else min(since - length + 1, 24 - since)
+
+    return min(hour % 12, hour % 12 + 12, key=distance)
 
 
 def style(date: str, clock: str, is_ios: bool) -> str | None:
@@ -125,45 +188,60 @@ def style(date: str, clock: str, is_ios: bool) -> str | None:
     return None
 
 
-def _month(word: str) -> int:
-    """1 to 12; the longest abbreviation that the word starts with."""
-    folded = word.casefold()
-    return next(MONTHS[folded[:length]] for length in range(len(folded), 0, -1) if folded[:length] in MONTHS)
-
-
 MARK = "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]*"
 SEPARATOR = rf"{MARK}[-/.]{MARK}{SP}?"
-DATE = rf"(?P<date>\d{{1,4}}{SEPARATOR}\d{{1,4}}{SEPARATOR}[RHSTM]?\d{{1,4}}\.?(?:{SP}?BE)?)"
-WORDS = rf"(?P<date>{IN_WORDS})"
-# The look-aheads in front of long alternatives spare most headers the walk through them: 1M headers in half the time.
-HOUR = r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?"
-CLOCK = rf"(?P<clock>(?:(?!\d){PERIOD}{SP}?)?{HOUR}(?:{SP}?(?=[^\W\d_]){PERIOD})?)"
+# What may follow a date: `2565 BE`, `25.11.21 г.`, and any short word before a comma.
+AFTER_DATE = rf"(?:{SP}?(?:BE|г\.?)|{SP}?[^\W\d_][^\s\d,،:\]]{{0,6}}(?=[,،]))?"
+DATE = rf"(?P<date>{ERA}?\d{{1,4}}{SEPARATOR}\d{{1,4}}{SEPARATOR}{ERA}?\d{{1,4}}\.?{AFTER_DATE})"
+DOTTED = rf"(?P<date>\d{{1,2}}\.{SP}?\d{{1,2}}\.{SP}?\d{{4}}\.?)"
+# Android until 2015 spelled months; Chinese and Japanese dates name their parts.
+MONTH = r"(?=[^\W\d_])[^\d\n:,\[\]]{2,24}?"
+IN_WORDS = (
+    rf"(?P<date>\d{{1,2}}\.?{SP}{MONTH}(?:{SP}\d{{4}}{AFTER_DATE})?|{MONTH}{SP}\d{{1,2}}(?:,?{SP}\d{{4}})?"
+    rf"|\d{{4}}\.?{SP}{MONTH}{SP}\d{{1,2}}\.?|\d{{4}}{SP}?[年년]{SP}?\d{{1,2}}{SP}?[月월]{SP}?\d{{1,2}}{SP}?[日일])"
+)
+# `14 h 56` and `14 h 56 min 01 s` are Canada's French.
+HOUR = rf"\d{{1,2}}(?:[:.]\d{{2}}(?:[:.]\d{{2}})?|{SP}?h{SP}?\d{{2}}(?:{SP}min{SP}\d{{2}}{SP}s)?)"
 COMMA = rf"[,،.]?{MARK}{SP}"
-WORD = rf"(?:(?!\d)(?:klo|kl\.?|às|um){SP})?"
-DATE_FIRST = rf"{MARK}{DATE}{COMMA}{WORD}{CLOCK}\.?"
-CLOCK_FIRST = rf"{MARK}{CLOCK}{COMMA}{DATE}"
 DASH = rf"{SP}[-–]{SP}"
-
+# The look-ahead spares most headers the walk through a long alternative.
+WORD = r"(?=[^\W\d_])[^\d\n:,،\[\]()<>/|\"]{1,30}?"
+ENGLISH = rf"[AaPp]\.?{SP}?[Mm]\.?"
 BARE = "date time"
-# Each is a style of its own: a line in another one is something that somebody pasted into a message.
-FAMILIES = {
-    "[date time]": rf"(?P<mark>{MARK})\[{DATE_FIRST}\]{SP}?",
-    "[time date]": rf"(?P<mark>{MARK})\[{CLOCK_FIRST}\]{SP}?",  # Vietnamese
-    "date time -": DATE_FIRST + DASH,
-    "date time:": rf"{DATE_FIRST}:{SP}",  # iOS and Windows Phone until 2014
-    "time date -": CLOCK_FIRST + DASH,
-    "day month time -": rf"{MARK}{WORDS}{COMMA}{CLOCK}{DASH}",  # Android until 2015
-    "time day month -": rf"{MARK}{CLOCK}{COMMA}{WORDS}{DASH}",
-    BARE: rf"{MARK}{DATE}{COMMA}(?P<clock>{HOUR}){SP}(?![-–]{SP})",  # Croatian, 2018
-}
+
+
+def _families(before: str, after: str) -> dict[str, str]:
+    """The headers by family, with the words that may stand before and after a time.
+
+    Each family is a style of its own: a line in another one is something that somebody pasted into a message.
+    """
+    clock = rf"(?P<clock>(?:{before}{SP}?)?{HOUR}(?:{SP}?{after})?)"
+    date_first = rf"{MARK}{DATE}{COMMA}{clock}\.?"
+    clock_first = rf"{MARK}{clock}{COMMA}{DATE}"
+    short = rf"(?P<clock>(?:{before}{SP}?)?{HOUR}(?:{SP}?(?:{ENGLISH}|[صم]))?)"  # any word would take in names
+    return {
+        "[date time]": rf"(?P<mark>{MARK})\[{date_first}\]{SP}?",
+        "[time date]": rf"(?P<mark>{MARK})\[{clock_first}\]{SP}?",  # Vietnamese
+        "date time -": date_first + DASH,
+        "date time:": rf"{MARK}{DATE}{COMMA}{short}\.?:{SP}",  # iOS and Windows Phone until 2014
+        "time date -": clock_first + DASH,
+        "day month time -": rf"{MARK}{IN_WORDS}{COMMA}{clock}{DASH}",  # Android until 2015
+        "time day month -": rf"{MARK}{clock}{COMMA}{IN_WORDS}{DASH}",
+        BARE: rf"{MARK}{DOTTED}{COMMA}(?P<clock>{HOUR}){SP}(?![-–]{SP})",  # Croatian, 2018
+    }
+
+
+ANY = _families(WORD, WORD)
+IN_WORDS_TOO = ("day month time -", "time day month -")
 # The first ": " ends the name, so `User:)` is one; the body may be empty or, of a vanished message, a single dot. The
 # first alternative is the common case of the second, at a quarter of its cost.
 NAME = "[^:\n]+(?=: )|[^\n]+?(?=: )|[^\n]+?(?=:\\.?\r?\n)"
 # Elsewhere on iOS a line without a name starts with a mark; quotes are of an event's.
 IOS_NAME = NAME + '|[^:\n"“„«]{1,40}(?=:)'
 CLOSE_NAME = "[^:\n]+(?=:)"  # iOS in Chinese: `Bob:Hi`
-SENDER = "(?:(?![\u200e\u200f])(?P<sender>{}): ?)?"
+SENDER = "(?:(?![\u200e\u200f]+[^:\u200e\u200f])(?P<sender>{}): ?)?"
 
+SOME = 0.02  # share of headers that shows a file's style
 SAMPLE = 30_000  # characters taken from a large file's beginning, middle and end
 
 
@@ -189,17 +267,36 @@ def choose(text: str) -> Header | None:
     if len(text) > 3 * SAMPLE:
         middle = len(text) // 2
         sample = "\n".join(("", text[:SAMPLE], text[middle : middle + SAMPLE], text[-SAMPLE:]))
-    found = {family: list(re.finditer("\n" + header, sample)) for family, header in FAMILIES.items()}
-    taken = {each.start() for family in FAMILIES if family != BARE for each in found[family]}
-    found[BARE] = [each for each in found[BARE] if each.start() not in taken]  # it matches most of the others, too
+    found = {family: list(re.finditer("\n" + header, sample)) for family, header in ANY.items()}
+    if found[BARE]:  # `9:05 Marc - Paul: …` has a name where `9:05 PM - Paul: …` has a known word
+        taken = {each.start() for each in found["date time -"] if not _unknown(each["clock"])}
+        found[BARE] = [each for each in found[BARE] if each.start() not in taken]
     newline = "\n"
     if "\r\n" in sample and (between := _separated_by_crlf(sample, found)):
         newline, found = "\r\n", between
     family = max(found, key=lambda each: len(found[each]))
     if not found[family]:
         return None
-    sender = SENDER.format(_name(family, found[family]))
-    return Header(family, newline, re.compile(newline + FAMILIES[family] + sender))
+    header = _families(*_beside_times([each["clock"] for each in found[family]]))[family]
+    return Header(family, newline, re.compile(newline + header + SENDER.format(_name(family, found[family]))))
+
+
+def _beside_times(clocks: list[str]) -> tuple[str, str]:
+    """Patterns for what stands before and after a file's times.
+
+    Any word where a file's headers have one, so that an unknown one is seen; else only English and the known words
+    that a few headers have: a line `13.3.22 10:05 Uhr - Marc: …` in such a file is something that somebody wrote.
+    """
+    patterns = []
+    for place in (0, -1):
+        words = [word.strip() for word in (re.split(r"\d.*\d", clock)[place] for clock in clocks) if letters(word)]
+        if words and len(words) >= SOME * len(clocks):
+            patterns.append(WORD)
+        else:
+            known = {re.escape(word) for word in words if letters(word) in day_periods()}
+            patterns.append("|".join([*sorted(known), ENGLISH]))
+    before, after = patterns
+    return f"(?:{before})", f"(?:{after})"
 
 
 def _separated_by_crlf(sample: str, found: dict[str, list[re.Match[str]]]) -> dict[str, list[re.Match[str]]] | None:
@@ -210,7 +307,7 @@ def _separated_by_crlf(sample: str, found: dict[str, list[re.Match[str]]]) -> di
     """
     pairs = sample.rstrip().count("\r\n")
     first = min((matches[0].start() for matches in found.values() if matches), default=0)
-    for family in (family for family in FAMILIES if family.startswith("[")):
+    for family in (family for family in ANY if family.startswith("[")):
         matches = [each for each in found[family] if each.start() == 0 or sample[each.start() - 1] == "\r"]
         heads = bool(matches) and matches[0].start() == first  # else one CRLF was pasted before such a line
         if pairs and heads and len(matches) >= 0.9 * pairs and len(matches) > 0.3 * len(found[family]):
