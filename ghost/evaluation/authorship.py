@@ -22,13 +22,13 @@ from typing import Any
 
 from ghost.evaluation.data import Estimate
 
-FEWEST = 50  # replies a source: with fewer the interval is wider than 0.2, and two people cannot be told apart either
+FEWEST = 50  # replies a source: with fewer the interval is wider than 0.2, too wide to separate even two people
 LEAST = 10  # below it nothing is learnt, and the answer is that everything is possible
 FOLDS = 5
 DRAWS = 1000  # bootstrap resamples of the groups
 
 
-def tell_apart(
+def classifier_auc(
     own: Sequence[str],
     said: Sequence[str],
     seed: int = 0,

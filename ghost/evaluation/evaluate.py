@@ -80,15 +80,15 @@ def of_contender(
     texts = [one.exchange.reply for one in said]
     found["distinct"] = {str(size): distinct(texts, size) for size in (1, 2)}
     found["style"] = style.as_json(style.compare(exchanges, [one.exchange for one in said], seed))
-    found["authorship"] = vars(told_apart(exchanges, [one.exchange for one in said], seed))
+    found["authorship"] = vars(authorship_auc(exchanges, [one.exchange for one in said], seed))
     return found
 
 
-def told_apart(exchanges: Sequence[Exchange], said: Sequence[Exchange], seed: int) -> Estimate:
-    """The classifier's figure of the exchanges that were answered, conversations kept together."""
+def authorship_auc(exchanges: Sequence[Exchange], said: Sequence[Exchange], seed: int) -> Estimate:
+    """The classifier's AUC on the answered exchanges, with conversations kept in one fold."""
     own = answered(exchanges, said)
     groups = clusters(own)
-    return authorship.tell_apart([one.reply for one in own], [one.reply for one in said], seed, (groups, groups))
+    return authorship.classifier_auc([one.reply for one in own], [one.reply for one in said], seed, (groups, groups))
 
 
 def answered(exchanges: Sequence[Exchange], said: Sequence[Exchange]) -> list[Exchange]:
@@ -111,11 +111,13 @@ def of_person(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[
         for turn in one.context
         if turn.label == labels.other
     ]
-    others = authorship.tell_apart(own, [text for text, _ in partners], seed, (talks, [talk for _, talk in partners]))
+    others = authorship.classifier_auc(
+        own, [text for text, _ in partners], seed, (talks, [talk for _, talk in partners])
+    )
     return {
         "distinct": {str(size): distinct(own, size) for size in (1, 2)},
         "authorship": {
-            "themselves": vars(authorship.tell_apart(own[::2], own[1::2], seed, (talks[::2], talks[1::2]))),
+            "themselves": vars(authorship.classifier_auc(own[::2], own[1::2], seed, (talks[::2], talks[1::2]))),
             "others": vars(others),
         },
     }

@@ -67,9 +67,9 @@ def plot_authorship(found: Figures) -> Html:
     ]
     return figure(
         "Can it be told from you?",
-        bars("Area under the ROC curve of a classifier, by who wrote", rows),
-        "How often a classifier of character n-grams puts yours first, of two replies of like length that it has not "
-        "seen, one of them yours: 0.5 is guessing, 1 is always.",
+        bars("AUC of a classifier, by who wrote", rows),
+        "AUC of a classifier on character n-grams: how often it ranks your reply first, given one of yours and one of "
+        "another source, both unseen and of similar length. 0.5 is guessing, 1 is always right.",
     )
 
 
@@ -225,7 +225,7 @@ def summary(found: Figures, page: Path) -> str:
     talks = "" if count is None else f" in {count:,} conversation{'s' * (count != 1)}"
     lines = [f"held out     {held['replies']:,}{of} replies of yours{talks}"]
     if count is None:
-        lines.append("             not told by platform and language: val.about.jsonl is missing or damaged")
+        lines.append("             no figures by platform and language: val.about.jsonl is missing or damaged")
     lines += found["verdict"]["summary"]
     lines += [f"{NAMES[kind]:<24}{_figures(found['contenders'][kind])}" for kind in shown(found)]
     lines += [f"not judged   {NAMES[kind]}: {why}" for kind, why in found["missing"].items()]
@@ -241,7 +241,7 @@ def _figures(one: Figures) -> str:
     if one.get("style"):
         parts.append(f"style {sum(not part['off'] for part in one['style'].values())} of {len(one['style'])}")
     if "authorship" in one and says_something(one["authorship"]):
-        parts.append(f"told apart {one['authorship']['value']:.0%}")
+        parts.append(f"AUC {one['authorship']['value']:.2f}")
     if "stopping" in one:
         parts.append(f"ends by itself {one['stopping']['itself']['value']:.0%}")
     return ", ".join([*parts, f"{one['seconds']:.0f} s"])
@@ -441,7 +441,9 @@ def _tiles(found: Figures) -> Html:
     ours = found["contenders"][kind]
     tiles = [(f"{found['held_out']['replies']:,}", "held-out replies of yours")]
     if "authorship" in ours and says_something(ours["authorship"]):
-        tiles.append((f"{ours['authorship']['value']:.0%}", "of pairs told apart by a classifier; 50% is guessing"))
+        tiles.append(
+            (f"{ours['authorship']['value']:.2f}", "AUC of a classifier between your replies and its; 0.5: guessing")
+        )
     if ours.get("style"):
         alike = sum(not one["off"] for one in ours["style"].values())
         tiles.append((f"{alike} of {len(ours['style'])}", "figures of style as you vary yourself"))

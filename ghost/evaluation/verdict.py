@@ -14,7 +14,7 @@ Figures = Mapping[str, Any]
 
 STEPS = 3
 ENOUGH = 100  # held-out replies from which intervals are narrow enough to compare two trainings
-# By how often a classifier picks the person's reply out of two; 0.5 is guessing.
+# By the classifier's AUC; 0.5 is guessing.
 ALIKE = {0.6: "It is hard to tell from you", 0.75: "It sounds like you in part", 1.0: "It is easily told from you"}
 SEEN = "These lines are not those held out from this model: it may have learnt some, and every figure flatters it then."
 
@@ -78,17 +78,17 @@ def _authorship(figures: Figures, ours: Figures, base: Figures) -> Iterator[str]
         return
     why = authorship.too_few(Estimate(**ours["authorship"]))
     if not authorship.says_something(ours["authorship"]):
-        yield f"Whether it can be told from you is not known: {why or 'too few conversations'}."
+        yield f"How alike it is to you is not known: {why or 'too few conversations'}."
         return
     value = ours["authorship"]["value"]
     alike = next(words for limit, words in ALIKE.items() if value <= limit)
-    text = f"{alike}: of two replies, one of them yours, a classifier picks yours {value:.0%} of the time"
+    text = f"{alike}: a classifier that separates your replies from its has an AUC of {value:.2f}"
     others = [
         ("the base", base.get("authorship")),
         ("the people you write with", figures["person"]["authorship"]["others"]),
     ]
-    beside = [f"{one['value']:.0%} for {who}" for who, one in others if one and authorship.says_something(one)]
-    yield f"{text} ({', '.join([*beside, '50% is guessing'])}{f'; {why}' * bool(why)})."
+    beside = [f"{one['value']:.2f} for {who}" for who, one in others if one and authorship.says_something(one)]
+    yield f"{text} ({', '.join([*beside, '0.5 is guessing'])}{f'; {why}' * bool(why)})."
 
 
 def _endings(ours: Figures, kind: str) -> Iterator[str]:

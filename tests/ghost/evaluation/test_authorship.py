@@ -8,7 +8,7 @@ import pytest
 from ghost.demo.another import ROMY
 from ghost.demo.people import NOA
 from ghost.evaluation import authorship
-from ghost.evaluation.authorship import says_something, tell_apart, too_few
+from ghost.evaluation.authorship import classifier_auc, says_something, too_few
 from ghost.evaluation.data import Estimate
 from tests.ghost.evaluation.invented import exchanges
 
@@ -19,8 +19,8 @@ def replies(person: object, count: int = 160, seed: int = 7) -> list[str]:
 
 def test_two_people_are_told_apart_one_person_is_not_and_a_mixture_lies_between() -> None:
     noa, again, romy = replies(NOA), replies(NOA, seed=9), replies(ROMY)
-    same, other = tell_apart(noa, again), tell_apart(noa, romy)
-    half = tell_apart(again, [*noa[:80], *romy[80:]])
+    same, other = classifier_auc(noa, again), classifier_auc(noa, romy)
+    half = classifier_auc(again, [*noa[:80], *romy[80:]])
     assert same.low <= 0.5 <= same.high
     assert abs(same.value - 0.5) < 0.1
     assert other.low > 0.97
@@ -30,7 +30,7 @@ def test_two_people_are_told_apart_one_person_is_not_and_a_mixture_lies_between(
 
 def test_the_very_same_replies_cannot_be_told_apart() -> None:
     noa = replies(NOA)
-    assert tell_apart(noa, noa).value == pytest.approx(0.5, abs=0.05)
+    assert classifier_auc(noa, noa).value == pytest.approx(0.5, abs=0.05)
 
 
 def test_length_alone_tells_nothing() -> None:
@@ -38,7 +38,7 @@ def test_length_alone_tells_nothing() -> None:
     short, long = (
         ["".join(rng.choices("abcdef ", k=rng.randint(*span))) for _ in range(300)] for span in ((5, 40), (20, 80))
     )
-    found = tell_apart(short, long)
+    found = classifier_auc(short, long)
     assert 50 <= found.n < 250  # what has no counterpart of its length was left out
     assert found.low < 0.55
 
@@ -76,12 +76,12 @@ def test_ranges_of_length_grow_with_it() -> None:
 
 
 def test_too_little_says_nothing_rather_than_something() -> None:
-    assert tell_apart(["oui", "bof", "ouf"] * 50, ["non", "nan", "mdr"] * 50) == Estimate(0.5, 0.0, 1.0, 3)
-    assert tell_apart([], []) == Estimate(0.5, 0.0, 1.0, 0)
-    assert tell_apart(["", ""] * 20, ["oui"] * 40).n == 0
-    assert not says_something(vars(tell_apart([], [])))
+    assert classifier_auc(["oui", "bof", "ouf"] * 50, ["non", "nan", "mdr"] * 50) == Estimate(0.5, 0.0, 1.0, 3)
+    assert classifier_auc([], []) == Estimate(0.5, 0.0, 1.0, 0)
+    assert classifier_auc(["", ""] * 20, ["oui"] * 40).n == 0
+    assert not says_something(vars(classifier_auc([], [])))
     assert says_something({"low": 1.0, "high": 1.0})
-    assert too_few(tell_apart(replies(NOA, 30), replies(ROMY, 30))).startswith("only ")
+    assert too_few(classifier_auc(replies(NOA, 30), replies(ROMY, 30))).startswith("only ")
 
 
 def test_conversations_stay_together_and_seeds_repeat() -> None:
@@ -89,8 +89,8 @@ def test_conversations_stay_together_and_seeds_repeat() -> None:
     groups = [place // 3 for place in range(60)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = tell_apart(noa, romy, seed=5, groups=(groups, groups))
-    assert found == tell_apart(noa, romy, seed=5, groups=(groups, groups))
+        found = classifier_auc(noa, romy, seed=5, groups=(groups, groups))
+    assert found == classifier_auc(noa, romy, seed=5, groups=(groups, groups))
     assert found.low <= found.value <= found.high
 
 
@@ -98,4 +98,4 @@ def test_one_conversation_that_holds_all_of_a_source_leaves_nothing_to_learn_fro
     groups = [0] * 16 + [1, 2, 3, 4]
     own = [f"on se voit là {place:03}" for place in range(20)]
     said = [f"see you there {place:03}" for place in range(16)]
-    assert tell_apart(own, said, groups=(groups, groups[:16])) == Estimate(0.5, 0.0, 1.0, 16)
+    assert classifier_auc(own, said, groups=(groups, groups[:16])) == Estimate(0.5, 0.0, 1.0, 16)

@@ -17,7 +17,7 @@ def test_replies_that_were_never_given_shift_no_other() -> None:
     given, answered = [*said[:3], *said[5:]], [*EXCHANGES[:3], *EXCHANGES[5:]]
     groups = [one.conversation for one in answered]
     assert evaluate.answered(EXCHANGES, given) == answered
-    assert evaluate.told_apart(EXCHANGES, given, seed=0) == authorship.tell_apart(
+    assert evaluate.authorship_auc(EXCHANGES, given, seed=0) == authorship.classifier_auc(
         [one.reply for one in answered], [one.reply for one in given], 0, (groups, groups)
     )
 
@@ -34,7 +34,7 @@ def test_the_person_and_those_they_write_with_are_told_apart_by_conversation() -
     spread = [replace(one, conversation=number // 7) for number, one in enumerate(same)]
     found = evaluate.of_person(spread, DEFAULT_LABELS, seed=0)["authorship"]
     own, talks = [one.reply for one in spread], [one.conversation for one in spread]
-    halves = authorship.tell_apart(own[::2], own[1::2], 0, (talks[::2], talks[1::2]))
+    halves = authorship.classifier_auc(own[::2], own[1::2], 0, (talks[::2], talks[1::2]))
     assert found["themselves"] == vars(halves)
     assert found["others"]["value"] < 0.6
     assert found["others"]["n"] == 42

@@ -105,11 +105,11 @@ def figures(**ours: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 80}, "80% of the time (60% for the base, 90% for the people"),
+        ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 80}, "an AUC of 0.80 (0.60 for the base, 0.90 for the people"),
         ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 80}, "It is easily told from you: "),
         ({"value": 0.7, "low": 0.6, "high": 0.8, "n": 80}, "It sounds like you in part: "),
         ({"value": 0.6, "low": 0.5, "high": 0.7, "n": 80}, "It is hard to tell from you: "),
-        ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 30}, "50% is guessing; only 30 replies of each are"),
+        ({"value": 0.8, "low": 0.7, "high": 0.9, "n": 30}, "0.5 is guessing; only 30 replies of each are"),
         ({"value": 0.5, "low": 0.0, "high": 1.0, "n": 4}, "is not known: only 4 replies of each"),
         ({"value": 0.5, "low": 0.0, "high": 1.0, "n": 60}, "is not known: too few conversations."),
     ],
