@@ -1,4 +1,1 @@
-"""A merged model in the formats of other programs.
-
-It stands beside the merge because it reads weights as the merge does.
-"""
+"""Serve a merged model, chat with it, release it, and export it to other programs' formats."""

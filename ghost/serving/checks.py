@@ -1,7 +1,7 @@
-"""What a check is, and the build context that most of them look at.
+"""Checks of a merged model, used by `ghost check` and `ghost preflight`.
 
-A check takes what it looks at and returns what it found, or raises: Problem (what was found, what to type) or one of
-our own errors.
+A check takes what it inspects and returns its findings as text, or raises: Problem (what was found, what to type) or
+another GhostError.
 """
 
 import json
@@ -28,7 +28,7 @@ COPY = "copy or pull the merged folder again"
 
 
 class Problem(Exception):
-    """A check failed: what was found, and what to type."""
+    """A failed check: what was found, and what to type."""
 
     def __init__(self, found: str, todo: str) -> None:
         super().__init__(found)
@@ -41,7 +41,7 @@ class Result:
     status: Literal["ok", "failed", "skipped"]
     found: str
     todo: str = ""
-    """What to type when it failed."""
+    """What to type if the check failed."""
 
     def __str__(self) -> str:
         line = f"{self.status:8}{self.check:28}{self.found}"
@@ -56,12 +56,12 @@ def result(name: str, look: Callable[[Subject], str], subject: Subject) -> Resul
     except GhostError as error:
         return Result(name, "failed", str(error))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        # A file that is missing or not what its name says.
+        # A file that is missing or malformed.
         return Result(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 class Model:
-    """The folder under test; each part is loaded when a check first asks for it."""
+    """The folder under test; each part is loaded when a check first needs it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,11 +76,11 @@ class Model:
 
     @cached_property
     def engine(self) -> "Engine":
-        import accelerate  # noqa: F401  (loading needs it, and says so late and at length)
+        import accelerate  # noqa: F401  (fail now if it is missing: loading would fail later, with a long message)
 
         from replicate_deployment.engine import Engine
 
-        return Engine.load(self.folder, hashes=False)  # `hashes` has hashed them
+        return Engine.load(self.folder, hashes=False)  # the check `hashes` has verified them
 
     def json(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self.folder / name).read_text(encoding="utf-8")))
@@ -99,7 +99,7 @@ def shards(model: Model) -> str:
         raise Problem(f"no tensors in {model.folder}", COPY)
     if len(homes) < len(tensors):
         twice = next(f"{shard} and {homes[name]}" for name, shard, _ in tensors if shard != homes[name])
-        raise Problem(f"{len(tensors) - len(homes)} tensors are there twice, first in {twice}", COPY)
+        raise Problem(f"{len(tensors) - len(homes)} tensors are stored twice, first in {twice}", COPY)
     other = [(name, entry.dtype) for name, _, entry in tensors if entry.dtype != "F16"]
     if other:
         name, dtype = other[0]
@@ -109,16 +109,16 @@ def shards(model: Model) -> str:
     if index.is_file():
         document = model.json(index.name)
         if document["weight_map"] != homes:
-            raise Problem("the index and the shards' headers do not list the same tensors", COPY)
+            raise Problem("the index and the shards' headers list different tensors", COPY)
         if document["metadata"]["total_size"] != size:
             raise Problem(f"the index says {document['metadata']['total_size']:,} bytes, the headers {size:,}", COPY)
     elif len(headers) > 1:
-        raise Problem(f"{len(headers)} shards and no {index.name}", COPY)
+        raise Problem(f"{len(headers)} shards but no {index.name}", COPY)
     return f"{len(headers)} with {len(tensors)} F16 tensors, {size / 1e9:.2f} GB"
 
 
 def end_token(model: Model) -> str:
-    """A lost or different end token is what makes a model talk on."""
+    """A missing or different end token makes the model continue after its reply."""
     spelled = model.json("tokenizer_config.json")
     ids = {added["content"]: added["id"] for added in model.json("tokenizer.json")["added_tokens"]}
 
@@ -134,7 +134,7 @@ def end_token(model: Model) -> str:
             raise Problem(f"{kind}_token_id differs or is missing: {found}", "ghost merge")
     bos, end = of_tokenizer("bos"), of_tokenizer("eos")
     pads = {"the tokenizer": of_tokenizer("pad")} | {name: model.json(name).get("pad_token_id") for name in CONFIGS}
-    named = {name: pad for name, pad in pads.items() if pad is not None}  # serving one reply at a time needs none
+    named = {name: pad for name, pad in pads.items() if pad is not None}  # serving one reply at a time needs no padding
     for name, pad in named.items():
         if pad == end:
             raise Problem(f"{name}: the pad token is the end token, so the end of replies may be masked", "ghost merge")
@@ -156,35 +156,35 @@ def sampling(model: Model) -> str:
 
 
 def tokenizer(model: Model) -> str:
-    """Before the model is loaded, which not every machine can: the text half of the golden prompt."""
+    """The golden prompt's token ids. Runs before the model is loaded, which not every machine can do."""
     block = model.ghost.block("golden")
     ids = encode(model.tokenizer, block["prompt"]).ids
     if ids != block["ids"]:
-        found = f"the golden prompt becomes {len(ids)} ids, ghost.json records {len(block['ids'])}"
-        raise Problem(f"{found}: this is not the tokenizer of the merge", COPY)
+        found = f"the golden prompt gives {len(ids)} ids, ghost.json records {len(block['ids'])}"
+        raise Problem(f"{found}: this is not the tokenizer used at the merge", COPY)
     return f"{len(ids)} ids of the golden prompt"
 
 
 def template(model: Model) -> str:
     tokenizer, labels, recipe = model.tokenizer, model.ghost.labels, model.ghost.recipe
-    # The equality is claimed for turns without special strings.
+    # The chat template must equal chat_format for turns without special strings only.
     turns = [Turn(label, text.replace(END_TOKEN, "")) for label, text in golden.turns(labels)]
     roles = [{"role": "user" if label == labels.other else "assistant", "content": text} for label, text in turns]
     if tokenizer.chat_template is None:
         raise Problem("the tokenizer has no chat template", "ghost merge")
     ids = tokenizer.apply_chat_template(roles, add_generation_prompt=True, return_dict=False)
     if ids != encode_prompt(tokenizer, turns, labels, recipe):
-        raise Problem("the tokenizer's chat template does not give the ids that chat_format gives", "ghost merge")
+        raise Problem("the tokenizer's chat template gives other ids than chat_format", "ghost merge")
     same = tokenizer.chat_template == template_for(tokenizer, labels, recipe)
     return "the ids of chat_format" + (", word for word" if same else "")
 
 
 def golden_prompt(model: Model) -> str:
     engine, block = model.engine, model.ghost.block("golden")
-    # Not every file that can name an end token is read by `end_token`; this is the one that will end replies.
+    # `end_token` does not read every file that can set an end token; this compares the loaded values.
     loaded, configured = engine.tokenizer.eos_token_id, engine.model.config.eos_token_id
     if loaded != configured:
-        raise Problem(f"loaded, the tokenizer ends on {loaded} and the model on {configured}", "ghost merge")
+        raise Problem(f"once loaded, the tokenizer's end token is {loaded} and the model's {configured}", "ghost merge")
     device, tolerance = engine.model.device, block["tolerance"]
     return f"{len(block['ids'])} ids, 5 log-probabilities within {tolerance:g} nats, on {device}"
 

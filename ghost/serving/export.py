@@ -1,4 +1,4 @@
-"""`ghost export`: a merged model as one GGUF file for llama.cpp, and a Modelfile with which Ollama runs it."""
+"""`ghost export`: write a merged model as one GGUF file for llama.cpp, and a Modelfile for Ollama."""
 
 import argparse
 import json
@@ -24,11 +24,11 @@ from training.merging.weights import Weights
 
 # Ollama's Modelfile: the A:/B: text as a Go template, the stop sequences and the sampling defaults.
 #
-# A Go template has no function that looks into a text. So unlike `chat_format` this one leaves the lines of a message
-# as they are: one that starts with a tag reads as a turn, and a typed `</s>` ends one.
-
-# The space before the first turn is the one that a tokenizer puts before a text; the GGUF file says that none is added.
-# A reply comes back with the space after its tag: it is not written twice.
+# A Go template cannot search a text, so unlike `chat_format` this one does not escape the lines of a message: a line
+# that starts with a tag reads as a turn, and a typed `</s>` ends one.
+#
+# The space before the first turn is the one that the tokenizer puts before a text; the GGUF file disables it.
+# A reply already starts with the space after its tag, which is not written twice.
 TEMPLATE = """\
 {{- $before := " " }}
 {{- range .Messages }}
@@ -40,7 +40,7 @@ TEMPLATE = """\
 
 
 def modelfile(gguf: str, labels: Labels, recipe: Recipe, stops: Sequence[str], settings: Settings) -> str:
-    """The Modelfile beside the file `gguf`."""
+    """The Modelfile for the file `gguf` in the same folder."""
     facts = {"@ME@": go_text(labels.me), "@OTHER@": go_text(labels.other)}
     facts["@END@"] = END_TOKEN if recipe == "conversations" else ""
     template = TEMPLATE
@@ -63,34 +63,34 @@ def modelfile(gguf: str, labels: Labels, recipe: Recipe, stops: Sequence[str], s
 
 
 def go_text(text: str) -> str:
-    """A Go string. JSON's escapes are Go's too, but for surrogates, which stand for themselves here."""
+    """A Go string literal: JSON's escapes, but surrogates are written as characters."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def quoted(text: str) -> str:
-    """As a Modelfile quotes what holds newlines or spaces. It has no escapes."""
+    """Quote a text with newlines or spaces for a Modelfile, which has no escapes."""
     if '"""' in text or text.endswith('"'):
-        raise ConversionError(f"{text!r} cannot be written in a Modelfile, which has no escapes for quotes")
+        raise ConversionError(f"{text!r} cannot be written in a Modelfile, which cannot escape quotes")
     return f'"""{text}"""'
 
 
 NAME = "ghost"
-CONTEXT = 2048  # tokens: twice what training sees at once
-# Noted 2026-11-22 from the model's page on the Hub; ghost.json does not record it.
+CONTEXT = 2048  # tokens: twice the training window
+# From the model's page on the Hub, 2026-11-22; ghost.json does not record it.
 LICENCES = {"mistralai/Mistral-7B-v0.3": "apache-2.0"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "f16 holds the model as it is, q8_0 about half as many bytes. 4 bits are llama.cpp's own work: "
+        "f16 keeps the weights unchanged, q8_0 halves the file. For 4 bits use llama.cpp: "
         "llama-quantize ghost-f16.gguf ghost-q4.gguf Q4_K_M"
     )
     parser.add_argument(
         "model", type=Path, nargs="?", default=Path("models/merged"), help="a merged model (default: %(default)s)"
     )
-    parser.add_argument("--gguf", choices=get_args(Type), required=True, help="how the matrices are stored")
-    parser.add_argument("--out", type=Path, default=Path("models/gguf"), help="its folder (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    parser.add_argument("--gguf", choices=get_args(Type), required=True, help="data type of the matrices")
+    parser.add_argument("--out", type=Path, default=Path("models/gguf"), help="output folder (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,14 +110,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def export(model: Path, out: Path, kind: Type) -> dict[str, Any]:
-    """Write the folder `out`: the GGUF file, Modelfile, ghost.json; return what a person may want to know of it.
+    """Write the folder `out`: the GGUF file, Modelfile, ghost.json. Return facts for the user.
 
-    Raises WeightsError when the model is not whole and unchanged, ConversionError when llama.cpp would make another
-    model of it, UsageError when `out` holds something else. `out` is then as it was.
+    Raises WeightsError when the model is incomplete or altered, ConversionError when llama.cpp would compute something
+    else, UsageError when `out` holds foreign files. `out` is then unchanged.
     """
     refuse_foreign_files(out, artifact.own_files(out, "export"))
     if out.resolve().is_relative_to(model.resolve()):
-        raise UsageError(f"--out {out} lies in {model}, which takes no weights but its own; name a folder beside it")
+        raise UsageError(f"--out {out} is inside {model}, which may hold no other weights; name a folder outside")
     ghost = ghost_json.read(model)
     recipe, sampling = ghost.recipe, settings.from_facts(ghost.block("sampling"))
     with progress("hashing"):
@@ -156,10 +156,10 @@ def export(model: Path, out: Path, kind: Type) -> dict[str, Any]:
 
 
 def llama_server(file: Path, stops: Sequence[str], tokens: int) -> str:
-    """The command line that serves `file` in its own text format, by llama.cpp's server.
+    """The llama-server command that serves `file` with its own chat template.
 
-    It knows neither the template without --jinja nor the stops, which a GGUF file cannot hold; a request that names its
-    own replaces them. Without -c it would keep room for the 32,768 tokens that the base knows: 4 GB for a 7B.
+    It ignores the template without --jinja, and a GGUF file cannot hold the stops; a request that names stops replaces
+    these. Without -c it would allocate the base's 32,768 tokens: 4 GB for a 7B.
     """
     words = ["llama-server", "-m", str(file), "--jinja", "-c", str(CONTEXT), "-n", str(tokens)]
     for stop in stops:
@@ -168,17 +168,16 @@ def llama_server(file: Path, stops: Sequence[str], tokens: int) -> str:
 
 
 def check_golden_ids(ghost: Ghost, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
-    """Raises ConversionError when the vocabulary gives other ids to the golden prompt than ghost.json records."""
+    """Raises ConversionError when the vocabulary encodes the golden prompt to other ids than ghost.json records."""
     golden = ghost.block("golden")
     if [tokenizer.bos_token_id, *vocabulary.encode(" " + golden["prompt"])] != golden["ids"]:
         raise ConversionError(
-            f"{ghost.folder}: the golden prompt would become other ids than ghost.json records; see ghost check"
+            f"{ghost.folder}: the golden prompt gives other ids than ghost.json records; type: ghost check"
         )
 
 
 def general_facts(writer: Any, ghost: Ghost) -> None:
-    """What it is and what it derives from: a base of the Hub by its name, a local one not at all, since its name is
-    somebody's path."""
+    """Name and base model. A local base is not named, since its path may identify somebody."""
     writer.add_name(NAME)
     base = ghost.block("base")
     repo, revision = str(base.get("repo")), base.get("revision")

@@ -1,6 +1,6 @@
-"""A merged model as one GGUF file: its shapes, its vocabulary, its tensors.
+"""Write a merged model as one GGUF file: shapes, vocabulary, tensors.
 
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Names of keys and tensors are gguf's own.
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Key and tensor names come from the gguf package.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from replicate_deployment.tokenization import Tokenizer
 from training.finetuning.base import Shapes, read_shapes
 from training.merging.weights import Weights, row_blocks
 
-# What a model folder must be for llama.cpp's `llama` architecture, and which tensors it has then.
+# Check that llama.cpp's `llama` architecture can run the model, and list its tensors.
 
 ARCHITECTURES = ("MistralForCausalLM", "LlamaForCausalLM")
 ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
@@ -28,8 +28,8 @@ ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj"
 
 @dataclass(frozen=True)
 class Decoder:
-    """`context` is in tokens, `rope_base` the base of the rotary embedding's wavelengths, `biased` the projections that
-    have biases.
+    """`context` is in tokens, `rope_base` is the base of the rotary embedding's wavelengths, `biased` lists the
+    projections with biases.
     """
 
     shapes: Shapes
@@ -57,7 +57,7 @@ class Decoder:
 
 
 def read_decoder(folder: Path) -> Decoder:
-    """Raises ConversionError on a config.json of which llama.cpp would make another model."""
+    """Raises ConversionError on a config.json that llama.cpp would run as a different model."""
     path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def read_decoder(folder: Path) -> Decoder:
             if value != only:
                 raise ConversionError(f"{path}: {key} is {value!r}; only {only!r} can be exported")
         biased = (ATTENTION if config.get("attention_bias") else ()) + (FEED_FORWARD if config.get("mlp_bias") else ())
-        # llama.cpp attends to everything: within one window that is what the model learnt.
+        # llama.cpp has no sliding window; within one window, full attention computes the same.
         context = min(shapes.positions, config.get("sliding_window") or shapes.positions)
         rope_base = float(rope.get("rope_theta") or config["rope_theta"])
         return Decoder(shapes, context, float(config["rms_norm_eps"]), rope_base, biased)
@@ -84,10 +84,10 @@ def read_decoder(folder: Path) -> Decoder:
 
 # The tokenizer as llama.cpp's `llama` vocabulary: pieces with scores, for a BPE over "▁" words with byte fallback.
 #
-# llama.cpp joins neighbours whenever their text is a piece, the piece with the highest score first
-# (`llm_tokenizer_spm` in its src/llama-vocab.cpp). A tokenizer.json lists which pairs may join, and in which order.
-# Scores made of that order give the ids that training used. Those of a tokenizer.model do not always: Mistral's joins
-# runs of spaces last, its tokenizer.json first.
+# llama.cpp merges neighbours whose joined text is a piece, highest score first (`llm_tokenizer_spm` in its
+# src/llama-vocab.cpp). A tokenizer.json lists which pairs may merge, and in which order. Scores made from that order
+# give the ids used in training. The scores of a tokenizer.model do not always: Mistral's merges runs of spaces last,
+# its tokenizer.json first.
 
 Pair = tuple[str, str]
 SPACE = "▁"
@@ -100,14 +100,14 @@ MODEL |= {"continuing_subword_prefix": None, "end_of_word_suffix": None}
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`pieces`, `scores` and `kinds` (values of gguf.TokenType) are by id."""
+    """`pieces`, `scores` and `kinds` (gguf.TokenType values) are indexed by id."""
 
     pieces: list[str]
     scores: list[float]
     kinds: list[int]
 
     def encode(self, text: str) -> list[int]:
-        """As llama.cpp does: without BOS, special tokens as text, and no space but those of the text."""
+        """Encode as llama.cpp does: no BOS, special tokens as text, no added space."""
         ids = {piece: place for place, piece in enumerate(self.pieces)}
         symbols, _ = join(text.replace(" ", SPACE), dict(zip(self.pieces, self.scores, strict=True)))
         whole = (
@@ -117,17 +117,17 @@ class Vocabulary:
 
 
 def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
-    """`size` pieces: the tokenizer's, and unused ones where the model has more ids.
+    """`size` pieces: the tokenizer's, padded with unused ones if the model has more ids.
 
-    Raises ConversionError when llama.cpp would give other ids for some text.
+    Raises ConversionError when llama.cpp would encode some text to other ids.
     """
     from gguf import TokenType
 
     document = json.loads(tokenizer.backend_tokenizer.to_str())
     name, ids = tokenizer.name_or_path, tokenizer.get_vocab()
     if max(ids.values()) >= size:
-        raise ConversionError(f"{name}: ids up to {max(ids.values()):,}, and the model has {size:,}; merge again")
-    # What llama.cpp's own converter writes for ids that only fill the embeddings up.
+        raise ConversionError(f"{name}: ids up to {max(ids.values()):,}, but the model has {size:,}; merge again")
+    # llama.cpp's own converter writes the same for ids that only pad the embeddings.
     pieces, kinds = [f"[PAD{place}]" for place in range(size)], [TokenType.UNUSED] * size
     special = {token["id"]: token["special"] for token in document["added_tokens"]}
     for piece, place in ids.items():
@@ -141,20 +141,20 @@ def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
         scores = scores_of(merges, pieces)
     except ValueError as reason:
         raise ConversionError(
-            f"{name}: llama.cpp would tokenise otherwise ({reason}); Mistral's tokenizers can be exported"
+            f"{name}: llama.cpp would tokenise differently ({reason}); Mistral's tokenizers can be exported"
         ) from reason
     return Vocabulary(pieces, [scores[piece] for piece in pieces], [int(kind) for kind in kinds])
 
 
 def scores_of(merges: Mapping[Pair, int], pieces: Iterable[str]) -> dict[str, float]:
-    """Scores by which joining pieces gives, for every text, what joining the pairs of `merges` by rank gives.
+    """Scores with which score-based merging gives, for every text, the result of merging the pairs of `merges` by rank.
 
-    Proven by looking at each piece alone: if every piece that a merge makes comes out whole, by merges only, then at
-    any time only pairs of `merges` can join in any text. For when two neighbours X and Y make a piece, nothing has
-    joined across its ends so far; so what happened between them is what happens when the piece stands alone, and
-    (X, Y) is the last pair that joins there. What remains is that scores and ranks of these last pairs agree in order.
+    Proof by single pieces: if every piece made by a merge results whole, by merges only, then only pairs of `merges`
+    ever merge in any text. For when two neighbours X and Y make a piece, nothing has merged across its ends so far, so
+    the merges between them are those of the piece on its own, and (X, Y) is the last pair merged there. It remains
+    that the scores and ranks of these last pairs have the same order.
 
-    Raises ValueError, saying what is otherwise.
+    Raises ValueError with the first difference.
     """
     ranks: dict[str, int] = {}
     for (left, right), rank in merges.items():
@@ -164,18 +164,18 @@ def scores_of(merges: Mapping[Pair, int], pieces: Iterable[str]) -> dict[str, fl
     for piece in ranks:  # in order of rank
         whole, joined = join(piece, scores)
         if whole != [piece] or not joined or any(pair not in merges for pair in joined):
-            raise ValueError(f"by its merges {piece!r} is {' + '.join(whole)!r}")
+            raise ValueError(f"its merges turn {piece!r} into {' + '.join(whole)!r}")
         if merges[joined[-1]] < newest:
             raise ValueError(f"{piece!r} is made earlier than a piece with a higher score")
         newest = merges[joined[-1]]
     for piece in scores.keys() - ranks.keys():
         if len(piece) > 1 and join(piece, scores)[0] == [piece]:
-            raise ValueError(f"{piece!r} would be made of text")
+            raise ValueError(f"{piece!r} would be merged from text")
     return scores
 
 
 def join(text: str, scores: Mapping[str, float]) -> tuple[list[str], list[Pair]]:
-    """What is left when neighbours are joined, the highest score first, of equals the leftmost; and which joined."""
+    """Merge neighbours, highest score first, leftmost among equals. Return the pieces left and the merged pairs."""
     symbols = [*text]
     joined: list[Pair] = []
     while True:
@@ -189,7 +189,7 @@ def join(text: str, scores: Mapping[str, float]) -> tuple[list[str], list[Pair]]
 
 
 def _check_kind(document: Mapping[str, Any], pieces: Iterable[str]) -> None:
-    """Raises ValueError on a tokenizer.json that does more to a text than to join pieces."""
+    """Raises ValueError on a tokenizer.json that does more than merge pieces."""
     model = document["model"]
     for key, value in MODEL.items():
         if model.get(key) != value:
@@ -197,20 +197,20 @@ def _check_kind(document: Mapping[str, Any], pieces: Iterable[str]) -> None:
     if document["normalizer"] is not None:
         raise ValueError(f"its normalizer is {document['normalizer']['type']}")
     if lacking := len({*BYTES} - {*pieces}):
-        raise ValueError(f"{lacking} of the 256 bytes are no pieces")
+        raise ValueError(f"{lacking} of the 256 bytes have no piece")
     for token in document["added_tokens"]:
         if token["lstrip"] or token["rstrip"] or token["single_word"]:
-            raise ValueError(f"its token {token['content']!r} takes spaces around it")
+            raise ValueError(f"its token {token['content']!r} strips spaces around it")
     before = document["pre_tokenizer"] or {}
     steps = before.get("pretokenizers", [before])
     made = {"".join(pair) for pair in model["merges"]}
     if LINES in steps[:1]:
         steps = steps[1:]
         if any("\n" in piece for piece in made):
-            raise ValueError("its pieces go beyond the lines that it splits")
+            raise ValueError("it has pieces that span its line splits")
     if steps == [METASPACE | {"split": True}]:
         if any(SPACE in piece[1:] for piece in made):
-            raise ValueError("its pieces go beyond the words that it splits")
+            raise ValueError("it has pieces that span its word splits")
     elif steps != [METASPACE | {"split": False}]:
         raise ValueError(f"its pre_tokenizer is {re.sub(chr(10), ' ', json.dumps(before))[:80]}")
 
@@ -221,13 +221,13 @@ Block = Any  # numpy.ndarray
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of the file: its name there, its source in the model folder, its rows' order, its type and bytes."""
+    """A tensor in the file: its name, its source in the model folder, its row order, type and bytes."""
 
     name: str
     source: str
     shape: tuple[int, ...]
     heads: int
-    """Of queries or keys, whose rows stand in another order; else 0."""
+    """Number of heads for queries and keys, whose rows are reordered; else 0."""
     kind: Any
     """gguf.GGMLQuantizationType"""
     size: int
@@ -236,25 +236,25 @@ class Stored:
 def plan(decoder: Decoder, weights: Weights, kind: Type) -> list[Stored]:
     """The tensors of the file, in order: matrices as `kind`, vectors in float32.
 
-    Raises ConversionError when the weights are not those that the config promises.
+    Raises ConversionError when the weights do not match the config.
     """
     import gguf
 
     expected = decoder.tensors()
     for name in [*expected.keys() - weights.shapes.keys(), *weights.shapes.keys() - expected.keys()]:
         what = "is missing" if name in expected else "has no place in llama.cpp's llama architecture"
-        raise ConversionError(f"{name} {what}: the weights and config.json are not of one model")
+        raise ConversionError(f"{name} {what}: the weights and config.json do not match")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, decoder.shapes.layers)
     heads = {"q_proj": decoder.shapes.heads, "k_proj": decoder.shapes.kv_heads}
     tensors = []
     for source, shape in expected.items():
         if weights.shapes[source] != shape or weights.dtypes[source] != "F16":
             found = f"{weights.dtypes[source]} {[*weights.shapes[source]]}"
-            raise ConversionError(f"{source}: {found}; a merged model of this config has F16 {[*shape]}")
+            raise ConversionError(f"{source}: {found}; with this config a merged model has F16 {[*shape]}")
         stored = gguf.GGMLQuantizationType[kind.upper() if len(shape) > 1 else "F32"]
         per_block, block_bytes = gguf.GGML_QUANT_SIZES[stored]
         if shape[-1] % per_block:
-            raise ConversionError(f"{source}: rows of {shape[-1]} values, and {kind} needs multiples of {per_block}")
+            raise ConversionError(f"{source}: rows of {shape[-1]} values, but {kind} needs multiples of {per_block}")
         name = str(names.get_name(source, try_suffixes=(".weight", ".bias")))
         size = math.prod(shape) // per_block * block_bytes
         tensors.append(Stored(name, source, shape, heads.get(source.split(".")[-2], 0), stored, size))
@@ -268,9 +268,9 @@ def write(
     add_metadata: Callable[[Any], None],
     advance: Callable[[], None],
 ) -> str:
-    """Write the file and return its SHA-256; `advance` is called after each tensor.
+    """Write the file and return its SHA-256; call `advance` after each tensor.
 
-    Raises ConversionError when the disk has no room for it.
+    Raises ConversionError when the disk is too full.
     """
     import gguf
     import numpy as np
@@ -289,7 +289,7 @@ def write(
     if needed > free:
         raise ConversionError(
             f"{path.name} takes {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
-            "free some, or name a folder on another disk: --out"
+            "free some, or use another disk: --out FOLDER"
         )
     digest = hashlib.sha256(header)
     with path.open("ab") as stream:
@@ -311,8 +311,8 @@ def write(
 def _blocks(tensor: Stored, weights: Weights) -> Iterator[Block]:
     """The source's rows in the file's order.
 
-    transformers turns value i of a head with value i + d/2, llama.cpp's `llama` architecture 2i with 2i + 1: so within
-    each head of queries and keys the halves of the rows are interleaved.
+    RoPE pairs value i of a head with i + d/2 in transformers, but 2i with 2i + 1 in llama.cpp's `llama` architecture,
+    so interleave the two halves of each query and key head.
     """
     import numpy as np
 
@@ -350,7 +350,7 @@ def model_facts(writer: Any, decoder: Decoder, kind: Type) -> None:
 
 
 def sampling_facts(writer: Any, sampling: Settings) -> None:
-    """The defaults that llama.cpp takes where its caller names none, and its own min_p switched off."""
+    """Sampling defaults for callers that name none; llama.cpp's own min_p is switched off."""
     writer.add_sampling_temp(sampling.temperature)
     writer.add_sampling_top_p(sampling.top_p)
     writer.add_sampling_top_k(sampling.top_k)
@@ -359,10 +359,10 @@ def sampling_facts(writer: Any, sampling: Settings) -> None:
 
 
 def tokenizer_facts(writer: Any, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
-    """The vocabulary, and that BOS begins a text and nothing else is added to it.
+    """The vocabulary; BOS starts a text, and nothing else is added.
 
-    No space either, which llama.cpp would put before the text and after each special token: only the first is as in
-    training, so the chat template writes that one itself.
+    llama.cpp would add a space before the text and after each special token. In training only the first has one, so
+    the chat template writes that one itself.
     """
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")

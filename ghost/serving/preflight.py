@@ -1,10 +1,8 @@
-"""`ghost preflight`: what this machine and this folder can know to fail before `cog push`; one failure makes the exit
-code 1.
+"""`ghost preflight`: check on this machine what could make `cog push` fail. The exit code is 1 if a check fails.
 
-The checks look at what would travel into the image and at the weights; when they have found nothing, Cog's server is
-started on them once, as in the image, and asked for a reply. That cog.yaml, requirements.txt and .dockerignore are what
-Cog and Docker take is not asked here: users do not edit them, and tests hold them
-(tests/replicate_deployment/test_build_context.py).
+The checks inspect the files that go into the image and the weights; if all pass, they start Cog's server once, as in
+the image, and ask it for a reply. They do not check cog.yaml, requirements.txt and .dockerignore: users do not edit
+them, and tests cover them (tests/replicate_deployment/test_build_context.py).
 """
 
 import argparse
@@ -26,30 +24,30 @@ from replicate_deployment import ghost_json
 
 PACKAGE = Path(replicate_deployment.__file__).parent
 COPY = Path("models/replicate_deployment")
-YOURS = "cog.yaml"  # which may be edited in a copy
+YOURS = "cog.yaml"  # may be edited in a copy
 SERVER = "server"
 FILES = {"cog.yaml", "requirements.txt", ".dockerignore"}  # of the folder itself, with its *.py and *.jinja
-# Made anew by Python, Cog and torch's compiler, by a Mac, and by git for an empty folder; .dockerignore knows them.
+# Created by Python, Cog, torch's compiler, macOS and git (for an empty folder); .dockerignore lists them.
 CACHES, TRACES = {"__pycache__", ".cog", ".weights.inductor"}, {".gitkeep", ".DS_Store"}
-# By their issuers' prefixes. Scanners that also guess by entropy call the hashes of ghost.json secrets.
+# By their issuers' prefixes. Scanners that guess by entropy also report the hashes of ghost.json.
 TOKENS = re.compile(
     rb"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{30,}|sk-[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{36}"
     rb"|github_pat_\w{40,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|xox[abeoprs]-[\w-]{10,}|[0-9]{8,10}:[\w-]{35}(?![\w-]))"
     rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-# Beside this folder's files: CUDA's development image, which Cog builds on, about 10 GB, and torch with its CUDA
-# libraries and triton, 6.6 GB in images that others have taken apart. Not measured by us.
+# Image size without this folder's files: CUDA's development image, which Cog builds on, about 10 GB, and torch with its
+# CUDA libraries and triton, 6.6 GB in images that others have taken apart. Not measured by us.
 SYSTEM_BYTES = 17e9
 DOCKER = Path("/var/lib/docker")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-weights", action="store_true", help="check all but weights/, which may come later")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON, and nothing else")
+    parser.add_argument("--no-weights", action="store_true", help="check everything but weights/, which may come later")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON only")
 
 
 def locate(clone: Path | None = CLONE) -> Path:
-    """The build context: the clone's. Where ghost came as a wheel, a copy in the current folder, brought up to date."""
+    """The build context: the clone's; with a wheel, a copy in the current folder, brought up to date."""
     if clone is not None:
         return PACKAGE
     (COPY / "weights").mkdir(parents=True, exist_ok=True)
@@ -61,7 +59,7 @@ def locate(clone: Path | None = CLONE) -> Path:
 
 def run(args: argparse.Namespace) -> int:
     results, folder = [], locate()
-    with progress("checking"):  # hashing 14.5 GB takes a while, loading them twice too
+    with progress("checking"):  # takes a while: hash 14.5 GB, then load them twice
         for result in preflight(folder, weights=not args.no_weights):
             results.append(result)
             if not args.json:
@@ -71,15 +69,15 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"ok": not failed, "checks": [asdict(result) for result in results]}, indent=2))
     else:
         push = f"cd {folder} && cog push r8.im/USER/MODEL"
-        ready = "ready but for the weights, at which nothing has looked" if args.no_weights else f"ready: {push}"
+        ready = "ready, but the weights were not checked" if args.no_weights else f"ready: {push}"
         console.print(f"{len(failed)} of {len(results)} failed" if failed else ready, soft_wrap=True)
     return 1 if failed else 0
 
 
 def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
-    """The result of each check of the build context in `folder`, in the table's order, as soon as it is known.
+    """Yield the result of each check of the build context in `folder`, in the table's order, as soon as it is known.
 
-    The two that load the model are skipped after a failure: they would fail of the same cause, and take minutes.
+    The two that load the model are skipped after a failure: they take minutes and would fail for the same reason.
     """
     failed = False
     for name, look in CHECKS.items():
@@ -115,7 +113,7 @@ def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
         reason = "after a failure" if failed else "--no-weights"
         yield Result(SERVER, "skipped", reason)
         return
-    del model  # the engine it holds: a GPU may not have room for two
+    del model  # frees its engine: a GPU may not have room for two
     gc.collect()
     try:
         yield checks.result(SERVER, predicts, folder)
@@ -136,7 +134,7 @@ def bytes_sent(folder: Path) -> int:
 
 
 def foreign_files(folder: Path) -> str:
-    """What is neither ours nor listed by the model does not go into an image: an adapter, a pickle, chats, a .env."""
+    """Refuse files that are neither ours nor listed by the model (an adapter, a pickle, chats, a .env)."""
     listed = {ghost_json.NAME}
     if there := (folder / "weights" / ghost_json.NAME).is_file():
         listed |= ghost_json.read(folder / "weights").block("files").keys()
@@ -146,20 +144,22 @@ def foreign_files(folder: Path) -> str:
         in_weights, root = name.parts[0] == "weights", folder.resolve()
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             copy = f"cp -rL {path} {path}.copy && rm {path} && mv {path}.copy {path}"
-            raise Problem(f"{path} is a link, and Docker follows none out of the build context", copy)
+            raise Problem(f"{path} is a link out of the build context, which Docker does not follow", copy)
         if in_weights and there and name.relative_to("weights").as_posix() not in listed:
-            raise Problem(f"{path} is no file of the model in weights/, and would go into the image", f"mv {path} ..")
+            raise Problem(
+                f"{path} is not a file of the model in weights/, but would go into the image", f"mv {path} .."
+            )
         if not in_weights and not (len(name.parts) == 1 and (name.suffix in (".py", ".jinja") or path.name in FILES)):
-            raise Problem(f"{path} does not belong here, and would go into the image", f"mv {path} ..")
+            raise Problem(f"{path} does not belong here, but would go into the image", f"mv {path} ..")
         count += 1
     return f"{count}, and no others"
 
 
 def secrets(folder: Path) -> str:
-    """Names the file and the line, never what it says."""
+    """Report file and line, never the content."""
     count = 0
     for path in contents(folder):
-        # A shard is its hashed tensors; reading 14.5 GB for a token that nobody hides there takes a minute.
+        # Shards hold hashed tensors only, and reading 14.5 GB takes a minute.
         if path.suffix == ".safetensors" or not path.is_file():
             continue
         count += 1
@@ -175,12 +175,12 @@ def size_and_disk(folder: Path) -> str:
     sent = bytes_sent(folder)
     image = f"about {_gigabytes(SYSTEM_BYTES + sent)}, {_gigabytes(sent)} of it from here"
     if shutil.which("docker") is None:
-        return f"{image}; no Docker here, so its disk was not looked at"
+        return f"{image}; no Docker here, so its disk was not checked"
     where = DOCKER if DOCKER.is_dir() else folder
-    free, needed = shutil.disk_usage(where).free, SYSTEM_BYTES + 2 * sent  # Docker's builder keeps a copy of its own
+    free, needed = shutil.disk_usage(where).free, SYSTEM_BYTES + 2 * sent  # Docker's builder keeps its own copy
     if free < needed:
         found = f"{image}; building it takes {_gigabytes(needed)}, and {where} has {_gigabytes(free)} free"
-        raise Problem(found, "docker system prune, or build where there is more disk")
+        raise Problem(found, "docker system prune, or build on a larger disk")
     return f"{image}; {_gigabytes(free)} free for Docker"
 
 
@@ -196,15 +196,15 @@ CHECKS: dict[str, Callable[[Path], str]] = {
 
 
 def predicts(folder: Path) -> str:
-    """Cog's server on the folder's own predict.py and weights: READY, then one reply to one message."""
-    import cog  # noqa: F401  (said in one line where it is not installed)
+    """Start Cog's server on the folder's predict.py and weights; wait for READY and request one reply."""
+    import cog  # noqa: F401  (fail here if it is not installed)
 
     from ghost.serving.client import predict
     from ghost.serving.serve import running_server
 
     with running_server(folder / "weights", context=folder) as url:
         reply = predict(url, "hey", max_new_tokens=16, seed=0)
-    return f"Cog's own became ready and replied, {len(reply)} characters"
+    return f"Cog's server became ready and replied with {len(reply)} characters"
 
 
 def _not_installed(name: str, error: ModuleNotFoundError) -> Result:

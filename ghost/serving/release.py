@@ -1,8 +1,8 @@
-"""`ghost release`: the way to Replicate. It says what it would do; with --go it does it, and tries what lies there.
+"""`ghost release`: release a model to Replicate. Dry run by default; with --go it pushes, then runs a trial prediction.
 
-The trial is one greedy prediction of the golden prompt: does what lies there begin its reply as the model did at its
-merge? It always sends the same inputs, and Replicate lists a prediction with its inputs for an hour. So whoever was
-stopped, or lost the connection, types the command again and gets that prediction: it is not paid for twice.
+The trial is one greedy prediction of the golden prompt, to check that the reply begins as recorded at the merge. Its
+inputs are always the same, and Replicate lists a prediction's inputs for an hour. So after a stop or a lost connection,
+the same command finds that prediction again and nothing is paid for twice.
 """
 
 import argparse
@@ -33,51 +33,51 @@ from replicate_deployment.tokenization import load_tokenizer
 
 WEIGHTS = Path("models/merged")
 LATEST = "latest"
-KEPT = timedelta(hours=1)  # inputs and replies on Replicate
-# Replicate fails a set-up after 10 minutes; before it, an image of tens of GB is fetched.
+KEPT = timedelta(hours=1)  # how long Replicate keeps inputs and replies
+# Replicate fails a set-up after 10 minutes; before that it fetches an image of tens of GB.
 TRIAL_SECONDS = 1800
-# Dollars a second of hardware that a 7B model fits, as listed on replicate.com/pricing in 2026.
+# Dollars per second of hardware that fits a 7B model, from replicate.com/pricing in 2026.
 PRICES = {"gpu-l40s": 0.000975, "gpu-a100-large": 0.0014, "gpu-h100": 0.001525, "gpu-t4": 0.000225, "cpu": 0.0001}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="USER/MODEL", help="on Replicate, where only you see it")
+    parser.add_argument("model", metavar="USER/MODEL", help="private model on Replicate")
     parser.add_argument("--weights", type=Path, metavar="FOLDER", default=WEIGHTS, help="default: %(default)s")
-    parser.add_argument("--go", action="store_true", help="push, and try what was pushed; without it nothing is sent")
-    parser.add_argument("--create", action="store_true", help="with --go: make the model, private, if it is not there")
+    parser.add_argument("--go", action="store_true", help="push and run a trial; without it nothing is sent")
+    parser.add_argument("--create", action="store_true", help="with --go: create the model, private, if it is missing")
     parser.add_argument(
-        "--hardware", metavar="SKU", default="gpu-l40s", help="for --create and the cost (default: %(default)s)"
+        "--hardware", metavar="SKU", default="gpu-l40s", help="for --create and the price (default: %(default)s)"
     )
     parser.add_argument(
         "--trial",
         nargs="?",
         const=LATEST,
         metavar="VERSION",
-        help="only try a version that was pushed (default: the latest), or go on with a trial that was interrupted",
+        help="only run a trial of a pushed version (default: the latest), or resume an interrupted trial",
     )
-    parser.add_argument("--json", action="store_true", help="print the trial as JSON, and nothing else")
+    parser.add_argument("--json", action="store_true", help="print the trial's results as JSON only")
 
 
 def run(args: argparse.Namespace) -> int:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", args.model):
-        raise UsageError(f"{args.model!r} is no model on Replicate; it is called USER/MODEL")
+        raise UsageError(f"{args.model!r} is not the name of a model on Replicate; it must be USER/MODEL")
     if args.trial not in (None, LATEST) and not re.fullmatch("[0-9a-f]{64}", args.trial):
         raise UsageError(f"--trial {args.trial}: a version is 64 hexadecimal digits")
     if args.trial and (args.go or args.create):
-        raise UsageError("--trial only tries what was pushed; leave --go and --create out")
+        raise UsageError("--trial only tests what was pushed; drop --go and --create")
     if args.json and not (args.go or args.trial):
-        raise UsageError("--json prints a trial, and without --go or --trial there is none")
+        raise UsageError("--json prints a trial's results; add --go or --trial")
     if args.trial:
         return tried(args, args.trial)
     if args.go and shutil.which("cog") is None:
         raise ServerError(
-            "there is no `cog` program here (https://cog.run; it needs Docker too): push on a machine that has them, "
+            "the `cog` program is not installed (https://cog.run; it needs Docker too): push where it is, "
             f"then: {command(args, '--trial')}"
         )
     found = asyncio.run(look(args)) if args.go or os.environ.get(TOKEN) else None
     if args.go and not found and not args.create:
         raise ServerError(
-            f"replicate.com/{args.model} is not there; this makes it: {command(args, '--go', '--create')}"
+            f"replicate.com/{args.model} does not exist; to create it: {command(args, '--go', '--create')}"
         )
     folder = locate()
     with progress("copying"):
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     say(args, *plan(args, folder, found))
     if not args.go:
-        say(args, f"nothing was sent. To do it: {command(args, '--go', *(['--create'] if args.create else []))}")
+        say(args, f"nothing was sent. To release: {command(args, '--go', *(['--create'] if args.create else []))}")
         return 0
     return tried(args, asyncio.run(push(args, folder, found)))
 
@@ -97,13 +97,13 @@ def say(args: argparse.Namespace, *lines: str) -> None:
 
 
 def command(args: argparse.Namespace, *flags: str) -> str:
-    """What to type next."""
+    """The next command to type."""
     weights = [] if args.weights == WEIGHTS else ["--weights", str(args.weights)]
     return shlex.join(["ghost", "release", args.model, *weights, *flags])
 
 
 async def look(args: argparse.Namespace) -> Model | None:
-    """The model, if it is there. Raises ServerError when everybody would see what is pushed."""
+    """The model on Replicate, if it exists. Raises ServerError when it is public."""
     async with Replicate(args.model, *account()) as replicate:
         return only_private(args, await replicate.find_model())
 
@@ -111,18 +111,19 @@ async def look(args: argparse.Namespace) -> Model | None:
 def only_private(args: argparse.Namespace, found: Model | None) -> Model | None:
     if found and found.visibility != "private":
         raise ServerError(
-            f"replicate.com/{args.model} is {found.visibility}: everybody could talk to this ghost and fetch its "
+            f"replicate.com/{args.model} is {found.visibility}: everybody could talk to this ghost and download its "
             "weights; make it private in its settings, or name another model"
         )
     return found
 
 
 def put_weights(source: Path, target: Path) -> None:
-    """The merged folder `source` as the build context's weights/, by hard links where the disk allows them: Docker
-    follows no other links.
+    """Put the merged folder `source` into the build context's weights/, by hard links where possible: Docker follows no
+    other links.
 
-    Raises WeightsError when a file is missing or has another size than ghost.json says (hashes are for preflight), and
-    UsageError when `target` holds the only copy of something else: a file that has no other name on its disk.
+    Raises WeightsError when a file is missing or its size differs from ghost.json (preflight checks hashes), and
+    UsageError when `target` holds files of another origin that have no other hard link, so that removing them loses
+    them.
     """
     ghost = ghost_json.read(source)
     ghost_json.verify(ghost, hashes=False)
@@ -136,20 +137,20 @@ def put_weights(source: Path, target: Path) -> None:
     single = [path.relative_to(target).as_posix() for path in files if path.stat().st_nlink == 1]
     if last := [name for name in single if name not in kept]:
         raise UsageError(
-            f"{target} would be replaced, and holds the only copy here of {', '.join(last[:3])}"
-            f"{', …' if len(last) > 3 else ''}: move it out of there, or remove it: rm -r {shlex.quote(str(target))}/*"
+            f"{target} would be replaced, but holds the only copy of {', '.join(last[:3])}"
+            f"{', …' if len(last) > 3 else ''}: move it elsewhere, or delete it: rm -r {shlex.quote(str(target))}/*"
         )
     with replace_folder(target) as part:
         for name in names:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(source / name, part / name)
-            except OSError:  # another disk, or a file system without them
+            except OSError:  # another disk, or a file system without hard links
                 shutil.copy2(source / name, part / name)
 
 
 def _same(one: Path, other: Path) -> bool:
-    """The same file by another name, or a copy that kept its time."""
+    """The same file under another name, or a copy with the same size and time."""
     if not other.is_file():
         return False
     a, b = one.stat(), other.stat()
@@ -158,23 +159,23 @@ def _same(one: Path, other: Path) -> bool:
 
 def checked(args: argparse.Namespace, folder: Path) -> bool:
     failed = 0
-    with progress("preflight"):  # minutes: it hashes the weights, loads them and starts the server
+    with progress("preflight"):  # takes minutes: hash the weights, load them and start the server
         for result in preflight(folder):
             failed += result.status == "failed"
             say(args, str(result))
     if failed:
-        print(f"ghost release: preflight found {failed} to mend; nothing was sent", file=sys.stderr)
+        print(f"ghost release: preflight found {failed} to fix; nothing was sent", file=sys.stderr)
     return not failed
 
 
 def plan(args: argparse.Namespace, folder: Path, found: Model | None) -> list[str]:
-    """What is sent where, who sees it, and what it costs."""
+    """What is sent where, who can see it, and what it costs."""
     if found:
-        there = "private, as Replicate said just now" + ("" if found.version else "; it has no version yet")
+        there = "private, confirmed by Replicate just now" + ("" if found.version else "; it has no version yet")
     elif os.environ.get(TOKEN):
-        there = "not there; " + ("it will be made, private" if args.create else "--create makes it, private")
+        there = "does not exist; " + ("it will be created, private" if args.create else "--create creates it, private")
     else:
-        there = f"not looked at, for {TOKEN} is not set"
+        there = f"not checked, because {TOKEN} is not set"
     price = PRICES.get(args.hardware)
     cost = f"${price:g} a second, ${price * 3600:.2f} an hour" if price else "see replicate.com/pricing"
     return [
@@ -182,20 +183,20 @@ def plan(args: argparse.Namespace, folder: Path, found: Model | None) -> list[st
         f"line     cd {shlex.quote(str(folder))} && {shlex.join(push_line(args))}",
         f"sends    {bytes_sent(folder) / 1e9:.2f} GB of {folder}, with the weights of {args.weights}",
         f"model    replicate.com/{args.model}: {there}",
-        "private  the model's page, its versions and the image with the weights. Inputs and replies are kept there:",
-        "         the API's for an hour, the web page's until you delete them",
+        "private  the model's page, its versions and the image with the weights. Replicate keeps inputs and replies:",
+        "         for an hour from the API, until you delete them from the web page",
         f"leaks    {leaks(args.weights)}",
-        f"cost     {args.hardware}: {cost}. A private model is paid for while it sets up, answers, and",
-        "         waits for more before it is switched off. The trial costs one such time",
+        f"cost     {args.hardware}: {cost}. A private model is billed while it sets up, answers and idles until",
+        "         it is switched off. The trial costs one such period",
     ]
 
 
 def leaks(weights: Path) -> str:
-    """What `ghost evaluate` found that this model gives away."""
+    """Leaks that `ghost evaluate` found in this model."""
     found = leaking.above_limit(leaking.EVALUATION, ghost_json.read(weights))
     if found is None:
-        return f"not looked for; to do so first: {shlex.join(['ghost', 'evaluate', str(weights)])}"
-    return " ".join(found) if found else f"none above its limit, says {leaking.EVALUATION}"
+        return f"not checked; to check first: {shlex.join(['ghost', 'evaluate', str(weights)])}"
+    return " ".join(found) if found else f"none above its limit ({leaking.EVALUATION})"
 
 
 def push_line(args: argparse.Namespace) -> list[str]:
@@ -203,72 +204,74 @@ def push_line(args: argparse.Namespace) -> list[str]:
 
 
 async def push(args: argparse.Namespace, folder: Path, before: Model | None) -> str:
-    """The version that `cog push` made. Raises ServerError when it fails, or the model is then not private."""
+    """Run `cog push` and return the new version. Raises ServerError when it fails, or if the model is not private."""
     async with Replicate(args.model, *account()) as replicate:
         if not before:
             before = await create_private(args, replicate)
-            say(args, f"made replicate.com/{args.model}, private, on {args.hardware}")
+            say(args, f"created replicate.com/{args.model}, private, on {args.hardware}")
         pushed = subprocess.run(push_line(args), cwd=folder, stdout=2 if args.json else None)
         if pushed.returncode:
-            raise ServerError(f"cog push ended with code {pushed.returncode}; before a first push: cog login")
-        for pause in (0, *PAUSES):  # a new version shows at once, or nearly
+            raise ServerError(f"cog push ended with code {pushed.returncode}; before the first push: cog login")
+        for pause in (0, *PAUSES):  # a new version appears almost at once
             await asyncio.sleep(pause)
             model = only_private(args, await replicate.find_model())
             if model and model.version not in (None, before.version):
                 say(args, f"pushed {args.model}:{model.version}, a new version")
                 return str(model.version)
     if not model or not model.version:
-        raise ServerError(f"Replicate shows no version of {args.model}; when it does: {command(args, '--trial')}")
+        raise ServerError(f"Replicate shows no version of {args.model} yet; try later: {command(args, '--trial')}")
     say(
         args,
-        f"pushed, and the latest is {args.model}:{model.version} as before: the image is the same, or Replicate "
-        f"does not show the new one yet; to try that one later: {command(args, '--trial')}",
+        f"pushed, but the latest version is still {args.model}:{model.version}: either the image did not change, or "
+        f"Replicate does not show the new version yet; to test it later: {command(args, '--trial')}",
     )
     return model.version
 
 
 async def create_private(args: argparse.Namespace, replicate: Replicate) -> Model:
-    """A new private model on --hardware. What counts is what is seen afterwards: the answer may be lost, and the model
-    be there all the same."""
+    """Create a private model on --hardware. The answer may be lost although the model was created, so look it up
+    afterwards."""
     skus = re.findall(r'"sku": *"([^"]+)"', (await replicate.request("GET", "/v1/hardware")).text)
     if args.hardware not in skus:
-        raise ServerError(f"Replicate has no hardware {args.hardware!r}; there are {', '.join(skus)}")
+        raise ServerError(f"Replicate has no hardware {args.hardware!r}; choose from {', '.join(skus)}")
     owner, _, short = args.model.partition("/")
     body = {"owner": owner, "name": short, "visibility": "private", "hardware": args.hardware}
     with suppress(PredictionLost):
         await replicate.request("POST", "/v1/models", sent="whether the model was made is looked up", json=body)
     model = only_private(args, await replicate.find_model())
     if model is None:
-        raise ServerError(f"Replicate did not make {args.model}; make it by hand, private, at replicate.com/create")
+        raise ServerError(
+            f"Replicate did not create {args.model}; create it yourself, private, at replicate.com/create"
+        )
     return model
 
 
 def tried(args: argparse.Namespace, version: str) -> int:
     try:
         return asyncio.run(try_out(args, version))
-    except Stopped as stop:  # raised where the event loop is just then, so out here it is caught
+    except Stopped as stop:  # raised anywhere in the event loop, so caught outside it
         again = command(args, "--trial", *([] if version == LATEST else [version]))
-        raise Stopped(stop.number, f"stopped; a trial that was sent runs on. Go on with: {again}") from None
+        raise Stopped(stop.number, f"stopped; a trial already sent runs on. Continue with: {again}") from None
 
 
 async def try_out(args: argparse.Namespace, version: str) -> int:
-    """One prediction. Exit code 1 when the reply is not the one of the model that was merged."""
+    """Run one prediction. Return exit code 1 when the reply does not begin as recorded at the merge."""
     if version == LATEST:
         found = await look(args)
         if not found or not found.version:
             raise ServerError(f"replicate.com/{args.model} has no version yet; to push one: {command(args, '--go')}")
         version = found.version
-    # Greedy, without the penalty: the reply then begins with the golden prompt's likeliest token.
+    # Greedy, without repetition penalty, so that the reply begins with the golden prompt's likeliest token.
     golden = ghost_json.read(args.weights).block("golden")
     inputs = {"prompt": golden["prompt"], "temperature": 0, "repetition_penalty": 1, "max_new_tokens": 48, "seed": 0}
     async with Replicate(f"{args.model}:{version}", *account()) as replicate:
         prediction = await replicate.find(inputs, datetime.now(UTC) - KEPT)
         if prediction and prediction.status not in ("failed", "canceled", "aborted"):
-            say(args, f"going on with prediction {prediction.id} of {prediction.created_at[:16]}")
+            say(args, f"continuing with prediction {prediction.id} of {prediction.created_at[:16]}")
         else:
             prediction = await replicate.create(inputs, seconds=TRIAL_SECONDS)
             say(args, f"prediction {prediction.id}: replicate.com/p/{prediction.id}")
-        with progress("a trial: minutes, while the model boots"):
+        with progress("trial: takes minutes while the model boots"):
             prediction = await replicate.wait(prediction, seconds=TRIAL_SECONDS)
     figures = {"prediction": prediction.id, "version": version, **outcome(prediction, args.weights, args.hardware)}
     if args.json:
@@ -278,10 +281,10 @@ async def try_out(args: argparse.Namespace, version: str) -> int:
 
 
 def outcome(prediction: Prediction, weights: Path, hardware: str) -> dict[str, Any]:
-    """The reply and its figures; None for what Replicate does not tell. Raises PredictionFailed when it did not
+    """The reply and its figures; None for what Replicate does not report. Raises PredictionFailed when it did not
     succeed."""
     if prediction.status != "succeeded":
-        why = {"aborted": "its time was over before it started", "canceled": "canceled, or its time was over"}
+        why = {"aborted": "it timed out before it started", "canceled": "canceled, or timed out"}
         told = reason(prediction.error) if prediction.error else why.get(prediction.status, prediction.status)
         raise PredictionFailed(
             f"the trial {prediction.status}: {told}; logs: replicate.com/p/{prediction.id}", prediction
@@ -303,10 +306,9 @@ def outcome(prediction: Prediction, weights: Path, hardware: str) -> dict[str, A
 
 
 def begins_as_recorded(reply: str, weights: Path) -> bool | None:
-    """Whether the reply begins as the merge recorded: the golden prompt's likeliest token, or one level with it.
+    """Whether the reply begins with the golden prompt's likeliest token, or one of equal probability.
 
-    Compared as text, since a reply is text: a token that is no whole character, or that ends the reply, says nothing,
-    and the answer is None.
+    Compared as text. None if such a token is not a whole character, or ends the reply: it cannot be compared then.
     """
     block, tokenizer = ghost_json.read(weights).block("golden"), load_tokenizer(weights)
     best = block["next_top5_logprobs"][0][1]
@@ -318,24 +320,24 @@ def begins_as_recorded(reply: str, weights: Path) -> bool | None:
 
 
 def told(figures: dict[str, Any], hardware: str) -> list[str]:
-    """Lines for a person: the reply, which is what a trial is for, and its figures."""
+    """The reply and the trial's figures, as lines for a person."""
 
     def figure(name: str, unit: str, digits: int = 1) -> str:
-        return "not told" if figures[name] is None else f"{figures[name]:,.{digits}f}{unit}"
+        return "not reported" if figures[name] is None else f"{figures[name]:,.{digits}f}{unit}"
 
     golden = "as recorded at the merge"
     if figures["differs"]:
-        golden = "DIFFERENT: the reply does not begin as the merge recorded; was this model pushed?"
+        golden = "DIFFERENT: the reply does not begin as recorded at the merge; is this the right model?"
     elif not figures["compared"]:
-        golden = "not compared: the recorded token is no text of its own"
+        golden = "not compared: the recorded token is not a whole character"
     return [
         f"reply          {figures['reply']}",
         f"golden prompt  {golden}",
         f"cold start     {figure('cold_start_seconds', ' s')} from created to started",
         f"prediction     {figure('predict_seconds', ' s', 2)}, first token after "
         f"{figure('time_to_first_token', ' s', 3)}, {figure('tokens_per_second', ' tokens/s')}",
-        f"cost           {figure('dollars', ' dollars', 4)} at most on {hardware}, from created to completed; idling "
-        "until it is switched off comes on top",
+        f"cost           at most {figure('dollars', ' dollars', 4)} on {hardware}, from created to completed; idle "
+        "time until it is switched off is extra",
     ]
 
 

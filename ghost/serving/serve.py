@@ -1,6 +1,6 @@
-"""`ghost serve`: Cog's own HTTP server on a merged folder, without Docker.
+"""`ghost serve`: run Cog's HTTP server on a merged folder, without Docker.
 
-The server under tests, demo and `ghost serve` is the one that runs in the image.
+The tests, the demo and `ghost serve` all run the server that runs in the image.
 """
 
 import argparse
@@ -28,20 +28,19 @@ from ghost.errors import ServerError
 from ghost.serving.client.prediction import reason
 from replicate_deployment import ghost_json
 
-# The OpenAPI document that the Cog CLI puts into an image, made without the CLI.
+# The OpenAPI document that the Cog CLI puts into an image, built without the CLI.
 #
-# Without `.cog/openapi_schema.json` in its working folder Cog's server validates no input and streams nothing. The CLI
-# reads predict.py's source; here the SDK's own inspector imports it. That inspector is private: it is used in this one
-# function, and a test holds what comes out.
+# Without `.cog/openapi_schema.json` in its working folder Cog's server validates no input and does not stream. The CLI
+# parses predict.py; here the SDK's own inspector imports it. That inspector is private: only this function uses it, and
+# a test checks its output.
 
 SCHEMA_PATH = ".cog/openapi_schema.json"
 
 
 def openapi() -> dict[str, Any]:
-    """The parts of the document that the server reads, laid out as the CLI lays them out.
+    """The parts of the document that the server reads, in the CLI's layout.
 
-    `seed: null` is refused although `seed` is nullable: the server validates by JSON Schema, which does not know that
-    word. Clients leave the key out.
+    The server refuses `seed: null`: it validates by JSON Schema, which ignores `nullable`. Clients leave the key out.
     """
     from cog._inspector import create_predictor
 
@@ -73,7 +72,7 @@ def openapi() -> dict[str, Any]:
             "200": {"description": "Done", "content": _json({"$ref": "#/components/schemas/PredictionResponse"})},
             "422": {"description": "An input is invalid"},
         },
-        "x-cog-streaming": True,  # what @streaming on `run` makes the CLI write; it opens server-sent events
+        "x-cog-streaming": True,  # as the CLI writes for @streaming on `run`; enables server-sent events
     }
     return {
         "openapi": "3.0.2",
@@ -112,21 +111,21 @@ def _json(schema: dict[str, str]) -> dict[str, Any]:
 
 
 CONTEXT = Path(replicate_deployment.__file__).parent
-PORT = 5050  # Cog's own 5000, which the image has, is AirPlay's on a Mac
-DRAIN_SECONDS = 10  # for a running prediction, after SIGTERM; then the server is killed
-LOOK_SECONDS = 2  # between two looks at whether the worker lives
-HEALTH_SECONDS = 10  # for the answer to a look
-EVERYWHERE = "0.0.0.0"  # not an address that can be asked
-# No proxy: the server is this machine's, and a proxy set in the environment would not reach it.
+PORT = 5050  # Cog's default 5000, which the image uses, is taken by AirPlay on macOS
+DRAIN_SECONDS = 10  # for a running prediction after SIGTERM; then the server is killed
+LOOK_SECONDS = 2  # between two health checks
+HEALTH_SECONDS = 10  # timeout of a health check
+EVERYWHERE = "0.0.0.0"  # not an address to connect to
+# No proxy: the server is on this machine, where a proxy from the environment cannot reach it.
 _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, default=Path("models/merged"), help="default: %(default)s")
-    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="0 picks a free one (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
-    parser.add_argument("--load-in-4bit", action="store_true", help="a third of the memory, another voice by a little")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log; it holds no messages")
+    parser.add_argument("--load-in-4bit", action="store_true", help="a third of the memory; replies change slightly")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log; it contains no messages")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -137,14 +136,14 @@ def run(args: argparse.Namespace) -> int:
             )
         body = json.dumps({"input": {"prompt": "hey"}})
         curl = ["curl", f"{server.url}/predictions", "-H", "Content-Type: application/json", "-d", body]
-        console.print(f"ready; Ctrl-C ends it. Try:\n{shlex.join(curl)}", soft_wrap=True)
+        console.print(f"ready; press Ctrl-C to stop. Try:\n{shlex.join(curl)}", soft_wrap=True)
         stream = [*curl, "-N", "-H", "Accept: text/event-stream"]
-        console.print(f"or, to see it being written:\n{shlex.join(stream)}", soft_wrap=True)
+        console.print(f"or, to stream the reply:\n{shlex.join(stream)}", soft_wrap=True)
         if not _only_this_machine(args.host):
-            console.print(f"anyone who reaches {args.host} can talk to it: there is no password", soft_wrap=True)
+            console.print(f"anyone who can reach {args.host} can talk to it: there is no password", soft_wrap=True)
         try:
             server.wait_until_it_ends()
-        except KeyboardInterrupt:  # Ctrl-C, or a signal that ghost/cli.py turns into it
+        except KeyboardInterrupt:  # Ctrl-C, or a signal that ghost/cli.py turns into one
             return 0
 
 
@@ -152,10 +151,10 @@ def run(args: argparse.Namespace) -> int:
 def running_server(
     weights: Path, port: int = 0, host: str = "127.0.0.1", *, context: Path = CONTEXT, log: Path | None = None
 ) -> Iterator[str]:
-    """The base URL of a server that is READY, and that ends with the block; port 0 takes a free one.
+    """Yield the base URL of a READY server and stop it at the end of the block; port 0 picks a free one.
 
-    `context` is the folder whose predict.py is served, `log` where what the server says is kept. Raises WeightsError
-    when the weights cannot be served, ServerError when the server does not become ready.
+    `context` is the folder whose predict.py is served, `log` the file for the server's output. Raises WeightsError when
+    the weights cannot be served, ServerError when the server does not become ready.
     """
     with _started(weights, port, host, context, log) as server:
         yield server.url
@@ -170,33 +169,33 @@ class _Server:
     def wait_until_ready(self) -> None:
         while True:
             if self.process.poll() is not None:
-                raise ServerError(f"Cog's server ended while it started: {self.last_words()}")
+                raise ServerError(f"Cog's server ended during start-up: {self.last_words()}")
             health = _health(self.url) or {"status": "STARTING"}
             if health["status"] == "READY":
                 return
-            # The process stays up and answers 503 after this; it will not recover.
+            # The process stays up and answers 503 from now on; it does not recover.
             if health["status"] == "SETUP_FAILED":
                 cause = reason(health["setup"]["logs"]).rpartition("Setup failed: ")[2]
                 raise ServerError(f"the model could not be set up: {cause}")
             time.sleep(0.1)
 
     def wait_until_it_ends(self) -> NoReturn:
-        """Raises ServerError when it does, or when its worker has: then the process stays, and refuses everything."""
+        """Raises ServerError when the server ends, or when its worker dies: the server then refuses every request."""
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self.process.wait(LOOK_SECONDS)
-                raise ServerError(f"Cog's server ended by itself with code {code}: {self.last_words()}")
+                raise ServerError(f"Cog's server ended with code {code}: {self.last_words()}")
             if (_health(self.url) or {}).get("status") == "UNHEALTHY":
-                raise ServerError(f"the process that holds the model died, short of memory? Last: {self.last_words()}")
+                raise ServerError(f"the model's process died (out of memory?). Last output: {self.last_words()}")
 
     def last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         try:
             return str(json.loads(lines[-1])["fields"]["message"])
-        except (ValueError, KeyError, TypeError):  # a traceback, before the server logs in JSON
+        except (ValueError, KeyError, TypeError):  # a traceback, from before the server logs in JSON
             return lines[-1]
         except IndexError:
-            return "it said nothing"
+            return "it printed nothing"
 
     def stop(self) -> None:
         self.process.terminate()
@@ -207,7 +206,7 @@ class _Server:
             self.process.kill()
         else:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)  # the worker too, also when it outlived its server
+                os.killpg(self.process.pid, signal.SIGKILL)  # includes a worker that outlived its server
         self.process.wait()
 
 
@@ -220,11 +219,11 @@ def _started(
     log: Path | None = None,
     load_in_4bit: bool = False,
 ) -> Iterator[_Server]:
-    # Sizes now, so that a wrong folder is told at once; the server hashes the files when it loads them.
+    # Check sizes now, to refuse a wrong folder at once; the server checks the hashes when it loads the files.
     ghost_json.verify(ghost_json.read(weights), hashes=False)
     programs = Path(sys.executable).parent
     if not any((programs / name).exists() for name in ("python", "python.exe")):
-        raise ServerError(f"{programs} has no `python`, as which Cog starts its worker: run ghost from a virtual env")
+        raise ServerError(f"{programs} has no `python`, which Cog needs for its worker: run ghost from a virtual env")
     port = free_port(host, port)
     with tempfile.TemporaryDirectory(prefix="ghost-serve-") as folder:
         document, log = Path(folder) / SCHEMA_PATH, log or Path(folder) / "server.log"
@@ -265,7 +264,7 @@ def _only_this_machine(host: str) -> bool:
 
 
 def free_port(host: str, port: int) -> int:
-    """`port`, or for 0 one that is free. Raises ServerError when it cannot be listened on."""
+    """`port`, or a free one for 0. Raises ServerError when it cannot be listened on."""
     try:
         with socket.create_server((host, port)) as probe:
             return int(probe.getsockname()[1])
@@ -274,7 +273,8 @@ def free_port(host: str, port: int) -> int:
 
 
 def _health(url: str) -> dict[str, Any] | None:
-    """What the health check says; None while nobody listens."""
+    """The health check's answer; None while nothing listens."""
+
     try:
         with _http.open(f"{url}/health-check", timeout=HEALTH_SECONDS) as answer:
             return dict(json.load(answer))

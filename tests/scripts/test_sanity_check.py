@@ -164,7 +164,7 @@ def test_the_loaded_tokenizer_must_end_where_the_model_does(merged: Path) -> Non
     model.engine.tokenizer.eos_token = "<s>"
     *_, last = sanity_check.inspect(model)
     assert last == Result(
-        "golden prompt", "failed", "loaded, the tokenizer ends on 1 and the model on 2", "ghost merge"
+        "golden prompt", "failed", "once loaded, the tokenizer's end token is 1 and the model's 2", "ghost merge"
     )
 
 

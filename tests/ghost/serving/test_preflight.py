@@ -159,7 +159,7 @@ class Breakage(NamedTuple):
 
 BREAKAGES = {
     "a file of secrets": Breakage("files", written(".env"), ".env does not belong here"),
-    "an adapter": Breakage("files", written("weights/adapter_config.json"), "is no file of the model"),
+    "an adapter": Breakage("files", written("weights/adapter_config.json"), "is not a file of the model"),
     "a pickle": Breakage("files", written("old.bin"), "old.bin does not belong here"),
     "the training data": Breakage("files", written("train.jsonl"), "train.jsonl does not belong here"),
     "weights/ is a link": Breakage("files", linked_folder, "is a link"),
@@ -174,7 +174,7 @@ BREAKAGES = {
     ),
     "in bfloat16": Breakage("shards", relisted(in_bfloat16), "are not F16"),
     "a shard cut short": Breakage("shards", relisted(cut_short), "its header promises"),
-    "a shard twice": Breakage("shards", relisted(doubled), "are there twice"),
+    "a shard twice": Breakage("shards", relisted(doubled), "are stored twice"),
     "a wrong total in the index": Breakage("shards", relisted(with_index(1)), "the index says 1 bytes"),
     "another end token": Breakage(
         "end token", relisted(edited("generation_config.json", eos_token_id=1)), "generation_config.json says 1"
@@ -197,16 +197,18 @@ BREAKAGES = {
     "a temperature of 7": Breakage(
         "sampling", replaced("weights/ghost.json", '"temperature": 0.7', '"temperature": 7'), "temperature: 7"
     ),
-    "the last 20 merges are gone": Breakage("tokenizer", relisted(without_merges), "not the tokenizer of the merge"),
+    "the last 20 merges are gone": Breakage(
+        "tokenizer", relisted(without_merges), "not the tokenizer used at the merge"
+    ),
     "a newline is lost": Breakage(
         "chat template",
         relisted(replaced("weights/chat_template.jinja", '"\\n" ~ me', "me")),
-        "does not give the ids",
+        "gives other ids",
     ),
     "the recipe is another": Breakage(
         "chat template",
         replaced("weights/ghost.json", '"windows"', '"conversations"'),
-        "does not give the ids",
+        "gives other ids",
     ),
     "other weights, listed": Breakage("golden prompt", relisted(other_weights), "not the weights of the merge"),
     "a slip in run() that only a prediction meets": Breakage(
@@ -311,4 +313,4 @@ def test_the_table_names_every_check(capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main(["preflight", "--no-weights"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(NAMES) + 1
-    assert lines[-1] == "ready but for the weights, at which nothing has looked"
+    assert lines[-1] == "ready, but the weights were not checked"

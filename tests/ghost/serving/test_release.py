@@ -20,7 +20,7 @@ def test_without_go_nothing_is_sent(scene: Scene, capsys: pytest.CaptureFixture[
     assert scene.release() == 0
     told = capsys.readouterr().out
     assert f"cd {scene.context} && cog push r8.im/ana/ghost" in told.replace("\n", " ")
-    assert "private, as Replicate said just now" in told
+    assert "private, confirmed by Replicate just now" in told
     assert "gpu-l40s: $0.000975 a second, $3.51 an hour" in told
     assert f"ghost release ana/ghost --weights {scene.weights} --go" in told
     assert {method for method, _ in scene.fake.requests} == {"GET"}
@@ -30,7 +30,7 @@ def test_without_go_nothing_is_sent(scene: Scene, capsys: pytest.CaptureFixture[
 
 def test_it_says_what_the_model_gives_away(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     assert scene.release() == 0
-    assert f"not looked for; to do so first: ghost evaluate {scene.weights}" in capsys.readouterr().out
+    assert f"not checked; to check first: ghost evaluate {scene.weights}" in capsys.readouterr().out
     leaking.EVALUATION.parent.mkdir()
     model = {"ghost_sha256": ghost_json.sha256(scene.weights / ghost_json.NAME)}
     for found, told in [
@@ -47,7 +47,7 @@ def test_without_a_token_it_says_what_was_not_looked_at(
 ) -> None:
     monkeypatch.delenv("REPLICATE_API_TOKEN")
     assert scene.release() == 0
-    assert "not looked at, for REPLICATE_API_TOKEN is not set" in capsys.readouterr().out
+    assert "not checked, because REPLICATE_API_TOKEN is not set" in capsys.readouterr().out
     assert not scene.fake.requests
     assert scene.release("--trial") == 2
 
@@ -72,7 +72,7 @@ def test_the_only_copy_of_another_model_is_not_replaced(scene: Scene, capsys: py
     for flags in ([], ["--go"]):
         assert scene.release(*flags) == 2
         told = capsys.readouterr().err
-        assert f"{weights} would be replaced, and holds the only copy here of of-another.safetensors" in told
+        assert f"{weights} would be replaced, but holds the only copy of of-another.safetensors" in told
         assert f"rm -r {weights}/*" in told.replace("\n", " ")
     assert [path.read_bytes() for path in weights.iterdir()] == [b"another"]
     assert not scene.log.exists()
@@ -92,7 +92,7 @@ def test_a_preflight_that_fails_stops_it(
     monkeypatch.setattr(release, "preflight", lambda folder: iter(results))
     assert scene.release("--go") == 1
     told = capsys.readouterr()
-    assert "preflight found 1 to mend; nothing was sent" in told.err
+    assert "preflight found 1 to fix; nothing was sent" in told.err
     assert "other weights" in told.out
     assert not scene.log.exists()
 
@@ -110,7 +110,7 @@ def test_with_go_it_pushes_and_tries(scene: Scene, capsys: pytest.CaptureFixture
     assert "as recorded at the merge" in told
     assert re.search(r"cold start +\d+\.\d s", told)
     assert "0.25 s, first token after 0.040 s, 80.0 tokens/s" in told
-    assert re.search(r"\d+\.\d{4} dollars at most on gpu-l40s", told)
+    assert re.search(r"at most \d+\.\d{4} dollars on gpu-l40s", told)
     assert TOKEN not in told
 
 
@@ -134,11 +134,11 @@ def test_a_model_that_is_not_there_is_made_private(scene: Scene, capsys: pytest.
     scene.cog()
     scene.fake.models.clear()
     assert scene.release() == 0
-    assert "not there; --create makes it, private" in capsys.readouterr().out
+    assert "does not exist; --create creates it, private" in capsys.readouterr().out
     assert scene.release("--go") == 1
     assert "--go --create" in capsys.readouterr().err
     assert scene.release("--go", "--create", "--hardware", "gpu-9") == 1
-    assert "there are cpu, gpu-l40s" in capsys.readouterr().err
+    assert "choose from cpu, gpu-l40s" in capsys.readouterr().err
     assert scene.fake.asked("POST", "/v1/models") == 0
     assert scene.release("--go", "--create") == 0
     made = scene.fake.bodies[scene.fake.requests.index(("POST", "/v1/models"))]
@@ -171,7 +171,7 @@ def test_a_model_that_is_made_public_all_the_same_gets_no_weights(
 def test_no_cog_is_told_before_the_checks(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     assert scene.release("--go") == 1
     told = capsys.readouterr()
-    assert "there is no `cog` program here" in told.err
+    assert "the `cog` program is not installed" in told.err
     assert "--trial" in told.err
     assert not told.out
 
@@ -179,7 +179,7 @@ def test_no_cog_is_told_before_the_checks(scene: Scene, capsys: pytest.CaptureFi
 def test_a_push_that_fails_is_told(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     scene.cog(code=3)
     assert scene.release("--go") == 1
-    assert "cog push ended with code 3; before a first push: cog login" in capsys.readouterr().err
+    assert "cog push ended with code 3; before the first push: cog login" in capsys.readouterr().err
     assert scene.fake.asked(*CREATE) == 0
 
 
@@ -188,16 +188,19 @@ def test_the_same_image_again_is_the_same_version(scene: Scene, capsys: pytest.C
     scene.fake.next_version = VERSION
     assert scene.release("--go") == 0
     told = capsys.readouterr().out.replace("\n", " ")
-    assert f"the latest is ana/ghost:{VERSION} as before: the image is the same, or Replicate does not show" in told
+    assert (
+        f"the latest version is still ana/ghost:{VERSION}: either the image did not change, or Replicate does not show"
+        in told
+    )
     assert f"ghost release ana/ghost --weights {scene.weights} --trial" in told
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--json"], "without --go or --trial there is none"),
-        (["--trial", "--create"], "--trial only tries what was pushed"),
-        (["--trial", "--go"], "--trial only tries what was pushed"),
+        (["--json"], "add --go or --trial"),
+        (["--trial", "--create"], "--trial only tests what was pushed"),
+        (["--trial", "--go"], "--trial only tests what was pushed"),
     ],
 )
 def test_a_flag_without_effect_is_bad_usage(

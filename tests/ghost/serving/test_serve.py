@@ -49,8 +49,8 @@ def test_its_life(tiny_merged: Path, tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     with ghost_serve(tiny_merged, "--host", "0.0.0.0", "--log", str(log)) as process:
         ready, whole, _, stream, warning = said(process, 5)
-        assert ready.startswith("ready; Ctrl-C ends it")
-        assert warning == "anyone who reaches 0.0.0.0 can talk to it: there is no password"
+        assert ready.startswith("ready; press Ctrl-C to stop")
+        assert warning == "anyone who can reach 0.0.0.0 can talk to it: there is no password"
         url = shlex.split(whole)[1].removesuffix("/predictions")
         if shutil.which("curl"):
             answers = [subprocess.run(shlex.split(f"{line} -s"), capture_output=True, text=True, check=True).stdout
@@ -106,7 +106,7 @@ def test_a_model_that_dies_ends_it_with_the_reason(
     with serve._started(tiny_merged, 0, "127.0.0.1", tmp_path) as server:
         worker = psutil.Process(server.process.pid).children(recursive=True)[-1]
         worker.kill()
-        with pytest.raises(ServerError, match=r"^the process that holds the model died"):
+        with pytest.raises(ServerError, match=r"^the model's process died"):
             server.wait_until_it_ends()
 
 

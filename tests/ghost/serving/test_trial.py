@@ -25,7 +25,7 @@ def test_a_trial_whose_end_was_not_seen_is_gone_on_with(scene: Scene, capsys: py
     (id,) = scene.fake.predictions
     assert f"prediction {id} may run on" in capsys.readouterr().err
     assert scene.release("--trial") == 0
-    assert f"going on with prediction {id}" in capsys.readouterr().out
+    assert f"continuing with prediction {id}" in capsys.readouterr().out
     assert scene.release("--trial") == 0  # nor is one that has succeeded paid for again
     assert scene.fake.asked(*CREATE) == 1
 
@@ -53,7 +53,7 @@ def test_a_trial_that_is_stopped_runs_on(scene: Scene, capsys: pytest.CaptureFix
     code = scene.release("--trial", VERSION)
     stopper.join()
     told = capsys.readouterr().err
-    assert (code, "a trial that was sent runs on" in told) == (143, True), told
+    assert (code, "a trial already sent runs on" in told) == (143, True), told
     assert f"--trial {VERSION}" in told
     assert not any(path.endswith("/cancel") for _, path in scene.fake.requests)
     scene.fake.states = ["succeeded"]
@@ -79,7 +79,11 @@ def test_a_list_that_cannot_be_had_sends_nothing(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [("failed", "ran out of memory"), ("aborted", "over before it started"), ("canceled", "its time was over")],
+    [
+        ("failed", "ran out of memory"),
+        ("aborted", "timed out before it started"),
+        ("canceled", "canceled, or timed out"),
+    ],
 )
 def test_a_trial_that_ends_badly_says_how(
     scene: Scene, capsys: pytest.CaptureFixture[str], status: str, message: str

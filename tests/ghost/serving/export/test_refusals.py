@@ -52,7 +52,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "shape": (edit_config(num_key_value_heads=2), r"k_proj.weight: F16 \[16, 64\]; .* F16 \[32, 64\]"),
     "dtype": (edit_weights(bfloat16), r"model.norm.weight: BF16 \[64\]"),
-    "rows of q8_0": (narrow, "rows of 200 values, and q8_0 needs multiples of 32"),
+    "rows of q8_0": (narrow, "rows of 200 values, but q8_0 needs multiples of 32"),
     "tokenizer": (
         edit_tokenizer(lambda document: document.update(normalizer={"type": "NFC"})),
         "its normalizer is NFC",
@@ -108,7 +108,7 @@ def test_a_stop_leaves_the_export_before(tiny_merged: Path, tmp_path: Path, monk
     [
         ("tampered", 1, "its SHA-256 is not the one in ghost.json"),
         ("foreign", 2, "holds other files: ghost-q4.gguf"),
-        ("inside", 2, "takes no weights but its own"),
+        ("inside", 2, "may hold no other weights"),
         ("itself", 2, "holds other files"),
         ("nothing", 1, "no such folder"),
     ],

@@ -108,12 +108,12 @@ def test_a_token_of_one_s_own_is_user_defined(starter: Tokenizer) -> None:
 def test_an_order_that_no_score_can_express_is_refused() -> None:
     """`bc` first, so `abc` stays `a bc`; llama.cpp would join these, for `abc` is a piece."""
     dead = {("b", "c"): 0, ("a", "b"): 1, ("ab", "c"): 2}
-    with pytest.raises(ValueError, match="'abc' is 'abc'"):
+    with pytest.raises(ValueError, match="merges turn 'abc' into 'abc'"):
         scores_of(dead, ["a", "b", "c", "ab", "bc", "abc"])
     # `x y` is written first, but what ever joins is `xy` by `x y` written last.
     with pytest.raises(ValueError, match="made earlier"):
         scores_of({("a", "bc"): 0, ("a", "b"): 1, ("d", "e"): 2, ("ab", "c"): 3}, ["ab", "abc", "de"])
-    with pytest.raises(ValueError, match="'</s>' would be made of text"):
+    with pytest.raises(ValueError, match="'</s>' would be merged from text"):
         scores_of({("<", "/"): 0, ("s", ">"): 1}, ["</", "s>", "</s>"])
 
 
@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         'its pre_tokenizer is {"type": "Whitespace"}',
     ),
     "no splitting": (lambda d: d.update(pre_tokenizer=None), "its pre_tokenizer is"),
-    "takes spaces": (lambda d: d["added_tokens"][1].update(rstrip=True), "'<s>' takes spaces"),
+    "takes spaces": (lambda d: d["added_tokens"][1].update(rstrip=True), "'<s>' strips spaces"),
     "a byte is lacking": (lambda d: d["model"]["vocab"].update({"<0x07>x": d["model"]["vocab"].pop("<0x07>")}), "1 of"),
 }
 
@@ -138,7 +138,7 @@ def test_another_kind_of_tokenizer_is_refused(
         read_vocabulary(changed(starter, edit), len(starter))
 
 
-@pytest.mark.parametrize(("piece", "reason"), [("e▁", "words"), ("e\n", "lines")])
+@pytest.mark.parametrize(("piece", "reason"), [("e▁", "word splits"), ("e\n", "line splits")])
 def test_pieces_beyond_what_is_split_are_refused(piece: str, reason: str, starter: Tokenizer) -> None:
     def edit(document: dict[str, Any]) -> None:
         vocab = document["model"]["vocab"]
@@ -146,10 +146,10 @@ def test_pieces_beyond_what_is_split_are_refused(piece: str, reason: str, starte
         vocab[piece] = len(vocab)
         document["model"]["merges"].append([*piece])
 
-    with pytest.raises(ConversionError, match=f"beyond the {reason}"):
+    with pytest.raises(ConversionError, match=f"span its {reason}"):
         read_vocabulary(changed(starter, edit), len(starter) + 2)
 
 
 def test_more_ids_than_the_model_has_are_refused(starter: Tokenizer) -> None:
-    with pytest.raises(ConversionError, match="and the model has 400"):
+    with pytest.raises(ConversionError, match="but the model has 400"):
         read_vocabulary(starter, 400)
