@@ -173,15 +173,15 @@ def report(runs: list[Run], arguments: str) -> Iterator[str]:
         yield row("identity of a base in the Hub's cache", seconds["identity"])
         yield row("identity of a base in a plain folder: its files hashed", run.identity)
         yield row("proof: the arithmetic of sampled rows", seconds["arithmetic"])
-        yield row("proof: three models on the probes, layer by layer", seconds["parity"])
+        yield row("proof: the merged model beside base + adapter, layer by layer", seconds["parity"])
         yield row("`ghost merge`, from start to end", run.merge.seconds, run.merge.memory)
         if run.peft is not None:
             yield row("peft: load in float32, merge_and_unload, save", run.peft.seconds, run.peft.memory)
         figures = run.report["merge"]
         yield ""
         yield (
-            f"Parity with base + adapter: mean |Δlogp| {figures['parity']['mean_abs_logprob']:.1e} nats (limit "
-            f"{figures['parity']['limit']:g}); with the base in 4 bits: {figures['nf4']['mean_abs_logprob']:.2g}."
+            f"Parity with base + adapter: mean |Δlogp| {figures['parity']['mean_abs_logprob']:.1e} nats; rounding "
+            f"alone changes {figures['parity']['rounding']:.1e}, the limit is {figures['parity']['limit']:.1e}."
         )
     ratio, memory = whole.report["seconds"]["merge"] / whole.copy, whole.merge.memory
     yield ""

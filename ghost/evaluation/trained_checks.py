@@ -107,11 +107,9 @@ def same(model: Trained) -> str:
     read = adapters.read_adapter(model.adapter, base.folder)
     merged_onto = model.ghost.block("merge").get("base_weights", "original")
     sources = Sources(base, read, provenance.precision(ghost), merged_onto)
-    probes = proof.probes(model.tokenizer, model.ghost.labels)
-    merged = proof.score_merged(model.folder, probes)
     with sources.open() as (source, _):
-        found = proof.difference(merged, proof.score_trained(base.folder, source, read, probes, "base + adapter"))
-    said = f"mean |Δlogp| {found.mean_abs_logprob:.2g} nats on {found.tokens} tokens, {proof.LIMIT:g} allowed"
-    if not found.mean_abs_logprob <= proof.LIMIT:
-        raise Problem(f"the merged model is not base + adapter: {said}", f"ghost merge {model.adapter}")
-    return said
+        probes = proof.probes(model.tokenizer, model.ghost.labels)
+        parity, _ = proof.compare(model.folder, base.folder, source, read, probes)
+    if not parity.holds:
+        raise Problem(f"the merged model is not base + adapter: {parity}", f"ghost merge {model.adapter}")
+    return str(parity)

@@ -13,16 +13,20 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ghost import artifact
 from ghost.atomic import discard, mend, replace_folder
 from ghost.errors import TrainingError
 from ghost.signals import Stopped, handled_by
 from replicate_deployment import ghost_json
+from training import config as training_config
+from training.finetuning.model import lora_of, write_adapter_files
 
 # Delay SIGINT and SIGTERM while training until no step is half-done.
 
@@ -193,11 +197,18 @@ def set_random_state(state: Tensors) -> None:
 
 
 FORMAT = 1
+CONFIG = "training_config.yaml"
+# Keep local paths out of ghost.json, which goes to the Hub and into the container.
+LOCAL_KEYS = {"base_model", "revision_of_model", "datasets", "test_datasets", "output_dir"}
 FACTS, STATE, BEST = "checkpoint.json", "state.safetensors", "best.safetensors"
 
 # Keys that may change between runs: paths, and how a step is computed. No other key may differ.
-CHANGEABLE = {"base_model", "revision_of_model", "datasets", "test_datasets", "output_dir"}
-CHANGEABLE |= {"micro_batch_size", "gradient_accumulation_steps", "micro_batch_tokens", "gradient_checkpointing"}
+CHANGEABLE = LOCAL_KEYS | {
+    "micro_batch_size",
+    "gradient_accumulation_steps",
+    "micro_batch_tokens",
+    "gradient_checkpointing",
+}
 CHANGEABLE |= {"checkpoint_minutes", "sample_replies", "use_tensorboard", "logging_steps"}
 _FIELDS = [item.name for item in dataclasses.fields(State) if item.name not in ("selection", "best", "rng")]
 
@@ -367,6 +378,57 @@ class Checkpoint:
 def _state(facts: dict[str, Any], best: Tensors | None, rng: Tensors) -> State:
     selection = Selection.from_json(facts["selection"])
     return State(**{name: facts[name] for name in _FIELDS}, selection=selection, best=best, rng=rng)
+
+
+def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    """Write the best adapter so far of an interrupted training to the empty `folder`. Return its `training` block.
+
+    It has no tokenizer (the base has one), report or plot. Raises TrainingError if the checkpoint is damaged, was
+    written by an earlier version of ghost, or has no finished step.
+    """
+    recorded = checkpoint.facts()
+    if not recorded.get("origin"):
+        raise TrainingError(
+            f"{checkpoint.folder}: written by an earlier version of ghost; continue with ghost train --resume"
+        )
+    if not recorded["step"]:
+        raise TrainingError(f"{checkpoint.folder}: has no finished step yet; continue with ghost train --resume")
+    origin, (state, held) = Origin(**recorded["origin"]), checkpoint.best()
+    (folder / CONFIG).write_text(origin.config, encoding="utf-8")
+    config = training_config.load(folder / CONFIG)
+    # peft's names in files leave out the adapter's name.
+    tensors = {name.replace(".default.", "."): tensor for name, tensor in held.items()}
+    write_adapter_files(folder, tensors, lora_of(config), origin.base["repo"], origin.base["revision"])
+    block = training_block(training_config.as_dict(config), outcome(state)) | {"interrupted": True}
+    artifact.write(folder, origin.ghost, base=origin.base, training=block)
+    return block
+
+
+def training_block(config: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the `training` block of ghost.json. `facts` as in training_report.json."""
+    settings = {key: value for key, value in config.items() if key not in LOCAL_KEYS}
+    return {"config": settings, **{key: facts[key] for key in ("steps", "kept_step", "heldout", "versions")}}
+
+
+def outcome(state: State) -> dict[str, Any]:
+    """The part that ghost.json also holds."""
+    return {
+        "steps": state.step,
+        "kept_step": kept_step(state),
+        "heldout": {"before": _heldout(state, 0), "after": _heldout(state, kept_step(state))},
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
+    }
+
+
+def kept_step(state: State) -> int:
+    """The step whose weights the adapter has."""
+    return state.step if state.best is None else state.selection.best_step or state.step
+
+
+def _heldout(state: State, step: int) -> dict[str, float] | None:
+    """The measurement after `step` steps."""
+    found = [entry for entry in state.evaluations if entry["step"] == step]
+    return {key: value for key, value in found[-1].items() if key != "step"} if found else None
 
 
 def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from replicate_deployment.tokenization import Tokenizer, token_bytes
 from training.config import TrainingConfig
 from training.finetuning import curve
 from training.finetuning.base import Outline
-from training.finetuning.checkpoint import State
+from training.finetuning.checkpoint import State, outcome
 from training.finetuning.curve import epochs_done
 from training.finetuning.data import Example, Split
 from training.finetuning.packing import Plan
@@ -377,27 +376,6 @@ def facts(
         "log": state.log,
     }
     return {**found, "notes": notes(found, config)}
-
-
-def outcome(state: State) -> dict[str, Any]:
-    """The part that ghost.json also holds."""
-    return {
-        "steps": state.step,
-        "kept_step": kept_step(state),
-        "heldout": {"before": _heldout(state, 0), "after": _heldout(state, kept_step(state))},
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
-    }
-
-
-def kept_step(state: State) -> int:
-    """The step whose weights the adapter has."""
-    return state.step if state.best is None else state.selection.best_step or state.step
-
-
-def _heldout(state: State, step: int) -> dict[str, float] | None:
-    """The measurement after `step` steps."""
-    found = [entry for entry in state.evaluations if entry["step"] == step]
-    return {key: value for key, value in found[-1].items() if key != "step"} if found else None
 
 
 def _counts(split: Split) -> dict[str, int]:

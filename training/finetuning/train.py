@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,26 @@ from training import config as training_config
 from training.config import TrainingConfig
 from training.finetuning import curve, hardware, report
 from training.finetuning.base import Base, find_base, resolve_base, shapes_of
-from training.finetuning.checkpoint import Checkpoint, Interruption, Origin, State, Tensors, fingerprint
+from training.finetuning.checkpoint import (
+    CONFIG,
+    Checkpoint,
+    Interruption,
+    Origin,
+    State,
+    Tensors,
+    fingerprint,
+    training_block,
+)
 from training.finetuning.curve import Watch
 from training.finetuning.data import Split, read_facts, read_split
 from training.finetuning.hardware import load_of
-from training.finetuning.model import lora_of, save_adapter, write_adapter_files
+from training.finetuning.model import save_adapter
 from training.finetuning.packing import Plan
 from training.finetuning.processes import Alone, Follower, Leader, ProcessLost, joined, leave
 from training.finetuning.report import Samples
 
 REPORT = "training_report.json"
-CONFIG = "training_config.yaml"
 DAYS_ON_CPU = 3  # at best; if it takes longer, torch has most likely missed a GPU, so ask
-# Keep local paths out of ghost.json, which goes to the Hub and into the container.
-LOCAL_KEYS = {"base_model", "revision_of_model", "datasets", "test_datasets", "output_dir"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -260,36 +265,6 @@ def write_adapter(
             base={"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256},
             training=training_block(training_config.as_dict(config), facts),
         )
-
-
-def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
-    """Write the best adapter so far of an interrupted training to the empty `folder`. Return its `training` block.
-
-    It has no tokenizer (the base has one), report or plot. Raises TrainingError if the checkpoint is damaged, was
-    written by an earlier version of ghost, or has no finished step.
-    """
-    recorded = checkpoint.facts()
-    if not recorded.get("origin"):
-        raise TrainingError(
-            f"{checkpoint.folder}: written by an earlier version of ghost; continue with ghost train --resume"
-        )
-    if not recorded["step"]:
-        raise TrainingError(f"{checkpoint.folder}: has no finished step yet; continue with ghost train --resume")
-    origin, (state, held) = Origin(**recorded["origin"]), checkpoint.best()
-    (folder / CONFIG).write_text(origin.config, encoding="utf-8")
-    config = training_config.load(folder / CONFIG)
-    # peft's names in files leave out the adapter's name.
-    tensors = {name.replace(".default.", "."): tensor for name, tensor in held.items()}
-    write_adapter_files(folder, tensors, lora_of(config), origin.base["repo"], origin.base["revision"])
-    block = training_block(training_config.as_dict(config), report.outcome(state)) | {"interrupted": True}
-    artifact.write(folder, origin.ghost, base=origin.base, training=block)
-    return block
-
-
-def training_block(config: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the `training` block of ghost.json. `facts` as in training_report.json."""
-    settings = {key: value for key, value in config.items() if key not in LOCAL_KEYS}
-    return {"config": settings, **{key: facts[key] for key in ("steps", "kept_step", "heldout", "versions")}}
 
 
 def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, out: Path | None) -> TrainingConfig:

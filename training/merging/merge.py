@@ -1,29 +1,23 @@
-"""Compute W + s·B·A in blocks, and write it to shards that an interrupted merge can continue."""
+"""Compute W + s·B·A in blocks, and write it to shards."""
 
-import errno
-import json
 import math
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from ghost.atomic import mend, put_in_place
 from ghost.console import progress
 from ghost.errors import MergeError
-from ghost.signals import Stopped
-from replicate_deployment import ghost_json
-from replicate_deployment.errors import GhostError
 from training.finetuning.base import Base
 from training.merging.adapter import Adapter, Output, Update
 from training.merging.provenance import Precision
-from training.merging.weights import BLOCK, ITEM_BYTES, Tensor, Weights, fp16_bytes, row_blocks, write_shard
+from training.merging.weights import BLOCK, ITEM_BYTES, Tensor, Weights, fp16_bytes, one_thread, row_blocks, write_shard
 
 # Merge a few rows at a time, in float32, and round once.
 
@@ -188,7 +182,8 @@ class Nf4Weights:
         if self._scales is None or self._scales[0] != name:
             blocks = row_blocks(self._base.shapes[name], RUN)  # 64 rows are whole blocks at any width
             largest = torch.cat([_runs(self._seen(self._base.rows(name, *block)))[1] for block in blocks])
-            mean = largest.mean()
+            with one_thread():  # each number of threads sums in another order
+                mean = largest.mean()
             codes, state = quantize_blockwise(largest - mean, blocksize=256)
             self._scales = name, dequantize_blockwise(codes, state).float() + mean
         return self._scales[1]
@@ -236,118 +231,6 @@ def _rounded(runs: Tensor, largest: Tensor) -> Tensor:
     return torch.index_select(levels, 0, cells.mul_(2).add_(above)).view(-1, RUN)
 
 
-# A folder written file by file: after an interruption, the next merge keeps the finished files.
-
-PROGRESS = "progress.json"
-
-
-class Unfinished:
-    """A partly written `folder`, and its finished files with their SHA-256."""
-
-    def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
-        self.folder = folder
-        self._plan = plan
-        self.finished: dict[str, str] = {}
-        self._lock = threading.Lock()
-
-    def keep(self, names: set[str]) -> None:
-        """Keep the files in `names` that an earlier process finished with the same plan and whose hash still matches.
-        Delete the rest."""
-        try:
-            record = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
-            found = dict(record["finished"]) if record["plan"] == self._plan else {}
-        except (OSError, ValueError, KeyError, TypeError):
-            found = {}
-        for path in [*self.folder.iterdir()]:
-            if path.name not in names & found.keys() or not path.is_file():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        left = sorted(self.folder.iterdir())
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for path, sha256 in zip(left, pool.map(ghost_json.sha256, left), strict=True):
-                if sha256 == found[path.name]:
-                    self.finished[path.name] = sha256
-                else:
-                    path.unlink()
-        self._record()
-
-    def finish(self, part: Path, name: str, sha256: str) -> None:
-        """Rename the finished file `part` to `name`. Thread-safe."""
-        os.replace(part, self.folder / name)
-        with self._lock:
-            self.finished[name] = sha256
-            self._record()
-
-    def seal(self) -> dict[str, str]:
-        """Return the SHA-256 of the finished files. After this, an interruption discards them."""
-        (self.folder / PROGRESS).unlink()
-        sealed, self.finished = self.finished, {}
-        return sealed
-
-    def _record(self) -> None:
-        part = self.folder / (PROGRESS + ".part")
-        part.write_text(json.dumps({"plan": self._plan, "finished": self.finished}, indent=2), encoding="utf-8")
-        os.replace(part, self.folder / PROGRESS)
-
-
-@contextmanager
-def unfinished_folder(final: Path, plan: dict[str, Any]) -> Iterator[Unfinished]:
-    """Yield a folder that replaces `final` if the block succeeds, with the files that an earlier call finished.
-
-    `plan` holds all that decides the contents; files of another plan are deleted. A GhostError in the block deletes the
-    folder; after anything else, such as a signal or a full disk, finished files stay for the next call. Raises
-    MergeError if another process writes the same folder.
-    """
-    final = final.resolve()
-    final.parent.mkdir(parents=True, exist_ok=True)
-    mend(final)
-    folder = final.parent / f".{final.name}.unfinished"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with _alone(folder):
-        unfinished = Unfinished(folder, plan)
-        try:
-            yield unfinished
-            put_in_place(folder, final)
-        except GhostError:
-            shutil.rmtree(folder)
-            raise
-        except Stopped as stop:
-            raise Stopped(stop.number, f"stopped; {_left(unfinished)}") from stop
-        except OSError as error:
-            what = f"{error.filename or folder}: {error.strerror or error}"
-            raise MergeError(f"{what}; {_left(unfinished)}") from error
-
-
-def _left(unfinished: Unfinished) -> str:
-    if not unfinished.finished:
-        shutil.rmtree(unfinished.folder)
-        return "no shard was finished, so nothing is kept"
-    count = len(unfinished.finished)
-    return f"{count} finished shards are kept in {unfinished.folder}; run the same command to continue"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Lock the folder; the lock ends with the process. On Windows, do nothing."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
-            raise BlockingIOError  # the other process has just moved it into place
-        yield
-    except BlockingIOError as error:
-        raise MergeError(f"{folder}: another merge writes there; wait for it, or change --out") from error
-    finally:
-        os.close(handle)
-
-
-# Writing threads at most: more than a small machine has cores, since writers wait for the disk; even more would make it
-# seek.
-WRITERS = 4
 BaseWeights = Literal["original", "dequantized"]
 
 
@@ -370,51 +253,39 @@ class Sources:
                 yield Nf4Weights(base, self.adapter.quantised, **asdict(self.precision)), tensors
 
 
-class _Abandoned(Exception):
-    """Ends a writer after another one failed."""
+def write_shards(folder: Path, sources: Sources, shards: dict[str, list[str]]) -> dict[str, str]:
+    """Write the shards in parallel, one thread each, and return their SHA-256.
 
-
-def write_shards(unfinished: Unfinished, sources: Sources, shards: dict[str, list[str]]) -> None:
-    """Write the missing shards in parallel, one thread each.
-
-    Limit PyTorch to one thread per writer: its own threads would synchronise after every operation.
+    Raises MergeError if the disk is too small or a value does not fit FP16.
     """
-    import torch
-
     outputs = sources.adapter.outputs
-    left = {shard: names for shard, names in shards.items() if shard not in unfinished.finished}
-    _check_disk(unfinished.folder, sum(fp16_bytes(outputs[name].shape) for names in left.values() for name in names))
+    free, needed = shutil.disk_usage(folder).free, sum(fp16_bytes(output.shape) for output in outputs.values())
+    if needed > free:
+        raise MergeError(
+            f"{folder.parent}: {free / 1e9:.1f} GB free, the merged model needs {needed / 1e9:.1f} GB; free the rest, "
+            "or write to another disk: --out FOLDER"
+        )
     stop = threading.Event()
 
-    def write(shard: str) -> None:
-        torch.set_num_threads(1)  # applies to the calling thread
-        part = unfinished.folder / f"{shard}.part"
-        with sources.open() as (base, tensors):
+    def write(shard: str) -> str:
+        with one_thread(), sources.open() as (base, tensors):
             merging = Merging(base, tensors)
 
-            def blocks(name: str) -> Iterable[Tensor]:
+            def blocks(name: str) -> Iterator[Tensor]:
                 for block in merging.fp16(name, outputs[name]):
                     if stop.is_set():
-                        raise _Abandoned
+                        raise CancelledError
                     yield block
                 bar.advance()
 
-            sha256 = write_shard(part, {name: outputs[name].shape for name in left[shard]}, blocks)
-        unfinished.finish(part, shard, sha256)
+            return write_shard(folder / shard, {name: outputs[name].shape for name in shards[shard]}, blocks)
 
-    threads = torch.get_num_threads()
-    with progress("merging", total=sum(map(len, left.values()))) as bar, ThreadPoolExecutor(WRITERS) as pool:
+    with progress("merging", total=len(outputs)) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        writers = [pool.submit(write, shard) for shard in shards]
         try:
-            for done in as_completed([pool.submit(write, shard) for shard in left]):
+            for done in as_completed(writers):
                 done.result()
         finally:  # after a signal or an error, end the others at their next block
             stop.set()
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
-
-
-def _check_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:  # like a full disk: finished shards are kept
-        why = f"{free / 1e9:.1f} GB free, the merged model needs {needed / 1e9:.1f} GB more"
-        raise OSError(errno.ENOSPC, why, str(folder.parent))
+    return {shard: writer.result() for shard, writer in zip(shards, writers, strict=True)}

@@ -1,43 +1,64 @@
-"""Prove a merge: recompute samples of its arithmetic, and compare log-probabilities with peft's.
+"""Prove a merge from the written files: recompute its arithmetic, and compare it with base + adapter on a text.
 
-Against base + adapter in float32, log-probabilities differ only by FP16's rounding of the weights: their mean must stay
-below LIMIT. Against the 4-bit base of training they also differ by the nf4 rounding, which a merge onto the original
-weights undoes on purpose: print this, but do not limit it. Greedy agreement is not limited either: rounding alone
-changed 0.2-0.4% of argmaxes on a toy model.
+The arithmetic shows that each tensor is what it should be, to the bit. The comparison shows that nothing is missing:
+log-probabilities may differ only by what FP16's rounding of the weights does. That depends on the model, so it is
+measured in the same run: vary each rounded weight within its rounding error, at random, and compare that model with the
+merged one.
 
-Both models run all probes layer by layer and read each layer's weights from disk, so the proof of a 7B model needs the
-memory of its largest matrix.
+All run layer by layer and read each layer's weights from disk, so a 7B model needs the memory of its largest matrix.
 """
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ghost.console import progress
 from ghost.errors import MergeError
+from replicate_deployment import golden
 from replicate_deployment.chat_format import Labels, Turn, render
 from replicate_deployment.tokenization import Tokenizer, encode
 from training.merging.adapter import Adapter, Output, Update, meta_model, place, streamed, with_adapter
 from training.merging.merge import Source
-from training.merging.weights import Tensor, Weights, row_blocks
+from training.merging.weights import BLOCK, Tensor, Weights, one_thread, row_blocks
 
-LIMIT = 2e-3  # nats
+# Times what rounding changes. Two samples of it differ by less than a third; a base + adapter that lacks the adapter of
+# one layer differs by 20 times and more.
+ALLOWED = 3
 
 
-class Difference(NamedTuple):
-    """Two models on the same text: log-probabilities of its tokens in nats, and the share of equal argmaxes."""
+@dataclass(frozen=True)
+class Parity:
+    """The merged model beside base + adapter on the same text: log-probabilities of its tokens in nats, the share of
+    equal argmaxes, and how much rounding changes log-probabilities."""
 
     mean_abs_logprob: float
     max_abs_logprob: float
     greedy_agreement: float
     tokens: int
+    rounding: float
+    """Mean |Δ log-probability| between the merged model and the same within its rounding error."""
+    limit: float
+
+    def __str__(self) -> str:
+        return (
+            f"mean |Δlogp| {self.mean_abs_logprob:.2g} nats, max {self.max_abs_logprob:.2g}, same greedy token "
+            f"{self.greedy_agreement:.1%} of {self.tokens}; {self.limit:.2g} allowed, {ALLOWED} times the rounding"
+        )
+
+    @property
+    def holds(self) -> bool:
+        return self.mean_abs_logprob <= self.limit  # a NaN does not
 
 
-def probes(tokenizer: Tokenizer, labels: Labels) -> list[list[int]]:
-    """Return the ids of a few finished conversations: two languages, mixed, accents, emoji, short and long."""
+def probes(tokenizer: Tokenizer, labels: Labels, *, whole: bool = False) -> list[list[int]]:
+    """Return the ids of the golden prompt, then of a few conversations: two languages, mixed, accents, emoji.
+
+    Unless `whole`, join the conversations and cut them to the length of the prompt: no time is spent on padding.
+    """
     conversations = [
         ["hey! tu fais quoi ce soir ?", "rien de spécial, je cuisine 🍝"],
         ["did you watch the match yesterday?", "yeah, what a game. I still can't believe that last goal"],
@@ -50,7 +71,9 @@ def probes(tokenizer: Tokenizer, labels: Labels) -> list[list[int]]:
     texts = [
         render([Turn(sides[number % 2], text) for number, text in enumerate(texts)], labels) for texts in conversations
     ]
-    return [encode(tokenizer, text, end=True).ids for text in texts]
+    prompt = golden.prompt(tokenizer, labels)[1]
+    ids = [encode(tokenizer, text, end=True).ids for text in texts]
+    return [prompt, *(ids if whole else [[*chain(*ids)][: len(prompt)]])]
 
 
 class Score(NamedTuple):
@@ -64,31 +87,77 @@ class Score(NamedTuple):
     """(vocabulary,): log-probabilities of the token after the last."""
 
 
-def difference(one: list[Score], other: list[Score]) -> Difference:
-    """Compare two models on the same probes."""
+def compare(
+    folder: Path, base_folder: Path, base: Source, adapter: Adapter, probes: list[list[int]]
+) -> tuple[Parity, Tensor]:
+    """Compare the merged model in `folder` with base + adapter as peft runs them, the base's weights read from `base`.
+
+    Return the result, and the merged model's log-probabilities of the token after the first probe, (vocabulary,).
+    """
     import torch
 
-    distances = torch.cat([(a.logprobs - b.logprobs).abs() for a, b in zip(one, other, strict=True)])
-    agreed = torch.cat([a.greedy == b.greedy for a, b in zip(one, other, strict=True)])
-    mean, largest = float(distances.mean()), float(distances.max())
-    return Difference(mean, largest, float(agreed.double().mean()), len(distances))
+    merged = score_merged(folder, probes)
+    trained = score_trained(base_folder, base, adapter, probes)
+    varied = score_merged(folder, probes, _rounded(base, adapter))
+    distance = (
+        torch.cat([score.logprobs for score in merged]) - torch.cat([score.logprobs for score in trained])
+    ).abs()
+    agreed = torch.cat([a.greedy == b.greedy for a, b in zip(merged, trained, strict=True)]).double().mean()
+    rounding = mean_distance(merged, varied)
+    mean, largest = float(distance.mean()), float(distance.max())
+    figures = Parity(mean, largest, float(agreed), len(distance), rounding, ALLOWED * rounding)
+    return figures, merged[0].following
 
 
-def score_merged(folder: Path, probes: list[list[int]]) -> list[Score]:
-    """Score the merged model, read from its files."""
+def mean_distance(one: list[Score], other: list[Score]) -> float:
+    """Mean |Δ log-probability| of the probes' tokens, in nats."""
+    import torch
+
+    return float(torch.cat([(a.logprobs - b.logprobs).abs() for a, b in zip(one, other, strict=True)]).mean())
+
+
+def _rounded(base: Source, adapter: Adapter) -> set[str]:
+    """Return the merged tensors whose values had to be rounded to FP16; bfloat16 and FP16 values fit."""
+    import torch
+
+    def is_wide(output: Output) -> bool:
+        return not output.from_adapter and base.rows(output.source, 0, 1).dtype == torch.float32
+
+    return {name for name, output in adapter.outputs.items() if output.update or output.shift or is_wide(output)}
+
+
+def score_merged(folder: Path, probes: list[list[int]], vary: Collection[str] = ()) -> list[Score]:
+    """Score the merged model, read from its files, with the values of the tensors `vary` varied within their rounding
+    error."""
+    import torch
+
     model = meta_model(folder)
     ties = dict(model.all_tied_weights_keys)
+    noise = torch.rand(2 * BLOCK, generator=torch.Generator().manual_seed(0)) - 0.5
+
     with Weights.of_model(folder) as weights:
 
         def read(name: str) -> Tensor:
-            return _float32(weights, name if name in weights.shapes else ties[name])
+            name = name if name in weights.shapes else ties[name]
+            values = _float32(weights, name)
+            if name in vary:
+                for number, part in enumerate(values.flatten().split(BLOCK)):
+                    start = number * 7919 % BLOCK
+                    part += noise[start : start + len(part)] * fp16_spacing(part)
+            return values
 
-        return score(model, probes, read, "merged model")
+        return score(model, probes, read, "merged model, varied" if vary else "merged model")
 
 
-def score_trained(
-    base_folder: Path, base: Source, adapter: Adapter, probes: list[list[int]], label: str
-) -> list[Score]:
+def fp16_spacing(values: Tensor) -> Tensor:
+    """Distance of each FP16 value, given in float32, to the next larger one."""
+    import torch
+
+    powers = (values.view(torch.int32) & 0x7F800000).view(torch.float32)  # of 2, by float32's exponent
+    return powers.clamp_(min=2.0**-14).mul_(2.0**-10)
+
+
+def score_trained(base_folder: Path, base: Source, adapter: Adapter, probes: list[list[int]]) -> list[Score]:
     """Score base + adapter unmerged, as peft runs them, with the base's weights from `base`."""
     model = with_adapter(meta_model(base_folder, adapter.vocab_size), adapter.config)
     with adapter.open() as weights:
@@ -100,7 +169,7 @@ def score_trained(
             output = adapter.outputs.get(name) or adapter.outputs[adapter.ties[name]]
             return _float32(weights if output.from_adapter else base, output.source)
 
-        return score(model, probes, read, label)
+        return score(model, probes, read, "base + adapter")
 
 
 def score(model: Any, probes: list[list[int]], read: Callable[[str], Tensor], label: str) -> list[Score]:
@@ -111,11 +180,12 @@ def score(model: Any, probes: list[list[int]], read: Callable[[str], Tensor], la
     batch = torch.tensor([ids + [0] * (longest - len(ids)) for ids in probes])
     with progress(label) as bar, torch.inference_mode():
 
-        def counted_read(name: str) -> Tensor:
+        def read_in_one_thread(name: str) -> Tensor:
             bar.advance()
-            return read(name)
+            with one_thread():
+                return read(name)
 
-        with streamed(model, counted_read):
+        with streamed(model, read_in_one_thread):
             logits = model(input_ids=batch, use_cache=False).logits
         return [*_scores(logits, batch, [*map(len, probes)])]
 
@@ -131,9 +201,9 @@ def _float32(source: Source, name: str) -> Tensor:
     import torch
 
     shape = source.shapes[name]
-    values = torch.empty(shape)
+    values, buffer = torch.empty(shape), torch.empty(4 * BLOCK, dtype=torch.uint8)
     for start, stop in row_blocks(shape):  # avoid a second copy of the whole tensor
-        values[start:stop] = source.rows(name, start, stop)
+        values[start:stop] = source.rows(name, start, stop, buffer)
     return values
 
 
@@ -155,8 +225,10 @@ class Arithmetic:
     seed: int
 
 
-def check_arithmetic(base: Source, adapter: Adapter, folder: Path, *, seed: int) -> Arithmetic:
+def check_arithmetic(base: Source, adapter: Adapter, folder: Path, *, seed: int, whole: bool = False) -> Arithmetic:
     """Check that every tensor in `folder` is F16 and equals its Output, computed in float32 and rounded once.
+
+    Check some rows of each tensor, or all (`whole`).
 
     Recompute in float64 with numpy. A float32 result lies within e of the exact x (see `_exact`) and rounding is
     monotonic, so a correct value lies in [fp16(x - e), fp16(x + e)]: a single number, unless x is within e of a
@@ -170,6 +242,7 @@ def check_arithmetic(base: Source, adapter: Adapter, folder: Path, *, seed: int)
     checked = 0
     outputs = adapter.outputs
     with (
+        one_thread(),
         Weights.of_model(folder) as merged,
         adapter.open() as tensors,
         progress("checking the arithmetic", total=len(outputs)) as bar,
@@ -183,16 +256,20 @@ def check_arithmetic(base: Source, adapter: Adapter, folder: Path, *, seed: int)
                 raise MergeError(
                     f"{name}: written as {merged.dtypes[name]} {[*merged.shapes[name]]}, not F16 {[*shape]}"
                 )
-            count = math.prod(shape[:1])
-            rows = sorted(choice.sample(range(count), SAMPLED_ROWS)) if count > SAMPLED_ROWS else [*range(count)]
-            exact, error = _exact(output, rows, base, tensors)
-            written = merged.gather(name, rows).numpy()
-            with numpy.errstate(over="ignore"):  # just below FP16's largest value the upper bound may round to inf
-                low, high = ((exact + sign * error).astype(numpy.float16) for sign in (-1, 1))
-            wrong = int((~((low <= written) & (written <= high))).sum())
+            rows = [*range(math.prod(shape[:1]))]
+            if not whole:
+                rows = sorted(choice.sample(rows, min(SAMPLED_ROWS, len(rows))))
+            wrong = 0
+            for start in range(0, len(rows), SAMPLED_ROWS):
+                part = rows[start : start + SAMPLED_ROWS]
+                exact, error = _exact(output, part, base, tensors)
+                written = merged.gather(name, part).numpy()
+                with numpy.errstate(over="ignore"):  # just below FP16's largest value the upper bound may round to inf
+                    low, high = ((exact + sign * error).astype(numpy.float16) for sign in (-1, 1))
+                wrong += int((~((low <= written) & (written <= high))).sum())
+                checked += written.size
             if wrong:
-                raise MergeError(f"{name}: {wrong:,} of {written.size:,} values checked are not fp16(W + s·B·A)")
-            checked += written.size
+                raise MergeError(f"{name}: {wrong:,} values are not fp16(W + s·B·A); nothing was written")
             bar.advance()
     changed = sum(output.from_adapter or bool(output.update or output.shift) for output in outputs.values())
     return Arithmetic(len(outputs), changed, checked, sum(math.prod(o.shape) for o in outputs.values()), seed)

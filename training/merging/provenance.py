@@ -26,7 +26,6 @@ from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training.finetuning import checkpoint as checkpoints
 from training.finetuning.base import Base, resolve_base
 from training.finetuning.checkpoint import Checkpoint
-from training.finetuning.train import write_best
 from training.merging.adapter import CONFIG, WEIGHTS, Adapter, read_config
 from training.merging.weights import Weights
 
@@ -169,7 +168,6 @@ def keep(ghost: Ghost, out: Path, template: str) -> None:
         artifact.write(written, ghost.facts)
 
 
-TRAINING_CONFIG = "training_config.yaml"
 RECIPE_OF_RECORD: Recipe = "windows"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
@@ -205,7 +203,7 @@ def adapter_folder(named: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         prefix=f".{named.name}.{os.getpid()}.", suffix=".part", dir=named.resolve().parent
     ) as folder:
-        write_best(checkpoint, Path(folder))
+        checkpoints.write_best(checkpoint, Path(folder))
         yield Path(folder)
 
 
@@ -318,7 +316,7 @@ def _named_base(ghost: Ghost, name: str | None) -> Base:
 def _local_base(ghost: Ghost) -> str:
     """Return the base's path from the training config. ghost.json holds no local paths, since it is shared."""
     try:  # plain YAML: other versions have other keys
-        config = yaml.safe_load((ghost.folder / TRAINING_CONFIG).read_text(encoding="utf-8"))
+        config = yaml.safe_load((ghost.folder / checkpoints.CONFIG).read_text(encoding="utf-8"))
         name = str(config["base_model"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         name = ""

@@ -4,17 +4,13 @@
 out on a laptop.
 """
 
-import ctypes
-import errno
 import hashlib
 import json
 import math
-import mmap
-import os
 import struct
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -23,97 +19,18 @@ from ghost.errors import MergeError
 from replicate_deployment.errors import WeightsError
 from training.finetuning.base import INDEX, read_header, weight_files
 
-# Return freed memory to the system at once.
 
-LARGE = 2**20  # bytes
-M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute in the calling thread alone: on small blocks its threads mostly wait for each other."""
+    import torch
 
-
-def give_back_large_blocks() -> None:
-    """Make malloc map large blocks singly, for the whole process. Does nothing without glibc.
-
-    After the first free, glibc keeps blocks of up to 32 MB in its heap, which fragments: the proof of a 7B model peaked
-    half a gigabyte higher.
-    """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-        if mallopt is not None:
-            mallopt(M_MMAP_THRESHOLD, LARGE)
-
-
-# Write a large file past the page cache.
-#
-# Through the cache, 14.5 GB of weights evict other programs' pages, and the kernel's work takes as much CPU as the
-# arithmetic. Linux's O_DIRECT (open(2)) avoids both, from aligned memory in whole blocks. Elsewhere write normally.
-
-AT_ONCE = 2**22  # bytes: a multiple of any disk's block
-DIRECT = getattr(os, "O_DIRECT", 0)  # Linux only
-BINARY = getattr(os, "O_BINARY", 0)  # Windows only: else it would translate newlines
-
-
-class DirectFile:
-    """`with DirectFile(path) as file: file.write(view)`. After the block, all of it is on disk.
-
-    Raises OSError like any file; a full disk may be noticed only at the end.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Self:
-        self._memory = mmap.mmap(-1, AT_ONCE)  # mappings are page-aligned
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o666)
-        self._filled = 0
-        self._direct = False
-        self._past_the_cache(True)
-        return self
-
-    def write(self, view: memoryview) -> None:
-        """Write a view of bytes. It may be changed afterwards."""
-        while view:
-            part = view[: AT_ONCE - self._filled]
-            self._memory[self._filled : self._filled + len(part)] = part
-            self._filled += len(part)
-            view = view[len(part) :]
-            if self._filled == AT_ONCE:
-                self._put()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._past_the_cache(False)  # the rest is not a whole number of blocks
-                self._put()
-                os.fsync(self._file)
-        finally:
-            os.close(self._file)
-
-    def _put(self) -> None:
-        left = memoryview(self._memory)[: self._filled]
-        while left:
-            try:
-                left = left[os.write(self._file, left) :]
-            except OSError as error:  # some file systems accept the flag but not the write
-                if not self._direct or error.errno != errno.EINVAL:
-                    raise
-            if left:  # no longer block-aligned
-                self._past_the_cache(False)
-        self._filled = 0
-
-    def _past_the_cache(self, wanted: bool) -> None:
-        if not DIRECT or wanted == self._direct:
-            return
-        import fcntl  # not on Windows
-
-        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
-        try:
-            fcntl.fcntl(self._file, fcntl.F_SETFL, flags | DIRECT if wanted else flags & ~DIRECT)
-        except OSError:
-            if not wanted:
-                raise
-            return  # not supported by this file system
-        self._direct = wanted
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # supported dtypes
@@ -251,7 +168,7 @@ class Weights:
 
 # Write FP16 shards as streams, and their index: a header needs shapes only, and the values follow in order.
 
-# Eight files for a 7B model: small enough that an interrupted merge loses little and that every core has one to write.
+# Eight files for a 7B model: one for each writing thread, several times over.
 SHARD_BYTES = 2_000_000_000
 Shape = tuple[int, ...]
 
@@ -273,17 +190,11 @@ def plan_shards(shapes: Mapping[str, Shape], shard_bytes: int = SHARD_BYTES) -> 
 def write_shard(path: Path, shapes: Mapping[str, Shape], blocks: Callable[[str], Iterable[Tensor]]) -> str:
     """Write the FP16 `blocks(name)` of each tensor one after the other, and return the file's SHA-256."""
     digest = hashlib.sha256()
-    with DirectFile(path) as file:
-
-        def write(content: Any) -> None:
+    with path.open("wb") as file:
+        for content in chain([_header(shapes)], (block.numpy() for name in shapes for block in blocks(name))):
             view = memoryview(content).cast("B")
             digest.update(view)
             file.write(view)
-
-        write(_header(shapes))
-        for name in shapes:
-            for block in blocks(name):
-                write(block.numpy())
     return digest.hexdigest()
 
 

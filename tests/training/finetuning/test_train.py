@@ -19,7 +19,7 @@ from training import config as training_config
 from training.config import TrainingConfig
 from training.finetuning import curve, hardware, loop, train
 from training.finetuning.base import resolve_base
-from training.finetuning.checkpoint import Checkpoint, State
+from training.finetuning.checkpoint import Checkpoint, State, write_best
 from training.finetuning.data import read_split
 from training.finetuning.hardware import Device
 from training.finetuning.model import refuse_other_heads, trainable
@@ -297,7 +297,7 @@ def test_of_an_interrupted_training_the_best_is_taken_not_the_last(
             ghost_train()
     checkpoint = Checkpoint(tmp_path / "adapter")
     (tmp_path / "best").mkdir()
-    block = train.write_best(checkpoint, tmp_path / "best")
+    block = write_best(checkpoint, tmp_path / "best")
     assert (block["kept_step"], block["steps"]) == (4, 6)  # that of the sixth was measured after the checkpoint
     best = load_file(checkpoint.folder / "best.safetensors")
     found = weights(tmp_path / "best")
@@ -310,7 +310,7 @@ def test_of_a_checkpoint_without_an_origin_nothing_is_merged(tmp_path: Path) -> 
     checkpoint = Checkpoint(tmp_path / "adapter")
     checkpoint.write(State("auto", 8, step=3), {}, {})
     with pytest.raises(TrainingError, match="earlier version of ghost; continue with ghost train --resume"):
-        train.write_best(checkpoint, tmp_path)
+        write_best(checkpoint, tmp_path)
 
 
 def truncate_embeddings(base: Path, tmp_path: Path) -> Path:

@@ -65,6 +65,27 @@ def test_equals_what_training_holds(
         assert len(quantised) == sum("_proj.weight" in name for name in weights.shapes)
 
 
+def test_equal_for_any_number_of_threads(tmp_path: Path) -> None:
+    """PyTorch adds the scales of a large matrix in as many parts as there are threads, which rounds differently."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(4)
+    save_file({"x": torch.randn(4096, 1024) * torch.rand(4096, 1)}, tmp_path / "x.safetensors")
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            with Weights([tmp_path / "x.safetensors"]) as weights:
+                rounded = Nf4Weights(weights, frozenset({"x"}), double_quant=True, bf16=False)
+                found.append(rounded.rows("x", 0, 4096))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_rows_that_are_no_whole_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A width that 64 does not divide: runs go from one row into the next, and the last one is short."""
     import torch
@@ -96,7 +117,6 @@ def test_merged_onto_what_training_saw(adapter: Path, tiny_base: Path, tmp_path:
     base = provenance.find_base(ghost, str(tiny_base))
     block = merge_lora_fp16.merge(ghost, base, tmp_path / "merged", Choices(base_weights="dequantized"))
     assert block["base_weights"] == "dequantized"
-    assert block["nf4"].items() <= block["parity"].items()
     assert 0 < block["parity"]["mean_abs_logprob"] < block["parity"]["limit"]
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)

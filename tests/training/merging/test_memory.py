@@ -12,7 +12,6 @@ from training.merging.adapter import Output, Update
 from training.merging.merge import Merging
 from training.merging.weights import BLOCK, Weights
 
-FEWER_PROBES = "from training.merging import proof as parity; parity.probes = lambda *_: [[1, 300, 400, 2]]; "
 LAYERS = 2  # 1.4 GB; what grows with the rest of the 32 is the disk
 
 
@@ -37,10 +36,10 @@ def test_a_matrix_is_merged_in_blocks_that_share_their_memory(tmp_path: Path) ->
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are counted as Linux counts them")
 def test_a_merge_takes_the_memory_of_its_largest_matrix(tmp_path: Path) -> None:
     """A tenth of a 7B model: layers of its width, its vocabulary, fewer of them. The size is what is tested, for half a
-    minute. The proof's memory counts too; its probes are fewer here."""
+    minute. The proof's memory counts too."""
     base, adapter, out = write_base(tmp_path / "base", LAYERS), tmp_path / "adapter", tmp_path / "merged"
     write_adapter(adapter, base, LAYERS)
-    done = merge.measured(FEWER_PROBES + merge.GHOST, "merge", adapter, "--base", base, "--out", out, "--json")
+    done = merge.measured(merge.GHOST, "merge", adapter, "--base", base, "--out", out, "--json")
     assert done.memory <= merge.MOST_MEMORY
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     assert size > 1.4e9

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from replicate_deployment import golden
 from replicate_deployment.chat_format import DEFAULT_LABELS
 from replicate_deployment.tokenization import load_tokenizer
-from tests.training.merging.forms import FORMS, quiet, with_peft
+from tests.training.merging.forms import FORMS, merge, quiet, with_peft
 from training.merging import proof
 from training.merging.adapter import meta_model, read_adapter, streamed
 from training.merging.weights import Weights
@@ -40,12 +41,10 @@ def test_the_trained_model_is_the_one_that_peft_loads(
     adapter = read_adapter(folder, base)
     probes = proof.probes(load_tokenizer(base), DEFAULT_LABELS)
     with Weights.of_model(base) as weights:
-        found = proof.score_trained(base, weights, adapter, probes, "")
+        found = proof.score_trained(base, weights, adapter, probes)
     with quiet():
-        compared = proof.difference(found, in_memory(with_peft(folder, base), probes))
-    assert compared.max_abs_logprob < 1e-4
-    assert compared.greedy_agreement == 1
-    assert compared.tokens == sum(map(len, probes)) - len(probes)
+        assert_equal(found, in_memory(with_peft(folder, base), probes))
+    assert [len(score.logprobs) for score in found] == [len(ids) - 1 for ids in probes]
 
 
 def test_the_merged_model_is_the_one_that_transformers_loads(merged: Path) -> None:
@@ -54,16 +53,57 @@ def test_the_merged_model_is_the_one_that_transformers_loads(merged: Path) -> No
 
     probes = proof.probes(load_tokenizer(merged), DEFAULT_LABELS)
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
-    found, expected = proof.score_merged(merged, probes), in_memory(model, probes)
-    assert proof.difference(found, expected).max_abs_logprob < 1e-4
+    assert_equal(proof.score_merged(merged, probes), in_memory(model, probes))
+
+
+def assert_equal(found: list[proof.Score], expected: list[proof.Score]) -> None:
+    import torch
+
     for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.greedy, other.greedy)
+        assert torch.allclose(one.logprobs, other.logprobs, atol=1e-4)
         assert torch.allclose(one.following, other.following, atol=1e-4)
 
 
-def test_another_model_differs(merged: Path, tiny_base: Path) -> None:
-    probes = proof.probes(load_tokenizer(merged), DEFAULT_LABELS)
-    compared = proof.difference(proof.score_merged(merged, probes), proof.score_merged(tiny_base, probes))
-    assert compared.mean_abs_logprob > 10 * proof.LIMIT
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_limit_is_what_rounding_does(
+    dtype: str, make_base: Callable[..., Path], make_adapter: Any, tmp_path: Path
+) -> None:
+    """And a layer without its adapter is far beyond it."""
+    from safetensors.torch import load_file, save_file
+
+    base = make_base("mistral", dtype)
+    folder = make_adapter(base=base)
+    merge(folder, base, tmp_path / "merged")
+    adapter, probes = read_adapter(folder, base), proof.probes(load_tokenizer(base), DEFAULT_LABELS)
+    with Weights.of_model(base) as weights:
+        right, _ = proof.compare(tmp_path / "merged", base, weights, adapter, probes)
+        assert right.holds
+        assert 0.5 < right.mean_abs_logprob / right.rounding < 2
+        shard = tmp_path / "merged" / "model-00001-of-00001.safetensors"
+        tensors = load_file(shard)
+        for name in [name for name in tensors if "layers.1.self_attn" in name]:
+            tensors[name] = weights.tensor(name).half()
+        save_file(tensors, shard, metadata={"format": "pt"})
+        wrong, _ = proof.compare(tmp_path / "merged", base, weights, adapter, probes)
+    assert not wrong.holds
+    assert wrong.mean_abs_logprob > 2 * wrong.limit
+
+
+def test_the_spacing_is_that_of_fp16() -> None:
+    import torch
+
+    values = torch.tensor([0.0, 1e-7, 2.0**-14, 0.03, 1.0, 1.5, 1000.0, 40000.0]).half()
+    following = torch.nextafter(values, torch.tensor(torch.inf).half())
+    assert torch.equal(proof.fp16_spacing(values.float()), following.float() - values.float())
+
+
+def test_half_of_the_text_is_the_golden_prompt(merged: Path) -> None:
+    tokenizer = load_tokenizer(merged)
+    prompt, *others = proof.probes(tokenizer, DEFAULT_LABELS)
+    assert prompt == golden.prompt(tokenizer, DEFAULT_LABELS)[1]
+    assert [len(ids) for ids in others] == [len(prompt)]
+    assert len(proof.probes(tokenizer, DEFAULT_LABELS, whole=True)) == 7
 
 
 def test_one_layer_is_in_memory_at_a_time(tiny_base: Path) -> None:
