@@ -227,11 +227,11 @@ def test_adapter_and_merge_are_held_beside_each_other(
 def test_a_merge_that_is_not_base_and_adapter_fails(
     merged: Path, adapter: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "LIMIT", 1e-9)
+    monkeypatch.setattr(proof, "ALLOWED", 0.01)
     found = checked(Trained(merged, adapter, str(tiny_base)), "parity")
     assert found.status == "failed"
     assert "not base + adapter: mean |Δlogp|" in found.found
-    assert "1e-09 allowed" in found.found
+    assert "allowed, 0.01 times the rounding" in found.found
 
 
 def test_an_adapter_that_learnt_nothing_fails(
