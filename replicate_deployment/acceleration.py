@@ -14,6 +14,8 @@ from .golden import TOLERANCE
 
 log = logging.getLogger("ghost")
 
+LLAMA_SHAPED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+
 
 def static_decoder(model: Any, ids: Sequence[int], model_folder: Path) -> StaticDecoder | None:
     """Return the fastest static decoder whose scores after `ids` match those of transformers, or None.
@@ -48,8 +50,8 @@ def compiled_layer() -> Callable[..., Any]:
 
 def _unsupported(model: Any) -> str:
     config = model.config
-    if config.model_type != "mistral":
-        return f"only Mistral is supported, and this is a {config.model_type} model"
+    if config.model_type not in LLAMA_SHAPED:
+        return f"only {', '.join(LLAMA_SHAPED)} are supported, and this is a {config.model_type} model"
     if (window := getattr(config, "sliding_window", None)) is not None:
         return f"only full attention is supported, and this model has a sliding window of {window:,} tokens"
     return ""

@@ -82,7 +82,7 @@ class DynamicDecoder:
 
 
 class StaticDecoder:
-    """A MistralForCausalLM over a static KV cache of `length` tokens. Hold `lock` during a reply.
+    """A LlamaForCausalLM, or a model of its shape, over a static KV cache of `length` tokens. Hold `lock` during a reply.
 
     Each call overwrites the scores that the previous one returned.
     """
@@ -147,8 +147,10 @@ class StaticDecoder:
         hidden = model.embed_tokens(self._token[None])
         cos, sin = model.rotary_emb(hidden, self._position[None])
         visible = self._slots <= self._position
+        unrotated = torch.ones_like(cos), torch.zeros_like(sin)
         for layer, (keys, values) in zip(model.layers, self._cache, strict=True):
-            hidden = self._layer(layer, hidden, cos, sin, keys, values, self._position, visible)
+            rotation = (cos, sin) if getattr(layer.self_attn, "use_rope", True) else unrotated  # SmolLM3 has both
+            hidden = self._layer(layer, hidden, *rotation, keys, values, self._position, visible)
         self._scores.copy_(self._model.lm_head(model.norm(hidden))[0, -1])
         self._position += 1
 
@@ -156,11 +158,14 @@ class StaticDecoder:
 def decoder_layer(
     layer: Any, hidden: Any, cos: Any, sin: Any, keys: Any, values: Any, position: Any, visible: Any
 ) -> Any:
-    """Compute transformers' MistralDecoderLayer for one token (1, 1, hidden); write its key and value at `position`."""
+    """Compute transformers' LlamaDecoderLayer (or one with normalised heads) for one token (1, 1, hidden); write its key and value at `position`."""
     attention = layer.self_attn
     read = layer.input_layernorm(hidden)
-    query = _rotate(attention.q_proj(read).view(-1, attention.head_dim), cos[0], sin[0])
-    key = _rotate(attention.k_proj(read).view(-1, 1, attention.head_dim), cos, sin)
+    query = attention.q_proj(read).view(-1, attention.head_dim)
+    key = attention.k_proj(read).view(-1, 1, attention.head_dim)
+    if hasattr(attention, "q_norm"):  # Qwen3
+        query, key = attention.q_norm(query), attention.k_norm(key)
+    query, key = _rotate(query, cos[0], sin[0]), _rotate(key, cos, sin)
     keys.index_copy_(1, position, key)
     values.index_copy_(1, position, attention.v_proj(read).view(-1, 1, attention.head_dim))
     found = attend(query * attention.scaling, keys, values, visible)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -100,6 +101,101 @@ def write_tiny_base(folder: Path, hidden: int = 64) -> Path:
 
     tokenizer = starter.make_tokenizer(SENTENCES * 20, vocab_size=512)
     model = starter.make_model(tokenizer, seed=0, hidden=hidden, layers=2, heads=4)
+    starter.save_base(folder, model, tokenizer)
+    return folder
+
+
+LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+TOKENIZERS = ("mistral", "llama3", "qwen", "smollm")
+
+
+@functools.cache
+def make_tokenizer(kind: str) -> Any:
+    """A tokenizer that does as the base it is named after, trained on a few lines.
+
+    mistral  pieces of text with bytes to fall back on, a space before every text, BOS
+    llama3   byte-level, up to three digits a piece, BOS; tokens such as ".\\n"
+    qwen     byte-level, composes characters (NFC), no BOS, a digit a piece, added tokens that are not special
+    smollm   byte-level, as GPT-2 splits but for digits; names a BOS that it never uses
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from ghost.demo import starter
+
+    if kind == "mistral":
+        return starter.make_tokenizer(SENTENCES * 20, vocab_size=512)
+    begin, end, *special = {
+        "llama3": ("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"),
+        "qwen": (None, "<|im_end|>", "<|im_start|>", "<|endoftext|>"),
+        "smollm": ("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
+    }[kind]
+    bpe = Tokenizer(models.BPE(ignore_merges=kind == "llama3"))
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind == "smollm")
+    digits = r"\p{N}{1,3}" if kind == "llama3" else r"\p{N}"
+    before = pre_tokenizers.Split(Regex(f"{LETTERS}|{digits}{OTHERS}"), "isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True) if kind == "smollm" else before, whole]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=[token for token in (begin, end, *special) if token],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    joined = ["".join(f"{line}{stop}" for line in SENTENCES for stop in (".\n", "!\n", "?\n\n", " 123 4567  "))]
+    bpe.train_from_iterator(joined * 20, trainer)
+    if kind == "llama3":
+        bpe.post_processor = processors.TemplateProcessing(f"{begin} $A", special_tokens=[(begin, 0)])
+    if kind == "qwen":
+        bpe.normalizer = normalizers.NFC()
+        bpe.add_tokens(["<think>", "</think>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=begin, eos_token=end, pad_token=special[-1], clean_up_tokenization_spaces=False
+    )
+
+
+# Architecture, by the name of its config: the tokenizer that goes with it, and what its config says beside the shapes.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Llama": ("llama3", {"tie_word_embeddings": True}),
+    "Mistral": ("mistral", {"sliding_window": None}),
+    "Qwen2": ("qwen", {"tie_word_embeddings": True}),
+    "Qwen3": ("qwen", {"tie_word_embeddings": False}),
+    "SmolLM3": ("smollm", {"tie_word_embeddings": True}),
+}
+
+
+def write_base(folder: Path, architecture: str) -> Path:
+    """A base of four layers with random weights and a vocabulary that is padded beyond its tokenizer's."""
+    import torch
+    import transformers
+
+    from ghost.demo import starter
+
+    kind, more = ARCHITECTURES[architecture]
+    tokenizer = make_tokenizer(kind)
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=len(tokenizer) + 6,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id] if kind != "mistral" else tokenizer.eos_token_id,
+        pad_token_id=None,
+        **more,
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{architecture}ForCausalLM")(config)
+    with torch.no_grad():  # biases start at zero and norms at one, and nothing would notice that they are lost
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
     starter.save_base(folder, model, tokenizer)
     return folder
 

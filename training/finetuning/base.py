@@ -247,6 +247,16 @@ def _sha256(path: Path) -> str:
 
 # The shapes of a base, from its config.json. Reads no weights and downloads nothing.
 
+# Decoders like Llama. Others, such as mixtures of experts, may train, but nobody has checked that they do so rightly.
+ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "SmolLM3ForCausalLM",
+)
+ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+
 # From config.json of mistralai/Mistral-7B-v0.3 at commit caa1feb0e54d415e2df31207e5f4e273e33509b1, the one that
 # training_config.yaml pins; noted 2026-11-22. They give the 7,248,023,552 parameters that the Hub counts. With them
 # `ghost estimate` can price the default recipe before the 14.5 GB are downloaded.
@@ -268,13 +278,15 @@ KNOWN: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Shapes:
-    """A decoder like Llama or Mistral: gated feed-forward, grouped-query attention, no biases.
+    """A decoder like Llama: gated feed-forward, grouped-query attention.
 
-    hidden    width of the residual stream
-    inner     width inside the feed-forward
-    heads     query heads, each `head_dim` wide
-    kv_heads  key heads, and as many value heads
-    tied      head and embeddings share one matrix
+    hidden      width of the residual stream
+    inner       width inside the feed-forward
+    heads       query heads, each `head_dim` wide
+    kv_heads    key heads, and as many value heads
+    tied        head and embeddings share one matrix
+    biased      linear layers of a block that have biases
+    head_norms  each head's query and key is normalised (Qwen3)
     """
 
     hidden: int
@@ -286,6 +298,8 @@ class Shapes:
     vocabulary: int
     positions: int
     tied: bool
+    biased: tuple[str, ...] = ()
+    head_norms: bool = False
 
     @property
     def queries(self) -> int:
@@ -321,8 +335,11 @@ class Shapes:
 
     @property
     def other_parameters(self) -> int:
-        """Embeddings, head and norms, which training leaves in full precision."""
-        return self.head_parameters * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
+        """Embeddings, head, norms and biases, which training leaves in full precision."""
+        of_block = (
+            2 * self.hidden + 2 * self.head_dim * self.head_norms + sum(self.linear[name][1] for name in self.biased)
+        )
+        return self.head_parameters * (1 if self.tied else 2) + self.layers * of_block + self.hidden
 
     @property
     def parameters(self) -> int:
@@ -390,16 +407,16 @@ def _cached(base: str, revision: str | None) -> Path | None:
 
 
 def read_shapes(config: dict[str, Any], base: str) -> Shapes:
-    """Raises BaseModelError if the config is not of a gated decoder, or has experts."""
-    if config.get("num_local_experts") or config.get("num_experts"):
-        raise BaseModelError(
-            f"{base}: mixtures of experts are not supported: their memory and speed cannot be estimated"
-        )
+    """Raises BaseModelError if the config is not of one of ARCHITECTURES."""
+    name = (config.get("architectures") or [None])[0]
+    if name not in (None, *ARCHITECTURES):
+        raise BaseModelError(f"{base}: {name} is not supported; choose a base of {', '.join(ARCHITECTURES)}")
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     missing = [key for key in needed if not isinstance(config.get(key), int)]
     if missing:
         raise BaseModelError(f"{base}: no {', '.join(missing)} in its config.json; choose a base like Mistral")
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    biased = ATTENTION[:3] if name == "Qwen2ForCausalLM" else ATTENTION if config.get("attention_bias") else ()
     return Shapes(
         hidden=hidden,
         inner=config["intermediate_size"],
@@ -410,4 +427,6 @@ def read_shapes(config: dict[str, Any], base: str) -> Shapes:
         vocabulary=config["vocab_size"],
         positions=config.get("max_position_embeddings") or 0,
         tied=bool(config.get("tie_word_embeddings", False)),
+        biased=biased + (FEED_FORWARD if config.get("mlp_bias") else ()),
+        head_norms=name == "Qwen3ForCausalLM",
     )

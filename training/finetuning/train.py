@@ -104,11 +104,11 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     outline = find_base(config.base_model, config.revision_of_model)
     config = dataclasses.replace(config, revision_of_model=None if outline.revision == "local" else outline.revision)
 
-    tokenizer = load_tokenizer(outline.folder)
+    shapes, tokenizer = shapes_of(str(outline.folder)), load_tokenizer(outline.folder)
     train = read_split(train_path, tokenizer, ghost, config)
     val = read_split(val_path, tokenizer, ghost, config)
     plan = make_plan(train, train_path, config)
-    shapes, load = shapes_of(str(outline.folder)), load_of(plan, val, config)
+    load = load_of(plan, val, config)
     device = hardware.device_at_hand(processes.count)
     budget = device.budget(shapes, config, load, longest=plan.longest)
     output.print(report.before(config, outline, train, val, plan, budget.tokens, device.name), soft_wrap=True)
