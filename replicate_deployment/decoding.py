@@ -82,7 +82,7 @@ class DynamicDecoder:
 
 
 class StaticDecoder:
-    """A LlamaForCausalLM, or a model of its shape, over a static KV cache of `length` tokens. Hold `lock` during a reply.
+    """A model shaped like LlamaForCausalLM, over a static KV cache of `length` tokens. Hold `lock` during a reply.
 
     Each call overwrites the scores that the previous one returned.
     """
@@ -150,7 +150,7 @@ class StaticDecoder:
         unrotated = torch.ones_like(cos), torch.zeros_like(sin)
         for layer, (keys, values) in zip(model.layers, self._cache, strict=True):
             rotation = (cos, sin) if getattr(layer.self_attn, "use_rope", True) else unrotated  # SmolLM3 has both
-            hidden = self._layer(layer, hidden, *rotation, keys, values, self._position, visible)
+            hidden = self._layer(layer, hidden, rotation[0], rotation[1], keys, values, self._position, visible)
         self._scores.copy_(self._model.lm_head(model.norm(hidden))[0, -1])
         self._position += 1
 
@@ -158,7 +158,7 @@ class StaticDecoder:
 def decoder_layer(
     layer: Any, hidden: Any, cos: Any, sin: Any, keys: Any, values: Any, position: Any, visible: Any
 ) -> Any:
-    """Compute transformers' LlamaDecoderLayer (or one with normalised heads) for one token (1, 1, hidden); write its key and value at `position`."""
+    """Compute transformers' LlamaDecoderLayer for one token (1, 1, hidden); write its key and value at `position`."""
     attention = layer.self_attn
     read = layer.input_layernorm(hidden)
     query = attention.q_proj(read).view(-1, attention.head_dim)

@@ -65,14 +65,6 @@ def files(model: Model) -> str:
         return checks.hashes(model)
 
 
-def newline(model: Model) -> str:
-    ids = encode(model.tokenizer, "x\ny").ids
-    token = model.tokenizer.convert_tokens_to_ids("<0x0A>")
-    if token == model.tokenizer.unk_token_id or ids.count(token) != 1:
-        raise WeightsError("a newline is not the single token <0x0A>, so turns would not be separated as in training")
-    return f"one token, id {token}"
-
-
 def prefix(model: Model) -> str:
     """Check that a prompt has the ids that it had in training."""
     labels, recipe = model.ghost.labels, model.ghost.recipe
@@ -129,7 +121,6 @@ CHECKS: dict[str, Callable[[Trained], str]] = {
     "chat template": checks.template,
     "held-out loss": trained_checks.loss,
     "adapter": trained_checks.adapter,
-    "newline": newline,
     "prompt prefix": prefix,
     "golden prompt": checks.golden_prompt,
     "logits": logits,

@@ -115,7 +115,7 @@ DAMAGES = {
         "end token",
         "pad token is the end token",
     ),
-    "newline": (no_newline_piece, "newline", "not the single token"),
+    "newline": (no_newline_piece, "tokenizer", "cannot spell every text"),
 }
 
 
