@@ -18,7 +18,7 @@ from ghost.serving import checks
 from ghost.serving.checks import Model, Result
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.errors import WeightsError
-from replicate_deployment.tokenization import encode, encode_prompt
+from replicate_deployment.tokenization import encode_prompt
 from training.finetuning.data import encode_turns
 
 
