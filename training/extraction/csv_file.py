@@ -6,15 +6,14 @@ import os
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ghost.errors import DataError
-
-if TYPE_CHECKING:
-    from training.extraction.platform import Record
+from training.extraction.platform import Record, reference
 
 
 @contextmanager
@@ -35,6 +34,7 @@ def gc_paused() -> Iterator[None]:
 
 
 COLUMNS = ["timestamp", "sender", "message"]
+REPLIES = "replies.json"  # beside the platforms' folders: which message answers which
 AGAIN = "Write it again: ghost extract YOUR_EXPORT"
 LONGEST_NAME = 120  # bytes of a file name; common file systems allow 255
 SPECIAL = re.compile('[",\r\n]')
@@ -64,13 +64,38 @@ def path_in(folder: Path, platform: str, title: str, taken: set[str]) -> Path:
     return folder / platform / f"{unique}.csv"
 
 
-def write(records: list["Record"], path: Path) -> None:
+def write(records: list[Record], path: Path) -> None:
     """Write the CSV of a conversation, readable by its owner only."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(handle, "w", encoding="utf-8", newline="") as stream:
         stream.write(",".join(COLUMNS) + "\n")
         stream.writelines(f"{each.timestamp},{_field(each.sender)},{_field(each.text)}\n" for each in records)
+
+
+def replies(records: list[Record], written: list[Record]) -> list[dict[str, dict[str, str]]]:
+    """Which of a conversation's messages answer which, for replies.json. Rows are named by timestamp and sender; what
+    they say stands in the CSV alone, so a row that is deleted there is gone.
+
+    Left out are replies to what is not in the CSV, and to or from one of several messages that a person sent in the
+    same instant.
+
+    records  as read
+    written  the same rows as the CSV has them, masked
+    """
+    if not any(record.answers for record in records):
+        return []
+    rows: dict[str, int] = {}
+    for row, record in enumerate(records):
+        rows.setdefault(record.id or reference(record.timestamp, record.sender), row)
+    keys = [(record.timestamp, record.sender) for record in written]
+    times = Counter(keys)
+    pairs = ((keys[row], keys[rows[record.answers]]) for row, record in enumerate(records) if record.answers in rows)
+    return [
+        {"reply": {"timestamp": when, "sender": who}, "answers": {"timestamp": earlier, "sender": whom}}
+        for (when, who), (earlier, whom) in pairs
+        if times[when, who] == times[earlier, whom] == 1
+    ]
 
 
 def _field(text: str) -> str:

@@ -216,26 +216,35 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
 def save(account: Account, found: Sequence[Conversation], out: Path, anonymizer: Anonymizer) -> None:
     """Write the CSVs and the reports to a temporary folder, then replace `out` with it."""
     with atomic.replace_folder(out) as folder:
-        languages = language_report(_write(account, found, folder, anonymizer))
+        replies: dict[str, list[dict[str, dict[str, str]]]] = {}
+        languages = language_report(_write(account, found, folder, anonymizer, replies))
         account.masked = anonymizer.counts
         account.languages = languages["total"]
-        for name, report in ((REPORT, account.as_json()), (LANGUAGES, languages)):
+        reports = {REPORT: account.as_json(), LANGUAGES: languages} | ({csv_file.REPLIES: replies} if replies else {})
+        for name, report in reports.items():
             (folder / name).touch(mode=0o600)
             (folder / name).write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _write(
-    account: Account, found: Sequence[Conversation], folder: Path, anonymizer: Anonymizer
+    account: Account,
+    found: Sequence[Conversation],
+    folder: Path,
+    anonymizer: Anonymizer,
+    replies: dict[str, list[dict[str, dict[str, str]]]],
 ) -> Iterator[tuple[str, list[Record]]]:
-    """Write each conversation; yield its file, relative to `folder`, and its messages."""
+    """Write each conversation; yield its file, relative to `folder`, and its messages. Fill `replies` by file."""
     taken: set[str] = set()
     with progress("Writing", total=len(found)) as bar:
         for conversation in found:
             title = anonymizer.title(conversation.chat.title)
             path = csv_file.path_in(folder, conversation.platform, title, taken)
             bar.describe(path.name)
-            records = anonymizer.records(conversation.in_time_order())
+            read = conversation.in_time_order()
+            records = anonymizer.records(read)
             csv_file.write(records, path)
+            if answered := csv_file.replies(read, records):
+                replies[path.relative_to(folder).as_posix()] = answered
             account.write_down(path.relative_to(folder), title, records)
             yield path.relative_to(folder).as_posix(), records
             bar.advance()
@@ -245,7 +254,12 @@ def own_files(out: Path) -> set[str]:
     """The files that the report in `out` lists; empty when there is no readable report."""
     try:
         report = json.loads((out / REPORT).read_text(encoding="utf-8"))
-        return {REPORT, LANGUAGES, *(conversation["file"] for conversation in report["conversations"])}
+        return {
+            REPORT,
+            LANGUAGES,
+            csv_file.REPLIES,
+            *(conversation["file"] for conversation in report["conversations"]),
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

@@ -9,11 +9,11 @@ from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source
 
 
-def save(folder: Path, content: str | bytes | dict[str, Any], name: str = "chat.txt") -> Path:
-    """Write `content` to `folder/name` byte for byte; a dict is written as JSON."""
+def save(folder: Path, content: str | bytes | dict[str, Any] | list[Any], name: str = "chat.txt") -> Path:
+    """Write `content` to `folder/name` byte for byte; a dict or a list is written as JSON."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, dict):
+    if isinstance(content, dict | list):
         content = json.dumps(content)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path

@@ -26,10 +26,11 @@ PACKAGE = frozenset(("item.ID", "item.Timestamp", "item.Contents"))
 
 # A type that the exporter has no word for is a number: 20 and 23 are the answers of an app, 46 a poll's end. All the
 # other types are events, whose English `content` nobody wrote.
-WRITTEN = frozenset(("Default", "Reply", "0", "19", "20", "23"))
+WRITTEN = frozenset(("Default", "Reply", "0", "19"))
+ANSWERED_BY_APP = frozenset(("20", "23"))
 CALLS = frozenset(("Call", "3"))
 POLLS = frozenset(("46",))
-MEDIA = ("attachments", "stickers", "embeds", "forwardedMessage")
+MEDIA = ("attachments", "stickers", "embeds")
 NO_NUMBER = ("", "0", "0000")  # people got names instead of numbers in 2023
 # What `--markdown false` leaves of a mention of a person or a role, of an emoji and of a time.
 RAW = re.compile(r"<(?:@!?(\d+)|@&(\d+)|a?(:\w+:)\d+|t:(\d{1,11})(?::[tTdDfFR])?)>")
@@ -150,7 +151,14 @@ def _met(message: Any, position: int, people: _People) -> tuple[Record, _Author]
         return Record(NOWHERE, "", "", "", Kind.UNREADABLE, position), NOBODY
     people.hear(author)
     text = line_breaks(_text(content))
-    return Record(NOWHERE, timestamp, "", text, _kind(message, text), position, _text(message.get("id"))), author
+    kind, number, answers = _kind(message, text), _text(message.get("id")), _answers(message)
+    return Record(NOWHERE, timestamp, "", text, kind, position, number, answers), author
+
+
+def _answers(message: dict[str, Any]) -> str:
+    """A reply's target may be gone. Ids are unique in all of Discord, so one of another channel is nobody's here."""
+    target = message.get("reference")
+    return _text(target.get("messageId")) if isinstance(target, dict) else ""
 
 
 def _kind(message: dict[str, Any], text: str) -> Kind:
@@ -159,10 +167,15 @@ def _kind(message: dict[str, Any], text: str) -> Kind:
         return Kind.CALL
     if kind in POLLS or (message.get("poll") and not text.strip()):
         return Kind.POLL
+    author = message.get("author")
+    if kind in ANSWERED_BY_APP or (kind in WRITTEN and isinstance(author, dict) and author.get("isBot")):
+        return Kind.BOT
     if kind not in WRITTEN:
         return Kind.SYSTEM
     if text.strip():
         return Kind.MESSAGE
+    if message.get("forwardedMessage"):
+        return Kind.FORWARD
     return Kind.MEDIA if any(message.get(key) for key in MEDIA) else Kind.EMPTY
 
 

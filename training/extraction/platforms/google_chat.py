@@ -76,11 +76,16 @@ def _chat(source: Source, members: Mapping[str, str]) -> Chat:
 
 def _records(source: Source, chat: Chat, names: dict[str, str]) -> Iterator[Record]:
     seen: set[tuple[str, str, str, str]] = set()
+    said: dict[tuple[str, str], str] = {}  # id of the latest message by name and text, which is how a quote names one
     unread = ""
     for position, message in array(source, "messages"):
         record = _record(message, chat, names, position)
         if record.kind is Kind.UNREADABLE and isinstance(message, dict):
             unread = unread or _date(message)
+        if isinstance(message, dict) and isinstance(quote := message.get("quoted_message_metadata"), dict):
+            words = line_breaks(well_formed(str(quote.get("text") or "")))
+            record = record._replace(answers=said.get((_name(quote.get("creator")), words), ""))
+        said[record.sender, record.text] = record.id
         same = record.id, record.timestamp, record.sender, record.text
         yield record._replace(kind=Kind.DUPLICATE) if record.id and same in seen else record
         seen.add(same)
@@ -107,6 +112,9 @@ def _record(message: Any, chat: Chat, names: dict[str, str], position: int) -> R
 def _kind(message: Mapping[str, Any], text: str) -> Kind:
     if message.get("message_state") == "DELETED" or "deletion_metadata" in message:
         return Kind.DELETED
+    creator = message.get("creator")
+    if isinstance(creator, dict) and creator.get("user_type") == "Bot":
+        return Kind.BOT
     if text:
         return Kind.MESSAGE
     annotations = objects(message.get("annotations"))

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from ghost.errors import ExportError
-from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, reference
 from training.extraction.source import Source, decode, line_breaks
 
 NAME = "imessage"
@@ -83,6 +83,7 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 def _records(chat: Chat, lines: list[str]) -> Iterator[Record]:
     starts = [*_starts(lines), len(lines)]
+    answered: dict[str, str] = {}  # what a reply answers, known before it comes at its own time
     for line, words in enumerate(lines[: starts[0]], start=1):
         if words:
             yield Record(chat, "", "", "", Kind.UNREADABLE, line)
@@ -99,8 +100,17 @@ def _records(chat: Chat, lines: list[str]) -> Iterator[Record]:
             body = lines[start + 2 : end]
             if body and not body[-1]:
                 body.pop()  # the blank line that parts two records; any other was typed
+            here = reference(timestamp, lines[start + 1])
+            answered |= dict.fromkeys(_replies(body), here)
             text, kind = _Body(body, lines[start]).read()
-            yield Record(chat, timestamp, lines[start + 1], text, kind, start + 1)
+            yield Record(chat, timestamp, lines[start + 1], text, kind, start + 1, answers=answered.get(here, ""))
+
+
+def _replies(body: Sequence[str]) -> Iterator[str]:
+    """References of the replies that the exporter repeats below the message that they answer."""
+    for line, following in pairwise(body):
+        if NESTED.fullmatch(line) and (timestamp := _timestamp(line.strip())):
+            yield reference(timestamp, following.strip())
 
 
 def _starts(lines: Sequence[str]) -> Iterator[int]:

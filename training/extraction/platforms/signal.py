@@ -110,6 +110,10 @@ class _Directory:
             return self.my_name or "Me"
         return self.names.get(recipient) or f"Unknown {recipient}".strip()
 
+    def message_id(self, sent: Any, author: str) -> str:
+        """Who and when is a message's identity in Signal; an account's id lasts longer than a name."""
+        return f"{sent} {self.keys.get(author) or self.name(author)}"
+
     def chat(self, chat_id: str) -> Chat:
         recipient = self.recipients.get(chat_id, "")
         title = "Note to Self" if recipient and recipient == self.me else self.name(recipient)
@@ -147,9 +151,17 @@ def _own_records(source: Source, people: _Directory) -> Iterator[Record]:
             chats[chat_id] = people.chat(chat_id)
         author = people.me if "outgoing" in item and people.me else str(item.get("authorId", ""))
         kind, text = _content(item, people.accounts)
-        # Who and when is a message's identity in Signal; the id lasts longer than a name.
-        identity = f"{item['dateSent']} {people.keys.get(author) or people.name(author)}"
-        yield Record(chats[chat_id], timestamp, people.name(author), text, kind, number, identity)
+        identity = people.message_id(item["dateSent"], author)
+        answers = _quoted(item, people)
+        yield Record(chats[chat_id], timestamp, people.name(author), text, kind, number, identity, answers)
+
+
+def _quoted(item: Mapping[str, Any], people: _Directory) -> str:
+    message = item.get("standardMessage")
+    quote = message.get("quote") if isinstance(message, dict) else None
+    if not isinstance(quote, dict) or "targetSentTimestamp" not in quote:
+        return ""
+    return people.message_id(quote["targetSentTimestamp"], str(quote.get("authorId", "")))
 
 
 def _content(item: Mapping[str, Any], accounts: Mapping[str, str]) -> tuple[Kind, str]:
@@ -165,7 +177,7 @@ def _content(item: Mapping[str, Any], accounts: Mapping[str, str]) -> tuple[Kind
     if isinstance(reply := item.get("directStoryReplyMessage"), dict):
         holder = reply.get("textReply")
         text = _text(holder.get("text"), accounts) if isinstance(holder, dict) else ""
-        return (Kind.MESSAGE if text else Kind.SYSTEM), text  # otherwise a reaction to a story
+        return (Kind.MESSAGE if text else Kind.REACTION), text
     if isinstance(payment := item.get("paymentNotification"), dict):
         note = _body_text(payment.get("note"), None, accounts)
         return (Kind.MESSAGE if note else Kind.SYSTEM), note
@@ -244,6 +256,7 @@ def _sigtop_records(source: Source) -> Iterator[Record]:
     match = DETAIL.fullmatch(stem)
     title, is_group = (match[1], match[2] == "group") if match else (stem, False)
     chats: dict[str, Chat] = {}
+    sent: dict[str, str] = {}  # id by the time that a quote names a message by
     for position, row in array(source):
         timestamp = (_instant(row.get("sent_at")) or _instant(row.get("timestamp"))) if isinstance(row, dict) else None
         if timestamp is None:
@@ -256,7 +269,10 @@ def _sigtop_records(source: Source) -> Iterator[Record]:
         them = account if is_group or not is_named else title
         sender = "Me" if row.get("type") == "outgoing" else them or title
         text = _body_text(row.get("body"), row.get("bodyRanges"), {})
-        yield Record(chat, timestamp, sender, text, _sigtop_kind(row, text), position, str(row.get("id") or ""))
+        number, quote = str(row.get("id") or ""), row.get("quote")
+        answers = sent.get(str(quote.get("id")), "") if isinstance(quote, dict) else ""
+        sent[str(row.get("sent_at"))] = number
+        yield Record(chat, timestamp, sender, text, _sigtop_kind(row, text), position, number, answers)
 
 
 def _sigtop_kind(row: Mapping[str, Any], text: str) -> Kind:

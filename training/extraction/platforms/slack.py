@@ -27,9 +27,8 @@ DAY = re.compile(r"\d{4}-\d\d-\d\d\.json")
 MESSAGE = re.compile(r'"type"\s*:\s*"message"')
 TS = re.compile(r"(\d{1,11})(?:\.(\d{1,6})\d*)?")
 # Rows under which somebody's words stand. What else has a subtype is Slack reporting that something happened.
-WRITTEN = frozenset(
-    ("", "bot_message", "me_message", "thread_broadcast", "file_share", "file_comment", "slackbot_response")
-)
+WRITTEN = frozenset(("", "me_message", "thread_broadcast", "file_share", "file_comment"))
+BOTS = frozenset(("bot_message", "slackbot_response"))
 DELETED = frozenset(("tombstone", "message_deleted"))
 CALLS = frozenset(("huddle_thread", "sh_room_created", "sh_room_shared"))
 # Until 2018 Slack wrote the sentence around an uploaded file, and the words about it stood in the file.
@@ -80,8 +79,10 @@ def _record(row: Any, names: Names, chat: Chat, position: int) -> Record:
         return Record(chat, "", "", "", Kind.UNREADABLE, position)
     words = _words(row, names)
     text = line_breaks(well_formed(words or _block_words(row, names)))
-    kind = _kind(row, words, text)
-    return Record(chat, timestamp, well_formed(_sender(row, names)), text, kind, position, str(row["ts"]))
+    kind = _kind(row, text)
+    number, thread = str(row["ts"]), str(row.get("thread_ts") or "")
+    answers = thread if thread != number else ""  # a thread's first message answers nobody
+    return Record(chat, timestamp, well_formed(_sender(row, names)), text, kind, position, number, answers)
 
 
 def _timestamp(row: Mapping[str, Any]) -> str | None:
@@ -124,16 +125,19 @@ def _block_words(row: Mapping[str, Any], names: Names) -> str:
     return "\n".join(block for block in blocks if block)
 
 
-def _kind(row: Mapping[str, Any], words: str, text: str) -> Kind:
+def _kind(row: Mapping[str, Any], text: str) -> Kind:
     subtype = str(row.get("subtype") or "")
     if subtype in DELETED:
         return Kind.DELETED
     if subtype in CALLS or any(block.get("type") == "call" for block in objects(row.get("blocks"))):
         return Kind.CALL
-    if subtype not in WRITTEN and "client_msg_id" not in row:  # only what a client sent has such an id
-        return Kind.SYSTEM
-    if not words and (row.get("bot_id") or subtype == "bot_message"):
-        return Kind.SYSTEM  # an integration's card: buttons, fields and unfurled links, no sentence
+    if "client_msg_id" not in row:  # only what a client sent has such an id
+        if subtype in BOTS or (subtype in WRITTEN and (row.get("bot_id") or row.get("user") == "USLACKBOT")):
+            return Kind.BOT
+        if subtype not in WRITTEN:
+            return Kind.SYSTEM
+    if not text and any(attachment.get("is_share") for attachment in objects(row.get("attachments"))):
+        return Kind.FORWARD
     if not text and any(row.get(key) for key in ("files", "file", "attachments", "upload")):
         return Kind.MEDIA
     return Kind.MESSAGE

@@ -18,7 +18,9 @@ NAME = "table"
 UNIT = "line"
 NEWEST_FIRST = False
 BROAD = True  # any spreadsheet may have such columns
-COMPANIONS = frozenset(("extraction_report.json", "languages.json"))  # beside the CSVs that we wrote ourselves
+COMPANIONS = frozenset(
+    ("extraction_report.json", "languages.json", "replies.json")
+)  # beside the CSVs that we wrote ourselves
 
 COLUMNS = {
     "timestamp": ("date", "time", "datetime"),

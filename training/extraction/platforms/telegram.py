@@ -40,11 +40,11 @@ ESCAPES = re.compile(r"\\x([0-9A-Fa-f]{2})|\\.", re.DOTALL)
 UNQUOTED = re.compile(r'("document_id": )(?!["\d\-n])([^\r\n]*?)(,?)(?=\r?\n)')
 
 FURTHEST = 14 * 3600  # seconds between a zone and UTC, at most
+FORWARDED = {"forwarded_from", "forwarded_from_id"}
 MEDIA = (
     *("photo", "file", "media_type", "contact_information", "game_title", "invoice_information"),
     *("giveaway_information", "giveaway_results", "paid_stars_amount"),
 )
-FORWARDED = "Deleted Account"  # Telegram's own name for people who left it
 
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
@@ -188,16 +188,19 @@ def _record(chat: Chat, message: Any, position: int) -> Record:
     text = line_breaks(_text(message.get("text")))
     # Without the chat's id, two chats of one title may meet, and each numbers its messages from 1.
     number = str(message.get("id", "")) if chat.is_id else ""
-    return Record(chat, timestamp, intern(_sender(message)), text, _kind(message, text), position, number)
+    kind = Kind.BOT if _is_bot(message, chat) else _kind(message, text)
+    answers = str(message.get("reply_to_message_id", "")) if number and "reply_to_peer_id" not in message else ""
+    return Record(chat, timestamp, intern(_sender(message)), text, kind, position, number, answers)
+
+
+def _is_bot(message: dict[str, Any], chat: Chat) -> bool:
+    """Whether a program wrote it: sent through an inline bot, or by the bot that the chat is with."""
+    is_partner = chat.key.startswith("bot_chat ") and message.get("from_id") == f"user{chat.key.split()[1]}"
+    return bool(message.get("via_bot")) or (is_partner and message["type"] == "message")
 
 
 def _sender(message: dict[str, Any]) -> str:
-    """Whose words these are: of a forwarded message its author's, whose name Telegram leaves null or hides at times.
-
-    A deleted account has no name but its id, which old exports write as a number.
-    """
-    if "forwarded_from" in message:
-        return str(message["forwarded_from"] or message.get("forwarded_from_id") or FORWARDED)
+    """The name, or of a deleted account the id, which old exports write as a number."""
     account = message.get("from_id")
     name = message.get("from") or message.get("actor") or account or ""
     return f"user{name}" if name is account and isinstance(account, int) else str(name)
@@ -206,6 +209,8 @@ def _sender(message: dict[str, Any]) -> str:
 def _kind(message: dict[str, Any], text: str) -> Kind:
     if message["type"] == "service":
         return Kind.CALL if message.get("action") in CALLS else Kind.SYSTEM
+    if FORWARDED & message.keys():  # a name that Telegram hides is null
+        return Kind.FORWARD
     if text and not message.get("poll") and "location_information" not in message:
         return Kind.MESSAGE  # a caption is what the person wrote
     if message.get("poll") is not None or message.get("todo_list") is not None:

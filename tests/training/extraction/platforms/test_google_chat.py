@@ -55,7 +55,7 @@ def test_dates(written: str, timestamp: str | None) -> None:
 
 def test_a_direct_chat_is_called_after_the_other(tmp_path: Path) -> None:
     (record,) = records(chat(tmp_path, entry("a\r\nb")))
-    assert record[1:] == ("2026-05-29T03:00:29+00:00", "Kay Example", "a\nb", Kind.MESSAGE, 1, "t/m")
+    assert record[1:7] == ("2026-05-29T03:00:29+00:00", "Kay Example", "a\nb", Kind.MESSAGE, 1, "t/m")
     assert (record.chat.key, record.chat.title, record.chat.is_id) == ("DM abc", "Kay Example", True)
 
 

@@ -49,7 +49,7 @@ def test_texts(tmp_path: Path) -> None:
     )
     kay, me = records(save(tmp_path, html, "Kay Example - Text - 2020-02-03T17_37_45Z.html"))
     text = "you're <here>?\n\nAwesome 😀"
-    assert kay[1:] == ("2020-02-03T11:37:00.632-06:00", "Kay Example", text, Kind.MESSAGE, 1, "")
+    assert kay[1:7] == ("2020-02-03T11:37:00.632-06:00", "Kay Example", text, Kind.MESSAGE, 1, "")
     assert (kay.chat.key, kay.chat.title, kay.chat.is_id) == ("+12025550136", "Kay Example", True)
     assert (me.sender, me.text, me.chat) == ("Me", "\nsoon a.example", kay.chat)
 

@@ -57,7 +57,7 @@ def one(folder: Path, **fields: Any) -> Record:
 
 def test_a_channel(tmp_path: Path) -> None:
     record = one(tmp_path)
-    assert record[1:] == ("2025-01-10T09:06:41.123459+00:00", "Ada", "hello", Kind.MESSAGE, 1, "1736500001.123459")
+    assert record[1:7] == ("2025-01-10T09:06:41.123459+00:00", "Ada", "hello", Kind.MESSAGE, 1, "1736500001.123459")
     assert (record.chat.key, record.chat.title, record.chat.is_id) == ("C0000001", "general", True)
 
 
@@ -140,10 +140,14 @@ def test_text_from_blocks(tmp_path: Path) -> None:
         ({"subtype": "some_future_one", "client_msg_id": "x"}, Kind.MESSAGE),
         ({"files": [{"id": "F1"}]}, Kind.MESSAGE),  # a caption
         ({"text": "", "files": [{"id": "F1"}]}, Kind.MEDIA),
-        ({"text": "", "attachments": [{"text": "a forwarded message"}]}, Kind.MEDIA),
-        ({"subtype": "bot_message", "bot_id": "B1"}, Kind.MESSAGE),
-        ({"subtype": "bot_message", "text": "", "attachments": [{"text": "build passed"}]}, Kind.SYSTEM),
-        ({"subtype": "bot_message", "text": "", "blocks": [{"type": "header", "text": {}}]}, Kind.SYSTEM),
+        ({"text": "", "attachments": [{"text": "a link's page"}]}, Kind.MEDIA),
+        ({"text": "", "attachments": [{"text": "high water at noon", "is_share": True}]}, Kind.FORWARD),
+        ({"text": "look", "attachments": [{"text": "high water at noon", "is_share": True}]}, Kind.MESSAGE),
+        ({"subtype": "bot_message", "bot_id": "B1"}, Kind.BOT),
+        ({"subtype": "bot_message", "text": "", "attachments": [{"text": "build passed"}]}, Kind.BOT),
+        ({"bot_id": "B1"}, Kind.BOT),
+        ({"bot_id": "B1", "subtype": "channel_join"}, Kind.SYSTEM),
+        ({"user": "USLACKBOT"}, Kind.BOT),
         ({"ts": "yesterday"}, Kind.UNREADABLE),
         ({"ts": None}, Kind.UNREADABLE),
         ({"type": "presence_change"}, Kind.UNREADABLE),
@@ -257,7 +261,7 @@ def test_a_zip(tmp_path: Path) -> None:
 SAMPLES = {
     "2025-01-10.json": {Kind.MESSAGE: 2},
     "2025-01-11.json": {Kind.MESSAGE: 8, Kind.SYSTEM: 1, Kind.DELETED: 1, Kind.MEDIA: 1},
-    "2025-01-18.json": {Kind.MESSAGE: 1},
+    "2025-01-18.json": {Kind.BOT: 1},
     "2025-01-24.json": {Kind.MESSAGE: 2},
 }
 

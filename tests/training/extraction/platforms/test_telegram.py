@@ -65,7 +65,12 @@ def test_the_offset_is_what_the_two_clocks_show(tmp_path: Path, fields: dict[str
         (message("", contact_information={"first_name": "Bob"}), Kind.MEDIA),
         (message("", game_title="chess"), Kind.MEDIA),
         (message("", giveaway_results={"winners": []}), Kind.MEDIA),
-        (message("", photo="photos/1.jpg", forwarded_from="Zoé"), Kind.MEDIA),
+        (message("", photo="photos/1.jpg", forwarded_from="Zoé"), Kind.FORWARD),
+        (message(forwarded_from="Zoé"), Kind.FORWARD),
+        (message(forwarded_from=None), Kind.FORWARD),
+        (message(forwarded_from_id="channel9"), Kind.FORWARD),
+        (message(via_bot="@gif"), Kind.BOT),
+        (message("", via_bot="@gif", media_type="animation"), Kind.BOT),
         (message("", type="service", action="phone_call", actor="Léa"), Kind.CALL),
         (message("", type="service", action="pin_message", actor="Léa"), Kind.SYSTEM),
         (message("I won", type="service", action="send_webview_data"), Kind.SYSTEM),
@@ -90,9 +95,6 @@ def test_no_text_is_empty_text(tmp_path: Path, text: Any) -> None:
         ({"from": None, "from_id": "user12"}, "user12"),
         ({"from": None, "from_id": 12}, "user12"),
         ({"from_id": 12}, "Léa"),
-        ({"forwarded_from": "Zoé"}, "Zoé"),
-        ({"forwarded_from": None, "forwarded_from_id": "user9"}, "user9"),
-        ({"forwarded_from": None}, "Deleted Account"),
     ],
 )
 def test_the_sender_is_whose_words_they_are(tmp_path: Path, fields: dict[str, Any], sender: str) -> None:
