@@ -78,8 +78,8 @@ def test_the_files_of_a_thread_do_not_part_when_one_has_a_sign(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("entry", "kind"),
     [
-        (row("Liked a message"), Kind.SYSTEM),
-        (row("Reacted 😂 to your message "), Kind.SYSTEM),
+        (row("Liked a message"), Kind.REACTION),
+        (row("Reacted 😂 to your message "), Kind.REACTION),
         (row("Missed a video call"), Kind.CALL),
         (row("Video chat ended"), Kind.CALL),
         (row("Lea started an audio call"), Kind.CALL),
@@ -108,7 +108,7 @@ FORMATS = Path(__file__).parents[5] / "shared" / "formats" / "instagram"
     [
         ("joweich_chat-miner/test/instagram/test_export.json", {Kind.MESSAGE: 2}),
         # chatmem's test: 1 message, 2 rows of reactions and 1 of a call, which it drops.
-        ("unknown-repo_id59865392808/message_1.json", {Kind.MESSAGE: 1, Kind.SYSTEM: 2, Kind.CALL: 1}),
+        ("unknown-repo_id59865392808/message_1.json", {Kind.MESSAGE: 1, Kind.REACTION: 2, Kind.CALL: 1}),
         (
             "joweich_chat-miner/history/testlog.json",
             {Kind.MESSAGE: 5, Kind.MEDIA: 4, Kind.POLL: 2, Kind.SYSTEM: 1, Kind.EMPTY: 1},

@@ -1,0 +1,266 @@
+"""Rows that Messenger and Instagram write by themselves, told from people's words.
+
+Recent exports mark them by nothing but their words, in the account's language, and words may be anybody's. So a row is
+the app's only if it is, from its first character to its last, one of the app's sentences, and if that sentence is about
+the one who "sent" the row: a name of theirs in the third person, or "You" where the row is the account owner's. What
+cannot be told apart stays a message. The sentences stand in meta_rows.txt.
+"""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.resources import files
+
+from training.extraction.platform import Kind
+
+LONGEST = 300  # characters: a poll's question is the longest thing that these sentences quote
+NAME_WORDS = 4  # of a nickname or user name that the file's fields do not have
+SHORTEST = 3  # letters of a name by which a user name is recognised
+YOU = (
+    *("You ", "Vous ", "Du ", "Tú ", "Você ", "Je ", "Jij ", "U ", "Ty ", "Sinä ", "Вы ", "Ви ", "Bạn ", "Anda ", "คุณ"),
+    *("あなた", "你", "您", "회원님", "आपने ", "आप ", "तुम्ही ", "আপনি ", "நீங்கள் ", "మీరు ", "Εσείς ", "אתה ", "את "),
+)
+# Languages that leave the pronoun out say "you" by the verb.
+YOU_BY_VERB = ("Has ", "Hai ", "Enviaste ", "Iniciaste ", "Cambiaste ", "Compartiste ", "Creaste ", "Saliste ")
+STOPS = ".。।"
+ATTACHMENT = "attachment"  # a section of its own: nobody says so of what is sent beside it
+OFTEN = 3  # rows of the app that an unknown name must begin
+LOOK_ALIKE = str.maketrans("“”„«»‘’\u00a0\u202f", '"""""\'\'  ')
+SLOTS = {"{}": r"[^\x00-\x7f]\S*", "…": ".+", "#": r"\d[\d.,:]*", "{name}": "(?P<name>.+)"}
+SYNTAX = re.compile(r"\{name\}|\{\}|…|#|[^{…#]+")
+SLOT = re.compile(r"\{\}|…|#")
+INNERMOST = re.compile(r"\[([^\[\]]*)\]")
+# The other one's missed call: the row is the caller's, the sentence is about the one who was called, or the reverse.
+WHICH = "(?: video| audio| voice)?"
+MISSED = re.compile(
+    rf"(?:You missed an?{WHICH} (?:call|chat) (?:from|with) (.+?)|(.+?) missed your{WHICH} (?:call|chat).*"
+    r"|Vous avez manqué un appel(?: vidéo| audio)? (?:de |d')(.+?)|(.+?) a manqué votre appel.*?)\.?"
+)
+# "You called it." is what a person says; the app says whom.
+TO_SOMEBODY = re.compile(
+    r"(?:called|waved|added|removed .+ from|made|set the nickname|cleared the nickname"
+    r"|avez (?:appelé|ajouté|retiré .+ du groupe|supprimé .+ du groupe|exclu|surnommé|défini le pseudo))\b"
+)
+PRONOUNS = frozenset(("i", "he", "she", "it", "we", "they", "you", "who"))
+PLAIN = re.compile(r"[^\W\d_]+")
+
+
+class Shapes:
+    """Sentences with slots, filed by their first word, so that a text is held against few of them."""
+
+    def __init__(self, shapes: Iterable[tuple[str, str]]) -> None:
+        filed: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for kind, shape in shapes:
+            for one in _spelt_out(shape.translate(LOOK_ALIKE)):
+                word = one.split(" ", 1)[0]
+                filed["" if SLOT.search(word) else word][kind].append(_expression(one))
+        self._filed = {
+            word: re.compile("|".join(f"(?P<{kind}>{'|'.join(each)})" for kind, each in kinds.items()))
+            for word, kinds in filed.items()
+        }
+
+    def kind(self, text: str) -> str | None:
+        """The section whose sentence this is, from its first character to its last."""
+        for key in (text.split(" ", 1)[0], ""):
+            if (pattern := self._filed.get(key)) and (match := pattern.fullmatch(text)):
+                return match.lastgroup
+        return None
+
+
+def _kind_of(section: str) -> Kind:
+    return Kind.MEDIA if section == ATTACHMENT else Kind(section)
+
+
+def _spelt_out(shape: str) -> Iterator[str]:
+    """One shape for each choice that a shape with [a|b] leaves."""
+    choice = INNERMOST.search(shape)
+    if choice is None:
+        yield shape
+        return
+    for each in choice[1].split("|"):
+        yield from _spelt_out(shape[: choice.start()] + each + shape[choice.end() :])
+
+
+def _expression(shape: str) -> str:
+    return "".join(SLOTS.get(part) or re.escape(part) for part in SYNTAX.findall(shape))
+
+
+class Sentences:
+    """meta_rows.txt.
+
+    after_name  what follows a name
+    sure        of these, what also counts after "You" without a full stop
+    alone       whole rows that name nobody
+    whole       whole rows with a name in the middle
+    """
+
+    def __init__(self) -> None:
+        after_name, sure, alone, self.whole = [], [], [], list[tuple[Kind, re.Pattern[str]]]()
+        section = ""
+        for line in files(__package__).joinpath("meta_rows.txt").read_text("utf-8").splitlines():
+            if line.startswith(":"):
+                section = line[1:]
+            elif not line or line == "#" or line.startswith("# "):
+                continue
+            elif section.startswith("alone "):
+                kind = section.removeprefix("alone ")
+                alone += [(kind, line)] if line.endswith(".") else [(kind, line), (kind, f"{line}.")]
+            elif "{name}" in line:
+                self.whole += [(_kind_of(section), re.compile(_expression(one))) for one in _spelt_out(line)]
+            else:
+                after_name.append((section, line.removesuffix("*")))
+                if line.endswith("*"):
+                    sure.append(after_name[-1])
+        self.after_name, self.sure, self.alone = Shapes(after_name), Shapes(sure), Shapes(alone)
+
+
+@cache
+def sentences() -> Sentences:
+    return Sentences()
+
+
+class AppRows:
+    """Tells the app's rows of one thread.
+
+    people  names of the participants
+    rows    sender and text of every row of the file
+    title   in a thread of two it is the other's name, which shows who the owner is
+    """
+
+    def __init__(self, people: Iterable[str], rows: Iterable[tuple[str, str]], title: str) -> None:
+        rows = [(sender, _folded(text)) for sender, text in rows if len(text) <= LONGEST]
+        everybody = {*people, *(sender for sender, _ in rows)} - {""}
+        parts = Counter(part for name in everybody for part in {*_parts(name)})
+        first_names = Counter(name.split()[0] for name in everybody if name.split())
+        # "Robert left." by one of two Roberts may be about the other.
+        self._names = {
+            name: {name, *(first for first in name.split()[:1] if first_names[first] == 1 and len(first) > 1)}
+            for name in everybody
+        }
+        self._parts = {name: {part for part in _parts(name) if parts[part] == 1} for name in everybody}
+        self._known = set().union(*self._names.values())
+        self._is_pair = len(everybody) == 2
+        others = everybody - {title}
+        if self._is_pair and len(others) == 1:
+            self._owner = others.pop()
+        else:
+            you = Counter(sender for sender, text in rows if text.startswith(YOU) and self._yours(text))
+            (self._owner, most), (_, second) = (*you.most_common(2), ("", 0), ("", 0))[:2]
+            self._owner = self._owner if most > second else ""
+        self._learn(rows)
+
+    def kind(self, sender: str, text: str, has_media: bool) -> Kind | None:
+        """What the app says happened, or None for a person's own words."""
+        if len(text) > LONGEST or "\n" in text.strip():
+            return None
+        text = _folded(text)
+        if alone := sentences().alone.kind(text):
+            return Kind(alone)
+        bare = text.rstrip(STOPS)
+        if _is_reaction(bare):
+            return Kind.REACTION
+        for name in self._names.get(sender, ()):
+            if bare.startswith(name) and (kind := _deed(bare[len(name) :])):
+                return kind
+        for kind, whole in sentences().whole:
+            if (match := whole.fullmatch(bare)) and match["name"] in self._names.get(sender, ()):
+                return kind
+        if sender == self._owner and (kind := self._yours(text)):
+            return kind
+        if (match := MISSED.fullmatch(text)) and self._is_pair and next(filter(None, match.groups())) in self._known:
+            return Kind.CALL
+        # What somebody forwards arrives as its first sender's attachment, and a nickname may be in no other row.
+        if has_media and (
+            any(bare.startswith(name) and _deed(bare[len(name) :]) is Kind.MEDIA for name in self._known)
+            or any(
+                _is_like_a_name(name) and sentences().after_name.kind(rest) == ATTACHMENT
+                for name, rest in _openings(bare)
+            )
+        ):
+            return Kind.MEDIA
+        return None
+
+    def _yours(self, text: str) -> Kind | None:
+        bare = text.rstrip(STOPS)
+        you = next((you for you in YOU if bare.startswith(you)), "")
+        if not you and not bare.startswith(YOU_BY_VERB):
+            return None
+        rest = bare[len(you) :] if you else _uncapitalised(bare)
+        if kind := _deed(rest, sentences().sure):
+            return kind
+        if bare == text or (TO_SOMEBODY.match(rest) and not any(name in rest for name in self._known)):
+            return None
+        return _deed(rest)
+
+    def _learn(self, rows: list[tuple[str, str]]) -> None:
+        """Add the nicknames and user names that the rows give to people, beside the names in the file's fields.
+
+        Before one of the app's sentences stands the sender's name. An unknown one is theirs if it holds a name of
+        theirs (`lea.roy` is Lea Roy, but `lea` may be somebody's typing), if the app reports that it was given as a
+        nickname, or if it comes before three such sentences of theirs, two of them different, and before nothing else.
+        """
+        found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        for sender, text in rows:
+            for name, rest in _openings(text.rstrip(STOPS)):
+                if name not in self._known and _deed(rest):
+                    found[sender, name][rest] += 1
+        given = [text.rstrip(STOPS) for sender, text in rows if found and self.kind(sender, text, False) is Kind.SYSTEM]
+        for (sender, name), deeds in found.items():
+            if sender not in self._names or f"{name} " in YOU:
+                continue
+            letters = "".join(_parts(name))
+            is_user_name = " " not in name and any(
+                part in letters and part != name.casefold() for part in self._parts[sender] if len(part) >= SHORTEST
+            )
+            is_nickname = any(text.endswith(name) and self._is_about(sender, text) for text in given)
+            if is_user_name or is_nickname or (len(deeds) > 1 and deeds.total() == self._opened(rows, name) >= OFTEN):
+                self._names[sender].add(name)
+
+    def _opened(self, rows: list[tuple[str, str]], name: str) -> int:
+        """How many rows begin with this name."""
+        return sum(text.startswith(f"{name} ") for _, text in rows)
+
+    def _is_about(self, sender: str, text: str) -> bool:
+        """Whether a row about a nickname is about this person's."""
+        return any(name in text for name in self._names[sender]) or (sender == self._owner and text.startswith(YOU))
+
+
+def _openings(text: str) -> Iterator[tuple[str, str]]:
+    """The ways to read a row as a name of some words and what the app says of it."""
+    words = text.split(" ", NAME_WORDS)
+    for count in range(1, len(words)):
+        yield " ".join(words[:count]), " ".join(words[count:])
+
+
+def _parts(name: str) -> list[str]:
+    """The words of a name, folded and without accents."""
+    bare = "".join(each for each in unicodedata.normalize("NFD", name.casefold()) if not unicodedata.combining(each))
+    return PLAIN.findall(bare)
+
+
+def _is_like_a_name(name: str) -> bool:
+    return name.casefold() not in PRONOUNS and (" " not in name or name.istitle())
+
+
+def _folded(text: str) -> str:
+    """With one form of quotes and blanks."""
+    return " ".join(text.translate(LOOK_ALIKE).split())
+
+
+def _uncapitalised(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _is_reaction(text: str) -> bool:
+    """Whether this is a reaction that names nobody; the app writes it with a capital."""
+    if text[:1].islower():
+        return False
+    return Kind.REACTION in (sentences().sure.kind(_uncapitalised(text)), sentences().sure.kind(text))
+
+
+def _deed(rest: str, shapes: Shapes | None = None) -> Kind | None:
+    """What the app says of somebody; `shapes` are all that may follow a name if not given."""
+    kind = (shapes or sentences().after_name).kind(rest.removeprefix(" "))
+    return _kind_of(kind) if kind else None
