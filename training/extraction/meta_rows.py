@@ -57,14 +57,23 @@ class Shapes:
                 word = one.split(" ", 1)[0]
                 filed["" if SLOT.search(word) else word][kind].append(_expression(one))
         self._filed = {
-            word: re.compile("|".join(f"(?P<{kind}>{'|'.join(each)})" for kind, each in kinds.items()))
+            word: "|".join(f"(?P<{kind}>{'|'.join(each)})" for kind, each in kinds.items())
             for word, kinds in filed.items()
         }
+        self._compiled: dict[str, re.Pattern[str]] = {}  # of the words that were met: all of them take half a second
+
+    def __contains__(self, word: str) -> bool:
+        """Whether a sentence may begin with this word; True for every word that is not plain ASCII."""
+        return word in self._filed or not word.isascii()
 
     def kind(self, text: str) -> str | None:
         """The section whose sentence this is, from its first character to its last."""
         for key in (text.split(" ", 1)[0], ""):
-            if (pattern := self._filed.get(key)) and (match := pattern.fullmatch(text)):
+            if key not in self._filed or (not key and text.isascii()):
+                continue
+            if key not in self._compiled:
+                self._compiled[key] = re.compile(self._filed[key])
+            if match := self._compiled[key].fullmatch(text):
                 return match.lastgroup
         return None
 
@@ -164,9 +173,10 @@ class AppRows:
         for name in self._names.get(sender, ()):
             if bare.startswith(name) and (kind := _deed(bare[len(name) :])):
                 return kind
-        for kind, whole in sentences().whole:
-            if (match := whole.fullmatch(bare)) and match["name"] in self._names.get(sender, ()):
-                return kind
+            if name in bare:
+                for kind, whole in sentences().whole:
+                    if (match := whole.fullmatch(bare)) and match["name"] == name:
+                        return kind
         if sender == self._owner and (kind := self._yours(text)):
             return kind
         if (match := MISSED.fullmatch(text)) and self._is_pair and next(filter(None, match.groups())) in self._known:
@@ -184,9 +194,9 @@ class AppRows:
 
     def _yours(self, text: str) -> Kind | None:
         bare = text.rstrip(STOPS)
-        you = next((you for you in YOU if bare.startswith(you)), "")
-        if not you and not bare.startswith(YOU_BY_VERB):
+        if not bare.startswith(YOU + YOU_BY_VERB):
             return None
+        you = next((you for you in YOU if bare.startswith(you)), "")
         rest = bare[len(you) :] if you else _uncapitalised(bare)
         if kind := _deed(rest, sentences().sure):
             return kind
@@ -206,7 +216,17 @@ class AppRows:
             for name, rest in _openings(text.rstrip(STOPS)):
                 if name not in self._known and _deed(rest):
                     found[sender, name][rest] += 1
-        given = [text.rstrip(STOPS) for sender, text in rows if found and self.kind(sender, text, False) is Kind.SYSTEM]
+        if not found:
+            return
+        names = {name for _, name in found}
+        opened = Counter(name for _, text in rows for name, _ in _openings(text, any_word=True) if name in names)
+        last_words = tuple(name.rpartition(" ")[2] for name in names)
+        ends = ((sender, text, text.rstrip(STOPS)) for sender, text in rows)
+        given = [
+            bare
+            for sender, text, bare in ends
+            if bare.endswith(last_words) and self.kind(sender, text, False) is Kind.SYSTEM
+        ]
         for (sender, name), deeds in found.items():
             if sender not in self._names or f"{name} " in YOU:
                 continue
@@ -215,23 +235,20 @@ class AppRows:
                 part in letters and part != name.casefold() for part in self._parts[sender] if len(part) >= SHORTEST
             )
             is_nickname = any(text.endswith(name) and self._is_about(sender, text) for text in given)
-            if is_user_name or is_nickname or (len(deeds) > 1 and deeds.total() == self._opened(rows, name) >= OFTEN):
+            if is_user_name or is_nickname or (len(deeds) > 1 and deeds.total() == opened[name] >= OFTEN):
                 self._names[sender].add(name)
-
-    def _opened(self, rows: list[tuple[str, str]], name: str) -> int:
-        """How many rows begin with this name."""
-        return sum(text.startswith(f"{name} ") for _, text in rows)
 
     def _is_about(self, sender: str, text: str) -> bool:
         """Whether a row about a nickname is about this person's."""
         return any(name in text for name in self._names[sender]) or (sender == self._owner and text.startswith(YOU))
 
 
-def _openings(text: str) -> Iterator[tuple[str, str]]:
-    """The ways to read a row as a name of some words and what the app says of it."""
-    words = text.split(" ", NAME_WORDS)
-    for count in range(1, len(words)):
-        yield " ".join(words[:count]), " ".join(words[count:])
+def _openings(text: str, any_word: bool = False) -> Iterator[tuple[str, str]]:
+    """The ways to read a row as a name of some words and what the app says of it; with `any_word`, whatever follows."""
+    words = text.split(" ")
+    for count in range(1, min(len(words), NAME_WORDS + 1)):
+        if any_word or words[count] in sentences().after_name:
+            yield " ".join(words[:count]), " ".join(words[count:])
 
 
 def _parts(name: str) -> list[str]:

@@ -51,7 +51,7 @@ EDITABLE = timedelta(minutes=16)  # the apps allow a quarter of an hour
 NEAR = 40  # rows before an edit among which the earlier version is looked for
 ALIKE = 0.5  # of two versions, as difflib has it
 # Both apps' pages are made alike, but for `8:01 pm` here and `8:01:05 pm` on Facebook's.
-INSTAGRAM_TIME = re.compile(r'class="[^"]*_a6-o">[^<]*\b\d{1,2}:\d\d(?!:?\d)')
+INSTAGRAM_TIME = re.compile(r'class="[^"]*_a6-o">[^<]*(?<![\d:])\d{1,2}:\d\d(?!:?\d)')
 
 
 class Keys(NamedTuple):

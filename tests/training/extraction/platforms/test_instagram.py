@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
-from training.extraction.platform import Kind
+from training.extraction.platform import Kind, Record
 from training.extraction.platforms import recognise
 from training.extraction.source import Source
 
@@ -97,6 +98,60 @@ def test_the_files_of_a_thread_do_not_part_when_one_has_a_sign(tmp_path: Path) -
 def test_kinds(tmp_path: Path, entry: Any, kind: Kind) -> None:
     path = save(tmp_path, thread(entry), "your_instagram_activity/messages/inbox/bob_1/message_1.json")
     assert records(path)[0].kind is kind
+
+
+def of(read: list[Record], kind: Kind) -> list[str]:
+    return [record.text for record in read if record.kind is kind]
+
+
+def said(*rows: tuple[str, int, str]) -> dict[str, Any]:
+    """Rows of sender, seconds and words, written newest first."""
+    return thread(*(row(words, who, timestamp_ms=1600000000000 + 1000 * at) for who, at, words in reversed(rows)))
+
+
+def test_an_edited_message_is_its_last_version_without_the_mark(tmp_path: Path) -> None:
+    rows = [
+        ("Lea", 0, "since march"),
+        ("Bob", 1, "since march, you?"),
+        ("Lea", 2, "since april (edited)"),
+        ("Lea", 9, "since April 🛶 (edited)"),
+        ("Bob", 20, "it is green (bearbeitet)"),
+        ("Bob", 30, "my photo (edited) haha"),
+        ("Bob", 40, "(edited)"),
+    ]
+    read = records(save(tmp_path, said(*rows), "instagram/bob_1/message_1.json"))
+    assert of(read, Kind.MESSAGE) == [
+        "since march, you?",
+        "since April 🛶",
+        "it is green",
+        "my photo (edited) haha",
+        "(edited)",
+    ]
+    assert of(read, Kind.SUPERSEDED) == ["since march", "since april"]
+
+
+def test_an_earlier_message_that_is_no_version_of_an_edited_one_stays(tmp_path: Path) -> None:
+    rows = [
+        ("Lea", 0, "shall we row tomorrow?"),
+        ("Lea", 1000, "yes"),
+        ("Lea", 1010, "shall we row tomorrow? (edited)"),
+    ]
+    read = records(save(tmp_path, said(*rows), "instagram/bob_1/message_1.json"))
+    assert [record.kind for record in read] == [Kind.MESSAGE] * 3
+
+
+PAGE = (
+    '<html><head><title>Bob</title></head><body><div class="pam _3-95 _2ph- _a6-g uiBoxWhite noborder">'
+    '<div class="_3-95 _a6-p">hi</div><div class="_3-94 _a6-o">{}</div></div></body></html>'
+)
+
+
+@pytest.mark.parametrize(
+    ("time", "app"), [("Nov 25, 2021 8:01 pm", "Instagram"), ("Nov 25, 2021 8:01:05 pm", "Messenger")]
+)
+def test_a_page_is_told_by_its_times(tmp_path: Path, time: str, app: str) -> None:
+    with pytest.raises(ExportError, match=f"{app}'s HTML export"):
+        recognise(Source(save(tmp_path, PAGE.format(time), "message_1.html")))
 
 
 FORMATS = Path(__file__).parents[5] / "shared" / "formats" / "instagram"

@@ -84,6 +84,12 @@ def test_kinds(tmp_path: Path, entry: Any, kind: Kind) -> None:
     assert records(save(tmp_path, chat(entry)))[0].kind is kind
 
 
+def test_the_bot_that_a_chat_is_with_is_nobodys_voice(tmp_path: Path) -> None:
+    rows = message("/tides", from_id="user1"), message("high water at noon", from_id="user7")
+    assert [each.kind for each in records(save(tmp_path, chat(*rows, type="bot_chat")))] == [Kind.MESSAGE, Kind.BOT]
+    assert [each.kind for each in records(save(tmp_path, chat(*rows)))] == [Kind.MESSAGE] * 2
+
+
 @pytest.mark.parametrize("text", [None, "", []])
 def test_no_text_is_empty_text(tmp_path: Path, text: Any) -> None:
     assert records(save(tmp_path, chat(message(text))))[0].text == ""
