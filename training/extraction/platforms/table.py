@@ -29,6 +29,8 @@ COLUMNS = {
 }
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 NEEDED = "one column each for timestamp, sender and message"
+WORKBOOKS = {b"PK\x03\x04": "xlsx", b"\xd0\xcf\x11\xe0": "xls"}  # by their first bytes
+SHOWN = 20  # columns, and characters of each, that an error names
 YEARS = range(1970, 2500)  # beyond them lie defects, and instants that datetime cannot move to UTC
 
 # Spellings that stay as they are; every other ISO 8601 form is rewritten.
@@ -36,6 +38,7 @@ AS_WRITTEN = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3}(?:\d{3})?)?[+-]\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
 )
 WITH_TIME = re.compile(r"\d{4}-?\d\d-?\d\d[T ]\d\d.*", re.DOTALL)
+REWRITTEN = re.compile(r"[\d./-]{5,10},? \d{1,2}[:.]\d\d(?:[:.]\d\d)?(?: ?[AaPp]\.?[Mm]\.?)?")
 EPOCH = re.compile(r"(\d{9,10})|(\d{12,13})", re.ASCII)
 
 
@@ -60,7 +63,24 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
     if header := _header(evidence.head):
         delimiter, _, columns = header
         return f"a table with {columns.facts['columns']}, parted by {DELIMITERS[delimiter]}"
+    if source.name.lower().endswith((".csv", ".tsv")) and not source.member:  # in a zip it may be an attachment
+        _refuse(source, evidence.head)
     return None
+
+
+def _refuse(source: Source, text: str) -> None:
+    """Raises ExportError, which says what a table lacks; nothing happens if this is no table."""
+    if workbook := WORKBOOKS.get(source.head()[:4]):
+        raise ExportError(
+            f"{source}: a spreadsheet ({workbook}) under another name; open it, save it as CSV UTF-8 and pass that file"
+        )
+    first = re.match(r"[^\r\n]*", text.lstrip("\ufeff"))
+    names = max((_fields(delimiter, f"{first[0]}\n") for delimiter in DELIMITERS), key=len) if first else []
+    if any(re.search(r"\d[\d:./-]{3}", name) for name in names):  # a message, not names of columns: not to be shown
+        raise ExportError(f"{source}: its first line names no columns; it needs {NEEDED}: add a line that names them")
+    if len(names) > 1:
+        shown = ", ".join(name[:SHOWN] for name in names[:SHOWN])
+        raise ExportError(f"{source}: its columns are {shown}; it needs {NEEDED}: name them there")
 
 
 def read(source: Source, date_order: str | None) -> Reading:
@@ -76,6 +96,7 @@ def read(source: Source, date_order: str | None) -> Reading:
         return Reading(_json_records(chat, columns, text), columns.facts)
     header = _header(text)
     if header is None:
+        _refuse(source, text)
         raise ExportError(f"{source}: the first line does not name {NEEDED}; name them there")
     delimiter, names, columns = header
     facts = {"delimiter": DELIMITERS[delimiter], **columns.facts}
@@ -133,7 +154,10 @@ def _unquoted(field: str) -> str:
 def _csv_records(
     source: Source, chat: Chat, delimiter: str, names: list[str], columns: Columns, text: str
 ) -> Iterator[Record]:
-    """One record a row. csv.reader is not asked: it has a limit on fields, and a lone CR ends its rows."""
+    """One record a row. Not by csv.reader, which limits fields and ends a row at a lone CR.
+
+    Raises ExportError at the end if there are times that a spreadsheet has rewritten.
+    """
     newline = text.find("\n")
     if newline < 0:
         text = line_breaks(text)  # rows that end in CR alone
@@ -144,6 +168,7 @@ def _csv_records(
     any_row, unclosed = _row(delimiter), re.compile(rf'(?:{field}{delimiter})*+"[^"]*+(?:""[^"]*+)*+\Z')
     groups = [names.index(name) for name in (columns.timestamp, columns.sender, columns.message)]
     start, line = text.find("\n") + 1 or len(text), 2
+    rewritten = ""  # the first time as a spreadsheet writes it
     while start < len(text):
         if text[start] == "\n":  # a blank line is no entry
             start, line = start + 1, line + 1
@@ -151,7 +176,10 @@ def _csv_records(
         if match := row.match(text, start):
             fields = match.groups()
             timestamp, sender, message = (_unquoted(fields[group]) for group in groups)
-            yield _record(chat, timestamp, sender, message, line)
+            record = _record(chat, timestamp, sender, message, line)
+            if record.kind is Kind.UNREADABLE and not rewritten and REWRITTEN.fullmatch(timestamp.strip()):
+                rewritten = timestamp.strip()
+            yield record
         else:
             if unclosed.match(text, start):
                 raise ExportError(
@@ -162,6 +190,11 @@ def _csv_records(
         end = match.end() if match else text.find("\n", start) + 1 or len(text)
         line += text.count("\n", start, end)
         start = end
+    if rewritten:
+        raise ExportError(
+            f"{source}: times like {rewritten}, as spreadsheets write them; needed are times like 2024-05-01T18:00:00: save"
+            " the file from its source again, or give that column the format yyyy-mm-ddThh:mm:ss"
+        )
 
 
 def _json_records(chat: Chat, columns: Columns, text: str) -> Iterator[Record]:

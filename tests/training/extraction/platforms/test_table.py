@@ -93,10 +93,43 @@ def test_the_own_name_of_a_column_wins(tmp_path: Path) -> None:
     "header", ["date,time,from,text", "timestamp,sender", "timestamp,sender,message,message", "a", ""]
 )
 def test_a_header_that_leaves_a_question_is_nobodys(tmp_path: Path, header: str) -> None:
-    path = save(tmp_path, f"{header}\n1,2,3,4\n", "chat.csv")
+    path = save(tmp_path, f"{header}\n1,2,3,4\n", "chat.txt")
     assert recognise(Source(path)) is None
-    with pytest.raises(ExportError, match="does not name one column each for timestamp, sender and message"):
+    with pytest.raises(ExportError, match="one column each for timestamp, sender and message"):
         TABLE.read(Source(path), None)
+
+
+@pytest.mark.parametrize("header", ["id,msg,is_sender,CreateTime", "\ufeffid;msg;is_sender;CreateTime", "id\tmsg"])
+def test_other_columns_are_named_beside_those_that_are_needed(tmp_path: Path, header: str) -> None:
+    path = save(tmp_path, f"{header}\n1,hello,0,5\n", "dump.csv")
+    with pytest.raises(
+        ExportError, match=r"columns are id, msg.*needs one column each for timestamp, sender"
+    ) as caught:
+        recognise(Source(path))
+    assert "hello" not in str(caught.value)
+
+
+def test_a_table_without_a_header_shows_nobodys_words(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="names no columns; it needs one column each") as caught:
+        recognise(Source(save(tmp_path, f"{NOON},Lea,our secret\n", "chat.csv")))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_spreadsheet_is_named_as_one(tmp_path: Path) -> None:
+    for start, name in ((b"PK\x03\x04", "xlsx"), (b"\xd0\xcf\x11\xe0\xa1\xb1", "xls")):
+        with pytest.raises(ExportError, match=rf"a spreadsheet \({name}\).*save it as CSV"):
+            recognise(Source(save(tmp_path, start + bytes(200), "chat.csv")))
+
+
+@pytest.mark.parametrize(
+    "written", ["3/2/2025 18:00", "03.02.2025 18:00", "3/2/25 6:00 PM", "2025/02/03 18:00", "03-02-2025 18:00:05"]
+)
+def test_times_that_a_spreadsheet_rewrote_are_said(tmp_path: Path, written: str) -> None:
+    path = save(tmp_path, f"{HEADER}{NOON},Lea,hi\n{written},Lea,ho\n", "chat.csv")
+    reading = TABLE.read(Source(path), None).records
+    assert [next(reading).kind, next(reading).kind] == [Kind.MESSAGE, Kind.UNREADABLE]
+    with pytest.raises(ExportError, match=f"times like {written}.*needed are times like 2024-"):
+        next(reading)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +149,7 @@ def test_timestamps(tmp_path: Path, written: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["", "soon", "2022-03-18", "18/03/2022 12:00", "2022-02-30T12:00", "0001-01-01T00:00+14:00", "16"]
+    "written", ["", "soon", "2022-03-18", "18/03/2022", "2022-02-30T12:00", "0001-01-01T00:00+14:00", "16"]
 )
 def test_a_row_without_a_time_is_unreadable(tmp_path: Path, written: str) -> None:
     (record,) = read(tmp_path, f"{HEADER}{written},Lea,hi")
