@@ -192,8 +192,8 @@ def _csv_records(
         start = end
     if rewritten:
         raise ExportError(
-            f"{source}: times like {rewritten}, as spreadsheets write them; needed are times like 2024-05-01T18:00:00: save"
-            " the file from its source again, or give that column the format yyyy-mm-ddThh:mm:ss"
+            f"{source}: times like {rewritten}, as spreadsheets write them; needed are times like 2024-05-01T18:00:00:"
+            " save the file from its source again, or give that column the format yyyy-mm-ddThh:mm:ss"
         )
 
 
