@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from training.extraction.people import Pseudonyms
-from training.extraction.pii import KINDS, Find, Masker, find
+from training.extraction.pii import KINDS, Detection, Masker, find
 
 HERE = Path(__file__).parent
 LABELLED = HERE / "pii_labelled.jsonl"
@@ -79,18 +79,18 @@ class Message:
     language: str
     group: str
     text: str
-    labels: tuple[Find, ...]
+    labels: tuple[Detection, ...]
 
 
 @dataclass(slots=True)
 class Score:
-    """Counts over some messages. A value is found when finds of its kind cover every letter and digit of it."""
+    """Counts over some messages. A value is found when detections of its kind cover every letter and digit of it."""
 
     labelled: Counter[str]
     found: Counter[str]
-    false: Counter[str]  # finds that touch no label
+    false: Counter[str]  # detections that touch no label
     negatives: int = 0
-    alarmed: int = 0  # negatives with a find
+    alarmed: int = 0  # negatives with a detection
 
     @property
     def recall(self) -> float:
@@ -114,7 +114,7 @@ def read_labelled() -> list[Message]:
         end = 0
         for label in LABEL.finditer(marked):
             text += marked[end : label.start()]
-            labels.append(Find(len(text), len(text) + len(label[2]), label[1]))
+            labels.append(Detection(len(text), len(text) + len(label[2]), label[1]))
             text += label[2]
             end = label.end()
         text += marked[end:]
@@ -127,26 +127,26 @@ def score(messages: list[Message]) -> tuple[Score, list[str]]:
     result = Score(Counter(), Counter(), Counter())
     mistakes = []
     for message in messages:
-        finds = find(message.text)
+        found = find(message.text)
         for label in message.labels:
             result.labelled[label.kind] += 1
-            if is_found(label, finds, message.text):
+            if is_found(label, found, message.text):
                 result.found[label.kind] += 1
             else:
                 mistakes.append(f"missed {label.kind}: {message.text}")
-        for one in finds:
+        for one in found:
             if not any(one.start < label.end and label.start < one.end for label in message.labels):
                 result.false[one.kind] += 1
                 mistakes.append(f"false {one.kind} {message.text[one.start : one.end]!r}: {message.text}")
         if not message.labels:
             result.negatives += 1
-            result.alarmed += bool(finds)
+            result.alarmed += bool(found)
     return result, mistakes
 
 
-def is_found(label: Find, finds: list[Find], text: str) -> bool:
+def is_found(label: Detection, found: list[Detection], text: str) -> bool:
     return all(
-        any(one.kind == label.kind and one.start <= place < one.end for one in finds)
+        any(one.kind == label.kind and one.start <= place < one.end for one in found)
         for place in range(label.start, label.end)
         if text[place].isalnum()
     )

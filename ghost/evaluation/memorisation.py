@@ -22,7 +22,7 @@ from ghost.evaluation.data import Estimate, Exchange, Learnt
 from ghost.evaluation.intervals import share
 from ghost.evaluation.style import UNSPACED
 from replicate_deployment.chat_format import Labels, Turn
-from training.extraction.pii import DEFAULT_REGIONS, WORTH_A_LOOK, find
+from training.extraction.pii import DEFAULT_REGIONS, find
 from training.finetuning.data import encode_turns
 from training.preparation.canaries import DIGITS, Canary
 
@@ -253,7 +253,6 @@ def _finds(texts: Iterable[str], regions: Sequence[str]) -> set[tuple[str, str]]
     return {
         (one.kind, re.sub(r"[\W_]", "", text[one.start : one.end]).casefold())
         for text in texts
-        if WORTH_A_LOOK(text) or "=" in text or "AKIA" in text
         for one in find(text, regions)
     }
 

@@ -1,9 +1,9 @@
-"""What is personal in a text: where it stands, by kind, and the word that takes its place (`--pii mask`).
+"""Find personal data in a text, by kind, and replace it with a short word (`--pii mask`).
 
-Libraries decide where they can: phonenumbers (phone), python-stdnum (checksums of IBANs, cards, national ids),
-ipaddress. The rest are shapes of our own, since presidio-analyzer and scrubadub bring spaCy or scikit-learn along for
-theirs, and detect-secrets' plugins bring `requests` and may ask the network whether a key works. Every repetition is
-bounded, so that a line of ten megabytes takes time in proportion.
+Libraries decide where they can: phonenumbers (phone numbers), python-stdnum (checksums of IBANs, cards, national ids),
+ipaddress. The other patterns are our own: presidio-analyzer and scrubadub need spaCy or scikit-learn, and plugins of
+detect-secrets may ask the network whether a key works. Every repetition is bounded, so a line of ten megabytes takes
+linear time.
 """
 
 import re
@@ -32,7 +32,7 @@ from stdnum.us import ssn
 Span = tuple[int, int]
 
 DEFAULT_REGIONS = ("FR", "GB", "US")
-# Where most who write a language live; phone numbers among the names of a run say more, this is for runs without any.
+# Where most people who write a language live, for runs without a phone number among their names.
 REGIONS_OF_LANGUAGES = {
     "de": ("DE", "AT"),
     "es": ("ES", "MX"),
@@ -44,15 +44,17 @@ REGIONS_OF_LANGUAGES = {
 }
 
 
-class Find(NamedTuple):
+class Detection(NamedTuple):
     start: int
     end: int
     kind: str
 
 
 GAP = r"[ \u00a0\u202f.\-]"
-DIGITS = "0-9٠-٩۰-۹０-９"  # spelled out: a third of the time of \d, which looks each character up
+DIGITS = "0-9٠-٩۰-۹０-９"  # spelled out, since \d takes three times as long
 WESTERN = {ord(digit): str(value % 10) for value, digit in enumerate("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹０１２３４５６７８９")}
+# All personal data has a digit or an @, except the values of parameters and one AWS key id in thirty.
+DIGIT_OR_AT = re.compile(f"[{DIGITS}@]")
 NINE_DIGITS = re.compile(rf"[{DIGITS}](?:\W{{0,3}}[{DIGITS}ABab]){{8}}")  # Corsica's 2A and 2B in a NIR
 WEIGHTS = {letter: str(int(letter, 36)) for letter in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}  # ISO 7064
 SIXTEEN = re.compile(r"[A-Za-z0-9_-]{16}")
@@ -100,46 +102,49 @@ VERSION = re.compile(
     r"\b(?:version|ver|v|build|release|firmware|bios|ios|android|driver|upgraded? to|updated? to)\W{0,2}\Z",
     re.IGNORECASE,
 )
-# Around four numbers, these say that they are an address, or a sum: 1.200.100.250 €.
+# Around four numbers, signs of an address, or of an amount such as 1.200.100.250 €.
 ADDRESS_BEFORE = re.compile(r"(?:\b(?:ip|ping|ssh|host|serv\w+|addr\w+)\b\W*(?:\w+\W+)?|[@/])\Z", re.IGNORECASE)
-ADDRESS_BEHIND = re.compile(r"[:/]\d")
-SUM_BEFORE = re.compile(r"(?:[$€£¥₫₱]|\bRp\.?) ?\Z")
-SUM_BEHIND = re.compile(
+ADDRESS_AFTER = re.compile(r"[:/]\d")
+AMOUNT_BEFORE = re.compile(r"(?:[$€£¥₫₱]|\bRp\.?) ?\Z")
+AMOUNT_AFTER = re.compile(
     r"[ \u00a0\u202f]?(?:[$€£¥₫₱]|(?:eur|euros?|usd|pesos?|rupiah|fcfa)\b)|,\d\d(?![\d.])", re.IGNORECASE
 )
 
 
-def find(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Find]:
-    """Everything personal in text, in order, none overlapping; of overlapping ones a secret, or the longest, stays."""
-    finds: list[Find] = []
+def find(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Detection]:
+    """All personal data in a text, in order. Of overlapping detections keep a secret, or else the longest."""
+    if not DIGIT_OR_AT.search(text) and "=" not in text and "AKIA" not in text:
+        return []
+    found: list[Detection] = []
     if "@" in text:
-        finds += _all("email", emails(text))
-        finds += _all("secret", (match.span(1) for match in USER_AND_PASSWORD.finditer(text)))
+        found += _all("email", emails(text))
+        found += _all("secret", (match.span(1) for match in USER_AND_PASSWORD.finditer(text)))
     if "=" in text:
-        finds += _all("secret", (match.span(1) for match in SECRET_PARAMETER.finditer(text)))
+        found += _all("secret", (match.span(1) for match in SECRET_PARAMETER.finditer(text)))
     if SIXTEEN.search(text):
-        finds += _all("key", (match.span() for match in KEY.finditer(text)))
+        found += _all("key", (match.span() for match in KEY.finditer(text)))
     if "PRIVATE KEY-----" in text:
-        finds += _all("key", private_keys(text))
+        found += _all("key", private_keys(text))
     if "+" in text or NINE_DIGITS.search(text):
         western = text if text.isascii() else text.translate(WESTERN)
         for kind, spans in NUMBERS:
-            finds += _all(kind, spans(western))
-        finds += _all("phone", phones(western, regions))
+            found += _all(kind, spans(western))
+        found += _all("phone", phones(western, regions))
     if text.count(".") > 2 or text.count(":") > 1:
-        finds += _all("ip", addresses(text))
-    return _apart(finds, len(text)) if len(finds) > 1 else finds
+        found += _all("ip", addresses(text))
+    return _without_overlaps(found, len(text)) if len(found) > 1 else found
 
 
-def _all(kind: str, spans: Iterator[Span]) -> Iterator[Find]:
-    return (Find(start, end, kind) for start, end in spans)
+def _all(kind: str, spans: Iterator[Span]) -> Iterator[Detection]:
+    return (Detection(start, end, kind) for start, end in spans)
 
 
-def _apart(finds: list[Find], length: int) -> list[Find]:
-    """Secrets first, as what follows a password's @ looks like mail; of equally long ones, the first in KINDS."""
-    kept: list[Find] = []
+def _without_overlaps(found: list[Detection], length: int) -> list[Detection]:
+    """Prefer secrets, since a password's @ and what follows look like an e-mail address; then the longest, then the
+    first in KINDS."""
+    kept: list[Detection] = []
     taken = bytearray(length)
-    for one in sorted(finds, key=lambda one: (one.kind != "secret", one.start - one.end, KINDS.index(one.kind))):
+    for one in sorted(found, key=lambda one: (one.kind != "secret", one.start - one.end, KINDS.index(one.kind))):
         if 1 not in taken[one.start : one.end]:
             taken[one.start : one.end] = b"\x01" * (one.end - one.start)
             kept.append(one)
@@ -147,7 +152,7 @@ def _apart(finds: list[Find], length: int) -> list[Find]:
 
 
 def private_keys(text: str) -> Iterator[Span]:
-    """PEM blocks; one that nothing closes goes on to the text's end."""
+    """PEM blocks. One that is never closed goes on to the end of the text."""
     end = 0
     for begin in PEM_BEGIN.finditer(text):
         if begin.start() >= end:
@@ -159,7 +164,7 @@ def private_keys(text: str) -> Iterator[Span]:
 
 
 def emails(text: str) -> Iterator[Span]:
-    """From each @ outwards: searching for a mailbox first would take quadratic time on a long word."""
+    """Search from each @ outwards; searching for a mailbox first would take quadratic time on a long word."""
     at = text.find("@")
     while at != -1:
         domain = DOMAIN.match(text, at + 1)
@@ -170,12 +175,12 @@ def emails(text: str) -> Iterator[Span]:
 
 
 def ibans(text: str) -> Iterator[Span]:
-    """A country's IBANs have one length; whatever follows within the candidate is the next word."""
+    """Try every end of a candidate: the IBANs of a country have one length, and the next word may follow."""
     for match in IBAN.finditer(text):
         ends = [index for index in range(match.start() + 15, match.end(1) + 1) if not text[index : index + 1].isalnum()]
         for end in ends:
             number = re.sub(GAP, "", text[match.start() : end]).upper()
-            # The check digits alone, at a tenth of the cost, as each word of four may start a candidate.
+            # Check the check digits first, at a tenth of the cost: any word of four letters may start a candidate.
             if int("".join(WEIGHTS[letter] for letter in number[4:] + number[:4])) % 97 == 1 and iban.is_valid(
                 number, check_country=False
             ):
@@ -195,11 +200,11 @@ def cards(text: str) -> Iterator[Span]:
 
 
 def national_ids(text: str) -> Iterator[Span]:
-    """French NIR by its key. A US number has no check digit: only with its dashes, or named as what it is."""
+    """French NIRs by their key. A US number has no check digit, so require its dashes or a word that names it."""
     last = None
     for match in NIR.finditer(text):
         start, end = match.span()
-        is_grouped = not match[0].isdigit()  # as no other number is
+        is_grouped = not match[0].isdigit()  # no other number has these groups
         if nir.is_valid(re.sub(GAP, "", match[0])) and (
             is_grouped or start - 1 == last or not _is_other_id(text, start, end, NIR_WORD)
         ):
@@ -216,9 +221,9 @@ def national_ids(text: str) -> Iterator[Span]:
 
 
 def _is_other_id(text: str, start: int, end: int, own: re.Pattern[str]) -> bool:
-    """Whether digits are a part of a decimal, a link or a file's name, or the number of an order or a post.
+    """Whether digits are part of a decimal, a link or a file name, or the number of an order, a parcel or a post.
 
-    own  words that, before the digits, name them as what they seem to be
+    own  words that confirm, before the digits, that they are what they look like
     """
     before = max(0, start - CONTEXT)
     if own.search(text, before, start):
@@ -226,9 +231,9 @@ def _is_other_id(text: str, start: int, end: int, own: re.Pattern[str]) -> bool:
     is_grouped = not text[start:end].isdigit()
     return any(
         (
-            PART_OF_ID.search(text, max(0, start - 2), start),
+            ID_PART_BEFORE.search(text, max(0, start - 2), start),
             is_grouped and GROUP_BEFORE.search(text, max(0, start - 4), start),
-            MORE_OF_ID.match(text, end),
+            ID_PART_AFTER.match(text, end),
             PATH.search(_word_before(text, start)),
             OTHER_NUMBER.search(text, before, start),
             POST_WORD.search(text, before, start),
@@ -237,21 +242,21 @@ def _is_other_id(text: str, start: int, end: int, own: re.Pattern[str]) -> bool:
 
 
 def addresses(text: str) -> Iterator[Span]:
-    """Of this many dots, four single digits are a version or a public resolver (1.1.1.1), nobody's address."""
+    """IP addresses, but not four single digits: those are a version or a public resolver (1.1.1.1)."""
     for match in IP4.finditer(text):
         start, end = match.span()
         before = text[max(0, start - CONTEXT) : start]
         if (
             len(match[0]) > len("1.1.1.1")
             and not VERSION.search(before)
-            and not SUM_BEFORE.search(before)
-            and not SUM_BEHIND.match(text, end)
+            and not AMOUNT_BEFORE.search(before)
+            and not AMOUNT_AFTER.match(text, end)
         ):
-            named = ADDRESS_BEFORE.search(before) or ADDRESS_BEHIND.match(text, end)
+            named = ADDRESS_BEFORE.search(before) or ADDRESS_AFTER.match(text, end)
             yield from _address(match[0], match.span(), bool(named))
     for match in IP6.finditer(text):
         value = match[0] if match[0].endswith("::") else match[0].rstrip(":")
-        if any(len(group) == 4 for group in value.split(":")):  # 1::2, a::b and 10:20:30 are people's punctuation
+        if any(len(group) == 4 for group in value.split(":")):  # not 1::2, a::b or 10:20:30
             yield from _address(value, (match.start(), match.start() + len(value)), True)
 
 
@@ -264,7 +269,7 @@ def _address(value: str, span: Span, named: bool) -> Iterator[Span]:
         return
     if isinstance(address, IPv4Address):
         parts = address.packed
-        if parts[0] in (0, 255) or address.is_multicast or address.is_reserved:  # masks, and what is sent to all
+        if parts[0] in (0, 255) or address.is_multicast or address.is_reserved:  # masks, multicast, broadcast
             return
         # 3.14.15.92, 8.96.0.207: 2.8% of public addresses look like it, as most versions do.
         if not named and address.is_global and (max(parts) < 100 or (parts[0] < 32 and 0 in parts)):
@@ -272,15 +277,11 @@ def _address(value: str, span: Span, named: bool) -> Iterator[Span]:
     yield span
 
 
-# Nothing that `find` finds is without a digit or an @, but for a parameter's value and, once in thirty, an AWS key id.
-WORTH_A_LOOK = re.compile(f"[{DIGITS}@]").search
-
-
 class Masker:
-    """What is personal becomes a short word, counted by kind and never by value. One for each extraction.
+    """Replaces personal data with its kind and counts the replacements. Use one for each extraction.
 
     regions  countries (ISO 3166 alpha-2) whose national phone numbers are recognised; `regions_of` infers them
-    counts   replacements by kind: the words of KINDS
+    counts   replacements by kind, one of KINDS; values are not kept
     """
 
     def __init__(self, regions: Sequence[str] = DEFAULT_REGIONS) -> None:
@@ -288,14 +289,12 @@ class Masker:
         self.counts: Counter[str] = Counter()
 
     def mask(self, text: str) -> str:
-        """The text with every find replaced by its kind in brackets; the same object when there is none."""
-        if not WORTH_A_LOOK(text) and "=" not in text and "AKIA" not in text:
-            return text
-        # Again, as a word in brackets may stand where something made a find doubtful: masking twice is masking once.
-        while finds := find(text, self.regions):
+        """Replace all personal data with its kind in brackets. Returns the same object when there is none."""
+        # Repeat until nothing is found: a word in brackets can change how the digits after it are read.
+        while found := find(text, self.regions):
             pieces: list[str] = []
             end = 0
-            for one in finds:
+            for one in found:
                 pieces += text[end : one.start], f"[{one.kind}]"
                 end = one.end
                 self.counts[one.kind] += 1
@@ -303,43 +302,43 @@ class Masker:
         return text
 
 
-# Phone numbers: libphonenumber decides whether digits are one; it takes about 30 µs to, so that shapes decide first
-# what it is asked about. Numbers with a country code are recognised everywhere. National numbers are tried as each of
-# a few regions, and only in the shape in which people of that region write them, of nine digits or more.
-MARKS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions, with which WhatsApp wraps numbers and names
+# Phone numbers. libphonenumber takes about 30 µs for one, so patterns choose what to ask it. Numbers with a country
+# code are recognised everywhere. National numbers are tried in a few regions only, in the form in which people there
+# write them, from nine digits up.
+MARKS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction marks; WhatsApp wraps numbers and names in them
 PHONE_GAP = r"[ \u00a0\u202f./()\-\u2010-\u2013]"
 INTERNATIONAL = re.compile(rf"(?<![\d+])(\(?\+|00)(?:{PHONE_GAP}{{0,2}}\d){{7,15}}(?!\d)")
 NATIONAL = re.compile(rf"(?<![\d+])\(?0[1-9](?:{PHONE_GAP}{{0,2}}\d){{7,18}}(?!\d)")
-# France's plan is closed, every 0 and nine digits is a number: no need to ask, and metadata older than a block of
-# numbers (06 39 98 is set aside for fiction) says no. In pairs, since dates have other groups.
+# In France a 0 and nine more digits are always a number. Do not ask libphonenumber: its metadata lacks new blocks and
+# those reserved for fiction (06 39 98). Require pairs, since dates have other groups.
 FRENCH = re.compile(r"0[1-9]([ .\-\u00a0\u202f/]?)\d\d(?:\1\d\d){3}(?!\d)")
-GROUP_BEFORE = re.compile(r"\d{3}[ .\-]$")  # the middle of a longer number, such as a company's
+GROUP_BEFORE = re.compile(r"\d{3}[ .\-]$")  # inside a longer number, such as a company's
 PAIRS = re.compile(r"(?:[ .\-\u00a0\u202f/]\d\d(?!\w|:)){1,5}")
 NORTH_AMERICAN = re.compile(
     r"(?<![\d+/])(?<!\d[.,:-])(?:1[ .-]?)?"
     r"(?:\([2-9]\d\d\)[ ]?|[2-9]\d\d([ .-]))[2-9]\d\d(?(1)\1|[ .-])\d{4}(?![-.,]?\d)"
     r"|(?<![\d+])(?<!\d[.,:-])[2-9]\d\d[2-9]\d{6}(?![-.,:]?\d)"
 )
-OPEN = re.compile(rf"(?<![\d+])[1-9](?:{PHONE_GAP}?\d){{8,11}}(?!\d)")  # countries that write no leading 0
+OPEN = re.compile(rf"(?<![\d+])[1-9](?:{PHONE_GAP}?\d){{8,11}}(?!\d)")  # countries without a leading 0
 DATE = re.compile(r"(?:[0-2]\d|3[01])([./-])(?:[0-2]\d|3[01])\1(?:\d{4}|\d\d)(?![./-]?\d)")
-PART_BEFORE = re.compile(r"\d[.,:/]$")  # of a decimal, a date or a time
+PART_BEFORE = re.compile(r"\d[.,:/]$")  # inside a decimal, a date or a time
 LINKED = re.compile(r"(?:wa\.me/|[?&]phone=)\+?([1-9]\d{7,14})(?!\d)")
 EXTENSION = re.compile(r"x\d{1,5}(?!\w)")
 LETTERS = re.compile(r"[^\W\d_]*")
-# Before a national number, these say that it is another kind of number.
+# Words before a number that make it another kind of number.
 OTHER_NUMBER = re.compile(
     r"(?:#|\b(?:order|ref|reference|booking|confirmation|invoice|ticket|case|track\w*|serial|member|meeting|zoom|wi-?fi"
     r"|passw\w+|pw|imei|isbn|id|code|account|commande|dossier|facture|réf\w*|suivi|colis\w*|client|adhérent|série|siret"
     r"|compte|loto|powerball))\b\W*(?:\w+\W+){0,2}$",
     re.IGNORECASE,
 )
-CONTEXT = 32  # characters before a number that may say what it is
-# Around digits that might be a card or an id, these say that they are not.
+CONTEXT = 32  # characters before a number in which such a word may stand
+# Around digits, signs that they are no card and no id.
 PATH = re.compile(r"://|www\.|(?:^|[^\W\d])/")
-PART_OF_ID = re.compile(r"(?:\d[.,:/-]|(?<![^\s=(])\.|[_#@=&]|[A-Z]-?)\Z")
-MORE_OF_ID = re.compile(r"[_&]|[A-Z]{2}(?!\w)|/[^\W\d]")
+ID_PART_BEFORE = re.compile(r"(?:\d[.,:/-]|(?<![^\s=(])\.|[_#@=&]|[A-Z]-?)\Z")
+ID_PART_AFTER = re.compile(r"[_&]|[A-Z]{2}(?!\w)|/[^\W\d]")
 POST_WORD = re.compile(r"\b(?:posts?|tweet|status|groupe?s?|parcel)\b\W*(?:\w+\W+){0,2}\Z", re.IGNORECASE)
-# Before them, these say that they are.
+# Before digits, words that confirm a card or an id.
 CARD_WORD = re.compile(
     r"(?<!\[)\b(?:cards?|cartes?|cb|visa|mastercard|mc|amex|credit|debit|pay\w{0,5})(?![^\W\d])", re.IGNORECASE
 )
@@ -347,10 +346,10 @@ NIR_WORD = re.compile(r"\b(?:s[ée]cu|nir|ss|insee|s[ée]curité sociale)\b", re
 
 
 def regions_of(names: Iterable[str], languages: Iterable[str] = ()) -> tuple[str, ...]:
-    """Regions (ISO 3166 alpha-2) whose national numbers to expect in a run.
+    """The regions (ISO 3166 alpha-2) whose national numbers to recognise in a run.
 
-    Those of the numbers with a country code among `names` (senders and titles), the most frequent first, those where
-    `languages` (ISO 639-1) are written most, and the defaults. A number that fits several belongs to the first.
+    First the regions of numbers with a country code among `names` (senders and titles), most frequent first; then those
+    of the `languages` (ISO 639-1); then the defaults. A number that fits several belongs to the first.
     """
     counts: Counter[str] = Counter()
     for name in names:
@@ -363,20 +362,20 @@ def regions_of(names: Iterable[str], languages: Iterable[str] = ()) -> tuple[str
 
 
 def plain(name: str) -> str:
-    """A name without direction marks and without the tilde before names that are not in the address book."""
+    """A name without direction marks and without the tilde that WhatsApp puts before people not in the contacts."""
     return re.sub(f"[{MARKS}]", "", name).strip().lstrip("~").strip()
 
 
 def canonical(text: str, regions: Sequence[str]) -> str | None:
-    """E.164 of text that is a phone number and nothing else, or its bare digits where no region knows it; else None.
+    """A phone number in E.164, or its digits if it is valid in no region; None if the text is anything else.
 
-    Short codes of services (up to six digits) are nobody's number.
+    Up to six digits are the short code of a service, not a person's number.
     """
     text = plain(text)
     digits = "".join(character for character in text if character.isdigit())
     if len(digits) < 7 or not re.fullmatch(rf"\+?(?:{PHONE_GAP}*\d)+", text):
         return None
-    # A number in a mention has its country code without the plus, hence the second try.
+    # A mention has the country code without the plus, hence the last try.
     for spelling, region in ((text, None), *((text, region) for region in regions), (f"+{digits}", None)):
         number = _parsed(spelling, region)
         if number and (is_valid_number(number) or (spelling.startswith("+") and is_possible_number(number))):
@@ -385,7 +384,7 @@ def canonical(text: str, regions: Sequence[str]) -> str | None:
 
 
 def phones(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where phone numbers stand in text; spans may overlap."""
+    """Spans of phone numbers; they may overlap."""
     for match in LINKED.finditer(text):
         if _is_possible(f"+{match[1]}"):
             yield match.span(1)
@@ -393,23 +392,23 @@ def phones(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
         if end := _end(text, match.start(), match.end(), [None] if match[1] != "00" else ["FR"]):
             yield _inside(text, match.start(), end)
     plans = _plans(tuple(regions))
-    yield from _one_after_another(text, NATIONAL, lambda match, follows: _national_end(match, follows, plans.trunk))
+    yield from _national(text, NATIONAL, lambda match, follows: _national_end(match, follows, plans.trunk))
     if plans.north_american:
         for match in NORTH_AMERICAN.finditer(text):
             if not _is_other(text, match.start()) and not _is_code(text, match.end()) and _is_american(match):
                 yield match.span()
     if plans.without:
-        yield from _one_after_another(text, OPEN, lambda match, _: _end(text, *match.span(), plans.without))
+        yield from _national(text, OPEN, lambda match, _: _end(text, *match.span(), plans.without))
 
 
 def international_end(text: str, start: int) -> int | None:
-    """Where the number with a plus ends that starts here; None when there is none."""
+    """The end of the number with a country code that starts here, or None."""
     match = INTERNATIONAL.match(text, start)
     return _end(text, start, match.end(), [None]) if match else None
 
 
 class _Plans(NamedTuple):
-    """Regions by how they write national numbers: behind a 0, as North America does, or without a prefix."""
+    """Regions by how people there write national numbers: after a 0, as in North America, or without a prefix."""
 
     trunk: tuple[str, ...]
     north_american: bool
@@ -423,16 +422,15 @@ def _plans(regions: tuple[str, ...]) -> _Plans:
     return _Plans(trunk, bool(american), tuple(region for region in regions if region not in american.union(trunk)))
 
 
-def _one_after_another(
+def _national(
     text: str, shape: re.Pattern[str], end_of: Callable[[re.Match[str], bool], int | None]
 ) -> Iterator[tuple[int, int]]:
-    """National numbers of a shape.
+    """National numbers that match a pattern.
 
-    What stands before digits may say that they go on something else, unless it is a number itself: each of a list of
-    numbers is found at once, however they are parted. To find them one after the other, a list masked up to there, took
-    quadratic time.
+    Digits or punctuation before a match can make it part of something else, but not if they are a number themselves:
+    so every number of a list is found in one pass, whatever separates them.
 
-    end_of  where the number of a match ends, given whether the match follows a number at once; None when it is none
+    end_of  gives the end of the number in a match, or None; its second argument says whether a number directly precedes
     """
     position, last = 0, -1
     while match := shape.search(text, position):
@@ -463,20 +461,20 @@ def _national_end(match: re.Match[str], follows: bool, regions: Sequence[str]) -
 
 
 def _inside(text: str, start: int, end: int) -> tuple[int, int]:
-    """Without an opening bracket that is closed behind the number only, or not at all."""
+    """The span without an opening bracket that closes after the number, or never."""
     return (start + 1 if text[start] == "(" and ")" not in text[start:end] else start), end
 
 
 def _is_list(text: str, start: int, end: int) -> bool:
-    """Whether a few more pairs follow, as in a lottery's draw; five or more are the next number."""
+    """Whether a few more pairs follow, as in a lottery draw; five or more are the next number."""
     more = PAIRS.match(text, end)
     return more is not None and len(more[0]) < len(" 06 39 98 00 00") and FRENCH.fullmatch(text, start, end) is not None
 
 
 def _end(text: str, start: int, end: int, regions: Sequence[str | None]) -> int | None:
-    """Where the longest number that starts here ends: after it, another group of digits may follow.
+    """The end of the longest valid number that starts here; more groups of digits may follow it.
 
-    Behind a plus a possible length is enough where no cut is valid, as nothing else is written so.
+    After a plus, a possible length is enough if nothing is valid, since only phone numbers are written so.
     """
     ends: list[int] = []
     while end > start and len(ends) < 5:
@@ -497,14 +495,14 @@ def _is_number(text: str, region: str | None) -> bool:
 
 
 def _is_possible(text: str) -> bool:
-    """But "+1000000000" is points for a good deed."""
+    """Whether the length is possible. Refuses "+1000000000": points, not a number."""
     number = _parsed(text.lstrip("("), None)
     digits = str(number.national_number) if number else ""
     return len(digits) > 6 and len(set(digits)) > 2 and bool(number and is_possible_number(number))
 
 
 def _is_american(match: re.Match[str]) -> bool:
-    """(741) 354-9909 and 883.423.6405 are phone numbers by their looks, whether or not their area is in use."""
+    """Accept (741) 354-9909 and 883.423.6405 by their form, even if the area code is not in use."""
     return any(mark in match[0] for mark in "(.-") or _is_number(match[0], "US")
 
 
@@ -516,7 +514,7 @@ def _parsed(text: str, region: str | None) -> PhoneNumber | None:
 
 
 def _is_other(text: str, start: int) -> bool:
-    """Whether what stands before says that this is no phone number: a code's letters, a link, another number's name."""
+    """Whether the text before says that this is no phone number: letters of a code, a link, a word such as order."""
     glued = LETTERS.match(text[max(0, start - CONTEXT) : start][::-1])
     if (glued and glued[0] and not (len(glued[0]) > 2 and glued[0][:2].islower())) or (
         start and text[start - 1] in "_#@=&"
@@ -527,13 +525,14 @@ def _is_other(text: str, start: int) -> bool:
 
 
 def _word_before(text: str, start: int) -> str:
-    """What stands before a place without a blank: the beginning of a link, for instance."""
+    """The beginning of the word that continues at `start`, such as a link."""
     before = text[max(0, start - 200) : start]
     return before[max(before.rfind(" "), before.rfind("\n")) + 1 :]
 
 
 def _is_code(text: str, end: int) -> bool:
-    """Whether a letter or two follow at once, as in 0123456789FR; a glued word is haste, x204 an extension."""
+    """Whether one or two letters follow directly, as in 0123456789FR. More are a word after a missing space, and x204
+    is an extension."""
     glued = LETTERS.match(text, end, end + 3)
     return glued is not None and 0 < len(glued[0]) < 3 and not EXTENSION.match(text, end)
 
