@@ -109,7 +109,7 @@ def seconds(messages: dict[str, list[str]], length: int) -> float:
     for number in range(5):
         rng = Random(number)
         conversation = [f"{rng.choice(pool)} {rng.choice(pool)}" for _ in range(length)]
-        languages.likelihoods_of.cache_clear()
+        languages._guesses.cache_clear()
         started = time.process_time()
         languages.languages(conversation)
         taken.append(time.process_time() - started)

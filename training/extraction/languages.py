@@ -29,18 +29,14 @@ SAMPLE = 400  # messages sampled per conversation: shares are within 5 points, 1
 SEED = 0
 LONGEST = 300  # characters of a message given to the detector
 CANDIDATES = 20  # languages considered for one message
-LABEL = len("__label__")  # precedes the languages in the model
+LABEL = "__label__"  # precedes the languages in the model
 SENDER_SAMPLE = 20  # senders with fewer sampled messages get no shares
 
 EXPONENT = 0.6  # applied to the detector's probabilities, which are overconfident on chat messages
-MIN_PROBABILITY = 1e-3  # for a language that the detector does not name
+MIN_PROBABILITY = 1e-3  # of a language that the detector does not name, or names as less likely
 MAX_ITERATIONS = 30
 TOLERANCE = 1e-3  # stop when no share changes by more
 MIN_POSTERIOR = 0.5  # below this, the best language of a message is undetermined
-
-UNNAMED = MIN_PROBABILITY**EXPONENT
-
-Likelihoods = Mapping[str, float]
 
 NOT_PROSE = re.compile(
     r"(?:https?://|www\.)\S+|\S+@\S+\.\S+"  # links and addresses
@@ -128,9 +124,9 @@ def sample(count: int) -> list[int]:
 
 def detect(texts: Sequence[str]) -> list[str]:
     """The language of each message of one conversation, given the others."""
-    likelihoods = [likelihoods_of(_prose(text)) for text in texts]
-    mixture = _mixture([known for known in likelihoods if known])
-    return [_most_likely(known, mixture) if known else UNDETERMINED for known in likelihoods]
+    guesses = [_guesses(_prose(text)) for text in texts]
+    told = iter(_most_likely([known for known in guesses if known]))
+    return [next(told).removeprefix(LABEL) if known else UNDETERMINED for known in guesses]
 
 
 def _prose(text: str) -> str:
@@ -174,42 +170,39 @@ def _model() -> Any:
 
 
 @lru_cache(4096)
-def likelihoods_of(prose: str) -> Likelihoods:
-    """Likelihood of the words by language; empty if the detector knows none of them."""
-    names, scores = _model().predict(prose, k=CANDIDATES, threshold=MIN_PROBABILITY)
-    if (names, scores) == _without_words():
-        return {}
-    return {name[LABEL:]: min(score, 1.0) ** EXPONENT for name, score in zip(names, scores, strict=True)}
+def _guesses(prose: str) -> Mapping[str, float]:
+    """The probability of the likeliest languages, by the model's label, likeliest first; empty if it knows none of the
+    words."""
+    guesses = dict(zip(*_model().predict(prose, k=CANDIDATES, threshold=MIN_PROBABILITY), strict=True))
+    return guesses if guesses != _guesses_without_words() else {}
 
 
 @cache
-def _without_words() -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """The model's answer to text of which it knows nothing."""
-    return _model().predict("", k=CANDIDATES, threshold=MIN_PROBABILITY)  # type: ignore[no-any-return]
+def _guesses_without_words() -> Mapping[str, float]:
+    return dict(zip(*_model().predict("", k=CANDIDATES, threshold=MIN_PROBABILITY), strict=True))
 
 
-def _mixture(messages: Sequence[Likelihoods]) -> Mapping[str, float]:
-    """The shares that make the messages most likely (EM). Drops languages whose share falls to TOLERANCE.
+def _most_likely(messages: Sequence[Mapping[str, float]]) -> list[str]:
+    """The language of each message under the mixture that makes all of them most likely (EM).
 
-    Starts from the best language of each message alone: a few of the more than a hundred possible.
+    Starts from the best language of each message alone, a few of the more than a hundred possible, and drops those
+    whose share falls to TOLERANCE.
     """
-    shares: Mapping[str, float] = Counter(max(known, key=known.__getitem__) for known in messages)
-    by_language = {name: [known.get(name, UNNAMED) for known in messages] for name in shares}
+    shares: Mapping[str, float] = Counter(next(iter(known)) for known in messages)
+    likelihoods = {
+        name: [min(known.get(name, MIN_PROBABILITY), 1.0) ** EXPONENT for known in messages] for name in shares
+    }
     for _ in range(MAX_ITERATIONS):
-        weighted = {name: [share * value for value in by_language[name]] for name, share in shares.items()}
+        weighted = {name: [share * value for value in likelihoods[name]] for name, share in shares.items()}
         whole = list(map(sum, zip(*weighted.values(), strict=True)))
         before = shares
         grown = {name: sum(map(truediv, values, whole)) / len(messages) for name, values in weighted.items()}
         shares = {name: share for name, share in grown.items() if share > TOLERANCE}
         if all(abs(shares.get(name, 0.0) - share) < TOLERANCE for name, share in before.items()):
             break
-    return shares
-
-
-def _most_likely(likelihoods: Likelihoods, shares: Mapping[str, float]) -> str:
-    weighted = {language: share * likelihoods.get(language, UNNAMED) for language, share in shares.items()}
-    best = max(weighted, key=weighted.__getitem__)
-    return best if weighted[best] >= MIN_POSTERIOR * sum(weighted.values()) else UNDETERMINED
+    names = list(shares)
+    rows = zip(*([share * value for value in likelihoods[name]] for name, share in shares.items()), strict=True)
+    return [names[row.index(max(row))] if max(row) >= MIN_POSTERIOR * sum(row) else UNDETERMINED for row in rows]
 
 
 def _shares(detected: Sequence[str]) -> dict[str, float]:
