@@ -357,7 +357,7 @@ class Anonymizer:
             texts = list(map(self._masker.mask, texts))
         return [
             record
-            if text is record.text and senders[record.sender] is record.sender
+            if text is record.text and senders[record.sender] == record.sender
             else record._replace(sender=senders[record.sender], text=text)
             for record, text in zip(records, texts, strict=True)
         ]

@@ -67,6 +67,8 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
         return None
     if RENDERED.search(head) and HTML.search(head) and 'class="timestamp"' in head:
         raise ExportError(f"{source}: imessage-exporter's HTML; run it again with --format txt and pass those files")
+    if evidence.paths:
+        return None
     lines = line_breaks(head).split("\n")
     first = next((line for line in lines if line), "")
     found = sum(ALONE.fullmatch(line) is not None for line in lines)
