@@ -99,7 +99,7 @@ SOCIAL = re.compile(r"\b(?:ssn|social)\b(?!\.\w| (?:media|network|post|club|page
 IP4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d|-[^\W\d])")
 IP6 = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?!\w)")
 VERSION = re.compile(
-    r"\b(?:version|ver|v|build|release|firmware|bios|ios|android|driver|upgraded? to|updated? to)\W{0,2}\Z",
+    r"\b(?:version|ver|v|build|release|firmware|bios|(?:mac|ipad|watch|i)os|android|driver|maj|upgraded? to|updated? to)\W{0,2}\Z",
     re.IGNORECASE,
 )
 # Around four numbers, signs of an address, or of an amount such as 1.200.100.250 €.
@@ -335,7 +335,7 @@ OTHER_NUMBER = re.compile(
 CONTEXT = 32  # characters before a number in which such a word may stand
 # Around digits, signs that they are no card and no id.
 PATH = re.compile(r"://|www\.|(?:^|[^\W\d])/")
-ID_PART_BEFORE = re.compile(r"(?:\d[.,:/-]|(?<![^\s=(])\.|[_#@=&]|[A-Z]-?)\Z")
+ID_PART_BEFORE = re.compile(r"(?:\d[.,:/-]|(?<![^\s=(])\.|[_#@=&]|[^\W\d]-?)\Z")
 ID_PART_AFTER = re.compile(r"[_&]|[A-Z]{2}(?!\w)|/[^\W\d]")
 POST_WORD = re.compile(r"\b(?:posts?|tweet|status|groupe?s?|parcel)\b\W*(?:\w+\W+){0,2}\Z", re.IGNORECASE)
 # Before digits, words that confirm a card or an id.
