@@ -99,7 +99,8 @@ SOCIAL = re.compile(r"\b(?:ssn|social)\b(?!\.\w| (?:media|network|post|club|page
 IP4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d|-[^\W\d])")
 IP6 = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?!\w)")
 VERSION = re.compile(
-    r"\b(?:version|ver|v|build|release|firmware|bios|(?:mac|ipad|watch|i)os|android|driver|maj|upgraded? to|updated? to)\W{0,2}\Z",
+    r"\b(?:version|ver|v|build|release|firmware|bios|(?:mac|ipad|watch|i)os|android|driver|maj|upgraded? to"
+    r"|updated? to)\W{0,2}\Z",
     re.IGNORECASE,
 )
 # Around four numbers, signs of an address, or of an amount such as 1.200.100.250 €.
