@@ -165,4 +165,4 @@ def test_another_architecture_is_left_to_transformers(engine: Engine, caplog: py
     assert "only full attention is supported, and this model has a sliding window of 32 tokens" in caplog.text
     other.config.model_type = "llama"
     assert static_decoder(other, IDS, engine.ghost.folder) is None
-    assert "only Mistral is supported, and this is a llama model" in caplog.text
+    assert "and this is a gemma2 model" in caplog.text
