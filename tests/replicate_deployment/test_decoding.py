@@ -163,6 +163,6 @@ def test_another_architecture_is_left_to_transformers(engine: Engine, caplog: py
     other.config.sliding_window = 32
     assert static_decoder(other, IDS, engine.ghost.folder) is None
     assert "only full attention is supported, and this model has a sliding window of 32 tokens" in caplog.text
-    other.config.model_type = "llama"
+    other.config.model_type = "gemma2"
     assert static_decoder(other, IDS, engine.ghost.folder) is None
     assert "and this is a gemma2 model" in caplog.text
