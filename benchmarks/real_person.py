@@ -53,8 +53,6 @@ TURNS = 60  # held-out replies
 WINDOWS_EPOCHS = 1
 TRAINING: dict[str, Any] = {
     "bf16": False,
-    "load_in_4bit": False,
-    "adapter": "lora",
     "learning_rate": 0.0005,
     "lora_dropout": 0.0,
     "micro_batch_size": 4,
