@@ -48,7 +48,7 @@ from training import config as training_config
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "real_person.md"
 SEEDS = (42,)
-TRAINED, HELD_OUT = 400, 300  # messages of the person
+TRAINED, HELD_OUT = 400, 300  # messages of the person, and the rest of the conversation in which that many are reached
 TURNS = 60  # held-out replies
 WINDOWS_EPOCHS = 1
 TRAINING: dict[str, Any] = {
@@ -135,13 +135,13 @@ def prepare(scratch: Path, base: Path, dataset: Path) -> None:
                     hold_out_everything(out)
 
 
-def newest(conversations: list[list[real.Message]], person: str, most: int) -> list[list[real.Message]]:
-    """Return the newest whole conversations with at most `most` messages of the person."""
+def newest(conversations: list[list[real.Message]], person: str, least: int) -> list[list[real.Message]]:
+    """Return the newest whole conversations that together hold at least `least` messages of the person."""
     found, count = [], 0
     for talk in sorted(conversations, key=lambda talk: talk[0].timestamp, reverse=True):
-        count += sum(one.sender == person for one in talk)
-        if count > most:
+        if count >= least:
             break
+        count += sum(one.sender == person for one in talk)
         found.append(talk)
     return found
 
@@ -288,7 +288,7 @@ def page(scratch: Path, rows: Sequence[Mapping[str, Any]], exchanges: Sequence[E
         "```",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}, transformers "
-        f"{version('transformers')}. Seeds {', '.join(map(str, seeds))}. At most {TRAINED} messages of the "
+        f"{version('transformers')}. Seeds {', '.join(map(str, seeds))}. At least {TRAINED} messages of the "
         f"person to train on ({report['windows']['total']:,} windows), {len(exchanges)} held-out "
         f"replies of later conversations: characters {_quartiles(lengths)}, turns of context {_quartiles(contexts)} "
         "(quartiles).",
