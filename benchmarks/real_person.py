@@ -3,8 +3,8 @@
     python -m benchmarks.real_person --scratch DIR
 
 Base: SmolLM2-135M-Instruct. Person: the writer with the most messages in the Chit Chat Challenge dataset. Both come
-from the package index (ghost.demo.real). Their newest conversations are held out; the conversations just before those
-are trained on. All contenders answer the same held-out contexts:
+from the package index (ghost.demo.real). The newest tenth of their conversations is held out; some of the others, drawn
+at random, are trained on. All contenders answer the same held-out contexts:
 
 - `prompt`: the base, prompted in the format.
 - `few turns`: the base, with a few of the person's exchanges in front of every prompt, always the same.
@@ -19,6 +19,7 @@ import argparse
 import dataclasses
 import json
 import math
+import random
 import re
 import time
 from collections import Counter
@@ -48,7 +49,8 @@ from training import config as training_config
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "real_person.md"
 SEEDS = (42,)
-TRAINED, HELD_OUT = 400, 300  # messages of the person, and the rest of the conversation in which that many are reached
+TRAINED = 400  # messages of the person, and the rest of the conversation in which that many are reached
+HELD_OUT = 0.1  # of the conversations, the newest
 TURNS = 60  # held-out replies
 WINDOWS_EPOCHS = 1
 TRAINING: dict[str, Any] = {
@@ -113,9 +115,11 @@ def prepare(scratch: Path, base: Path, dataset: Path) -> None:
     people = real.busiest(conversations)
     for number in sorted({way.person for way in WAYS.values()}):
         theirs = [talk for talk in conversations if any(one.sender == people[number] for one in talk)]
-        recent = newest(theirs, people[number], HELD_OUT)
-        before = [talk for talk in theirs if talk[0].timestamp < min(one[0].timestamp for one in recent)]
-        parts = {"train": newest(before, people[number], TRAINED)} | ({} if number else {"held_out": recent})
+        theirs.sort(key=lambda talk: talk[0].timestamp)
+        border = round(len(theirs) * (1 - HELD_OUT))
+        parts = {"train": some(theirs[:border], people[number], TRAINED)}
+        if number == 0:
+            parts["held_out"] = theirs[border:]
         for part, talks in parts.items():
             for recipe in ("windows", "conversations"):
                 if part == "held_out" and recipe == "windows":
@@ -135,10 +139,10 @@ def prepare(scratch: Path, base: Path, dataset: Path) -> None:
                     hold_out_everything(out)
 
 
-def newest(conversations: list[list[real.Message]], person: str, least: int) -> list[list[real.Message]]:
-    """Return the newest whole conversations that together hold at least `least` messages of the person."""
+def some(conversations: list[list[real.Message]], person: str, least: int) -> list[list[real.Message]]:
+    """Draw whole conversations that together hold at least `least` messages of the person."""
     found, count = [], 0
-    for talk in sorted(conversations, key=lambda talk: talk[0].timestamp, reverse=True):
+    for talk in random.Random(0).sample(conversations, len(conversations)):
         if count >= least:
             break
         count += sum(one.sender == person for one in talk)
