@@ -22,6 +22,7 @@ from training.extraction.languages import language_report
 from training.extraction.people import Anonymizer
 from training.extraction.platform import Chat, Kind, Reading, Record
 from training.extraction.platforms import HINT, PLATFORMS, Recognised, recognise
+from training.extraction.recurring import Recurring
 from training.extraction.report import Account, FileAccount, show
 from training.extraction.source import OwnFolder, Source, discover, printable
 
@@ -59,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platform", choices=PLATFORMS, help="read every file as an export of this platform")
     parser.add_argument("--date-order", choices=DATE_ORDERS, help="date order to use where a file fits more than one")
     parser.add_argument("--min-chars", type=int, default=1, help="drop shorter messages (default: %(default)s)")
+    parser.add_argument(
+        "--without-app-rows",
+        action="store_true",
+        help="leave out messages whose recurring wording looks like the app's own; the report lists them",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
 
@@ -67,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--min-chars {args.min_chars}: must be at least 1")
     atomic.refuse_foreign_files(args.out, own_files(args.out))
     config = speakers.load(args.user_config)
-    account, found = gather(args.paths, args.platform, args.date_order, args.min_chars)
+    account, found = gather(args.paths, args.platform, args.date_order, args.min_chars, args.without_app_rows)
     me = _me(config, args, found)
     anonymizer = Anonymizer(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
     problems = account.problems  # before renaming, so that the paths can be opened
@@ -98,12 +104,19 @@ def _me(config: speakers.UserConfig, args: argparse.Namespace, found: Sequence[C
 
 
 def gather(
-    paths: Sequence[Path], platform: str | None, date_order: str | None, min_chars: int
+    paths: Sequence[Path],
+    platform: str | None,
+    date_order: str | None,
+    min_chars: int,
+    without_app_rows: bool = False,
 ) -> tuple[Account, list[Conversation]]:
-    """Read every export under `paths`. Conversations come in reading order; none is empty."""
+    """Read every export under `paths`. Conversations come in reading order; none is empty.
+
+    without_app_rows  count messages whose recurring wording looks like the app's own as system rows
+    """
     account = Account()
     recognised = _recognise_all(_sources(paths, account), platform, account)
-    conversations = Conversations()
+    chats: list[tuple[FileAccount, Chat, list[Record]]] = []
     with progress("Extracting", total=len(recognised)) as bar, csv_file.gc_paused():
         for source, (reader, reason) in recognised:
             bar.describe(source.name)
@@ -114,9 +127,17 @@ def gather(
             else:
                 file = FileAccount(str(source), reader.NAME, reason, reading.facts, reader.UNIT)
                 account.files.append(file)
-                for chat, messages in _read(reading, file, min_chars, bar).items():
-                    file.move_to_duplicates(conversations.of(reader.NAME, chat, messages).add(messages))
+                chats += ((file, chat, messages) for chat, messages in _read(reading, file, min_chars, bar).items())
             bar.advance()
+        recurring = Recurring([(file.file, messages) for file, _, messages in chats])
+        account.recurring, account.is_without_recurring = recurring.templates, without_app_rows
+        conversations = Conversations()
+        for file, chat, messages in chats:
+            if without_app_rows and (rows := recurring.rows(messages)):
+                file.move(len(rows), Kind.SYSTEM)
+                messages = [record for row, record in enumerate(messages) if row not in rows]
+            if messages:
+                file.move(conversations.of(file.platform, chat, messages).add(messages), Kind.DUPLICATE)
     return account, conversations.all
 
 

@@ -16,6 +16,7 @@ from ghost.console import console
 from training.extraction.date_order import ASK, NAMES
 from training.extraction.platform import Kind, Record
 from training.extraction.platforms import HINT
+from training.extraction.recurring import Template
 
 FORMAT = 1
 SHOWN = 20  # unreadable lines that the terminal lists; the report lists them all
@@ -40,9 +41,10 @@ class FileAccount:
         if record.kind is Kind.UNREADABLE:
             self.unreadable.append(record.position)
 
-    def move_to_duplicates(self, number: int) -> None:
+    def move(self, number: int, kind: Kind) -> None:
+        """Count so many of the messages as another kind."""
         self.kinds[Kind.MESSAGE] -= number
-        self.kinds[Kind.DUPLICATE] += number
+        self.kinds[kind] += number
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -69,6 +71,8 @@ class Account:
     conversations: list[dict[str, Any]] = field(default_factory=list)
     masked: dict[str, int] = field(default_factory=dict)  # replacements in messages, by kind
     languages: dict[str, float] = field(default_factory=dict)  # shares of all messages
+    recurring: list[Template] = field(default_factory=list)  # of messages that look like the app's own
+    is_without_recurring: bool = False  # whether they were left out
 
     @property
     def messages(self) -> int:
@@ -91,6 +95,8 @@ class Account:
         """Rename files like their chats, since a file name holds a contact's name."""
         self.refused = list(map(renamed, self.refused))
         self.own_folders = list(map(renamed, self.own_folders))
+        for template in self.recurring:
+            template.file = renamed(template.file)
         for file in self.files:
             file.file = renamed(file.file)
             file.error = renamed(file.error) if file.error else None
@@ -121,6 +127,18 @@ class Account:
             "html_beside_json_passed_over": self.beside_json,
             "conversations": self.conversations,
             "masked": self.masked,
+            "recurring": {
+                "left_out": self.is_without_recurring,
+                "templates": [
+                    {
+                        "wording": template.shown,
+                        "rows": template.rows,
+                        "senders": len(template.senders),
+                        "first": {"file": template.file, "position": template.position},
+                    }
+                    for template in self.recurring
+                ],
+            },
             "totals": {"records": sum(file.records for file in self.files)}
             | {str(kind): totals[kind] for kind in Kind},
         }
@@ -129,6 +147,7 @@ class Account:
 FEW = 12  # up to so many files, show a row for each; beyond, a row for each platform
 OTHERS = 58  # terminal columns that a row needs beside the file name
 DOUBT = re.compile("majority|backwards|style|--date-order|after a change|weekday")
+TEMPLATES = 5  # wordings of recurring messages that are shown
 NARROWEST = 22  # minimum width of a file name, in characters
 LEAST_SHOWN = 0.01  # languages below this share are only in languages.json
 
@@ -156,6 +175,8 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
     if account.languages:
         shares = [f"{language} {share:.0%}" for language, share in account.languages.items() if share >= LEAST_SHOWN]
         console.print("languages: " + ", ".join(shares))
+    if account.recurring:
+        console.print(_recurring(account, report), soft_wrap=True, markup=False)
     _say_what_was_not_understood(problems)
     if account.messages:
         console.print(
@@ -189,6 +210,16 @@ def _by_platform(files: Iterable[FileAccount]) -> list[FileAccount]:
         row.records += file.records
         row.kinds += file.kinds
     return list(rows.values())
+
+
+def _recurring(account: Account, report: str) -> str:
+    shown = [f"{each.rows:,} × “{each.shown}”" for each in account.recurring if each.shown][:TEMPLATES]
+    hidden = sum(not each.shown for each in account.recurring)
+    rows = sum(each.rows for each in account.recurring)
+    verb = "were left out, as they look" if account.is_without_recurring else "look"
+    parts = [*shown, *([f"{_counted(hidden, 'wording')} not shown here"] if hidden else [])]
+    advice = "" if account.is_without_recurring else "; --without-app-rows leaves them out"
+    return f"{_counted(rows, 'message')} {verb} like the app's own: {', '.join(parts)}. {report} says where{advice}"
 
 
 def _evidence(files: Sequence[FileAccount]) -> list[str]:
