@@ -217,6 +217,7 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
         if not batch:
             break
         file.records += len(batch)
+        file.reactions += sum(record.reactions for record in batch)
         kept = []
         for record in batch:
             if record.kind is not message:

@@ -25,6 +25,7 @@ YOU = (
 # Languages that leave the pronoun out say "you" by the verb.
 YOU_BY_VERB = ("Has ", "Hai ", "Enviaste ", "Iniciaste ", "Cambiaste ", "Compartiste ", "Creaste ", "Saliste ")
 STOPS = ".。।"
+SURE = "_sure"
 ATTACHMENT = "attachment"  # a section of its own: nobody says so of what is sent beside it
 OFTEN = 3  # rows of the app that an unknown name must begin
 LOOK_ALIKE = str.maketrans("“”„«»‘’\u00a0\u202f", '"""""\'\'  ')
@@ -79,6 +80,7 @@ class Shapes:
 
 
 def _kind_of(section: str) -> Kind:
+    section = section.removesuffix(SURE)
     return Kind.MEDIA if section == ATTACHMENT else Kind(section)
 
 
@@ -99,14 +101,14 @@ def _expression(shape: str) -> str:
 class Sentences:
     """meta_rows.txt.
 
-    after_name  what follows a name
-    sure        of these, what also counts after "You" without a full stop
+    after_name  what follows a name; sections that end in SURE also count after "You" without a full stop
     alone       whole rows that name nobody
     whole       whole rows with a name in the middle
     """
 
     def __init__(self) -> None:
-        after_name, sure, alone, self.whole = [], [], [], list[tuple[Kind, re.Pattern[str]]]()
+        after_name, alone = list[tuple[str, str]](), list[tuple[str, str]]()
+        self.whole: list[tuple[Kind, re.Pattern[str]]] = []
         section = ""
         for line in files(__package__).joinpath("meta_rows.txt").read_text("utf-8").splitlines():
             if line.startswith(":"):
@@ -118,11 +120,11 @@ class Sentences:
                 alone += [(kind, line)] if line.endswith(".") else [(kind, line), (kind, f"{line}.")]
             elif "{name}" in line:
                 self.whole += [(_kind_of(section), re.compile(_expression(one))) for one in _spelt_out(line)]
+            elif line.endswith("*"):
+                after_name.insert(0, (section + SURE, line.removesuffix("*")))
             else:
-                after_name.append((section, line.removesuffix("*")))
-                if line.endswith("*"):
-                    sure.append(after_name[-1])
-        self.after_name, self.sure, self.alone = Shapes(after_name), Shapes(sure), Shapes(alone)
+                after_name.append((section, line))
+        self.after_name, self.alone = Shapes(after_name), Shapes(alone)
 
 
 @cache
@@ -185,7 +187,7 @@ class AppRows:
         if has_media and (
             any(bare.startswith(name) and _deed(bare[len(name) :]) is Kind.MEDIA for name in self._known)
             or any(
-                _is_like_a_name(name) and sentences().after_name.kind(rest) == ATTACHMENT
+                _is_like_a_name(name) and (sentences().after_name.kind(rest) or "").startswith(ATTACHMENT)
                 for name, rest in _openings(bare)
             )
         ):
@@ -198,11 +200,12 @@ class AppRows:
             return None
         you = next((you for you in YOU if bare.startswith(you)), "")
         rest = bare[len(you) :] if you else _uncapitalised(bare)
-        if kind := _deed(rest, sentences().sure):
-            return kind
+        section = sentences().after_name.kind(rest)
+        if section is None or section.endswith(SURE):
+            return _kind_of(section) if section else None
         if bare == text or (TO_SOMEBODY.match(rest) and not any(name in rest for name in self._known)):
             return None
-        return _deed(rest)
+        return _kind_of(section)
 
     def _learn(self, rows: list[tuple[str, str]]) -> None:
         """Add the nicknames and user names that the rows give to people, beside the names in the file's fields.
@@ -263,7 +266,7 @@ def _is_like_a_name(name: str) -> bool:
 
 def _folded(text: str) -> str:
     """With one form of quotes and blanks."""
-    return " ".join(text.translate(LOOK_ALIKE).split())
+    return " ".join((text if text.isascii() else text.translate(LOOK_ALIKE)).split())
 
 
 def _uncapitalised(text: str) -> str:
@@ -274,10 +277,10 @@ def _is_reaction(text: str) -> bool:
     """Whether this is a reaction that names nobody; the app writes it with a capital."""
     if text[:1].islower():
         return False
-    return Kind.REACTION in (sentences().sure.kind(_uncapitalised(text)), sentences().sure.kind(text))
+    return sentences().after_name.kind(_uncapitalised(text)) == Kind.REACTION + SURE
 
 
-def _deed(rest: str, shapes: Shapes | None = None) -> Kind | None:
-    """What the app says of somebody; `shapes` are all that may follow a name if not given."""
-    kind = (shapes or sentences().after_name).kind(rest.removeprefix(" "))
-    return _kind_of(kind) if kind else None
+def _deed(rest: str) -> Kind | None:
+    """What the app says of the one whose name stands before."""
+    section = sentences().after_name.kind(rest.removeprefix(" "))
+    return _kind_of(section) if section else None

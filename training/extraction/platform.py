@@ -53,6 +53,7 @@ class Record(NamedTuple):
     id         the platform's id of the message within its chat, if the export has one
     answers    what the message replies to: the `id` of a message of the same chat, or its `reference` where messages
                have no ids
+    reactions  how many the export attaches to it
     """
 
     chat: Chat
@@ -63,6 +64,7 @@ class Record(NamedTuple):
     position: int
     id: str = ""
     answers: str = ""
+    reactions: int = 0
 
 
 def reference(timestamp: str, sender: str) -> str:

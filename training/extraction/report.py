@@ -32,6 +32,7 @@ class FileAccount:
     facts: Mapping[str, str]
     unit: str  # what the numbers in `unreadable` count: lines or entries
     records: int = 0
+    reactions: int = 0  # attached to messages, and no records of their own
     kinds: Counter[Kind] = field(default_factory=Counter)
     unreadable: list[int] = field(default_factory=list)
     error: str | None = None
@@ -53,6 +54,7 @@ class FileAccount:
             "reason": self.reason,
             **self.facts,
             "records": self.records,
+            "reactions": self.reactions,
             "kinds": {str(kind): self.kinds[kind] for kind in Kind},
             "unreadable": self.unreadable,
             "error": self.error,

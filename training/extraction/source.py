@@ -333,6 +333,12 @@ def objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def reactions(value: Any) -> int:
+    """How many reactions a list of them stands for: each is one, or as many as its `count` says."""
+    counts = (each.get("count", 1) for each in objects(value))
+    return sum(count for count in counts if isinstance(count, int) and count > 0)
+
+
 # Clean text for the CSV: undo encoding damage, change nothing else.
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -1,4 +1,4 @@
-"""What a message answers: kept by every platform whose export tells, and written to replies.json."""
+"""What a message answers is written to replies.json, for every platform whose export tells. Reactions are counted."""
 
 import json
 from pathlib import Path
@@ -180,3 +180,43 @@ def test_what_was_written_is_read_again_and_written_over(tmp_path: Path) -> None
     extracted(tmp_path)
     extracted(tmp_path)
     assert main(["extract", str(tmp_path / "out"), "--out", str(tmp_path / "again")]) == 0
+
+
+REACTED: dict[str, tuple[str, Any]] = {
+    "telegram": ("result.json", chat(telegram(1, "hi", reactions=[{"type": "emoji", "emoji": "👍", "count": 2}, {}]))),
+    "discord": ("lake.json", DISCORD | {"messages": [discord(1, "hi", reactions=[{"emoji": {}, "count": 3}])]}),
+    "signal": (
+        "main.jsonl",
+        "\n".join(map(json.dumps, [*SIGNAL, signal(1700000000000, "hi", reactions=[{"emoji": "x"}] * 3)])),
+    ),
+    "slack": ("general/2025-01-10.json", [slack("1736500001.000100", "hi", reactions=[{"name": "x", "count": 3}])]),
+    "google_chat": (
+        "messages.json",
+        {"messages": [google(1, "hi", "Kay", reactions=[{"emoji": {}, "reactor_emails": ["a", "b", "c"]}])]},
+    ),
+    "messenger": (
+        "message_1.json",
+        {
+            "participants": [{"name": "Lea"}, {"name": "Bob"}],
+            "messages": [
+                {
+                    "sender_name": "Lea",
+                    "timestamp_ms": 1600000000000,
+                    "content": "hi",
+                    "reactions": [{"reaction": "x", "actor": "Bob"}] * 3,
+                }
+            ],
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("platform", REACTED)
+def test_reactions_are_counted_and_no_text(tmp_path: Path, platform: str) -> None:
+    name, content = REACTED[platform]
+    save(tmp_path / "in", content, name)
+    extracted(tmp_path)
+    report = json.loads((tmp_path / "out" / "extraction_report.json").read_text(encoding="utf-8"))
+    assert (report["files"][0]["reactions"], report["totals"]["message"]) == (3, 1)
+    (written,) = (tmp_path / "out").glob("*/*.csv")
+    assert csv_file.read(written).messages == ["hi"]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ghost.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, line_breaks
+from training.extraction.source import Source, line_breaks, reactions
 
 NAME = "discord"
 UNIT = "entry"
@@ -152,7 +152,8 @@ def _met(message: Any, position: int, people: _People) -> tuple[Record, _Author]
     people.hear(author)
     text = line_breaks(_text(content))
     kind, number, answers = _kind(message, text), _text(message.get("id")), _answers(message)
-    return Record(NOWHERE, timestamp, "", text, kind, position, number, answers), author
+    count = reactions(message.get("reactions"))
+    return Record(NOWHERE, timestamp, "", text, kind, position, number, answers, count), author
 
 
 def _answers(message: dict[str, Any]) -> str:

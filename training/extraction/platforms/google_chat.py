@@ -106,7 +106,8 @@ def _record(message: Any, chat: Chat, names: dict[str, str], position: int) -> R
     sender = names.setdefault(address, _name(creator) or address) if address else _name(creator)
     text = line_breaks(well_formed(str(message.get("text") or "")))
     identity = str(message.get("message_id") or "")
-    return Record(chat, timestamp, sender, text, _kind(message, text), position, identity)
+    count = sum(len(each.get("reactor_emails") or "?") for each in objects(message.get("reactions")))
+    return Record(chat, timestamp, sender, text, _kind(message, text), position, identity, reactions=count)
 
 
 def _kind(message: Mapping[str, Any], text: str) -> Kind:

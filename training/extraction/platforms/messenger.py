@@ -17,7 +17,7 @@ from ghost.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor
 from training.extraction.meta_rows import AppRows
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, line_breaks, well_formed
+from training.extraction.source import Source, line_breaks, reactions, well_formed
 
 NAME = "messenger"
 UNIT = "entry"
@@ -191,7 +191,8 @@ def _records(
         if timestamp is None or not isinstance(row.get(keys.text), str | None):
             records.append(Record(chat, "", "", "", Kind.UNREADABLE, position))
         else:
-            records.append(Record(chat, timestamp, sender, text, _kind(row, sender, text, app), position))
+            kind, count = _kind(row, sender, text, app), reactions(row.get("reactions"))
+            records.append(Record(chat, timestamp, sender, text, kind, position, reactions=count))
     yield from _last_versions(records)
     if defect is not None:
         raise defect

@@ -10,7 +10,7 @@ from typing import Any
 from ghost.errors import ExportError
 from training.extraction.json_stream import array, lines
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, decode, line_breaks, objects, well_formed
+from training.extraction.source import Source, decode, line_breaks, objects, reactions, well_formed
 
 NAME = "signal"
 UNIT = "line or entry"  # a line of JSON lines and of text, an entry of sigtop's array
@@ -152,8 +152,10 @@ def _own_records(source: Source, people: _Directory) -> Iterator[Record]:
         author = people.me if "outgoing" in item and people.me else str(item.get("authorId", ""))
         kind, text = _content(item, people.accounts)
         identity = people.message_id(item["dateSent"], author)
+        message = item.get("standardMessage")
+        count = reactions(message.get("reactions")) if isinstance(message, dict) else 0
         answers = _quoted(item, people)
-        yield Record(chats[chat_id], timestamp, people.name(author), text, kind, number, identity, answers)
+        yield Record(chats[chat_id], timestamp, people.name(author), text, kind, number, identity, answers, count)
 
 
 def _quoted(item: Mapping[str, Any], people: _Directory) -> str:
@@ -272,7 +274,8 @@ def _sigtop_records(source: Source) -> Iterator[Record]:
         number, quote = str(row.get("id") or ""), row.get("quote")
         answers = sent.get(str(quote.get("id")), "") if isinstance(quote, dict) else ""
         sent[str(row.get("sent_at"))] = number
-        yield Record(chat, timestamp, sender, text, _sigtop_kind(row, text), position, number, answers)
+        kind, count = _sigtop_kind(row, text), reactions(row.get("reactions"))
+        yield Record(chat, timestamp, sender, text, kind, position, number, answers, count)
 
 
 def _sigtop_kind(row: Mapping[str, Any], text: str) -> Kind:
@@ -370,7 +373,8 @@ def _json_records(source: Source) -> Iterator[Record]:
         timestamp = moment.isoformat(timespec="milliseconds" if moment.tzinfo else "seconds")
         text = line_breaks(well_formed(str(row.get("body") or ""))).removesuffix(MARGIN)
         sender = well_formed(str(row.get("sender") or ""))
-        yield Record(chat, timestamp, sender, text, _json_kind(row, text), number)
+        kind, count = _json_kind(row, text), reactions(row.get("reactions"))
+        yield Record(chat, timestamp, sender, text, kind, number, reactions=count)
 
 
 def _json_kind(row: Mapping[str, Any], text: str) -> Kind:

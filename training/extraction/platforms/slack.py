@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from training.extraction.json_stream import array
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, companion, line_breaks, objects, well_formed
+from training.extraction.source import Source, companion, line_breaks, objects, reactions, well_formed
 
 NAME = "slack"
 UNIT = "entry"
@@ -82,7 +82,8 @@ def _record(row: Any, names: Names, chat: Chat, position: int) -> Record:
     kind = _kind(row, text)
     number, thread = str(row["ts"]), str(row.get("thread_ts") or "")
     answers = thread if thread != number else ""  # a thread's first message answers nobody
-    return Record(chat, timestamp, well_formed(_sender(row, names)), text, kind, position, number, answers)
+    sender, count = well_formed(_sender(row, names)), reactions(row.get("reactions"))
+    return Record(chat, timestamp, sender, text, kind, position, number, answers, count)
 
 
 def _timestamp(row: Mapping[str, Any]) -> str | None:

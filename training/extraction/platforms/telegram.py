@@ -14,7 +14,7 @@ from typing import Any
 from ghost.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor, CutOff
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, line_breaks
+from training.extraction.source import Source, line_breaks, reactions
 
 NAME = "telegram"
 UNIT = "entry"
@@ -190,7 +190,17 @@ def _record(chat: Chat, message: Any, position: int) -> Record:
     number = str(message.get("id", "")) if chat.is_id else ""
     kind = Kind.BOT if _is_bot(message, chat) else _kind(message, text)
     answers = str(message.get("reply_to_message_id", "")) if number and "reply_to_peer_id" not in message else ""
-    return Record(chat, timestamp, intern(_sender(message)), text, kind, position, number, answers)
+    return Record(
+        chat,
+        timestamp,
+        intern(_sender(message)),
+        text,
+        kind,
+        position,
+        number,
+        answers,
+        reactions(message.get("reactions")),
+    )
 
 
 def _is_bot(message: dict[str, Any], chat: Chat) -> bool:
