@@ -29,6 +29,8 @@ DIFFERENT = {
     "lorem.txt": "the manifest says year first; the first number reaches 31 and the last does not pass 22",
     "test_export.txt": "the line break is kept",
     "group_quote_attachment/main.jsonl": "one of the three is a picture without words",
+    "x_escape_control_chars.json": "one of the two was sent through an inline bot",
+    "2025-01-18.json": "a bot's",
     "note-to-self.jsonl": "one of the three is a picture without words; the update is counted as system",
     "view_once_line.jsonl": "what was to be viewed once is counted as media",
     "exporter_blocks.txt": "two of upstream's six blocks hold no words: one deleted, one SharePlay",
