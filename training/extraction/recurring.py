@@ -21,6 +21,7 @@ OFTEN = 5  # rows of one template
 UNDER_SEVERAL = 3  # the same, if several senders are told of by their names
 UNVARIED, UNVARIED_SHARE = 10, 0.002  # rows of one text, and their share of a run's
 EMOJI_KINDS = 3  # different emoji in one template
+SHORTEST = 4  # letters of a name by which a user name is recognised
 FEWEST = 3  # words of a template, a name among them
 SAMPLE = 20_000  # messages of a run in which unvaried texts are looked for
 NAME, NUMBER, SYMBOL = "‹name›", "‹number›", "‹emoji›"
@@ -58,7 +59,8 @@ class Recurring:
     """
 
     def __init__(self, chats: Sequence[tuple[str, list[Record]]]) -> None:
-        self._unvaried = _unvaried([messages for _, messages in chats])
+        self._step = 1 + sum(len(messages) for _, messages in chats) // SAMPLE
+        self._unvaried = _unvaried([messages for _, messages in chats], self._step)
         found: dict[str, Template] = {}
         emoji: defaultdict[str, set[str]] = defaultdict(set)
         for file, messages in chats:
@@ -87,6 +89,8 @@ class Recurring:
     def _suspects(self, messages: list[Record]) -> Iterator[tuple[int, str, str]]:
         """Indexes of messages that may be the app's, with their template and the emoji in their middle."""
         names = {sender: _names(sender) for sender in {record.sender for record in messages}}
+        for sender, word in _first_words(messages[:: self._step]):
+            names[sender] += (word,)
         everybody = sorted(chain.from_iterable(names.values()), key=len, reverse=True)
         for row, (_, _, sender, text, *_) in enumerate(messages):
             if len(text) > LONGEST:
@@ -121,12 +125,23 @@ def _of_name(text: str, own: tuple[str, ...], names: list[str]) -> str | None:
     return NAME + _with_slots(rest)
 
 
-def _unvaried(chats: Sequence[list[Record]]) -> set[str]:
+def _first_words(messages: list[Record]) -> list[tuple[str, str]]:
+    """Senders with a word that begins several of their rows, nobody else's, and holds a name of theirs: a user name."""
+    found = Counter((record.sender, record.text.split(" ", 1)[0]) for record in messages if len(record.text) <= LONGEST)
+    often = [pair for pair, number in found.items() if number >= UNDER_SEVERAL and pair[1] not in pair[0].split()]
+    words = Counter(word for _, word in found)
+    return [
+        (sender, word)
+        for sender, word in often
+        if words[word] == 1
+        and any(len(part) >= SHORTEST and part in fold(word) and part != fold(word) for part in fold(sender).split())
+    ]
+
+
+def _unvaried(chats: Sequence[list[Record]], step: int) -> set[str]:
     """Texts that are sent often and always to the letter, in no other case and never as a part of a message."""
-    total = sum(map(len, chats))
-    step = 1 + total // SAMPLE
     sample = Counter(record.text for messages in chats for record in messages[::step] if len(record.text) <= LONGEST)
-    least = max(UNVARIED, UNVARIED_SHARE * total / step)
+    least = max(UNVARIED, UNVARIED_SHARE * sample.total())
     often = {text for text, number in sample.items() if number >= least and _is_sentence(text)}
     exact: Counter[str] = Counter()
     anywhere: Counter[str] = Counter()

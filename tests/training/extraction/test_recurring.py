@@ -40,6 +40,13 @@ def test_other_names_numbers_and_emoji_are_slots() -> None:
     assert template == ("‹name› donis al ‹name› ‹number› poentojn ‹emoji› hodiaŭ", 5, None)
 
 
+def test_a_user_name_that_holds_a_name_is_one() -> None:
+    rows = [("Piet Vos", f"piet.v ŝanĝis la temon al {n}") for n in range(3)]
+    rows += [("Ines Roth", f"ines_roth ŝanĝis la temon al {n}") for n in range(3)]
+    assert found(*rows) == [("‹name› ŝanĝis la temon al ‹number›", 6, "‹name› ŝanĝis la temon al ‹number›")]
+    assert found(*[("Piet Vos", f"pieter always was {n} here") for n in range(9)], ("Ines Roth", "pieter who?")) == []
+
+
 def test_what_one_person_writes_is_not_shown() -> None:
     """Somebody may speak of themselves by name; their words belong in no report."""
     (template,) = found(*[("Piet Vos", "Piet really loves this boat")] * 5)

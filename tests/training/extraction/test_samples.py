@@ -50,7 +50,7 @@ EXPECTED = {
     "telegram/joweich_chat-miner/test/telegram/test_batch_export.json": Counter({Kind.MESSAGE: 2}),
     "telegram/Mehrdad-esn_Telegram-Export-Parser/test_data.json": Counter({Kind.MESSAGE: 7}),
     "telegram/unknown-repo_id70577419218/full_account.json": Counter({Kind.MESSAGE: 1}),
-    "telegram/_public_issues/x_escape_control_chars.json": Counter({Kind.MESSAGE: 1, "rest": 1}),  # one was sent through an inline bot
+    "telegram/_public_issues/x_escape_control_chars.json": Counter({Kind.MESSAGE: 1, "rest": 1}),  # an inline bot
     "telegram/_public_issues/custom_emoji_unquoted_document_id.json": Counter({Kind.MESSAGE: 1}),
     "messenger/kenn-io_msgvault/json_simple/your_activity_across_facebook/messages/inbox/alice_ABC123/message_1.json":
         Counter({Kind.MESSAGE: 3}),
