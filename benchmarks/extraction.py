@@ -84,7 +84,6 @@ table = df_from_whatsapp(sys.argv[1], max_size=None)
 table.to_csv(sys.argv[2])
 print(len(table))
 """
-VERSIONS = "from importlib.metadata import version as v; print(', '.join(f'{p} {v(p)}' for p in sys.argv[1:]))"
 
 
 class Contestant(NamedTuple):
