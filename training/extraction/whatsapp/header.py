@@ -8,7 +8,7 @@ a header is part of the match: a pattern that starts with a literal lets `re` sk
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 from unicodedata import category, normalize
 
@@ -32,6 +32,7 @@ Hours = tuple[int, int]  # from, before
 ANY_HOUR = (0, 24)
 
 
+@lru_cache(maxsize=4096)
 def letters(text: str) -> str:
     """The form in which words beside a date or a time are compared: letters and their marks, in lower case."""
     return "".join(each for each in normalize("NFC", text) if category(each)[0] in "LM").casefold()
@@ -288,8 +289,9 @@ def _beside_times(clocks: list[str]) -> tuple[str, str]:
     that a few headers have: a line `13.3.22 10:05 Uhr - Marc: …` in such a file is something that somebody wrote.
     """
     patterns = []
+    around = list(map(re.compile(r"\d.*\d").split, clocks))
     for place in (0, -1):
-        words = [word.strip() for word in (re.split(r"\d.*\d", clock)[place] for clock in clocks) if letters(word)]
+        words = [sides[place].strip() for sides in around if letters(sides[place])]
         if words and len(words) >= SOME * len(clocks):
             patterns.append(WORD)
         else:
