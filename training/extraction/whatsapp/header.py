@@ -28,6 +28,9 @@ MINGUO = range(98, 150)  # Taiwan's years since 2009, with three digits from 201
 NO_YEAR = -1
 NO_MONTH = 0
 
+AROUND = re.compile(r"\d.*\d")  # the words around a time are what this splits
+SECONDS_OF_A_DAY = 86_400  # there are no more times, in one spelling
+
 Hours = tuple[int, int]  # from, before
 ANY_HOUR = (0, 24)
 
@@ -133,17 +136,17 @@ def times(clocks: Counter[str]) -> tuple[dict[str, str | None], Counter[str]]:
     return {text: _time(text, hours) for text in clocks}, unknown
 
 
-def _words(clock: str) -> list[str]:
+@lru_cache(maxsize=SECONDS_OF_A_DAY)
+def _words(clock: str) -> tuple[str, ...]:
     """What stands before and after the numbers of a time."""
-    return [
-        word for word in (side.strip(" \u00a0\u202f\u2009") for side in re.split(r"\d.*\d", clock)) if letters(word)
-    ]
+    return tuple(word for side in AROUND.split(clock) if letters(word := side.strip(" \u00a0\u202f\u2009")))
 
 
 def _unknown(clock: str) -> bool:
     return any(letters(word) not in day_periods() for word in _words(clock))
 
 
+@lru_cache(maxsize=SECONDS_OF_A_DAY)
 def _numbers(clock: str) -> tuple[int, int, int]:
     hour, minute, second = ([int(number) for number in re.findall(r"\d+", clock)] + [0])[:3]
     return hour, minute, second
@@ -289,7 +292,7 @@ def _beside_times(clocks: list[str]) -> tuple[str, str]:
     that a few headers have: a line `13.3.22 10:05 Uhr - Marc: …` in such a file is something that somebody wrote.
     """
     patterns = []
-    around = list(map(re.compile(r"\d.*\d").split, clocks))
+    around = list(map(AROUND.split, clocks))
     for place in (0, -1):
         words = [sides[place].strip() for sides in around if letters(sides[place])]
         if words and len(words) >= SOME * len(clocks):
