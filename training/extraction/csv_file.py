@@ -70,7 +70,8 @@ def write(records: list[Record], path: Path) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(handle, "w", encoding="utf-8", newline="") as stream:
         stream.write(",".join(COLUMNS) + "\n")
-        stream.writelines(f"{each.timestamp},{_field(each.sender)},{_field(each.text)}\n" for each in records)
+        senders = {name: _field(name) for name in {each.sender for each in records}}
+        stream.writelines(f"{each.timestamp},{senders[each.sender]},{_field(each.text)}\n" for each in records)
 
 
 def replies(records: list[Record], written: list[Record]) -> list[dict[str, dict[str, str]]]:

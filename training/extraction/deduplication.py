@@ -224,7 +224,7 @@ def in_time_order(messages: list[Record], is_merged: bool) -> list[Record]:
 
 def instant(timestamp: str) -> str:
     """Convert a timestamp with an offset to UTC, so that equal instants compare equal; keep a naive one."""
-    if len(timestamp) <= NAIVE:
+    if len(timestamp) <= NAIVE or timestamp.endswith("+00:00"):
         return timestamp
     hour, rest, offset = timestamp[:HOUR], timestamp[HOUR:-OFFSET], timestamp[-OFFSET:]
     if offset[0] in "+-" and offset.endswith(":00"):
