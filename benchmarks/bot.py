@@ -26,8 +26,9 @@ import msgspec
 import yaml
 
 from benchmarks.extraction import machine
-from telegram_bot.config import BotConfig, Limits, Texts, Typing
+from telegram_bot.config import BotConfig, Limits, Typing
 from telegram_bot.database import Database
+from telegram_bot.texts import Texts
 from tests.telegram_bot.fake_bot_api import FakeBotAPI, Fault
 from tests.telegram_bot.fake_model import FakeModel
 from tests.telegram_bot.test_killed import Mortal

@@ -3,7 +3,7 @@
     GhostError                    (replicate_deployment.errors; exit code 1)
     ├── UsageError                wrong flags or a wrong combination of them (exit code 2)
     ├── ExportError               a chat export that cannot be read, or whose date order is ambiguous
-    ├── ConfigError               training_config.yaml or user_config.json: unknown key, impossible value
+    ├── ConfigError               a config file (ghost.config): unknown key, impossible value
     ├── DataError                 CSV or JSONL that is missing, malformed or too small to train on
     ├── BaseModelError            a base that is missing, not causal-LM or not the recorded one
     ├── TrainingError             training cannot start or continue

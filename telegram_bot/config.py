@@ -3,18 +3,17 @@
 The token is not in the file; it is read from the environment.
 """
 
-import difflib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
-import yaml
 from msgspec import Meta, Struct
 
+from ghost import config
 from ghost.errors import ConfigError
 from replicate_deployment.chat_format import CONTEXT_TURNS, Labels
+from telegram_bot.texts import Texts
 
 DEFAULT_PATH = Path("config/bot.yaml")
 TOKEN = "TELEGRAM_BOT_TOKEN"
@@ -22,16 +21,15 @@ TOKEN = "TELEGRAM_BOT_TOKEN"
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 NonEmpty = Annotated[str, Meta(min_length=1)]
-Line = Annotated[str, Meta(min_length=1, max_length=1000)]  # notice and help must fit into one Telegram message
 Days = Annotated[int, Meta(ge=1)]
 
 
-class Names(Struct, frozen=True, forbid_unknown_fields=True):
+class Names(Struct, frozen=True):
     me: str = Labels().me
     other: str = Labels().other
 
 
-class Inputs(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Inputs(Struct, frozen=True, omit_defaults=True):
     """Keys left out take the model server's defaults."""
 
     max_new_tokens: int | None = None
@@ -41,7 +39,7 @@ class Inputs(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     repetition_penalty: float | None = None
 
 
-class Typing(Struct, frozen=True, forbid_unknown_fields=True):
+class Typing(Struct, frozen=True):
     characters_per_second: Annotated[float, Meta(gt=0)] = 15.0
     longest_seconds: Seconds = 6.0
 
@@ -50,7 +48,7 @@ class Typing(Struct, frozen=True, forbid_unknown_fields=True):
         return min(self.longest_seconds, len(text) / self.characters_per_second)
 
 
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+class Limits(Struct, frozen=True):
     replies_per_minute: Count = 10
     commands_per_minute: Count = 10
     predictions_per_day: Count = 500
@@ -59,42 +57,16 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     messages_per_reply: Count = 6
 
 
-class Drafts(Struct, frozen=True, forbid_unknown_fields=True):
+class Drafts(Struct, frozen=True):
     chats: list[int] = []
 
 
-class Retention(Struct, frozen=True, forbid_unknown_fields=True):
+class Retention(Struct, frozen=True):
     messages_days: Days = 30
     corrections_days: Days = 365
 
 
-class Texts(Struct, frozen=True, forbid_unknown_fields=True):
-    """The bot's own messages. All can be reworded; none can be empty."""
-
-    notice: Annotated[str, Meta(min_length=10, max_length=1000)] = (
-        "Before you start: you are writing to an AI that imitates a person's style. It is not that person, "
-        "it makes things up, and what you write here is stored to answer you. Send /help for more."
-    )
-    help: Line = (
-        "I am an AI that imitates a person's way of writing. I know the last twenty turns or so of this chat, "
-        "and nothing else.\n"
-        "/reset – start afresh: ignore what was said so far\n"
-        "/forget – delete all that is stored of this chat\n"
-        "/status – how I am doing\n"
-        "/help – this text"
-    )
-    stranger: Line = "Thanks for writing. This bot only talks to people its owner has allowed, so it will stay silent."
-    only_text: Line = "I can only read text."
-    waking: Line = "waking up…"
-    down: Line = "I cannot think right now. I will answer when I can."
-    failed: Line = "I lost my thread there. Say it again?"
-    enough: Line = "That is enough for today. Write to me tomorrow."
-    slower: Line = "That was a lot of commands. Try again in a minute."
-    reset: Line = "Done: we start afresh."
-    forgotten: Line = "Done: what was stored of this chat is deleted."
-
-
-class BotConfig(Struct, frozen=True, forbid_unknown_fields=True):
+class BotConfig(Struct, frozen=True):
     owner: int
     backend: NonEmpty
     allow: list[int] = []
@@ -111,6 +83,14 @@ class BotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     retention: Retention = Retention()
     texts: Texts = Texts()
 
+    def __post_init__(self) -> None:
+        try:
+            _ = self.sides
+        except ValueError as error:
+            raise ConfigError(f"labels: {error}") from error
+        if not self.texts.notice.strip():
+            raise ConfigError("texts.notice: must not be blank: everyone is told that this is an AI; reword it")
+
     @property
     def sides(self) -> Labels:
         return Labels(me=self.labels.me, other=self.labels.other)
@@ -121,29 +101,7 @@ class BotConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: Path) -> BotConfig:
     """Raises ConfigError naming the file, the key, what was found and the nearest valid name."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; `ghost init` writes {DEFAULT_PATH} to fill in") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise ConfigError(f"{path}{line}: not YAML ({getattr(error, 'problem', None) or error})") from error
-    _refuse_unknown(BotConfig, document, "", path)
-    try:
-        config = msgspec.convert(document, BotConfig)
-    except msgspec.ValidationError as error:
-        complaint, _, place = str(error).partition(" - at `$.")
-        raise ConfigError(f"{path}: {place.rstrip('`') or 'the file'}: {complaint}") from error
-    try:
-        Labels(me=config.labels.me, other=config.labels.other)
-    except ValueError as error:
-        raise ConfigError(f"{path}: labels: {error}") from error
-    if not config.texts.notice.strip():
-        raise ConfigError(f"{path}: texts.notice: must not be blank: everyone is told that this is an AI; reword it")
-    return config
+    return config.load(BotConfig, DEFAULT_PATH.name, path)
 
 
 def token() -> str:
@@ -154,16 +112,3 @@ def token() -> str:
     if not re.fullmatch(r"\d+:[\w-]{10,}", found):
         raise ConfigError(f"{TOKEN} is not a bot token, which is a number, a colon and about 35 characters")
     return found
-
-
-def _refuse_unknown(kind: type[Struct], document: Any, prefix: str, path: Path) -> None:
-    if not isinstance(document, dict):
-        return  # msgspec reports it
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    for key, value in document.items():
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(fields)}"
-            raise ConfigError(f"{path}: unknown key {prefix}{key}; {hint}")
-        if isinstance(fields[key].type, type) and issubclass(fields[key].type, Struct):
-            _refuse_unknown(fields[key].type, value, f"{prefix}{key}.", path)

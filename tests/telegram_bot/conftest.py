@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from ghost.errors import BotError
-from telegram_bot.config import BotConfig, Drafts, Limits, Texts, Typing
+from telegram_bot.config import BotConfig, Drafts, Limits, Typing
 from telegram_bot.database import Clock, Database
+from telegram_bot.texts import Texts
 from tests.ghost.serving.cog_server import url  # noqa: F401  (a fixture)
 from tests.telegram_bot.fake_bot_api import TOKEN, FakeBotAPI, Sent
 from tests.telegram_bot.fake_model import FakeModel

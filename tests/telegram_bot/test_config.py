@@ -28,18 +28,29 @@ def test_the_example_restates_no_default_wrongly() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the file: Expected `object`, got `null`"),
-        ("owner: 1", "missing required field `backend`"),
-        ("owner: me\nbackend: x", "owner: Expected `int`, got `str`"),
+        ("", "the file: expected keys, found nothing"),
+        ("owner: 1", "missing key backend; "),
+        ("owner: me\nbackend: x", "owner: expected a whole number, found 'me'"),
         ("owner: 1\nbackend: x\nalow: [2]", "unknown key alow; did you mean allow?"),
         ("owner: 1\nbackend: x\nlimits: {predictions_a_day: 3}", "did you mean limits.predictions_per_day?"),
-        ("owner: 1\nbackend: x\nlimits: {predictions_per_day: 0}", r"limits.predictions_per_day: Expected `int` >= 1"),
+        (
+            "owner: 1\nbackend: x\nlimits: {predictions_per_day: 0}",
+            "limits.predictions_per_day: expected a whole number >= 1, found 0",
+        ),
         ("owner: 1\nbackend: x\ntexts: {notice: ''}", "texts.notice: "),
         ("owner: 1\nbackend: x\ntexts: {notice: '             '}", "texts.notice: must not be blank"),
-        (f"owner: 1\nbackend: x\ntexts: {{notice: {'long ' * 999}}}", "texts.notice: Expected `str` of length <= 1000"),
+        (
+            f"owner: 1\nbackend: x\ntexts: {{notice: {'long ' * 999}}}",
+            "texts.notice: expected text of length <= 1000, found text of 4994 characters",
+        ),
         ("owner: 1\nbackend: x\nlabels: {me: 'B:'}", "labels: both labels are 'B:'"),
-        ("owner: 1\nbackend: x\ntelegram: api.telegram.org", "telegram: Expected `str` matching regex '^https?://'"),
+        (
+            "owner: 1\nbackend: x\ntelegram: api.telegram.org",
+            "telegram: expected text matching regex '^https?://', found 'api",
+        ),
         ("owner: [", "line 1: not YAML"),
+        ("owner: 1\nbackend: x\nowner: 2", "line 3: not YAML (duplicate key owner)"),
+        ("owner: 123:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\nbackend: x", "found text of 39 characters"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

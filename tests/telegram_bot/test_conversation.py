@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, parse
-from telegram_bot.config import Texts, Typing
+from telegram_bot.config import Typing
 from telegram_bot.gateway import Code, without_links
+from telegram_bot.texts import Texts
 from tests.telegram_bot.conftest import FRIEND, GROUP, NOTICE, OWNER, STRANGER, World
 
 TEXTS = Texts()

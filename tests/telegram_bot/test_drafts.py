@@ -6,8 +6,9 @@ from typing import Any
 
 from replicate_deployment.chat_format import Turn
 from telegram_bot import bot, commands, drafts, intake
-from telegram_bot.config import Texts, Typing
+from telegram_bot.config import Typing
 from telegram_bot.database import Database
+from telegram_bot.texts import Texts
 from tests.telegram_bot import fake_model
 from tests.telegram_bot.conftest import FRIEND, LINK, OWNER, PEER, World, offered, state
 from tests.telegram_bot.fake_bot_api import Fault, Sent

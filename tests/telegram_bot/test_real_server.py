@@ -1,6 +1,7 @@
 """The bot before Cog's real server, on the tiny merged model, which talks rubbish."""
 
-from telegram_bot.config import Inputs, Texts
+from telegram_bot.config import Inputs
+from telegram_bot.texts import Texts
 from tests.telegram_bot.conftest import FRIEND, World
 
 

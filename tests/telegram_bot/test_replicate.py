@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ghost.serving.client import Backend, Replicate
-from telegram_bot.config import Texts
+from telegram_bot.texts import Texts
 from tests.ghost.serving import fake_replicate
 from tests.ghost.serving.fake_replicate import PIECES, FakeReplicate, Fault
 from tests.telegram_bot.conftest import FRIEND, World

@@ -15,8 +15,9 @@ import pytest
 
 from ghost.errors import BotError
 from telegram_bot import database, retention
-from telegram_bot.config import Retention, Texts
+from telegram_bot.config import Retention
 from telegram_bot.database import Database, DiskFull
+from telegram_bot.texts import Texts
 from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, World
 
 TEXTS = Texts()

@@ -12,10 +12,11 @@ import pytest
 
 from ghost.errors import BotError
 from telegram_bot import commands, intake, service
-from telegram_bot.config import Limits, Texts
+from telegram_bot.config import Limits
 from telegram_bot.database import Database
 from telegram_bot.gateway import RetryLater
 from telegram_bot.outgoing import Place
+from telegram_bot.texts import Texts
 from tests.telegram_bot import fake_model
 from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, PEER, World
 from tests.telegram_bot.fake_bot_api import TOKEN, Fault

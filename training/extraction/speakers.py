@@ -9,12 +9,15 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from msgspec import Meta
+
+from ghost import config
 from ghost.errors import ConfigError
 from replicate_deployment.chat_format import Labels
 
@@ -25,7 +28,6 @@ LISTED = 10  # senders shown in an error
 EXAMPLE, ALIKE = "user_config.example.json", 0.85  # config.json has a ratio of 0.81, user_config.json.txt 0.89
 EXTRACTION_REPORT = "extraction_report.json"
 NAMES = ("exclude_people", "exclude_conversations")  # keys that hold a list of names
-DAYS = ("since", "until")
 
 Mine = Mapping[str, Set[str]]
 """Platform → the senders there that are you."""
@@ -49,30 +51,27 @@ class UserConfig:
     """The first day to use."""
     until: date | None = None
     """The last day to use."""
-    max_group_size: int | None = None
+    max_group_size: Annotated[int, Meta(ge=2)] | None = None
     """Leave out chats with more people, you included."""
 
     def __post_init__(self) -> None:
         lists = {"user_identifiers": self.names, **{key: getattr(self, key) for key in NAMES}}
         for key, names in lists.items():
-            if not all(isinstance(name, str) and name.strip() for name in names):
-                raise ConfigError(f"{key}: expected a list of names, none of them blank")
+            if not all(name.strip() for name in names):
+                raise ConfigError(f'{key}: a name is blank; write a list of names, as in ["Ada Lovelace"]')
         if self.since and self.until and self.since > self.until:
             raise ConfigError(f"since, until: {self.since} is after {self.until}, so no day is left")
-        size = self.max_group_size
-        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 2):
-            raise ConfigError(f"max_group_size: expected null or a number from 2 up (you count); found {size!r}")
         try:
             ZoneInfo(self.timezone)
-        except (TypeError, ValueError, OSError, ZoneInfoNotFoundError):
-            close = difflib.get_close_matches(str(self.timezone), available_timezones(), n=1)
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            close = difflib.get_close_matches(self.timezone, available_timezones(), n=1)
             hint = close[0] if close else "Europe/Paris"
             raise ConfigError(
                 f"timezone: {self.timezone!r} is not an IANA time zone; a valid one is {hint!r}"
             ) from None
         try:
             Labels(me=self.user_label, other=self.other_label)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ConfigError(f"user_label, other_label: {error}") from error
 
     @property
@@ -103,24 +102,7 @@ def load(path: Path | None = None) -> UserConfig:
     """
     if path is None and not CONFIG.exists():
         return UserConfig()
-    path = path or CONFIG
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; `ghost init` writes {CONFIG} to edit") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected one JSON object, found a {type(document).__name__}")
-    valid = [field.name for field in fields(UserConfig)]
-    for key in document:
-        if key not in valid:
-            nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{path}: unknown key {key!r}; the nearest valid name is {nearest!r}")
-    try:
-        return UserConfig(**{key: _typed(key, value) for key, value in document.items()})
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return config.load(UserConfig, CONFIG.name, path)
 
 
 def not_there() -> str:
@@ -135,33 +117,6 @@ def not_there() -> str:
 
 def _alike(name: str, other: str) -> bool:
     return difflib.SequenceMatcher(None, fold(name), fold(other)).ratio() >= ALIKE
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse duplicate keys. json.loads keeps the last one, which could silently drop an `exclude_people`."""
-    keys = [key for key, _ in pairs]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise ValueError(f"duplicate key {twice[0]}")
-    return dict(pairs)
-
-
-def _typed(key: str, value: Any) -> Any:
-    """Convert a JSON value to the type of its field."""
-    if key == "user_identifiers" and isinstance(value, dict):
-        if not all(isinstance(names, list) for names in value.values()):
-            raise ConfigError(f'{key}: give each platform a list of names, as in {{"telegram": ["Ada Lovelace"]}}')
-        return {platform: tuple(names) for platform, names in value.items()}
-    if key in ("user_identifiers", *NAMES):
-        if not isinstance(value, list):
-            raise ConfigError(f'{key}: expected a list of names, as in ["Ada Lovelace"]')
-        return tuple(value)
-    if key in DAYS and value is not None:
-        try:
-            # fromisoformat also reads ISO weeks and dates without hyphens.
-            return date.fromisoformat(value if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else "")
-        except (TypeError, ValueError):
-            raise ConfigError(f"{key}: expected a date such as 2024-02-29, or null; found {value!r}") from None
-    return value
 
 
 def fold(name: str) -> str:

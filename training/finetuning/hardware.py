@@ -1,20 +1,19 @@
 """Compute what training takes on a device in memory, time and dollars, and find this machine's device."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from datetime import date
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-import yaml
+from msgspec import Meta
 
-from ghost.errors import ConfigError, TrainingError
-from ghost.installed import config_file
+from ghost.config import load
+from ghost.errors import TrainingError
 from training.config import TrainingConfig
 from training.finetuning.base import Shapes
 from training.finetuning.data import Split
@@ -25,17 +24,20 @@ from training.finetuning.packing import Plan, Segment, collapse, pack, segment
 NAME = "gpu_prices.yaml"
 
 
+Positive = Annotated[float, Meta(gt=0)]
+
+
 @dataclass(frozen=True)
 class Gpu:
     """An entry of config/gpu_prices.yaml, whose head explains the fields."""
 
     gpu: str
     device: str
-    sold: float
-    memory: float
-    tflops: float
-    bandwidth: float
-    price: float
+    sold: Positive
+    memory: Positive
+    tflops: Positive
+    bandwidth: Positive
+    price: Positive
     provider: str
     read: date
     host: str = "x86-64"
@@ -48,53 +50,18 @@ class Gpu:
 @dataclass(frozen=True)
 class Prices:
     as_of: date
-    gpus: list[Gpu]
+    gpus: Annotated[list[Gpu], Meta(min_length=1)]
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 def load_prices(path: Path | None = None) -> Prices:
-    """Load `path`, or the file in the current folder, or else ghost's own.
-
-    Raises ConfigError naming the file and the entry that does not match the file's head.
-    """
-    path = path or config_file(NAME)
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({type(error).__name__})") from error
-    if not isinstance(document, dict) or not isinstance(document.get("gpus"), list) or not document["gpus"]:
-        raise ConfigError(f"{path}: expected a list of GPUs under the key gpus")
-    if not isinstance(document.get("as_of"), date):
-        raise ConfigError(f"{path}: as_of: expected a date such as 2026-11-22, found {document.get('as_of')!r}")
-    return Prices(document["as_of"], [_gpu(entry, number, path) for number, entry in enumerate(document["gpus"], 1)])
+    """Load `path`, or the file in the current folder, or else ghost's own. Raises ConfigError."""
+    return load(Prices, NAME, path)
 
 
 def gpu_of(device: str, path: Path | None = None) -> Gpu | None:
     """Return the GPU that torch calls `device`, or None if the file has none. A MIG slice has another name."""
     return next((gpu for gpu in load_prices(path).gpus if gpu.device.casefold() == device.casefold()), None)
-
-
-def _gpu(entry: Any, number: int, path: Path) -> Gpu:
-    where = f"{path}: GPU {number}"
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{where}: expected keys, found {entry!r}")
-    fields = {field.name: field for field in dataclasses.fields(Gpu)}
-    entry = {name: field.default for name, field in fields.items() if field.default is not dataclasses.MISSING} | entry
-    names = {name: field.type for name, field in fields.items()}
-    if odd := sorted(map(str, names.keys() ^ entry.keys())):
-        raise ConfigError(f"{where}: {odd[0]} is {'missing' if odd[0] in names else 'not a known key'}")
-    for name, kind in names.items():
-        value = entry[name]
-        if kind is float and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
-            raise ConfigError(f"{where}: {name}: expected a number above 0, found {value!r}")
-        if kind is not float and not isinstance(value, kind):  # type: ignore[arg-type]
-            raise ConfigError(f"{where}: {name}: expected {_WORDS[kind]}, found {value!r}")
-    values: dict[str, Any] = {name: float(entry[name]) if names[name] is float else entry[name] for name in names}
-    return Gpu(**values)
-
-
-_WORDS: dict[Any, str] = {str: "text", date: "a date such as 2026-11-22"}
 
 
 # Compute the memory that training needs, by component, and how many tokens can go through the model at once.

@@ -270,13 +270,9 @@ def write_adapter(
 def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, out: Path | None) -> TrainingConfig:
     """Apply the command line to the config. Another base drops the config's pinned revision."""
     if data is not None:
-        config = dataclasses.replace(
-            config,
-            datasets=tuple(dataclasses.replace(d, path=str(data / Path(d.path).name)) for d in config.datasets),
-            test_datasets=tuple(
-                dataclasses.replace(d, path=str(data / Path(d.path).name)) for d in config.test_datasets
-            ),
-        )
+        files = (config.datasets[0], config.test_datasets[0])
+        train, val = (dataclasses.replace(file, path=str(data / Path(file.path).name)) for file in files)
+        config = dataclasses.replace(config, datasets=(train,), test_datasets=(val,))
     if base is not None and base != config.base_model:
         config = dataclasses.replace(config, base_model=base, revision_of_model=None)
     return config if out is None else dataclasses.replace(config, output_dir=str(out))

@@ -77,28 +77,28 @@ def test_what_is_left_out_is_read_into_typed_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"user_identifier": ["Ada"]}, "unknown key 'user_identifier'; the nearest valid name is 'user_identifiers'"),
-        ({"user_identifiers": "Ada"}, "user_identifiers: expected a list of names"),
-        ({"user_identifiers": ["Ada", " "]}, "user_identifiers: expected a list of names"),
-        ({"user_identifiers": [7]}, "user_identifiers: expected a list of names"),
+        ({"user_identifier": ["Ada"]}, "unknown key user_identifier; did you mean user_identifiers"),
+        ({"user_identifiers": "Ada"}, "user_identifiers: expected keys or a list, found 'Ada'"),
+        ({"user_identifiers": ["Ada", " "]}, "user_identifiers: a name is blank"),
+        ({"user_identifiers": [7]}, r"user_identifiers\[0\]: expected text, found 7"),
         ({"timezone": "Europe/Pariss"}, "not an IANA time zone; a valid one is 'Europe/Paris'"),
-        ({"timezone": 2}, "not an IANA time zone"),
+        ({"timezone": 2}, "timezone: expected text, found 2"),
         ({"user_label": "A"}, "label 'A': one word that ends in its only colon"),
         ({"user_label": "B:"}, "both labels are 'B:'"),
         ({"user_label": 1}, "user_label"),
-        ({"user_identifiers": {"telegram": "Ada"}}, "user_identifiers: give each platform a list of names"),
-        ({"user_identifiers": {"telegram": ["Ada", ""]}}, "user_identifiers: expected a list of names"),
-        ({"exclude_people": "Bob"}, "exclude_people: expected a list of names"),
-        ({"exclude_conversations": [""]}, "exclude_conversations: expected a list of names"),
-        ({"exclude_person": ["Bob"]}, "unknown key 'exclude_person'; the nearest valid name is 'exclude_people'"),
-        ({"since": "1.2.2024"}, "since: expected a date such as 2024-02-29, or null; found '1.2.2024'"),
+        ({"user_identifiers": {"telegram": "Ada"}}, r"user_identifiers\[...\]: expected a list"),
+        ({"user_identifiers": {"telegram": ["Ada", ""]}}, "user_identifiers: a name is blank"),
+        ({"exclude_people": "Bob"}, "exclude_people: expected a list, found 'Bob'"),
+        ({"exclude_conversations": [""]}, "exclude_conversations: a name is blank"),
+        ({"exclude_person": ["Bob"]}, "unknown key exclude_person; did you mean exclude_people"),
+        ({"since": "1.2.2024"}, "since: expected a date such as 2024-02-29, found '1.2.2024'"),
         ({"since": "2024-W10-1"}, "since: expected a date such as"),
         ({"until": "2023-02-29"}, "until: expected a date such as"),
         ({"until": 2023}, "until: expected a date such as"),
         ({"since": "2024-03-02", "until": "2024-03-01"}, "2024-03-02 is after 2024-03-01, so no day is left"),
-        ({"max_group_size": 1}, "max_group_size: expected null or a number from 2"),
-        ({"max_group_size": True}, "max_group_size: expected null or a number from 2"),
-        ({"max_group_size": "5"}, "max_group_size: expected null or a number from 2"),
+        ({"max_group_size": 1}, "max_group_size: expected a whole number >= 2, found 1"),
+        ({"max_group_size": True}, "max_group_size: expected a whole number or null, found True"),
+        ({"max_group_size": "5"}, "max_group_size: expected a whole number or null, found '5'"),
     ],
 )
 def test_a_config_that_cannot_be_used(tmp_path: Path, values: dict[str, Any], complaint: str) -> None:
@@ -108,11 +108,14 @@ def test_a_config_that_cannot_be_used(tmp_path: Path, values: dict[str, Any], co
     assert str(caught.value).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\udcff"])
-def test_a_config_that_is_no_json_object(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [("{", "not JSON"), ("[]", "expected keys"), ("\udcff", "cannot be read"), ("x: !!bool 5", "not YAML")],
+)
+def test_a_config_that_is_no_json_object(tmp_path: Path, content: str, complaint: str) -> None:
     path = tmp_path / "user_config.json"
     path.write_text(content, encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(ConfigError, match="JSON"):
+    with pytest.raises(ConfigError, match=complaint):
         load(path)
 
 
