@@ -30,6 +30,7 @@ VERBS = {
     "init": Verb("ghost.installed", "write the configs that people edit into ./config"),
     "extract": Verb("training.extraction.extract", "chat exports (files, folders, zips) → clean CSV"),
     "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),
+    "bases": Verb("training.finetuning.bases", "base models to choose from, and what fits this machine"),
     "estimate": Verb("training.finetuning.estimate", "what training will need and cost, before you rent a GPU"),
     "train": Verb(
         "training.finetuning.train",

@@ -24,6 +24,7 @@ from replicate_deployment import chat_format, golden
 from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import template_for
+from training.config import BASE_HELP
 from training.finetuning.base import Base
 from training.merging import adapter as adapters
 from training.merging import proof, provenance
@@ -46,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="adapter folder from `ghost train`, peft, Axolotl or Unsloth; or the .checkpoint of an interrupted "
         "`ghost train`, to merge its best so far (default: %(default)s)",
     )
-    parser.add_argument(
-        "--base", metavar="PATH_OR_REPO", help="folder or Hub repo of the base (default: the one it was trained on)"
-    )
+    parser.add_argument("--base", metavar="BASE", help=f"{BASE_HELP} (default: the one it was trained on)")
     parser.add_argument(
         "--out", type=Path, default=Path("models/merged"), help="the merged model (default: %(default)s)"
     )

@@ -19,6 +19,7 @@ from ghost.serving.checks import Model, Result
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.tokenization import encode_prompt
+from training.config import BASE_HELP
 from training.finetuning.data import encode_turns
 
 
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--base",
-        metavar="PATH_OR_REPO",
-        help="the base (default: the one that it was trained on, if it is on this disk)",
+        metavar="BASE",
+        help=f"{BASE_HELP} (default: the one that it was trained on, if it is on this disk)",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 

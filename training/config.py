@@ -1,4 +1,4 @@
-"""The training config: names and types. config/training_config.yaml holds the values.
+"""The training config and the known bases: names and types. config/*.yaml hold the values.
 
 The names are Axolotl's (axolotl-ai-cloud/axolotl, src/axolotl/utils/schemas), so Axolotl can train from the same file.
 No field has a default: a missing key, an unknown key or a wrong type is an error.
@@ -6,6 +6,7 @@ No field has a default: a missing key, an unknown key or a wrong type is an erro
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,9 +14,11 @@ import yaml
 from msgspec import Meta
 
 from ghost import config
-from ghost.errors import ConfigError
+from ghost.errors import BaseModelError, ConfigError
 
 DEFAULT_PATH = Path("config/training_config.yaml")
+BASES = "bases.yaml"
+BASE_HELP = "a folder, a Hub repo, or a name that `ghost bases` lists"  # for the help of --base
 DEFAULT = f"default: {DEFAULT_PATH}, or ghost's own where there is none"  # for the help of --config
 
 
@@ -106,3 +109,45 @@ def as_dict(config: TrainingConfig) -> dict[str, Any]:
         return {key: [*value] if isinstance(value, tuple) else value for key, value in pairs}
 
     return dataclasses.asdict(config, dict_factory=lists)
+
+
+@dataclass(frozen=True)
+class KnownBase:
+    """An entry of config/bases.yaml, whose head explains the fields."""
+
+    repo: str
+    revision: str | None
+    billions: PositiveFloat
+    license: str
+    languages: str
+    tokenizer: Literal["SentencePiece with byte fallback", "byte-level BPE"]
+    tried: str
+    config: dict[str, Any]
+    source: str
+    read: date
+
+
+@dataclass(frozen=True)
+class KnownBases:
+    bases: dict[str, KnownBase]
+
+
+def load_bases() -> dict[str, KnownBase]:
+    """Load config/bases.yaml of the current folder, or else ghost's own. Raises ConfigError."""
+    return config.load(KnownBases, BASES).bases
+
+
+def base_named(name: str) -> tuple[str, str | None]:
+    """Return what --base NAME means: a folder or a Hub repo, and the commit if one is pinned.
+
+    `name` is a folder, a Hub repo (OWNER/NAME) or a name in config/bases.yaml. Raises BaseModelError if it is none.
+    """
+    if "/" in name or Path(name).expanduser().exists():
+        return name, None
+    bases = load_bases()
+    if name not in bases:
+        raise BaseModelError(
+            f"{name}: no such folder, not the name of a Hub repo (OWNER/NAME), and not in {BASES}; "
+            f"{config.nearest(name, bases)}"
+        )
+    return bases[name].repo, bases[name].revision

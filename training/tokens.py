@@ -59,7 +59,7 @@ class Estimated:
         return {"input_ids": ids, "offset_mapping": offsets}
 
     def _measure(self, line: str) -> tuple[int, int]:
-        self._lines[line] = FIRST + len(self._lines), estimate(line)
+        self._lines[line] = FIRST + len(self._lines), _estimate_line(line)
         return self._lines[line]
 
 
@@ -117,8 +117,13 @@ def tokenizer_of(base: str, revision: str | None = None) -> Any:
 
 
 def estimate(text: str) -> int:
-    """Estimate how many tokens Mistral's tokenizer makes of a text."""
-    return round(sum(map(_weights.__getitem__, text)))
+    """Estimate how many tokens Mistral's tokenizer makes of a text: of its lines, and one for each newline."""
+    lines = text.split("\n")
+    return len(lines) - 1 + sum(map(_estimate_line, lines))
+
+
+def _estimate_line(line: str) -> int:
+    return round(sum(map(_weights.__getitem__, line)))
 
 
 class _Weights(dict[str, float]):
@@ -133,8 +138,6 @@ _weights = _Weights()
 
 
 def _weight(character: str) -> float:
-    if character == "\n":
-        return 1.0
     if character.isspace():
         return 0.0  # a space is part of the next word
     if character.isascii():

@@ -18,6 +18,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
+from training.config import BASE_HELP
 from training.finetuning.report import distinct
 from training.preparation import canaries
 from training.preparation.prepare import TRAIN, VAL
@@ -148,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--adapter", type=Path, help="what it was merged from (default: `adapter` beside it)")
     parser.add_argument(
-        "--base", metavar="PATH_OR_REPO", help="the base (default: the one it was trained on, if it is on this disk)"
+        "--base", metavar="BASE", help=f"{BASE_HELP} (default: the one it was trained on, if it is on this disk)"
     )
     parser.add_argument("--url", help="also a served model: http://HOST:PORT, or replicate:OWNER/NAME[:VERSION]")
     parser.add_argument(

@@ -178,7 +178,9 @@ def _unmatched(config: UserConfig, me: Sequence[str], counts: Mapping[str, Count
     """Say which of your names match no sender; None if all is well."""
     for name in me:
         if not any(matching([name], senders) for senders in counts.values()):
-            return f"--me {name!r} sent none of these messages."
+            senders = {fold(sender): sender for platform in counts.values() for sender in platform}
+            near = [f" Did you mean {senders[key]!r}?" for key in difflib.get_close_matches(fold(name), senders, n=1)]
+            return f"--me {name!r} sent none of these messages.{''.join(near)}"
     if me:
         return None
     if not config.names:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ghost.errors import BaseModelError, ConfigError
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import WeightsError
+from training.config import load_bases
 
 # Read the header of a safetensors file without torch or safetensors, and check that the file is complete: eight bytes
 # of little-endian length, that much JSON, then the tensors without gaps
@@ -257,24 +258,6 @@ ARCHITECTURES = (
 )
 ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 
-# From config.json of mistralai/Mistral-7B-v0.3 at commit caa1feb0e54d415e2df31207e5f4e273e33509b1, the one that
-# training_config.yaml pins; noted 2026-11-22. They give the 7,248,023,552 parameters that the Hub counts. With them
-# `ghost estimate` can price the default recipe before the 14.5 GB are downloaded.
-KNOWN: dict[str, dict[str, Any]] = {
-    "mistralai/Mistral-7B-v0.3": {
-        "architectures": ["MistralForCausalLM"],
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "max_position_embeddings": 32768,
-        "model_type": "mistral",
-        "num_attention_heads": 32,
-        "num_hidden_layers": 32,
-        "num_key_value_heads": 8,
-        "tie_word_embeddings": False,
-        "vocab_size": 32768,
-    }
-}
-
 
 @dataclass(frozen=True)
 class Shapes:
@@ -357,21 +340,19 @@ class Shapes:
 
 
 def shapes_of(base: str, revision: str | None = None) -> Shapes:
-    """Return the shapes of a local folder, a Hub repo in the cache, or a base in KNOWN.
+    """Return the shapes of a local folder, a Hub repo in the cache, or a repo in config/bases.yaml.
 
     Raises BaseModelError if no config.json is found or its architecture is not supported.
     """
     found = config_at_hand(base, revision)
     if found is None:
-        known = ", ".join(KNOWN)
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", base) or Path(base).exists():
             raise BaseModelError(
                 f"{base}: no such folder with a config.json, and not the name of a Hub repo (OWNER/NAME)"
             )
         raise BaseModelError(
             f"{base}: its size is not known: no config.json in a folder of that name or in the Hub's cache "
-            "(known without "
-            f"one: {known}). Download that file: hf download {base} config.json"
+            f"(`ghost bases` lists those known without one). Download that file: hf download {base} config.json"
         )
     return read_shapes(found, base)
 
@@ -382,7 +363,7 @@ def config_at_hand(base: str, revision: str | None) -> dict[str, Any] | None:
     if not path.parent.is_dir():
         path = _cached(base, revision)
     if path is None:
-        return KNOWN.get(base)
+        return next((known.config for known in load_bases().values() if known.repo == base), None)
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -43,7 +43,7 @@ class Choice:
 
     @property
     def untested(self) -> bool:
-        return self.device.gpu is not None and self.device.gpu.host != "x86-64"
+        return self.device.gpu is not None and not self.device.gpu.tested
 
     @property
     def bill(self) -> float:
@@ -278,14 +278,7 @@ def _table(estimate: Estimate) -> list[str]:
                 f"${device.gpu.price:.2f}, {device.gpu.provider}" if device.gpu else "",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place in (0, 7) else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return hardware.align(rows, left=(0, 7))
 
 
 def _components(memory: Memory) -> str:

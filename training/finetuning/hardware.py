@@ -46,6 +46,10 @@ class Gpu:
     def bytes(self) -> int:
         return int(self.memory * 2**30)
 
+    @property
+    def tested(self) -> bool:
+        return self.host == "x86-64"
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -521,7 +525,22 @@ def spell_duration(seconds: Range) -> str:
 
 
 def spell_dollars(dollars: Range) -> str:
-    return f"${_cents(dollars.low)} to ${_cents(dollars.high)}"
+    low, high = (f"${_cents(some)}" for some in dollars)
+    if low != "$0.00":
+        return f"{low} to {high}"
+    return "less than $0.01" if high in ("$0.00", "$0.01") else f"up to {high}"
+
+
+def align(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
+    """Align the columns of a table: those numbered in `left` to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _two_digits(number: float) -> str:

@@ -59,7 +59,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options for config, data and base; `with_arguments` applies them to the config."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"the training config ({training_config.DEFAULT})")
     parser.add_argument("--data", type=Path, help="folder that `ghost prepare` wrote, instead of the config's datasets")
-    parser.add_argument("--base", metavar="PATH_OR_REPO", help="base model, instead of the config's base_model")
+    parser.add_argument(
+        "--base", metavar="BASE", help=f"instead of the config's base_model: {training_config.BASE_HELP}"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -273,6 +275,8 @@ def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, 
         files = (config.datasets[0], config.test_datasets[0])
         train, val = (dataclasses.replace(file, path=str(data / Path(file.path).name)) for file in files)
         config = dataclasses.replace(config, datasets=(train,), test_datasets=(val,))
-    if base is not None and base != config.base_model:
-        config = dataclasses.replace(config, base_model=base, revision_of_model=None)
+    if base is not None:
+        repo, revision = training_config.base_named(base)
+        if repo != config.base_model:
+            config = dataclasses.replace(config, base_model=repo, revision_of_model=revision)
     return config if out is None else dataclasses.replace(config, output_dir=str(out))

@@ -23,6 +23,7 @@ from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
+from training.config import base_named
 from training.finetuning import checkpoint as checkpoints
 from training.finetuning.base import Base, resolve_base
 from training.finetuning.checkpoint import Checkpoint
@@ -281,8 +282,9 @@ def tokenizer_of(ghost: Ghost, base: Base) -> Tokenizer:
 
 def find_base(ghost: Ghost, name: str | None) -> Base:
     """Find the base of the adapter. Raises MergeError if its weights are not the recorded ones."""
+    name, pinned = (None, None) if name is None else base_named(name)
     if not made_here(ghost):
-        return _named_base(ghost, name)
+        return _named_base(ghost, name, pinned)
     recorded = ghost.block("base")
     local = recorded["revision"] == "local"
     if name is None:
@@ -298,7 +300,7 @@ def find_base(ghost: Ghost, name: str | None) -> Base:
     return base
 
 
-def _named_base(ghost: Ghost, name: str | None) -> Base:
+def _named_base(ghost: Ghost, name: str | None, pinned: str | None) -> Base:
     """Find the base of an adapter made elsewhere, which records its name but no hash."""
     config = read_config(ghost.folder)
     recorded = config.get("base_model_name_or_path")
@@ -306,7 +308,8 @@ def _named_base(ghost: Ghost, name: str | None) -> Base:
         raise UsageError(f"{ghost.folder / CONFIG}: names no base; say which: --base PATH_OR_REPO")
     try:
         with progress("hashing the base"):
-            return resolve_base(str(name or recorded), config.get("revision") if name in (None, recorded) else None)
+            revision = config.get("revision") if name in (None, recorded) else pinned
+            return resolve_base(str(name or recorded), revision)
     except BaseModelError as error:
         if name is not None:
             raise

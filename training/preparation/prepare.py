@@ -107,7 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"of the training to come: its base and sequence length ({training_config.DEFAULT})",
     )
-    parser.add_argument("--base", help="folder or Hub repo whose tokenizer counts, if it is on this disk")
+    parser.add_argument(
+        "--base", help=f"base whose tokenizer counts, if it is on this disk: {training_config.BASE_HELP}"
+    )
     parser.add_argument(
         "--canaries",
         type=int,
@@ -149,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     rewritten = corrections.read(args.corrections, prepared) if args.corrections else None
     if args.base:
         try:
-            tokenizer = tokenizer_of(args.base)
+            tokenizer = tokenizer_of(*training_config.base_named(args.base))
         except ConfigError as error:
             raise ConfigError(f"--base {error}. Without --base, lengths are estimated") from error
     else:

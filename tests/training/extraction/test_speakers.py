@@ -190,6 +190,7 @@ def test_a_chat_outside_of_all_folders_is_of_no_platform() -> None:
         ({"telegram": ("Ada",)}, [], r"none of user_identifiers \(Ada\) sent a message\."),
         ({"whatsapp": ("Bob",), "telegram": ("Ada",)}, [], r"\(Bob\) sent a message on whatsapp\."),
         (("Ada",), ["Charles", "Bob"], "--me 'Bob' sent none of these messages"),
+        ((), ["charls"], r"--me 'charls' sent none of these messages\. Did you mean 'Charles'\?"),
     ],
 )
 def test_when_nobody_matches_the_senders_are_listed(

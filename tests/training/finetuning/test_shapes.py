@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from ghost.errors import BaseModelError, ConfigError
-from training.config import TrainingConfig
-from training.finetuning.base import KNOWN, Shapes, config_at_hand, read_shapes, shapes_of
+from training.config import TrainingConfig, load_bases
+from training.finetuning.base import Shapes, config_at_hand, read_shapes, shapes_of
 
 MISTRAL = "mistralai/Mistral-7B-v0.3"
+CONFIG = load_bases()["mistral-7b"].config
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -77,7 +78,7 @@ def test_the_hub_cache_is_read_before_what_is_known(tmp_path: Path, monkeypatch:
 
     snapshot = tmp_path / "models--mistralai--Mistral-7B-v0.3" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text(json.dumps({**KNOWN[MISTRAL], "num_hidden_layers": 3}), encoding="utf-8")
+    (snapshot / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 3}), encoding="utf-8")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(file_download, "HF_HUB_CACHE", str(tmp_path), raising=False)
     assert shapes_of(MISTRAL, "0123").layers == 3
@@ -111,9 +112,9 @@ def test_a_broken_config_is_named(tmp_path: Path, content: str) -> None:
 )
 def test_other_architectures_are_refused_by_name(changes: dict[str, Any], why: str) -> None:
     with pytest.raises(BaseModelError, match=f"^a base: {why}"):
-        read_shapes({**KNOWN[MISTRAL], **changes}, "a base")
+        read_shapes({**CONFIG, **changes}, "a base")
 
 
 def test_every_query_has_a_key_of_its_own_unless_said(recipe: TrainingConfig) -> None:
-    few = {key: KNOWN[MISTRAL][key] for key in KNOWN[MISTRAL] if key != "num_key_value_heads"}
+    few = {key: CONFIG[key] for key in CONFIG if key != "num_key_value_heads"}
     assert read_shapes(few, "a base") == Shapes(4096, 14336, 32, 32, 32, 128, 32768, 32768, tied=False)
