@@ -45,7 +45,7 @@ def in_terminal(speaker: Speaker, model: Path, target: Path) -> None:
     recorder = Console(record=True, width=WIDTH, file=StringIO(), markup=False, highlight=False, emoji=False)
     chat.console = recorder
     recorder.print(f"$ ghost chat {model} --temperature {TEMPERATURE}", style="cyan")
-    chat.talk(Chat(speaker, speaker.settings.replace(temperature=TEMPERATURE)), typing(recorder))
+    chat.talk(Chat(speaker, {"temperature": TEMPERATURE}), typing(recorder))
     write(recorder, target, "ghost chat")
 
 

@@ -1,4 +1,4 @@
-"""`ghost chat`: talk to a ghost in the terminal, in a pipe, or on a page of this machine's."""
+"""`ghost chat`: talk to a ghost in the terminal, in a pipe, or in the browser."""
 
 import argparse
 import json
@@ -13,31 +13,31 @@ from pathlib import Path
 
 from ghost.console import console
 from ghost.errors import UsageError
-from ghost.serving.chat.conversation import DISCLOSURE, Chat, find_speaker, is_server, seed_of
+from ghost.serving.chat.conversation import DISCLOSURE, Chat, find_speaker, is_server, parse_seed
 from ghost.signals import Stopped
 from replicate_deployment.chat_format import Labels, render
 from replicate_deployment.errors import GhostError
 from replicate_deployment.settings import RANGES, Settings
 
-# The chat in a terminal: a line of the person's, the reply as it is being made, and a few commands.
+# The chat in a terminal: messages, streamed replies, and a few commands.
 
 PERSON, GHOST = "you    ", "ghost  "
 COMMANDS = {
-    "/reset": "forget what was said",
-    "/seed N": "the same seed and the same messages give the same replies; /seed alone ends that",
-    "/set NAME VALUE": f"change one of {', '.join(RANGES)}",
-    "/save FILE": "write the conversation to a new file; nothing is written otherwise",
-    "/help": "this",
+    "/reset": "forget the conversation",
+    "/seed N": "the same seed and messages give the same replies; /seed alone turns this off",
+    "/set NAME VALUE": f"set one of {', '.join(RANGES)}",
+    "/save FILE": "write the conversation to a new file; otherwise nothing is stored",
+    "/help": "show this list",
     "/quit": "leave; so do /exit and Ctrl-D",
 }
-KEYS = "A paste may have several lines, Alt-Enter begins one. Ctrl-C stops a reply. // begins a message with /."
-# What a model writes, a terminal would obey: it could clear the screen, or retitle the window.
+KEYS = "Alt-Enter starts a new line. Ctrl-C stops a reply. Type // to start a message with /."
+# Control characters in a reply could clear the screen or set the window's title.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def talk(chat: Chat, ask: Callable[[], str]) -> None:
-    """Until /quit, or until `ask` raises EOFError. Ctrl-C ends what is going on, never the chat."""
-    said = f"{DISCLOSURE}\n{chat.speaker.name}; /help says what else can be typed, Ctrl-D leaves."
+    """Chat until /quit, or until `ask` raises EOFError. Ctrl-C stops a reply, not the chat."""
+    said = f"{DISCLOSURE}\n{chat.speaker.name}; type /help for commands, Ctrl-D to leave."
     console.print(said, style="dim", soft_wrap=True)
     while True:
         try:
@@ -45,26 +45,26 @@ def talk(chat: Chat, ask: Callable[[], str]) -> None:
             if not message.strip():
                 continue
             if is_command(message):
-                if (told := obey(chat, message)) is None:
+                if (output := run_command(chat, message)) is None:
                     return
-                console.print(told, style="dim", soft_wrap=True)
+                console.print(output, style="dim", soft_wrap=True)
             else:
                 answer(chat, message)
         except EOFError:
             return
         except KeyboardInterrupt as stop:
-            if isinstance(stop, Stopped) and stop.number != signal.SIGINT:  # SIGTERM and SIGHUP do end it
+            if isinstance(stop, Stopped) and stop.number != signal.SIGINT:  # SIGTERM and SIGHUP end the chat
                 raise
             console.print()
-        except GhostError as error:  # a prompt that is too long, a server that is busy: the next may do
+        except GhostError as error:  # a prompt too long, a busy server: the next message may succeed
             console.print(str(error), style="red", soft_wrap=True)
 
 
 def answer(chat: Chat, message: str) -> None:
-    """Show the reply while it is being made; each message of a burst on a line of its own."""
+    """Print the reply as it arrives, each message of a burst on its own line."""
     shown = False
     try:
-        for piece in chat.answer(meant(message)):
+        for piece in chat.answer(unescaped(message)):
             lead = "" if shown else GHOST
             text = visible(piece).replace("\n", "\n" + " " * len(GHOST))
             console.print(lead + text, end="", style="green", soft_wrap=True)
@@ -73,7 +73,7 @@ def answer(chat: Chat, message: str) -> None:
         if shown:
             console.print()
         raise
-    console.print() if shown else console.print("(it said nothing)", style="dim")
+    console.print() if shown else console.print("(empty reply)", style="dim")
 
 
 def visible(text: str) -> str:
@@ -81,34 +81,34 @@ def visible(text: str) -> str:
 
 
 def is_command(message: str) -> bool:
-    """One line whose first word is a slash and letters. A path, or a pasted comment, is a message."""
+    """Whether it is one line that starts with a slash and letters. A path or a pasted comment is a message."""
     return re.match(r"/[a-z]+(?:\s|$)", message) is not None and "\n" not in message.strip()
 
 
-def meant(message: str) -> str:
-    """The message that was typed: where it would read as a command, a second slash says that it is none."""
+def unescaped(message: str) -> str:
+    """Remove the second slash of a message that would otherwise be a command."""
     return message[1:] if message.startswith("//") and is_command(message[1:]) else message
 
 
-def obey(chat: Chat, line: str) -> str | None:
-    """What there is to tell, or None to leave. Raises UsageError on a command that is not known."""
+def run_command(chat: Chat, line: str) -> str | None:
+    """Return the output, or None to leave. Raises UsageError on an unknown command."""
     name, *rest = line.split(maxsplit=1)
     argument = rest[0].strip() if rest else ""
     if name in ("/quit", "/exit"):
         return None
     if name == "/reset":
         chat.turns.clear()
-        return "forgotten"
+        return "conversation forgotten"
     if name == "/seed":
-        chat.seed = seed_of(argument) if argument else None
-        return f"seed {chat.seed}" if argument else "a new seed for each reply"
+        chat.seed = parse_seed(argument) if argument else None
+        return f"seed {chat.seed}" if argument else "a random seed for each reply"
     if name == "/set":
         return change(chat, *argument.split())
     if name == "/save":
         return save(chat, argument)
     if name == "/help":
         return "\n".join([*(f"{command:<16} {what}" for command, what in COMMANDS.items()), KEYS])
-    raise UsageError(f"no command {name}; there are {', '.join(COMMANDS)}. To say it, type /{name}")
+    raise UsageError(f"no command {name}; choose from {', '.join(COMMANDS)}. To send it as a message, type /{name}")
 
 
 def change(chat: Chat, name: str = "", value: str = "", *more: str) -> str:
@@ -117,31 +117,32 @@ def change(chat: Chat, name: str = "", value: str = "", *more: str) -> str:
         with suppress(ValueError):
             number = kind(value)
     if not value or more:
-        raise UsageError(f"/set takes a name and a number; the names are {', '.join(RANGES)}")
-    chat.settings = chat.settings.replace(**{name: number})
+        raise UsageError(f"/set: give a name and a number; the names are {', '.join(RANGES)}")
+    Settings().replace(**{name: number})  # refuses an unknown name or a value out of range
+    chat.changes[name] = number  # type: ignore[assignment]  # no str: that was refused
     return f"{name} {value}"
 
 
 def save(chat: Chat, name: str) -> str:
     if not name or not chat.turns:
-        raise UsageError("/save takes the name of a new file, once something was said")
+        raise UsageError("/save: give the name of a new file, after at least one reply")
     path = Path(name).expanduser()
     try:
-        # For its owner only, and never over another file.
+        # Readable by its owner only; never overwrites a file.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(render(chat.turns, chat.speaker.labels) + "\n")
-        except OSError:  # half of it, on a full disk
+        except OSError:  # a full disk
             path.unlink()
             raise
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; name another file") from error
-    return f"{len(chat.turns)} turns in {path}"
+    return f"{len(chat.turns)} turns written to {path}"
 
 
 def asker() -> Callable[[], str]:
-    """A line editor: history in memory only, pastes of several lines, Alt-Enter for a new line."""
+    """Return a line editor: history in memory only, multi-line pastes, Alt-Enter for a new line."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.formatted_text import ANSI
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -158,7 +159,7 @@ def asker() -> Callable[[], str]:
     return session.prompt
 
 
-INPUT = "In a pipe each line is a message or a command; a reply is followed by an empty line, or with --json is a line."
+INPUT = "In a pipe, each line is a message or a command; an empty line ends each reply; with --json, each is one line."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,49 +168,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="?",
         default="models/merged",
-        help="a merged folder; or a server: http://HOST:PORT, replicate:OWNER/NAME[:VERSION] (default: %(default)s)",
+        help="a merged model; or a server: http://HOST:PORT, replicate:OWNER/NAME[:VERSION] (default: %(default)s)",
     )
-    sampling = parser.add_argument_group("sampling; what is not given is the model's own")
+    sampling = parser.add_argument_group("sampling (default: as the model's ghost.json says)")
     for field in fields(Settings):
         low, high = RANGES[field.name]
         sampling.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=type(field.default),
             metavar=f"{low:g}…{high:g}",
-            help="default of a server: " + format(field.default, "g"),
         )
-    sampling.add_argument("--seed", metavar="N", help="the same seed and the same messages give the same replies")
-    parser.add_argument(
-        "--labels", nargs=2, metavar=("ME", "OTHER"), help="the tags of a server's model, if they are not A: and B:"
-    )
-    parser.add_argument("--json", action="store_true", help="in a pipe: each reply as a line of JSON")
-    page = parser.add_argument_group("a page instead of the terminal; its address counts with --web only")
-    page.add_argument("--web", action="store_true", help="serve it")
-    page.add_argument("--port", type=int, default=7860, help="of the page; 0 takes a free one (default: %(default)s)")
+    sampling.add_argument("--seed", metavar="N", help="the same seed and messages give the same replies")
+    parser.add_argument("--labels", nargs=2, metavar=("ME", "OTHER"), help="tags of a server's model, if not A: and B:")
+    parser.add_argument("--json", action="store_true", help="in a pipe, print each reply as one line of JSON")
+    page = parser.add_argument_group("browser (--host and --port need --web)")
+    page.add_argument("--web", action="store_true", help="chat in the browser instead of the terminal")
+    page.add_argument("--port", type=int, default=7860, help="of the page; 0 picks a free one (default: %(default)s)")
     page.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in, without a password (default: %(default)s)"
+        "--host", default="127.0.0.1", help="0.0.0.0 allows other machines, without a password (default: %(default)s)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    seed = None if args.seed is None else seed_of(args.seed)
+    seed = None if args.seed is None else parse_seed(args.seed)
     changes = {field.name: value for field in fields(Settings) if (value := getattr(args, field.name)) is not None}
-    Settings().replace(**changes)  # a value that is out of range is told before a model is loaded
+    Settings().replace(**changes)  # refuse a value out of range before loading a model
     labels = read_labels(args.labels)
     if sys.stdin is None and not args.web:
-        raise UsageError("standard input is closed, and messages come from there; or take --web")
+        raise UsageError("standard input is closed, so no message can be read; open it, or type: ghost chat --web")
     at_a_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if args.json and (args.web or at_a_terminal):
-        raise UsageError("--json is for a pipe, as in: ghost chat --json < messages.txt")
+        raise UsageError("--json works in a pipe only, as in: ghost chat --json < messages.txt")
     if labels and not is_server(args.model):
-        raise UsageError(f"--labels are for a server; those of {args.model} are in its ghost.json")
+        raise UsageError(f"--labels works with a server only; the labels of {args.model} are in its ghost.json")
     if args.web:
         from ghost.serving.chat import web
 
         web.require()
         return web.serve(lambda: find_speaker(args.model, labels), changes, seed, args.host, args.port)
     speaker = find_speaker(args.model, labels)
-    chat = Chat(speaker, speaker.settings.replace(**changes), seed)
+    chat = Chat(speaker, changes, seed)
     if at_a_terminal:
         talk(chat, asker())
         return 0
@@ -218,7 +216,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_labels(pair: list[str] | None) -> Labels | None:
-    """Raises UsageError on labels that could not be told apart from text."""
+    """Raises UsageError on labels that are ambiguous."""
     try:
         return Labels(*pair) if pair else None
     except ValueError as error:
@@ -226,7 +224,7 @@ def read_labels(pair: list[str] | None) -> Labels | None:
 
 
 def answer_lines(chat: Chat, lines: Iterable[str], *, as_json: bool) -> int:
-    """The replies on stdout, all else on stderr. 1 when a message could not be answered; the others are."""
+    """Print replies to stdout, everything else to stderr. Return 1 if a message could not be answered."""
     code = 0
     for line in lines:
         message, reply = line.strip(), ""
@@ -234,17 +232,17 @@ def answer_lines(chat: Chat, lines: Iterable[str], *, as_json: bool) -> int:
             continue
         try:
             if is_command(message):
-                if (told := obey(chat, message)) is None:
+                if (output := run_command(chat, message)) is None:
                     break
-                print(told, file=sys.stderr)
+                print(output, file=sys.stderr)
                 continue
-            for piece in chat.answer(meant(message)):
+            for piece in chat.answer(unescaped(message)):
                 reply += piece
                 if not as_json:
                     print(piece, end="", flush=True)
             print(json.dumps({"reply": reply}, ensure_ascii=False) if as_json else "\n", flush=True)
         except GhostError as error:
-            if reply and not as_json:  # a reply that broke off ends as every other
+            if reply and not as_json:  # end a partial reply like any other
                 print("\n", flush=True)
             print(f"ghost chat: {error}", file=sys.stderr)
             code = 1

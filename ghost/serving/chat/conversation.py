@@ -1,8 +1,8 @@
-"""A chat: who answers, how, and what was said so far, which is kept in memory and nowhere else."""
+"""A chat: the speaker, the sampling settings and the turns so far, which are kept in memory only."""
 
 import asyncio
-from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,12 +12,15 @@ from replicate_deployment.chat_format import Labels, Turn, render_prompt
 from replicate_deployment.errors import PromptError
 from replicate_deployment.settings import Settings
 
-SEEDS = 2**32  # what predict.py takes: from 0 to one less
+SEEDS = 2**32  # predict.py accepts 0 to one less
 DISCLOSURE = "This is an imitation, made by a machine from somebody's messages. What it says, nobody has said."
 
 
+Changes = Mapping[str, float]
+
+
 class Speaker(Protocol):
-    """Whoever answers: a model in this process, or a server."""
+    """A model in this process, or a server."""
 
     @property
     def name(self) -> str: ...
@@ -27,30 +30,32 @@ class Speaker(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """What it samples by unless told otherwise."""
+        """Its default sampling settings; for a server, a guess."""
 
-    def reply(self, turns: Sequence[Turn], settings: Settings, seed: int | None) -> Generator[str, None, None]:
-        """The next turn of `labels.me`, in pieces; closing it ends the work. Raises GhostError when there is none."""
+    def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
+        """Yield the next turn of `labels.me` in pieces; closing the generator ends the work. `changes` replace sampling
+        defaults of the model. Raises GhostError if there is no reply."""
 
 
 @dataclass
 class Chat:
-    """One conversation. What was not answered is not kept: a message that is too long does not spoil the next one."""
+    """One conversation. A message without a reply is not kept, so one that is too long does not affect the next."""
 
     speaker: Speaker
-    settings: Settings
+    changes: dict[str, float] = field(default_factory=dict)
+    """Sampling settings that the user has set; the others are the model's own."""
     seed: int | None = None
-    """The first reply's; the second has the next number, and so on: the same messages then get the same replies."""
+    """For the first reply; each further one adds 1, so the same messages get the same replies."""
     turns: list[Turn] = field(default_factory=list)
 
     def answer(self, message: str) -> Generator[str, None, None]:
-        """The reply in pieces. Once there is some, it is kept with the message, also when it is stopped halfway."""
-        asked = Turn(self.speaker.labels.other, cleaned(message))
+        """Yield the reply in pieces. Keep it with the message, even if it is stopped halfway."""
+        asked = Turn(self.speaker.labels.other, normalized(message))
         if not asked.text:
             raise PromptError("the message is empty; write something")
         seed = None if self.seed is None else (self.seed + len(self.turns) // 2) % SEEDS
         said = ""
-        pieces = self.speaker.reply([*self.turns, asked], self.settings, seed)
+        pieces = self.speaker.reply([*self.turns, asked], self.changes, seed)
         try:
             for piece in pieces:
                 said += piece
@@ -61,38 +66,38 @@ class Chat:
                 self.turns += [asked, Turn(self.speaker.labels.me, said.strip())]
 
 
-def cleaned(message: str) -> str:
-    """A message as it goes into a turn: lines end in "\\n", none is blank at either end, and it is valid Unicode."""
+def normalized(message: str) -> str:
+    """Return the message for a turn: lines end in "\\n", no blank lines at either end, valid Unicode."""
     text = message.replace("\r\n", "\n").replace("\r", "\n").strip()
     return text.encode("utf-8", "replace").decode()  # half a surrogate pair, from a pipe that is not UTF-8
 
 
-def seed_of(text: str) -> int:
-    """Raises UsageError on what is no seed."""
+def parse_seed(text: str) -> int:
+    """Raises UsageError if it is not a seed."""
     if text.isascii() and text.isdigit() and int(text) < SEEDS:
         return int(text)
     raise UsageError(f"seed: {text!r} is not a whole number from 0 to {SEEDS - 1}")
 
 
-# Who answers in a chat: a merged model in this process, or a server over HTTP.
+# The two kinds of speakers: a merged model in this process, and a server over HTTP.
 
 
 def find_speaker(model: str, labels: Labels | None) -> Speaker:
-    """The speaker that a person named: a URL, `replicate:OWNER/NAME`, or a folder.
+    """Return the speaker for a URL, `replicate:OWNER/NAME`, or a folder.
 
-    `labels` are a server's, which does not tell; a folder's ghost.json does. Raises WeightsError on a folder that is
-    no merged model, UsageError on an address that cannot be one.
+    `labels` are those of a server's model; those of a folder are in its ghost.json. Raises WeightsError if the folder
+    is not a merged model, UsageError or ServerError if the address is not valid.
     """
     if is_server(model):
         asyncio.run(_check(model))
-        return There(model, labels or Labels())
+        return ServerSpeaker(model, labels or Labels())
     from transformers.utils.logging import set_verbosity_error
 
     from replicate_deployment.engine import Engine
 
-    set_verbosity_error()  # it warns of a message that is too long, which the engine refuses by name
+    set_verbosity_error()  # the engine refuses a message that is too long; transformers warns as well
     with progress("loading the model"):
-        return Here(model, Engine.load(Path(model)))
+        return LocalSpeaker(model, Engine.load(Path(model)))
 
 
 def is_server(model: str) -> bool:
@@ -100,8 +105,8 @@ def is_server(model: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Here:
-    """A merged folder, loaded."""
+class LocalSpeaker:
+    """A merged model, loaded in this process."""
 
     name: str
     engine: Any
@@ -116,25 +121,25 @@ class Here:
         settings: Settings = self.engine.settings
         return settings
 
-    def reply(self, turns: Sequence[Turn], settings: Settings, seed: int | None) -> Generator[str, None, None]:
-        yield from self.engine.reply(turns, settings, seed=seed)
+    def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
+        yield from self.engine.reply(turns, self.settings.replace(**changes), seed=seed)
 
 
 @dataclass(frozen=True)
-class There:
-    """A server. It is sent rendered turns, never what somebody typed: a pasted tag forges nothing there either."""
+class ServerSpeaker:
+    """A server. Send it rendered turns, never raw text, so that a pasted tag cannot forge a turn."""
 
     name: str
     labels: Labels
     settings: Settings = field(default_factory=Settings)
 
-    def reply(self, turns: Sequence[Turn], settings: Settings, seed: int | None) -> Generator[str, None, None]:
+    def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
         from ghost.serving.client import backend
 
-        inputs: dict[str, Any] = {"prompt": render_prompt(turns, self.labels), **self._changed(settings)}
+        inputs: dict[str, Any] = {"prompt": render_prompt(turns, self.labels), **changes}
         if seed is not None:
             inputs["seed"] = seed
-        # The loop runs only while a piece is being asked for, so a chat's other threads and signals never meet it.
+        # Run the event loop only while waiting for a piece, so that it does not meet other threads and signals.
         with asyncio.Runner() as runner:
             server = runner.run(backend(self.name).__aenter__())
             pieces = server.stream(inputs)
@@ -144,11 +149,6 @@ class There:
             finally:
                 runner.run(_end(server, pieces))
 
-    def _changed(self, settings: Settings) -> dict[str, float]:
-        """Only what the person has changed is sent. The rest is as the server's model says, which is not known here."""
-        known = asdict(self.settings)
-        return {name: value for name, value in asdict(settings).items() if value != known[name]}
-
 
 async def _next(pieces: Any) -> str | None:
     piece: str | None = await anext(pieces, None)
@@ -156,7 +156,7 @@ async def _next(pieces: Any) -> str | None:
 
 
 async def _end(server: Any, pieces: Any) -> None:
-    """Close the stream, which cancels the prediction if it still runs. A Ctrl-C leaves the last step waiting."""
+    """Close the stream, which cancels a running prediction. After Ctrl-C the last step may still be waiting."""
     waiting = asyncio.all_tasks() - {asyncio.current_task()}
     for task in waiting:
         task.cancel()

@@ -1,4 +1,4 @@
-"""The page: gradio's ChatInterface, which streams, stops, retries, takes back and forgets."""
+"""The page: gradio's ChatInterface, which streams, stops, retries, undoes and clears."""
 
 import asyncio
 import html
@@ -9,34 +9,31 @@ from typing import Any
 
 import gradio
 
-from ghost.serving.chat.conversation import DISCLOSURE, Chat, Speaker, cleaned, seed_of
+from ghost.serving.chat.conversation import DISCLOSURE, Changes, Chat, Speaker, normalized, parse_seed
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.errors import GhostError
 from replicate_deployment.settings import RANGES, Settings
 
-# What the page sends, read: messages as turns, sliders as settings. Without gradio, which takes seconds to import.
+# Read what the page sends: messages as turns, sliders as settings.
 
 
 def turns_of(history: Sequence[Mapping[str, Any]], labels: Labels) -> list[Turn]:
-    """The page's messages as the turns that a Chat keeps.
-
-    One that was not answered, such as one that was too long, is left out.
-    """
+    """Return the page's messages as the turns of a Chat. Leave out messages without a reply."""
     turns: list[Turn] = []
     asked: Turn | None = None
     for message in history:
         text = text_of(message)
         if message["role"] == "user":
-            asked = Turn(labels.other, cleaned(text))
+            asked = Turn(labels.other, normalized(text))
         elif asked and text.strip():
             turns += [asked, Turn(labels.me, text.strip())]
             asked = None
     return turns
 
 
-def text_of(said: Mapping[str, Any]) -> str:
-    """The text of one of gradio's messages, whose content is a text or a list of parts."""
-    content = said["content"]
+def text_of(message: Mapping[str, Any]) -> str:
+    """Return the text of a gradio message, whose content is a string or a list of parts."""
+    content = message["content"]
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
@@ -44,10 +41,13 @@ def kind_of(field: Field[Any]) -> type[int] | type[float]:
     return int if isinstance(field.default, int) else float
 
 
-def settings_of(values: Sequence[float]) -> Settings:
-    """Sliders tell whole numbers as floats now and then. Raises SettingsError on a value that no slider has."""
-    named = zip(fields(Settings), values, strict=True)
-    return Settings().replace(**{field.name: kind_of(field)(value) for field, value in named})
+def changes_of(values: Sequence[float], shown: Settings) -> dict[str, float]:
+    """Return the settings whose sliders were moved from where the page had `shown` them. Sliders sometimes send whole
+    numbers as floats. Raises SettingsError on a value out of range.
+    """
+    named = {field.name: kind_of(field)(value) for field, value in zip(fields(Settings), values, strict=True)}
+    Settings().replace(**named)
+    return {name: value for name, value in named.items() if value != getattr(shown, name)}
 
 
 TITLE = "Ghost"
@@ -56,16 +56,16 @@ HINT = {
     "temperature": "0 always takes the likeliest token",
     "top_p": "choose among the likeliest tokens of this total probability; 1 is off",
     "top_k": "choose among this many likeliest tokens; 0 is off",
-    "repetition_penalty": "make what was already said less likely; 1 is off",
+    "repetition_penalty": "make tokens that were used before less likely; 1 is off",
 }
-# Fonts of the machine that looks, where gradio's own themes name some of Google's.
+# System fonts; gradio's own themes load fonts from Google.
 THEME = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
 def plain(chatbot: gradio.Chatbot) -> gradio.Chatbot:
-    """Show text as text. gradio shows HTML, also where it renders no Markdown: a typed "</s>" would be missing.
+    """Show text as text. gradio renders HTML even without Markdown, so a typed "</s>" would vanish.
 
-    Not a subclass: for one of those gradio writes a file beside this one.
+    Not a subclass, for which gradio would write a file beside this one.
     """
     received, shown = chatbot.preprocess, chatbot.postprocess
 
@@ -83,8 +83,9 @@ def as_text(text: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": text}]}
 
 
-def build(speaker: Speaker, settings: Settings, seed: int | None, worker: ThreadPoolExecutor) -> Any:
-    """The page, not served yet. All that `speaker` does runs in `worker`."""
+def build(speaker: Speaker, changes: Changes, seed: int | None, worker: ThreadPoolExecutor) -> Any:
+    """Build the page. `speaker` runs in `worker` only."""
+    settings = speaker.settings.replace(**changes)
 
     async def reply(
         message: str, history: Sequence[Mapping[str, Any]], seed: str, *values: float
@@ -92,15 +93,15 @@ def build(speaker: Speaker, settings: Settings, seed: int | None, worker: Thread
         try:
             chat = Chat(
                 speaker,
-                settings_of(values),
-                seed_of(seed.strip()) if seed.strip() else None,
+                {**changes, **changes_of(values, settings)},
+                parse_seed(seed.strip()) if seed.strip() else None,
                 turns_of(history, speaker.labels),
             )
             async for said in in_thread(chat, message, worker):
                 yield said
         except GhostError as error:
-            # Not gradio's Error: after one its message box stays locked. Shown as HTML, and another server may have
-            # written it.
+            # Not gradio's Error, after which the message box stays locked. Shown as HTML, so escape it: a server may
+            # have written it.
             gradio.Warning(html.escape(str(error), quote=False), title="No reply")
 
     controls = [
@@ -116,7 +117,7 @@ def build(speaker: Speaker, settings: Settings, seed: int | None, worker: Thread
     first = gradio.Textbox(
         "" if seed is None else str(seed),
         label="seed",
-        info="the same seed and the same messages give the same replies; leave it empty for new ones",
+        info="the same seed and messages give the same replies; empty: a random seed",
     )
     return gradio.ChatInterface(
         reply,
@@ -136,14 +137,14 @@ def build(speaker: Speaker, settings: Settings, seed: int | None, worker: Thread
         analytics_enabled=False,
         api_visibility="private",
         save_history=False,
-        concurrency_limit=1,  # the model answers one at a time
+        concurrency_limit=1,  # the model writes one reply at a time
         fill_height=True,
     )
 
 
 async def in_thread(chat: Chat, message: str, worker: ThreadPoolExecutor) -> AsyncIterator[str]:
-    """What has been said so far, after each piece. When this is closed, by the stop button or a page that has gone,
-    the step that runs is the last one."""
+    """Yield the reply so far after each piece. Closing this generator (the stop button, a closed page) ends the work
+    after the current step."""
     loop = asyncio.get_running_loop()
     pieces = chat.answer(message)
     said = ""

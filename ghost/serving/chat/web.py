@@ -1,7 +1,7 @@
-"""`ghost chat --web`: the page of gradio_page.py, served to this machine.
+"""`ghost chat --web`: serve the page of gradio_page.py on this machine.
 
-Everything that gradio could send anywhere is off, and its page asks for nothing but itself: a test looks. What was said
-lives in the page and in this process.
+gradio's telemetry and sharing are off, and the page loads nothing from elsewhere (a test checks). The conversation is
+kept only in the page and in this process.
 """
 
 import importlib.util
@@ -17,26 +17,26 @@ from ghost.installed import install_command
 from ghost.serving.chat.conversation import Speaker
 from ghost.serving.serve import free_port
 
-# Before gradio is imported: it asks for its newest version, and counts launches, unless told not to.
+# Set before gradio is imported, which otherwise checks for a newer version and counts launches.
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "GRADIO_MCP_SERVER": "False"}
 
 
 def require() -> None:
-    """Raises UsageError where gradio is missing: before a model is loaded."""
+    """Raises UsageError if gradio is missing, before a model is loaded."""
     if importlib.util.find_spec("gradio") is None:
         raise UsageError(f"gradio is not installed; type: {install_command('serve,chat')}")
 
 
 def serve(load: Callable[[], Speaker], changes: Mapping[str, float], seed: int | None, host: str, port: int) -> int:
-    """Serve the page until Ctrl-C. Raises ServerError when the port is taken, or what `load` raises."""
+    """Serve the page until Ctrl-C. Raises ServerError if the port is taken, or what `load` raises."""
     port = free_port(host, port)
-    # One thread loads the model and answers, always the same: what a compiled model keeps belongs to its thread.
+    # Load the model and reply in the same thread: the state of a compiled model belongs to its thread.
     with ThreadPoolExecutor(1, "ghost") as worker:
         speaker = worker.submit(load).result()
         page = prepared(speaker, changes, seed, worker)
         try:
             url = launch(page, host, port)
-            console.print(f"{url} until Ctrl-C", soft_wrap=True)
+            console.print(f"{url}; Ctrl-C stops it", soft_wrap=True)
             threading.Event().wait()
         except KeyboardInterrupt:  # Ctrl-C, or a signal that ghost/cli.py turns into it
             return 0
@@ -46,18 +46,18 @@ def serve(load: Callable[[], Speaker], changes: Mapping[str, float], seed: int |
 
 
 def prepared(speaker: Speaker, changes: Mapping[str, float], seed: int | None, worker: ThreadPoolExecutor) -> Any:
-    """The page, not served yet."""
+    """Build the page."""
     os.environ.update(QUIET)
     from ghost.serving.chat.gradio_page import build
 
-    return build(speaker, speaker.settings.replace(**changes), seed, worker)
+    return build(speaker, changes, seed, worker)
 
 
 def launch(page: Any, host: str, port: int) -> str:
-    """The page's URL, once it answers."""
+    """Serve the page and return its URL."""
     from ghost.serving.chat.gradio_page import THEME
 
-    # gradio asks itself whether it runs; a proxy would not reach this machine.
+    # gradio sends itself a request to see whether it runs; a proxy could not reach this machine.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost", "127.0.0.1"]))
     _, url, _ = page.launch(
@@ -73,7 +73,7 @@ def launch(page: Any, host: str, port: int) -> str:
         mcp_server=False,
         run_history=False,
         enable_monitoring=False,
-        max_file_size=1,  # byte: nothing is ever uploaded
+        max_file_size=1,  # byte; nothing is uploaded
         footer_links=[],
     )
     return str(url)

@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ghost.serving.chat.conversation import Changes
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.errors import PromptError
 from replicate_deployment.settings import Settings
@@ -20,8 +21,8 @@ class Parrot:
     asked: list[tuple[list[Turn], Settings, int | None]] = field(default_factory=list)
     closed: int = 0
 
-    def reply(self, turns: Sequence[Turn], settings: Settings, seed: int | None) -> Generator[str, None, None]:
-        self.asked.append(([*turns], settings, seed))
+    def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
+        self.asked.append(([*turns], self.settings.replace(**changes), seed))
         if "long" in turns[-1].text:
             raise PromptError("the last message is too long; shorten it")
         try:

@@ -32,7 +32,7 @@ def parrot() -> Parrot:
 
 @pytest.fixture
 def one(parrot: Parrot) -> Chat:
-    return Chat(parrot, parrot.settings)
+    return Chat(parrot)
 
 
 def typed(*lines: str | BaseException) -> Callable[[], str]:
@@ -122,10 +122,10 @@ def test_commands(one: Chat, parrot: Parrot, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("/rest", "no command /rest; there are /reset"),
+        ("/rest", "no command /rest; choose from /reset"),
         ("/seed x", "'x' is not a whole number"),
         ("/set temperature 9", "temperature: 9 is not a number from 0.0 to 2.0"),
-        ("/set temperature", "takes a name and a number"),
+        ("/set temperature", "give a name and a number"),
         ("/set heat 1", "heat: no such setting; choose from max_new_tokens"),
         ("/save", "name of a new file"),
         (f"/save {Path(__file__)}", "File exists"),
@@ -220,7 +220,7 @@ from tests.ghost.serving.chat.speaker import Parrot
 from ghost.cli import handled_by, stop_at_once
 with handled_by(stop_at_once):
     parrot = Parrot()
-    terminal.talk(Chat(parrot, parrot.settings), terminal.asker())
+    terminal.talk(Chat(parrot), terminal.asker())
     print("HEARD", parrot.asked[-1][0])
 """
 

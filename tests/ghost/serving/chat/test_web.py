@@ -17,7 +17,7 @@ import pytest
 from benchmarks.pictures import browser
 from ghost.cli import main
 from ghost.errors import ServerError
-from ghost.serving.chat.gradio_page import settings_of, turns_of
+from ghost.serving.chat.gradio_page import changes_of, turns_of
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.errors import SettingsError
 from replicate_deployment.settings import Settings
@@ -166,9 +166,9 @@ def test_what_was_not_answered_is_no_turn() -> None:
 
 
 def test_sliders_are_checked_like_any_setting() -> None:
-    assert settings_of([96.0, 1, 1, 5.0, 1.2]) == Settings(96, 1.0, 1.0, 5, 1.2)
+    assert changes_of([96.0, 1, 1, 5.0, 1.2], Settings()) == {"temperature": 1, "top_k": 5}
     with pytest.raises(SettingsError, match="temperature: 3"):
-        settings_of([96, 3, 1, 0, 1.2])
+        changes_of([96, 3, 1, 0, 1.2], Settings())
 
 
 def test_a_port_that_is_taken_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
