@@ -35,7 +35,10 @@ def config_file(name: str) -> Path:
 
 
 def install_command(extras: str = "") -> str:
-    """The command that installs ghost with these extras of pyproject.toml, such as "train" or "train,serve"."""
+    """The command that installs ghost with these extras of pyproject.toml, such as "train" or "train,serve".
+
+    Outside a clone, pip keeps the installed wheel and adds the extra's packages; the name need not be on an index.
+    """
     wanted = f"[{extras}]" if extras else ""
     if CLONE is None:
         return f"pip install {shlex.quote(f'ghost-in-the-shell{wanted}')}"

@@ -1,4 +1,4 @@
-"""The one HTTP client of everything that asks a ghost for a reply: demo, chats, bot, evaluation, release."""
+"""The HTTP client that demo, chat, bot, evaluation and release use to ask a ghost for a reply."""
 
 import asyncio
 from typing import Any
@@ -24,20 +24,20 @@ __all__ = [
 
 
 def backend(where: str) -> Backend:
-    """The server that `where` names: `http://…` a Cog server, `replicate:OWNER/NAME[:VERSION]` one of Replicate's.
+    """Return the backend for `where`: `http://…` (a Cog server) or `replicate:OWNER/NAME[:VERSION]`.
 
-    Raises UsageError when it names neither, or when REPLICATE_API_TOKEN is not set for Replicate.
+    Raises UsageError if it is neither, or if REPLICATE_API_TOKEN is not set for Replicate.
     """
     if where.startswith(("http://", "https://")):
         return CogServer(where)
     scheme, _, model = where.partition(":")
     if scheme != "replicate":
-        raise UsageError(f"{where!r} is no server; name http://HOST:PORT or replicate:OWNER/NAME[:VERSION]")
+        raise UsageError(f"{where!r} is not a server; give http://HOST:PORT or replicate:OWNER/NAME[:VERSION]")
     return Replicate(model, *account())
 
 
 def predict(url: str, prompt: str, **inputs: Any) -> str:
-    """The whole reply of the Cog server at `url`, for programs that are not async. Raises as `CogServer.answer`."""
+    """Return the whole reply of the Cog server at `url`, for code that is not async. Raises as `CogServer.answer`."""
 
     async def reply() -> str:
         async with CogServer(url) as server:

@@ -1,9 +1,9 @@
-"""A Cog server: one prediction at a time, nothing kept after its end.
+"""A Cog server: one prediction at a time, nothing stored afterwards.
 
-Every prediction is a PUT of an id of ours that streams server-sent events, which is the one way to tell three things
-apart (read from the running server, 0.23.1): `start` means it runs, `completed` says how it ended, and an end of the
-connection without `completed` is a loss. A PUT of an id that runs joins it, but one of an id that has ended runs it
-again, and a GET of it is 405: so nothing here asks twice. The server cancels a prediction whose client has gone.
+Send each prediction as a PUT with an id of ours and read server-sent events. Only this distinguishes three cases
+(observed with Cog 0.23.1): `start` means running, `completed` says how it ended, and a connection that ends without
+`completed` is lost. A PUT with the id of a running prediction joins it, with that of a finished one runs it again, and
+a GET is 405, so never send it twice. The server cancels a prediction whose client disconnects.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from ghost.errors import PredictionLost, ServerBusy, ServerError, ServerStarting
 from ghost.serving.client.prediction import (
     Backend,
     Prediction,
+    connection_errors,
     events,
     invalid_inputs,
     open_client,
     parsed,
     read,
     reason,
-    told,
 )
 
 if TYPE_CHECKING:
@@ -38,36 +38,36 @@ SILENT_SECONDS = 300  # between two events: a long prompt on a small CPU
 
 
 class CogServer(Backend):
-    """The server at `url`, which `ghost serve` starts and which runs in the image."""
+    """The server at `url`, as started by `ghost serve` or in the container."""
 
     def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self.url = url.rstrip("/")
         self.busy_seconds = busy_seconds
-        # Cog's server sends small packets and waits for each one's ACK, which a kernel delays by 40 ms on a connection
-        # that has been used before: a first piece after 42 ms, on a new one after 16 (loopback, one token).
+        # Cog sends small packets and waits for each one's ACK, which the kernel delays by 40 ms on a reused connection:
+        # the first piece after 42 ms instead of 16 (loopback, one token).
         self.http = open_client(self.url, keep=False)
 
     async def health(self) -> Mapping[str, Any]:
-        """`status`: STARTING, READY, BUSY, SETUP_FAILED, UNHEALTHY or DEFUNCT; `setup.logs` what set-up wrote."""
-        with told(self.url):
+        """`status`: STARTING, READY, BUSY, SETUP_FAILED, UNHEALTHY or DEFUNCT; `setup.logs`: the output of set-up."""
+        with connection_errors(self.url):
             response = await self.http.get("/health-check")
         return parsed(response)
 
     async def get(self, id: str) -> Prediction:
-        raise ServerError(f"{self.url} keeps no predictions: {id} can only be followed by the connection that made it")
+        raise ServerError(f"{self.url} stores no predictions: {id} can be followed only by the connection that made it")
 
     async def cancel(self, id: str) -> None:
         url = f"{self._prediction(id)}/cancel"
-        with told(url):
+        with connection_errors(url):
             response = await self.http.post(url)
-        if response.status_code not in (200, 404):  # 404: it does not run, or no longer
+        if response.status_code not in (200, 404):  # 404: not running
             raise ServerError(f"{url}: HTTP status {response.status_code}")
 
     async def states(self, inputs: Mapping[str, Any], seconds: float) -> AsyncGenerator[Prediction, None]:
-        """Waits, for a bounded time, while the server works for somebody else.
+        """Wait for a limited time while the server is busy with another client.
 
-        It is free again only a moment after its answer: of 400 predictions one after the other 34 met "busy". Such a
-        one has started nothing, so it is safe to repeat.
+        It is free only a moment after its answer: of 400 predictions in sequence, 34 met "busy". A refused one has
+        started nothing, so it can be repeated.
         """
         import httpx2
 
@@ -77,7 +77,7 @@ class CogServer(Backend):
         while True:
             running = True
             try:
-                with told(self.url, sent=IN_DOUBT, id=id):
+                with connection_errors(self.url, sent=IN_DOUBT, id=id):
                     async with events(
                         self.http, "PUT", self._prediction(id), json={"input": inputs}, timeout=timeout
                     ) as (response, source):
@@ -97,8 +97,7 @@ class CogServer(Backend):
                 if time.monotonic() > deadline:
                     raise
             finally:
-                # Closing the connection cancels too, once the server notices; over a network it may be long before it
-                # does.
+                # Closing the connection cancels as well, but a server may take long to notice.
                 if running:
                     with suppress(ServerError):
                         await asyncio.shield(self.cancel(id))
@@ -109,7 +108,7 @@ class CogServer(Backend):
         return f"{self.url}/predictions/{quote(id, safe='')}"
 
     async def _refusal(self, response: "httpx2.Response", inputs: Mapping[str, Any]) -> ServerError:
-        """Which error a response is that started nothing."""
+        """Return the error for a response that started nothing."""
         status, answer = response.status_code, parsed(response)
         if status == 422:
             return ServerError(invalid_inputs(answer.get("detail"), inputs))
@@ -118,9 +117,9 @@ class CogServer(Backend):
         if condition == "SETUP_FAILED":
             return ServerError(f"the model could not be set up: {reason((health.get('setup') or {}).get('logs', ''))}")
         if condition in ("UNHEALTHY", "DEFUNCT"):
-            return ServerError(f"{self.url} is {condition}: the model's process has died; start the server again")
+            return ServerError(f"{self.url} is {condition}: the model's process has died; restart the server")
         if status == 409:
-            return ServerBusy(f"{self.url} is answering somebody else; try again when it has finished")
+            return ServerBusy(f"{self.url} is busy with another reply; try again in a moment")
         if status == 503:
             return ServerStarting(f"{self.url} is still loading its model; try again in a minute")
         return ServerError(f"{response.url}: HTTP status {status}")
@@ -130,14 +129,14 @@ async def _followed(
     response: "httpx2.Response", source: "AsyncIterator[httpx2.ServerSentEvent]", id: str
 ) -> AsyncIterator[Prediction]:
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
-        yield read({"id": id} | parsed(response))  # a server without a schema that says it streams answers at once
+        yield read({"id": id} | parsed(response))  # a server that does not stream answers at once
         return
     prediction = Prediction(id, "starting")
     async for event in source:
         try:
             data = dict(json.loads(event.data))
         except (ValueError, TypeError) as error:
-            raise ServerError(f"{response.url} streams something else than a prediction") from error
+            raise ServerError(f"{response.url} does not stream a prediction") from error
         if event.event == "completed":
             yield read({"id": id} | data)
             return

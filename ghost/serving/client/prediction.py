@@ -1,4 +1,4 @@
-"""What a server tells about one prediction, and what every server of predictions can do."""
+"""The state of one prediction, and the interface of every backend that makes them."""
 
 import asyncio
 import re
@@ -16,10 +16,10 @@ from ghost.errors import PredictionLost, ServerError, ServerUnreachable
 if TYPE_CHECKING:
     import httpx2
 
-# How requests are sent: timeouts, proxies, and which of our errors a broken connection is.
+# Send requests: timeouts, proxies, and our errors for broken connections.
 
 CONNECT_SECONDS = 10
-READ_SECONDS = 60  # between two packets of an answer that is not a prediction
+READ_SECONDS = 60  # between two packets of a response other than a prediction
 
 
 def is_loopback(url: "httpx2.URL") -> bool:
@@ -32,41 +32,41 @@ def is_loopback(url: "httpx2.URL") -> bool:
 def open_client(
     url: str, auth: "Callable[[httpx2.Request], httpx2.Request] | None" = None, *, keep: bool = True
 ) -> "httpx2.AsyncClient":
-    """A client for the server at `url`, which keeps its connections open unless told otherwise; `auth` sees each
-    request before it is sent.
+    """Make a client for the server at `url`. `keep`: keep connections open. `auth` is called with each request.
 
-    Raises ServerError when that is no http(s) URL.
+    Raises ServerError if `url` is not an http(s) URL.
     """
     import httpx2
 
     try:
         base = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise ServerError(f"{url!r} is no URL ({error})") from error
+        raise ServerError(f"{url!r} is not a URL ({error})") from error
     if base.scheme not in ("http", "https") or not base.host:
-        raise ServerError(f"{url!r} is no URL of a server; one looks like http://127.0.0.1:5050")
+        raise ServerError(f"{url!r} is not the URL of a server; give one like http://127.0.0.1:5050")
     return httpx2.AsyncClient(
         base_url=base,
         auth=auth,
         timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(max_keepalive_connections=None if keep else 0),
-        trust_env=not is_loopback(base),  # a proxy set in the environment would not reach this machine
+        trust_env=not is_loopback(base),  # a proxy from the environment could not reach this machine
         verify=base.scheme == "https",  # without TLS there is nothing to verify, and its context costs 0.2 s
     )
 
 
 @contextmanager
-def told(url: str, *, sent: str = "", id: str | None = None) -> Iterator[None]:
-    """Turns a broken connection into our error: ServerUnreachable when nothing can have been sent.
+def connection_errors(url: str, *, sent: str = "", id: str | None = None) -> Iterator[None]:
+    """Translate a broken connection into our errors: ServerUnreachable if nothing can have been sent.
 
-    `sent` says what is in doubt once something was; without it the request changes nothing and may be repeated.
+    `sent` is the message for a request that may have taken effect (PredictionLost); without it, the request can be
+    repeated safely.
     """
     import httpx2
 
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
-        hint = "does the server run?" if is_loopback(httpx2.URL(url)) else "is there a network, and is the name right?"
+        hint = "is the server running?" if is_loopback(httpx2.URL(url)) else "check the network and the name"
         raise ServerUnreachable(f"{url}: no answer ({_kind(error)}); {hint}") from error
     except httpx2.TransportError as error:
         if sent:
@@ -78,7 +78,7 @@ def told(url: str, *, sent: str = "", id: str | None = None) -> Iterator[None]:
 async def events(
     http: "httpx2.AsyncClient", method: str, url: str, **request: Any
 ) -> "AsyncIterator[tuple[httpx2.Response, AsyncIterator[httpx2.ServerSentEvent]]]":
-    """The response and, when it is a stream, its server-sent events; any other response has been read."""
+    """Yield the response and, if it is a stream, its server-sent events; any other response is read already."""
     async with http.sse(url, method=method, **request) as source:
         if not source.response.headers.get("content-type", "").startswith("text/event-stream"):
             await source.response.aread()
@@ -86,7 +86,7 @@ async def events(
 
 
 def parsed(response: "httpx2.Response") -> dict[str, Any]:
-    """A JSON object, else an empty one: for the answers of servers and of the proxies before them."""
+    """Return the response's JSON object, or an empty one: proxies answer too."""
     try:
         answer = response.json()
     except ValueError:
@@ -95,29 +95,27 @@ def parsed(response: "httpx2.Response") -> dict[str, Any]:
 
 
 def invalid_inputs(detail: Any, inputs: Mapping[str, Any]) -> str:
-    """The fields of a 422 by name. A validator repeats the value, so its words are shown for numbers only."""
+    """Describe the invalid fields of a 422. The validator's message repeats the value, so show it for numbers only."""
     problems = []
     for problem in detail if isinstance(detail, list) else []:
         if not isinstance(problem, dict):
             continue
-        path = "/".join(str(part) for part in problem.get("loc") or ["input"])  # of an item Cog tells "stops/0"
+        path = "/".join(str(part) for part in problem.get("loc") or ["input"])  # Cog writes "stops/0" for an item
         where = path.split("/")
         field = next((part for part in where if part in inputs), where[-1])
         harmless = isinstance(inputs.get(field), int | float | None)
         message = (
             reason(str(problem.get("msg")), inputs)
             if harmless
-            else f"{type(inputs[field]).__name__} is not what it takes"
+            else f"{type(inputs[field]).__name__} has the wrong type"
         )
         problems.append(f"{field}: {message}")
     return "; ".join(problems) or "the server refuses the inputs (422)"
 
 
 def reason(error: str, inputs: Mapping[str, Any] | None = None) -> str:
-    """A server's error for a person: one line, the message behind the stages that it passed, nobody's chat in it, and
-    nothing that a terminal would obey.
-
-    Cog puts what it was doing and our exception's name before the message.
+    """Return a server's error as one line, without Cog's prefixes (its stages, our exception's name), text of the
+    prompt, and control characters.
     """
     error = re.sub(
         r"^(?:worker setup failed.*?setup failed: (?=\w+:)|Prediction failed: |Generator iteration error: )+", "", error
@@ -125,7 +123,7 @@ def reason(error: str, inputs: Mapping[str, Any] | None = None) -> str:
     line = re.split(r"\b(?:PromptError|SettingsError|WeightsError): ", error, maxsplit=1)[-1].strip().split("\n")[0]
     for said in str((inputs or {}).get("prompt", "")).split("\n"):
         if len(said) > 8 and said in line:
-            return "an error that repeats the prompt, and is therefore not shown"
+            return "an error that repeats the prompt, so it is not shown"
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", line)[:300]
 
 
@@ -139,14 +137,14 @@ STREAM_SECONDS = 1800  # a stream is read by a person, who may stop it
 
 @dataclass(frozen=True)
 class Prediction:
-    """One prediction, as the server last told it."""
+    """The last known state of a prediction."""
 
     id: str
     status: Status
     output: str = ""  # the pieces so far, joined
     error: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """As told: predict_time and time_to_first_token in seconds, input_tokens, output_tokens, ended_by_itself (0, 1)."""
+    """predict_time and time_to_first_token in seconds, input_tokens, output_tokens, ended_by_itself (0, 1)."""
     urls: Mapping[str, str] = field(default_factory=dict)
     created_at: str = ""  # this and the next two: ISO 8601, Replicate only
     started_at: str = ""
@@ -159,7 +157,7 @@ class Prediction:
 
 
 class Backend(ABC):
-    """A server of predictions. An async context manager; every call raises a ServerError of ghost/errors.py."""
+    """A server that makes predictions; an async context manager. Calls raise ServerErrors (ghost/errors.py)."""
 
     http: "httpx2.AsyncClient"
 
@@ -173,24 +171,24 @@ class Backend(ABC):
 
     @abstractmethod
     async def get(self, id: str) -> Prediction:
-        """Its present state."""
+        """Return its current state."""
 
     @abstractmethod
     async def cancel(self, id: str) -> None:
-        """Stop it, if it still runs; no error if it does not."""
+        """Stop it if it is running; otherwise do nothing."""
 
     @abstractmethod
     def states(self, inputs: Mapping[str, Any], seconds: float) -> AsyncGenerator[Prediction, None]:
-        """Send the inputs, once, and yield the prediction each time more of it is known; the last one is done.
+        """Send the inputs once, and yield the prediction at each change until it is done.
 
-        Closing the iterator before its end cancels the prediction. When what became of the inputs is not known this
-        raises PredictionLost. A server that can end a prediction by itself is told to after `seconds`.
+        Closing the iterator earlier cancels the prediction. `seconds` is the server's own time limit, where it has one.
+        Raises PredictionLost if it is unknown whether the inputs took effect.
         """
 
     async def stream(self, inputs: Mapping[str, Any]) -> AsyncGenerator[str, None]:
-        """The reply's pieces as they come. Closing the iterator before its end cancels the prediction.
+        """Yield the reply's pieces as they arrive. Closing the iterator earlier cancels the prediction.
 
-        Raises PredictionFailed when it ends in another way than "succeeded", or with another text than the pieces'.
+        Raises PredictionFailed if it does not succeed, or if its output differs from the pieces.
         """
         said, prediction = "", None
         async with aclosing(self.states(inputs, STREAM_SECONDS)) as states:
@@ -199,32 +197,32 @@ class Backend(ABC):
                     said += piece
                     yield piece
         ended = check(prediction, inputs)
-        # Line ends aside, which an event stream does not keep. What was yielded cannot be taken back.
+        # Ignore line ends, which an event stream does not keep.
         if not ended.data_removed and said.splitlines() != ended.output.splitlines():
-            raise PredictionFailed(f"prediction {ended.id}: what was streamed is not its output", ended)
+            raise PredictionFailed(f"prediction {ended.id}: its output differs from what was streamed", ended)
 
     async def answer(self, inputs: Mapping[str, Any], *, seconds: float = 300) -> Prediction:
-        """The prediction, once it has succeeded.
+        """Return the prediction when it has succeeded.
 
-        Raises PredictionFailed when it ends in another way, or runs longer than `seconds` and is therefore canceled.
+        Raises PredictionFailed if it fails, or is canceled after `seconds`.
         """
         deadline = time.monotonic() + seconds
         async with aclosing(self.states(inputs, seconds)) as states:
-            prediction = await anext(states)  # not cut short: what was sent and not answered could not be canceled
+            prediction = await anext(states)  # no timeout yet: without its id it could not be canceled
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     async for later in states:
                         prediction = later
             except TimeoutError as error:
-                raise PredictionFailed(f"no reply within {seconds:g} s: canceled", prediction) from error
+                raise PredictionFailed(f"no reply within {seconds:g} s, so it was canceled", prediction) from error
         return check(prediction, inputs)
 
 
 def read(answer: Mapping[str, Any]) -> Prediction:
-    """The prediction object of a server's JSON. Raises ServerError when it is none."""
+    """Parse a server's prediction object. Raises ServerError if it is not one."""
     status, id = answer.get("status"), answer.get("id")
     if status not in get_args(Status) or not isinstance(id, str):
-        raise ServerError(f"the server answers with something else than a prediction (status {status!r:.40})")
+        raise ServerError(f"the server's answer is not a prediction (status {status!r:.40})")
     return Prediction(
         id,
         cast(Status, status),
@@ -240,12 +238,12 @@ def read(answer: Mapping[str, Any]) -> Prediction:
 
 
 def joined(output: Any) -> str:
-    """Servers tell an iterator's output as a list, and no output as null."""
+    """Join an iterator's output, which servers send as a list; no output is null."""
     return "".join(map(str, output)) if isinstance(output, list) else str(output or "")
 
 
 def check(prediction: Prediction | None, inputs: Mapping[str, Any]) -> Prediction:
-    """The prediction, if it succeeded. Raises PredictionFailed with the server's reason."""
+    """Return the prediction if it succeeded. Raises PredictionFailed with the server's reason."""
     if prediction is None or prediction.status != "succeeded":
         status = prediction.status if prediction else "lost"
         why = prediction.error if prediction else None

@@ -1,8 +1,8 @@
-"""A model on Replicate: predictions have ids, run on without us, and are kept for an hour.
+"""A model on Replicate: predictions have ids, continue without us, and are stored for an hour.
 
-What is careful here: Replicate knows no idempotency key, and each prediction is paid for. So a create is sent once.
-When its answer is lost, the list of predictions is searched for it: each of ours carries a random seed, by which it is
-known. Replicate's own client does not do this (docs/decisions/replicate_client.md).
+Replicate has no idempotency key and every prediction costs money, so send each create once. If its answer is lost,
+search the list of predictions for its inputs, which contain a random seed. Replicate's own client does not do this
+(docs/decisions/replicate_client.md).
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from ghost.serving.client.prediction import (
     Backend,
     Prediction,
     PredictionFailed,
+    connection_errors,
     events,
     invalid_inputs,
     open_client,
     parsed,
     read,
     reason,
-    told,
 )
 
 if TYPE_CHECKING:
@@ -37,48 +37,50 @@ if TYPE_CHECKING:
 
 TOKEN = "REPLICATE_API_TOKEN"
 API = "https://api.replicate.com"
-BASE_URL = "REPLICATE_BASE_URL"  # another address of the API, as Replicate's own client reads it
+BASE_URL = "REPLICATE_BASE_URL"  # overrides the API's address, as in Replicate's own client
 MODEL = re.compile(r"(deployments/)?([\w.-]+/[\w.-]+)(?::([0-9a-f]{64}))?")
-IN_DOUBT = "whether it runs is not known: look at replicate.com/predictions before you send it again"
+IN_DOUBT = "it may be running: look at replicate.com/predictions before you send it again"
 CLOCKS_DIFFER = timedelta(minutes=5)  # between this machine and Replicate, when searching by time
-SILENT_SECONDS = 20  # of a stream, after which its prediction is looked at; a model that boots says nothing for minutes
-ATTEMPTS = 6  # of a request that may be repeated: a quarter of a minute, by these pauses
-PAUSES = [0.5, 1, 2, 4, 5]  # seconds between attempts, and then the last one again and again
-THROTTLED_SECONDS = 90  # to wait, all in all, because of 429: a limit is reset within a minute
+SILENT_SECONDS = 20  # of a stream, then poll instead; a model that boots sends nothing for minutes
+ATTEMPTS = 6  # of a request that can be repeated: 15 seconds with these pauses
+PAUSES = [0.5, 1, 2, 4, 5]  # seconds between attempts; the last one repeats
+THROTTLED_SECONDS = 90  # total wait because of 429; limits are reset within a minute
 
 
 @dataclass(frozen=True)
 class Model:
     visibility: str
-    version: str | None  # the latest
+    version: str | None  # the latest one
 
 
 def account() -> tuple[str, str]:
-    """The token and the API's address, from the environment. Raises UsageError without a token."""
+    """Return the token and the API's address from the environment. Raises UsageError without a token."""
     if not (token := os.environ.get(TOKEN)):
-        raise UsageError(f"{TOKEN} is not set; make a token at replicate.com/account/api-tokens and export it")
+        raise UsageError(f"{TOKEN} is not set; create a token at replicate.com/account/api-tokens and export it")
     return token, (os.environ.get(BASE_URL) or API).rstrip("/").removesuffix("/v1")
 
 
 class Replicate(Backend):
-    """`model`: OWNER/NAME:VERSION (64 hex digits), OWNER/NAME for a model's latest version or, where there is no such
-    model, a deployment of that name, or deployments/OWNER/NAME.
+    """`model`: OWNER/NAME:VERSION (64 hex digits), OWNER/NAME (the model's latest version, or a deployment of that name
+    if there is no such model), or deployments/OWNER/NAME.
 
-    Raises UsageError when it is none of these.
+    Raises UsageError on anything else.
     """
 
     def __init__(self, model: str, token: str, api: str = API) -> None:
         if not (parts := MODEL.fullmatch(model)) or (parts[1] and parts[3]):
-            raise UsageError(f"{model!r} is no model on Replicate; name OWNER/NAME or OWNER/NAME:VERSION (64 digits)")
+            raise UsageError(
+                f"{model!r} is not the name of a model on Replicate; give OWNER/NAME or OWNER/NAME:VERSION (64 digits)"
+            )
         self.name, self._version, self._token = parts[2], parts[3], token
         self._create_path = f"/v1/deployments/{self.name}/predictions" if parts[1] else "/v1/predictions"
         self.http = open_client(api, self._authorize)
 
     async def create(self, inputs: Mapping[str, Any], *, seconds: float) -> Prediction:
-        """Send the inputs, once; after `seconds` Replicate ends the prediction by itself.
+        """Send the inputs once; Replicate ends the prediction after `seconds`.
 
-        Raises PredictionLost when they were sent, the answer was lost and the prediction is not in the list; ServerBusy
-        after 429 for too long, with nothing created.
+        Raises PredictionLost if the answer was lost and the prediction is not in the list; ServerBusy after 429 for too
+        long, with nothing created.
         """
         inputs = {"seed": secrets.randbits(32)} | dict(inputs)
         since = datetime.now(UTC)
@@ -88,7 +90,7 @@ class Replicate(Backend):
                 "POST", self._create_path, sent=IN_DOUBT, json={"input": inputs} | target, headers=limit
             )
             if response.status_code < 300:
-                with suppress(ServerError):  # a page of a proxy on the way, or a status that is new to us
+                with suppress(ServerError):  # a proxy's page, or an unknown status
                     return read(parsed(response))
             raise PredictionLost(f"Replicate answers a create with HTTP status {response.status_code}; {IN_DOUBT}")
         except PredictionLost:
@@ -98,7 +100,7 @@ class Replicate(Backend):
             raise
 
     async def find(self, inputs: Mapping[str, Any], since: datetime) -> Prediction | None:
-        """A prediction with these inputs that was created since then; the list may be a moment behind."""
+        """Find a prediction with these inputs created since then. The list may be a moment behind."""
         after = (since - CLOCKS_DIFFER).isoformat()
         for pause in PAUSES[:3]:
             await asyncio.sleep(pause)
@@ -128,9 +130,9 @@ class Replicate(Backend):
                     await asyncio.shield(self.cancel(prediction.id))
 
     async def follow(self, prediction: Prediction) -> AsyncGenerator[Prediction, None]:
-        """The prediction each time more of it is known, as its stream tells and, where that ends, as looking does.
+        """Yield the prediction at each change: from its stream and, when that ends, by polling.
 
-        Raises PredictionLost when Replicate cannot be asked any more; it then runs on.
+        Raises PredictionLost if Replicate cannot be reached any more; the prediction continues.
         """
         id, text, pauses = prediction.id, prediction.output, _pauses()
         while not prediction.done:
@@ -143,7 +145,7 @@ class Replicate(Backend):
                 prediction = await self.get(id)
             except ServerError as error:
                 raise PredictionLost(
-                    f"{error}; prediction {id} may run on: look at replicate.com/p/{id}", id
+                    f"{error}; prediction {id} may still be running: see replicate.com/p/{id}", id
                 ) from error
             if prediction.done or prediction.output.startswith(text):
                 text = prediction.output
@@ -152,17 +154,19 @@ class Replicate(Backend):
                 await asyncio.sleep(next(pauses))
 
     async def wait(self, prediction: Prediction, *, seconds: float) -> Prediction:
-        """Follow it to the end, whichever that is. Raises PredictionFailed after `seconds`; it then runs on."""
+        """Follow it until it ends in any way. Raises PredictionFailed after `seconds`; it continues then."""
         try:
             async with asyncio.timeout(seconds), aclosing(self.follow(prediction)) as states:
                 async for later in states:
                     prediction = later
         except TimeoutError as error:
-            raise PredictionFailed(f"prediction {prediction.id}: no end within {seconds:.0f} s", prediction) from error
+            raise PredictionFailed(
+                f"prediction {prediction.id}: not finished within {seconds:.0f} s", prediction
+            ) from error
         return prediction
 
     async def find_model(self) -> Model | None:
-        """None when there is none of this name that the account sees."""
+        """Return None if the account sees no such model."""
         answer = parsed(await self.request("GET", f"/v1/models/{self.name}", missing=True))
         if "visibility" not in answer:
             return None
@@ -171,17 +175,16 @@ class Replicate(Backend):
     async def request(
         self, method: str, path: str, *, sent: str = "", missing: bool = False, **request: Any
     ) -> "httpx2.Response":
-        """The response when it is a success or, with `missing`, a 404. Lost connections, 429 and 5xx are tried again.
+        """Return a successful response or, with `missing`, a 404. Retry lost connections, 429 and 5xx.
 
-        With `sent`, which says what is then in doubt, the request must not happen twice: it is tried again only after
-        what has certainly done nothing, no connection or a 429. A connection that is lost later raises PredictionLost,
-        and a 5xx is returned.
+        `sent` (see `connection_errors`) marks a request that must not happen twice: retry it only if there was no
+        connection, or after a 429. A connection lost later raises PredictionLost, and a 5xx is returned.
         """
         deadline, pauses, attempt = time.monotonic() + THROTTLED_SECONDS, _pauses(), 1
         while True:
             pause = next(pauses)
             try:
-                with told(str(self.http.base_url.join(path)), sent=sent):
+                with connection_errors(str(self.http.base_url.join(path)), sent=sent):
                     response = await self.http.request(method, path, **request)
             except ServerError as error:
                 if attempt == ATTEMPTS or (sent and not isinstance(error, ServerUnreachable)):
@@ -191,8 +194,8 @@ class Replicate(Backend):
                 if status == 429:
                     wait = retry_after(response)
                     if time.monotonic() + (wait or pause) > deadline:
-                        raise ServerBusy("Replicate lets this account do no more for now (429); try again later", wait)
-                    await asyncio.sleep(wait or pause)  # 0 means nothing: asked without a pause it says the same again
+                        raise ServerBusy("this account has reached Replicate's rate limit (429); try again later", wait)
+                    await asyncio.sleep(wait or pause)  # 0: without a pause the answer would be the same
                     continue
                 if status < 300 or (status == 404 and missing) or (status >= 500 and sent):
                     return response
@@ -202,7 +205,7 @@ class Replicate(Backend):
             await asyncio.sleep(pause)
 
     async def _target(self) -> dict[str, str]:
-        """The version to name in a create; none for a deployment."""
+        """Return the version for a create; none for a deployment."""
         if self._create_path == "/v1/predictions" and not self._version:
             if model := await self.find_model():
                 self._version = model.version
@@ -213,15 +216,17 @@ class Replicate(Backend):
             elif "name" in parsed(await self.request("GET", f"/v1/deployments/{self.name}", missing=True)):
                 self._create_path = f"/v1/deployments/{self.name}/predictions"
             else:
-                raise ServerError(f"{self.name}: this account sees no such model or deployment on Replicate")
+                raise ServerError(
+                    f"{self.name}: no such model or deployment on Replicate, or this account cannot see it"
+                )
         return {"version": self._version} if self._version else {}
 
     async def _pieces(self, url: str) -> AsyncGenerator[str, None]:
-        """What the stream says. Ends without an error when it cannot go on: the prediction itself tells the rest."""
+        """Yield the stream's pieces. End without an error if it breaks: polling gives the rest."""
         import httpx2
 
         timeout = httpx2.Timeout(SILENT_SECONDS, connect=self.http.timeout.connect)
-        with suppress(ServerError), told(url):
+        with suppress(ServerError), connection_errors(url):
             async with events(self.http, "GET", url, timeout=timeout) as (response, source):
                 if response.status_code != 200:
                     return
@@ -232,7 +237,7 @@ class Replicate(Backend):
                         yield event.data
 
     def _authorize(self, request: "httpx2.Request") -> "httpx2.Request":
-        """The token goes to the API's own host and to Replicate's other hosts, and to no other that an answer names."""
+        """Send the token to the API's host and other hosts of Replicate only, not to others named in an answer."""
         url = request.url
         if url.host == self.http.base_url.host or (url.scheme == "https" and url.host.endswith(".replicate.com")):
             request.headers["Authorization"] = f"Bearer {self._token}"
@@ -244,12 +249,12 @@ def _pauses() -> Iterator[float]:
 
 
 def refusal(response: "httpx2.Response", inputs: Mapping[str, Any]) -> ServerError:
-    """What an answer other than success says, for a person."""
+    """Return the error for a response that is not a success."""
     status, detail = response.status_code, parsed(response).get("detail")
     if status == 401:
-        return ServerError(f"Replicate does not accept the token in {TOKEN}; make another on replicate.com/account")
+        return ServerError(f"Replicate does not accept the token in {TOKEN}; create another at replicate.com/account")
     if status == 402:
-        return ServerError("Replicate wants to be paid first; see replicate.com/account/billing")
+        return ServerError("Replicate requires payment first; see replicate.com/account/billing")
     if status == 422 and isinstance(detail, list):
         return ServerError(invalid_inputs(detail, inputs))
     words = reason(str(detail), inputs) if detail and status != 422 else "it does not accept the request"
@@ -257,7 +262,7 @@ def refusal(response: "httpx2.Response", inputs: Mapping[str, Any]) -> ServerErr
 
 
 def retry_after(response: "httpx2.Response") -> float | None:
-    """Seconds that a 429 asks to wait: its Retry-After, else those its text names."""
+    """Return the seconds that a 429 asks to wait: from Retry-After, or from its text."""
     header = response.headers.get("retry-after", "")
     named = re.fullmatch(r"(\d+)", header) or re.search(r"(\d+) ?s", str(parsed(response).get("detail", "")))
     return float(named[1]) if named else None

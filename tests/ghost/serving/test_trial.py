@@ -23,7 +23,7 @@ def test_a_trial_whose_end_was_not_seen_is_gone_on_with(scene: Scene, capsys: py
     scene.fake.fail("GET", "/v1/predictions/", *[Fault(500)] * replicate.ATTEMPTS)
     assert scene.release("--trial") == 1
     (id,) = scene.fake.predictions
-    assert f"prediction {id} may run on" in capsys.readouterr().err
+    assert f"prediction {id} may still be running" in capsys.readouterr().err
     assert scene.release("--trial") == 0
     assert f"continuing with prediction {id}" in capsys.readouterr().out
     assert scene.release("--trial") == 0  # nor is one that has succeeded paid for again
@@ -36,7 +36,7 @@ def test_a_trial_that_takes_too_long_is_gone_on_with_too(
     scene.fake.states = ["processing"]
     monkeypatch.setattr(release, "TRIAL_SECONDS", 0.2)
     assert scene.release("--trial") == 1
-    assert "no end within" in capsys.readouterr().err
+    assert "not finished within" in capsys.readouterr().err
     assert not any(path.endswith("/cancel") for _, path in scene.fake.requests)
 
 

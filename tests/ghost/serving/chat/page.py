@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ghost.serving.chat import web
+from ghost.serving.chat.conversation import Changes
 from ghost.signals import handled_by, stop_at_once
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.errors import PromptError
-from replicate_deployment.settings import Settings
 from tests.ghost.serving.chat.speaker import Parrot
 
 
@@ -25,13 +25,13 @@ from tests.ghost.serving.chat.speaker import Parrot
 class Logged(Parrot):
     log: Path = Path()
 
-    def reply(self, turns: Sequence[Turn], settings: Settings, seed: int | None) -> Generator[str, None, None]:
-        self.write({"turns": turns, "settings": asdict(settings), "seed": seed})
+    def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
+        self.write({"turns": turns, "settings": asdict(self.settings.replace(**changes)), "seed": seed})
         self.pieces = ("one", "\nA: two", " <b>three</b>")
         try:
             if "long" in turns[-1].text:
                 raise PromptError("the last message is <b>too long</b>; shorten it")
-            for piece in super().reply(turns, settings, seed):
+            for piece in super().reply(turns, changes, seed):
                 yield piece
                 time.sleep(0.2)  # so that the page can be seen to grow
             for number in count() if "slow" in turns[-1].text else ():

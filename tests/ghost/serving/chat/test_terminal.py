@@ -91,7 +91,7 @@ def test_a_reply_that_breaks_off_ends_its_line(one: Chat, parrot: Parrot, capsys
 def test_nothing_said_is_said(one: Chat, parrot: Parrot, capsys: pytest.CaptureFixture[str]) -> None:
     parrot.pieces = []
     chat.talk(one, typed("hi"))
-    assert "(it said nothing)" in capsys.readouterr().out
+    assert "(empty reply)" in capsys.readouterr().out
     assert one.turns == []
 
 
@@ -191,8 +191,8 @@ def _piped(text: str) -> object:
         (["--temperature", "9"], 1, "temperature: 9.0 is not a number from 0.0 to 2.0"),
         (["--seed", "x"], 2, "seed"),
         (["http://x", "--labels", "A", "B:"], 2, "--labels"),
-        (["models/merged", "--labels", "A:", "B:"], 2, "those of models/merged are in its ghost.json"),
-        (["http://x", "--json", "--web"], 2, "--json is for a pipe"),
+        (["models/merged", "--labels", "A:", "B:"], 2, "labels of models/merged are in its ghost.json"),
+        (["http://x", "--json", "--web"], 2, "--json works in a pipe only"),
     ],
 )
 def test_a_slip_is_one_line_before_anything_is_loaded(
@@ -208,7 +208,7 @@ def test_json_at_a_terminal_is_bad_usage(monkeypatch: pytest.MonkeyPatch, capsys
     for stream in (sys.stdin, sys.stdout):
         monkeypatch.setattr(stream, "isatty", lambda: True)
     assert main(["chat", "http://x", "--json"]) == 2
-    assert "--json is for a pipe" in capsys.readouterr().err
+    assert "--json works in a pipe only" in capsys.readouterr().err
 
 
 READY = b"\x1b[?2004h"  # from here on the terminal marks what is pasted
