@@ -1,4 +1,4 @@
-"""`ghost bases`: the bases of config/bases.yaml, what each needs, and what of that fits this machine. Needs no torch."""
+"""`ghost bases`: the bases of config/bases.yaml, what each needs, and what fits this machine. Needs no torch."""
 
 import argparse
 import importlib.util

@@ -147,7 +147,7 @@ def test_nobody_there() -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:5050", "http://", "ftp://here", "http://[::"])
 def test_what_is_no_url_is_told(url: str) -> None:
-    with pytest.raises(ServerError, match="is not (a|the) URL"):
+    with pytest.raises(ServerError, match=r"is not (a|the) URL"):
         CogServer(url)
 
 

@@ -272,7 +272,7 @@ def test_a_model_without_a_version_says_to_push_one(fake: FakeReplicate) -> None
 
 
 def test_no_such_model(fake: FakeReplicate) -> None:
-    with pytest.raises(ServerError, match="ana/nothing: (this account sees )?no such model or deployment"):
+    with pytest.raises(ServerError, match=r"ana/nothing: (this account sees )?no such model or deployment"):
         answer(fake, "ana/nothing")
 
 
@@ -298,7 +298,7 @@ def test_the_token_goes_to_no_other_host(fake: FakeReplicate) -> None:
 
 @pytest.mark.parametrize("model", ["ghost", "ana/ghost:latest", "ana/ghost/x", f"deployments/ana/ghost:{VERSION}"])
 def test_what_is_no_model_is_told_at_once(model: str) -> None:
-    with pytest.raises(UsageError, match="is not (the name of )?a model on Replicate"):
+    with pytest.raises(UsageError, match=r"is not (the name of )?a model on Replicate"):
         Replicate(model, TOKEN)
 
 
