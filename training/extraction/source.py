@@ -335,7 +335,7 @@ def objects(value: Any) -> list[dict[str, Any]]:
 
 def reactions(value: Any) -> int:
     """How many reactions a list of them stands for: each is one, or as many as its `count` says."""
-    counts = (each.get("count", 1) for each in objects(value))
+    counts = (each.get("count", 1) for each in objects(value)) if value else ()
     return sum(count for count in counts if isinstance(count, int) and count > 0)
 
 

@@ -178,8 +178,11 @@ def test_replies_call_people_what_the_csv_calls_them(tmp_path: Path) -> None:
 def test_what_was_written_is_read_again_and_written_over(tmp_path: Path) -> None:
     save(tmp_path / "in", EXPORTS["telegram"][1], "result.json")
     extracted(tmp_path)
-    extracted(tmp_path)
-    assert main(["extract", str(tmp_path / "out"), "--out", str(tmp_path / "again")]) == 0
+    (replies,) = extracted(tmp_path).values()
+    again = tmp_path / "again"
+    again.mkdir()
+    (tmp_path / "out").rename(again / "in")
+    assert list(extracted(again).values()) == [replies]
 
 
 REACTED: dict[str, tuple[str, Any]] = {

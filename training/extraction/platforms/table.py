@@ -11,8 +11,8 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from ghost.errors import ExportError
-from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, decode, line_breaks, well_formed
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, reference
+from training.extraction.source import Source, companion, decode, line_breaks, objects, well_formed
 
 NAME = "table"
 UNIT = "line"
@@ -84,6 +84,26 @@ def _refuse(source: Source, text: str) -> None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
+    reading = _read(source)
+    answers = _answers(source)
+    if not answers:
+        return reading
+    named = ((record, answers.get(reference(record.timestamp, record.sender), "")) for record in reading.records)
+    return Reading((record._replace(answers=answered) for record, answered in named), reading.facts)
+
+
+def _answers(source: Source) -> dict[str, str]:
+    """What our own output says that its messages answer, as references."""
+    replies = companion(source.sibling("../replies.json"))
+    pairs = objects(replies.get("/".join(source.parts[-2:]))) if isinstance(replies, dict) else []
+    return {_reference(pair.get("reply")): _reference(pair.get("answers")) for pair in pairs}
+
+
+def _reference(row: Any) -> str:
+    return reference(str(row.get("timestamp")), str(row.get("sender"))) if isinstance(row, dict) else ""
+
+
+def _read(source: Source) -> Reading:
     text = decode(source, "save it as UTF-8", may_hold_nul=True)
     stem = PurePath(source.name).stem
     # Of our own output the folder counts too: it is the platform's, and two platforms may each have a chat with Lea.

@@ -104,6 +104,8 @@ def test_one_person_under_one_name(tmp_path: Path) -> None:
         ({"text": None, "annotations": [{"drive_metadata": {}}]}, Kind.MEDIA),
         ({"text": None, "annotations": [{"video_call_metadata": {}}]}, Kind.CALL),
         ({"quoted_message_metadata": {"creator": ADA, "text": "what?"}}, Kind.MESSAGE),
+        ({"creator": ADA | {"user_type": "Bot"}}, Kind.BOT),
+        ({"creator": ADA | {"user_type": "Human"}}, Kind.MESSAGE),
         ({"text": None}, Kind.MESSAGE),  # and without words, so that it is counted as empty
         ({"created_date": None, "updated_date": DATE}, Kind.MESSAGE),
         ({"created_date": 5}, Kind.UNREADABLE),
