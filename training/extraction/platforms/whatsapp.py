@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, groupby, repeat
+from itertools import chain, groupby, islice, repeat
 from operator import itemgetter
 from pathlib import PurePath
 
@@ -35,6 +35,7 @@ NEWEST_FIRST = False
 BROAD = True  # a date, a time and a name head many logs
 COMPANIONS: frozenset[str] = frozenset()
 
+VISIBLE = re.compile(rf"[^\s{MARKS.pattern[1:-1]}]")
 NOTICES = 3  # the encryption notice is among a chat's first records
 TITLES = [re.compile(re.escape(title).replace(r"\{\}", "(.+)")) for title in EXPORT_TITLES]
 
@@ -42,12 +43,12 @@ TITLES = [re.compile(re.escape(title).replace(r"\{\}", "(.+)")) for title in EXP
 def recognise(source: Source, evidence: Evidence) -> str | None:
     if evidence.paths or "\0" in evidence.head:
         return None
-    lines = [line for line in evidence.head.replace("\r", "\n").split("\n") if MARKS.sub("", line).strip()]
+    lines = list(filter(VISIBLE.search, evidence.head.replace("\r", "\n").split("\n")))
     header = headers.choose("\n".join(lines) + "\n")
     if header is None:
         return None
-    found = sum(1 for _ in header.pattern.finditer("\n" + "\n".join(lines)))
-    if found >= 2 or header.pattern.match("\n" + lines[0]):
+    found = list(islice(header.pattern.finditer("\n" + "\n".join(lines)), 2))
+    if len(found) == 2 or header.pattern.match("\n" + lines[0]):
         return f"lines that start with WhatsApp's “{header.family}”"
     return None
 
