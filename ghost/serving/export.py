@@ -14,7 +14,7 @@ from ghost.atomic import refuse_foreign_files, replace_folder
 from ghost.console import console, progress
 from ghost.errors import ConversionError, UsageError
 from ghost.serving import gguf_file
-from ghost.serving.gguf_file import Type, Vocabulary, read_decoder, read_vocabulary
+from ghost.serving.gguf_file import ByteLevelVocabulary, Type, Vocabulary, read_decoder, read_vocabulary
 from replicate_deployment import ghost_json, settings
 from replicate_deployment.chat_format import END_TOKEN, Labels, Recipe
 from replicate_deployment.ghost_json import Ghost
@@ -27,10 +27,10 @@ from training.merging.weights import Weights
 # A Go template cannot search a text, so unlike `chat_format` this one does not escape the lines of a message: a line
 # that starts with a tag reads as a turn, and a typed `</s>` ends one.
 #
-# The space before the first turn is the one that the tokenizer puts before a text; the GGUF file disables it.
+# A space before the first turn is the one that some tokenizers put before a text; the GGUF file disables it.
 # A reply already starts with the space after its tag, which is not written twice.
 TEMPLATE = """\
-{{- $before := " " }}
+{{- $before := @BEGIN@ }}
 {{- range .Messages }}
 {{- if eq .Role "user" }}{{ $before }}{{ @OTHER@ }} {{ .Content }}{{ $before = "\\n" }}
 {{- else if eq .Role "assistant" }}{{ $before }}{{ @ME@ }}{{ if ne (printf "%.1s" .Content) " " }} {{ end }}\
@@ -39,10 +39,19 @@ TEMPLATE = """\
 {{- end }}{{ "\\n" }}{{ @ME@ }}"""
 
 
-def modelfile(gguf: str, labels: Labels, recipe: Recipe, stops: Sequence[str], settings: Settings) -> str:
-    """The Modelfile for the file `gguf` in the same folder."""
+def modelfile(
+    gguf: str,
+    labels: Labels,
+    recipe: Recipe,
+    stops: Sequence[str],
+    settings: Settings,
+    *,
+    begin: str = " ",
+    end: str = END_TOKEN,
+) -> str:
+    """The Modelfile for the file `gguf` in the same folder. `begin` goes before a text, `end` is the end token."""
     facts = {"@ME@": go_text(labels.me), "@OTHER@": go_text(labels.other)}
-    facts["@END@"] = END_TOKEN if recipe == "conversations" else ""
+    facts |= {"@BEGIN@": go_text(begin), "@END@": end if recipe == "conversations" else ""}
     template = TEMPLATE
     for name, value in facts.items():
         template = template.replace(name, value)
@@ -99,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
         return 0
     file = facts["file"]
+    for what in facts["other_ids"]:
+        console.print(f"note     llama.cpp reads {what} as other tokens than in training", soft_wrap=True)
     console.print(
         f"written  {file}: {facts['bytes'] / 1e9:.2f} GB, {facts['tensors']} tensors, {args.gguf}\n"
         f"beside   Modelfile, for Ollama\n"
@@ -125,9 +136,11 @@ def export(model: Path, out: Path, kind: Type) -> dict[str, Any]:
     decoder = read_decoder(model)
     tokenizer = load_tokenizer(model)
     vocabulary = read_vocabulary(tokenizer, decoder.shapes.vocabulary)
-    check_golden_ids(ghost, tokenizer, vocabulary)
+    begin = " " if isinstance(vocabulary, Vocabulary) else ""
+    check_golden_ids(ghost, tokenizer, vocabulary, begin)
     name = f"{NAME}-{kind}.gguf"
-    ollama = modelfile(name, ghost.labels, recipe, ghost.stop_sequences, sampling)
+    ends = {"begin": begin, "end": tokenizer.eos_token}
+    ollama = modelfile(name, ghost.labels, recipe, ghost.stop_sequences, sampling, **ends)
 
     def add_metadata(writer: Any) -> None:
         general_facts(writer, ghost)
@@ -138,7 +151,7 @@ def export(model: Path, out: Path, kind: Type) -> dict[str, Any]:
     with Weights.of_model(model) as weights, replace_folder(out) as aside:
         tensors = gguf_file.plan(decoder, weights, kind)
         with progress(f"writing {name}", total=len(tensors)) as bar:
-            sha256 = gguf_file.write(aside / name, tensors, weights, add_metadata, bar.advance)
+            sha256 = gguf_file.write(aside / name, decoder, tensors, weights, add_metadata, bar.advance)
         (aside / "Modelfile").write_text(ollama, encoding="utf-8")
         block = {"format": "gguf", "type": kind, "versions": {"gguf": version("gguf")}}
         artifact.write(aside, ghost.facts, {name: sha256}, export=block)
@@ -151,6 +164,7 @@ def export(model: Path, out: Path, kind: Type) -> dict[str, Any]:
         "tensors": len(tensors),
         "bytes": size,
         "sha256": sha256,
+        "other_ids": list(vocabulary.differs),
         "llama_server": command,
     }
 
@@ -167,10 +181,12 @@ def llama_server(file: Path, stops: Sequence[str], tokens: int) -> str:
     return shlex.join(words)
 
 
-def check_golden_ids(ghost: Ghost, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+def check_golden_ids(
+    ghost: Ghost, tokenizer: Tokenizer, vocabulary: Vocabulary | ByteLevelVocabulary, begin: str
+) -> None:
     """Raises ConversionError when the vocabulary encodes the golden prompt to other ids than ghost.json records."""
-    golden = ghost.block("golden")
-    if [tokenizer.bos_token_id, *vocabulary.encode(" " + golden["prompt"])] != golden["ids"]:
+    golden, bos = ghost.block("golden"), [tokenizer.bos_token_id] * (tokenizer.bos_token_id is not None)
+    if [*bos, *vocabulary.encode(begin + golden["prompt"])] != golden["ids"]:
         raise ConversionError(
             f"{ghost.folder}: the golden prompt gives other ids than ghost.json records; type: ghost check"
         )

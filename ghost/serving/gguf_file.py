@@ -8,35 +8,47 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from ghost.errors import BaseModelError, ConversionError
 from replicate_deployment.settings import Settings
-from replicate_deployment.tokenization import Tokenizer
-from training.finetuning.base import Shapes, read_shapes
+from replicate_deployment.tokenization import Tokenizer, token_bytes
+from training.finetuning.base import ATTENTION, Shapes, read_shapes
 from training.merging.weights import Weights, row_blocks
 
-# Check that llama.cpp's `llama` architecture can run the model, and list its tensors.
+# Check that one of llama.cpp's architectures can run the model, and list its tensors.
 
-ARCHITECTURES = ("MistralForCausalLM", "LlamaForCausalLM")
-ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+# Names of gguf.MODEL_ARCH.
+ARCHITECTURES = {
+    "LlamaForCausalLM": "LLAMA",
+    "MistralForCausalLM": "LLAMA",
+    "Qwen2ForCausalLM": "QWEN2",
+    "Qwen3ForCausalLM": "QWEN3",
+    "SmolLM3ForCausalLM": "SMOLLM3",
+}
+INTERLEAVED = ("LLAMA", "SMOLLM3")  # see `_blocks`
+ROPE_FACTORS = "rope_freqs.weight"
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """`context` is in tokens, `rope_base` is the base of the rotary embedding's wavelengths, `biased` lists the
-    projections with biases.
+    """`context` is in tokens, `rope_base` the base of the rotary embedding's wavelengths.
+
+    `rope_factors`: what each wavelength is multiplied by (Llama 3.1), of each pair of values of a head.
     """
 
+    architecture: str
     shapes: Shapes
     context: int
     rms_eps: float
     rope_base: float
-    biased: tuple[str, ...]
+    rope_factors: tuple[float, ...] = ()
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Shape (outputs, inputs) or (values,) of each tensor, by its name in the model folder."""
@@ -48,10 +60,12 @@ class Decoder:
             for name, (inputs, outputs) in shapes.linear.items():
                 block = "self_attn" if name in ATTENTION else "mlp"
                 tensors[f"{start}{block}.{name}.weight"] = (outputs, inputs)
-                if name in self.biased:
+                if name in shapes.biased:
                     tensors[f"{start}{block}.{name}.bias"] = (outputs,)
             for name in ("input_layernorm", "post_attention_layernorm"):
                 tensors[f"{start}{name}.weight"] = (shapes.hidden,)
+            for name in ("q_norm", "k_norm") if shapes.head_norms else ():
+                tensors[f"{start}self_attn.{name}.weight"] = (shapes.head_dim,)
         tensors["model.norm.weight"] = (shapes.hidden,)
         return tensors if shapes.tied else tensors | {"lm_head.weight": embeddings}
 
@@ -63,23 +77,37 @@ def read_decoder(folder: Path) -> Decoder:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = [str(name) for name in config.get("architectures") or ["no architecture"]]
         if found[0] not in ARCHITECTURES:
-            raise ConversionError(f"{path}: {found[0]}; only {' and '.join(ARCHITECTURES)} can be exported")
+            raise ConversionError(f"{path}: {found[0]}; only {', '.join(ARCHITECTURES)} can be exported")
         shapes = read_shapes(config, str(folder))
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        wanted = {"hidden_act": (config.get("hidden_act"), "silu")}
-        wanted["rope_type"] = (rope.get("rope_type", rope.get("type", "default")), "default")
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
+        wanted: dict[str, tuple[object, object]] = {"hidden_act": (config.get("hidden_act"), "silu")}
+        wanted["rope_type"] = (rope_type, "llama3" if rope_type == "llama3" else "default")
+        if ARCHITECTURES[found[0]] == "SMOLLM3":  # llama.cpp knows one pattern
+            every_fourth = [int(layer % 4 != 0) for layer in range(1, shapes.layers + 1)]
+            wanted["no_rope_layers"] = (config.get("no_rope_layers") or every_fourth, every_fourth)
         for key, (value, only) in wanted.items():
             if value != only:
                 raise ConversionError(f"{path}: {key} is {value!r}; only {only!r} can be exported")
-        biased = (ATTENTION if config.get("attention_bias") else ()) + (FEED_FORWARD if config.get("mlp_bias") else ())
-        # llama.cpp has no sliding window; within one window, full attention computes the same.
-        context = min(shapes.positions, config.get("sliding_window") or shapes.positions)
+        # The file names no sliding window; within one window, full attention computes the same.
+        window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+        context = min(shapes.positions, window or shapes.positions)
         rope_base = float(rope.get("rope_theta") or config["rope_theta"])
-        return Decoder(shapes, context, float(config["rms_norm_eps"]), rope_base, biased)
+        factors = _rope_factors(folder, shapes.head_dim, rope_base) if rope_type == "llama3" else ()
+        return Decoder(ARCHITECTURES[found[0]], shapes, context, float(config["rms_norm_eps"]), rope_base, factors)
     except BaseModelError as error:
         raise ConversionError(str(error)) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(f"{path}: not a model's config ({type(error).__name__}: {error})") from error
+
+
+def _rope_factors(folder: Path, head_dim: int, rope_base: float) -> tuple[float, ...]:
+    from transformers import AutoConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    return tuple(rope_base ** (-2 * pair / head_dim) / value for pair, value in enumerate(scaled.tolist()))
 
 
 # The tokenizer as llama.cpp's `llama` vocabulary: pieces with scores, for a BPE over "▁" words with byte fallback.
@@ -105,6 +133,9 @@ class Vocabulary:
     pieces: list[str]
     scores: list[float]
     kinds: list[int]
+    model = "llama"
+    pre = "default"
+    differs: tuple[str, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         """Encode as llama.cpp does: no BOS, special tokens as text, no added space."""
@@ -116,7 +147,102 @@ class Vocabulary:
         return [place for places in whole for place in places]
 
 
-def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
+# The tokenizer as llama.cpp's `gpt2` vocabulary: byte-level BPE. It names how a text is split before pairs are joined,
+# and llama.cpp knows each name's regular expressions (`llm_tokenizer_bpe` in its src/llama-vocab.cpp): (one after the
+# other, whether a split part that is a piece is taken whole).
+
+_CASED = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_UPPER, _LOWER = r"((?=[\p{L}])([^a-z]))", r"((?=[\p{L}])([^A-Z]))"
+_MARKS, _SPACES = r"| ?[^\s\p{L}\p{N}]+", r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+" + _MARKS + r"|\s+(?!\S)"
+_LLAMA3 = _CASED + r"\p{N}{1,3}" + _MARKS + r"[\r\n]*" + _SPACES
+_BEFORE = r"[^\r\n\p{L}\p{N}]?"
+_TEKKEN = f"{_BEFORE}{_UPPER}*{_LOWER}+|{_BEFORE}{_UPPER}+{_LOWER}*" + r"|\p{N}" + _MARKS + r"[\r\n/]*" + _SPACES
+PRE_TOKENIZERS: dict[str, tuple[list[str], bool]] = {
+    "llama-bpe": ([_LLAMA3], True),
+    "smaug-bpe": ([_LLAMA3], False),
+    "qwen2": ([_CASED + r"\p{N}" + _MARKS + r"[\r\n]*" + _SPACES], False),
+    "tekken": ([_TEKKEN], True),
+    "smollm": ([r"\p{N}", _GPT2], False),
+    "gpt-2": ([_GPT2], False),
+}
+# The right name gives the tokenizer's ids to all of these.
+PROBES = (
+    "B: I don't, WE'LL see; l'été d'Été 1234567 12:30 3rd v2 x_1",
+    "A: ok...\n\n\nB:  well !!\n  \n? ¿qué?\r\n\t\tx/y//\n (a) [b] {c} a@b.c #d\nA: fine.\n",
+    "日本語です。한국어 Привет, как дела?! مرحبا ελληνικά №½ ﷽ «ça»…",
+    "👩‍🍳🏳️‍🌈 <3 :-) ^^ <|x|> \u00a0x\u200by   z ",
+)
+# What llama.cpp itself does otherwise for some of them: it composes nothing, and splits some words elsewhere.
+KNOWN_TO_DIFFER = {
+    "accents written apart from their letters": "e\u0301te\u0301 A\u030a",
+    "letters with marks (Hindi, Thai, …)": "नमस्ते दुनिया สวัสดี",
+    "accented capitals inside words": "BonjourÉté ÉTÉété",
+}
+
+
+@dataclass(frozen=True)
+class ByteLevelVocabulary:
+    """`pieces` and `kinds` are by id, `merges` in order; `differs` names what has other ids in llama.cpp."""
+
+    pieces: list[str]
+    kinds: list[int]
+    merges: list[tuple[str, str]]
+    pre: str
+    differs: tuple[str, ...] = ()
+    model = "gpt2"
+
+    def encode(self, text: str) -> list[int]:
+        """As llama.cpp does: without BOS, special tokens as text."""
+        return list(self._as_read.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _as_read(self) -> Any:
+        from tokenizers import Regex, models, pre_tokenizers
+        from tokenizers import Tokenizer as Backend
+
+        patterns, whole = PRE_TOKENIZERS[self.pre]
+        ids = {piece: place for place, piece in enumerate(self.pieces)}
+        backend = Backend(models.BPE(ids, self.merges, ignore_merges=whole))
+        splits: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+        return backend
+
+
+def _byte_level(tokenizer: Tokenizer, pieces: list[str], kinds: list[int], merges: list[Pair]) -> ByteLevelVocabulary:
+    """Take the way of splitting that gives the tokenizer's ids to PROBES, and to most pieces by themselves.
+
+    Raises ValueError if llama.cpp knows none.
+    """
+    added = tokenizer.added_tokens_decoder
+    spelled = [text.decode(errors="ignore") for place, text in enumerate(token_bytes(tokenizer)) if place not in added]
+    words = [text for text in spelled if text and unicodedata.is_normalized("NFC", text)]
+
+    def ids(texts: Sequence[str]) -> list[list[int]]:
+        return list(tokenizer([*texts], add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def others(vocabulary: ByteLevelVocabulary, texts: Sequence[str], expected: list[list[int]]) -> list[str]:
+        found = map(vocabulary.encode, texts)
+        return [text for text, one, other in zip(texts, found, expected, strict=True) if one != other]
+
+    probed, whole = ids(PROBES), ids(words)
+    fitting = [
+        (len(others(vocabulary, words, whole)), vocabulary)
+        for vocabulary in (ByteLevelVocabulary(pieces, kinds, merges, pre) for pre in PRE_TOKENIZERS)
+        if not others(vocabulary, PROBES, probed)
+    ]
+    if not fitting:
+        raise ValueError(f"none of {', '.join(PRE_TOKENIZERS)} gives its ids")
+    count, vocabulary = min(fitting, key=lambda found: found[0])
+    texts = [*KNOWN_TO_DIFFER.values()]
+    other = others(vocabulary, texts, ids(texts))
+    differs = [name for name, text in KNOWN_TO_DIFFER.items() if text in other]
+    return replace(vocabulary, differs=(*differs, *([f"{count:,} words of its vocabulary"] if count else [])))
+
+
+def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary | ByteLevelVocabulary:
     """`size` pieces: the tokenizer's, padded with unused ones if the model has more ids.
 
     Raises ConversionError when llama.cpp would encode some text to other ids.
@@ -135,14 +261,15 @@ def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:
         if place in special:
             kind = TokenType.CONTROL if special[place] else TokenType.USER_DEFINED
         pieces[place], kinds[place] = piece, TokenType.UNKNOWN if piece == "<unk>" else kind
-    merges = {(left, right): rank for rank, (left, right) in enumerate(document["model"].get("merges", []))}
+    pairs: list[Pair] = [(left, right) for left, right in document["model"].get("merges", [])]
     try:
+        _check_added(document)
+        if "ByteLevel" in str(tokenizer.backend_tokenizer.decoder):
+            return _byte_level(tokenizer, pieces, [int(kind) for kind in kinds], pairs)
         _check_kind(document, ids)
-        scores = scores_of(merges, pieces)
+        scores = scores_of({pair: rank for rank, pair in enumerate(pairs)}, pieces)
     except ValueError as reason:
-        raise ConversionError(
-            f"{name}: llama.cpp would tokenise differently ({reason}); Mistral's tokenizers can be exported"
-        ) from reason
+        raise ConversionError(f"{name}: llama.cpp would tokenise differently ({reason}); choose another base") from reason
     return Vocabulary(pieces, [scores[piece] for piece in pieces], [int(kind) for kind in kinds])
 
 
@@ -188,6 +315,12 @@ def join(text: str, scores: Mapping[str, float]) -> tuple[list[str], list[Pair]]
         symbols[place : place + 2] = ["".join(joined[-1])]
 
 
+def _check_added(document: Mapping[str, Any]) -> None:
+    for token in document["added_tokens"]:
+        if token["lstrip"] or token["rstrip"] or token["single_word"]:
+            raise ValueError(f"its token {token['content']!r} takes spaces around it")
+
+
 def _check_kind(document: Mapping[str, Any], pieces: Iterable[str]) -> None:
     """Raises ValueError on a tokenizer.json that does more than merge pieces."""
     model = document["model"]
@@ -197,10 +330,7 @@ def _check_kind(document: Mapping[str, Any], pieces: Iterable[str]) -> None:
     if document["normalizer"] is not None:
         raise ValueError(f"its normalizer is {document['normalizer']['type']}")
     if lacking := len({*BYTES} - {*pieces}):
-        raise ValueError(f"{lacking} of the 256 bytes have no piece")
-    for token in document["added_tokens"]:
-        if token["lstrip"] or token["rstrip"] or token["single_word"]:
-            raise ValueError(f"its token {token['content']!r} strips spaces around it")
+        raise ValueError(f"{lacking} of the 256 bytes are no pieces")
     before = document["pre_tokenizer"] or {}
     steps = before.get("pretokenizers", [before])
     made = {"".join(pair) for pair in model["merges"]}
@@ -243,10 +373,15 @@ def plan(decoder: Decoder, weights: Weights, kind: Type) -> list[Stored]:
     expected = decoder.tensors()
     for name in [*expected.keys() - weights.shapes.keys(), *weights.shapes.keys() - expected.keys()]:
         what = "is missing" if name in expected else "has no place in llama.cpp's llama architecture"
-        raise ConversionError(f"{name} {what}: the weights and config.json do not match")
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, decoder.shapes.layers)
+        raise ConversionError(f"{name} {what}: the weights and config.json are not of one model")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[decoder.architecture], decoder.shapes.layers)
     heads = {"q_proj": decoder.shapes.heads, "k_proj": decoder.shapes.kv_heads}
+    if decoder.architecture not in INTERLEAVED:
+        heads = {}
     tensors = []
+    if decoder.rope_factors:
+        count = len(decoder.rope_factors)
+        tensors.append(Stored(ROPE_FACTORS, "", (count,), 0, gguf.GGMLQuantizationType.F32, 4 * count))
     for source, shape in expected.items():
         if weights.shapes[source] != shape or weights.dtypes[source] != "F16":
             found = f"{weights.dtypes[source]} {[*weights.shapes[source]]}"
@@ -263,6 +398,7 @@ def plan(decoder: Decoder, weights: Weights, kind: Type) -> list[Stored]:
 
 def write(
     path: Path,
+    decoder: Decoder,
     tensors: list[Stored],
     weights: Weights,
     add_metadata: Callable[[Any], None],
@@ -275,7 +411,7 @@ def write(
     import gguf
     import numpy as np
 
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.LLAMA])
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[decoder.architecture]])
     add_metadata(writer)
     for tensor in tensors:
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float16), tensor.size, raw_dtype=tensor.kind)
@@ -301,7 +437,7 @@ def write(
 
         put(bytes(_padded(len(header), align) - len(header)))
         for tensor in tensors:
-            for block in _blocks(tensor, weights):
+            for block in _blocks(tensor, weights) if tensor.source else [np.array(decoder.rope_factors, np.float32)]:
                 put(gguf.quantize(block, tensor.kind))
             put(bytes(_padded(tensor.size, align) - tensor.size))
             advance()
@@ -311,8 +447,8 @@ def write(
 def _blocks(tensor: Stored, weights: Weights) -> Iterator[Block]:
     """The source's rows in the file's order.
 
-    RoPE pairs value i of a head with i + d/2 in transformers, but 2i with 2i + 1 in llama.cpp's `llama` architecture,
-    so interleave the two halves of each query and key head.
+    transformers turns value i of a head with value i + d/2, llama.cpp's architectures in INTERLEAVED 2i with 2i + 1: so
+    within each head of queries and keys the halves of the rows are interleaved.
     """
     import numpy as np
 
@@ -358,22 +494,26 @@ def sampling_facts(writer: Any, sampling: Settings) -> None:
     writer.add_sampling_penalty_repeat(sampling.repetition_penalty)
 
 
-def tokenizer_facts(writer: Any, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
-    """The vocabulary; BOS starts a text, and nothing else is added.
+def tokenizer_facts(writer: Any, tokenizer: Tokenizer, vocabulary: Vocabulary | ByteLevelVocabulary) -> None:
+    """The vocabulary, and that BOS begins a text, if the base has it, and nothing else is added to it.
 
     llama.cpp would add a space before the text and after each special token. In training only the first has one, so
     the chat template writes that one itself.
     """
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.pieces)
-    writer.add_token_scores(vocabulary.scores)
+    if isinstance(vocabulary, Vocabulary):
+        writer.add_token_scores(vocabulary.scores)
+    else:
+        writer.add_token_merges([f"{left} {right}" for left, right in vocabulary.merges])
     writer.add_token_types(vocabulary.kinds)
-    writer.add_bos_token_id(tokenizer.bos_token_id)
+    if tokenizer.bos_token_id is not None:
+        writer.add_bos_token_id(tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)
     if tokenizer.unk_token_id is not None:
         writer.add_unk_token_id(tokenizer.unk_token_id)
-    writer.add_add_bos_token(True)
+    writer.add_add_bos_token(tokenizer.bos_token_id is not None)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
     writer.add_chat_template(tokenizer.chat_template)
