@@ -37,13 +37,12 @@ def narrow(folder: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "architecture": (edit_config(architectures=["Qwen2ForCausalLM"]), "Qwen2ForCausalLM; only MistralForCausalLM and"),
+    "architecture": (edit_config(architectures=["GemmaForCausalLM"]), "GemmaForCausalLM; only LlamaForCausalLM, "),
     "activation": (edit_config(hidden_act="gelu"), "hidden_act is 'gelu'; only 'silu'"),
     "rope": (
-        edit_config(rope_parameters={"rope_theta": 1e4, "rope_type": "llama3", "factor": 8.0}),
-        "rope_type is 'llama3'; only 'default'",
+        edit_config(rope_parameters={"rope_theta": 1e4, "rope_type": "yarn", "factor": 8.0}),
+        "rope_type is 'yarn'; only 'default'",
     ),
-    "experts": (edit_config(num_local_experts=8), "mixtures of experts"),
     "no epsilon": (edit_config(rms_norm_eps=None), "not a model's config"),
     "missing tensor": (edit_weights(lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight")), "is missing"),
     "another tensor": (
