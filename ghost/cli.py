@@ -36,7 +36,7 @@ VERBS = {
         "training.finetuning.train",
         "train a LoRA adapter on the JSONL with QLoRA",
         "train",
-        ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "filelock", "safetensors", "matplotlib"),
+        ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "filelock", "safetensors"),
     ),
     "merge": Verb(
         "scripts.merge_lora_fp16",
@@ -60,7 +60,7 @@ VERBS = {
         "ghost.evaluation.evaluate",
         "measure on held-out messages whether it sounds like you; write a report page",
         "train,serve",
-        ("torch", "transformers", "peft", "sklearn", "scipy", "regex", "matplotlib", "httpx2"),
+        ("torch", "transformers", "peft", "sklearn", "scipy", "regex", "httpx2"),
     ),
     "push": Verb(
         "ghost.hub.push",
@@ -109,7 +109,7 @@ VERBS = {
         "ghost.demo.demo",
         "run all stages on a bundled sample, offline, on a CPU",
         "train,serve",
-        ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "matplotlib", "cog", "httpx2"),
+        ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "cog", "httpx2"),
     ),
 }
 

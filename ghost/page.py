@@ -9,13 +9,14 @@ Build markup with `element` only: it escapes any plain str, such as a message or
 """
 
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from itertools import pairwise
-from math import ceil, floor, log10
+from math import ceil, floor, isfinite, log10
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 STYLE = Path(__file__).with_name("page.css")
 HEIGHT = 170  # pixels of a plot, without the labels below
@@ -44,6 +45,14 @@ class Bar(NamedTuple):
     figure: str
 
 
+class Line(NamedTuple):
+    """A line of `lines` through the points (share of the width, value)."""
+
+    points: Sequence[tuple[float, float]]
+    tone: int
+    style: Literal["dotted", "plain", "faint"] = "dotted"
+
+
 class Strip(NamedTuple):
     """A row of `strips`: positions between 0 and 1; the first `before` of them get the first of two tones."""
 
@@ -54,13 +63,12 @@ class Strip(NamedTuple):
 
 def element(name: str, /, *children: str, **attributes: str | float | None) -> Html:
     """An HTML element. Write `class_` for class, underscores for hyphens; an attribute that is None is omitted."""
-    inside = "".join(child if isinstance(child, Html) else escape(child, quote=False) for child in children)
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value) if isinstance(value, float) else str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    return Html(f"<{name}{given}>{inside}</{name}>")
+    return Html(f"<{name}{given}>{together(*children)}</{name}>")
 
 
 def together(*parts: str) -> Html:
@@ -68,8 +76,8 @@ def together(*parts: str) -> Html:
 
 
 def document(title: str, *body: Html, script: str = "") -> str:
-    """The whole file. Its content security policy blocks every request and every script but this one (by its hash),
-    even if markup is injected."""
+    """The whole file, its title as the heading. Its content security policy blocks every request and every script but
+    this one (by its hash), even if markup is injected."""
     allowed = "default-src 'none'; style-src 'unsafe-inline'"
     if script:
         allowed += f"; script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
@@ -80,25 +88,61 @@ def document(title: str, *body: Html, script: str = "") -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n'
         f"{element('title', title)}\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
+        + "\n".join([element("h1", title), *body])
         + "\n</body>\n</html>\n"
     )
 
 
-def figure(title: str, plot: Html, *words: str, wide: bool = False) -> Html:
-    """A plot under its title, with a description in words."""
-    return element("figure", element("h3", title), plot, element("figcaption", *words), class_="wide" if wide else None)
+def private(beside: str) -> Html:
+    """The warning on a page with messages; `beside` is the file with the same figures and no message."""
+    return element(
+        "p",
+        "This page shows private messages, yours and other people's. It is on this disk alone, and only you can read "
+        f"it: do not share it. {beside}, beside it, holds the same figures and no message.",
+        class_="warning",
+    )
 
 
-def legend(tones: Mapping[str, int]) -> Html:
-    """The name of each tone."""
-    keys = (element("span", element("i", class_=f"t{tone}"), name) for name, tone in tones.items())
-    return element("p", *keys, class_="legend")
+def section(heading: str, *cards: Html | None, words: str = "") -> Html:
+    """Cards under a heading and words. A card that is None is omitted; without any card there is no section."""
+    some = [one for one in cards if one is not None]
+    text = [element("p", words)] if words else []
+    return element("section", element("h2", heading), *text, element("div", *some, class_="cards")) if some else Html()
+
+
+def card(heading: str, *body: Html) -> Html:
+    title = [element("h3", heading, dir="auto")] if heading else []
+    return element("article", *title, *body, class_="card")
+
+
+def figure(title: str, plot: Html, *words: str, tones: Mapping[str, int] | None = None, wide: bool = False) -> Html:
+    """A plot under its title and the names of its tones, with a description in words."""
+    keys = (element("span", element("i", class_=f"t{tone}"), name) for name, tone in (tones or {}).items())
+    legend = [element("p", *keys, class_="legend")] if tones else []
+    caption = element("figcaption", *words)
+    return element("figure", element("h3", title), *legend, plot, caption, class_="wide" if wide else None)
+
+
+def tiles(numbers: Sequence[tuple[str, str]]) -> Html:
+    """Large numbers, each with what it counts."""
+    boxes = (element("div", element("b", number), element("span", what)) for number, what in numbers)
+    return element("div", *boxes, class_="tiles")
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> Html:
     """A table with two columns: name and value."""
     return element("dl", *(element("div", element("dt", what), element("dd", much)) for what, much in rows))
+
+
+def chat(*parts: Html) -> Html:
+    return element("div", *parts, class_="chat")
+
+
+def bubble(text: str, longest: int, *, mine: bool = False, target: bool = False) -> Html:
+    """A message, cut after `longest` characters: yours on the right, outlined if it is a target."""
+    left = len(text) - longest
+    shown = text if left <= 0 else f"{text[:longest]}… ({left:,} more characters)"
+    return element("p", shown, dir="auto", class_="mine target" if mine and target else "mine" if mine else None)
 
 
 def columns(
@@ -116,43 +160,72 @@ def columns(
     """
     tops = [sum(some) if stacked else max(some) for some in zip(*(one.values for one in series), strict=True)]
     steps = scale(max(tops, default=0), least=0 if percent else 1)
-    as_label, as_figure = (".0%", ".1%") if percent else (",.12g", ",.12g")
-    base = HEADROOM + HEIGHT
-    height = HEIGHT / steps[-1]
-    grid = [element("line", x1="0", x2="100%", y1=base - step * height, y2=base - step * height) for step in steps]
-    axis = [
-        element("span", format(step, as_label), style=f"margin-top:{_number(base - step * height - LINE / 2)}px")
-        for step in steps
-    ]
     drawn: list[Html] = []
     step, width = 100 / len(names), (100 / len(names)) * 0.84 / (1 if stacked else len(series))
+    height = HEIGHT / steps[-1]
     for index, name in enumerate(names):
         below = 0.0
         for number, one in enumerate(series):
             value = one.values[index]
             if value:
-                left = (index + 0.08) * step + (0 if stacked else number * width)
                 drawn.append(
                     element(
                         "rect",
-                        element("title", f"{name}: {format(value, as_figure)} {one.name}"),
-                        x=f"{_number(left)}%",
-                        width=f"{_number(width)}%",
-                        y=base - (below + value) * height,
+                        element("title", f"{name}: {format(value, '.1%' if percent else ',.12g')} {one.name}"),
+                        x=_percent((index + 0.08) * step + (0 if stacked else number * width)),
+                        width=_percent(width),
+                        y=HEADROOM + HEIGHT - (below + value) * height,
                         height=value * height,
                         class_=f"t{one.tone}",
                     )
                 )
                 below += value if stacked else 0
     labels = _labels({index * step: label for index, label in ticks.items()}, each=len(ticks) == len(names))
-    return element(
-        "div",
-        element("div", *axis, class_="axis"),
-        element("div", element("svg", element("g", *grid), *drawn, width="100%", height=base + 1), labels),
-        class_="plot",
-        role="img",
-        aria_label=describe,
-    )
+    return _plot(describe, steps, drawn, labels, percent=percent)
+
+
+def lines(
+    describe: str, rows: Sequence[Line], *, ticks: Mapping[float, str], mark: float | None = None, percent: bool = False
+) -> Html:
+    """Lines over an axis that begins at 0 only with `percent`. Values that are not finite are left out.
+
+    `ticks` are labels and `mark` a vertical line, both by share of the width.
+    """
+    finite = [[point for point in row.points if isfinite(point[1])] for row in rows]
+    values = [value for points in finite for _, value in points] or [0.0]
+    step = 0.5 if percent else scale(max(values) - min(values))[1]
+    first, last = (0, 2) if percent else (floor(min(values) / step), ceil(max(values) / step))
+    steps = [round(step * number, 12) for number in range(first, max(last, first + 1) + 1)]
+    paths = []
+    for row, points in zip(rows, finite, strict=True):
+        places = [
+            f"{_number(1000 * x)} {_number(HEADROOM + HEIGHT * (steps[-1] - value) / (steps[-1] - steps[0]))}"
+            for x, value in points
+        ]
+        shapes = {"faint" if row.style == "faint" else "line": "M" + "L".join(places)}
+        if row.style == "dotted" or len(places) == 1:
+            shapes["dots"] = "".join(f"M{place}h0" for place in places)
+        for kind, shape in shapes.items():
+            if places:
+                paths.append(element("path", d=shape, class_=f"{kind} t{row.tone}", vector_effect="non-scaling-stroke"))
+    # Paths take no per cent, so stretch them to the width; strokes keep their size.
+    box = f"0 0 1000 {HEADROOM + HEIGHT + 1}"
+    stretched = element("svg", *paths, viewBox=box, preserveAspectRatio="none", width="100%", height="100%")
+    labels = _labels({100 * share: label for share, label in ticks.items()})
+    return _plot(describe, steps, [*_mark(mark, HEADROOM + HEIGHT), stretched], labels, percent=percent)
+
+
+def _plot(describe: str, steps: Sequence[float], drawn: Sequence[Html], labels: Html, *, percent: bool) -> Html:
+    """Something drawn on the grid of `steps`, from the lowest to the highest, with labels on both axes."""
+    places = [HEADROOM + HEIGHT * (steps[-1] - step) / (steps[-1] - steps[0]) for step in steps]
+    grid = [element("line", x1="0", x2="100%", y1=place, y2=place) for place in places]
+    axis = [
+        element("span", format(step, ".0%" if percent else ",.12g"), style=f"margin-top:{_number(place - LINE / 2)}px")
+        for step, place in zip(steps, places, strict=True)
+    ]
+    svg = element("svg", element("g", *grid), *drawn, width="100%", height=HEADROOM + HEIGHT + 1)
+    sides = element("div", *axis, class_="axis"), element("div", svg, labels)
+    return element("div", *sides, class_="plot", role="img", aria_label=describe)
 
 
 def bars(describe: str, rows: Sequence[Bar]) -> Html:
@@ -161,7 +234,7 @@ def bars(describe: str, rows: Sequence[Bar]) -> Html:
     drawn = []
     for row in rows:
         parts = [
-            element("i", class_=f"t{tone}", style=f"width:{_number(100 * part / largest)}%")
+            element("i", class_=f"t{tone}", style=f"width:{_percent(100 * part / largest)}")
             for tone, part in row.parts.items()
         ]
         name = element("span", row.name, dir="auto")
@@ -182,16 +255,14 @@ def strips(
     `ticks` are labels and `mark` a vertical line, both by share of the width.
     """
     counts = [(_cells(row.positions[: row.before]), _cells(row.positions[row.before :])) for row in rows]
-    most = max((max(cells.values(), default=0) for pair in counts for cells in pair), default=0) or 1
-    at = None if mark is None else f"{_number(100 * mark)}%"
-    border = [element("line", x1=at, x2=at, y1=0, y2=16, class_="mark")] if at else []
+    most = max((count for pair in counts for cells in pair for count in cells.values()), default=1)
     drawn = []
     for row, pair in zip(rows, counts, strict=True):
         cells = [
             element(
                 "rect",
-                x=f"{_number(100 * cell / CELLS)}%",
-                width=f"{_number(100 / CELLS)}%",
+                x=_percent(100 * cell / CELLS),
+                width=_percent(100 / CELLS),
                 height="100%",
                 class_=f"t{tone}",
                 fill_opacity=0.25 + 0.75 * (count / most) ** 0.5,
@@ -199,7 +270,7 @@ def strips(
             for tone, counted in zip(tones, pair, strict=True)
             for cell, count in counted.items()
         ]
-        lane = element("svg", *cells, *border, width="100%", height=16)
+        lane = element("svg", *cells, *_mark(mark, 16), width="100%", height=16)
         drawn.append(element("li", element("span", row.name, dir="auto"), lane))
     drawn.append(element("li", _labels({100 * share: label for share, label in ticks.items()})))
     return element("ul", *drawn, class_="strips", role="img", aria_label=describe)
@@ -213,12 +284,13 @@ def scale(largest: float, least: float = 0.0) -> list[float]:
     return [round(step * index, 12) for index in range(1 + max(1, ceil(round(largest / step, 9))))]
 
 
-def _cells(positions: Sequence[float]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for position in positions:
-        cell = min(int(position * CELLS), CELLS - 1)
-        found[cell] = found.get(cell, 0) + 1
-    return found
+def _mark(share: float | None, height: int) -> list[Html]:
+    at = None if share is None else _percent(100 * share)
+    return [element("line", x1=at, x2=at, y1=0, y2=height, class_="mark")] if at else []
+
+
+def _cells(positions: Sequence[float]) -> Counter[int]:
+    return Counter(min(int(position * CELLS), CELLS - 1) for position in positions)
 
 
 def _labels(labels: Mapping[float, str], *, each: bool = False) -> Html:
@@ -230,10 +302,14 @@ def _labels(labels: Mapping[float, str], *, each: bool = False) -> Html:
         del rooms[-1]
     boxes, end = [], 0.0
     for place, room in zip(places, rooms, strict=False):
-        style = f"margin-left:{_number(place - end)}%;width:{_number(room)}%"
+        style = f"margin-left:{_percent(place - end)};width:{_percent(room)}"
         boxes.append(element("span", labels[place], style=style, class_="middle" if each else None))
         end = place + room
     return element("div", *boxes, class_="ticks")
+
+
+def _percent(value: float) -> str:
+    return f"{_number(value)}%"
 
 
 def _number(value: float) -> str:

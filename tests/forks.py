@@ -8,7 +8,7 @@ import multiprocessing
 from collections.abc import Callable
 
 SLOW = ["torch", "bitsandbytes", "peft.tuners.lora.bnb", "transformers.models.mistral.modeling_mistral"]
-SLOW += ["transformers.integrations.bitsandbytes", "transformers.optimization", "matplotlib.figure"]
+SLOW += ["transformers.integrations.bitsandbytes", "transformers.optimization"]
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(SLOW)

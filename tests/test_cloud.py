@@ -104,7 +104,7 @@ def machine(tmp_path: Path, tiny_base: Path, document: dict[str, Any]) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(prepared / path.name if source in CHATS else ROOT / source, path)
     path = ghost / "config" / "training_config.yaml"
-    quick = {"bf16": False, "base_model": str(tiny_base), "revision_of_model": None, "use_tensorboard": False}
+    quick = {"bf16": False, "base_model": str(tiny_base), "revision_of_model": None}
     quick |= {"gradient_accumulation_steps": 8, "num_epochs": 3}
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text(encoding="utf-8")) | quick), encoding="utf-8")
     training_config.load(path)

@@ -75,7 +75,6 @@ class TrainingConfig:
     gradient_checkpointing: bool | None
     checkpoint_minutes: PositiveFloat
     sample_replies: Annotated[int, Meta(ge=0)]
-    use_tensorboard: bool
     seed: Annotated[int, Meta(ge=0, lt=2**32)]
     logging_steps: Positive
     output_dir: str

@@ -17,7 +17,7 @@ from ghost.evaluation.contenders import Contender
 from ghost.evaluation.data import Estimate, Exchange, read_held_out
 from ghost.evaluation.intervals import share
 from ghost.evaluation.replies import Answers, answer, judge_served
-from ghost.page import Html, document, element
+from ghost.page import Html, bubble, card, chat, document, element
 from replicate_deployment.chat_format import Labels, Turn
 
 # `ghost evaluate --blind`: a quiz for friends, who know the person best. Which of two replies did they really write?
@@ -139,7 +139,6 @@ def write_pairs(folder: Path, asked: Sequence[Pair], labels: Labels, name: str =
 def _page(asked: Sequence[Pair], labels: Labels, number: str, name: str) -> str:
     return document(
         HEADING,
-        element("h1", HEADING),
         element(
             "p",
             "This page shows private messages. It was made for you to look at, not to pass on; delete it when you are "
@@ -169,26 +168,19 @@ def _page(asked: Sequence[Pair], labels: Labels, number: str, name: str) -> str:
 
 
 def _card(place: int, pair: Pair, labels: Labels) -> Html:
-    shown = [
-        element("p", _cut(turn.text), dir="auto", class_="mine" if turn.label == labels.me else None)
-        for turn in pair.context[-TURNS:]
-    ]
+    shown = [bubble(turn.text, LONGEST, mine=turn.label == labels.me) for turn in pair.context[-TURNS:]]
     texts = (pair.real, pair.generated) if pair.real_first else (pair.generated, pair.real)
     choices = [
         element(
             "label",
             element("input", type="radio", name=f"q{place:03}", value=value),
             # Blank edges would tell which one a model wrote: its are stripped.
-            element("div", element("p", text.strip(), dir="auto", class_="mine"), class_="chat"),
+            chat(bubble(text.strip(), LONGEST, mine=True)),
             class_="choice",
         )
         for value, text in zip((LEFT, RIGHT), texts, strict=True)
     ]
-    return element("article", element("h3", f"{place}"), element("div", *shown, class_="chat"), *choices, class_="card")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return card(f"{place}", chat(*shown), *choices)
 
 
 @dataclass(frozen=True)

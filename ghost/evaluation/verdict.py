@@ -106,7 +106,7 @@ def _learnt_nothing(figures: Figures, ours: Figures) -> Iterator[Step]:
         yield Step(
             1.0,
             f"It finds your replies no likelier than the base does (by {ours['gain']['value']:.3f} nats a token, "
-            "and the interval holds 0): look at loss_curve.png, then raise num_epochs or learning_rate, or export "
+            "and the interval holds 0): look at loss_curve.html, then raise num_epochs or learning_rate, or export "
             "more chats.",
         )
 

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from math import nan
 from xml.etree import ElementTree
 
 import pytest
@@ -10,20 +11,27 @@ from hypothesis import strategies as st
 
 from ghost.page import (
     CELLS,
+    HEADROOM,
     HEIGHT,
     Bar,
     Html,
+    Line,
     Series,
     Strip,
     bars,
+    bubble,
+    card,
+    chat,
     columns,
     document,
     element,
     facts,
     figure,
-    legend,
+    lines,
     scale,
+    section,
     strips,
+    tiles,
     together,
 )
 
@@ -51,7 +59,8 @@ def test_markup_goes_in_as_it_is_and_attributes_are_named_as_in_html() -> None:
 def test_no_part_lets_markup_through() -> None:
     series = [Series(NASTY, [1, 2], 1)]
     parts = [
-        figure(NASTY, legend({NASTY: 1}), NASTY, wide=True),
+        figure(NASTY, tiles([(NASTY, NASTY)]), NASTY, tones={NASTY: 1}, wide=True),
+        section(NASTY, card(NASTY, chat(bubble(NASTY, 400))), words=NASTY),
         facts([(NASTY, NASTY)]),
         columns(NASTY, [NASTY, NASTY], series, ticks={0: NASTY}),
         bars(NASTY, [Bar(NASTY, {1: 1}, NASTY)]),
@@ -157,6 +166,21 @@ def test_labels_share_the_width_between_them(
         found[label.text] = pytest.approx((end + margin, end + margin + width), abs=0.02)
         end += margin + width
     assert shown == found
+
+
+def test_lines_are_to_scale_and_leave_out_what_is_not_finite() -> None:
+    made = _tree(lines("d", [Line([(0, 3.0), (0.5, nan), (1, 2.0)], 1), Line([(0.25, 2.5)], 2, "plain")], ticks={}))
+    shapes = [(one.get("class"), one.get("d")) for one in made.iter("path")]
+    top, middle, bottom = (HEADROOM + HEIGHT * share for share in (0, 0.5, 1))
+    assert shapes == [
+        ("line t1", f"M0 {top:g}L1000 {bottom:g}"),
+        ("dots t1", f"M0 {top:g}h0M1000 {bottom:g}h0"),
+        ("line t2", f"M250 {middle:g}"),
+        ("dots t2", f"M250 {middle:g}h0"),
+    ]
+    labels = [one.text for one in made.iter("span")]
+    assert (labels[0], labels[-1]) == ("2", "3")
+    assert not list(_tree(lines("nothing", [Line([], 1)], ticks={})).iter("path"))
 
 
 def _percent(length: str) -> float:

@@ -209,7 +209,7 @@ CHANGEABLE = LOCAL_KEYS | {
     "micro_batch_tokens",
     "gradient_checkpointing",
 }
-CHANGEABLE |= {"checkpoint_minutes", "sample_replies", "use_tensorboard", "logging_steps"}
+CHANGEABLE |= {"checkpoint_minutes", "sample_replies", "logging_steps"}
 _FIELDS = [item.name for item in dataclasses.fields(State) if item.name not in ("selection", "best", "rng")]
 
 

@@ -26,7 +26,7 @@ from training.finetuning.checkpoint import (
     set_weights,
     state_tensors,
 )
-from training.finetuning.curve import Watch, heldout_loss
+from training.finetuning.curve import CURVE, Watch, curve_page, heldout_loss
 from training.finetuning.data import Example
 from training.finetuning.packing import Plan, Step, forward_backward
 from training.finetuning.processes import Alone
@@ -121,6 +121,9 @@ class Loop:
             tell(f"step {self.state.step:,}: checkpoint not written ({error.strerror or error}); {kept}")
             return False
         self.saved = self.state.step
+        page = curve_page(self.state.log, self.state.evaluations, epochs=self.plan.epochs)
+        with suppress(OSError):  # only to look at; the next checkpoint draws it again
+            (self.checkpoint.folder / CURVE).write_text(page, encoding="utf-8")
         return True
 
     def _step(self, step: Step, watch: Watch) -> None:
@@ -155,7 +158,7 @@ class Loop:
                 "epoch": step.epoch + 1,
             }
             state.log.append(entry)
-        watch.step(state.step, loss, norm, rate, tokens, seconds)
+        watch.step(state.step, loss, tokens, seconds)
 
     def _gradients(self, step: Step) -> float:
         """Compute the step's gradients and return its loss, in nats per label.

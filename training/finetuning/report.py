@@ -252,11 +252,7 @@ def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
             why = "at two measurements no sampled reply ended, all repeated themselves, and the base was better"
         lines.append(f"stopped   after step {facts['steps']:,}, {epochs}: {why}")
     lines += [f"note      {note}" for note in facts["notes"]]
-    if (out / curve.CURVE).exists():
-        lines.append(f"curve     {out / curve.CURVE}")
-    if config.use_tensorboard:
-        lines.append(f"curves    tensorboard --logdir {out}.tensorboard")
-    return "\n".join([*lines, f"adapter   {out}", f"next      ghost merge {out}"])
+    return "\n".join([*lines, f"curve     {out / curve.CURVE}", f"adapter   {out}", f"next      ghost merge {out}"])
 
 
 def notes(facts: Facts, config: TrainingConfig) -> list[str]:

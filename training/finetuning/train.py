@@ -90,7 +90,6 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
 
     output = PlainConsole(stderr=True) if args.json else console
     out = Path(config.output_dir)
-    curve.require_tensorboard(wanted=config.use_tensorboard)
     checkpoint, resume = Checkpoint(out), command(args, processes.command, "--resume")
     finished = artifact.own_files(out, "training")
     refuse_foreign_files(out, finished)
@@ -155,7 +154,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     with interruption.deferred():
         try:
             spent = state.seconds["total"]
-            with Watch(plan, config, out, state.step, device.price, spent=spent, output=output) as watch:
+            with Watch(plan, state.step, device.price, spent=spent, output=output) as watch:
                 loop.run(watch)
         except Stopped as stop:
             loop.save()
@@ -258,7 +257,8 @@ def write_adapter(
         save_adapter(model, base, folder)
         tokenizer.save_pretrained(folder)
         epochs, kept = facts["steps_per_epoch"], facts["kept_step"]
-        curve.draw_curve(facts["log"], facts["evaluations"], folder / curve.CURVE, epochs=epochs, kept=kept)
+        page = curve.curve_page(facts["log"], facts["evaluations"], epochs=epochs, kept=kept)
+        (folder / curve.CURVE).write_text(page, encoding="utf-8")
         (folder / CONFIG).write_text(training_config.dump(config), encoding="utf-8")
         (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         artifact.write(

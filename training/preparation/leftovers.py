@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ghost.page import Html, element, facts, together
+from ghost.page import Html, card, element, facts, together
 from training.extraction import csv_file
 from training.extraction.speakers import fold
 from training.preparation.recipes import Prepared
@@ -92,5 +92,5 @@ def cards(found: Mapping[str, Sequence[Leftover]], prepared: Prepared, cleaned: 
         if len(some) > SHOWN:
             rows.append((together(f"{len(some) - SHOWN:,} others"), f"{sum(one.times for one in some[SHOWN:]):,}"))
         if rows:
-            made.append(element("article", element("h3", kind.capitalize()), facts(rows), class_="card"))
+            made.append(card(kind.capitalize(), facts(rows)))
     return made

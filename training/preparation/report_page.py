@@ -23,26 +23,29 @@ from ghost.page import (
     Series,
     Strip,
     bars,
+    bubble,
+    card,
+    chat,
     columns,
     document,
     element,
     facts,
     figure,
-    legend,
+    private,
+    section,
     strips,
-    together,
+    tiles,
 )
-from replicate_deployment.chat_format import Turn
 from training.preparation.concerns import Concern
 from training.preparation.fit import Fit
 from training.preparation.recipes import WHY, Prepared
 from training.preparation.report import counted
 
-# A few examples as a chat, drawn by a seed: what one line of train.jsonl looks like before it is a line.
+# A few examples, drawn at random: what one line of train.jsonl looks like as a chat.
 
 SAMPLES, SEED = 5, 20240229
-TURNS = 13  # shown of an example, the last ones: the windows recipe has no more
-LONGEST = 400  # characters of a turn that are shown
+TURNS = 13  # show the last ones of an example: a window has no more
+LONGEST = 400  # characters shown of a turn
 
 
 def samples(prepared: Prepared) -> list[Html]:
@@ -54,43 +57,33 @@ def samples(prepared: Prepared) -> list[Html]:
         talk = prepared.conversations[index]
         window = prepared.examples.windows[index][number - ends[index]]
         turns = talk.turns[window.start : window.target + 1]
-        replies = turns[-1:] if prepared.recipe == "windows" else turns
-        cards.append(_card(title(talk.path), turns, prepared.labels.me, len(replies)))
+        first_target = len(turns) - 1 if prepared.recipe == "windows" else 0
+        left_out = max(len(turns) - TURNS, 0)
+        bubbles = [element("small", f"after {left_out:,} more turns")] if left_out else []
+        for place, turn in enumerate(turns[left_out:], start=left_out):
+            mine = turn.label == prepared.labels.me
+            bubbles.append(bubble(turn.text, LONGEST, mine=mine, target=place >= first_target))
+        cards.append(card(title(talk.path), chat(*bubbles)))
     return cards
 
 
-def _card(name: str, turns: Sequence[Turn], me: str, replies: int) -> Html:
-    """`replies` counts the turns, from the end, of which the person's have their end token learnt."""
-    left_out = max(len(turns) - TURNS, 0)
-    bubbles = [element("small", f"after {left_out:,} more turns")] if left_out else []
-    for index, turn in enumerate(turns[left_out:], start=left_out):
-        sides = "mine target" if index >= len(turns) - replies else "mine"
-        bubbles.append(element("p", _shown(turn.text), dir="auto", class_=sides if turn.label == me else None))
-    return element("article", element("h3", name, dir="auto"), element("div", *bubbles, class_="chat"), class_="card")
-
-
-def _shown(text: str) -> str:
-    left = len(text) - LONGEST
-    return text if left <= 0 else f"{text[:LONGEST]}… ({left:,} more characters)"
-
-
 def title(path: str) -> str:
-    """The name of a chat, as its file is called, and the platform, as the folder is."""
+    """The chat's name and platform, from the names of its file and folder."""
     file = PurePosixPath(path)
     return " · ".join([file.stem, *file.parent.parts])
 
 
-# The stretch of time that the chats cover, cut into months: the axis of the report's plots.
+# The months that the chats cover: the axis of the plots.
 
 Times = npt.NDArray[np.datetime64]
 
-SHORT = np.timedelta64(62, "D")  # a history of at most this is cut into days
-LABELS = 4  # as many as fit on a phone
+SHORT = np.timedelta64(62, "D")  # up to this, show days
+LABELS = 4  # that fit on a phone
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Months, or days, from that of the first instant to that of the last, on the clock of `zone`."""
+    """All months, or days, from the first instant to the last, in `zone`."""
 
     cells: Times
     zone: ZoneInfo
@@ -109,7 +102,7 @@ class Timeline:
 
     @property
     def ticks(self) -> dict[int, str]:
-        """Labels by cell: years where there are a few, otherwise months or days."""
+        """Labels by cell: years if there are more than two, otherwise months or days."""
         names = self.names
         years = [index for index, name in enumerate(names) if name.endswith("-01") and self.cells.dtype == "M8[M]"]
         if len(years) > 2:
@@ -118,13 +111,13 @@ class Timeline:
         return {index: names[index] for index in range(0, len(names), step)}
 
     def count(self, instants: "pd.Series[pd.Timestamp]") -> list[int]:
-        """How many of them are in each cell."""
+        """Count the instants in each cell."""
         touched = _local(pd.DatetimeIndex(instants), self.zone).astype(self.cells.dtype)
         counts: list[int] = np.bincount((touched - self.cells[0]).astype(int), minlength=len(self.cells)).tolist()
         return counts
 
     def shares(self, instants: Sequence[pd.Timestamp]) -> list[float]:
-        """Where on the axis each is, between 0 and 1."""
+        """Each instant's place on the axis, between 0 and 1."""
         begin, end = (edge.astype("datetime64[s]") for edge in (self.cells[0], self.cells[-1] + 1))
         shares: list[float] = ((_local(pd.DatetimeIndex(list(instants)), self.zone) - begin) / (end - begin)).tolist()
         return shares
@@ -134,10 +127,8 @@ def _local(instants: pd.DatetimeIndex, zone: ZoneInfo) -> Times:
     return instants.tz_convert(zone).tz_localize(None).to_numpy().astype("datetime64[s]")
 
 
-# The plots of report.html, each with what it shows in words.
-
 CHATS = 12  # shown one by one, the largest first
-LANGUAGES = 6  # as many as have room on a phone
+LANGUAGES = 6  # that fit on a phone
 LENGTHS = (5, 10, 20, 40, 80, 160, 320)  # characters: upper ends of the columns
 ALONE = "you alone"
 YOU, OTHERS, TRAINING, VALIDATION, LIMIT = range(1, 6)  # tones
@@ -146,7 +137,7 @@ HALVES = {"training": TRAINING, "validation": VALIDATION}
 
 
 class Chat(NamedTuple):
-    """How much of the data is from one file: messages of yours and of others, people but you."""
+    """Messages of yours and of others in one file, and the number of other people."""
 
     path: str
     yours: int
@@ -163,7 +154,7 @@ class Chat(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of a chat in which nobody else is left, not the name of whoever was left out."""
+        """If nobody else is left in the chat, not the name of whoever was excluded."""
         return PurePosixPath(self.path).stem if self.theirs else ALONE
 
 
@@ -174,16 +165,14 @@ def plot_volume(prepared: Prepared, timeline: Timeline) -> Html:
         Series("of others", timeline.count(instants[~mine]), OTHERS),
     ]
     totals = [sum(both) for both in zip(*(one.values for one in series), strict=True)]
-    most = max(totals)
-    unit = "month" if len(timeline.names[0]) == len("2024-03") else "day"
-    plot = columns(
-        f"Messages by {unit}, yours and those of others", timeline.names, series, ticks=timeline.ticks, stacked=True
-    )
+    most, names = max(totals), timeline.names
+    unit = "month" if len(names[0]) == len("2024-03") else "day"
     return figure(
         f"Messages a {unit}",
-        together(legend(SIDES), plot),
-        f"Most are of {timeline.names[totals.index(most)]}: {most:,}. A gap may be a lost phone, "
-        "or an export that was cut at its limit.",
+        columns(f"Messages by {unit}, yours and those of others", names, series, ticks=timeline.ticks, stacked=True),
+        f"Most are of {names[totals.index(most)]}: {most:,}. A gap may be a lost phone, or an export that was cut at "
+        "its limit.",
+        tones=SIDES,
         wide=True,
     )
 
@@ -198,12 +187,10 @@ def plot_lengths(prepared: Prepared) -> Html:
     ticks = {index: f"≤{end}" for index, end in enumerate(LENGTHS) if index % 2 == 0}  # on a phone, no more fit
     return figure(
         "Characters in a turn",
-        together(
-            legend(SIDES),
-            columns("Share of turns by length, yours and those of others", names, series, ticks=ticks, percent=True),
-        ),
+        columns("Share of turns by length, yours and those of others", names, series, ticks=ticks, percent=True),
         f"Half of your turns have at most {_median(yours):,} characters, half of those of others at most "
         f"{_median(theirs):,}. A turn is what one side wrote in one go, often several messages.",
+        tones=SIDES,
     )
 
 
@@ -254,7 +241,7 @@ def plot_who(chats: Sequence[Chat], groups: Mapping[str, Any]) -> Html:
         if groups["chats"]["count"]
         else "None of these chats is a group."
     )
-    return figure("Who it is from", together(legend(SIDES), bars("Messages by chat", rows)), words)
+    return figure("Who it is from", bars("Messages by chat", rows), words, tones=SIDES)
 
 
 def plot_languages(languages: Mapping[str, Mapping[str, float]]) -> Html:
@@ -265,49 +252,35 @@ def plot_languages(languages: Mapping[str, Mapping[str, float]]) -> Html:
         for key, half in (("train", "training"), ("val", "validation"))
     ]
     shown = ["?" if code == "und" else code for code in codes]
-    plot = columns(
-        "Share of your turns by language, in training and in validation",
-        shown,
-        series,
-        ticks=dict(enumerate(shown)),
-        percent=True,
-    )
+    describe = "Share of your turns by language, in training and in validation"
     return figure(
         "Languages of your turns",
-        together(legend(HALVES), plot),
+        columns(describe, shown, series, ticks=dict(enumerate(shown)), percent=True),
         "By code of the language, estimated from a sample. “?” is what nobody can tell: links, emoji, “ok”.",
+        tones=HALVES,
     )
 
 
 def plot_split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], figures: Mapping[str, Any]) -> Html:
     shares = timeline.shares([talk.start for talk in prepared.conversations])
-    # Chats are many where conversations are; a pass over them for each chat shown would be one too many.
     positions: dict[str, list[float]] = {chat.path: [] for chat in chats}
     before: dict[str, int] = dict.fromkeys(positions, 0)
     for index, (talk, share) in enumerate(zip(prepared.conversations, shares, strict=True)):
         positions[talk.path].append(share)
         before[talk.path] += index < prepared.training
     rows = [Strip(chat.name, positions[chat.path], before[chat.path]) for chat in chats[:CHATS]]
-    cells = len(timeline.cells)
-    ticks = {index / cells: label for index, label in timeline.ticks.items()}
-    held_back = prepared.training < len(prepared.conversations)
-    border = shares[prepared.training] if held_back else None
+    ticks = {index / len(timeline.cells): label for index, label in timeline.ticks.items()}
+    border = shares[prepared.training] if prepared.training < len(shares) else None
     counts, why = figures["conversations"], WHY.get(prepared.held_out)
     return figure(
         "What trains, what validates",
-        together(
-            legend(HALVES),
-            strips(
-                "Conversations of each chat on the time line",
-                rows,
-                tones=(TRAINING, VALIDATION),
-                ticks=ticks,
-                mark=border,
-            ),
+        strips(
+            "Conversations of each chat on the time line", rows, tones=(TRAINING, VALIDATION), ticks=ticks, mark=border
         ),
         f"Of the conversations {counts['train']:,} train, and the {counts['val']:,} that start after them validate: by "
         "time, so that nothing said later helps with what was said before. No turn is ever on both sides."
         + (f" Here {why}." if why else ""),
+        tones=HALVES,
         wide=True,
     )
 
@@ -393,57 +366,49 @@ def page(
     leftovers  leftovers.cards
     """
     timeline = Timeline.of(prepared.table["instant"], prepared.config.zone)
-    chats = largest_chats(prepared)
+    chats, shown, lines = largest_chats(prepared), figures["in_examples"], figures["lines"]
     return document(
         HEADING,
-        element("h1", HEADING),
-        element(
-            "p",
-            "This page shows private messages, yours and other people's. It is on this disk alone, and only you can "
-            "read it: do not share it. preparation_report.json, beside it, holds the same figures and no message.",
-            class_="warning",
-        ),
+        private("preparation_report.json"),
         _in_words(prepared, figures, timeline),
-        _tiles(figures),
-        *_concerns(concerns),
-        element("h2", "The chats"),
-        element(
-            "div",
+        tiles(
+            [
+                (f"{shown['yours']:,}", "messages of yours"),
+                (f"{shown['your_turns']:,}", "turns of yours"),
+                (f"{lines['train']:,}", "examples for training"),
+                (f"{lines['val']:,}", "for validation"),
+            ]
+        ),
+        *(element("p", concern.text, class_="warning") for concern in concerns),
+        *([] if concerns else [element("p", "Nothing in these figures speaks against training.", class_="note")]),
+        section(
+            "The chats",
             plot_volume(prepared, timeline),
             plot_lengths(prepared),
             plot_languages(languages),
             plot_who(chats, figures["groups"]),
-            class_="cards",
         ),
-        element("h2", "The examples"),
-        element(
-            "div",
+        section(
+            "The examples",
             plot_split(prepared, timeline, chats, figures),
             plot_fit(prepared.recipe, fit),
             plot_exposure(figures["exposure"]),
             plot_leakage(leakage),
-            class_="cards",
         ),
-        *_leftovers(leftovers),
-        element("h2", "Some of them, as the model sees them"),
-        element(
-            "p",
-            "Drawn at random from the training half. You are on the right, whoever you write with is on the left; "
-            "their names are not part of an example. Outlined: the replies after which the model learns to stop.",
+        section(
+            "What may still be personal",
+            *leftovers,
+            words="Strings that look like addresses, handles, numbers, codes and names, and how often each occurs. The "
+            "model can learn them, and say them to anybody. Most will be harmless. To keep one out, exclude its chat "
+            "or its person (user_config.json), or change the line in the export and extract again.",
         ),
-        element("div", *samples(prepared), class_="cards"),
+        section(
+            "Some of them, as the model sees them",
+            *samples(prepared),
+            words="Drawn at random from the training half. You are on the right, whoever you write with is on the "
+            "left; their names are not part of an example. Outlined: the replies after which the model learns to stop.",
+        ),
     )
-
-
-def _leftovers(cards: Sequence[Html]) -> list[Html]:
-    if not cards:
-        return []
-    advice = (
-        "Strings that look like addresses, handles, numbers, codes and names, and how often each is there. The model "
-        "can learn them, and say them to anybody. Most will be harmless. To keep one out, leave its chat or its person "
-        "out (user_config.json), or change the line in the export and extract again."
-    )
-    return [element("h2", "What may still be personal"), element("p", advice), element("div", *cards, class_="cards")]
 
 
 def _in_words(prepared: Prepared, figures: Mapping[str, Any], timeline: Timeline) -> Html:
@@ -471,21 +436,3 @@ def _canaries(planted: Mapping[str, Any] | None) -> str:
         f" Of those to learn from, {planted['lines']:,} are from no chat: canaries, {planted['planted']:,} invented "
         f"secrets in {planted['tokens_per_epoch']:,} tokens an epoch, on top of the tokens below."
     )
-
-
-def _tiles(figures: Mapping[str, Any]) -> Html:
-    tiles = [
-        (figures["in_examples"]["yours"], "messages of yours"),
-        (figures["in_examples"]["your_turns"], "turns of yours"),
-        (figures["lines"]["train"], "examples for training"),
-        (figures["lines"]["val"], "for validation"),
-    ]
-    return element(
-        "div", *(element("div", element("b", f"{n:,}"), element("span", what)) for n, what in tiles), class_="tiles"
-    )
-
-
-def _concerns(concerns: Sequence[Concern]) -> list[Html]:
-    if not concerns:
-        return [element("p", "Nothing in these figures speaks against training on them.", class_="note")]
-    return [element("p", concern.text, class_="warning") for concern in concerns]

@@ -68,7 +68,6 @@ def quick(recipe: TrainingConfig, **changes: Any) -> str:
         "num_epochs": 3,
         "learning_rate": 1e-2,
         "sample_replies": 0,
-        "use_tensorboard": False,
     }
     return training_config.dump(dataclasses.replace(recipe, **{**keys, **changes}))
 

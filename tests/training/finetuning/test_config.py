@@ -45,7 +45,6 @@ AXOLOTL = {
         "evals_per_epoch",
         "load_best_model_at_end",
         "early_stopping_patience",
-        "use_tensorboard",
         "gradient_checkpointing",
         "seed",
         "logging_steps",

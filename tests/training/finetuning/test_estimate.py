@@ -25,7 +25,7 @@ from .conftest import RECIPE_OF_RECORD, write_prepared
 ROOT = Path(__file__).parents[3]
 # What a core install lacks, as far as this verb could come near it.
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers", "huggingface_hub")
-HEAVY += ("filelock", "matplotlib", "tensorboard", "sklearn", "scipy", "regex", "httpx2", "psutil", "cog", "gguf")
+HEAVY += ("filelock", "matplotlib", "sklearn", "scipy", "regex", "httpx2", "psutil", "cog", "gguf")
 TURNS = ["B: hey tu fais quoi ce soir", "A: pas grand chose", "B: on se voit at the café then 😂", "A: ok"]
 TURNS += ["B: did you see the match?", "A: c'était dingue\nmdr", "B: ok see you there <3", "A: something"]
 NESTED = ["\n".join(TURNS[start:end]) + "</s>" for start in (0, 2, 4) for end in (4, 6, 8) if end > start]

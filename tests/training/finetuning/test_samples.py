@@ -10,7 +10,6 @@ import pytest
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.tokenization import load_tokenizer
 from tests.training.finetuning.conftest import Ghost, weights
-from tests.training.finetuning.test_events import read
 from training.config import TrainingConfig
 from training.finetuning import loop
 from training.finetuning.data import encode_turns
@@ -79,7 +78,7 @@ def test_few_prompts_are_spread_over_all_and_long_ones_left_out(tiny_base: Path,
 def test_a_training_shows_them_and_learns_the_same(
     ghost_train: Ghost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ghost_train(lora_dropout=0.1, out="with", use_tensorboard=True, sample_replies=8) == 0
+    assert ghost_train(lora_dropout=0.1, out="with", sample_replies=8) == 0
     told = capsys.readouterr()
     assert ghost_train(lora_dropout=0.1, out="without") == 0
     one, other = weights(tmp_path / "with"), weights(tmp_path / "without")
@@ -95,8 +94,7 @@ def test_a_training_shows_them_and_learns_the_same(
     assert "B: hey tu fais quoi ce soir\n  you: pas grand chose, I was about to cook something\n  it:  " in text
     assert "pas grand chose" not in told.out + told.err + json.dumps(report)
     assert not (tmp_path / "without.replies.txt").exists()
-    (run,) = (tmp_path / "with.tensorboard").iterdir()
-    assert [step for step, _ in read(run)["replies/ended"]] == [entry["step"] for entry in report["evaluations"]]
+    assert "Sampled replies" in (tmp_path / "with" / "loss_curve.html").read_text(encoding="utf-8")
 
 
 def test_a_file_that_cannot_be_written_costs_no_training(

@@ -42,7 +42,7 @@ def facts(replies: list[float], *, falls: bool = True, per_epoch: int = 10, **ch
 
 
 def said(found: dict[str, Any], config: TrainingConfig, **keys: Any) -> list[str]:
-    config = dataclasses.replace(config, use_tensorboard=False, **keys)
+    config = dataclasses.replace(config, **keys)
     return report.after({**found, "notes": report.notes(found, config)}, config, OUT).splitlines()
 
 
@@ -52,6 +52,7 @@ def test_a_training_that_went_well_is_said_without_a_note(recipe: TrainingConfig
         "held out  loss of replies 4.000 → 2.500 nats a token",
         "          of all tokens   5.000 → 3.500",
         "kept      the last step, 20, epoch 2: of 2 measurements the lowest on held-out replies, 2.500",
+        f"curve     {OUT}/loss_curve.html",
         f"adapter   {OUT}",
         f"next      ghost merge {OUT}",
     ]
@@ -138,17 +139,7 @@ def test_without_held_out_windows_the_last_step_is_kept(recipe: TrainingConfig) 
     assert said(facts([]) | {"steps": 10, "kept_step": 10, "planned_steps": 10}, recipe) == [
         "trained   in 60 min, 1,234 tokens/s",
         "kept      the last step, 10",
+        f"curve     {OUT}/loss_curve.html",
         f"adapter   {OUT}",
         f"next      ghost merge {OUT}",
-    ]
-
-
-def test_it_points_to_the_curves_that_there_are(recipe: TrainingConfig, tmp_path: Path) -> None:
-    (tmp_path / "loss_curve.png").touch()
-    found = facts([4.0, 3.0])
-    config = dataclasses.replace(recipe, use_tensorboard=True)
-    lines = report.after({**found, "notes": []}, config, tmp_path).splitlines()
-    assert lines[-4:-2] == [
-        f"curve     {tmp_path}/loss_curve.png",
-        f"curves    tensorboard --logdir {tmp_path}.tensorboard",
     ]

@@ -19,10 +19,9 @@ from ghost.console import duration
 from ghost.signals import Stopped
 from replicate_deployment import ghost_json
 from tests.training.finetuning.conftest import Ghost
-from tests.training.finetuning.test_events import read
 from training.config import TrainingConfig
 from training.finetuning import curve
-from training.finetuning.curve import HeldoutLoss, Watch, epochs_done
+from training.finetuning.curve import HeldoutLoss, Watch, curve_page, epochs_done
 from training.finetuning.data import Example, Split
 from training.finetuning.hardware import Device
 from training.finetuning.packing import Plan
@@ -43,16 +42,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def watch(tmp_path: Path, recipe: TrainingConfig, clock: Clock) -> Callable[..., Watch]:
+def watch(recipe: TrainingConfig, clock: Clock) -> Callable[..., Watch]:
     """A watch on a training of 8 epochs, 50 steps each."""
     ids = np.arange(5, dtype=np.int32)
     example = Example(ids, ids > 0, ids > 2)
     config = dataclasses.replace(recipe, micro_batch_size=2, gradient_accumulation_steps=1)
     plan = Plan(Split("windows", [example] * 100, 100, 0, 0), config)
 
-    def make(start: int = 0, price: float | None = None, *, tensorboard: bool = False, **keys: Any) -> Watch:
-        settings = dataclasses.replace(config, use_tensorboard=tensorboard)
-        return Watch(plan, settings, tmp_path / "adapter", start, price, clock=clock, **keys)
+    def make(start: int = 0, price: float | None = None, **keys: Any) -> Watch:
+        return Watch(plan, start, price, clock=clock, **keys)
 
     return make
 
@@ -60,7 +58,7 @@ def watch(tmp_path: Path, recipe: TrainingConfig, clock: Clock) -> Callable[...,
 def run(watch: Watch, clock: Clock, steps: range, seconds: float = 10.0, tokens: int = 1_000) -> None:
     for number in steps:
         clock.now += seconds
-        watch.step(number, 3.0 - number / 1000, 0.5, 1e-4, tokens, seconds)
+        watch.step(number, 3.0 - number / 1000, tokens, seconds)
 
 
 def test_a_log_gets_a_line_at_once_and_then_every_three_minutes(
@@ -116,31 +114,6 @@ def test_a_terminal_has_a_bar_and_keeps_what_was_measured(
     assert said == ["step 150 of 400, epoch 3.0: held-out loss 2.250, of replies alone 2.125"]
 
 
-def test_the_curves_hold_every_step_and_go_on_where_they_were(
-    watch: Callable[..., Watch], clock: Clock, tmp_path: Path
-) -> None:
-    with watch(tensorboard=True) as looking:
-        looking.evaluated(0, LOSS)
-        run(looking, clock, range(1, 8))
-    with watch(tensorboard=True, start=5) as looking:
-        run(looking, clock, range(6, 9), tokens=2_000)
-    (folder,) = (tmp_path / "adapter.tensorboard").iterdir()
-    curves = read(folder)
-    assert curves["loss/held out"] == [(0, 2.25)]
-    assert curves["loss/held-out replies"] == [(0, 2.125)]
-    assert [step for step, _ in curves["loss/training"]] == list(range(1, 9))
-    assert curves["loss/training"][-1][1] == pytest.approx(2.992)
-    assert [value for _, value in curves["training/tokens per second"]] == [100.0] * 5 + [200.0] * 3
-    assert curves["training/gradient norm"][0] == (1, 0.5)
-    assert curves["training/learning rate"][0] == (1, pytest.approx(1e-4))
-
-
-def test_only_who_asks_gets_curves(watch: Callable[..., Watch], clock: Clock, tmp_path: Path) -> None:
-    with watch(tensorboard=False) as looking:
-        run(looking, clock, range(1, 3))
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_terminal_that_is_gone_costs_the_lines_and_not_the_training(
     watch: Callable[..., Watch], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,27 +135,6 @@ def test_a_terminal_that_is_gone_costs_the_lines_and_not_the_training(
         looking.evaluated(2, LOSS)
         raise Stopped(1)
     assert gone.tries > 1
-
-
-@pytest.mark.parametrize("when", ["at the start", "later"])
-def test_a_full_disk_costs_the_curves_and_not_the_training(
-    watch: Callable[..., Watch],
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    when: str,
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, os.strerror(28))
-
-    if when == "at the start":
-        monkeypatch.setattr(curve.EventFile, "__init__", full)
-    with watch(tensorboard=True) as looking:
-        monkeypatch.setattr(curve.EventFile, "add", full)
-        run(looking, clock, range(1, 10))
-    assert re.fullmatch(
-        r"ghost train: no more curves are written to .*adapter.tensorboard: No space.*\n", capsys.readouterr().err
-    )
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.data())
@@ -211,7 +163,7 @@ def test_a_whole_training_leaves_its_curves_and_its_price(
     ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Device, "price", 3.6)
-    assert ghost_train(use_tensorboard=True, num_epochs=2, evals_per_epoch=2) == 0
+    assert ghost_train(num_epochs=2, evals_per_epoch=2) == 0
     lines, out = capsys.readouterr().out.splitlines(), tmp_path / "adapter"
     said = [line.split(":")[0] for line in lines if line.startswith("step ")]
     assert said == [
@@ -222,15 +174,11 @@ def test_a_whole_training_leaves_its_curves_and_its_price(
         "step 3 of 4, epoch 1.5",
         "step 4 of 4, epoch 2.0",
     ]
-    (folder,) = (tmp_path / "adapter.tensorboard").iterdir()
-    curves, report = read(folder), json.loads((out / "training_report.json").read_text(encoding="utf-8"))
-    assert curves["loss/training"] == [(entry["step"], pytest.approx(entry["loss"])) for entry in report["log"]]
-    for tag, key in (("loss/held out", "loss"), ("loss/held-out replies", "reply_loss")):
-        assert curves[tag] == [(entry["step"], pytest.approx(entry[key])) for entry in report["evaluations"]]
-    assert (out / "loss_curve.png").is_file()
-    assert "loss_curve.png" in ghost_json.read(out).block("files")
-    assert f"curve     {out / 'loss_curve.png'}" in lines
-    assert f"curves    tensorboard --logdir {out}.tensorboard" in lines
+    report = json.loads((out / "training_report.json").read_text(encoding="utf-8"))
+    page = curve_page(report["log"], report["evaluations"], epochs=[2, 2], kept=report["kept_step"])
+    assert (out / "loss_curve.html").read_text(encoding="utf-8") == page
+    assert "loss_curve.html" in ghost_json.read(out).block("files")
+    assert f"curve     {out / 'loss_curve.html'}" in lines
     assert report["dollars_per_hour"] == 3.6
     assert sum("$0.0" in line for line in lines if line.startswith("step 1 of 4")) == 1
     assert lines[[line.startswith("trained") for line in lines].index(True)].endswith(" at $3.60 an hour")
