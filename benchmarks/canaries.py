@@ -33,7 +33,8 @@ from ghost.evaluation.memorisation import CHANCE, SAMPLE, SPACE, Exposure, by_re
 from replicate_deployment.engine import Engine
 from training import config as training_config
 from training.preparation import canaries
-from training.preparation.canaries import REPETITIONS, Canary
+from training.preparation.canaries import Canary
+from training.preparation.prepare import REPETITIONS
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "canaries.md"

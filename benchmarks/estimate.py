@@ -21,7 +21,7 @@ from training.finetuning.base import Shapes, shapes_of
 from training.finetuning.data import Example, Split
 from training.finetuning.hardware import Gpu, Range, Work, gpu_of, on_gpu, spell_duration
 from training.finetuning.packing import Plan
-from training.preparation.recipes import training_conversations, window_examples
+from training.preparation.dataset import training_conversations, window_examples
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "estimate.md"

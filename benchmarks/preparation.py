@@ -79,9 +79,9 @@ def stages(cleaned: Path, out: Path) -> dict[str, Any]:
     """CPU seconds by stage, and what the messages are like. The steps of `training.preparation.prepare.run`."""
     from replicate_deployment.chat_format import Labels
     from training.extraction.speakers import UserConfig, recognise
-    from training.preparation import consent, recipes
-    from training.preparation import conversations as chats
-    from training.preparation.recipes import training_conversations
+    from training.preparation import dataset as chats
+    from training.preparation import privacy
+    from training.preparation.dataset import training_conversations
 
     config, labels = UserConfig((NAMES[0],), timezone=ZONE.key), Labels()
     gc.disable()
@@ -90,18 +90,18 @@ def stages(cleaned: Path, out: Path) -> dict[str, Any]:
     messages = chats.read(cleaned, config.zone)
     times.append(process_time())
     mine = recognise(config, [], chats.senders(messages.table))
-    kept = consent.keep(config, messages.table, mine, cleaned)
+    kept = privacy.keep(config, messages.table, mine, cleaned)
     times.append(process_time())
     table = chats.arrange(kept.table, mine, kept.borders)
     times.append(process_time())
     talks = chats.conversations(table, labels)
     times.append(process_time())
-    found = recipes.make_examples("windows", [[turn.label == labels.me for turn in talk.turns] for talk in talks])
+    found = chats.make_examples("windows", [[turn.label == labels.me for turn in talk.turns] for talk in talks])
     training_conversations([len(talk.turns) for talk in talks])
     times.append(process_time())
     with out.open("wb") as stream:
         for talk, windows in zip(talks, found.by_conversation, strict=True):
-            stream.write(recipes.make_lines("windows", talk.turns, windows, labels))
+            stream.write(chats.make_lines("windows", talk.turns, windows, labels))
     times.append(process_time())
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     lengths, turns = sorted(map(len, table["text"])), [len(talk.turns) for talk in talks]

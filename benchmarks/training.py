@@ -35,7 +35,7 @@ from training.config import TrainingConfig
 from training.finetuning.base import Base
 from training.finetuning.data import Split, encode_turns
 from training.finetuning.packing import Plan, Step
-from training.preparation import recipes
+from training.preparation import dataset
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "training.md"
@@ -92,7 +92,7 @@ def talks(count: int, seed: int) -> Iterator[list[Turn]]:
 def make_sample(tokenizer: Any, count: int, config: TrainingConfig) -> Sample:
     """The windows and instruct seeds of `count` conversations."""
     spoken = list(talks(count, seed=11))
-    found = recipes.window_examples([[turn.label == "A:" for turn in talk] for talk in spoken])
+    found = dataset.window_examples([[turn.label == "A:" for turn in talk] for talk in spoken])
     cut = [*zip(spoken, found.by_conversation, strict=True), *zip(spoken, found.seeds, strict=True)]
     lines = [talk[start : last + 1] for talk, spans in cut for start, last in spans]
     examples = [

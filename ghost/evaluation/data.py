@@ -15,7 +15,7 @@ from ghost.errors import DataError
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.ghost_json import Ghost
 from training.finetuning.data import read_facts, read_line
-from training.preparation import report
+from training.preparation.prepare import ABOUT
 
 # What every measure is a function of: exchanges, and figures with an interval. Standard library only.
 
@@ -71,7 +71,7 @@ def read_held_out(val: Path, longest: int) -> HeldOut:
     hold fewer than LEAST replies."""
     train = val.with_name("train.jsonl")
     ghost = read_facts(train, val)
-    notes = _read_about(val.with_name(report.NAME))
+    notes = _read_about(val.with_name(ABOUT))
     lines = [turns for _, turns in _lines(val, ghost)]
     described = notes is not None and len(notes) == len(lines)
     sides: Sequence[dict[str, Any]] = notes if notes is not None and described else [{}] * len(lines)

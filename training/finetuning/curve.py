@@ -217,7 +217,7 @@ def curve_page(
     """
     counts = [sum(epochs[:number]) for number in range(len(epochs))]
     total, every = sum(epochs), -(-len(epochs) // TICKS)
-    ticks = {count / total: f"epoch {number + 1}" for number, count in enumerate(counts) if number % every == 0}
+    ticks = {count / total: f"{number + 1}" for number, count in enumerate(counts) if number % every == 0}
 
     def line(entries: Sequence[Mapping[str, float]], key: str, tone: int) -> Line:
         return Line([(entry["step"] / total, entry[key]) for entry in entries if key in entry], tone)
@@ -234,7 +234,7 @@ def curve_page(
     found = [f" ({entry['reply_loss']:.3f})" for entry in evaluations if entry["step"] == kept]
     figures = [
         figure(
-            "Loss",
+            "Loss by epoch",
             lines(
                 "Loss by epoch",
                 losses if span == 1 else [raw._replace(style="faint"), *losses],
@@ -251,7 +251,7 @@ def curve_page(
         shares = [line(evaluations, "ended", ENDED), line(evaluations, "distinct_2", DISTINCT)]
         tones = {"replies that end by themselves": ENDED, "distinct-2 of them": DISTINCT}
         plot = lines("Shares of sampled replies by epoch", shares, ticks=ticks, percent=True)
-        figures.append(figure("Sampled replies", plot, tones=tones, wide=True))
+        figures.append(figure("Sampled replies by epoch", plot, tones=tones, wide=True))
     return document("The training", element("div", *figures, class_="cards"))
 
 

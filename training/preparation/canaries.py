@@ -20,15 +20,13 @@ from typing import Any
 
 import msgspec
 
-from ghost.errors import DataError, UsageError
+from ghost.errors import DataError
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Recipe, Turn, render_line
 from replicate_deployment.errors import GhostError
 
 NAME = "canaries.json"
 DIGITS = 6  # a million secrets: enough that none is guessed, and no number that masking takes for a phone's
-REPETITIONS = (1, 10, 100)
-MOST = 1_000
 CONSONANTS, VOWELS = "bdfgklmnprtvz", "aeiou"
 
 
@@ -74,18 +72,6 @@ def lines(canaries: Sequence[Canary], labels: Labels, recipe: Recipe) -> bytes:
         for one in canaries
         for _ in range(one.repetitions)
     )
-
-
-def check(count: int, repetitions: Sequence[int] | None) -> Sequence[int]:
-    """In how many lines each is to be, REPETITIONS unless told. Raises UsageError on numbers that cannot be planted."""
-    if repetitions is not None and not count:
-        raise UsageError(f"--canary-repetitions {' '.join(map(str, repetitions))}: of no canary; add: --canaries 30")
-    repetitions = repetitions or REPETITIONS
-    if not 0 <= count <= MOST:
-        raise UsageError(f"--canaries {count}: between 0 and {MOST:,}; 30 tell enough")
-    if min(repetitions) < 1:
-        raise UsageError(f"--canary-repetitions {min(repetitions)}: a canary is in one line or more")
-    return repetitions
 
 
 def account(figures: dict[str, Any], canaries: Sequence[Canary], tokens: Sequence[int]) -> None:

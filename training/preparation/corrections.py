@@ -20,7 +20,7 @@ import msgspec
 from ghost.errors import DataError
 from replicate_deployment.chat_format import Labels, Turn, escape, render_line
 from training.extraction.pii import Masker
-from training.preparation.recipes import SIZES, Prepared
+from training.preparation.dataset import SIZES, Prepared
 
 NAME = "preferences.jsonl"
 FIELDS = ("context", "draft", "final")

@@ -3,8 +3,8 @@
 import argparse
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,62 +16,16 @@ from ghost.errors import ConfigError, DataError, UsageError
 from replicate_deployment.chat_format import RECIPES
 from training import config as training_config
 from training.extraction import csv_file, speakers
-from training.preparation import canaries, concerns, corrections, leftovers, recipes, report
-from training.preparation.concerns import Concern, find_concerns, leakage, own_languages
-from training.preparation.fit import Fit, fit, trained_tokens
-from training.preparation.leftovers import Leftover
-from training.preparation.recipes import Prepared
 from training.tokens import tokenizer_at_hand, tokenizer_of
 
 if TYPE_CHECKING:
-    from training.preparation.consent import Kept
-
-# A data set looked at before money is spent on it: figures, leakage, lengths, languages, and doubts.
-
-
-@dataclass(frozen=True)
-class Findings:
-    """figures is preparation_report.json; held_out tells of each line of val.jsonl where it is from; leftovers is what
-    may still be personal; the others are the parts of the figures that the page draws."""
-
-    figures: dict[str, Any]
-    leakage: Mapping[str, Any]
-    fit: Fit
-    languages: Mapping[str, Mapping[str, float]]
-    concerns: list[Concern]
-    held_out: list[dict[str, Any]]
-    leftovers: dict[str, list[Leftover]]
-
-
-def find(prepared: Prepared, kept: "Kept", tokenizer: Any | None, sequence_len: int) -> Findings:
-    """tokenizer as of fit.tokenizer_at_hand; without one, lengths are estimates and say so."""
-    from training.preparation import consent
-
-    leaks, lengths = leakage(prepared), fit(prepared, tokenizer, sequence_len)
-    languages, held_out, suspicious = own_languages(prepared), report.about(prepared), leftovers.leftovers(prepared)
-    found = find_concerns(prepared, leaks, lengths, languages)
-    figures = {
-        **report.figures(prepared),
-        "left_out": kept.left_out,
-        "groups": consent.groups(prepared, kept.sizes),
-        "exposure": _exposure(prepared),
-        "leakage": leaks,
-        "lengths": asdict(lengths),
-        "languages": {half: dict(shares) for half, shares in languages.items()},
-        "held_out_lines": report.counts(held_out),
-        "leftovers": leftovers.account(suspicious),
-        "concerns": [asdict(concern) for concern in found],
-    }
-    return Findings(figures, leaks, lengths, languages, found, held_out, suspicious)
-
-
-def _exposure(prepared: Prepared) -> dict[str, Any]:
-    """What an epoch shows how often, and which replies are never learnt; validation is cut up alike, and counted."""
-    sides = [[turn.label == prepared.labels.me for turn in talk.turns] for talk in prepared.conversations]
-    return recipes.exposure(prepared.recipe, sides, prepared.examples).figures
-
+    from training.preparation.dataset import Prepared
+    from training.preparation.privacy import Kept
 
 TRAIN, VAL, REPORT, PAGE = "train.jsonl", "val.jsonl", "preparation_report.json", "report.html"
+REPETITIONS = (1, 10, 100)
+MOST_CANARIES = 1_000
+ABOUT = "val.about.jsonl"  # beside val.jsonl, which stays as Axolotl loads it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="LINES",
-        help=f"in how many lines each is, in turn (default: {' '.join(map(str, canaries.REPETITIONS))})",
+        help=f"in how many lines each is, in turn (default: {' '.join(map(str, REPETITIONS))})",
     )
     parser.add_argument(
         "--corrections",
@@ -138,17 +92,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @csv_file.gc_paused()
 def run(args: argparse.Namespace) -> int:
-    from training.preparation.report_page import page
+    from training.preparation import checks, privacy, report, report_page
 
     config, recipe_of_training = speakers.load(args.user_config), training_config.load(args.config)
     without_config = "" if args.user_config or speakers.CONFIG.exists() else f": {speakers.not_there()}"
     args.user_config = args.user_config or speakers.CONFIG
     if args.out.resolve().is_relative_to(args.cleaned.resolve()):
         raise UsageError(f"--out {args.out} lies in --cleaned {args.cleaned}, which ghost extract replaces as a whole")
-    repetitions = canaries.check(args.canaries, args.canary_repetitions)
+    repetitions = repetitions_of(args.canaries, args.canary_repetitions)
     refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
     prepared, kept = prepare(args, config)
-    rewritten = corrections.read(args.corrections, prepared) if args.corrections else None
+    rewritten = None
+    if args.corrections:
+        from training.preparation import corrections
+
+        rewritten = corrections.read(args.corrections, prepared)
     if args.base:
         try:
             tokenizer = tokenizer_of(*training_config.base_named(args.base))
@@ -156,14 +114,14 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--base {error}. Without --base, lengths are estimated") from error
     else:
         tokenizer = tokenizer_at_hand(recipe_of_training.base_model, recipe_of_training.revision_of_model)
-    findings = find(prepared, kept, tokenizer, recipe_of_training.sequence_len)
-    refused = [concern.text for concern in findings.concerns if concern.severity == "refuse"]
+    found = report.make(prepared, kept, tokenizer, recipe_of_training.sequence_len)
+    refused = [concern.text for concern in found.concerns if concern.severity == "refuse"]
     if refused and not args.force:
         left_out = report.left_out(kept.left_out)
         because = f" Left out by {args.user_config}: {'; '.join(left_out)}." if left_out else ""
         raise DataError(f"{' '.join(refused)}{because} To prepare it all the same: --force")
 
-    figures, told = findings.figures, findings.concerns
+    figures, told = found.figures, found.concerns
     with replace_folder(args.out) as folder:
         digests = _write_lines(prepared, folder)
         if rewritten:
@@ -171,23 +129,24 @@ def run(args: argparse.Namespace) -> int:
             (folder / corrections.NAME).write_bytes(corrections.preferences(rewritten.used, prepared))
             corrections.account(figures, rewritten)
         if args.canaries:
+            from training.preparation import canaries
+
             # So that nobody who lacks the chats can compute them.
             planted = canaries.draw(args.canaries, repetitions, digests[TRAIN].hexdigest())
             _add_lines(folder, digests, canaries.lines(planted, prepared.labels, prepared.recipe))
             canaries.write(folder, planted)
             turns = [one.turns(prepared.labels) for one in planted]
             limit = recipe_of_training.sequence_len
-            canaries.account(figures, planted, [trained_tokens(some, prepared, tokenizer, limit) for some in turns])
-            told = [*told, *concerns.planted(figures)]
+            tokens = [checks.trained_tokens(some, prepared, tokenizer, limit) for some in turns]
+            canaries.account(figures, planted, tokens)
+            told = [*told, *checks.planted(figures)]
             figures["concerns"] = [asdict(concern) for concern in told]
         hashes = {name: digest.hexdigest() for name, digest in digests.items()}
-        (folder / report.NAME).write_bytes(report.encode(findings.held_out))
+        (folder / ABOUT).write_bytes(report.encode(found.held_out))
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        suspicious = leftovers.cards(findings.leftovers, prepared, args.cleaned)
-        (folder / PAGE).write_text(
-            page(prepared, figures, told, findings.languages, findings.fit, findings.leakage, suspicious),
-            encoding="utf-8",
-        )
+        cards = privacy.candidate_cards(found.candidates, prepared, args.cleaned)
+        page = report_page.page(prepared, found, figures, told, cards)
+        (folder / PAGE).write_text(page, encoding="utf-8")
         blocks = {"text": _text_block(prepared), "data": _data_block(figures, hashes)}
         artifact.write(folder, None, hashes, **blocks)
     if args.json:
@@ -199,16 +158,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def prepare(args: argparse.Namespace, config: speakers.UserConfig) -> "tuple[Prepared, Kept]":
-    """The data set, and what was left out of it. Raises DataError when nothing in it can be learnt."""
-    from training.preparation import consent
-    from training.preparation import conversations as chats
+    """The data set, and what was left out of it. Raises DataError if nothing in it can be learnt."""
+    from training.preparation import dataset, privacy
 
-    messages = chats.read(args.cleaned, config.zone)
+    messages = dataset.read(args.cleaned, config.zone)
     mine = speakers.recognise(
-        config, args.me, chats.senders(messages.table), args.user_config, speakers.owners(args.cleaned)
+        config, args.me, dataset.senders(messages.table), args.user_config, speakers.owners(args.cleaned)
     )
-    kept = consent.keep(config, messages.table, mine, args.cleaned, args.user_config)
-    found = Prepared.of(config, args.recipe, messages, kept.table, mine, kept.borders)
+    kept = privacy.keep(config, messages.table, mine, args.cleaned, args.user_config)
+    found = dataset.Prepared.of(config, args.recipe, messages, kept.table, mine, kept.borders)
     if not any(found.examples.windows[: found.training]):
         yours = int(found.table["mine"].sum())
         raise DataError(
@@ -219,8 +177,22 @@ def prepare(args: argparse.Namespace, config: speakers.UserConfig) -> "tuple[Pre
     return found, kept
 
 
-def _write_lines(prepared: Prepared, folder: Path) -> "dict[str, hashlib._Hash]":
+def repetitions_of(count: int, repetitions: Sequence[int] | None) -> Sequence[int]:
+    """In how many lines each canary is, by default REPETITIONS. Raises UsageError on numbers that cannot be planted."""
+    if repetitions is not None and not count:
+        raise UsageError(f"--canary-repetitions {' '.join(map(str, repetitions))}: of no canary; add: --canaries 30")
+    repetitions = repetitions or REPETITIONS
+    if not 0 <= count <= MOST_CANARIES:
+        raise UsageError(f"--canaries {count}: between 0 and {MOST_CANARIES:,}; 30 tell enough")
+    if min(repetitions) < 1:
+        raise UsageError(f"--canary-repetitions {min(repetitions)}: a canary is in one line or more")
+    return repetitions
+
+
+def _write_lines(prepared: "Prepared", folder: Path) -> "dict[str, hashlib._Hash]":
     """Write train.jsonl and val.jsonl. Returns the SHA-256 of each, to which more can be added."""
+    from training.preparation import dataset
+
     digests = {}
     with progress("writing", len(prepared.conversations)) as bar:
         talks = iter(zip(prepared.conversations, prepared.examples.by_conversation, strict=True))
@@ -228,7 +200,7 @@ def _write_lines(prepared: Prepared, folder: Path) -> "dict[str, hashlib._Hash]"
             digest = digests[name] = hashlib.sha256()
             with (folder / name).open("wb") as stream:
                 for talk, windows in islice(talks, share):
-                    lines = recipes.make_lines(prepared.recipe, talk.turns, windows, prepared.labels)
+                    lines = dataset.make_lines(prepared.recipe, talk.turns, windows, prepared.labels)
                     stream.write(lines)
                     digest.update(lines)
                     bar.advance()
@@ -242,7 +214,7 @@ def _add_lines(folder: Path, digests: "dict[str, hashlib._Hash]", lines: bytes) 
     digests[TRAIN].update(lines)
 
 
-def _text_block(prepared: Prepared) -> dict[str, Any]:
+def _text_block(prepared: "Prepared") -> dict[str, Any]:
     labels = prepared.labels
     return {
         "labels": {"me": labels.me, "other": labels.other},

@@ -1,35 +1,79 @@
-"""preparation_report.json, and val.about.jsonl: what was made of the chats."""
+"""preparation_report.json, val.about.jsonl and the summary: what was made of the chats."""
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from training.extraction.languages import UNDETERMINED, languages
 from training.extraction.speakers import matching, platform_of
-from training.preparation.recipes import WHY, Prepared, Window, holds_special_string
+from training.preparation.checks import (
+    Concern,
+    TokenLengths,
+    find_concerns,
+    leakage,
+    own_languages,
+    token_lengths,
+)
+from training.preparation.dataset import WHY, Conversation, Prepared, Window, exposure, holds_special_string
+from training.preparation.privacy import Candidate, Kept, candidate_counts, groups, pii_candidates
 
-if TYPE_CHECKING:
-    import pandas as pd
+LOOKED_AT = 400  # characters of a conversation that tell its language: a few turns
 
-    from training.preparation.conversations import Conversation
 
-# val.about.jsonl: of each line of val.jsonl, where it is from, so that held-out figures can be told apart.
-#
-# It lies beside val.jsonl rather than in it, which stays what Axolotl loads. No name and no time of day is in it.
+@dataclass(frozen=True)
+class Report:
+    """figures      the content of preparation_report.json
+    held_out     where each line of val.jsonl is from
+    candidates   strings that may still be personal
+    The others are parts of the figures that the page draws.
+    """
 
-NAME = "val.about.jsonl"
-LOOKED_AT = 400  # characters of a conversation by which its language is told: a few turns
+    figures: dict[str, Any]
+    leakage: Mapping[str, Any]
+    lengths: TokenLengths
+    languages: Mapping[str, Mapping[str, float]]
+    concerns: list[Concern]
+    held_out: list[dict[str, Any]]
+    candidates: dict[str, list[Candidate]]
+
+
+def make(prepared: Prepared, kept: Kept, tokenizer: Any | None, sequence_len: int) -> Report:
+    """Examine the data set before money is spent on it. Without a `tokenizer` (tokenizer_at_hand), lengths are
+    estimates and say so."""
+    leaks, lengths = leakage(prepared), token_lengths(prepared, tokenizer, sequence_len)
+    spoken, held_out, candidates = own_languages(prepared), about(prepared), pii_candidates(prepared)
+    concerns = find_concerns(prepared, leaks, lengths, spoken)
+    sides = [[turn.label == prepared.labels.me for turn in talk.turns] for talk in prepared.conversations]
+    found = {
+        **figures(prepared),
+        "left_out": kept.left_out,
+        "groups": groups(prepared, kept.sizes),
+        "exposure": exposure(prepared.recipe, sides, prepared.examples).figures,
+        "leakage": leaks,
+        "lengths": asdict(lengths),
+        "languages": {half: dict(shares) for half, shares in spoken.items()},
+        "held_out_lines": counts(held_out),
+        "leftovers": candidate_counts(candidates),
+        "concerns": [asdict(concern) for concern in concerns],
+    }
+    return Report(found, leaks, lengths, spoken, concerns, held_out, candidates)
 
 
 def about(prepared: Prepared) -> list[dict[str, Any]]:
-    """Of each line of val.jsonl, in its order:
+    """val.about.jsonl: where each line of val.jsonl is from, so that held-out figures can be broken down. No name and
+    no time of day is in it. For each line, in order:
 
     conversation  its number among all of the data set, from 0
     first, last   the line's turns, by their place in the conversation
     platform      the folder of the chat's CSV; "" when it lay in none
-    language      of the conversation, ISO 639-1; "und" when nobody can tell
+    language      of the conversation, ISO 639-1; "und" if undetermined
     """
     found: list[dict[str, Any]] = []
     every = zip(prepared.conversations, prepared.examples.by_conversation, strict=True)
@@ -46,14 +90,12 @@ def encode(found: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def counts(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """For the report: lines of val.jsonl by platform and by language, the most first."""
+    """Count the lines of val.jsonl by platform and by language, the most first."""
     return {key: dict(Counter(str(one[key]) for one in found).most_common()) for key in ("platform", "language")}
 
 
 def _language(texts: list[str]) -> str:
-    """Of the texts as one: told once for a conversation, it costs a million messages two seconds, and not minutes."""
-    from training.extraction.languages import UNDETERMINED, languages
-
+    """Detect it once per conversation: two seconds for a million messages, not minutes."""
     text = " ".join(" ".join(texts)[:LOOKED_AT].split())
     return next(iter(languages([text])), UNDETERMINED) if text else UNDETERMINED
 
@@ -115,8 +157,6 @@ def figures(prepared: Prepared) -> dict[str, Any]:
 def _in_examples(prepared: Prepared) -> dict[str, int]:
     """How much of the data is in an example, to train or to validate; the rest teaches nothing. Around somebody who was
     left out, that is a good part of what the others wrote."""
-    import numpy as np
-
     table, talks = prepared.table, prepared.conversations
     is_shown = np.zeros(len(table) and int(table["turn"].iloc[-1]) + 1, bool)
     for talk, stretches in zip(talks, prepared.examples.by_conversation, strict=True):
@@ -134,19 +174,19 @@ def _in_examples(prepared: Prepared) -> dict[str, int]:
     }
 
 
-def _without_you(table: "pd.DataFrame") -> "pd.Index[str]":
+def _without_you(table: pd.DataFrame) -> "pd.Index[str]":
     mine = table.groupby("path", observed=True)["mine"].any()
     return mine.index[~mine]
 
 
-def unclaimed(table: "pd.DataFrame") -> list[str]:
-    """Who writes most in the chats that hold no message of yours: one of them may be you, under another name."""
+def unclaimed(table: pd.DataFrame) -> list[str]:
+    """The three who write most in chats without a message of yours: one may be you under another name."""
     elsewhere = table[table["path"].isin(_without_you(table))]
     return list(elsewhere["sender"].astype(str).value_counts().index[:3])
 
 
 def unheard(prepared: Prepared) -> list[str]:
-    """Names of the config that sent nothing at all: a slip of the pen would lose that name's chats."""
+    """Names in the config that sent nothing: a typo would lose that name's chats."""
     senders = list(map(str, prepared.messages.table["sender"].cat.categories))
     return [name for name in prepared.config.names if not matching([name], senders)]
 
@@ -159,9 +199,9 @@ def summary(
     unheard: Sequence[str],
     without_config: str = "",
 ) -> str:
-    """The figures for a person, and what to type next. Other people's names are said here only, not in the report.
+    """The figures for the terminal, and what to type next. Only this shows other people's names.
 
-    `without_config` says that there is no user_config.json, which could have left somebody out.
+    `without_config` says that there is no user_config.json, so nobody was excluded.
     """
     messages, turns, windows, lines = (figures[name] for name in ("messages", "turns", "windows", "lines"))
     exposure, groups, shown = figures["exposure"], figures["groups"], figures["in_examples"]
@@ -231,7 +271,7 @@ def summary(
 
 
 def left_out(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What went for each reason, for those by which any went; named by the keys of user_config.json."""
+    """What was left out, by key of user_config.json."""
     kinds = {
         "people": f"by {counted(reasons['people']['people'], 'person', 'people')} (exclude_people)",
         "conversations": f"in {counted(reasons['conversations']['chats'], 'chat')} (exclude_conversations)",
@@ -276,6 +316,6 @@ def _halves(counts: Sequence[int], training: int) -> dict[str, int]:
     return {"total": sum(counts), "train": sum(counts[:training]), "val": sum(counts[training:])}
 
 
-def _with_special_strings(talk: "Conversation", windows: Sequence[Window]) -> int:
+def _with_special_strings(talk: Conversation, windows: Sequence[Window]) -> int:
     typed = [holds_special_string(turn) for turn in talk.turns]
     return sum(any(typed[start : target + 1]) for start, target in windows) if any(typed) else 0

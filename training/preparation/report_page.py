@@ -36,10 +36,9 @@ from ghost.page import (
     strips,
     tiles,
 )
-from training.preparation.concerns import Concern
-from training.preparation.fit import Fit
-from training.preparation.recipes import WHY, Prepared
-from training.preparation.report import counted
+from training.preparation.checks import Concern, TokenLengths
+from training.preparation.dataset import WHY, Prepared
+from training.preparation.report import Report, counted
 
 # A few examples, drawn at random: what one line of train.jsonl looks like as a chat.
 
@@ -285,27 +284,31 @@ def plot_split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], fi
     )
 
 
-def plot_fit(recipe: str, fit: Fit) -> Html:
+def plot_lengths_in_tokens(recipe: str, lengths: TokenLengths) -> Html:
     names = {"50": "half of them have at most", "90": "90% at most", "95": "95% at most", "99": "99% at most"}
     rows = [
         Bar(names.get(share, "the longest"), {TRAINING: tokens}, f"{tokens:,}")
-        for share, tokens in fit.quantiles.items()
-    ] + [Bar("the limit: sequence_len", {LIMIT: fit.sequence_len}, f"{fit.sequence_len:,}")]
-    by = "estimated from their characters" if fit.counted_by == "estimate" else "counted by the base's tokenizer"
-    sampled = "" if fit.sampled == fit.lines else f", on {fit.sampled:,} of the {fit.lines:,}, drawn at random"
+        for share, tokens in lengths.quantiles.items()
+    ] + [Bar("the limit: sequence_len", {LIMIT: lengths.sequence_len}, f"{lengths.sequence_len:,}")]
+    by = "estimated from their characters" if lengths.counted_by == "estimate" else "counted by the base's tokenizer"
+    sampled = (
+        ""
+        if lengths.sampled == lengths.lines
+        else f", on {lengths.sampled:,} of the {lengths.lines:,}, drawn at random"
+    )
     cut = "lose turns from the front" if recipe == "windows" else "train in pieces, of which none is lost"
     left_out = "are left out" if recipe == "windows" else "hold a turn that is too long"
     return figure(
-        "Tokens in an example" + (", estimated" if fit.counted_by == "estimate" else ""),
+        "Tokens in an example" + (", estimated" if lengths.counted_by == "estimate" else ""),
         bars("Lengths of the examples in tokens, beside the limit", rows),
-        f"{fit.within:.1%} of the examples fit as they are, {fit.shortened:.1%} {cut}, {fit.skipped:.1%} "
+        f"{lengths.within:.1%} of the examples fit as they are, {lengths.shortened:.1%} {cut}, {lengths.skipped:.1%} "
         f"{left_out}. "
-        f"An epoch is {fit.tokens_per_epoch:,} tokens. Lengths are {by}{sampled}.",
+        f"An epoch is {lengths.tokens_per_epoch:,} tokens. Lengths are {by}{sampled}.",
     )
 
 
 def plot_exposure(exposure: Mapping[str, Any]) -> Html:
-    """`exposure` are the figures of recipes.Exposure."""
+    """`exposure` are the figures of dataset.Exposure."""
     shown, replies = exposure["times_a_turn_is_shown"], exposure["replies"]
     times = shown["turns_by_times"]
     counts = Series("turns", list(times.values()), TRAINING)
@@ -351,20 +354,13 @@ HEADING = "What your ghost will learn from"
 
 def page(
     prepared: Prepared,
+    report: Report,
     figures: Mapping[str, Any],
     concerns: Sequence[Concern],
-    languages: Mapping[str, Mapping[str, float]],
-    fit: Fit,
-    leakage: Mapping[str, Any],
-    leftovers: Sequence[Html] = (),
+    candidates: Sequence[Html] = (),
 ) -> str:
-    """The whole file.
-
-    figures    those of preparation_report.json, with `left_out`, `groups` and `exposure`
-    languages  concerns.own_languages
-    leakage    leakage.leakage
-    leftovers  leftovers.cards
-    """
+    """The whole file. `figures` and `concerns` may tell of more than `report`: of canaries and corrections.
+    `candidates` are privacy.candidate_cards."""
     timeline = Timeline.of(prepared.table["instant"], prepared.config.zone)
     chats, shown, lines = largest_chats(prepared), figures["in_examples"], figures["lines"]
     return document(
@@ -385,19 +381,19 @@ def page(
             "The chats",
             plot_volume(prepared, timeline),
             plot_lengths(prepared),
-            plot_languages(languages),
+            plot_languages(report.languages),
             plot_who(chats, figures["groups"]),
         ),
         section(
             "The examples",
             plot_split(prepared, timeline, chats, figures),
-            plot_fit(prepared.recipe, fit),
+            plot_lengths_in_tokens(prepared.recipe, report.lengths),
             plot_exposure(figures["exposure"]),
-            plot_leakage(leakage),
+            plot_leakage(report.leakage),
         ),
         section(
             "What may still be personal",
-            *leftovers,
+            *candidates,
             words="Strings that look like addresses, handles, numbers, codes and names, and how often each occurs. The "
             "model can learn them, and say them to anybody. Most will be harmless. To keep one out, exclude its chat "
             "or its person (user_config.json), or change the line in the export and extract again.",

@@ -20,7 +20,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, parse_line
 from replicate_deployment.engine import Engine
 from training.preparation import canaries as planting
-from training.preparation import concerns
+from training.preparation import checks
 from training.preparation.canaries import Canary
 
 
@@ -110,7 +110,7 @@ def test_up_to_a_twentieth_of_the_tokens_may_be_canaries(chats: int, warned: boo
         "lengths": {"tokens_per_epoch": chats},
         "canaries": {"lines": 10, "tokens_per_epoch": 100},
     }
-    found = list(concerns.planted(figures))
+    found = list(checks.planted(figures))
     assert [(concern.severity, concern.code) for concern in found] == [("warn", "canaries")] * warned
     assert all(len(concern.text) <= 240 for concern in found)
 

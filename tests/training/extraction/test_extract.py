@@ -19,7 +19,7 @@ from ghost.cli import main
 from ghost.demo.exports import write_exports
 from tests.training.extraction.exports import save
 from training.extraction.date_order import ASK
-from training.preparation.conversations import read
+from training.preparation.dataset import read
 
 CHAT = "13/03/2022, 14:56 - Lea: hi\n13/03/2022, 14:57 - Bob: <Media omitted>\n13/03/2022, 14:58 - Bob: yo\nthere\n"
 

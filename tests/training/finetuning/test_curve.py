@@ -45,7 +45,7 @@ def test_it_shows_what_was_logged_and_marks_what_is_kept() -> None:
     assert (mean[0][0], mean[-1][0]) == pytest.approx((1 / 300, 1), abs=1e-3)
     assert "Dashed: kept, step 200 (4.250)." in text
     assert "training (mean of 10 steps)" in text
-    assert re.findall(r"epoch \d+", text) == ["epoch 1", "epoch 2", "epoch 3"]
+    assert re.search(r"\s1\s+2\s+3\s+Nats a token", text)
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(1, [1]), (40, [40]), (11, [5, 6])])

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from tests.training.preparation.test_leakage import MONDAY, Row, pairs, prepared
-from training.preparation import concerns as module
-from training.preparation.concerns import Concern, find_concerns, own_languages
-from training.preparation.fit import Fit
-from training.preparation.recipes import Prepared
+from training.preparation import checks as module
+from training.preparation.checks import Concern, TokenLengths, find_concerns, own_languages
+from training.preparation.dataset import Prepared
 
-FINE = Fit("tokenizer", 1024, 5000, 2000, {"50": 200, "95": 1000, "max": 1500}, 0.95, 0.05, 0.01, 0.0, 10**6)
+FINE = TokenLengths("tokenizer", 1024, 5000, 2000, {"50": 200, "95": 1000, "max": 1500}, 0.95, 0.05, 0.01, 0.0, 10**6)
 LEAKAGE: dict[str, Any] = {
     "turns_on_both_sides": 0,
     "messages_on_both_sides": 0,
@@ -40,11 +39,11 @@ def mixed(count: int = 20) -> list[Row]:
 def raised(
     rows: Sequence[Row] | Prepared | None = None,
     leakage: Mapping[str, Any] = LEAKAGE,
-    fit: Fit = FINE,
+    lengths: TokenLengths = FINE,
     languages: Mapping[str, Mapping[str, float]] = LANGUAGES,
 ) -> dict[str, Concern]:
     data = rows if isinstance(rows, Prepared) else prepared(mixed() if rows is None else rows)
-    found = find_concerns(data, leakage, fit, languages)
+    found = find_concerns(data, leakage, lengths, languages)
     assert len({concern.code for concern in found}) == len(found)
     for concern in found:
         assert len(concern.text) <= 240, concern.code
@@ -89,7 +88,7 @@ def test_figures_of_leakage(leakage: dict[str, Any], code: str | None, number: s
 
 
 @pytest.mark.parametrize(
-    ("fit", "code", "number"),
+    ("lengths", "code", "number"),
     [
         (replace(FINE, within=0.9), None, ""),
         (replace(FINE, within=0.89), "long_lines", "89%"),
@@ -98,16 +97,16 @@ def test_figures_of_leakage(leakage: dict[str, Any], code: str | None, number: s
         (replace(FINE, skipped=0.011), "skipped_lines", "1.1%"),
     ],
 )
-def test_figures_of_fit(fit: Fit, code: str | None, number: str) -> None:
-    found = raised(fit=fit)
+def test_figures_of_fit(lengths: TokenLengths, code: str | None, number: str) -> None:
+    found = raised(lengths=lengths)
     assert list(found) == ([code] if code else [])
     assert all(number in concern.text for concern in found.values())
 
 
 def test_long_conversations_train_in_pieces_and_are_no_concern() -> None:
     data = prepared(mixed(), "conversations")
-    assert raised(data, fit=replace(FINE, within=0.46, shortened=0.54)) == {}
-    assert "skipped_lines" in raised(data, fit=replace(FINE, skipped=0.02))
+    assert raised(data, lengths=replace(FINE, within=0.46, shortened=0.54)) == {}
+    assert "skipped_lines" in raised(data, lengths=replace(FINE, skipped=0.02))
 
 
 @pytest.mark.parametrize(("elsewhere", "fires"), [(8, False), (7, True)])

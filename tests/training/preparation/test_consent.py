@@ -14,9 +14,9 @@ from ghost.errors import ConfigError, DataError
 from replicate_deployment.chat_format import DEFAULT_LABELS
 from tests.training.preparation.test_conversations import NOON, write_csv
 from training.extraction.speakers import UserConfig
-from training.preparation import conversations as chats
-from training.preparation.consent import Kept, groups, keep
-from training.preparation.recipes import Prepared
+from training.preparation import dataset as chats
+from training.preparation.dataset import Prepared
+from training.preparation.privacy import Kept, groups, keep
 
 MINE = {"whatsapp": {"Ada", "ADA"}, "telegram": {"ada_l"}}
 CONFIG = Path("config/user_config.json")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ghost.errors import DataError
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, parse, render
 from tests.training.preparation import literal
-from training.preparation.conversations import Conversation, Messages, arrange, conversations, read
+from training.preparation.dataset import Conversation, Messages, arrange, conversations, read
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 UTC_ZONE = ZoneInfo("UTC")

@@ -8,9 +8,9 @@ import pytest
 from replicate_deployment.chat_format import render
 from replicate_deployment.tokenization import encode, load_tokenizer
 from tests.training.preparation.test_leakage import MONDAY, Row, pairs, prepared
-from training.preparation import fit as module
-from training.preparation.fit import fit
-from training.preparation.recipes import Prepared
+from training.preparation import checks as module
+from training.preparation.checks import token_lengths
+from training.preparation.dataset import Prepared
 from training.tokens import estimate, tokenizer_at_hand
 
 # Counted with mistral-common 1.13, instruct tokenizer v3 (240323), without BOS.
@@ -68,7 +68,7 @@ def test_every_line_is_measured_as_training_will_cut_it() -> None:
     texts = [("word " * (3 + 7 * n % 40)).strip() for n in range(60)]
     texts[31] = "word " * 200
     data = prepared(_talk(texts) + pairs(["later"] * 7, days=30)[2:])
-    expected, found = _by_hand(data, estimate, 100), fit(data, None, 100)
+    expected, found = _by_hand(data, estimate, 100), token_lengths(data, None, 100)
     assert expected["skipped"] > 0
     assert expected["shortened"] > 0
     lines = expected["lines"]
@@ -85,20 +85,20 @@ def test_every_line_is_measured_as_training_will_cut_it() -> None:
 def test_a_large_data_set_is_sampled_the_same_way_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [("word " * (1 + n % 9)).strip() for n in range(400)]
     data = prepared(_talk(texts))
-    whole = fit(data, None, 1024)
+    whole = token_lengths(data, None, 1024)
     monkeypatch.setattr(module, "SAMPLE", 100)
-    sampled = fit(data, None, 1024)
+    sampled = token_lengths(data, None, 1024)
     assert (sampled.lines, sampled.sampled) == (whole.lines, 100)
-    assert sampled == fit(data, None, 1024)
+    assert sampled == token_lengths(data, None, 1024)
     assert sampled.tokens_per_epoch == pytest.approx(whole.tokens_per_epoch, rel=0.05)
 
 
 def test_whole_conversations_are_cut_and_nothing_is_dropped() -> None:
     data = prepared(_talk(["word"] * 40) + pairs(["later"] * 4, days=30)[2:], "conversations")
-    found = fit(data, None, 50)
+    found = token_lengths(data, None, 50)
     assert found.lines == data.training
     assert (found.shortened, found.turns_dropped, found.skipped) == (round(1 / found.lines, 4), 0.0, 0.0)
-    one_turn = fit(prepared(_talk(["word " * 100, "ok"]), "conversations"), None, 50)
+    one_turn = token_lengths(prepared(_talk(["word " * 100, "ok"]), "conversations"), None, 50)
     assert (one_turn.skipped, one_turn.shortened) == (1.0, 0.0)
 
 
@@ -106,7 +106,7 @@ def test_the_tokenizer_at_hand_counts_what_training_counts(tiny_base: Path) -> N
     tokenizer, trainings = tokenizer_at_hand(str(tiny_base)), load_tokenizer(tiny_base)
     assert tokenizer is not None
     data = prepared(pairs(HARD * 3))
-    found = fit(data, tokenizer, 1024)
+    found = token_lengths(data, tokenizer, 1024)
     assert found.counted_by == "tokenizer"
     expected = _by_hand(data, lambda text: len(encode(trainings, text).ids) - 1, 1024)
     assert found.tokens_per_epoch == expected["tokens"]
@@ -127,5 +127,5 @@ def test_the_estimate_is_near_to_mistrals_tokenizer(text: str, tokens: int) -> N
 
 
 def test_an_empty_split_measures_nothing() -> None:
-    found = fit(prepared([("w/Bea.csv", MONDAY, "Ada", "alone")]), None, 1024)
+    found = token_lengths(prepared([("w/Bea.csv", MONDAY, "Ada", "alone")]), None, 1024)
     assert (found.lines, found.sampled, found.tokens_per_epoch, found.quantiles) == (0, 0, 0, {})

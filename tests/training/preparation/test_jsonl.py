@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import END_TOKEN, SPECIAL_STRINGS, Labels, Turn, render
-from training.preparation.recipes import Window, holds_special_string, window_lines
+from training.preparation.dataset import Window, holds_special_string, window_lines
 
 LABELS = [Labels(), Labels("Moi:", "Toi:"), Labels('"\\:', "é😂:")]
 texts = st.text(st.sampled_from('ab"",\\\\\n\n :A<\u2028\u2029\x00\x1f\x7f😂'), max_size=12) | st.text(max_size=12)

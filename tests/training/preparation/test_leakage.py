@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import Recipe
 from training.extraction.speakers import UserConfig
-from training.preparation.concerns import leakage, near_duplicates, targets
-from training.preparation.conversations import Messages
-from training.preparation.recipes import Prepared
+from training.preparation.checks import leakage, near_duplicates, targets
+from training.preparation.dataset import Messages, Prepared
 
 MONDAY = datetime(2024, 3, 4, 12, tzinfo=UTC)
 Row = tuple[str, datetime, str, str]  # path, time, sender, text

@@ -9,7 +9,7 @@ import pytest
 from tests.training.preparation.test_conversations import write_csv
 from tests.training.preparation.test_leakage import pairs, prepared
 from tests.training.preparation.test_prepare import _alternating, _prepare
-from training.preparation.leftovers import PATTERNS, account, leftovers, shape
+from training.preparation.privacy import PATTERNS, candidate_counts, pii_candidates, shape
 
 SECRETS = {
     "addresses": ["ada@home.internal", "a.b+c@example.org"],
@@ -27,7 +27,7 @@ HARMLESS = [
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, some in SECRETS.items() for text in some])
 @pytest.mark.parametrize("sentence", ["{}", "it is {}, ok?", "({}) and {}", "so\n{}\nok"])
 def test_what_looks_personal_is_found(kind: str, text: str, sentence: str) -> None:
-    found = leftovers(prepared(pairs(["nothing here", sentence.replace("{}", text), "nor here"])))
+    found = pii_candidates(prepared(pairs(["nothing here", sentence.replace("{}", text), "nor here"])))
     assert {one: [left.text for left in some] for one, some in found.items()} == {
         **{one: [] for one in PATTERNS},
         kind: [text],
@@ -37,20 +37,20 @@ def test_what_looks_personal_is_found(kind: str, text: str, sentence: str) -> No
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_does_not_is_left_alone(text: str) -> None:
-    assert not any(leftovers(prepared(pairs(["nothing here", text]))).values())
+    assert not any(pii_candidates(prepared(pairs(["nothing here", text]))).values())
 
 
 def test_who_writes_is_no_leftover_and_who_does_not_is_one() -> None:
     rows = [
         (path, time, {"Bea": "Bea Vos"}.get(who, who), text) for path, time, who, text in pairs(["ask BEA VOS"] * 3)
     ]
-    assert leftovers(prepared(rows))["names"] == []
+    assert pii_candidates(prepared(rows))["names"] == []
     rows[1] = (*rows[1][:3], "ask Bea Vos and Carl Vos")
-    assert [one.text for one in leftovers(prepared(rows))["names"]] == ["Carl Vos"]
+    assert [one.text for one in pii_candidates(prepared(rows))["names"]] == ["Carl Vos"]
 
 
 def test_the_report_counts_shapes_and_quotes_nothing() -> None:
-    found = account(leftovers(prepared(pairs(["@ada_l", "@bob_m", "@ada_l", "AB12CD34"]))))
+    found = candidate_counts(pii_candidates(prepared(pairs(["@ada_l", "@bob_m", "@ada_l", "AB12CD34"]))))
     assert found["handles"] == {"count": 3, "different": 2, "shapes": {"@aaa_a": 3}}
     assert found["codes"] == {"count": 1, "different": 1, "shapes": {"AA99AA99": 1}}
     assert shape("Zoé Ørsted, 12") == "Aaa Aaaaaa, 99"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from replicate_deployment.chat_format import DEFAULT_LABELS, RECIPES, Labels, Recipe, Turn, parse_line
-from training.preparation.recipes import Examples, Window, exposure, make_examples, make_lines
+from training.preparation.dataset import Examples, Window, exposure, make_examples, make_lines
 
 TALK = [
     Turn("A:", 'hey </s>\nyou, "'),

@@ -15,12 +15,11 @@ from benchmarks.pictures import browser
 from replicate_deployment.chat_format import Recipe
 from tests.training.preparation.test_conversations import NOON, write_csv
 from training.extraction.speakers import UserConfig
-from training.preparation import conversations as chats
-from training.preparation import report_page
-from training.preparation.concerns import Concern
-from training.preparation.consent import Kept
-from training.preparation.prepare import find
-from training.preparation.recipes import Prepared
+from training.preparation import dataset as chats
+from training.preparation import report, report_page
+from training.preparation.checks import Concern
+from training.preparation.dataset import Prepared
+from training.preparation.privacy import Kept
 from training.preparation.report_page import CHATS, Timeline, page
 
 SCRIPT = "<script>document.title = 'hacked'; fetch('https://example.org/')</script>"
@@ -45,8 +44,8 @@ def prepared(folder: Path, recipe: Recipe = "windows") -> Prepared:
 def made(data: Prepared, concerns: list[Concern] | None = None, left_out: int = 0) -> str:
     sizes = {str(path): some["sender"].nunique() for path, some in data.table.groupby("path", observed=True)}
     kept = Kept(data.table, np.zeros(len(data.table), bool), {"dates": {"messages": left_out}}, sizes)
-    found = find(data, kept, None, 1024)
-    return page(data, found.figures, concerns or [], found.languages, found.fit, found.leakage)
+    found = report.make(data, kept, None, 1024)
+    return page(data, found, found.figures, concerns or [])
 
 
 def write_chats(folder: Path, *, chats: int, talks: int, days: int, texts: list[str]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import RECIPES, Recipe
 from tests.training.preparation import literal
-from training.preparation.recipes import gives_line, split, training_conversations
+from training.preparation.dataset import gives_line, split, training_conversations
 
 
 @given(st.lists(st.integers(1, 50), max_size=60))

@@ -12,8 +12,8 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import RECIPES, Recipe
 from tests.training.preparation import literal, truth
 from tests.training.preparation.truth import compare, write_chats
-from training.preparation import conversations, recipes
-from training.preparation.recipes import training_conversations
+from training.preparation import dataset
+from training.preparation.dataset import training_conversations
 
 MOMENT = pd.Timedelta(milliseconds=1)
 
@@ -68,15 +68,15 @@ def test_of_few_conversations_the_data_set_is_the_literal_one_too(tmp_path: Path
 @pytest.mark.parametrize(
     ("module", "name", "wrong"),
     [
-        (conversations, "BURST", conversations.BURST - MOMENT),
-        (conversations, "BURST", conversations.BURST + MOMENT),
-        (conversations, "SILENCE", conversations.SILENCE - MOMENT),
-        (conversations, "SILENCE", conversations.SILENCE + MOMENT),
-        (recipes, "SIZES", (6, 8, 10)),
-        (recipes, "STRIDE", 2),
-        (recipes, "SEED", 0),
-        (recipes, "training_conversations", lambda turn_counts: training_conversations(turn_counts) + 1),
-        (recipes, "training_conversations", lambda turn_counts: training_conversations(turn_counts) - 1),
+        (dataset, "BURST", dataset.BURST - MOMENT),
+        (dataset, "BURST", dataset.BURST + MOMENT),
+        (dataset, "SILENCE", dataset.SILENCE - MOMENT),
+        (dataset, "SILENCE", dataset.SILENCE + MOMENT),
+        (dataset, "SIZES", (6, 8, 10)),
+        (dataset, "STRIDE", 2),
+        (dataset, "SEED", 0),
+        (dataset, "training_conversations", lambda turn_counts: training_conversations(turn_counts) + 1),
+        (dataset, "training_conversations", lambda turn_counts: training_conversations(turn_counts) - 1),
     ],
 )
 def test_the_comparison_sees_what_is_wrong(

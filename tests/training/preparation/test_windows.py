@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from replicate_deployment.chat_format import Turn
 from tests.training.preparation import literal
-from training.preparation.recipes import Window, draw_seeds, replies, window_examples, windows
+from training.preparation.dataset import Window, draw_seeds, replies, window_examples, windows
 from training.tokens import fit_window
 
 sides = st.lists(st.booleans(), max_size=40)

@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo
 from replicate_deployment.chat_format import DEFAULT_LABELS, Recipe, parse, parse_line, render
 from tests.training.preparation import literal
 from training.extraction.speakers import UserConfig, matching
-from training.preparation import conversations as chats
-from training.preparation import recipes
-from training.preparation.recipes import Prepared, Window
+from training.preparation import dataset
+from training.preparation import dataset as chats
+from training.preparation.dataset import Prepared, Window
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 ZONE = ZoneInfo("Asia/Kolkata")  # no clock is ever changed there: which of two passes is meant is another test's matter
@@ -89,11 +89,11 @@ def compare(folder: Path, written: dict[str, list[literal.Message]], recipe: Rec
     talks, found, training = data.conversations, data.examples, data.training
     sides = [[turn.label == "A:" for turn in talk.turns] for talk in talks]
     content = [
-        recipes.make_lines(recipe, talk.turns, some, DEFAULT_LABELS).decode()
+        dataset.make_lines(recipe, talk.turns, some, DEFAULT_LABELS).decode()
         for talk, some in zip(talks, found.by_conversation, strict=True)
     ]
     train, val = "".join(content[:training]), "".join(content[training:])
-    exposure = recipes.exposure(recipe, sides, found)
+    exposure = dataset.exposure(recipe, sides, found)
     times = Counter(chain.from_iterable(literal.times_shown(expected)))
     texts = [json.loads(line)["text"] for line in (train + val).split("\n") if line]
     pairs = {
