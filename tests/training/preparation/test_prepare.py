@@ -51,7 +51,7 @@ CONFIG = Path(__file__).parents[3] / "config" / "training_config.yaml"
 
 
 def _prepare(*arguments: str | Path) -> int:
-    """In spite of being so few: what would waste a training run is test_concerns.py's."""
+    """In spite of being so few: what would waste a training run is test_checks.py's."""
     return main(["prepare", "--config", str(CONFIG), "--force", *map(str, arguments)])
 
 
