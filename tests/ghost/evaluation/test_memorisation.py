@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from ghost.evaluation import memorisation
 from ghost.evaluation.data import Exchange
 from ghost.evaluation.memorisation import SEED, Personal, attempts, drawn, extraction_rate, overlaps, personal
 from replicate_deployment.chat_format import Turn
@@ -16,9 +15,7 @@ def longest_by_hand(reply: str, training: list[str]) -> int:
     return max((len(run) for run in runs if any(run in text for text in training)), default=0)
 
 
-@pytest.mark.parametrize("part", [40, 4_000_000])
-def test_the_longest_run_is_that_of_a_plain_search(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorisation, "PART", part)  # so small that the text comes in many parts
+def test_the_longest_run_is_that_of_a_plain_search() -> None:
     rng = random.Random(1)
     for _ in range(4):
         training = ["".join(rng.choices("ab é😂", k=rng.randint(0, 50))) for _ in range(60)]
