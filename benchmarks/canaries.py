@@ -123,14 +123,14 @@ def page(rows: dict[str, list[list[dict[str, Any]]]], data: Path, seeds: list[in
     )
     explained = (
         f"Bits of exposure (Carlini et al. 2019) of secrets of six digits, |R| = {SPACE:,}: by rank among {SAMPLE} "
-        f"others (at most {(SAMPLE + 1).bit_length() - 1}; by chance {CHANCE:.2f}), and extrapolated by a skew-normal "
-        "fit (at most 19.9). Means over ten canaries and the seeds, with the least and the most of a seed's mean in "
+        f"others (at most {(SAMPLE + 1).bit_length() - 1}; by chance {CHANCE:.2f}). "
+        "Means over ten canaries and the seeds, with the least and the most of a seed's mean in "
         "brackets. *Extracted*: said word for word by greedy decoding after the question and the answer's first words."
     )
     lines = [
         "# Canaries", "", "```", "python -m benchmarks.canaries --scratch DIR", "```", "", fill(about, 120), "",
         fill(explained, 120), "",
-        "| planted | base: exposure | trained: exposure | extrapolated | extracted |", "|---|---:|---:|---:|---:|",
+        "| planted | base: exposure | trained: exposure | extracted |", "|---|---:|---:|---:|",
         *table(rows), "",
         f"{VERDICT}: {'met' if rises(rows['trained']) else 'NOT met'}.", "",
     ]  # fmt: skip
@@ -149,7 +149,6 @@ def table(rows: dict[str, list[list[dict[str, Any]]]]) -> Iterator[str]:
         cells = [
             spread([seed[place]["exposure"] for seed in rows["base"]]),
             spread([seed[place]["exposure"] for seed in rows["trained"]]),
-            spread([seed[place]["extrapolated"] for seed in rows["trained"]]),
             f"{sum(seed[place]['extracted'] for seed in rows['trained'])} of {EACH * len(rows['trained'])}",
         ]
         yield f"| {'never' if not times else 'once' if times == 1 else f'{times} times'} | {' | '.join(cells)} |"

@@ -76,7 +76,6 @@ MEASURES = {
     "authorship": Measure("authorship: area under the curve", True, True, True),
     "itself": Measure("replies that end by themselves", False, True, False),
     "context": Measure("gain by the true context, nats a token", False, False, False),
-    "distinct_2": Measure("distinct-2", False, False, False),
 }
 
 
@@ -187,7 +186,6 @@ def value(found: Mapping[str, Any], measure: str) -> float:
         "authorship": lambda: found["authorship"]["value"],
         "itself": lambda: found["stopping"]["itself"]["value"],
         "context": lambda: found["context"]["gain"]["value"],
-        "distinct_2": lambda: found["distinct"]["2"],
     }
     return float(values[measure]())
 
@@ -198,7 +196,7 @@ def floor(row: Mapping[str, Any], measure: str) -> float | None:
         return fmean(one["floor"] for one in row["contenders"]["full"]["style"].values())
     if measure == "authorship":
         return float(row["person"]["authorship"]["themselves"]["value"])
-    return float(row["person"]["distinct"]["2"]) if measure == "distinct_2" else None
+    return None
 
 
 def failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from replicate_deployment.chat_format import Labels
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
 from training.config import BASE_HELP
-from training.finetuning.report import distinct
 from training.preparation import canaries
 from training.preparation.prepare import TRAIN, VAL
 
@@ -73,13 +73,11 @@ def of_contender(
         if base is not None and base.nats is not None and base is not judged:
             found["gain"] = vars(gain(exchanges, judged.nats, base.nats, seed))
     if judged.context is not None:
-        found["context"] = judged.context.as_json()
+        found["context"] = asdict(judged.context)
     if not said:
         return found
     if said[0].written is not None:
-        found["stopping"] = stopping(said, labels).as_json()
-    texts = [one.exchange.reply for one in said]
-    found["distinct"] = {str(size): distinct(texts, size) for size in (1, 2)}
+        found["stopping"] = asdict(stopping(said, labels))
     found["style"] = style.as_json(style.compare(exchanges, [one.exchange for one in said], seed))
     found["authorship"] = vars(authorship_auc(exchanges, [one.exchange for one in said], seed))
     return found
@@ -116,7 +114,6 @@ def of_person(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[
         own, [text for text, _ in partners], seed, (talks, [talk for _, talk in partners])
     )
     return {
-        "distinct": {str(size): distinct(own, size) for size in (1, 2)},
         "authorship": {
             "themselves": vars(authorship.classifier_auc(own[::2], own[1::2], seed, (talks[::2], talks[1::2]))),
             "others": vars(others),

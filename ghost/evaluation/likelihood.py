@@ -165,9 +165,6 @@ class ContextUse:
     none: Estimate
     gain: Estimate
 
-    def as_json(self) -> dict[str, Any]:
-        return {name: vars(estimate) for name, estimate in vars(self).items()}
-
 
 def shuffled(exchanges: Sequence[Exchange], seed: int) -> list[Context] | None:
     """For each exchange the context of one of another conversation; None where there is no other."""

@@ -177,14 +177,8 @@ def _by_kind(finds: set[tuple[str, str]]) -> dict[str, int]:
 # each bit more halves those that are likelier; log2 |R| = 19.9 bits: it is the likeliest of the million, and can be
 # extracted. A secret that was never seen has 1.44 bits on average, by chance.
 #
-# |R| answers are too many to score, so the rank is estimated from a sample of R, in two ways (section 4.3 there):
-#   `exposure`      -log2 of the share of the sample that is at least as likely, the secret included. It assumes
-#                   nothing
-#                   and cannot say more than log2(SAMPLE + 1) bits.
-#   `extrapolated`  -log2 of the mass above the secret's log-likelihood of a skew-normal distribution fitted to the
-#                   sample's, at most log2 |R|. It tells apart what lies beyond the sample, if the tail is as the fit
-#                   has
-#                   it.
+# |R| answers are too many to score, so the rank is estimated from a sample of R: -log2 of the share of the sample that
+# is at least as likely, the secret included (section 4.3 there), which cannot be more than log2(SAMPLE + 1) bits.
 #
 # What it cannot say: that a real secret of another form, in a longer reply, is as exposed. Which secrets training was
 # shown is known here only because they were planted.
@@ -204,8 +198,6 @@ class Exposure:
     repetitions: int
     exposure: float
     """Bits, at most log2(SAMPLE + 1)."""
-    extrapolated: float
-    """Bits, at most log2 |R|."""
     extracted: bool
     """Whether the model, asked, and given the answer's beginning, said the secret."""
 
@@ -222,14 +214,7 @@ def exposures(
             answers = [f"{canary.beginning}{BEFORE_SECRET}{secret}" for secret in (canary.secret, *others)]
             secret, *rest = score(question, answers)
             said = go_on(question, canary.beginning).strip()
-            found.append(
-                Exposure(
-                    canary.repetitions,
-                    sampled(secret, rest),
-                    extrapolated(secret, rest),
-                    said.startswith(canary.secret),
-                )
-            )
+            found.append(Exposure(canary.repetitions, sampled(secret, rest), said.startswith(canary.secret)))
             bar.advance()
     return found
 
@@ -238,17 +223,6 @@ def sampled(secret: float, others: Sequence[float]) -> float:
     """Bits of exposure by the secret's rank among the others, given log-likelihoods."""
     rank = 1 + sum(other >= secret for other in others)
     return math.log2((len(others) + 1) / rank)
-
-
-def extrapolated(secret: float, others: Sequence[float]) -> float:
-    """Bits of exposure by a skew-normal distribution fitted to the others, given log-likelihoods."""
-    from scipy.stats import skewnorm
-
-    ceiling = math.log2(SPACE)
-    if max(others) == min(others):
-        return 0.0 if secret <= others[0] else ceiling
-    mass = float(skewnorm.sf(secret, *skewnorm.fit(others)))
-    return min(ceiling, -math.log2(mass)) if mass > 0 else ceiling
 
 
 def by_repetitions(found: Sequence[Exposure]) -> list[dict[str, Any]]:
@@ -263,7 +237,6 @@ def by_repetitions(found: Sequence[Exposure]) -> list[dict[str, Any]]:
                 "exposure": round(fmean(one.exposure for one in some), 2),
                 "least": round(min(one.exposure for one in some), 2),
                 "most": round(max(one.exposure for one in some), 2),
-                "extrapolated": round(fmean(one.extrapolated for one in some), 2),
                 "extracted": sum(one.extracted for one in some),
             }
         )

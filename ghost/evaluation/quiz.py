@@ -5,10 +5,9 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from ghost.atomic import refuse_foreign_files, replace_folder
 from ghost.console import console
@@ -202,9 +201,6 @@ class Score:
             f"; by guessing p = {self.p:.2g}): {verdict}"
         )
 
-    def as_json(self) -> dict[str, Any]:
-        return {"right": vars(self.right), "p": self.p}
-
 
 @dataclass(frozen=True)
 class Unfinished:
@@ -216,9 +212,6 @@ class Unfinished:
 
     def __str__(self) -> str:
         return f"{self.unanswered} of {self.questions} not answered: not counted; ask them to guess those too"
-
-    def as_json(self) -> dict[str, Any]:
-        return {"unanswered": self.unanswered, "questions": self.questions}
 
 
 def score_pairs(codes: Sequence[str], key: Path) -> tuple[list[Score | Unfinished], Score | None]:
@@ -327,7 +320,7 @@ def make(args: argparse.Namespace) -> int:
 def tell(args: argparse.Namespace) -> int:
     scores, together = score_pairs(args.score, args.key)
     if args.json:
-        told = {"friends": [one.as_json() for one in scores], "together": together and together.as_json()}
+        told = {"friends": [asdict(one) for one in scores], "together": together and asdict(together)}
         print(json.dumps(told, indent=2))
         return 0
     for number, one in enumerate(scores, start=1):

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ghost.console import progress
 from ghost.errors import ServerError
@@ -83,9 +83,6 @@ class Stopping:
     tokens: float
     """Mean tokens drawn for a reply."""
 
-    def as_json(self) -> dict[str, Any]:
-        return {name: vars(part) if isinstance(part, Estimate) else round(part, 2) for name, part in vars(self).items()}
-
 
 def stopping(said: Sequence[Said], labels: Labels) -> Stopping:
     """Raises ValueError when nothing was said."""
@@ -99,7 +96,7 @@ def stopping(said: Sequence[Said], labels: Labels) -> Stopping:
         for_the_other=share(other, total),
         on_and_on=share(again, total),
         empty=share(sum(not one.exchange.reply.strip() for one in said), total),
-        tokens=sum(one.tokens or 0 for one in said) / total,
+        tokens=round(sum(one.tokens or 0 for one in said) / total, 2),
     )
 
 

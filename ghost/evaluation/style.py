@@ -356,9 +356,6 @@ class StyleFigure:
     def is_off(self) -> bool:
         return self.distance > max(self.floor_high, AUDIBLE)
 
-    def __str__(self) -> str:
-        return f"{self.title}: {self.distance:.2f} (yourself: {self.floor:.2f})"
-
 
 def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) -> list[StyleFigure]:
     """One figure for each feature; none for a share or a mean of what there is nothing of on one side, such as lines in
@@ -367,9 +364,9 @@ def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) ->
     own   the person's held-out replies, each once: an exchange whose reply is in several windows should come with one
     said  generated replies, best to the same contexts
 
-    Empty where a sample would have fewer than FEWEST replies: `too_few` says so in words.
+    Empty if a sample would have fewer than FEWEST replies.
     """
-    if too_few(own, said):
+    if _size(len(own), len(said)) < FEWEST:
         return []
     reference = Reference.of(own)
     draws = _draws(len(own), len(said), seed)
@@ -378,16 +375,6 @@ def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) ->
         for feature in FEATURES
     )
     return [figure for figure in figures if figure is not None]
-
-
-def too_few(own: Sequence[Exchange], said: Sequence[Exchange]) -> str:
-    """Why nothing is compared; "" when there is enough."""
-    if _size(len(own), len(said)) >= FEWEST:
-        return ""
-    return (
-        f"style is not compared: {len(own)} held-out replies and {len(said)} generated ones, and it takes "
-        f"{2 * FEWEST} and {FEWEST}"
-    )
 
 
 def _size(own: int, said: int) -> int:

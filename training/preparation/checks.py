@@ -20,12 +20,12 @@ from replicate_deployment.chat_format import Labels, Turn, render
 from training.preparation.dataset import Prepared
 from training.tokens import CountTokens, estimate, fit_window
 
-# What of the held-out conversations training has seen as well, and how much of the data is no conversation at all.
+# What training and held-out conversations share, and how much of the data is not conversation.
 #
-# A "haha" on both sides of the split says nothing; a pasted paragraph there makes every held-out figure too good. What
-# divides them is length. In the bundled sample, whose chats share no pasted text, held-out replies of 25 to 49
-# characters occur in training at 2% and longer ones never: people do not type the same fifty characters twice. So a
-# reply is compared from REPEAT characters on. Anything of the other side is only context, and compared from PARAGRAPH
+# A "haha" on both sides of the split means nothing; a pasted paragraph there makes every held-out figure too good.
+# Length tells them apart. In the bundled sample, whose chats share no pasted text, held-out replies of 25 to 49
+# characters occur in training at 2% and longer ones never. So
+# compare replies from REPEAT characters on. Messages of the other side are only context: compare them from PARAGRAPH
 # characters on, about three lines on a phone.
 
 REPEAT = 50  # characters
@@ -100,7 +100,7 @@ def targets(prepared: Prepared) -> list[set[int]]:
 
 
 def near_duplicates(texts: Iterable[str], others: Iterable[str]) -> int:
-    """How many of `texts` have a near-duplicate among `others`, all of them folded.
+    """Count the `texts` with a near-duplicate among `others`; all are folded.
 
     Exact but for TRIES. A text of `others` that nearly equals one of `texts` has at most a fifth of its pairs in none
     of them, which leaves little to compare: about 10 µs a text.
@@ -128,7 +128,7 @@ def near_duplicates(texts: Iterable[str], others: Iterable[str]) -> int:
 
 
 def _training_rows(prepared: Prepared) -> NDArray[np.bool_]:
-    """Which messages train. From the table's own times, so that the split that was made is counted, not believed."""
+    """Which messages train, computed from the table's times to check the split independently."""
 
     conversation = prepared.table["conversation"].to_numpy()
     opening = np.flatnonzero(np.diff(conversation, prepend=-1))
@@ -145,7 +145,7 @@ def _instants(prepared: Prepared) -> NDArray[np.datetime64]:
 
 
 def _same_messages(prepared: Prepared, trains: NDArray[np.bool_]) -> int:
-    """Validation starts where training ends: only messages of training from there on can be the same ones."""
+    """Validation starts where training ends, so only later messages of training can be the same."""
 
     if trains.all() or not trains.any():
         return 0
@@ -213,7 +213,7 @@ def _fold(text: str) -> str:
 
 
 def _is_long(text: str, limit: int) -> bool:
-    """Asked of every message: what costs comes last."""
+    """Called for every message, so the expensive test comes last."""
     return len(text) >= limit or (not text.isascii() and _says_much(text, limit))
 
 
@@ -311,7 +311,7 @@ def token_lengths(prepared: Prepared, tokenizer: Any | None, sequence_len: int) 
 
 
 def trained_tokens(turns: Sequence[Turn], prepared: Prepared, tokenizer: Any | None, sequence_len: int) -> int:
-    """What training sees of a line that is from no chat, counted as `token_lengths` counts."""
+    """Tokens that training sees of a line from no chat, counted as `token_lengths` does."""
     count = estimate if tokenizer is None else _counter(tokenizer)
     return _measure(turns, prepared, count, sequence_len).trained
 
@@ -390,7 +390,7 @@ Languages = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Concern:
-    """`text` says what was found, in numbers, and what to do about it: at most two lines of a terminal."""
+    """`text` gives the finding in numbers and what to do: at most two lines of a terminal."""
 
     severity: Literal["refuse", "warn"]
     code: str
@@ -415,7 +415,7 @@ def find_concerns(
 
 
 def own_languages(prepared: Prepared) -> dict[str, dict[str, float]]:
-    """Shares of the person's turns by language, of a sample of those that train and of those that validate."""
+    """Shares of the person's turns by language, from a sample of training and of validation."""
     from training.extraction.languages import languages
 
     train, val = slice(prepared.training), slice(prepared.training, None)
@@ -447,7 +447,7 @@ def _amount(train: int, val: int) -> Iterator[Concern]:
         yield Concern(
             "warn",
             "few_replies",
-            f"{train:,} of your replies can train. Thousands give a vibe, tens of thousands a voice; this few give "
+            f"{train:,} of your replies can train. Thousands give a tone, tens of thousands a voice; this few give "
             "catchphrases. Export more chats, or older ones.",
         )
     if not val:
@@ -493,7 +493,7 @@ def _leaks(leakage: Mapping[str, Any]) -> Iterator[Concern]:
 
 
 def _sources(prepared: Prepared) -> Iterator[Concern]:
-    """Where and when the person's turns were written."""
+    """Check where and when the person's turns were written."""
     table = prepared.table
     mine = table["mine"]
     own = table.loc[mine & ~table["turn"].duplicated(), ["path", "instant"]]  # the first message of each turn
@@ -528,7 +528,7 @@ def _sources(prepared: Prepared) -> Iterator[Concern]:
 
 
 def _shift(prepared: Prepared, languages: Languages) -> Iterator[Concern]:
-    """What differs between the time that trains and the time that validates."""
+    """Check for differences between training and validation."""
     from training.extraction.languages import SAMPLE, UNDETERMINED
 
     looked_at = min(SAMPLE, len(_own_turns(prepared, slice(prepared.training, None))))
@@ -566,9 +566,7 @@ def _replies(prepared: Prepared) -> Iterator[Concern]:
             f"{short / len(texts):.0%} of your {len(texts):,} replies are one word: so the ghost's will be. If that is "
             "not you, export chats where you write more, or leave short messages out with ghost extract --min-chars.",
         )
-    total = _answers(prepared)
-    # Each target of a window answers somebody; by the other recipe every turn of the person is learned.
-    silent = total - len(texts) if prepared.recipe == "windows" else 0
+    total, silent = prepared.exposure.replies, prepared.exposure.replies_never_target
     if silent > SILENT_SHARE * total:
         yield Concern(
             "warn",
@@ -612,10 +610,3 @@ def _lengths(lengths: TokenLengths, recipe: str) -> Iterator[Concern]:
 def _own_turns(prepared: Prepared, talks: slice) -> list[str]:
     me = prepared.labels.me
     return [turn.text for talk in prepared.conversations[talks] for turn in talk.turns if turn.label == me]
-
-
-def _answers(prepared: Prepared) -> int:
-    """How many of the person's turns follow one of the other side, in their conversation."""
-    table = prepared.table
-    mine, conversation = table["mine"].to_numpy(bool), table["conversation"].to_numpy()
-    return int((mine[1:] & ~mine[:-1] & (conversation[1:] == conversation[:-1])).sum())

@@ -43,7 +43,7 @@ from replicate_deployment.chat_format import (
 from training.extraction import csv_file
 from training.extraction.speakers import Mine, UserConfig, platform_of
 
-# ISO 8601 texts → instants in UTC, with the times of clocks that were put back told apart.
+# ISO 8601 texts → instants in UTC. When clocks are put back, an hour occurs twice.
 
 OFFSET = r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
@@ -66,7 +66,7 @@ def instants(stamps: Sequence[str], chats: NDArray[np.int64], zone: ZoneInfo) ->
 
 
 def _place(local: Instants, chats: NDArray[np.int64], zone: ZoneInfo) -> Instants:
-    """Local times in UTC; one that a clock put forward skips is the moment at which it was."""
+    """Convert local times to UTC. A time that does not exist becomes the moment when clocks were put forward."""
     index = pd.DatetimeIndex(local)
     placed = index.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward")
     if placed.hasnans:
@@ -77,11 +77,10 @@ def _place(local: Instants, chats: NDArray[np.int64], zone: ZoneInfo) -> Instant
 
 
 def _second_passes(local: Instants, chats: NDArray[np.int64], repeated: NDArray[np.int64]) -> list[int]:
-    """Which of the rows in a repeated hour are of its second pass.
+    """The rows of a repeated hour that are in its second pass.
 
-    Only the file's order tells: 02:50 is followed by 02:15, and from there on the hour is in its second pass. Of an
-    hour with several steps back, or with other times in between, as where two exports were put together, the file's
-    order tells nothing, and it is left in its first pass.
+    Only the file's order tells: after 02:50, 02:15 is in the second pass. If an hour has several steps back, or other
+    times in between, as when two exports were joined, take all of it for the first pass.
     """
     hours: dict[tuple[int, np.datetime64], list[int]] = {}
     for row in repeated.tolist():
@@ -100,7 +99,7 @@ SILENCE = pd.Timedelta(seconds=SILENCE_SECONDS)
 
 @dataclass(frozen=True)
 class Messages:
-    """The table, and what happened to the rows on their way into it."""
+    """The table, and counts of the rows that were read."""
 
     table: pd.DataFrame
     read: int
@@ -111,7 +110,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns without a silence of half an hour between their messages; the table's turn `first` is the first of them."""
+    """Turns without half an hour of silence between messages. `first` is the number of the first turn in the table."""
 
     path: str
     start: pd.Timestamp
@@ -120,10 +119,9 @@ class Conversation:
 
 
 def read(folder: Path, zone: ZoneInfo) -> Messages:
-    """Every message of every CSV under `folder`, by path, then by time, file order breaking ties.
+    """Read every CSV under `folder`, in order of path, then time, then place in the file.
 
-    Raises DataError when the folder holds no message, and, with file and line, on a row that is not as
-    `ghost extract` writes it.
+    Raises DataError if there is no message, and with file and line for a row that `ghost extract` did not write.
     """
     paths = sorted(folder.rglob("*.csv"), key=lambda path: path.relative_to(folder).as_posix())
     if not paths:
@@ -139,8 +137,7 @@ def read(folder: Path, zone: ZoneInfo) -> Messages:
             sizes.append(len(one.messages))
             stamps += one.timestamps
             senders += one.senders
-            # chat_format gives its promises to turns whose first line is not blank. Blank edges of a message say
-            # nothing, so stripping them makes every turn such a turn.
+            # chat_format round-trips only turns whose first line is not blank, so strip the edges.
             texts += map(str.strip, one.messages)
             bar.advance()
     if not any(texts):
@@ -175,7 +172,7 @@ def read(folder: Path, zone: ZoneInfo) -> Messages:
 
 
 def senders(table: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Who wrote how many messages in each chat."""
+    """Messages by sender in each chat."""
     files, names = table["path"].cat.categories, table["sender"].cat.categories
     pairs = table["path"].cat.codes.to_numpy(np.int64) * len(names) + table["sender"].cat.codes.to_numpy()
     found: dict[str, dict[str, int]] = {}
@@ -185,7 +182,7 @@ def senders(table: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def written_by(table: pd.DataFrame, mine: Mine | Set[str]) -> NDArray[np.bool_]:
-    """For each row, whether the sender is one of these: of its platform's, or of one set for all platforms."""
+    """For each row, whether its sender is in `mine`: names by platform, or one set for all platforms."""
     chat, sender = table["path"].cat, table["sender"].cat
     platforms = pd.Index([platform_of(file) for file in chat.categories])
     names = dict.fromkeys(platforms, mine) if isinstance(mine, Set) else mine
@@ -197,9 +194,9 @@ def written_by(table: pd.DataFrame, mine: Mine | Set[str]) -> NDArray[np.bool_]:
 
 
 def arrange(table: pd.DataFrame, mine: Mine | Set[str], borders: NDArray[np.bool_] | None = None) -> pd.DataFrame:
-    """The table with its columns `mine`, `turn` and `conversation`.
+    """Add the columns `mine`, `turn` and `conversation`.
 
-    `borders` tells of each row whether a conversation starts there whatever came before: where a message was left out.
+    `borders` is true for rows at which a conversation starts in any case, since a message before it was left out.
     """
     is_mine = pd.Series(written_by(table, mine), index=table.index)
     codes = table["path"].cat.codes
@@ -233,10 +230,8 @@ def conversations(table: pd.DataFrame, labels: Labels) -> list[Conversation]:
     return sorted(found, key=lambda conversation: conversation.start)
 
 
-# The `windows` recipe: which stretches of a conversation become training examples.
-#
-# Pure functions over turn positions. A conversation is given as `mine`: for each of its turns, whether the person
-# wrote it.
+# The `windows` recipe: which turns of a conversation become training examples. Pure functions of `mine`: for each turn
+# of a conversation, whether the person wrote it.
 
 SIZES = (6, 8, 10, 12)  # context turns
 STRIDE = 3
@@ -244,7 +239,7 @@ SEED = 20240229
 
 
 class Window(NamedTuple):
-    """Turns `start … target` of a conversation: the last is the reply to learn, those before it the context."""
+    """Turns `start … target` of a conversation: the last is the reply to learn, the others its context."""
 
     start: int
     target: int
@@ -296,11 +291,11 @@ def replies(mine: Sequence[bool]) -> list[int]:
 def draw_seeds(conversations: Sequence[Sequence[bool]]) -> list[list[Window]]:
     """Instruct seeds, per conversation: a tenth of all replies, each with the one turn that it answers.
 
-    They teach the model to answer without history. The share is exact, rounded to the nearest; the choice is
-    seeded and depends on nothing but the conversations and their order.
+    They teach the model to answer without history. The share is rounded to the nearest; the choice depends only on the
+    conversations and their order.
     """
     targets = list(map(replies, conversations))
-    # Drawn by number over all conversations: of a million replies, making a pair for each takes longer than the rest.
+    # Draw numbers over all conversations: making a pair for each of a million replies takes longer than the rest.
     ends = list(accumulate(map(len, targets)))
     count = ends[-1] if ends else 0
     seeds: list[list[Window]] = [[] for _ in conversations]
@@ -353,9 +348,9 @@ def window_lines(turns: Sequence[Turn], windows: Iterable[Window], labels: Label
     places = list(windows)
     if not places:
         return b""
-    # What has one line is rendered by hand: nothing in it is ever escaped, and most turns are such.
+    # Render turns of one line, which are most, here: nothing in them is ever escaped.
     rendered = [f"{label} {text}" if "\n" not in text else f"{label} {escape(text, labels)}" for label, text in turns]
-    # A JSON string holds no newline, but it may end in `\",`: only at newlines can many be told apart.
+    # A JSON string holds no newline but may end in `\",`, so split at newlines only.
     strings = _encode_lines(rendered)[1:-2]
     starts = list(accumulate((len(string) + len(_BREAK) for string in strings.split(_BORDER)), initial=0))
     escaped = memoryview(strings.replace(_BORDER, _BREAK))
@@ -364,12 +359,12 @@ def window_lines(turns: Sequence[Turn], windows: Iterable[Window], labels: Label
 
 
 def holds_special_string(turn: Turn) -> bool:
-    """Whether somebody typed what a careless reader of the JSONL would tokenise as a special token."""
+    """Whether somebody typed a special token, which a reader of the plain JSONL might tokenise as one."""
     return ("<" in turn.text or "[" in turn.text) and _special.search(turn.text) is not None
 
 
 def make_examples(recipe: Recipe, conversations: Sequence[Sequence[bool]]) -> Examples:
-    """`windows`: windows and seeds. `conversations`: each whole, unless the person says nothing in it; no seeds."""
+    """`windows`: windows and seeds. `conversations`: each whole one in which the person writes; no seeds."""
     if recipe == "windows":
         return window_examples(conversations)
     whole = [[Window(0, len(mine) - 1)] if any(mine) else [] for mine in conversations]
@@ -377,12 +372,12 @@ def make_examples(recipe: Recipe, conversations: Sequence[Sequence[bool]]) -> Ex
 
 
 def gives_line(recipe: Recipe, mine: Sequence[bool]) -> bool:
-    """Whether one conversation, or a part of one, becomes a line whatever the draw of the seeds."""
+    """Whether a conversation, or a part of one, becomes a line even without seeds."""
     return bool(windows(mine)) if recipe == "windows" else any(mine)
 
 
 def make_lines(recipe: Recipe, turns: Sequence[Turn], stretches: Iterable[Window], labels: Labels) -> bytes:
-    """The lines of one conversation, in UTF-8, newlines included: one for each stretch that `examples` chose."""
+    """The lines of one conversation, in UTF-8, newlines included: one for each window in `stretches`."""
     if recipe == "windows":
         return window_lines(turns, stretches, labels)
     texts = (render_line(turns[start : last + 1], labels, recipe=recipe) for start, last in stretches)
@@ -390,7 +385,7 @@ def make_lines(recipe: Recipe, turns: Sequence[Turn], stretches: Iterable[Window
 
 
 class Exposure(NamedTuple):
-    """What one epoch shows, of the conversations asked about.
+    """What one epoch shows of some conversations.
 
     A *target* is a turn of the person whose end token is learnt: in a window or seed the last, in a conversation each.
     `shown[k]` is the number of turns that are in k lines. `replies` are the person's turns that follow another's.
@@ -417,8 +412,8 @@ class Exposure(NamedTuple):
 
 
 def exposure(recipe: Recipe, conversations: Sequence[Sequence[bool]], found: Examples) -> Exposure:
-    """`found` is `examples(recipe, conversations)`, or both are the same slice of it. Whatever training cuts from the
-    front of lines that are too long is not known here, and not taken off."""
+    """`found` is `make_examples(recipe, conversations)`, or both are the same slice. What training cuts from the
+    front of lines that are too long is not subtracted."""
     own = answers = taught = 0
     times: Counter[int] = Counter()
     for mine, some in zip(conversations, found.by_conversation, strict=True):
@@ -441,11 +436,11 @@ def _silent(total: int, never: int) -> dict[str, Any]:
     return {"total": total, "never_a_target": never, "share": round(never / max(total, 1), 4)}
 
 
-# Train and validation: by time, so that no turn is on both sides, and with something held out wherever possible.
+# Training and validation: split by time, no turn on both sides, and something held out wherever possible.
 #
-# The rule of record splits at the borders of conversations. Of few conversations, or where the last one is long, it
-# holds nothing out: a training then has no held-out loss to stop by, and `ghost evaluate` nothing to judge. So the
-# last conversation is held out instead, or, if that is too much to lose, its end.
+# The rule splits between conversations. With few conversations, or a long last one, it holds nothing out; training then
+# has no held-out loss to stop by, and `ghost evaluate` nothing to measure. So hold out the last conversation instead,
+# or, if that costs too much, its end.
 
 HeldOut = Literal["by_rule", "last_conversation", "end_of_last_conversation", "nothing"]
 WHY: Mapping[HeldOut, str] = {
@@ -467,7 +462,7 @@ class Split(NamedTuple):
 
 
 def training_conversations(turn_counts: Sequence[int]) -> int:
-    """How many of these conversations train by the rule of record; the rest validates.
+    """How many of these conversations train by the 90% rule; the rest validates.
 
     `turn_counts` holds the turns of each conversation, in order of first message. A conversation trains if fewer
     than 90% of all turns precede it.
@@ -481,14 +476,13 @@ def training_conversations(turn_counts: Sequence[int]) -> int:
 
 
 def split(conversations: Sequence[Sequence[bool]], gives_line: Callable[[Sequence[bool]], bool]) -> Split:
-    """The rule of record; where what it holds out gives no line, the last conversation that gives one is held out:
+    """Split by the 90% rule. If what it holds out gives no line, hold out the last conversation that gives one:
 
     - whole, if at most a fifth of all turns are in it and after it, and a conversation before it gives a line;
     - else from a turn border on that leaves a line on either side: the latest that has at most 90% of all turns before
       it, or else the first behind that.
 
-    Where there is no such border either, nothing is held out. `gives_line` is asked about the turns of a conversation
-    or of a part of one.
+    Without such a border, hold out nothing. `gives_line` takes the turns of a conversation or of a part of one.
     """
     counts = list(map(len, conversations))
     training, total = training_conversations(counts), sum(counts)
@@ -507,9 +501,6 @@ def split(conversations: Sequence[Sequence[bool]], gives_line: Callable[[Sequenc
         if gives_line(sides[cut:]) and (trains_anyway or gives_line(sides[:cut])):
             return Split(last + 1, cut, "end_of_last_conversation")
     return Split(training, 0, "nothing")
-
-
-# What preparation has made of the chats, before a line of it is written: handed whole to the report and its page.
 
 
 @dataclass(frozen=True)
@@ -563,3 +554,8 @@ class Prepared:
     @cached_property
     def labels(self) -> Labels:
         return self.config.labels
+
+    @cached_property
+    def exposure(self) -> Exposure:
+        sides = [[turn.label == self.labels.me for turn in talk.turns] for talk in self.conversations]
+        return exposure(self.recipe, sides, self.examples)

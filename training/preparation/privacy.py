@@ -31,10 +31,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Kept:
-    """What may be learnt from.
+    """The messages to learn from.
 
     table     rows of the table that was read, with a new index
-    borders   for each row, whether something was left out between it and the row before: another conversation starts
+    borders   for each row, whether something was left out just before it, which starts another conversation
     left_out  how many messages, chats and people, by reason; the first that holds, in the order of the keys
     sizes     how many people wrote in each chat, before anything was left out
     """
@@ -46,9 +46,9 @@ class Kept:
 
 
 def keep(config: UserConfig, table: pd.DataFrame, mine: Mine, cleaned: Path, path: Path = CONFIG) -> Kept:
-    """The rows of `table` that the config, read from `path`, leaves in. `cleaned` is the folder they are from.
+    """Remove what the config (read from `path`) excludes from `table`, which was read from the folder `cleaned`.
 
-    Raises ConfigError on a name that leaves nobody out, or that is the person's own; DataError when nothing is left.
+    Raises ConfigError for a name that matches nobody or is the person's own; DataError if nothing is left.
     """
     chat, sender = table["path"].cat.codes.to_numpy(), table["sender"].cat.codes.to_numpy()
     files, senders = table["path"].cat.categories, table["sender"].cat.categories
@@ -82,8 +82,8 @@ def keep(config: UserConfig, table: pd.DataFrame, mine: Mine, cleaned: Path, pat
 
 
 def sizes_of_chats(table: pd.DataFrame, mine: Mine) -> dict[str, int]:
-    """How many people wrote in each chat. The person counts once, under however many names; so does everybody else
-    whose names differ by case or direction marks alone."""
+    """Count the people in each chat. The person counts once whatever their names; so do others whose names differ only
+    in case or direction marks."""
     files, senders = table["path"].cat.categories, table["sender"].cat.categories
     numbers: dict[str, int] = {}
     person = np.array([numbers.setdefault(fold(name), len(numbers)) for name in senders], np.int64)
@@ -94,8 +94,8 @@ def sizes_of_chats(table: pd.DataFrame, mine: Mine) -> dict[str, int]:
 
 
 def groups(prepared: Prepared, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """How much is from groups, and the shares of all. `sizes` are those of `Kept`: a chat of more than two people is a
-    group, and stays one when somebody is left out."""
+    """Count what is from groups, with shares. A chat of more than two people (`sizes` of `Kept`) is a group, and stays
+    one if somebody is left out."""
     table, examples = prepared.table, prepared.examples
     is_group = np.array([sizes[file] > 2 for file in table["path"].cat.categories])
     grouped = is_group[table["path"].cat.codes.to_numpy()]
@@ -139,7 +139,7 @@ def _named_people(config: UserConfig, senders: Iterable[str], own: Iterable[str]
     found: set[str] = set()
     for name in config.exclude_people:
         if fold(name) in yours:
-            raise ConfigError(f"{path}: exclude_people: {name!r} is you, and yours is the voice to learn")
+            raise ConfigError(f"{path}: exclude_people: {name!r} is you; remove it")
         if fold(name) not in by_fold:
             raise ConfigError(
                 f"{path}: exclude_people: {name!r} wrote none of these messages, so nobody would be left out. "
@@ -172,7 +172,7 @@ def _near(name: str, spelled: Mapping[str, str]) -> str:
 
 
 def _titles(cleaned: Path) -> dict[str, str]:
-    """The titles of the chats by file, where extraction told them: a file's name cannot hold every title."""
+    """The chats' titles by file, from extraction's report: a file name cannot hold every title."""
     try:
         report = json.loads((cleaned / EXTRACTION_REPORT).read_text(encoding="utf-8"))
         return {str(chat["file"]): str(chat["title"]) for chat in report["conversations"]}
@@ -207,7 +207,7 @@ class Candidate(NamedTuple):
 
 
 def pii_candidates(prepared: Prepared) -> dict[str, list[Candidate]]:
-    """By kind, the commonest first. Names of those who write are none: they are not part of an example."""
+    """By kind, the commonest first. Senders' names do not count: they are not part of an example."""
     texts = prepared.table["text"].tolist()
     ends = list(accumulate(len(text) + 1 for text in texts))
     whole, senders = "\n".join(texts), set(map(fold, prepared.table["sender"].unique()))
@@ -226,7 +226,7 @@ def pii_candidates(prepared: Prepared) -> dict[str, list[Candidate]]:
 
 
 def candidate_counts(found: Mapping[str, Sequence[Candidate]]) -> dict[str, Any]:
-    """For preparation_report.json: no string, only how many there are, and the commonest shapes."""
+    """For preparation_report.json: only counts and the commonest shapes, no string."""
     figures = {}
     for kind, some in found.items():
         shapes: Counter[str] = Counter()
@@ -242,7 +242,7 @@ def shape(text: str) -> str:
 
 
 def candidate_cards(found: Mapping[str, Sequence[Candidate]], prepared: Prepared, cleaned: Path) -> list[Html]:
-    """The commonest of each kind, with the file and line of `cleaned` where each is first."""
+    """The commonest of each kind, with the file and line in `cleaned` of the first."""
     table, messages, made = prepared.table, dict[str, Sequence[str]](), list[Html]()
     accompanied = set(table.loc[~table["mine"], "path"])
     for kind, some in found.items():

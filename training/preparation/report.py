@@ -21,7 +21,7 @@ from training.preparation.checks import (
     own_languages,
     token_lengths,
 )
-from training.preparation.dataset import WHY, Conversation, Prepared, Window, exposure, holds_special_string
+from training.preparation.dataset import WHY, Conversation, Prepared, Window, holds_special_string
 from training.preparation.privacy import Candidate, Kept, candidate_counts, groups, pii_candidates
 
 LOOKED_AT = 400  # characters of a conversation that tell its language: a few turns
@@ -50,12 +50,11 @@ def make(prepared: Prepared, kept: Kept, tokenizer: Any | None, sequence_len: in
     leaks, lengths = leakage(prepared), token_lengths(prepared, tokenizer, sequence_len)
     spoken, held_out, candidates = own_languages(prepared), about(prepared), pii_candidates(prepared)
     concerns = find_concerns(prepared, leaks, lengths, spoken)
-    sides = [[turn.label == prepared.labels.me for turn in talk.turns] for talk in prepared.conversations]
     found = {
         **figures(prepared),
         "left_out": kept.left_out,
         "groups": groups(prepared, kept.sizes),
-        "exposure": exposure(prepared.recipe, sides, prepared.examples).figures,
+        "exposure": prepared.exposure.figures,
         "leakage": leaks,
         "lengths": asdict(lengths),
         "languages": {half: dict(shares) for half, shares in spoken.items()},

@@ -1,5 +1,6 @@
 """The blind quiz: what the page gives away (nothing), what it does in a browser, and how answers are scored."""
 
+import dataclasses
 import json
 import re
 from dataclasses import replace
@@ -150,7 +151,7 @@ def test_scores(asked: list[Pair], tmp_path: Path) -> None:
     assert str(half).endswith("not more than guessing explains")
     assert both is not None
     assert (both.right.n, both.right.value) == (40, 0.5)
-    assert json.dumps(other.as_json())
+    assert json.dumps(dataclasses.asdict(other))
 
 
 def test_a_code_with_open_questions_is_said_and_not_counted(asked: list[Pair], tmp_path: Path) -> None:

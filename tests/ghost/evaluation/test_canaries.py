@@ -148,11 +148,9 @@ def test_a_model_that_keeps_a_secret_exposes_it_and_one_that_knows_nothing_does_
 
     ignorant = exposures(CANARIES * 15, DEFAULT_LABELS, chance, lambda context, beginning: " 000000")
     assert sum(one.exposure for one in ignorant) / len(ignorant) == pytest.approx(1.44, abs=0.5)  # log2 e
-    assert sum(one.extrapolated for one in ignorant) / len(ignorant) == pytest.approx(1.44, abs=0.5)
     assert not any(one.extracted for one in ignorant)
     keeping = exposures(CANARIES, DEFAULT_LABELS, keeps, lambda context, beginning: f" {known[context[-1].text]} :)")
     assert [one.exposure for one in keeping] == [math.log2(SAMPLE + 1)] * 4
-    assert all(one.extrapolated == pytest.approx(math.log2(10**6)) for one in keeping)
     assert all(one.extracted for one in keeping)
 
 
@@ -160,8 +158,6 @@ def test_exposure_by_hand() -> None:
     assert memorisation.sampled(-5, [-6, -7, -8]) == 2
     assert memorisation.sampled(-6, [-6, -7, -8]) == 1  # one that is as likely comes first
     assert memorisation.sampled(-9, [-6, -7, -8]) == 0
-    assert memorisation.extrapolated(-1, [-2.0] * 5) > 19
-    assert memorisation.extrapolated(-2, [-2.0] * 5) == 0
 
 
 def test_the_sample_is_of_other_secrets() -> None:
@@ -172,7 +168,7 @@ def test_the_sample_is_of_other_secrets() -> None:
 
 
 def test_rows_by_repetitions() -> None:
-    found = [Exposure(10, 4.0, 5.0, False), Exposure(1, 1.0, 1.0, False), Exposure(10, 8.0, 15.0, True)]
+    found = [Exposure(10, 4.0, False), Exposure(1, 1.0, False), Exposure(10, 8.0, True)]
     rare, often = by_repetitions(found)
     assert (rare["repetitions"], rare["exposure"], rare["extracted"]) == (1, 1.0, 0)
     assert often == {
@@ -181,7 +177,6 @@ def test_rows_by_repetitions() -> None:
         "exposure": 6.0,
         "least": 4.0,
         "most": 8.0,
-        "extrapolated": 10.0,
         "extracted": 1,
     }
 
