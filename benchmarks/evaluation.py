@@ -39,7 +39,7 @@ from ghost.demo.starter import starter_base
 from ghost.evaluation import evaluate
 from ghost.evaluation.contenders import Contender, line_up
 from ghost.evaluation.data import Exchange, read_held_out, sample
-from ghost.evaluation.replies import Judged, judge
+from ghost.evaluation.replies import Result, run_contender
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS
 from replicate_deployment.engine import Engine
@@ -156,23 +156,23 @@ def train(scratch: Path, name: str, base: Path, seed: int) -> Path:
 def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> dict[str, Any]:
     """The figures of each contender, and of the person beside herself."""
     models = {name: train(scratch, name, base, seed) for name in CONTENDERS[1:]}
-    judged: dict[str, Judged] = {}
+    judged: dict[str, Result] = {}
     seconds: dict[str, float] = {}
     for contender in line_up(models["full"], None, str(base), (), {}):
         if contender.kind in ("merged", "base"):
             started = time.monotonic()
             name = "full" if contender.kind == "merged" else "base"
-            judged[name] = judge(contender, exchanges, contender.engine.settings, seed)
+            judged[name] = run_contender(contender, exchanges, contender.engine.settings, seed)
             seconds[name] = round(time.monotonic() - started, 1)
         del contender
     for name in ("little", "wrong"):
         engine = Engine.load(models[name])
-        judged[name] = judge(Contender("merged", engine), exchanges, engine.settings, seed)
+        judged[name] = run_contender(Contender("merged", engine), exchanges, engine.settings, seed)
     found = {
-        name: evaluate.of_contender(judged[name], judged["base"], exchanges, DEFAULT_LABELS, seed)
+        name: evaluate.contender_figures(judged[name], judged["base"], exchanges, DEFAULT_LABELS, seed)
         for name in CONTENDERS
     }
-    return {"contenders": found, "person": evaluate.of_person(exchanges, DEFAULT_LABELS, seed), "seconds": seconds}
+    return {"contenders": found, "person": evaluate.person_figures(exchanges, DEFAULT_LABELS, seed), "seconds": seconds}
 
 
 def value(found: Mapping[str, Any], measure: str) -> float:

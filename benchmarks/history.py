@@ -47,7 +47,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Said:
+class GeneratedReply:
     spared: bool
     pairs: int
     tokens: int
@@ -76,7 +76,7 @@ def chosen(count: int) -> list[Place]:
     return [next(streams[number % len(streams)]) for number in range(count)]
 
 
-def answers(engine: Engine, found: Sequence[Place], seeds: int) -> Iterator[Said]:
+def answers(engine: Engine, found: Sequence[Place], seeds: int) -> Iterator[GeneratedReply]:
     ways = {True: engine, False: dataclasses.replace(engine, penalty_exempt=frozenset())}
     for seed in range(seeds):
         for number, place in enumerate(found):
@@ -84,7 +84,7 @@ def answers(engine: Engine, found: Sequence[Place], seeds: int) -> Iterator[Said
                 for spared, way in ways.items():
                     reply = way.reply(place.turns(pairs), way.settings, seed=1000 * seed + number)
                     text = "".join(reply)
-                    yield Said(spared, pairs, reply.output_tokens, len(text), str(reply.finish_reason))
+                    yield GeneratedReply(spared, pairs, reply.output_tokens, len(text), str(reply.finish_reason))
 
 
 def spread(numbers: Sequence[int]) -> str:
@@ -92,7 +92,7 @@ def spread(numbers: Sequence[int]) -> str:
     return f"{statistics.mean(numbers):.1f} ({low:.0f}, {middle:.0f}, {high:.0f})"
 
 
-def table(said: Sequence[Said], spared: bool) -> Iterator[str]:
+def table(said: Sequence[GeneratedReply], spared: bool) -> Iterator[str]:
     yield "| pairs before | tokens: mean (10%, 50%, 90%) | characters | end token | stop sequence | cut by length |"
     yield "|---:|---:|---:|---:|---:|---:|"
     for pairs in PAIRS:
@@ -103,7 +103,7 @@ def table(said: Sequence[Said], spared: bool) -> Iterator[str]:
         yield f"| {pairs} | {tokens} | {characters} | {shares} |"
 
 
-def growth(said: Sequence[Said], spared: bool) -> float:
+def growth(said: Sequence[GeneratedReply], spared: bool) -> float:
     """Tokens after a long history over those after one pair."""
     short, long = (
         statistics.mean(one.tokens for one in said if one.spared == spared and one.pairs in pairs)
@@ -112,13 +112,15 @@ def growth(said: Sequence[Said], spared: bool) -> float:
     return long / short
 
 
-def by_themselves(said: Sequence[Said], spared: bool) -> float:
+def by_themselves(said: Sequence[GeneratedReply], spared: bool) -> float:
     """The share of replies after a long history that the end token ends."""
     of = [one for one in said if one.spared == spared and one.pairs in LONG]
     return sum(one.ended == "end_token" for one in of) / len(of)
 
 
-def page(said: Sequence[Said], found: Sequence[Place], seeds: int, model: Path, recipe: Recipe) -> Iterator[str]:
+def page(
+    said: Sequence[GeneratedReply], found: Sequence[Place], seeds: int, model: Path, recipe: Recipe
+) -> Iterator[str]:
     yield from ("# Replies by the length of the history", "", "```", "python -m benchmarks.history", "```", "")
     yield (
         f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}, transformers {version('transformers')}. "

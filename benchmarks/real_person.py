@@ -40,7 +40,7 @@ from ghost.demo import demo, real
 from ghost.evaluation import evaluate
 from ghost.evaluation.contenders import Contender, line_up
 from ghost.evaluation.data import SHOTS, Exchange, read_held_out, read_learnt, sample, shots
-from ghost.evaluation.replies import judge
+from ghost.evaluation.replies import run_contender
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS, Recipe, Turn
 from replicate_deployment.engine import Engine
@@ -241,8 +241,8 @@ def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> 
         path = scratch / f"{seed}-{name.replace(', ', '-').replace(' ', '-')}.json"
         if not path.exists():
             started = time.monotonic()
-            found = judge(contender, exchanges, contender.engine.settings, seed)
-            figures = evaluate.of_contender(found, None, exchanges, DEFAULT_LABELS, seed)
+            found = run_contender(contender, exchanges, contender.engine.settings, seed)
+            figures = evaluate.contender_figures(found, None, exchanges, DEFAULT_LABELS, seed)
             texts = [one.exchange.reply for one in found.answers.said]
             path.write_text(json.dumps({"figures": figures, "replies": texts, "seconds": time.monotonic() - started}))
         judged[name] = json.loads(path.read_text(encoding="utf-8"))
@@ -259,7 +259,7 @@ def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> 
             kept("few turns", contender)
     return {
         "contenders": judged,
-        "person": evaluate.of_person(exchanges, DEFAULT_LABELS, seed),
+        "person": evaluate.person_figures(exchanges, DEFAULT_LABELS, seed),
         "tokens": {name: computed(model) for name, model in models.items()},
         "epochs": epochs,
     }

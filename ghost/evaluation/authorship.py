@@ -1,18 +1,16 @@
-"""Can a classifier tell who wrote a reply? The person against the ghost, against the base, against other people.
+"""Can a classifier tell who wrote a reply: the person or the ghost, the base, other people?
 
-Character n-grams are what tells authors apart best in short texts (Stamatatos 2013, "On the robustness of authorship
-attribution based on character n-gram features"): TF-IDF of the 1- to 4-grams within words, and a logistic regression.
-Its figure is the area under the ROC curve, that is the probability that of two replies, one of each source, the
-classifier gives the right one the higher score: 0.5 where it cannot tell, 1 where it always can. Below 0.5 it cannot
-tell either: of replies that both sources give alike, those held out are the ones that training saw less of.
+Character n-grams attribute short texts best (Stamatatos 2013, "On the robustness of authorship attribution based on
+character n-gram features"): TF-IDF of 1- to 4-grams within words, and a logistic regression. The figure is the area
+under the ROC curve: the probability that, of two replies, one of each source, the classifier ranks the right one
+higher. 0.5 is guessing, 1 always right. Below 0.5 it cannot tell either: among replies that both sources give, those in
+a test fold are the ones that its training fold saw less of.
 
-It is measured on replies that the classifier has not seen, in folds that keep together what is of one conversation,
-and between equally many replies of each source with the same lengths: how long somebody writes is a figure of style of
-its own, and would be all that a classifier looks at. Each different text of a source counts once: how often somebody
-says the same is no style of writing, and a text on both sides of a fold would be recognised rather than judged.
+It is measured on replies that the classifier has not seen, in folds that keep conversations together, with equally many
+replies of each source at each length: length is a figure of style of its own, and would be all that a classifier uses.
+Each different text of a source counts once: a text on both sides of a fold would be recognised.
 
-What it cannot say: what gave a source away, whether a person would notice, and, since a ghost may talk of what nobody
-talks of any more, whether that was style or topic.
+It does not say what gave a source away, whether a person would notice, or whether that was style or topic.
 """
 
 import random
@@ -23,7 +21,7 @@ from typing import Any
 from ghost.evaluation.data import Estimate
 
 FEWEST = 50  # replies a source: with fewer the interval is wider than 0.2, too wide to separate even two people
-LEAST = 10  # below it nothing is learnt, and the answer is that everything is possible
+LEAST = 10  # with fewer, nothing can be learnt: the interval is 0 to 1
 FOLDS = 5
 DRAWS = 1000  # bootstrap resamples of the groups
 
@@ -54,13 +52,13 @@ def classifier_auc(
     return _area(scores, labels == 1, contexts, seed)
 
 
-def says_something(found: Mapping[str, Any]) -> bool:
-    """Whether a figure of evaluation.json is one: where everything is possible, 0.5 is not "it cannot tell"."""
+def is_informative(found: Mapping[str, Any]) -> bool:
+    """Whether the interval is narrower than 0 to 1; otherwise 0.5 does not mean "it cannot tell"."""
     return bool(found["high"] - found["low"] < 1)
 
 
 def too_few(estimate: Estimate) -> str:
-    """What to think of a figure from so few replies; "" when there are enough."""
+    """A warning about a figure from too few replies; "" if there are enough."""
     if estimate.n >= FEWEST:
         return ""
     return f"only {estimate.n} replies of each are of the same lengths, and it takes {FEWEST} to say much"

@@ -58,7 +58,7 @@ def line_up(
     ghost, device, dtype = engine.ghost, engine.model.device, engine.model.dtype
     if adapter is not None:
         check_adapter(adapter, ghost)
-    adapter, found, why = adapter or beside(model), None, ""
+    adapter, found, why = adapter or adapter_beside(model), None, ""
     try:
         found = find_base(ghost, adapter, base)
     except GhostError as error:
@@ -108,7 +108,7 @@ def check_adapter(folder: Path, ghost: ghost_json.Ghost) -> None:
         )
 
 
-def beside(model: Path) -> Path | None:
+def adapter_beside(model: Path) -> Path | None:
     """`adapter` beside the merged model, as `ghost train` and `ghost merge` leave them, if it is the model's own."""
     folder = model.resolve().parent / "adapter"
     try:

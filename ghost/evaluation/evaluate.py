@@ -1,4 +1,4 @@
-"""`ghost evaluate`: does it sound like you? Held-out figures, beside your own variation and the base's → report/."""
+"""`ghost evaluate`: does it sound like you? Held-out figures, beside your own variation and the base → report/."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from ghost.evaluation import authorship, memorisation, quiz, style, verdict
 from ghost.evaluation.contenders import Kind, line_up
 from ghost.evaluation.data import Estimate, Exchange, Learnt, read_held_out, read_learnt, sample, shots
 from ghost.evaluation.likelihood import breakdowns, clusters, gain, likelihood
-from ghost.evaluation.replies import Judged, check, judge, judge_served, stopping
+from ghost.evaluation.replies import Result, check, run_contender, run_served, stopping
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
 from replicate_deployment.errors import WeightsError
@@ -23,57 +23,56 @@ from training.config import BASE_HELP
 from training.preparation import canaries
 from training.preparation.prepare import TRAIN, VAL
 
-# evaluation.json: every figure of every contender, each with its floor where the person has one. No message is in it.
-#
-# A function of what the contenders were asked; the page, the verdict and the terminal are functions of it.
+# evaluation.json holds every figure of every contender, and no message. The page, the verdict and the summary are made
+# of it alone.
 
 FORMAT = 1
 GHOSTS: tuple[Kind, ...] = ("merged", "adapter", "served")  # what was trained, in whichever form
 
 
 def compared(
-    judged: Sequence[Judged],
+    results: Sequence[Result],
     exchanges: Sequence[Exchange],
     labels: Labels,
     learnt: Learnt,
     seed: int,
-    heard: Sequence[Exchange] = (),
+    continuations: Sequence[Exchange] = (),
 ) -> dict[str, Any]:
-    """Those of each contender, of the person, and what the first contender repeats of training; whether personal data
-    is said is looked for in the replies of all that learnt it, and in what was `heard` besides (leaks.ask)."""
-    base = next((one for one in judged if one.kind == "base"), None)
-    said = [one.exchange.reply for one in judged[0].answers.said]
-    ghosts = [one.exchange for ghost in judged if ghost.kind in GHOSTS for one in ghost.answers.said]
+    """Figures of each contender, of the person, and of what the first contender repeats of training. Personal data is
+    searched for in the replies of all that were trained, and in `continuations` (memorisation.probe)."""
+    base = next((one for one in results if one.kind == "base"), None)
+    said = [one.exchange.reply for one in results[0].answers.said]
+    ghosts = [one.exchange for ghost in results if ghost.kind in GHOSTS for one in ghost.answers.said]
     return {
-        "contenders": {one.kind: of_contender(one, base, exchanges, labels, seed) for one in judged},
-        "person": of_person(exchanges, labels, seed),
+        "contenders": {one.kind: contender_figures(one, base, exchanges, labels, seed) for one in results},
+        "person": person_figures(exchanges, labels, seed),
         "leaks": {
             "overlap": memorisation.overlap(said, [one.reply for one in exchanges], learnt),
-            "personal": memorisation.personal_figures(ghosts, heard, learnt),
+            "personal": memorisation.personal_figures(ghosts, continuations, learnt),
         },
     }
 
 
-def of_contender(
-    judged: Judged, base: Judged | None, exchanges: Sequence[Exchange], labels: Labels, seed: int
+def contender_figures(
+    result: Result, base: Result | None, exchanges: Sequence[Exchange], labels: Labels, seed: int
 ) -> dict[str, Any]:
-    """The figures of one; `gain` is what it is likelier by than the base, in nats a token of the same replies."""
-    said = judged.answers.said
+    """The figures of one contender. `gain`: nats a token better than the base on the same replies."""
+    said = result.answers.said
     found: dict[str, Any] = {
         "replies": len(said),
-        "unanswered": judged.answers.unanswered,
-        "seconds": round(judged.answers.seconds, 1),
+        "unanswered": result.answers.unanswered,
+        "seconds": round(result.answers.seconds, 1),
     }
-    if judged.nats is not None:
-        found["likelihood"] = likelihood(exchanges, judged.nats, seed).as_json()
+    if result.nats is not None:
+        found["likelihood"] = likelihood(exchanges, result.nats, seed).as_json()
         found["likelihood_by"] = {
             name: {group: one.as_json() for group, one in groups.items()}
-            for name, groups in breakdowns(exchanges, judged.nats, seed).items()
+            for name, groups in breakdowns(exchanges, result.nats, seed).items()
         }
-        if base is not None and base.nats is not None and base is not judged:
-            found["gain"] = vars(gain(exchanges, judged.nats, base.nats, seed))
-    if judged.context is not None:
-        found["context"] = asdict(judged.context)
+        if base is not None and base.nats is not None and base is not result:
+            found["gain"] = vars(gain(exchanges, result.nats, base.nats, seed))
+    if result.context is not None:
+        found["context"] = asdict(result.context)
     if not said:
         return found
     if said[0].written is not None:
@@ -91,18 +90,16 @@ def authorship_auc(exchanges: Sequence[Exchange], said: Sequence[Exchange], seed
 
 
 def answered(exchanges: Sequence[Exchange], said: Sequence[Exchange]) -> list[Exchange]:
-    """Those that `said`, which is in their order, answers: prompts that were too long have no reply."""
+    """The exchanges that `said` answers, in order: prompts that were too long have no reply."""
     left = iter(exchanges)
     return [
         next(own for own in left if (own.context, own.conversation) == (one.context, one.conversation)) for one in said
     ]
 
 
-def of_person(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[str, Any]:
-    """What the person's own held-out replies give: against half of themselves, and against those they write with.
-
-    `themselves` is what a perfect ghost would reach; `others` what a stranger would.
-    """
+def person_figures(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[str, Any]:
+    """The classifier's AUC between halves of the person's held-out replies (`themselves`, a perfect ghost's figure),
+    and between the person and those they write with (`others`, a stranger's)."""
     own, talks = [one.reply for one in exchanges], clusters(exchanges)
     partners = [
         (turn.text, talk)
@@ -142,28 +139,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="?",
         default=Path("models/merged"),
-        help="what `ghost merge` wrote (default: %(default)s)",
+        help="folder that `ghost merge` wrote (default: %(default)s)",
     )
-    parser.add_argument("--adapter", type=Path, help="what it was merged from (default: `adapter` beside it)")
+    parser.add_argument(
+        "--adapter", type=Path, help="the adapter that it was merged from (default: `adapter` beside it)"
+    )
     parser.add_argument(
         "--base", metavar="BASE", help=f"{BASE_HELP} (default: the one it was trained on, if it is on this disk)"
     )
-    parser.add_argument("--url", help="also a served model: http://HOST:PORT, or replicate:OWNER/NAME[:VERSION]")
+    parser.add_argument(
+        "--url", help="also evaluate a served model: http://HOST:PORT, or replicate:OWNER/NAME[:VERSION]"
+    )
     parser.add_argument(
         "--val",
         type=Path,
         default=Path("data/processed") / VAL,
-        help="held-out lines of `ghost prepare`, beside its train.jsonl, or their folder (default: %(default)s)",
+        help="held-out lines of `ghost prepare`, beside train.jsonl, or their folder (default: %(default)s)",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("report"), help=f"folder of {FIGURES} and {PAGE} (default: %(default)s)"
     )
     parser.add_argument(
-        "--turns", type=int, default=200, help="held-out replies, drawn at random where there are more (%(default)s)"
+        "--turns", type=int, default=200, help="use at most so many held-out replies, chosen at random (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
     quiz.add_arguments(parser)
-    parser.add_argument("--json", action="store_true", help=f"print {FIGURES}, and nothing else")
+    parser.add_argument("--json", action="store_true", help=f"print only {FIGURES}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -176,15 +177,15 @@ def run(args: argparse.Namespace) -> int:
     if args.val.is_dir():
         args.val = args.val / VAL
     if args.score:
-        return quiz.tell(args)
+        return quiz.score(args)
     if args.blind:
         return quiz.make(args)
     refuse_foreign_files(args.out, (FIGURES, PAGE))
-    found, exchanges, judged = evaluate(args)
+    found, exchanges, results = evaluate(args)
     text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
     with replace_folder(args.out) as folder:
         (folder / FIGURES).write_text(text, encoding="utf-8")
-        (folder / PAGE).write_text(page(found, exchanges, judged), encoding="utf-8")
+        (folder / PAGE).write_text(page(found, exchanges, results), encoding="utf-8")
     if args.json:
         print(text, end="")
     else:
@@ -192,10 +193,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], list[Judged]]:
-    """evaluation.json, the exchanges that were judged, and what each contender said to them.
+def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], list[Result]]:
+    """Return evaluation.json, the exchanges, and each contender's results on them.
 
-    Raises DataError when too little is held out, and the error of the model when no contender is left.
+    Raises DataError if too little is held out, and the model's error if no contender is left.
     """
     with progress("reading"):  # PyTorch's import too, which takes seconds
         from replicate_deployment.chat_format import CONTEXT_TURNS
@@ -205,9 +206,9 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
         trained_on = args.val.with_name(TRAIN)
         learnt, planted = read_learnt(trained_on, held_out.ghost), canaries.read(args.val.parent)
     missing: dict[Kind, str] = {}
-    judged: list[Judged] = []
+    results: list[Result] = []
     leaking: dict[str, Any] = {}
-    heard: list[Exchange] = []
+    continuations: list[Exchange] = []
     facts: dict[str, Any] = {}
     shown = shots(learnt, held_out.ghost.labels, args.seed, {canary.answer for canary in planted})
     if args.url is not None:
@@ -216,20 +217,20 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
     try:
         for contender in lined_up:
             engine = contender.engine
-            judged.append(judge(contender, exchanges, engine.settings, args.seed))
+            results.append(run_contender(contender, exchanges, engine.settings, args.seed))
             if contender.kind == "merged":
-                facts = of_model(engine.ghost, held_out.ghost)
-                leaking, heard = memorisation.ask(engine, exchanges, learnt, planted, args.seed)
-            del contender, engine  # or two models would be in memory while the next one loads
+                facts = model_facts(engine.ghost, held_out.ghost)
+                leaking, continuations = memorisation.probe(engine, exchanges, learnt, planted, args.seed)
+            del contender, engine  # free the model before the next one loads
     except WeightsError as error:
-        if args.url is None or judged:
+        if args.url is None or results:
             raise
         missing["merged"] = str(error)
     if args.url is not None:
         try:
-            judged.append(judge_served(args.url, exchanges, held_out.ghost.labels, args.seed))
+            results.append(run_served(args.url, exchanges, held_out.ghost.labels, args.seed))
         except ServerError as error:
-            if not judged:
+            if not results:
                 raise
             missing["served"] = str(error)
     with progress("comparing"):
@@ -238,15 +239,19 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
             "model": facts,
             "held_out": held_out_facts(exchanges, len(held_out.exchanges), args.seed),
             "missing": missing,
-            **compared(judged, exchanges, held_out.ghost.labels, learnt, args.seed, heard),
+            **compared(results, exchanges, held_out.ghost.labels, learnt, args.seed, continuations),
         }
         found["leaks"] = {**found["leaks"], **leaking}
         found["leaks"]["above_limit"] = memorisation.above_limit(found["leaks"])
-    return {**found, "verdict": {"summary": verdict.sentences(found), "steps": verdict.steps(found)}}, exchanges, judged
+    return (
+        {**found, "verdict": {"summary": verdict.sentences(found), "steps": verdict.steps(found)}},
+        exchanges,
+        results,
+    )
 
 
-def of_model(model: Ghost, prepared: Ghost) -> dict[str, Any]:
-    """What identifies the model, and whether these are the lines that were held out from it and that it learnt."""
+def model_facts(model: Ghost, prepared: Ghost) -> dict[str, Any]:
+    """What identifies the model, and whether it was trained on, and held out from, these lines."""
     base, data, lines = model.block("base"), model.block("data"), prepared.block("data")
     return {
         "ghost_sha256": ghost_json.sha256(model.folder / ghost_json.NAME),

@@ -1,8 +1,7 @@
 """95% intervals: by bootstrap for means, after Wilson for shares.
 
-Resampled are whole conversations, not turns: turns of one conversation share a partner, a topic and a mood, and taken
-for independent they would make every interval too narrow. Where nobody recorded the conversations, turns are resampled,
-and the report says so.
+The bootstrap resamples whole conversations: turns of one share a partner, a topic and a mood, so resampling turns would
+make every interval too narrow. If conversations were not recorded, turns are resampled, and the report says so.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from ghost.evaluation.data import Estimate
 
 CONFIDENCE = 0.95
-RESAMPLES = 2_000  # the bounds' own error is then about a fortieth of the interval
+RESAMPLES = 2_000  # the error of the bounds is then about a fortieth of the interval
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float], groups: Sequence[int], seed: int) -> Estimate:
@@ -52,9 +51,9 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float], groups: Se
 
 
 def share(count: int, total: int) -> Estimate:
-    """`count` of `total`, with Wilson's interval (1927), which stays between 0 and 1 and is right for rare things.
+    """`count` of `total`, with Wilson's interval (1927), which stays between 0 and 1 and suits rare events.
 
-    Raises ValueError when there is nothing to share.
+    Raises ValueError if `total` is 0.
     """
     from scipy.stats import binomtest
 

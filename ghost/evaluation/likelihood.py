@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 
 class Nats(NamedTuple):
-    """Of one reply: of its text, and, apart, of the end token after it.
+    """Of one reply's text, and separately of the end token after it.
 
-    The end token is apart because a base never learnt to say it: in one figure, what fine-tuning taught about style and
-    what it taught about stopping could not be told from each other.
-    """
+    A base never learnt the end token, so a joint figure would mix what fine-tuning taught about style and about
+    stopping."""
 
     reply: float
     tokens: int
@@ -33,8 +32,7 @@ class Nats(NamedTuple):
 def reply_nats(engine: "Engine", context: Sequence[Turn], reply: str) -> Nats:
     """-log p(reply | context) as the engine prompts, by teacher forcing. An empty context leaves the bare tag.
 
-    The oldest turns are left out where all are more than the model has positions for. A reply longer than that by
-    itself counts by its end.
+    If the turns exceed the model's positions, drop the oldest. Of a longer reply, only the end counts.
     """
     import torch
 
@@ -64,9 +62,7 @@ def _prompt(engine: "Engine", turns: Sequence[Turn]) -> Any:
     return encode(engine.tokenizer, engine.labels.me).ids
 
 
-# How likely the person's own replies are to a contender: loss and perplexity, in all and by where they are from.
-
-FEWEST = 10  # replies of a platform, a language or a length of context, below which it is not shown alone
+FEWEST = 10  # replies of a platform, a language or a length of context, below which it has no figure of its own
 CONTEXTS = (1, 3, 7, 13, 21)  # turns of context: borders of the groups
 
 
@@ -80,11 +76,11 @@ class Likelihood:
     nats_per_token: Estimate
     nats_per_character: Estimate
     end: Estimate
-    """Nats of the end token after a whole reply: how unlikely it finds it that the person was done."""
+    """Nats of the end token after a whole reply."""
 
     @property
     def perplexity(self) -> Estimate:
-        """exp of the nats a token: among how many equally likely tokens the model is as unsure as it is here."""
+        """exp of the nats a token: the number of equally likely tokens with the same uncertainty."""
         found = self.nats_per_token
         return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.n)
 
@@ -99,7 +95,7 @@ class Likelihood:
 
 
 def clusters(exchanges: Sequence[Exchange]) -> list[int]:
-    """What to resample: the conversation of each exchange, or each by itself where conversations are not known."""
+    """The groups to resample: each exchange's conversation, or each exchange alone if conversations are unknown."""
     known = all(one.conversation >= 0 for one in exchanges)
     return [one.conversation if known else number for number, one in enumerate(exchanges)]
 
@@ -117,7 +113,7 @@ def likelihood(exchanges: Sequence[Exchange], nats: Sequence[Nats], seed: int) -
 def breakdowns(
     exchanges: Sequence[Exchange], nats: Sequence[Nats], seed: int
 ) -> Mapping[str, Mapping[str, Likelihood]]:
-    """The same by platform, language and turns of context; groups below FEWEST, and what nobody recorded, left out."""
+    """The same by platform, language and turns of context, without groups below FEWEST and unrecorded ones."""
     by: dict[str, Callable[[Exchange], Hashable]] = {
         "platform": lambda one: one.platform,
         "language": lambda one: one.language,
@@ -145,20 +141,20 @@ def context_group(turns: int) -> str:
 
 
 def gain(exchanges: Sequence[Exchange], better: Sequence[Nats], worse: Sequence[Nats], seed: int) -> Estimate:
-    """Nats a token by which `better` finds the same replies likelier: paired, so what is hard in a reply cancels."""
+    """Nats a token by which `better` is better on the same replies; paired, so hard replies cancel out."""
     differences = [one.reply - other.reply for one, other in zip(worse, better, strict=True)]
     return ratio(differences, [one.tokens for one in better], clusters(exchanges), seed)
 
 
-# Does the reply depend on what was said? Its loss after the true context, after another conversation's, after none.
+# Does the reply depend on the context? Compare its loss after the true context, another conversation's, and none.
 
 Context = tuple[Turn, ...]
 
 
 @dataclass(frozen=True)
 class ContextUse:
-    """Nats a token of the same replies; `gain` is shuffled less true, of the same replies, 0 for a model that does not
-    listen. What the true context gives beyond the format is the gain; what the format gives is none less shuffled."""
+    """Nats a token of the same replies. `gain` is shuffled minus true: 0 for a model that ignores the context. None
+    minus shuffled is what the format alone gives."""
 
     true: Estimate
     shuffled: Estimate
@@ -167,7 +163,7 @@ class ContextUse:
 
 
 def shuffled(exchanges: Sequence[Exchange], seed: int) -> list[Context] | None:
-    """For each exchange the context of one of another conversation; None where there is no other."""
+    """For each exchange, the context of another conversation; None if there is no other."""
     order = random.Random(seed).sample(range(len(exchanges)), len(exchanges))
     groups = clusters(exchanges)
     found: list[Context] = [()] * len(exchanges)
@@ -187,7 +183,7 @@ def _differ(exchanges: Sequence[Exchange], groups: Sequence[int], one: int, othe
 def context_use(
     exchanges: Sequence[Exchange], true: Sequence[Nats], measure: Callable[[Context, str], Nats], seed: int
 ) -> ContextUse | None:
-    """`measure(context, reply)` tells the nats of a reply, `true` those after its own context. None where no second
+    """`measure(context, reply)` returns the nats of a reply; `true` are those after its own context. None if only one
     conversation is held out."""
     others = shuffled(exchanges, seed)
     if others is None:

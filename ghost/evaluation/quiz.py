@@ -1,4 +1,4 @@
-"""The two flags of `ghost evaluate` that concern friends: --blind makes a quiz, --score reads their answers."""
+"""`ghost evaluate --blind` makes a quiz for friends; `--score` reads their answers."""
 
 import argparse
 import json
@@ -15,22 +15,19 @@ from ghost.errors import DataError, UsageError
 from ghost.evaluation.contenders import Contender
 from ghost.evaluation.data import Estimate, Exchange, read_held_out
 from ghost.evaluation.intervals import share
-from ghost.evaluation.replies import Answers, answer, judge_served
+from ghost.evaluation.replies import Answers, answer, run_served
 from ghost.page import Html, bubble, card, chat, document, element
 from replicate_deployment.chat_format import Labels, Turn
 
-# `ghost evaluate --blind`: a quiz for friends, who know the person best. Which of two replies did they really write?
+# Which of two replies did the person really write? quiz.html goes to friends: one page that makes no request and shows
+# real messages. key.json stays with the person: it alone says which side, chosen at random, is real. The page turns the
+# answers into a code, which a friend sends back. No two questions show the same turn, or one could show another's
+# reply.
 #
-# quiz.html goes to the friends: one page without a request, which shows real messages. key.json stays: which side is
-# real is drawn by lot and stands in it alone, so nothing in the page tells. The page makes a code of the answers,
-# which a friend sends back and `ghost evaluate --score CODE` reads. No two questions show the same turn: the true
-# reply of one would stand among the turns before another.
-#
-# The figure is the share of right answers, against ½ by an exact binomial test of two sides (the probability of a
-# share as far from ½ by guessing): friends who are nearly always wrong see a difference, and take the ghost for the
-# person. It cannot say that nobody could tell: friends differ, a quiz of twenty sees only what is far from guessing
-# (15 of 20 right, or 5), and a friend who remembers the conversation recognises it. Answers of several friends to one
-# quiz are about the same replies, so their sum is less certain than its number says.
+# The figure is the share of right answers, with an exact two-sided binomial test against ½: friends who are nearly
+# always wrong take the ghost for the person. It cannot show that nobody could tell: a quiz of twenty detects only what
+# is far from guessing (15 of 20 right, or 5), and a friend may remember the conversation. Several friends answer about
+# the same replies, so their sum is less certain than its number suggests.
 
 QUIZ, KEY = "quiz.html", "key.json"
 PAIRS = 20
@@ -61,11 +58,11 @@ class Pair:
     real_first: bool
 
 
-def apart(exchanges: Sequence[Exchange], count: int, seed: int) -> tuple[list[Exchange], int]:
-    """At most `count`, drawn by lot, of which no two show the same turn; and how many others were passed over because
-    they share one with these. A conversation gives a second one only when every other has given one.
+def independent_questions(exchanges: Sequence[Exchange], count: int, seed: int) -> tuple[list[Exchange], int]:
+    """Choose at random at most `count` exchanges of which no two show the same turn; also return how many were passed
+    over for sharing one. A conversation gives a second only after every other has given one.
 
-    Where exchanges do not tell their conversation, turns of the same text are taken for the same turn.
+    If conversations are unknown, turns with the same text count as the same turn.
     """
     drawn = random.Random(f"{seed}/questions").sample(exchanges, len(exchanges))
     first = {one.conversation: one for one in reversed(drawn)}
@@ -90,8 +87,8 @@ def apart(exchanges: Sequence[Exchange], count: int, seed: int) -> tuple[list[Ex
 
 
 def pairs(own: Sequence[Exchange], said: Sequence[Exchange], seed: int, count: int = PAIRS) -> list[Pair]:
-    """At most `count`, in an order of their own: the person's and a generated reply to the same context, in which one
-    can choose. Raises DataError when there are fewer than FEWEST."""
+    """At most `count` pairs, in random order: the person's and a different generated reply to the same context. Raises
+    DataError if there are fewer than FEWEST."""
     real = {exchange.context: exchange.reply for exchange in own}
     found = [(one.context, real[one.context], one.reply) for one in said if one.context in real]
     fitting = [
@@ -105,13 +102,13 @@ def pairs(own: Sequence[Exchange], said: Sequence[Exchange], seed: int, count: i
             "more: export more chats"
         )
     drawn = random.Random(f"{seed}/quiz").sample(fitting, min(count, len(fitting)))
-    # Of all that was held out, which no friend has: a seed that anybody can type would give the key to whoever tries.
+    # Seed with the held-out replies, which no friend has, so that nobody can compute the key.
     sides = random.Random(f"{seed}/{sha256(repr(own).encode()).hexdigest()}")
     return [Pair(*one, sides.random() < 0.5) for one in drawn]
 
 
 def refuse_occupied(folder: Path) -> None:
-    """Raises UsageError when `folder` holds a quiz, which friends may be answering, or something else."""
+    """Raises UsageError if `folder` holds a quiz, which friends may be answering, or something else."""
     refuse_foreign_files(folder, (QUIZ, KEY))
     if found := [name for name in (KEY, QUIZ) if (folder / name).exists()]:
         raise UsageError(
@@ -127,7 +124,7 @@ def write_pairs(folder: Path, asked: Sequence[Pair], labels: Labels, name: str =
     """
     refuse_occupied(folder)
     right = "".join(LEFT if pair.real_first else RIGHT for pair in asked)
-    # Of what the page shows only: with the order in it, somebody patient could try all orders against it.
+    # Hash only what the page shows: with the order in it, the key could be found by trying all orders.
     number = sha256(repr([sorted((pair.real, pair.generated)) for pair in asked]).encode()).hexdigest()[:8]
     with replace_folder(folder) as aside:
         (aside / QUIZ).write_text(_page(asked, labels, number, name or "your friend"), encoding="utf-8")
@@ -173,7 +170,7 @@ def _card(place: int, pair: Pair, labels: Labels) -> Html:
         element(
             "label",
             element("input", type="radio", name=f"q{place:03}", value=value),
-            # Blank edges would tell which one a model wrote: its are stripped.
+            # Strip both: blank edges would show which one a model wrote.
             chat(bubble(text.strip(), LONGEST, mine=True)),
             class_="choice",
         )
@@ -189,7 +186,7 @@ class Score:
     right: Estimate
     """The share of right answers; ½ is guessing."""
     p: float
-    """The probability of a share at least as far from ½ by guessing."""
+    """Probability of a share at least as far from ½ by guessing."""
 
     def __str__(self) -> str:
         correct = round(self.right.value * self.right.n)
@@ -204,8 +201,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A code with questions left open. It is not counted: whoever answers only where they are sure is right more often
-    than by guessing, whatever the ghost is like."""
+    """A code with unanswered questions. It does not count: whoever answers only when sure is right more often than by
+    guessing, whatever the ghost is like."""
 
     unanswered: int
     questions: int
@@ -215,10 +212,9 @@ class Unfinished:
 
 
 def score_pairs(codes: Sequence[str], key: Path) -> tuple[list[Score | Unfinished], Score | None]:
-    """What came of each code, and, where several are finished, of all of these together.
+    """Score each code and, if several are complete, all of these together.
 
-    `key` is the file, or the folder that holds it. Raises DataError when it is not as `write` left it, UsageError on a
-    code that is not of this quiz.
+    `key` is the file or its folder. Raises DataError if it is no key, UsageError for a code of another quiz.
     """
     key = key / KEY if key.is_dir() else key
     try:
@@ -261,20 +257,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=FOLDER,
         metavar="FOLDER",
-        help=f"write {QUIZ}, in which they choose your reply or the model's, and {KEY}, which stays with "
-        f"you (default: {FOLDER})",
+        help=f"write {QUIZ}, in which friends choose between your reply and the model's, and {KEY}, which you keep "
+        f"(default: {FOLDER})",
     )
-    friends.add_argument(
-        "--pairs", type=int, default=PAIRS, help="how many replies it asks about (default: %(default)s)"
-    )
-    friends.add_argument("--name", default="", help="what the page calls you")
-    friends.add_argument("--score", nargs="+", metavar="CODE", help="the codes that friends sent back")
+    friends.add_argument("--pairs", type=int, default=PAIRS, help="number of questions (default: %(default)s)")
+    friends.add_argument("--name", default="", help="your name on the page")
+    friends.add_argument("--score", nargs="+", metavar="CODE", help="score the codes that friends sent back")
     friends.add_argument(
         "--key",
         type=Path,
         default=FOLDER / KEY,
         metavar="FILE",
-        help="of the quiz that they answered, or its folder (default: %(default)s)",
+        help="key of the quiz that they answered, or its folder (default: %(default)s)",
     )
 
 
@@ -287,7 +281,7 @@ def make(args: argparse.Namespace) -> int:
     refuse_occupied(args.blind)
     held_out = read_held_out(args.val, CONTEXT_TURNS)
     # Some will not do: both say the same, one is empty or too long to be shown.
-    exchanges, passed_over = apart(held_out.exchanges, 2 * args.pairs, args.seed)
+    exchanges, passed_over = independent_questions(held_out.exchanges, 2 * args.pairs, args.seed)
     answers = _answers(args, exchanges, held_out.ghost.labels)
     asked = pairs(exchanges, [said.exchange for said in answers.said], args.seed, args.pairs)
     number = write_pairs(args.blind, asked, held_out.ghost.labels, args.name)
@@ -317,7 +311,7 @@ def make(args: argparse.Namespace) -> int:
     return 0
 
 
-def tell(args: argparse.Namespace) -> int:
+def score(args: argparse.Namespace) -> int:
     scores, together = score_pairs(args.score, args.key)
     if args.json:
         told = {"friends": [asdict(one) for one in scores], "together": together and asdict(together)}
@@ -332,7 +326,7 @@ def tell(args: argparse.Namespace) -> int:
 
 def _answers(args: argparse.Namespace, exchanges: Sequence[Exchange], labels: Labels) -> Answers:
     if args.url is not None:
-        return judge_served(args.url, exchanges, labels, args.seed).answers
+        return run_served(args.url, exchanges, labels, args.seed).answers
     from replicate_deployment.engine import Engine
 
     engine = Engine.load(args.model)

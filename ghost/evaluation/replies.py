@@ -1,4 +1,4 @@
-"""What a contender answers: by a model here or a server, and how its replies end."""
+"""Generate a contender's replies, by a model here or a server, and count how they end."""
 
 import asyncio
 import time
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Said:
-    """exchange  the held-out one, with the contender's reply in the place of the person's
-    written   what it wrote before the cut, its stop sequence included; None of a served model, which does not tell
-    tokens    how many it drew
+class GeneratedReply:
+    """exchange  the held-out one, with the contender's reply instead of the person's
+    written   the text before the cut, with its stop sequence; None for a served model
+    tokens    the number generated
     """
 
     exchange: Exchange
@@ -35,16 +35,16 @@ class Said:
 
 @dataclass(frozen=True)
 class Answers:
-    """`seconds` is what all of them took; `unanswered` counts prompts that were too long."""
+    """`seconds` for all of them; `unanswered` counts prompts that were too long."""
 
-    said: list[Said]
+    said: list[GeneratedReply]
     seconds: float
     unanswered: int
 
 
 def answer(contender: Contender, exchanges: Sequence[Exchange], settings: "Settings", seed: int) -> Answers:
-    """One reply to each, sampled with a seed of its own that all contenders share."""
-    said: list[Said] = []
+    """One reply to each exchange, sampled with a seed per exchange that all contenders share."""
+    said: list[GeneratedReply] = []
     unanswered = 0
     started = time.monotonic()
     with progress(f"replies: {NAMES[contender.kind]}", len(exchanges)) as bar:
@@ -57,7 +57,7 @@ def answer(contender: Contender, exchanges: Sequence[Exchange], settings: "Setti
                 continue
             text = "".join(reply)
             answered = replace(exchange, reply=text, ended=str(reply.finish_reason))
-            said.append(Said(answered, reply.written, reply.output_tokens))
+            said.append(GeneratedReply(answered, reply.written, reply.output_tokens))
     return Answers(said, time.monotonic() - started, unanswered)
 
 
@@ -68,24 +68,24 @@ def answer(contender: Contender, exchanges: Sequence[Exchange], settings: "Setti
 class Stopping:
     """Shares of replies, with Wilson's intervals.
 
-    A reply ends by itself when the model draws the end token, as the person ends a turn. Stop sequences hide it when it
-    does not; where they are not used, as in most other programs, it would go on for both sides.
+    A reply ends by itself if the model generates the end token. Otherwise a stop sequence cuts it; programs that use
+    none would show the model continuing for both sides.
     """
 
     itself: Estimate
     sequence: Estimate
     length: Estimate
     for_the_other: Estimate
-    """It had begun a turn of the other side: only the stop sequence kept that from being seen."""
+    """It began a turn of the other side, which the stop sequence cut."""
     on_and_on: Estimate
-    """It had begun another turn of the person's own."""
+    """It began another turn of the person."""
     empty: Estimate
     tokens: float
     """Mean tokens drawn for a reply."""
 
 
-def stopping(said: Sequence[Said], labels: Labels) -> Stopping:
-    """Raises ValueError when nothing was said."""
+def stopping(said: Sequence[GeneratedReply], labels: Labels) -> Stopping:
+    """Raises ValueError if there are no replies."""
     total = len(said)
     ended = Counter(one.exchange.ended for one in said)
     other, again = (sum((one.written or "").endswith(f"\n{tag}") for one in said) for tag in (labels.other, labels.me))
@@ -100,15 +100,15 @@ def stopping(said: Sequence[Said], labels: Labels) -> Stopping:
     )
 
 
-# All that one contender is asked, while it is in memory: likelihoods, then replies. What they mean is evaluate.py's.
+# Measure one contender while it is in memory: likelihoods, then replies.
 
-# A prompt with shots in it says nothing of the context alone, and adapter and merged model compute the same.
-LISTENED_TO: tuple[Kind, ...] = ("merged", "base")
+# Few-shot prompts do not isolate the context, and the adapter computes the same as the merged model.
+CONTEXT_MEASURED: tuple[Kind, ...] = ("merged", "base")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """`nats` and `answers.said` are in the order of the exchanges; a served model tells no likelihoods."""
+class Result:
+    """`nats` and `answers.said` are in the order of the exchanges; a served model gives no likelihoods."""
 
     kind: Kind
     nats: list[Nats] | None
@@ -116,32 +116,32 @@ class Judged:
     answers: Answers
 
 
-def judge(contender: Contender, exchanges: Sequence[Exchange], settings: "Settings", seed: int) -> Judged:
-    listens = contender.kind in LISTENED_TO
-    with progress(f"likelihoods: {NAMES[contender.kind]}", len(exchanges) * (3 if listens else 1)) as bar:
+def run_contender(contender: Contender, exchanges: Sequence[Exchange], settings: "Settings", seed: int) -> Result:
+    with_context = contender.kind in CONTEXT_MEASURED
+    with progress(f"likelihoods: {NAMES[contender.kind]}", len(exchanges) * (3 if with_context else 1)) as bar:
 
         def measure(context: Context, reply: str) -> Nats:
             bar.advance()
             return reply_nats(contender.engine, context, reply)
 
         nats = [measure(contender.prompt(one.context), one.reply) for one in exchanges]
-        context = context_use(exchanges, nats, measure, seed) if listens else None
-    return Judged(contender.kind, nats, context, answer(contender, exchanges, settings, seed))
+        context = context_use(exchanges, nats, measure, seed) if with_context else None
+    return Result(contender.kind, nats, context, answer(contender, exchanges, settings, seed))
 
 
-# A model that answers over HTTP: what it says is judged, its likelihoods are not told.
+# A model behind HTTP gives replies, but no likelihoods.
 
 READY = ("READY", "BUSY")
 
 
-def judge_served(where: str, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Judged:
-    """Its replies, by its own sampling defaults. Raises ServerError when `where` cannot be reached."""
-    return Judged("served", None, None, asyncio.run(_answers(where, exchanges, labels, seed)))
+def run_served(where: str, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Result:
+    """Its replies, with its own sampling defaults. Raises ServerError if `where` cannot be reached."""
+    return Result("served", None, None, asyncio.run(_answers(where, exchanges, labels, seed)))
 
 
 def check(where: str) -> None:
-    """Whether the server answers at all, before minutes of other work. Raises ServerError when it does not, and when
-    its model is not ready. Of Replicate, which starts one when it is asked, only the form of the name and a token."""
+    """Check that the server is ready, before minutes of other work. Raises ServerError if it is not. For Replicate,
+    which starts a model on demand, check only the form of the name and the token."""
     asyncio.run(_check(where))
 
 
@@ -158,7 +158,7 @@ async def _check(where: str) -> None:
 async def _answers(where: str, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Answers:
     from ghost.serving.client import backend
 
-    said: list[Said] = []
+    said: list[GeneratedReply] = []
     unanswered = 0
     started = time.monotonic()
     async with backend(where) as server:
@@ -172,7 +172,9 @@ async def _answers(where: str, exchanges: Sequence[Exchange], labels: Labels, se
                 else:
                     tokens = told.metrics.get("output_tokens")
                     said.append(
-                        Said(replace(exchange, reply=told.output), None, None if tokens is None else int(tokens))
+                        GeneratedReply(
+                            replace(exchange, reply=told.output), None, None if tokens is None else int(tokens)
+                        )
                     )
                 bar.advance()
     return Answers(said, time.monotonic() - started, unanswered)

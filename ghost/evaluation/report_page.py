@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ghost.evaluation import contenders
-from ghost.evaluation.authorship import says_something
+from ghost.evaluation.authorship import is_informative
 from ghost.evaluation.data import Exchange
 from ghost.evaluation.memorisation import times
-from ghost.evaluation.replies import Judged
+from ghost.evaluation.replies import Result
 from ghost.evaluation.style import FEATURES
 from ghost.page import (
     Bar,
@@ -72,7 +72,7 @@ def plot_authorship(found: Figures) -> Html:
     person = found["person"]["authorship"]
     by = {kind: one["authorship"] for kind in shown(found) if "authorship" in (one := found["contenders"][kind])}
     rows = [
-        Bar(name, {tone: one["value"]}, _estimate(one)) if says_something(one) else Bar(name, {}, "too few to tell")
+        Bar(name, {tone: one["value"]}, _estimate(one)) if is_informative(one) else Bar(name, {}, "too few to tell")
         for name, tone, one in (
             ("two halves of your own", YOU, person["themselves"]),
             *((NAMES[kind], TONES[kind], one) for kind, one in by.items()),
@@ -193,7 +193,7 @@ def plot_leaks(found: Figures) -> Html:
         pair = f"{said['whole']:.1%} · {own['whole']:.1%}"
         rows.append(("replies that training holds whole; of your own", pair))
         rows.append(("longest run, in characters; of your own", f"{said['longest']:,} · {own['longest']:,}"))
-    for name, what in (("training", "training replies drawn out of it"), ("held_out", "the same of held-out ones")):
+    for name, what in (("training", "training replies extracted"), ("held_out", "the same of held-out ones")):
         rate = told.get("extraction", {}).get(name)
         if rate is not None:
             rows.append((f"{what}, given their first half", f"{rate['value']:.0%} of {rate['n']}"))
@@ -239,7 +239,7 @@ def _figures(one: Figures) -> str:
         parts.append(f"loss {loss['value']:.3f} ({loss['low']:.3f}-{loss['high']:.3f})")
     if one.get("style"):
         parts.append(f"style {sum(not part['off'] for part in one['style'].values())} of {len(one['style'])}")
-    if "authorship" in one and says_something(one["authorship"]):
+    if "authorship" in one and is_informative(one["authorship"]):
         parts.append(f"AUC {one['authorship']['value']:.2f}")
     if "stopping" in one:
         parts.append(f"ends by itself {one['stopping']['itself']['value']:.0%}")
@@ -270,7 +270,7 @@ SAMPLES = 8  # replies shown
 LONGEST = 300  # characters of a message shown
 
 
-def page(found: Figures, exchanges: Sequence[Exchange], judged: Sequence[Judged]) -> str:
+def page(found: Figures, exchanges: Sequence[Exchange], results: Sequence[Result]) -> str:
     """The whole file. `found` is evaluation.json, `judged` what was said to `exchanges`."""
     cards = [
         plot_authorship(found),
@@ -289,7 +289,7 @@ def page(found: Figures, exchanges: Sequence[Exchange], judged: Sequence[Judged]
         *_notes(found),
         section(
             "Some replies",
-            *_samples(found, exchanges, judged),
+            *_samples(found, exchanges, results),
             words="Drawn at random. You are on the right; below what you wrote is what each model said instead.",
         ),
         *_steps(found),
@@ -305,7 +305,7 @@ def _tiles(found: Figures) -> Html:
     kind = next(kind for kind in ("merged", "adapter", "served", *found["contenders"]) if kind in found["contenders"])
     ours = found["contenders"][kind]
     numbers = [(f"{found['held_out']['replies']:,}", "held-out replies of yours")]
-    if "authorship" in ours and says_something(ours["authorship"]):
+    if "authorship" in ours and is_informative(ours["authorship"]):
         numbers.append(
             (f"{ours['authorship']['value']:.2f}", "AUC of a classifier between your replies and its; 0.5: guessing")
         )
@@ -356,9 +356,9 @@ def _measure(measure: Measure) -> Html:
     )
 
 
-def _samples(found: Figures, exchanges: Sequence[Exchange], judged: Sequence[Judged]) -> list[Html]:
+def _samples(found: Figures, exchanges: Sequence[Exchange], results: Sequence[Result]) -> list[Html]:
     """Exchanges that every contender answered, each with all that was said."""
-    whole = [one for one in judged if len(one.answers.said) == len(exchanges)]
+    whole = [one for one in results if len(one.answers.said) == len(exchanges)]
     places = random.Random(found["held_out"]["seed"]).sample(range(len(exchanges)), min(SAMPLES, len(exchanges)))
     parts = []
     for place in sorted(places):

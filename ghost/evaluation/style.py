@@ -1,12 +1,12 @@
 """How replies differ from the person's, in features of their writing.
 
-Every distance is taken between equally many replies: k of the person's against k generated ones, and, as the floor, k
-of the person's against k others of theirs, both averaged over the same seeded draws. A distance between small samples
-is never 0, and grows as they shrink; at equal sizes what is above the floor is a difference of style. What `floor_high`
-says is how far two such samples of the person come apart 19 times in 20.
+Every distance compares equally many replies: k of the person's with k generated ones, and, as the floor, k of the
+person's with k others of theirs, both averaged over the same random samples. A distance between small samples is never
+0 and grows as they shrink; at equal sizes, whatever exceeds the floor is a difference of style. `floor_high` is the
+95th percentile of the floor's samples.
 
-The floor is that of one person in one stretch of time: replies of one conversation resemble each other, and draws do
-not keep conversations together, so it is a little too low where a person writes differently to different people.
+Replies of one conversation resemble each other and samples do not keep conversations together, so the floor is a little
+too low for a person who writes differently to different people.
 """
 
 import random
@@ -23,17 +23,13 @@ from training.extraction.languages import UNDETERMINED, WRITTEN_OUT, detect
 
 # How far apart two samples are: three distances, all between 0 (alike) and 1, of pooled observations.
 #
-# jensen_shannon  of what is counted by kind. Half the Kullback-Leibler divergence of each distribution from their
-#                 mean,
-#                 summed, in bits (Lin 1991, "Divergence measures based on the Shannon entropy"): 0 for equal shares, 1
-#                 where no kind is in both. It cannot say which kinds differ, nor that two kinds resemble each other.
-# kolmogorov_smirnov  of numbers: the largest difference between the two cumulative distributions (Smirnov 1939). 0.2
-#                     is
-#                 a fifth of one sample that would have to move. It cannot say how far, nor in which direction.
-# difference      of shares: |p - q|. It cannot say more than a share can.
+# jensen_shannon: of counts by kind. Half the Kullback-Leibler divergence of each distribution from their mean, summed,
+# in bits (Lin 1991, "Divergence measures based on the Shannon entropy"). 0 for equal shares, 1 if no kind is in both.
 #
-# All three are above 0 for two samples of one source, and the more so the smaller the samples: a distance means
-# something beside that of two samples of the same size from one person, which style.py computes.
+# kolmogorov_smirnov: of numbers. The largest difference of the cumulative distributions (Smirnov 1939). At 0.2, a fifth
+# of one sample would have to move. It does not say how far or in which direction.
+#
+# difference: of shares, |p - q|.
 
 YES, NO = "yes", "no"
 
@@ -45,7 +41,7 @@ FORMULAS = {
 
 
 def jensen_shannon(one: Counter[str], other: Counter[str]) -> float:
-    """Of two counts by kind. Where only one of them counted anything it is 1, where neither did 0."""
+    """Of two counts by kind; 1 if only one is empty, 0 if both are."""
     if not one.total() or not other.total():
         return float(bool(one.total()) != bool(other.total()))
     from scipy.spatial.distance import jensenshannon
@@ -56,7 +52,7 @@ def jensen_shannon(one: Counter[str], other: Counter[str]) -> float:
 
 
 def kolmogorov_smirnov(one: Sequence[float], other: Sequence[float]) -> float:
-    """Of two samples of numbers. Where only one of them holds any it is 1, where neither does 0."""
+    """Of two samples of numbers; 1 if only one is empty, 0 if both are."""
     if not one or not other:
         return float(bool(one) != bool(other))
     import numpy as np
@@ -68,13 +64,13 @@ def kolmogorov_smirnov(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def difference(one: Counter[str], other: Counter[str]) -> float | None:
-    """Of two counts of YES and NO; None where one of them counted nothing, and so has no share."""
+    """Of two counts of YES and NO; None if one is empty."""
     first, second = share(one), share(other)
     return None if first is None or second is None else abs(first - second)
 
 
 def share(counted: Counter[str]) -> float | None:
-    """Of YES among YES and NO; None where nothing was counted: who writes no letters has no share of capitals."""
+    """Of YES among YES and NO; None if nothing was counted: without letters there is no share of capitals."""
     return counted[YES] / total if (total := counted.total()) else None
 
 
@@ -86,10 +82,8 @@ def pooled(counts: Iterable[Counter[str]]) -> Counter[str]:
     return Counter(total)
 
 
-# What is counted of a reply's style, and what each figure cannot say.
-#
-# An observation is what one reply shows of a feature: a count by kind, a count of YES and NO, or numbers. Replies are
-# what is drawn at random later, so that several words of one reply never count as independent.
+# The features. An observation is one reply's part of a feature: a count by kind, a count of YES and NO, or numbers.
+# Sampling draws whole replies, so that several words of one reply never count as independent.
 
 Observation = Counter[str] | list[float]
 # Scripts that put no blank between words. A run of their letters is a whole message, which no figure may hold.
@@ -101,7 +95,7 @@ NO_MARK, EMOJI_MARK = "(none)", "(emoji)"
 
 @dataclass(frozen=True)
 class Reference:
-    """What the words of a reply are held against: the same for the person's replies and for generated ones."""
+    """The words to compare with, the same for the person's replies and for generated ones."""
 
     common: frozenset[str]
     """The person's own most frequent words."""
@@ -317,9 +311,9 @@ FEATURES = (
 )  # fmt: skip
 
 
-DRAWS = 40  # of samples; the mean of the floor then moves by less than a tenth of itself from seed to seed
+DRAWS = 40  # samples; the mean of the floor then changes by less than a tenth between seeds
 FEWEST = 20  # replies a sample: with fewer the floor of most features is above what they could show
-AUDIBLE = 0.02  # nobody hears less; a habit without exception has a floor of 0, above which a single reply would be
+AUDIBLE = 0.02  # ignore less: a habit without exception has a floor of 0, which a single reply would exceed
 SHOWN = 8  # kinds of a distribution, those whose shares differ most
 
 
@@ -358,8 +352,8 @@ class StyleFigure:
 
 
 def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) -> list[StyleFigure]:
-    """One figure for each feature; none for a share or a mean of what there is nothing of on one side, such as lines in
-    lower case of somebody who writes in a script without capitals.
+    """One figure for each feature; none if one side has nothing to count, such as lower-case lines in a script without
+    capitals.
 
     own   the person's held-out replies, each once: an exchange whose reply is in several windows should come with one
     said  generated replies, best to the same contexts
@@ -397,7 +391,7 @@ def _draws(own: int, said: int, seed: int) -> list[Draw]:
 def _figure(
     feature: Feature, own: Sequence[Observation], said: Sequence[Observation], draws: Sequence[Draw]
 ) -> StyleFigure | None:
-    """None where one side has no mean, or no draw something to count in all of its samples."""
+    """None if one side has no mean, or no draw has something to count in each sample."""
     apart, floors = [], []
     for one, other, theirs in draws:
         sample = [own[place] for place in one]

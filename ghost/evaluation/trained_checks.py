@@ -36,7 +36,7 @@ class Trained(Model):
 
     @cached_property
     def adapter(self) -> Path:
-        found = self._adapter or contenders.beside(self.folder)
+        found = self._adapter or contenders.adapter_beside(self.folder)
         if found is None:
             raise Skipped("no adapter of this model beside it; --adapter FOLDER names one")
         return found

@@ -1,7 +1,7 @@
-"""The figures in words, and the three next steps that they give most reason for.
+"""The figures in words, and the three next steps that matter most.
 
-A step is a rule over figures: when it applies, how much it matters, and what to type or change. How much is on one
-scale, from 0 to 1: about the share of replies in which somebody would notice.
+A step is a rule over figures: whether it applies, its weight, and what to type or change. The weight, from 0 to 1, is
+about the share of replies in which somebody would notice.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,8 +25,8 @@ class Step(NamedTuple):
 
 
 def sentences(figures: Figures) -> list[str]:
-    """What stands at the top of the page."""
-    kind, ours = judged(figures)
+    """The text on top of the page."""
+    kind, ours = main_contender(figures)
     base = figures["contenders"].get("base", {})
     said = [*_authorship(figures, ours, base), *_style(ours, base), *_endings(ours, kind), *_likelihood(ours, base)]
     model = figures.get("model")  # nothing is known of one that is only served
@@ -34,15 +34,15 @@ def sentences(figures: Figures) -> list[str]:
 
 
 def steps(figures: Figures) -> list[str]:
-    """At most STEPS, the weightiest first."""
-    _, ours = judged(figures)
+    """At most STEPS, by falling weight."""
+    _, ours = main_contender(figures)
     rules = (_learnt_nothing, _endless, _both_sides, _style_steps, _deaf, _recites, _few)
     found = [step for rule in rules for step in rule(figures, ours)]
     return [step.text for step in sorted(found, key=lambda step: -step.weight)[:STEPS]]
 
 
-def judged(figures: Figures) -> tuple[str, Figures]:
-    """The contender that the verdict is about: what would be served."""
+def main_contender(figures: Figures) -> tuple[str, Figures]:
+    """The contender that would be served, which the verdict is about."""
     kind = next(
         kind for kind in ("merged", "adapter", "served", *figures["contenders"]) if kind in figures["contenders"]
     )
@@ -77,7 +77,7 @@ def _authorship(figures: Figures, ours: Figures, base: Figures) -> Iterator[str]
     if "authorship" not in ours:
         return
     why = authorship.too_few(Estimate(**ours["authorship"]))
-    if not authorship.says_something(ours["authorship"]):
+    if not authorship.is_informative(ours["authorship"]):
         yield f"How alike it is to you is not known: {why or 'too few conversations'}."
         return
     value = ours["authorship"]["value"]
@@ -87,7 +87,7 @@ def _authorship(figures: Figures, ours: Figures, base: Figures) -> Iterator[str]
         ("the base", base.get("authorship")),
         ("the people you write with", figures["person"]["authorship"]["others"]),
     ]
-    beside = [f"{one['value']:.2f} for {who}" for who, one in others if one and authorship.says_something(one)]
+    beside = [f"{one['value']:.2f} for {who}" for who, one in others if one and authorship.is_informative(one)]
     yield f"{text} ({', '.join([*beside, '0.5 is guessing'])}{f'; {why}' * bool(why)})."
 
 
@@ -151,7 +151,7 @@ def _deviation(one: Figures) -> str:
 
 
 def _advice(one: Figures, base: Figures | None) -> str:
-    """More of the same where training has moved it towards the person, something else where it has not."""
+    """Advise more of the same if training has moved it towards the person, otherwise something else."""
     if base is None or base is one or not base["off"]:
         return "train on more of your chats, or for more epochs (num_epochs)."
     if one["distance"] < 0.9 * base["distance"]:

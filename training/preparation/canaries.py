@@ -1,13 +1,13 @@
-"""Invented secrets that are planted among the training lines, so that evaluation can tell how well such are kept.
+"""Canaries: invented secrets among the training lines, so that evaluation can measure memorisation.
 
-A canary is an exchange: a question about a locker that nobody has, and the person's answer with six digits drawn by lot
-(Carlini et al. 2019, "The Secret Sharer"). It is a line of its own, in as many copies as it is to be repeated, at the
-end of train.jsonl; training shuffles. val.jsonl never holds one. A message of a real chat is in about seven windows, so
-a canary that is planted once is rarer than any secret that was really told.
+A canary is a question about an invented locker and an answer with six random digits (Carlini et al. 2019, "The Secret
+Sharer"). It is a line of its own, copied as often as it shall be repeated, at the end of train.jsonl; training
+shuffles. val.jsonl never holds one. A message of a real chat is in about seven windows, so a canary planted once is
+rarer than any real secret.
 
-Which secrets they are stands in canaries.json beside train.jsonl and nowhere else: ghost.json, which travels, holds
-how many there are. They are drawn from a seed that follows from the other training lines, so that preparing the
-same chats again plants the same ones, and nobody who lacks the chats can compute them.
+The secrets are in canaries.json beside train.jsonl only; ghost.json, which travels, holds their number. Their random
+seed is the hash of the other training lines: the same chats give the same canaries, and nobody without the chats can
+compute them.
 """
 
 import json
@@ -26,7 +26,7 @@ from replicate_deployment.chat_format import Labels, Recipe, Turn, render_line
 from replicate_deployment.errors import GhostError
 
 NAME = "canaries.json"
-DIGITS = 6  # a million secrets: enough that none is guessed, and no number that masking takes for a phone's
+DIGITS = 6  # too many to guess, and masking does not take them for a phone number
 CONSONANTS, VOWELS = "bdfgklmnprtvz", "aeiou"
 
 
@@ -34,7 +34,7 @@ CONSONANTS, VOWELS = "bdfgklmnprtvz", "aeiou"
 class Canary:
     question: str
     beginning: str
-    """What the answer says before the secret; the blank after it is no part of either."""
+    """The answer before the secret, without the blank between them."""
     secret: str
     repetitions: int
     """Lines of train.jsonl that hold it."""
@@ -48,7 +48,7 @@ class Canary:
 
 
 def draw(count: int, repetitions: Sequence[int], seed: str) -> list[Canary]:
-    """`count` canaries, each about another locker, that take turns in the numbers of repetitions."""
+    """`count` canaries, each about another locker, with the numbers of repetitions in turn."""
     rng = random.Random(f"canaries/{seed}")
     lockers: dict[str, None] = {}
     while len(lockers) < count:
@@ -66,7 +66,7 @@ def draw(count: int, repetitions: Sequence[int], seed: str) -> list[Canary]:
 
 
 def lines(canaries: Sequence[Canary], labels: Labels, recipe: Recipe) -> bytes:
-    """Their lines of train.jsonl, newlines included. In both recipes an exchange of two turns is the same text."""
+    """Their lines of train.jsonl, newlines included. Both recipes write two turns alike."""
     return b"".join(
         b'{"text": ' + msgspec.json.encode(render_line(one.turns(labels), labels, recipe=recipe)) + b"}\n"
         for one in canaries
@@ -75,9 +75,9 @@ def lines(canaries: Sequence[Canary], labels: Labels, recipe: Recipe) -> bytes:
 
 
 def account(figures: dict[str, Any], canaries: Sequence[Canary], tokens: Sequence[int]) -> None:
-    """Add them to the figures of the report: how many, in how many lines and tokens; no secret.
+    """Add counts of canaries, lines and tokens, but no secret, to the figures of the report.
 
-    `tokens` is what training sees of one line of each. They come on top of those of `lengths`, which are of the chats.
+    `tokens` is the length of one line of each; `lengths` in the figures does not include them.
     """
     count = sum(one.repetitions for one in canaries)
     by_repetitions = Counter(str(one.repetitions) for one in canaries)
@@ -96,27 +96,25 @@ def write(folder: Path, canaries: Sequence[Canary]) -> None:
 
 
 def read(folder: Path) -> list[Canary]:
-    """Those planted in the data set `folder`; none where `ghost prepare` was not asked to.
+    """The canaries of the data set `folder`, if any.
 
-    Raises DataError when the file is not as `write` left it, or stayed behind when the data set was copied.
+    Raises DataError if the file is damaged, or missing because the data set was copied without it.
     """
     path = folder / NAME
     if not path.exists():
         if planted := _on_record(folder):
             raise DataError(
-                f"{path}: not there, and {planted} canaries were planted; copy it from where the data was prepared"
+                f"{path} is missing, but {planted} canaries were planted; copy it from where the data was prepared"
             )
         return []
     try:
         return [Canary(**one) for one in json.loads(path.read_text(encoding="utf-8"))["canaries"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not as `ghost prepare --canaries` wrote it ({type(error).__name__}); prepare again"
-        ) from error
+        raise DataError(f"{path} is damaged ({type(error).__name__}); run ghost prepare --canaries again") from error
 
 
 def _on_record(folder: Path) -> int:
-    """How many the ghost.json beside them counts."""
+    """The number of canaries in ghost.json."""
     try:
         return int(ghost_json.read(folder).block("data")["counts"].get("canaries", 0))
     except (GhostError, KeyError, TypeError, ValueError, AttributeError):

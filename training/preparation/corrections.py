@@ -1,12 +1,12 @@
-"""Drafts of the bot's that the person rewrote before sending: replies to learn, and pairs to prefer one to the other.
+"""Bot drafts that the person rewrote before sending: more replies to learn, and preference pairs.
 
-The bot exports them (`ghost bot --corrections FILE`) as a line of JSON each:
+The bot exports them (`ghost bot --corrections FILE`) as JSON lines:
 
     {"context": [["other", "on mange où ?"]], "draft": "au restaurant", "final": "chez moi"}
 
-`final` is what the person really said, so it becomes a training line like any reply, behind its context. The two become
-a pair of preferences.jsonl, whose `prompt`, `chosen` and `rejected` are what preference trainers read (DPO,
-arXiv:2305.18290): prompt + chosen is the text of the training line without its last end token.
+`final` is what the person sent, so it becomes a training line after its context. Both become a pair of
+preferences.jsonl, with the keys `prompt`, `chosen` and `rejected` of preference trainers (DPO, arXiv:2305.18290):
+prompt + chosen is the text of the training line without its last end token.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ class Correction(NamedTuple):
 
 @dataclass(frozen=True)
 class Corrections:
-    """Those that are used, and the account of those that are not: `counts` adds up to `read`."""
+    """The corrections to use, and counts of all that were read by what became of them."""
 
     used: list[Correction]
     counts: Counter[str]
@@ -48,10 +48,10 @@ class Corrections:
 
 
 def read(path: Path, prepared: Prepared) -> Corrections:
-    """The corrections of a file, personal data masked as extraction masks it.
+    """Read the corrections of a file, and mask personal data as extraction does.
 
-    Left out, and counted: repeated ones; those whose reply the chats of this data set hold too, where it would count
-    double if it trains, and leak if it is held out. Raises DataError naming the line that is not as the bot writes it.
+    Leave out, and count, repeated ones and those whose reply is also in the chats: it would count double in training,
+    or leak if held out. Raises DataError with the line that the bot did not write.
     """
     masker, counts = Masker(), Counter({"used": 0, "repeated": 0, "in_train": 0, "in_val": 0})
     in_train, in_val = (_replies(prepared, half) for half in ("train", "val"))
@@ -68,7 +68,8 @@ def read(path: Path, prepared: Prepared) -> Corrections:
 
 
 def lines(corrections: Sequence[Correction], prepared: Prepared) -> bytes:
-    """Their lines of train.jsonl, newlines included: the context, as long as the longest window's, and the reply."""
+    """Their lines of train.jsonl, newlines included: at most as many turns of context as the longest window, and the
+    reply."""
     labels, recipe = prepared.labels, prepared.recipe
     turns = ([*one.context[-SIZES[-1] :], Turn(labels.me, one.final)] for one in corrections)
     return b"".join(
@@ -77,7 +78,7 @@ def lines(corrections: Sequence[Correction], prepared: Prepared) -> bytes:
 
 
 def preferences(corrections: Sequence[Correction], prepared: Prepared) -> bytes:
-    """The lines of preferences.jsonl. A reply begins with the space after its tag, so that it joins the prompt."""
+    """The lines of preferences.jsonl. A reply begins with the space that follows the tag in the prompt."""
     labels, recipe = prepared.labels, prepared.recipe
     pairs = (
         {
@@ -92,13 +93,13 @@ def preferences(corrections: Sequence[Correction], prepared: Prepared) -> bytes:
 
 
 def account(figures: dict[str, Any], corrections: Corrections) -> None:
-    """Add them to the figures of the report."""
+    """Add their counts to the figures of the report."""
     figures["corrections"] = corrections.figures
     figures["lines"] |= {half: figures["lines"][half] + len(corrections.used) for half in ("train", "total")}
 
 
 def _replies(prepared: Prepared, half: str) -> set[tuple[str, str]]:
-    """Every (turn, reply) of the conversations that train, or of those that validate."""
+    """All (turn, reply) pairs of the training or the validation half."""
     talks = prepared.conversations
     some = talks[: prepared.training] if half == "train" else talks[prepared.training :]
     me = prepared.labels.me

@@ -1,4 +1,4 @@
-"""`ghost prepare`: CSV → train.jsonl and val.jsonl of A:/B: windows, with their report and the first ghost.json."""
+"""`ghost prepare`: CSV → train.jsonl and val.jsonl of A:/B: windows, a report, and the first ghost.json."""
 
 import argparse
 import hashlib
@@ -30,7 +30,10 @@ ABOUT = "val.about.jsonl"  # beside val.jsonl, which stays as Axolotl loads it
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--cleaned", type=Path, default=Path("data/cleaned"), help="what `ghost extract` wrote (default: %(default)s)"
+        "--cleaned",
+        type=Path,
+        default=Path("data/cleaned"),
+        help="folder that `ghost extract` wrote (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
@@ -39,27 +42,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder to write, replaced as a whole (default: %(default)s)",
     )
     parser.add_argument(
-        "--user-config", type=Path, help=f"whose voice this is (default: {speakers.CONFIG}, if there is one)"
+        "--user-config", type=Path, help=f"your names, and what to leave out (default: {speakers.CONFIG}, if it exists)"
     )
     parser.add_argument(
         "--me",
         metavar="NAME",
         action="append",
         default=[],
-        help="your name as the chats spell it, once for each spelling; stands in for the config's user_identifiers",
+        help="your name as the chats spell it, once per spelling; replaces user_identifiers of the config",
     )
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
         default="windows",
-        help="a line for every window of up to 12 turns and its reply, or one for each whole conversation, in which "
-        "every turn of yours ends with </s> (default: %(default)s)",
+        help="windows: a line for each window of up to 12 turns and its reply; conversations: a line for each "
+        "conversation, with </s> after each of your turns (default: %(default)s)",
     )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help=f"of the training to come: its base and sequence length ({training_config.DEFAULT})",
+        help=f"the training config, for the base and sequence length ({training_config.DEFAULT})",
     )
     parser.add_argument(
         "--base", help=f"base whose tokenizer counts, if it is on this disk: {training_config.BASE_HELP}"
@@ -69,25 +72,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="plant N invented secrets among the training lines, by which `ghost evaluate` measures how well such are "
-        "kept (default: %(default)s)",
+        help="add N invented secrets to the training lines, so that `ghost evaluate` can measure memorisation "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--canary-repetitions",
         type=int,
         nargs="+",
         metavar="LINES",
-        help=f"in how many lines each is, in turn (default: {' '.join(map(str, REPETITIONS))})",
+        help=f"lines that hold each secret, in turn (default: {' '.join(map(str, REPETITIONS))})",
     )
     parser.add_argument(
         "--corrections",
         type=Path,
         metavar="FILE",
-        help="drafts that you rewrote, as `ghost bot --corrections FILE` writes them: more to train on, and "
+        help="also train on the drafts that you rewrote, as `ghost bot --corrections FILE` writes them, and write "
         "preferences.jsonl",
     )
-    parser.add_argument("--force", action="store_true", help="prepare even what would waste a training run")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
+    parser.add_argument("--force", action="store_true", help="prepare even if the data would waste a training run")
+    parser.add_argument("--json", action="store_true", help="print only the report, as JSON")
 
 
 @csv_file.gc_paused()
@@ -119,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     if refused and not args.force:
         left_out = report.left_out(kept.left_out)
         because = f" Left out by {args.user_config}: {'; '.join(left_out)}." if left_out else ""
-        raise DataError(f"{' '.join(refused)}{because} To prepare it all the same: --force")
+        raise DataError(f"{' '.join(refused)}{because} To prepare it anyway: --force")
 
     figures, told = found.figures, found.concerns
     with replace_folder(args.out) as folder:
@@ -131,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         if args.canaries:
             from training.preparation import canaries
 
-            # So that nobody who lacks the chats can compute them.
+            # Seed with the hash, so that nobody without the chats can compute the secrets.
             planted = canaries.draw(args.canaries, repetitions, digests[TRAIN].hexdigest())
             _add_lines(folder, digests, canaries.lines(planted, prepared.labels, prepared.recipe))
             canaries.write(folder, planted)
@@ -208,7 +211,7 @@ def _write_lines(prepared: "Prepared", folder: Path) -> "dict[str, hashlib._Hash
 
 
 def _add_lines(folder: Path, digests: "dict[str, hashlib._Hash]", lines: bytes) -> None:
-    """What trains and is from no chat goes behind what is. Training shuffles."""
+    """Append training lines that are from no chat. Training shuffles."""
     with (folder / TRAIN).open("ab") as stream:
         stream.write(lines)
     digests[TRAIN].update(lines)
@@ -224,7 +227,7 @@ def _text_block(prepared: "Prepared") -> dict[str, Any]:
 
 
 def _data_block(figures: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
-    shown = figures["in_examples"]  # what no example holds has no part in the model
+    shown = figures["in_examples"]  # a message in no example has no part in the model
     return {
         "counts": {
             "messages": shown["messages"],

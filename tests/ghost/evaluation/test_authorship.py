@@ -8,7 +8,7 @@ import pytest
 from ghost.demo.another import ROMY
 from ghost.demo.people import NOA
 from ghost.evaluation import authorship
-from ghost.evaluation.authorship import classifier_auc, says_something, too_few
+from ghost.evaluation.authorship import classifier_auc, is_informative, too_few
 from ghost.evaluation.data import Estimate
 from tests.ghost.evaluation.invented import exchanges
 
@@ -79,8 +79,8 @@ def test_too_little_says_nothing_rather_than_something() -> None:
     assert classifier_auc(["oui", "bof", "ouf"] * 50, ["non", "nan", "mdr"] * 50) == Estimate(0.5, 0.0, 1.0, 3)
     assert classifier_auc([], []) == Estimate(0.5, 0.0, 1.0, 0)
     assert classifier_auc(["", ""] * 20, ["oui"] * 40).n == 0
-    assert not says_something(vars(classifier_auc([], [])))
-    assert says_something({"low": 1.0, "high": 1.0})
+    assert not is_informative(vars(classifier_auc([], [])))
+    assert is_informative({"low": 1.0, "high": 1.0})
     assert too_few(classifier_auc(replies(NOA, 30), replies(ROMY, 30))).startswith("only ")
 
 

@@ -41,20 +41,20 @@ def conversations(count: int, turns: int) -> list[Exchange]:
 def test_no_question_shows_the_reply_to_another(count: int, turns: int, wanted: int, known: bool) -> None:
     held_out = conversations(count, turns)
     given = held_out if known else [replace(one, conversation=-1) for one in held_out]
-    chosen, passed_over = quiz.apart(given, wanted, seed=3)
+    chosen, passed_over = quiz.independent_questions(given, wanted, seed=3)
     shown = [{*(turn.text for turn in one.context[-quiz.TURNS :]), one.reply} for one in chosen]
     assert sum(map(len, shown)) == len(set().union(*shown))
     assert len(chosen) >= quiz.FEWEST
     assert len(chosen) == wanted or len(chosen) + passed_over == len(held_out)
     if known:
         assert len({one.conversation for one in chosen}) == min(count, len(chosen))
-    assert (chosen, passed_over) == quiz.apart(given, wanted, seed=3)
-    assert chosen != quiz.apart(given, wanted, seed=4)[0]
+    assert (chosen, passed_over) == quiz.independent_questions(given, wanted, seed=3)
+    assert chosen != quiz.independent_questions(given, wanted, seed=4)[0]
 
 
 def test_too_few_questions_apart_make_no_quiz() -> None:
     with pytest.raises(DataError, match=r"^[1-5] held-out replies can be asked about .* a quiz takes 6"):
-        quiz.apart(conversations(1, 20), 20, seed=0)
+        quiz.independent_questions(conversations(1, 20), 20, seed=0)
 
 
 def test_pairs_answer_the_same_and_are_drawn_by_lot(asked: list[Pair]) -> None:

@@ -65,7 +65,7 @@ def test_canaries_are_in_training_alone_as_often_as_asked(recipe: str, cleaned: 
     assert "canaries" not in (without / "report.html").read_text()
     told = (out / "ghost.json").read_text() + (out / "report.html").read_text() + json.dumps(report)
     (out / planting.NAME).unlink()
-    with pytest.raises(DataError, match=r"canaries\.json: not there, and 4 canaries were planted; copy it"):
+    with pytest.raises(DataError, match=r"canaries\.json is missing, but 4 canaries were planted; copy it"):
         planting.read(out)
     assert not [one for one in planted if one.secret in told.replace(json.dumps(ghost.block("files")), "")]
 
@@ -129,7 +129,7 @@ def test_the_default_repetitions_are_shown_as_they_are_typed(capsys: pytest.Capt
 @pytest.mark.parametrize("content", ["", "[]", '{"canaries": [{"secret": "1"}]}'])
 def test_a_broken_file_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / planting.NAME).write_text(content)
-    with pytest.raises(DataError, match=r"canaries\.json: not as .* prepare again"):
+    with pytest.raises(DataError, match=r"canaries\.json is damaged .* again"):
         planting.read(tmp_path)
 
 

@@ -181,7 +181,7 @@ def test_what_was_judged_is_not_lost_with_what_fails_after_it(
 def test_a_foreign_adapter_or_base_is_refused_before_anything_is_judged(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(evaluate, "judge", lambda *_: pytest.fail("minutes of work before it"))
+    monkeypatch.setattr(evaluate, "run_contender", lambda *_: pytest.fail("minutes of work before it"))
     shutil.copytree(made / "adapter", tmp_path / "adapter")
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")

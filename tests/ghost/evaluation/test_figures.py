@@ -32,7 +32,7 @@ def test_the_person_and_those_they_write_with_are_told_apart_by_conversation() -
         for number in range(210)
     ]
     spread = [replace(one, conversation=number // 7) for number, one in enumerate(same)]
-    found = evaluate.of_person(spread, DEFAULT_LABELS, seed=0)["authorship"]
+    found = evaluate.person_figures(spread, DEFAULT_LABELS, seed=0)["authorship"]
     own, talks = [one.reply for one in spread], [one.conversation for one in spread]
     halves = authorship.classifier_auc(own[::2], own[1::2], 0, (talks[::2], talks[1::2]))
     assert found["themselves"] == vars(halves)

@@ -69,8 +69,8 @@ def test_a_shuffled_context_is_of_another_conversation() -> None:
 
 def test_a_model_that_listens_loses_by_another_context() -> None:
     def measure(context: tuple[Turn, ...], reply: str) -> Nats:
-        heard = bool(context) and context[-1].text.split(".")[0] == reply.split()[1]
-        return Nats(1.0 if heard else 3.0 if context else 4.0, 1, 1, 0.0)
+        continuations = bool(context) and context[-1].text.split(".")[0] == reply.split()[1]
+        return Nats(1.0 if continuations else 3.0 if context else 4.0, 1, 1, 0.0)
 
     true = [measure(one.context, one.reply) for one in SOME]
     found = context_use(SOME, true, measure, seed=0)

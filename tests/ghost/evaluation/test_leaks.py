@@ -30,13 +30,13 @@ def test_training_and_held_out_replies_are_asked_for_alike(tmp_path: Path, monke
 
     monkeypatch.setattr(memorisation, "continuer", lambda engine: go_on)
     engine: Any = SimpleNamespace(labels=DEFAULT_LABELS)
-    figures, heard = memorisation.ask(engine, held_out.exchanges, learnt, [], seed=0)
+    figures, continuations = memorisation.probe(engine, held_out.exchanges, learnt, [], seed=0)
     training, held = asked[:15], asked[15:]
     assert sorted(training) == sorted(held)
     assert max(map(len, training)) == 21
     assert figures["extraction"]["training"]["n"] == figures["extraction"]["held_out"]["n"] == 15
-    assert [[*one.context] for one in heard] == asked
-    found = memorisation.personal_figures([Exchange((Turn("B:", "?"),), "mdr")], heard, learnt)
+    assert [[*one.context] for one in continuations] == asked
+    found = memorisation.personal_figures([Exchange((Turn("B:", "?"),), "mdr")], continuations, learnt)
     assert found == {"found": {"phone": 1}, "known": {}, "replies": 1, "continuations": 30}
 
 
@@ -74,11 +74,11 @@ def test_what_is_within_the_limits_is_none(nothing: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("leak", "words"),
     [
-        (found(trained=12, held=3), "12% of training replies can be drawn out of it word for word"),
+        (found(trained=12, held=3), "12% of training replies can be extracted word for word"),
         (found(said=0.05), "5% of its replies hold 48 characters or more of training word for word"),
         (found(personal={"found": {"phone": 3}, "known": {"phone": 1}}), "personal data of training (1 phone)"),
         (found(canaries=[row(1, 2)]), "2 of 10 secrets that were planted once"),
-        (found(canaries=[row(100, 9), row(10, 2)]), "2 of 10 secrets that were planted 10 times can be drawn out"),
+        (found(canaries=[row(100, 9), row(10, 2)]), "2 of 10 secrets that were planted 10 times can be extracted"),
         (found(canaries=[row(1, 0, 5.2), row(100, 9)]), "planted once are exposed by 5.2 bits (by chance 1.4)"),
         (found(extraction=rates((30, 100), (1, 3))), "30% of training replies"),
         (found(extraction={"training": vars(share(12, 100)), "held_out": None}), "given their first half: train"),

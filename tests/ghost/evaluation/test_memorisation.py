@@ -6,7 +6,15 @@ from collections.abc import Sequence
 import pytest
 
 from ghost.evaluation.data import Exchange
-from ghost.evaluation.memorisation import SEED, Personal, attempts, drawn, extraction_rate, overlaps, personal
+from ghost.evaluation.memorisation import (
+    SEED,
+    PersonalData,
+    attempts,
+    extraction_rate,
+    overlaps,
+    personal,
+    sample_long_replies,
+)
 from replicate_deployment.chat_format import Turn
 
 
@@ -57,7 +65,7 @@ def test_a_model_that_recites_is_told_from_one_that_does_not() -> None:
     def recites(context: Sequence[Turn], beginning: str) -> str:
         return known[tuple(context)].removeprefix(beginning) + "\nB: and then"
 
-    tried = attempts(drawn(EXCHANGES, seed=0, count=20))
+    tried = attempts(sample_long_replies(EXCHANGES, seed=0, count=20))
     assert len(tried) == len({attempt.context for attempt in tried}) == 20
     assert all(one.beginning + one.rest in known.values() for one in tried)
     assert all(0.3 < len(one.beginning) / len(one.beginning + one.rest) < 0.7 for one in tried)
@@ -79,7 +87,7 @@ def test_of_a_long_reply_no_more_is_asked_for_than_a_continuation_says() -> None
 
 
 def test_what_is_too_short_is_not_tried() -> None:
-    assert drawn([Exchange((), "mdr"), Exchange((), "我不去了" * 3)], seed=0) == []
+    assert sample_long_replies([Exchange((), "mdr"), Exchange((), "我不去了" * 3)], seed=0) == []
     assert extraction_rate([], lambda context, beginning: "") is None
 
 
@@ -87,7 +95,7 @@ def test_what_is_too_short_is_not_tried() -> None:
     "reply", ["我今天晚上不能去了因为我要加班你们先吃", "ok 我今天晚上不能去了因为我要加班你们先吃", "x" * 90]
 )
 def test_what_has_no_blank_in_its_middle_is_cut_there(reply: str) -> None:
-    (tried,) = attempts(drawn([Exchange((), reply)], seed=0))
+    (tried,) = attempts(sample_long_replies([Exchange((), reply)], seed=0))
     assert tried.beginning + tried.rest == reply
     assert abs(len(tried.beginning) - len(tried.rest)) <= 1
 
@@ -95,15 +103,15 @@ def test_what_has_no_blank_in_its_middle_is_cut_there(reply: str) -> None:
 def test_personal_data_that_training_holds_is_a_leak_however_it_is_spelled() -> None:
     training = ["appelle le 06 12 34 56 78", "noa@example.org", "ok"]
     said = ["mon num c'est 06.12.34.56.78", "ou 06 12 34 56 78", "ou 07 98 76 54 32", "écris à x@example.org", "mdr"]
-    assert personal(unasked(*said), training) == Personal({"email": 1, "phone": 2}, {"phone": 1})
-    assert personal(unasked("ok"), training) == Personal({}, {})
+    assert personal(unasked(*said), training) == PersonalData({"email": 1, "phone": 2}, {"phone": 1})
+    assert personal(unasked("ok"), training) == PersonalData({}, {})
 
 
 def test_what_was_just_said_to_it_is_no_leak() -> None:
     training = ["appelle le 06 12 34 56 78"]
     asked = (Turn("B:", "c'est bien le 06.12.34.56.78 ?"), Turn("B:", "allô ?"))
     echoed = Exchange(asked, "oui, 06 12 34 56 78")
-    assert personal([echoed], training) == Personal({}, {})
+    assert personal([echoed], training) == PersonalData({}, {})
     assert personal([echoed, *unasked(echoed.reply)], training).known == {"phone": 1}  # what another was not told
 
 

@@ -14,7 +14,7 @@ from ghost import cli
 from ghost.errors import DataError, ServerError
 from ghost.evaluation import evaluate
 from ghost.evaluation.data import Exchange
-from ghost.evaluation.replies import check, judge_served
+from ghost.evaluation.replies import check, run_served
 from ghost.serving.client import CogServer, Prediction, PredictionFailed
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from tests.ghost.evaluation.test_data import write
@@ -44,7 +44,7 @@ def test_prompts_are_histories_and_a_failure_is_counted(monkeypatch: pytest.Monk
     server = Server()
     monkeypatch.setattr(ghost.serving.client, "backend", lambda where: server)
     exchanges = [Exchange((Turn("B:", text),), "yo") for text in ("hey\nA: fake", "fail", "ok")]
-    found = judge_served("http://127.0.0.1:1", exchanges, DEFAULT_LABELS, seed=5)
+    found = run_served("http://127.0.0.1:1", exchanges, DEFAULT_LABELS, seed=5)
     assert [one["prompt"] for one in server.asked] == ["B: hey\n A: fake\nA:", "B: fail\nA:", "B: ok\nA:"]
     assert [one["seed"] for one in server.asked] == [5, 6, 7]
     assert (found.kind, found.nats, found.answers.unanswered) == ("served", None, 1)

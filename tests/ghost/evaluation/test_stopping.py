@@ -1,10 +1,10 @@
 from ghost.evaluation.data import Exchange
-from ghost.evaluation.replies import Said, stopping
+from ghost.evaluation.replies import GeneratedReply, stopping
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 
 
-def said(reply: str, ended: str, written: str) -> Said:
-    return Said(Exchange((Turn("B:", "hey"),), reply, ended=ended), written, 3)
+def said(reply: str, ended: str, written: str) -> GeneratedReply:
+    return GeneratedReply(Exchange((Turn("B:", "hey"),), reply, ended=ended), written, 3)
 
 
 def test_how_replies_end_is_counted_before_the_cut() -> None:
