@@ -43,7 +43,9 @@ def test_every_verb_passes_without_a_network(
     assert cli.main(["try", merged, "--held-out", held_out, "--limit", "2"]) == 0
     assert cli.main(["export", merged, "--gguf", "f16", "--out", str(out / "gguf")]) == 0
     assert cli.main(["preflight", "--no-weights"]) == 0
-    monkeypatch.setattr(memorisation, "drawn", partial(memorisation.drawn, count=4))  # a hundred take their time
+    monkeypatch.setattr(
+        memorisation, "sample_long_replies", partial(memorisation.sample_long_replies, count=4)
+    )  # a hundred take their time
     page = ["--out", str(out / "report"), "--turns", "4"]
     assert cli.main(["evaluate", merged, "--val", held_out, "--base", str(tiny_base), *page]) == 0
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hey\n")))
