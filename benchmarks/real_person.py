@@ -85,7 +85,6 @@ MEASURES = {
     "style": "mean distance of the figures of style",
     "authorship": "classifier's AUC",
     "itself": "replies that end by themselves",
-    "distinct_2": "distinct-2",
 }
 
 # Committed before the run. A recipe replaces `windows, all` as the one that README recommends if, on average over the
@@ -311,7 +310,7 @@ def page(scratch: Path, rows: Sequence[Mapping[str, Any]], exchanges: Sequence[E
     lines += [
         "",
         "The person beside themselves (two halves of their own replies): AUC "
-        f"{person['authorship']['themselves']['value']:.3f}, distinct-2 {person['distinct']['2']:.3f}. "
+        f"{person['authorship']['themselves']['value']:.3f}. "
         f"`conversations` trained {rows[0]['epochs']} epochs, `windows` {WINDOWS_EPOCHS}.",
         "",
     ]
