@@ -1,7 +1,7 @@
 """Decide whether a file writes dates day first or month first, from all of its dates, and keep the evidence.
 
 A four-digit year shows its place. Open are the order of day and month and, with two-digit years, whether the year
-comes first.
+comes first. Persian years become ours.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,16 @@ from ghost.errors import ExportError
 NAMES = {"dmy": "day/month", "mdy": "month/day", "ymd": "year/month/day"}
 ASK = " Say which: ghost extract … --date-order dmy (day first), or mdy (month first)"
 EPOCH = 2009  # WhatsApp's first year: an earlier two-digit year must be a day
+# Years with four digits: ours, since computers count from 1970, and the Persian ones of 2009 to 2049. Others that
+# phones may write (Islamic, Hebrew) have days that cannot be told for certain.
+OURS, PERSIAN = range(1970, 2101), range(1388, 1429)
+PERSIAN_ORIGIN = -356_032  # days between the count of `_persian` and Python's
 
 Triple = tuple[int, int, int]
 Runs = Sequence[tuple[Triple, int]]  # (date, number of headers) in file order; equal neighbours are one run
-PROOF = 2  # headers on each side of a seam that must fit only that side's order
+PROOF = (
+    2  # headers on each side of a seam that fit only that side's order, or steps back in time that rule an order out
+)
 
 
 class DateOrder(NamedTuple):
@@ -91,18 +97,29 @@ def read_date(parts: Triple, order: str) -> date | None:
             return None
     else:
         return None
+    if year in PERSIAN:
+        return _persian(year, month, day)
     try:
-        return date(year, month, day)
+        return date(year, month, day) if year in OURS else None
     except ValueError:
         return None
+
+
+def _persian(year: int, month: int, day: int) -> date | None:
+    """The date of a Persian day, by the 33-year cycle of leap years, which holds from 1244 to 1500 of that calendar."""
+    if not (1 <= month <= 12 and 1 <= day <= (31 if month < 7 else 30)):
+        return None
+    this, following = (365 * each + 8 * (each // 33) + (each % 33 + 3) // 4 for each in (year + 1595, year + 1596))
+    since = 31 * (month - 1) - max(0, month - 7) + day - 1
+    return date.fromordinal(this + since + PERSIAN_ORIGIN) if this + since < following else None
 
 
 def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> DateOrder:
     """The order of a file's dates.
 
     style   the order that the rest of the header suggests (AM/PM, dots), or None
-    answer  --date-order: used where most dates fit it; those that do not become unreadable. It applies to a whole
-            folder, so a file whose dates mostly contradict it is read by its dates
+    answer  --date-order: used where the dates fit several orders. It applies to a whole folder, so a file whose own
+            dates tell their order keeps it
     Raises ExportError when the order stays ambiguous; the message asks for --date-order.
     """
     headers = sum(count for _, count in dates)
@@ -110,10 +127,13 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
     fits = {order: sum(count for parts, count in dates if known[order][parts]) for order in NAMES}
     best = max(fits.values())
     if not best:
-        raise ExportError(f"{name}: none of its {headers:,} date headers is a date; is this a chat export?")
-    if answer is not None and headers / 2 < fits[answer] < best:
-        against = f"{headers - fits[answer]:,} of {headers:,} date headers do not fit it and are unreadable"
-        return DateOrder(answer, f"--date-order says {NAMES[answer]}; {against}")
+        years = [max(parts) for parts, _ in dates if max(parts) > 99]
+        reason = (
+            f": the year {years[0]} is of another calendar. Set the phone to the Gregorian calendar and export the chat"
+            " again"
+        )
+        hint = reason if years and years[0] not in OURS else "; is this a chat export?"
+        raise ExportError(f"{name}: none of its {headers:,} date headers is a date{hint}")
     candidates = [order for order in NAMES if fits[order] == best]
     if all(known[order] == known[candidates[0]] for order in candidates):
         order = "ymd" if "ymd" in candidates else candidates[0]
@@ -122,10 +142,10 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
         overruled = f"; --date-order {answer} fits only {fits[answer]:,}" if answer and fits[answer] < best else ""
         return DateOrder(order, _by_fit(known, dates, order) + overruled)
     undecided = _undecided(candidates, best, headers)
-    if answer in candidates:
-        return DateOrder(answer, f"{undecided}; --date-order says {NAMES[answer]}")
     jumps = {order: _jumps_back([known[order][parts] for parts, _ in dates]) for order in candidates}
     fewest = min(jumps.values())
+    if answer in candidates and (fewest > 0 or jumps[answer] < PROOF):
+        return DateOrder(answer, f"{undecided}; --date-order says {NAMES[answer]}")
     steady = [order for order in candidates if jumps[order] == fewest]
     if len(steady) > 1 and "ymd" in steady:  # a two-digit year rarely comes first
         steady.remove("ymd")

@@ -54,14 +54,54 @@ def test_undecidable_dates_ask_for_the_flag() -> None:
     assert "mdy" in ASK
 
 
-def test_the_answer_decides_unless_no_date_fits_it() -> None:
+def test_the_answer_breaks_ties() -> None:
     assert decide(runs((10, 12, 2024)), "mdy", "dmy", "chat.txt").order == "dmy"
-    assert decide(runs((10, 13, 2024)), None, "dmy", "chat.txt").order == "mdy"
 
 
-def test_one_pasted_line_does_not_overrule_the_answer() -> None:
+@pytest.mark.parametrize(
+    ("dates", "proven"),
+    [
+        (runs((10, 13, 2024)), "mdy"),
+        ([((1, 5, 2022), 6), ((13, 1, 2022), 1)], "dmy"),
+        (runs((1, 4, 21), (1, 5, 21), (1, 6, 21), (1, 7, 21), (1, 20, 21), (1, 21, 21)), "mdy"),
+        # As day/month these would run backwards twice, as month/day they never do.
+        (runs((1, 1, 2022), (1, 10, 2022), (2, 1, 2022), (2, 10, 2022), (3, 1, 2022), (3, 2, 2022)), "mdy"),
+    ],
+)
+def test_a_file_that_proves_its_order_keeps_it(dates: Runs, proven: str) -> None:
+    for answer in (None, *NAMES):
+        assert decide(dates, None, answer, "chat.txt").order == proven
+
+
+def test_an_answer_that_is_overruled_is_named_in_the_evidence() -> None:
     order = decide([((1, 5, 2022), 6), ((13, 1, 2022), 1)], None, "mdy", "chat.txt")
-    assert order[:2] == ("mdy", "--date-order says month/day; 1 of 7 date headers do not fit it and are unreadable")
+    assert order.evidence.endswith("read as day/month; --date-order mdy fits only 6")
+
+
+@pytest.mark.parametrize(
+    ("parts", "order", "expected"),
+    [
+        ((1400, 9, 4), "ymd", date(2021, 11, 25)),
+        ((4, 9, 1400), "dmy", date(2021, 11, 25)),
+        ((9, 4, 1400), "mdy", date(2021, 11, 25)),
+        ((1399, 12, 30), "ymd", date(2021, 3, 20)),
+        ((1400, 12, 30), "ymd", None),  # no leap year
+        ((1403, 1, 31), "ymd", date(2024, 4, 19)),
+        ((1403, 7, 31), "ymd", None),
+        ((1403, 13, 1), "ymd", None),
+        ((1443, 4, 20), "ymd", None),  # Islamic: its days depend on the country
+        ((5782, 9, 21), "ymd", None),
+    ],
+)
+def test_persian_years_become_ours_and_others_are_no_dates(
+    parts: tuple[int, int, int], order: str, expected: date | None
+) -> None:
+    assert read_date(parts, order) == expected
+
+
+def test_years_of_another_calendar_are_named() -> None:
+    with pytest.raises(ExportError, match="the year 1443 is of another calendar. Set the phone to the Gregorian"):
+        decide(runs((1443, 4, 20), (1443, 4, 21)), None, None, "chat.txt")
 
 
 def test_a_file_that_mostly_contradicts_the_answer_goes_by_its_dates() -> None:
