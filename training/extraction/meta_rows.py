@@ -16,7 +16,7 @@ from importlib.resources import files
 from training.extraction.platform import Kind
 
 LONGEST = 300  # characters: a poll's question is the longest thing that these sentences quote
-NAME_WORDS = 4  # of a nickname or user name that the file's fields do not have
+NAME_WORDS = 6  # of a nickname or user name that the file's fields do not have
 SHORTEST = 3  # letters of a name by which a user name is recognised
 YOU = (
     *("You ", "Vous ", "Du ", "Tú ", "Você ", "Je ", "Jij ", "U ", "Ty ", "Sinä ", "Вы ", "Ви ", "Bạn ", "Anda ", "คุณ"),
@@ -45,7 +45,7 @@ TO_SOMEBODY = re.compile(
     r"|avez (?:appelé|ajouté|retiré .+ du groupe|supprimé .+ du groupe|exclu|surnommé|défini le pseudo))\b"
 )
 PRONOUNS = frozenset(("i", "he", "she", "it", "we", "they", "you", "who"))
-PLAIN = re.compile(r"[^\W\d_]+")
+LETTERS = re.compile(r"[^\W\d_]+")
 
 
 class Shapes:
@@ -160,7 +160,8 @@ class AppRows:
             you = Counter(sender for sender, text in rows if text.startswith(YOU) and self._yours(text))
             (self._owner, most), (_, second) = (*you.most_common(2), ("", 0), ("", 0))[:2]
             self._owner = self._owner if most > second else ""
-        self._learn(rows)
+        while self._learn(rows):  # under a nickname, one may give the next
+            pass
 
     def kind(self, sender: str, text: str, has_media: bool) -> Kind | None:
         """What the app says happened, or None for a person's own words."""
@@ -207,43 +208,59 @@ class AppRows:
             return None
         return _kind_of(section)
 
-    def _learn(self, rows: list[tuple[str, str]]) -> None:
+    def _learn(self, rows: list[tuple[str, str]]) -> bool:
         """Add the nicknames and user names that the rows give to people, beside the names in the file's fields.
 
         Before one of the app's sentences stands the sender's name. An unknown one is theirs if it holds a name of
         theirs (`lea.roy` is Lea Roy, but `lea` may be somebody's typing), if the app reports that it was given as a
         nickname, or if it comes before three such sentences of theirs, two of them different, and before nothing else.
+
+        Returns whether there was one that was not known before.
         """
         found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         for sender, text in rows:
             for name, rest in _openings(text.rstrip(STOPS)):
-                if name not in self._known and _deed(rest):
+                if name not in self._known and f"{name} " not in YOU and _deed(rest):
                     found[sender, name][rest] += 1
-        if not found:
-            return
-        names = {name for _, name in found}
+        bearers = Counter(name for _, name in found)
+        fresh = {pair: deeds for pair, deeds in found.items() if pair[1] not in self._names.get(pair[0], {pair[1]})}
+        if not fresh:
+            return False
+        names = {name for _, name in fresh}
         opened = Counter(name for _, text in rows for name, _ in _openings(text, any_word=True) if name in names)
-        last_words = tuple(name.rpartition(" ")[2] for name in names)
-        ends = ((sender, text, text.rstrip(STOPS)) for sender, text in rows)
+        endings = tuple(name.rpartition(" ")[2] for name in names)
         given = [
-            bare
-            for sender, text, bare in ends
-            if bare.endswith(last_words) and self.kind(sender, text, False) is Kind.SYSTEM
+            text.rstrip(STOPS)
+            for sender, text in rows
+            if text.rstrip(STOPS).endswith(endings) and self.kind(sender, text, False) is Kind.SYSTEM
         ]
-        for (sender, name), deeds in found.items():
-            if sender not in self._names or f"{name} " in YOU:
-                continue
-            letters = "".join(_parts(name))
-            is_user_name = " " not in name and any(
-                part in letters and part != name.casefold() for part in self._parts[sender] if len(part) >= SHORTEST
-            )
-            is_nickname = any(text.endswith(name) and self._is_about(sender, text) for text in given)
-            if is_user_name or is_nickname or (len(deeds) > 1 and deeds.total() == opened[name] >= OFTEN):
-                self._names[sender].add(name)
+        learnt = [
+            (sender, name)
+            for (sender, name), deeds in fresh.items()
+            if self._is_user_name(sender, name)
+            or any(text.endswith(f" {name}") and self._is_about(sender, text, bearers[name]) for text in given)
+            or (len(deeds) > 1 and deeds.total() == opened[name] >= OFTEN)
+        ]
+        for sender, name in learnt:
+            self._names[sender].add(name)
+        return bool(learnt)
 
-    def _is_about(self, sender: str, text: str) -> bool:
-        """Whether a row about a nickname is about this person's."""
-        return any(name in text for name in self._names[sender]) or (sender == self._owner and text.startswith(YOU))
+    def _is_user_name(self, sender: str, name: str) -> bool:
+        letters = "".join(_parts(name))
+        parts = (part for part in self._parts[sender] if len(part) >= SHORTEST)
+        return " " not in name and any(part in letters and part != _plain(name) for part in parts)
+
+    def _is_about(self, sender: str, text: str, bearers: int) -> bool:
+        """Whether a row about a nickname is about this person's.
+
+        It names whose it is, unless it is the owner's ("your") or of the one whose row it is ("their own"): which of
+        the two is open where both have rows that begin with it.
+        """
+        if any(text.find(name) > 0 for name in self._names[sender]):
+            return True
+        is_of_another = any(text.find(name) > 0 for name in self._names.keys() - {sender})
+        is_open = sender == self._owner or any(text.startswith(name) for name in self._names[sender])
+        return is_open and not is_of_another and bearers == 1
 
 
 def _openings(text: str, any_word: bool = False) -> Iterator[tuple[str, str]]:
@@ -255,9 +272,12 @@ def _openings(text: str, any_word: bool = False) -> Iterator[tuple[str, str]]:
 
 
 def _parts(name: str) -> list[str]:
-    """The words of a name, folded and without accents."""
-    bare = "".join(each for each in unicodedata.normalize("NFD", name.casefold()) if not unicodedata.combining(each))
-    return PLAIN.findall(bare)
+    """The words of a name, without accents."""
+    return LETTERS.findall(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return "".join(each for each in unicodedata.normalize("NFD", name.casefold()) if not unicodedata.combining(each))
 
 
 def _is_like_a_name(name: str) -> bool:

@@ -85,10 +85,24 @@ def test_a_nickname_is_learnt_from_the_row_that_gave_it() -> None:
     assert kinds(rows[0]) == [None]
 
 
-def test_the_owners_nickname_is_learnt_too() -> None:
+@pytest.mark.parametrize(
+    "given", [("Orla Vale", "You set your nickname to Otter."), ("Piet Vos", "Piet set your nickname to Otter.")]
+)
+def test_the_owners_nickname_is_learnt_too(given: tuple[str, str]) -> None:
     people = ("Orla Vale", "Piet Vos")
-    given, row = ("Orla Vale", "You set your nickname to Otter."), ("Orla Vale", "Otter sent an attachment.")
-    assert kinds(given, row, people=people, title="Piet Vos") == [Kind.SYSTEM, Kind.MEDIA]
+    mine, theirs = ((who, "Otter left the group.") for who in people)
+
+    assert kinds(given, mine, people=people, title="Piet Vos") == [Kind.SYSTEM, Kind.SYSTEM]
+    assert kinds(given, mine, theirs, people=people, title="Piet Vos") == [Kind.SYSTEM, None, None]
+
+
+def test_under_a_nickname_one_may_give_the_next() -> None:
+    rows = [
+        ("Orla Vale", "Orla set the nickname for Piet Vos to Tide."),
+        ("Piet Vos", "Tide set the nickname for Ines Roth to The Last of the Otters."),
+        ("Ines Roth", "The Last of the Otters joined the call."),
+    ]
+    assert kinds(*rows) == [Kind.SYSTEM, Kind.SYSTEM, Kind.CALL]
 
 
 @pytest.mark.parametrize("name", ["piet.v", "pietv", "vos_99", "the.piet"])
