@@ -9,7 +9,7 @@ cannot be told apart stays a message. The sentences stand in meta_rows.txt.
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 
@@ -63,9 +63,10 @@ class Shapes:
         }
         self._compiled: dict[str, re.Pattern[str]] = {}  # of the words that were met: all of them take half a second
 
-    def __contains__(self, word: str) -> bool:
-        """Whether a sentence may begin with this word; True for every word that is not plain ASCII."""
-        return word in self._filed or not word.isascii()
+    @property
+    def first_words(self) -> Collection[str]:
+        """What the sentences begin with; besides, each may begin with any word that is not plain ASCII."""
+        return self._filed.keys()
 
     def kind(self, text: str) -> str | None:
         """The section whose sentence this is, from its first character to its last."""
@@ -265,9 +266,10 @@ class AppRows:
 
 def _openings(text: str, any_word: bool = False) -> Iterator[tuple[str, str]]:
     """The ways to read a row as a name of some words and what the app says of it; with `any_word`, whatever follows."""
-    words = text.split(" ")
-    for count in range(1, min(len(words), NAME_WORDS + 1)):
-        if any_word or words[count] in sentences().after_name:
+    words = text.split(" ", NAME_WORDS + 1)
+    first_words = sentences().after_name.first_words
+    for count, word in enumerate(words[1 : NAME_WORDS + 1], start=1):
+        if any_word or word in first_words or not word.isascii():
             yield " ".join(words[:count]), " ".join(words[count:])
 
 
