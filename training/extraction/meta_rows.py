@@ -52,16 +52,17 @@ class Shapes:
     """Sentences with slots, filed by their first word, so that a text is held against few of them."""
 
     def __init__(self, shapes: Iterable[tuple[str, str]]) -> None:
-        filed: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        self._filed: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for kind, shape in shapes:
             for one in _spelt_out(shape.translate(LOOK_ALIKE)):
                 word = one.split(" ", 1)[0]
-                filed["" if SLOT.search(word) else word][kind].append(_expression(one))
-        self._filed = {
-            word: "|".join(f"(?P<{kind}>{'|'.join(each)})" for kind, each in kinds.items())
-            for word, kinds in filed.items()
+                self._filed["" if SLOT.search(word) else word][kind].append(one)
+        # What precedes the first slot decides nearly always; compiling all the sentences takes half a second.
+        self._beginnings = {
+            word: tuple(SLOT.split(one, 1)[0] for each in kinds.values() for one in each)
+            for word, kinds in self._filed.items()
         }
-        self._compiled: dict[str, re.Pattern[str]] = {}  # of the words that were met: all of them take half a second
+        self._compiled: dict[str, re.Pattern[str]] = {}
 
     @property
     def first_words(self) -> Collection[str]:
@@ -71,10 +72,13 @@ class Shapes:
     def kind(self, text: str) -> str | None:
         """The section whose sentence this is, from its first character to its last."""
         for key in (text.split(" ", 1)[0], ""):
-            if key not in self._filed or (not key and text.isascii()):
+            if not text.startswith(self._beginnings.get(key, ())) or (not key and text.isascii()):
                 continue
             if key not in self._compiled:
-                self._compiled[key] = re.compile(self._filed[key])
+                kinds = self._filed[key].items()
+                self._compiled[key] = re.compile(
+                    "|".join(f"(?P<{kind}>{'|'.join(map(_expression, each))})" for kind, each in kinds)
+                )
             if match := self._compiled[key].fullmatch(text):
                 return match.lastgroup
         return None
