@@ -234,7 +234,8 @@ def main() -> int:
         f"{date.today()}; {machine()}.",
         "",
         "Seconds are of one process on one core, start-up included, the best of"
-        f" {args.repeats} (of the folder, {3 * args.repeats}) by CPU time, the contestants taking turns; the rate is messages in the file by CPU second."
+        f" {args.repeats} (of the folder, {3 * args.repeats}) by CPU time, the contestants taking turns; the rate is"
+        " messages in the file by CPU second."
         " `read` is each program's own count: notices and placeholders are messages to some. The bare loop matches one"
         " regular expression, or loads the JSON, and writes a CSV.",
         "",
