@@ -1,4 +1,4 @@
-"""`ghost bases`: the bases of config/bases.yaml, what each needs, and what fits this machine. Needs no torch."""
+"""`ghost bases`: the bases of config/bases.yaml, what each needs, and whether that fits this machine."""
 
 import argparse
 import importlib.util
@@ -151,7 +151,8 @@ def _summary(rows: Rows, device: Device, config: TrainingConfig, prices: Prices)
                 for name, base, *_ in rows
             ),
             "",
-            f"note      * the default. fits here: in the memory of {where}; `ghost estimate --base NAME` says how long",
+            f"note      * the default; fits here: in the memory of {where}",
+            "note      how long and how much for your chats: ghost estimate --base NAME",
             "note      a million tokens: trained once, on the cheapest GPU of config/gpu_prices.yaml, prices of "
             f"{prices.as_of}",
             "note      computed, not measured: from the shapes in config/bases.yaml",

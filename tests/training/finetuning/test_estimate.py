@@ -255,3 +255,27 @@ def test_training_says_what_it_expects_before_the_weights_are_fetched(
     assert re.match(r"expected  [\d.]+ to [\d.]+ s, (less than \$0\.01|\$0\.\d\d to \$0\.\d\d) at \$", line)
     assert f" at ${h200.price:.2f} an hour ({h200.provider}, {h200.read});" in line
     assert "computed, not measured" in line
+
+
+@pytest.mark.parametrize("recipe_name", ["windows", "conversations"])
+def test_preparation_counts_the_same_tokens(
+    tmp_path: Path, recipe_name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawn = random.Random(3)
+    words = ["so", "well", "maybe", "tonight?", "😂", "çà", "non", "ok.", "12", "of", "them"]
+    rows = ["timestamp,sender,message"]
+    for minute in range(0, 6000, 5):
+        day, clock = divmod(minute, 120)
+        said = " ".join(drawn.choices(words, k=drawn.randint(1, 9)))
+        stamp = f"2024-05-{1 + day % 28:02}T{10 + clock // 60}:{clock % 60:02}:00"
+        rows.append(f"{stamp},{drawn.choice(['Ada', 'Bob'])},{said}")
+    rows = [rows[0], *sorted(rows[1:])]
+    Path("data/cleaned/whatsapp").mkdir(parents=True)
+    Path("data/cleaned/whatsapp/Bob.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert cli.main(["prepare", "--me", "Ada", "--recipe", recipe_name, "--force"]) == 0
+    capsys.readouterr()
+    report = json.loads(Path("data/processed/preparation_report.json").read_text(encoding="utf-8"))
+    assert report["lengths"]["sampled"] == report["lengths"]["lines"] > 20
+    counted = figures(capsys)["tokens_per_epoch"]["one_example_at_a_time"]
+    assert counted == report["lengths"]["tokens_per_epoch"]
