@@ -62,7 +62,6 @@ TRAINING: dict[str, Any] = {
     "load_best_model_at_end": False,
     "sample_replies": 0,
     "evals_per_epoch": 1,
-    "use_tensorboard": False,
     "micro_batch_tokens": 1024,
 }
 
