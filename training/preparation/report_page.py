@@ -148,10 +148,6 @@ class Chat(NamedTuple):
         return self.yours + self.theirs
 
     @property
-    def is_group(self) -> bool:
-        return self.others > 1
-
-    @property
     def name(self) -> str:
         """If nobody else is left in the chat, not the name of whoever was excluded."""
         return PurePosixPath(self.path).stem if self.theirs else ALONE
@@ -205,35 +201,30 @@ def _median(lengths: Sequence[int]) -> int:
 
 def largest_chats(prepared: Prepared) -> list[Chat]:
     """The largest first."""
-    table = prepared.table
-    by_side = {mine: table[table["mine"] == mine].groupby("path", observed=False)["sender"] for mine in (True, False)}
-    counts = zip(
-        table["path"].cat.categories,
-        by_side[True].size().tolist(),
-        by_side[False].size().tolist(),
-        by_side[False].nunique().tolist(),
-        strict=True,
-    )
-    chats = (Chat(*count) for count in counts)
-    return sorted((chat for chat in chats if chat.messages), key=lambda chat: (-chat.messages, chat.path))
+    yours = prepared.table.groupby("path", observed=True)["mine"].agg(["sum", "size"])
+    others = prepared.table[~prepared.table["mine"]].groupby("path", observed=True)["sender"].nunique()
+    chats = [Chat(path, own, count - own, int(others.get(path, 0))) for path, own, count in yours.itertuples()]
+    return sorted(chats, key=lambda chat: (-chat.messages, chat.path))
 
 
 def plot_who(chats: Sequence[Chat], groups: Mapping[str, Any]) -> Html:
     """`groups` are the report's figures."""
     total = sum(chat.messages for chat in chats)
+
+    def row(name: str, some: Sequence[Chat]) -> Bar:
+        yours, theirs = sum(chat.yours for chat in some), sum(chat.theirs for chat in some)
+        return Bar(name, {YOU: yours, OTHERS: theirs}, f"{yours + theirs:,} · {(yours + theirs) / total:.0%}")
+
     rows = [
-        Bar(
-            (title(chat.path) if chat.theirs else ALONE) + (f" · group of {chat.others + 1}" if chat.is_group else ""),
-            {YOU: chat.yours, OTHERS: chat.theirs},
-            f"{chat.messages:,} · {chat.messages / total:.0%}",
+        row(
+            (title(chat.path) if chat.theirs else ALONE)
+            + (f" · group of {chat.others + 1}" if chat.others > 1 else ""),
+            [chat],
         )
         for chat in chats[:CHATS]
     ]
-    rest = chats[CHATS:]
-    if rest:
-        yours, theirs = sum(chat.yours for chat in rest), sum(chat.theirs for chat in rest)
-        figure_of_rest = f"{yours + theirs:,} · {(yours + theirs) / total:.0%}"
-        rows.append(Bar(counted(len(rest), "more chat"), {YOU: yours, OTHERS: theirs}, figure_of_rest))
+    if rest := chats[CHATS:]:
+        rows.append(row(counted(len(rest), "more chat"), rest))
     words = (
         f"{groups['messages']['share']:.0%} of the messages are from {counted(groups['chats']['count'], 'group')}, "
         "where everyone but you is one other side."
