@@ -26,5 +26,5 @@ def test_it_finds_all_that_it_imports(program: str) -> None:
     ],
 )
 def test_exposure_must_rise_with_repetition(bits: list[tuple[float, ...]], met: bool) -> None:
-    seeds = [[Exposure(n, bit, bit, False) for n, bit in zip((1, 10, 100), seed, strict=True)] for seed in bits]
+    seeds = [[Exposure(n, bit, False) for n, bit in zip((1, 10, 100), seed, strict=True)] for seed in bits]
     assert canaries.rises([by_repetitions(seed) for seed in seeds]) is met

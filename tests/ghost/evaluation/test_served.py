@@ -76,7 +76,7 @@ def test_an_unreachable_server_is_found_before_any_model_is_loaded(
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
     assert cli.main(["evaluate", "--val", str(val), "--out", str(tmp_path / "report"), "--url", url]) == 1
-    assert "does the server run?" in capsys.readouterr().err
+    assert "is the server running?" in capsys.readouterr().err
 
 
 def test_no_canary_is_shown_to_the_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
