@@ -189,8 +189,9 @@ def _most_likely(messages: Sequence[Mapping[str, float]]) -> list[str]:
     whose share falls to TOLERANCE.
     """
     shares: Mapping[str, float] = Counter(next(iter(known)) for known in messages)
+    unnamed = MIN_PROBABILITY**EXPONENT
     likelihoods = {
-        name: [min(known.get(name, MIN_PROBABILITY), 1.0) ** EXPONENT for known in messages] for name in shares
+        name: [min(known[name], 1.0) ** EXPONENT if name in known else unnamed for known in messages] for name in shares
     }
     for _ in range(MAX_ITERATIONS):
         weighted = {name: [share * value for value in likelihoods[name]] for name, share in shares.items()}
