@@ -93,6 +93,8 @@ def _misfits(kind: Any, value: Any, key: str) -> Iterator[str]:
     elif isinstance(value, dict | list) and kinds:
         inner_kind = kinds[-2] if kinds[-1] is ... else kinds[-1]
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(value, dict) and not isinstance(name, str):  # YAML reads no: and 5: as other than text
+                yield f"{key}: expected text as a key, found {name!r}; put it in quotes"
             yield from _misfits(inner_kind, inner, _dotted(key, name))
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"{key}: expected a number, found {value}"

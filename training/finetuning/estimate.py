@@ -206,6 +206,7 @@ def summary(estimate: Estimate) -> str:
     what, epochs = estimate.train.recipe, "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
     by = "" if estimate.counted_by == "tokenizer" else ", by estimate"
     nested = f"; {load.tokens:,} go through the model, since windows that begin alike share a pass"
+    about = "about " if estimate.train.share < 1 else ""
     shared = what == "windows" and config.collapse_nested_windows
     trained = shapes.lora_parameters(config.lora_target_modules, config.lora_r)
     space, fixed = disk(shapes, config), needed(shapes, config, 0, checkpointing=True)
@@ -214,7 +215,7 @@ def summary(estimate: Estimate) -> str:
     lines = [
         f"base      {config.base_model}: {_count(shapes.parameters)} weights, {_count(trained)} trained",
         f"{what:<9} {estimate.train.count:,} to train on, {estimate.val.count:,} held out",
-        f"tokens    {estimate.example_tokens:,} an epoch{by}{nested if shared else ''}",
+        f"tokens    {about}{estimate.example_tokens:,} an epoch{by}{nested if shared else ''}",
         f"steps     {estimate.steps:,}: {epochs}, {config.windows_per_step} {what} a step",
         f"disk      {download}{_gb(space['adapter'])} for adapter and checkpoints; {_gb(space['merge'])} more to merge",
         f"memory    {_gb(fixed.total)}: {_components(fixed)};",

@@ -300,7 +300,8 @@ def _tokens(recipe: str, lengths: dict[str, Any], canaries: dict[str, Any] | Non
     more = f" and {canaries['tokens_per_epoch']:,} of canaries" if canaries else ""
     what, rest = ("lines", "") if recipe == "windows" else ("conversations", "; longer ones train in pieces")
     within = f"{lengths['within']:.0%} of {what} within {lengths['sequence_len']:,}"
-    return f"{lengths['tokens_per_epoch']:,}{more} an epoch, {within}{by}{rest}"
+    about = "about " if lengths["sampled"] < lengths["lines"] else ""
+    return f"{about}{lengths['tokens_per_epoch']:,}{more} an epoch, {within}{by}{rest}"
 
 
 def _held_out(leakage: dict[str, Any]) -> str:
