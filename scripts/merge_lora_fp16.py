@@ -115,7 +115,7 @@ def merge_folder(args: argparse.Namespace, folder: Path) -> int:
     replaces = args.out.exists()
     block = merge(ghost, base, args.out, choices, clock)
     if args.keep_adapter:
-        tokenizer = provenance.tokenizer_of(ghost, base)
+        tokenizer = provenance.adapter_tokenizer(ghost, base)
         provenance.keep(ghost, args.keep_adapter, template_for(tokenizer, ghost.labels, ghost.recipe))
     if args.json:
         print(json.dumps({"model": str(args.out), "merge": block, "seconds": clock.seconds}, indent=2))
@@ -160,7 +160,7 @@ def merge(
     choices, clock = choices or Choices(), clock or Clock()
     refuse_foreign_files(out, artifact.own_files(out, "merge"))
     adapter = read_adapter(ghost.folder, base.folder)
-    tokenizer = provenance.tokenizer_of(ghost, base)
+    tokenizer = provenance.adapter_tokenizer(ghost, base)
     tokenizer.chat_template = template_for(tokenizer, ghost.labels, ghost.recipe)
     onto = choices.base_weights or ("dequantized" if provenance.trained_in_4_bits(ghost) else "original")
     sources = Sources(base, adapter, provenance.precision(ghost), onto)

@@ -16,8 +16,8 @@ import sys
 if sys.argv[1] == "tests":
     import tests.conftest
 import os, pathlib
-from training.tokens import tokenizer_at_hand
-print(tokenizer_at_hand(sys.argv[2]) is not None, pathlib.Path.home(), os.environ.get("HF_TOKEN"))
+from training.tokens import try_load_tokenizer
+print(try_load_tokenizer(sys.argv[2]) is not None, pathlib.Path.home(), os.environ.get("HF_TOKEN"))
 """
 
 

@@ -17,21 +17,21 @@ CountTokens = Callable[[str], int]
 BOS, END, NEWLINE, FIRST = 0, 1, 2, 3
 
 
-class Counted:
+class CountingTokenizer:
     """The base's tokenizer, read by the tokenizers library. Gives the same ids as in training."""
 
     eos_token_id = -2  # distinct from every id in any vocabulary
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self.bos_token_id = -1 if tokenizer.encode("").ids else None  # only some tokenizers begin texts with one
+        self.bos_token_id = -1 if tokenizer.encode("").ids else None  # some tokenizers add no BOS
 
     def __call__(self, text: str, **options: bool) -> dict[str, Any]:
         found = self._tokenizer.encode(text, add_special_tokens=False)
         return {"input_ids": found.ids, "offset_mapping": found.offsets}
 
 
-class Estimated:
+class EstimatingTokenizer:
     """The estimated number of tokens for each line, without a vocabulary.
 
     Each distinct line has its own id, repeated. Windows that begin with the same lines begin with the same ids, and
@@ -73,19 +73,19 @@ def fit_window(turns: Sequence[Turn], count_tokens: Callable[[Sequence[Turn]], i
     return turns
 
 
-def tokenizer_at_hand(base: str, revision: str | None = None) -> Any | None:
-    """Like `load_tokenizer`, but None where the tokenizer is not on this disk."""
+def try_load_tokenizer(base: str, revision: str | None = None) -> Any | None:
+    """Like `load_tokenizer`, but return None if the tokenizer is not on this disk."""
     try:
-        return tokenizer_of(base, revision)
+        return load_tokenizer(base, revision)
     except ConfigError:
         return None
 
 
-def tokenizer_of(base: str, revision: str | None = None) -> Any:
-    """The tokenizer of a base folder, or of a Hub repo that is in the cache. Downloads nothing.
+def load_tokenizer(base: str, revision: str | None = None) -> Any:
+    """Load the tokenizer of a base folder, or of a Hub repo that is in the cache. Downloads nothing.
 
     Uses the tokenizers library only: transformers reads the same file but takes seconds to import.
-    Raises ConfigError when the tokenizer, or (in the core install) the library, is missing.
+    Raises ConfigError if the tokenizer or, in the core install, the library is missing.
     """
     try:
         from huggingface_hub import errors, try_to_load_from_cache

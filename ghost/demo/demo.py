@@ -28,7 +28,7 @@ CONFIG = Path("config") / "demo_config.yaml"
 CACHE = Path(".cache") / "starter"
 SEED = 7
 MESSAGES = 3_600
-TEMPERATURE = 0.3  # a model this small rambles at the 0.7 that suits a real one
+TEMPERATURE = 0.3  # a model this small rambles at the usual 0.7
 PROMPTS = (
     "Tu viens au ciné mardi soir ?",
     "How was your weekend?",
@@ -55,7 +55,10 @@ REAL_PROMPTS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), help="folder of the demo's artifacts, one a stage (default: demo)"
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        help="write each stage's artifacts here (default: demo)",
     )
     parser.add_argument(
         "--real",
@@ -67,12 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     out: Path = args.out
     if (out / "raw").exists() and not (out / "user_config.json").exists():
-        raise UsageError(f"{out} holds a raw/ that is no demo's; name another --out")
+        raise UsageError(f"{out}: contains a raw/ that the demo did not write; choose another folder: --out FOLDER")
     raw, user_config = out / "raw", out / "user_config.json"
     cleaned, processed, adapter, merged = (out / stage for stage in ("cleaned", "processed", "adapter", "merged"))
     seconds: dict[str, float] = {}
 
-    Checkpoint(adapter).remove()  # of a demo that was stopped: this one begins at the beginning
+    Checkpoint(adapter).remove()  # of an interrupted demo
     base, config, whose = (real_sample if args.real else invented_sample)(out, seconds)
     user_config.write_text(json.dumps(whose, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
@@ -128,13 +131,13 @@ def invented_sample(out: Path, seconds: dict[str, float]) -> tuple[Path, Path, d
     from ghost.demo.starter import starter_base
 
     raw = out / "raw"
-    with stage("sample", "an invented person's chats, as WhatsApp, Telegram and Messenger export them", seconds):
+    with stage("sample", "chats of an invented person, in the formats of WhatsApp, Telegram and Messenger", seconds):
         shutil.rmtree(raw, ignore_errors=True)
         sample = write_exports(raw, seed=SEED, messages=MESSAGES)
         console.print(f"{sum(sample.messages.values()):,} messages in {raw}")
     with stage(
         "starter base",
-        "a small Mistral, trained on other invented people's chats: a minute or two, then kept in .cache",
+        "a small Mistral, trained on chats of other invented people: one or two minutes, then cached in .cache",
         seconds,
     ):
         base = starter_base(CACHE)
@@ -161,7 +164,7 @@ def real_sample(out: Path, seconds: dict[str, float]) -> tuple[Path, Path, dict[
 
 
 def fetch_replies(merged: Path, prompts: Sequence[str]) -> list[tuple[str, str]]:
-    """(prompt, reply) of each prompt, over HTTP from the real Cog server."""
+    """Return (prompt, reply) for each prompt, from the Cog server over HTTP."""
     from ghost.serving.client import predict
     from ghost.serving.serve import running_server
 
@@ -171,20 +174,20 @@ def fetch_replies(merged: Path, prompts: Sequence[str]) -> list[tuple[str, str]]
         ]
     for _, reply in replies:
         if any(DEFAULT_LABELS.split_tag(line) for line in reply.split("\n")):
-            raise ServerError("a reply holds more than one turn, which the engine must not let through")
+            raise ServerError("a reply contains more than one turn; the engine should have stopped it")
     return replies
 
 
 def show_replies(replies: list[tuple[str, str]]) -> None:
     for prompt, reply in replies:
         asked = render(read_prompt(prompt))
-        told = render([Turn(DEFAULT_LABELS.me, reply)])
+        said = render([Turn(DEFAULT_LABELS.me, reply)])
         console.print(indent(f"\n{asked}", "  "), style="dim")
-        console.print(indent(told.replace("\n", "\n   "), "  "), style="bold green")
+        console.print(indent(said.replace("\n", "\n   "), "  "), style="bold green")
 
 
 def overlap(processed: Path) -> dict[str, float]:
-    """The share of held-out replies that occur word for word in training, by length: what reciting could gain."""
+    """Return the share of held-out replies that training contains verbatim, by length: what recitation could gain."""
     from ghost.demo.chats import verbatim_overlap
 
     def windows(name: str) -> Iterator[list[Turn]]:
@@ -210,7 +213,7 @@ def show_summary(out: Path, seconds: dict[str, float], shares: dict[str, float])
         "lines": f"{preparation['lines']['train']:,} to train on, {preparation['lines']['val']:,} held out",
         "loss": f"{before:.3f} → {after:.3f} on held-out replies, nats a token",
         "recited": ", ".join(f"{share:.0%} of {length} characters" for length, share in shares.items())
-        + ": held-out replies that training holds word for word",
+        + ": held-out replies that training contains verbatim",
         "seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
         "CSV": out / "cleaned",
         "JSONL": out / "processed",
@@ -222,7 +225,7 @@ def show_summary(out: Path, seconds: dict[str, float], shares: dict[str, float])
         console.print(f"{name:<12} {value}", soft_wrap=True)
     activate = "  source .venv/bin/activate\n" if Path(sys.prefix) == Path(".venv").resolve() else ""
     console.print(
-        "\nWith your own chats (README.md says how to export them):\n"
+        "\nWith your own chats (docs/exports.md says how to export them):\n"
         f"{activate}"
         "  ghost extract PATH/TO/EXPORTS\n"
         '  ghost prepare --me "Your Name"\n'

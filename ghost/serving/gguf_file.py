@@ -269,7 +269,9 @@ def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary | ByteLevelVo
         _check_kind(document, ids)
         scores = scores_of({pair: rank for rank, pair in enumerate(pairs)}, pieces)
     except ValueError as reason:
-        raise ConversionError(f"{name}: llama.cpp would tokenise otherwise ({reason}); choose another base") from reason
+        raise ConversionError(
+            f"{name}: llama.cpp would tokenise differently ({reason}); choose another base"
+        ) from reason
     return Vocabulary(pieces, [scores[piece] for piece in pieces], [int(kind) for kind in kinds])
 
 

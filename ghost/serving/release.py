@@ -276,7 +276,7 @@ async def try_out(args: argparse.Namespace, version: str) -> int:
     figures = {"prediction": prediction.id, "version": version, **outcome(prediction, args.weights, args.hardware)}
     if args.json:
         print(json.dumps(figures, ensure_ascii=False, indent=2))
-    say(args, *told(figures, args.hardware))
+    say(args, *trial_lines(figures, args.hardware))
     return 1 if figures["differs"] else 0
 
 
@@ -285,9 +285,9 @@ def outcome(prediction: Prediction, weights: Path, hardware: str) -> dict[str, A
     succeed."""
     if prediction.status != "succeeded":
         why = {"aborted": "it timed out before it started", "canceled": "canceled, or timed out"}
-        told = reason(prediction.error) if prediction.error else why.get(prediction.status, prediction.status)
+        why_not = reason(prediction.error) if prediction.error else why.get(prediction.status, prediction.status)
         raise PredictionFailed(
-            f"the trial {prediction.status}: {told}; logs: replicate.com/p/{prediction.id}", prediction
+            f"the trial {prediction.status}: {why_not}; logs: replicate.com/p/{prediction.id}", prediction
         )
     seconds, tokens = (prediction.metrics.get(name) for name in ("predict_time", "output_tokens"))
     online, price = _between(prediction.created_at, prediction.completed_at), PRICES.get(hardware)
@@ -319,8 +319,8 @@ def begins_as_recorded(reply: str, weights: Path) -> bool | None:
     return reply.strip().startswith(tuple(texts))
 
 
-def told(figures: dict[str, Any], hardware: str) -> list[str]:
-    """The reply and the trial's figures, as lines for a person."""
+def trial_lines(figures: dict[str, Any], hardware: str) -> list[str]:
+    """Return the reply and the figures of the trial as lines to print."""
 
     def figure(name: str, unit: str, digits: int = 1) -> str:
         return "not reported" if figures[name] is None else f"{figures[name]:,.{digits}f}{unit}"

@@ -26,7 +26,7 @@ from replicate_deployment.tokenization import (
     token_bytes,
 )
 from tests.models import TOKENIZERS, make_tokenizer
-from training.tokens import Counted
+from training.tokens import CountingTokenizer
 
 REAL = os.environ.get("GHOST_TEST_TOKENIZER", "")  # a folder with a real one, for those who have it at hand
 
@@ -119,7 +119,7 @@ def test_the_tokenizers_library_alone_counts_the_same(tokenizer: Tokenizer, talk
     backend = Backend.from_str(tokenizer.backend_tokenizer.to_str())
     backend.encode_special_tokens = True
     ends = [span.end for span in spans(talk, recipe="conversations")]
-    ours, counted = (encode(one, render(talk), ends=ends) for one in (tokenizer, Counted(backend)))
+    ours, counted = (encode(one, render(talk), ends=ends) for one in (tokenizer, CountingTokenizer(backend)))
     assert ours.offsets == counted.offsets
 
 

@@ -8,7 +8,7 @@ from replicate_deployment.chat_format import DEFAULT_LABELS, RECIPES, Recipe, Tu
 from replicate_deployment.tokenization import load_tokenizer
 from training.finetuning.data import encode_turns
 from training.finetuning.packing import collapse
-from training.tokens import Counted, Estimated, estimate, tokenizer_at_hand
+from training.tokens import CountingTokenizer, EstimatingTokenizer, estimate, try_load_tokenizer
 
 TALK = [
     Turn("B:", "hey tu fais quoi ce soir ?"),
@@ -28,7 +28,7 @@ def encoded(tokenizer: Any, turns: list[Turn], recipe: Recipe = "windows", *, re
 def test_the_tokenizers_library_alone_counts_what_training_sees(tiny_base: Path, recipe: Recipe) -> None:
     seen, counted = (
         encoded(tokenizer, TALK, recipe, replies_only=True)
-        for tokenizer in (load_tokenizer(tiny_base), Counted(tokenizer_at_hand(str(tiny_base))))
+        for tokenizer in (load_tokenizer(tiny_base), CountingTokenizer(try_load_tokenizer(str(tiny_base))))
     )
     text = ~np.isin(seen.ids, (1, 2))  # all but BOS and end tokens, whose ids nobody compares
     assert np.array_equal(seen.ids[text], counted.ids[text])
@@ -38,12 +38,12 @@ def test_the_tokenizers_library_alone_counts_what_training_sees(tiny_base: Path,
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_estimate_is_preparations(recipe: Recipe) -> None:
-    example = encoded(Estimated(), TALK, recipe, replies_only=True)
+    example = encoded(EstimatingTokenizer(), TALK, recipe, replies_only=True)
     lines = render(TALK).split("\n")
     ends = 1 if recipe == "windows" else 3
     assert len(example.ids) == 1 + sum(map(estimate, lines)) + len(lines) - 1 + ends
     assert len(example.ids) == 1 + estimate(render(TALK)) + ends
-    assert sum(example.ids == Estimated.eos_token_id) == ends
+    assert sum(example.ids == EstimatingTokenizer.eos_token_id) == ends
     assert 0 < sum(example.learnt) < len(example.ids) - 1
 
 
@@ -52,12 +52,12 @@ def test_what_is_nested_in_text_is_nested_in_estimated_tokens(tiny_base: Path) -
     windows = [TALK, TALK[:2], TALK[:4], other, other[:2], TALK[2:4], TALK[2:]]
     by_text = [
         [len(group) for group in collapse([encoded(tokenizer, some) for some in windows])]
-        for tokenizer in (load_tokenizer(tiny_base), Estimated())
+        for tokenizer in (load_tokenizer(tiny_base), EstimatingTokenizer())
     ]
     assert sorted(by_text[0]) == sorted(by_text[1]) == [2, 2, 3]
 
 
 def test_an_empty_line_is_a_newline_and_nothing_else() -> None:
-    found = Estimated()("\n\n", add_special_tokens=False)
+    found = EstimatingTokenizer()("\n\n", add_special_tokens=False)
     assert found["input_ids"] == [2, 2]
     assert found["offset_mapping"] == [(0, 1), (1, 2)]

@@ -268,7 +268,7 @@ def precision(ghost: Ghost) -> Precision:
     )
 
 
-def tokenizer_of(ghost: Ghost, base: Base) -> Tokenizer:
+def adapter_tokenizer(ghost: Ghost, base: Base) -> Tokenizer:
     """Load the adapter's tokenizer, or the base's if it has none.
 
     Drop a pad token that equals the end token: nothing here pads, and further training would mask the end token.

@@ -275,7 +275,7 @@ class TokenLengths:
 
 
 def token_lengths(prepared: Prepared, tokenizer: Any | None, sequence_len: int) -> TokenLengths:
-    """Measures a seeded sample of training's lines. `tokenizer` is a `tokenizer_at_hand`, None for the estimate."""
+    """Measures a seeded sample of training's lines. `tokenizer` is a `try_load_tokenizer`, None for the estimate."""
     count = estimate if tokenizer is None else _counter(tokenizer)
     spans = _spans(prepared)
     until = list(accumulate(map(len, spans)))

@@ -16,7 +16,7 @@ from ghost.errors import ConfigError, DataError, UsageError
 from replicate_deployment.chat_format import RECIPES
 from training import config as training_config
 from training.extraction import csv_file, speakers
-from training.tokens import tokenizer_at_hand, tokenizer_of
+from training.tokens import load_tokenizer, try_load_tokenizer
 
 if TYPE_CHECKING:
     from training.preparation.dataset import Prepared
@@ -112,11 +112,11 @@ def run(args: argparse.Namespace) -> int:
         rewritten = corrections.read(args.corrections, prepared)
     if args.base:
         try:
-            tokenizer = tokenizer_of(*training_config.base_named(args.base))
+            tokenizer = load_tokenizer(*training_config.base_named(args.base))
         except ConfigError as error:
             raise ConfigError(f"--base {error}. Without --base, lengths are estimated") from error
     else:
-        tokenizer = tokenizer_at_hand(recipe_of_training.base_model, recipe_of_training.revision_of_model)
+        tokenizer = try_load_tokenizer(recipe_of_training.base_model, recipe_of_training.revision_of_model)
     found = report.make(prepared, kept, tokenizer, recipe_of_training.sequence_len)
     refused = [concern.text for concern in found.concerns if concern.severity == "refuse"]
     if refused and not args.force:

@@ -45,7 +45,7 @@ class Report:
 
 
 def make(prepared: Prepared, kept: Kept, tokenizer: Any | None, sequence_len: int) -> Report:
-    """Examine the data set before money is spent on it. Without a `tokenizer` (tokenizer_at_hand), lengths are
+    """Examine the data set before money is spent on it. Without a `tokenizer` (try_load_tokenizer), lengths are
     estimates and say so."""
     leaks, lengths = leakage(prepared), token_lengths(prepared, tokenizer, sequence_len)
     spoken, held_out, candidates = own_languages(prepared), about(prepared), pii_candidates(prepared)

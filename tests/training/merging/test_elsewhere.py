@@ -15,7 +15,7 @@ from ghost.serving.checks import Model
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
 from training.finetuning.base import resolve_base
-from training.merging.provenance import read_facts, tokenizer_of
+from training.merging.provenance import adapter_tokenizer, read_facts
 
 Make = Callable[..., Path]
 
@@ -150,7 +150,7 @@ def test_a_pad_token_that_is_the_end_token_is_dropped(
     shutil.copytree(tiny_base, base)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"pad_token_id": 2}))
-    assert tokenizer_of(read_facts(folder), resolve_base(str(base), None)).pad_token is None
+    assert adapter_tokenizer(read_facts(folder), resolve_base(str(base), None)).pad_token is None
     assert main(["merge", str(folder), "--base", str(base), "--out", str(tmp_path / "out")]) == 0
     assert "end 2 and BOS 1" in checks.end_token(Model(tmp_path / "out"))
 

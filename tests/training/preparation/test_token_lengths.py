@@ -11,7 +11,7 @@ from tests.training.preparation.test_leakage import MONDAY, Row, pairs, prepared
 from training.preparation import checks as module
 from training.preparation.checks import token_lengths
 from training.preparation.dataset import Prepared
-from training.tokens import estimate, tokenizer_at_hand
+from training.tokens import estimate, try_load_tokenizer
 
 # Counted with mistral-common 1.13, instruct tokenizer v3 (240323), without BOS.
 MISTRAL = [
@@ -103,7 +103,7 @@ def test_whole_conversations_are_cut_and_nothing_is_dropped() -> None:
 
 
 def test_the_tokenizer_at_hand_counts_what_training_counts(tiny_base: Path) -> None:
-    tokenizer, trainings = tokenizer_at_hand(str(tiny_base)), load_tokenizer(tiny_base)
+    tokenizer, trainings = try_load_tokenizer(str(tiny_base)), load_tokenizer(tiny_base)
     assert tokenizer is not None
     data = prepared(pairs(HARD * 3))
     found = token_lengths(data, tokenizer, 1024)
@@ -116,9 +116,9 @@ def test_the_tokenizer_at_hand_counts_what_training_counts(tiny_base: Path) -> N
 def test_without_a_tokenizer_at_hand_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    assert tokenizer_at_hand(base) is None
+    assert try_load_tokenizer(base) is None
     (tmp_path / "empty" / "tokenizer.json").write_text("{", encoding="utf-8")
-    assert tokenizer_at_hand(base) is None
+    assert try_load_tokenizer(base) is None
 
 
 @pytest.mark.parametrize(("text", "tokens"), MISTRAL)
