@@ -25,9 +25,9 @@ from training.merging.adapter import Adapter, Output, Update, meta_model, place,
 from training.merging.merge import Source
 from training.merging.weights import BLOCK, Tensor, Weights, one_thread, row_blocks
 
-# Times what rounding changes. Two samples of it differ by less than a third; a base + adapter that lacks the adapter of
-# one layer differs by 20 times and more.
-ALLOWED = 3
+# Times what rounding changes. On models of 2 to 48 random layers a right merge changed 0.5 to 1.9 times as much, and one
+# that lacked the adapter in the attention of one layer 700 to 3,000 times.
+ALLOWED = 10
 
 
 @dataclass(frozen=True)
