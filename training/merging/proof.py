@@ -25,8 +25,8 @@ from training.merging.adapter import Adapter, Output, Update, meta_model, place,
 from training.merging.merge import Source
 from training.merging.weights import BLOCK, Tensor, Weights, one_thread, row_blocks
 
-# Times what rounding changes. On models of 2 to 48 random layers a right merge changed 0.5 to 1.9 times as much, one that
-# lacked the adapter in the attention of one layer 700 to 3,000 times.
+# Times what rounding changes. On models of 2 to 48 random layers a right merge changed 0.5 to 1.9 times as much, one
+# that lacked the adapter in the attention of one layer 700 to 3,000 times.
 ALLOWED = 10
 
 

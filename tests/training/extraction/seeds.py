@@ -128,6 +128,22 @@ second line"
 03:05pm\tBob\t[Photo]
 03:06pm\t\tAlice joined the group
 """
+KAKAOTALK = """Lea 님과 카카오톡 대화
+저장한 날짜 : 2024. 2. 21. 오후 10:21
+
+2024년 2월 6일 화요일
+2024. 2. 6. 오전 12:05: Noa님이 Lea님을 초대했습니다.
+2024. 2. 6. 오후 1:15, Lea : 사진
+2024. 2. 6. 오후 1:16, Noa : one
+two
+"""
+KAKAOTALK_WINDOWS = """Lea 님과 카카오톡 대화
+저장한 날짜 : 2020-12-07 16:38:21
+
+--------------- 2020년 12월 7일 월요일 ---------------
+[Noa] [오후 4:31] hi
+Lea님이 나갔습니다.
+"""
 SIGNAL_MARKDOWN = "[2019-12-24 12:23] Ada: hi  \n[2019-12-24 12:24] Me: yo\n(- Ada: 👍 -)  \n"
 
 SEEDS: dict[str, str | bytes] = {
@@ -149,6 +165,9 @@ SEEDS: dict[str, str | bytes] = {
     "signal/old.txt": "[2019-12-24, 12:23] Ada: hi\n[2019-12-24, 12:24] Me: yo\n",
     "slack/general/2025-01-10.json": _json(SLACK),
     "line/[LINE] Bob.txt": LINE,
+    "kakaotalk/Talk.txt": KAKAOTALK,
+    "kakaotalk/KakaoTalk_20201207.txt": KAKAOTALK_WINDOWS,
+    "kakaotalk/KakaoTalk_Chat_Lea.csv": 'Date,User,Message\n2020-12-07 16:38:21,"Noa","hi\nyou"\n',
     "imessage/Lea.txt": IMESSAGE,
     "sms/sms.xml": SMS,
     "Takeout/Google Chat/Groups/DM abc/messages.json": _json(GOOGLE_CHAT),

@@ -100,7 +100,7 @@ def test_persian_years_become_ours_and_others_are_no_dates(
 
 
 def test_years_of_another_calendar_are_named() -> None:
-    with pytest.raises(ExportError, match="the year 1443 is of another calendar. Set the phone to the Gregorian"):
+    with pytest.raises(ExportError, match=r"the year 1443 is of another calendar. Set the phone to the Gregorian"):
         decide(runs((1443, 4, 20), (1443, 4, 21)), None, None, "chat.txt")
 
 
