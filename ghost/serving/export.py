@@ -148,13 +148,13 @@ def export(model: Path, out: Path, kind: Type) -> dict[str, Any]:
         gguf_file.sampling_facts(writer, sampling)
         gguf_file.tokenizer_facts(writer, tokenizer, vocabulary)
 
-    with Weights.of_model(model) as weights, replace_folder(out) as aside:
+    with Weights.of_model(model) as weights, replace_folder(out) as folder:
         tensors = gguf_file.plan(decoder, weights, kind)
         with progress(f"writing {name}", total=len(tensors)) as bar:
-            sha256 = gguf_file.write(aside / name, decoder, tensors, weights, add_metadata, bar.advance)
-        (aside / "Modelfile").write_text(ollama, encoding="utf-8")
+            sha256 = gguf_file.write(folder / name, decoder, tensors, weights, add_metadata, bar.advance)
+        (folder / "Modelfile").write_text(ollama, encoding="utf-8")
         block = {"format": "gguf", "type": kind, "versions": {"gguf": version("gguf")}}
-        artifact.write(aside, ghost.facts, {name: sha256}, export=block)
+        artifact.write(folder, ghost.facts, {name: sha256}, export=block)
     file = out / name
     size = file.stat().st_size
     command = llama_server(file, ghost.stop_sequences, sampling.max_new_tokens)

@@ -7,7 +7,8 @@ import pytest
 
 from ghost.cli import main
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import DEFAULT_LABELS, chat_template
+from replicate_deployment.chat_format import DEFAULT_LABELS
+from replicate_deployment.tokenization import load_tokenizer, template_for
 from tests.training.merging.conftest import Recipe
 from training.merging import provenance
 from training.merging.adapter import read_config
@@ -32,7 +33,7 @@ def test_it_holds_what_an_engine_reads_and_no_more(kept: tuple[Path, Path, str],
     assert {path.name for path in out.iterdir()} == names
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (out / name).read_bytes() == (adapter / name).read_bytes()
-    assert (out / "chat_template.jinja").read_text() == chat_template(DEFAULT_LABELS, recipe="windows")
+    assert (out / "chat_template.jinja").read_text() == template_for(load_tokenizer(adapter), DEFAULT_LABELS, "windows")
     ghost = ghost_json.read(out)
     ghost_json.verify(ghost)
     assert ghost.stop_sequences == DEFAULT_LABELS.stop_sequences
