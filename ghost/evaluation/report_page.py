@@ -156,28 +156,29 @@ def plot_groups(found: Figures, name: str, title: str) -> Html | None:
 
 
 def plot_style(found: Figures) -> Html | None:
-    """A bar for each feature and model: its distance from the person, beside that of two samples of their own."""
+    """For each feature, the distance of the model that would be served from the person, beside the other models'."""
     by = {kind: one["style"] for kind in shown(found) if (one := found["contenders"][kind]).get("style")}
-    ours = next((by[kind] for kind in ("merged", "adapter", "served", "base") if kind in by), None)
-    if ours is None:
+    kind = next((kind for kind in ("merged", "adapter", "served", "base") if kind in by), None)
+    if kind is None:
         return None
     rows = []
-    for key, one in sorted(ours.items(), key=lambda item: item[1]["floor_high"] - item[1]["distance"]):
-        rows.append(
-            Bar(one["title"], {YOU: one["floor_high"]}, f"yourself {one['floor']:.2f}, up to {one['floor_high']:.2f}")
-        )
+    for key, one in sorted(by[kind].items(), key=lambda item: item[1]["floor_high"] - item[1]["distance"]):
+        parts = {YOU: min(one["distance"], one["floor_high"])}
+        if one["distance"] > one["floor_high"]:
+            parts[TONES[kind]] = one["distance"] - one["floor_high"]
+        others = [f"yourself {one['floor']:.2f}"]
         # A model that writes nothing that the feature counts has no figure.
-        rows += [
-            Bar("", {TONES[kind]: some[key]["distance"]}, f"{NAMES[kind]} {some[key]['distance']:.2f}")
-            for kind, some in by.items()
-            if key in some
+        others += [
+            f"{NAMES[other]} {some[key]['distance']:.2f}" for other, some in by.items() if other != kind and key in some
         ]
+        rows.append(Bar(one["title"], parts, f"{one['distance']:.2f} ({'; '.join(others)})"))
     return figure(
         "How far it is from your style",
         bars("Distances from your style", rows),
-        "Distances from 0, alike, to 1; what is off the most comes first. Grey reaches as far as two samples of your "
-        "own replies are apart 19 times in 20: a model inside it writes as you do, as far as this figure can tell.",
-        tones={**{NAMES[kind]: TONES[kind] for kind in by}, "your own variation": YOU},
+        f"Distances of {NAMES[kind]} from 0, alike, to 1; what is off the most comes first. Grey is as far as two "
+        "samples of your own replies are apart 19 times in 20: without another colour, it writes as you do, as far as "
+        "this figure can tell.",
+        tones={NAMES[kind]: TONES[kind], "your own variation": YOU},
         wide=True,
     )
 
@@ -290,7 +291,7 @@ def page(found: Figures, exchanges: Sequence[Exchange], results: Sequence[Result
         section(
             "Some replies",
             *_samples(found, exchanges, results),
-            words="Drawn at random. You are on the right; below what you wrote is what each model said instead.",
+            words="Chosen at random. You are on the right; each model's reply is below what you wrote.",
         ),
         *_steps(found),
         element("h2", "In figures"),
@@ -315,9 +316,7 @@ def _tiles(found: Figures) -> Html:
     if "stopping" in ours:
         numbers.append((f"{ours['stopping']['itself']['value']:.0%}", "of its replies end by themselves"))
     if "likelihood" in ours:
-        numbers.append(
-            (f"{ours['likelihood']['perplexity']['value']:.1f}", "perplexity on yours; the lower, the better")
-        )
+        numbers.append((f"{ours['likelihood']['perplexity']['value']:.1f}", "perplexity on yours; lower is better"))
     return tiles(numbers)
 
 

@@ -55,7 +55,7 @@ def _likelihood(ours: Figures, base: Figures) -> Iterator[str]:
     text = f"It expects your real replies as if it chose each token among {_perplexity(ours)} equally likely ones"
     if "likelihood" in base:
         text += f", the base among {_perplexity(base)}"
-    yield f"{text} (perplexity; the fewer, the better)."
+    yield f"{text} (perplexity; lower is better)."
 
 
 def _perplexity(contender: Figures) -> str:

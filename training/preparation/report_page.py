@@ -246,7 +246,7 @@ def plot_languages(languages: Mapping[str, Mapping[str, float]]) -> Html:
     return figure(
         "Languages of your turns",
         columns(describe, shown, series, ticks=dict(enumerate(shown)), percent=True),
-        "By code of the language, estimated from a sample. “?” is what nobody can tell: links, emoji, “ok”.",
+        "By language code, estimated from a sample. “?”: undetermined, such as links, emoji, “ok”.",
         tones=HALVES,
     )
 
@@ -285,7 +285,7 @@ def plot_lengths_in_tokens(recipe: str, lengths: TokenLengths) -> Html:
     sampled = (
         ""
         if lengths.sampled == lengths.lines
-        else f", on {lengths.sampled:,} of the {lengths.lines:,}, drawn at random"
+        else f", on {lengths.sampled:,} of the {lengths.lines:,}, chosen at random"
     )
     cut = "lose turns from the front" if recipe == "windows" else "train in pieces, of which none is lost"
     left_out = "are left out" if recipe == "windows" else "hold a turn that is too long"
@@ -328,8 +328,8 @@ def plot_leakage(leakage: Mapping[str, Any]) -> Html:
     return figure(
         "What the halves share, and what is no chat",
         facts(rows),
-        "What validation shares with training makes every held-out figure too good. A short reply that comes again, as "
-        "“haha” does, is no leak; a pasted paragraph is one.",
+        "What validation shares with training makes every held-out figure too good. A short reply such as "
+        "“haha” is no leak; a pasted paragraph is one.",
     )
 
 
@@ -392,7 +392,7 @@ def page(
         section(
             "Some of them, as the model sees them",
             *samples(prepared),
-            words="Drawn at random from the training half. You are on the right, whoever you write with is on the "
+            words="Chosen at random from the training half. You are on the right, whoever you write with is on the "
             "left; their names are not part of an example. Outlined: the replies after which the model learns to stop.",
         ),
     )
