@@ -392,9 +392,9 @@ Languages = Mapping[str, Mapping[str, float]]
 class Concern:
     """`text` gives the finding in numbers and what to do: at most two lines of a terminal."""
 
-    severity: Literal["refuse", "warn"]
     code: str
     text: str
+    severity: Literal["refuse", "warn"] = "warn"
 
 
 def find_concerns(
@@ -427,7 +427,6 @@ def planted(figures: Mapping[str, Any]) -> Iterator[Concern]:
     canaries, tokens = figures["canaries"], figures["canaries"]["tokens_per_epoch"]
     if (share := tokens / (figures["lengths"]["tokens_per_epoch"] + tokens)) > CANARY_SHARE:
         yield Concern(
-            "warn",
             "canaries",
             f"{canaries['lines']:,} of the {figures['lines']['train']:,} lines that train are canaries, {share:.0%} of "
             "all tokens: such a model is for measuring what is kept, not for serving. Plant fewer, or fewer copies "
@@ -438,28 +437,25 @@ def planted(figures: Mapping[str, Any]) -> Iterator[Concern]:
 def _amount(train: int, val: int) -> Iterator[Concern]:
     if train < FEWEST_REPLIES:
         yield Concern(
-            "refuse",
             "too_few_replies",
             f"{train:,} of your replies can train, fewer than {FEWEST_REPLIES}: an epoch would be one step. Export "
             "more chats, whole ones, and check that all your names are in user_identifiers.",
+            severity="refuse",
         )
     elif train < VIBE:
         yield Concern(
-            "warn",
             "few_replies",
             f"{train:,} of your replies can train. Thousands give a tone, tens of thousands a voice; this few give "
             "catchphrases. Export more chats, or older ones.",
         )
     if not val:
         yield Concern(
-            "warn",
             "nothing_held_out",
             "0 of your replies are held out: no turn border leaves replies on both sides. Nothing will tell learning "
             "from memorising, and ghost evaluate will have nothing to judge. Export more chats.",
         )
     elif val < FEWEST_HELD_OUT:
         yield Concern(
-            "warn",
             "validation_small",
             f"{val:,} of your replies are held out; below {FEWEST_HELD_OUT} the held-out loss measures chance. Do not "
             "choose between two trainings by it; export more chats.",
@@ -469,14 +465,13 @@ def _amount(train: int, val: int) -> Iterator[Concern]:
 def _leaks(leakage: Mapping[str, Any]) -> Iterator[Concern]:
     if torn := leakage["turns_on_both_sides"]:
         yield Concern(
-            "refuse",
             "torn_turns",
             f"{torn:,} turns are in training and in validation at once. This is an error of ghost prepare, not of your "
             "chats: please report it.",
+            severity="refuse",
         )
     if twice := leakage["messages_on_both_sides"]:
         yield Concern(
-            "warn",
             "same_messages",
             f"{twice:,} held-out messages are also in training, at the same second: a chat is there in two exports. "
             "Leave one out with exclude_conversations.",
@@ -485,7 +480,6 @@ def _leaks(leakage: Mapping[str, Any]) -> Iterator[Concern]:
     seen = replies["exact"] + replies["near"]
     if seen > LEAKED_SHARE * replies["compared"]:
         yield Concern(
-            "warn",
             "leaked_replies",
             f"{seen:,} of your {replies['compared']:,} held-out replies of {replies['from_characters']} characters or "
             "more are in training too, word for word or nearly: held-out figures will look too good.",
@@ -502,7 +496,6 @@ def _sources(prepared: Prepared) -> Iterator[Concern]:
     by_chat = own["path"].value_counts()
     if (share := by_chat.iloc[0] / len(own)) > CHAT_SHARE:
         yield Concern(
-            "warn",
             "one_chat",
             f"{share:.0%} of your turns are from one chat of {table['path'].nunique():,}: the ghost will talk "
             "to everyone as you talk there. Export more chats if it should not.",
@@ -511,7 +504,6 @@ def _sources(prepared: Prepared) -> Iterator[Concern]:
     if (share := days.iloc[0] / len(own)) > DAY_SHARE:
         day = f"{days.index[days == days.iloc[0]].min():%Y-%m-%d}"
         yield Concern(
-            "warn",
             "one_day",
             f"{share:.0%} of your turns are of one day, {day}, of {len(days):,} in all: "
             "the ghost will be stuck in it. Export a longer time.",
@@ -520,7 +512,6 @@ def _sources(prepared: Prepared) -> Iterator[Concern]:
     in_groups = own["path"].isin(others.index[others > 1]).mean()
     if in_groups > GROUP_SHARE:
         yield Concern(
-            "warn",
             "groups",
             f"{in_groups:.0%} of your turns are from groups, where all others are one {prepared.labels.other} and you "
             "answer some of them. Leave groups out with max_group_size: 2.",
@@ -536,7 +527,6 @@ def _shift(prepared: Prepared, languages: Languages) -> Iterator[Concern]:
         before = languages["train"].get(language, 0.0)
         if language != UNDETERMINED and share * looked_at >= LANGUAGE_MESSAGES and share >= LANGUAGE_TIMES * before:
             yield Concern(
-                "warn",
                 "language_shift",
                 f"{share:.0%} of your held-out turns are in {language!r}, and {before:.0%} of those that train: the "
                 "ghost will hardly speak it, and the held-out loss will say so. Export more of it.",
@@ -546,7 +536,6 @@ def _shift(prepared: Prepared, languages: Languages) -> Iterator[Concern]:
         held_out, all_of_it = ((starts[-1] - starts[first]).days for first in (prepared.training, 0))
         if held_out < WEEK and all_of_it >= SHIFT_DAYS:
             yield Concern(
-                "warn",
                 "one_week_held_out",
                 f"The held-out tenth is all of the last {held_out + 1} of {all_of_it + 1:,} days: held-out figures say "
                 "how the ghost does at that week's topics. Before judging by them, let more time pass.",
@@ -561,7 +550,6 @@ def _replies(prepared: Prepared) -> Iterator[Concern]:
     short = sum(len(text) <= ONE_WORD and text.isascii() and len(text.split()) == 1 for text in texts)
     if short > ONE_WORD_SHARE * len(texts):
         yield Concern(
-            "warn",
             "one_word",
             f"{short / len(texts):.0%} of your {len(texts):,} replies are one word: so the ghost's will be. If that is "
             "not you, export chats where you write more, or leave short messages out with ghost extract --min-chars.",
@@ -569,7 +557,6 @@ def _replies(prepared: Prepared) -> Iterator[Concern]:
     total, silent = prepared.exposure.replies, prepared.exposure.replies_never_target
     if silent > SILENT_SHARE * total:
         yield Concern(
-            "warn",
             "silent_replies",
             f"{silent:,} of your {total:,} replies ({silent / total:.0%}) are never what a window ends in, only "
             "context: windows start at every third turn, and many of your turns are not where one ends.",
@@ -580,7 +567,6 @@ def _walls(walls: Mapping[str, Any]) -> Iterator[Concern]:
     own, everyone = walls["share_of_your_characters"], walls["share_of_characters"]
     if max(own, everyone) > WALL_SHARE:
         yield Concern(
-            "warn",
             "walls",
             f"{own:.0%} of what you wrote, {everyone:.0%} of everything, is {walls['messages']:,} messages from "
             f"{walls['from_characters']:,} characters on and {walls['copies']:,} copies of texts from {PARAGRAPH}: "
@@ -593,14 +579,12 @@ def _lengths(lengths: TokenLengths, recipe: str) -> Iterator[Concern]:
     # By the other recipe a conversation trains in pieces, and nothing is lost however long it is.
     if recipe == "windows" and lengths.within < WITHIN_SHARE:
         yield Concern(
-            "warn",
             "long_lines",
             f"{about}{lengths.within:.0%} of the lines fit sequence_len {limit:,}; 95% is usual. Training cuts "
             f"the rest. A sequence_len of {lengths.quantiles['95']:,} would fit 95%, and needs more memory.",
         )
     if lengths.skipped > SKIPPED_SHARE:
         yield Concern(
-            "warn",
             "skipped_lines",
             f"{about}{lengths.skipped:.1%} of the lines hold turns that alone exceed sequence_len {limit:,}, "
             "and cannot train whole. Raise it, or leave the chats with pasted texts out.",

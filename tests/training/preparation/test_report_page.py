@@ -68,7 +68,7 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 def test_messages_and_names_are_text(nasty: Prepared) -> None:
-    html = made(nasty, [Concern("warn", "x", "5% <of> all")])
+    html = made(nasty, [Concern("x", "5% <of> all")])
     assert "<script" not in html
     assert "<img" not in html
     assert "5% &lt;of&gt; all" in html
@@ -165,7 +165,7 @@ def opened() -> Iterator[browser.Browser]:
 @pytest.fixture(scope="module")
 def on_disk(nasty: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("processed") / "report.html"
-    file.write_text(made(nasty, [Concern("warn", "x", "a-word-without-end" * 20)]), encoding="utf-8")
+    file.write_text(made(nasty, [Concern("x", "a-word-without-end" * 20)]), encoding="utf-8")
     return file
 
 
