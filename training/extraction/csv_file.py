@@ -38,6 +38,8 @@ REPLIES = "replies.json"  # beside the platforms' folders: which message answers
 AGAIN = "Write it again: ghost extract YOUR_EXPORT"
 LONGEST_NAME = 120  # bytes of a file name; common file systems allow 255
 SPECIAL = re.compile('[",\r\n]')
+# Windows keeps these for devices, whatever stands behind a full stop.
+RESERVED = re.compile("con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]", re.IGNORECASE)
 UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
@@ -56,6 +58,7 @@ def path_in(folder: Path, platform: str, title: str, taken: set[str]) -> Path:
     """
     name = UNSAFE.sub("_", unicodedata.normalize("NFC", title))
     name = name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore").strip(" .") or "chat"
+    name = f"_{name}" if RESERVED.fullmatch(name.partition(".")[0].rstrip()) else name
     unique, number = name, 1
     while f"{platform}/{unique.casefold()}" in taken:
         number += 1

@@ -33,12 +33,15 @@ class Conversation:
         """Whether `messages` are from another export of this conversation.
 
         If both chats have ids, compare them. Two chats may share a title or an alias, so otherwise also require a
-        message in common, or that the senders of one export are all in the other.
+        message in common, or that the senders of one export are all in the other. Two different friends may share a
+        first name, though: an export holds all that was said in its time, so if both have messages of the same time and
+        none in common, these are two chats. Of an alias, which names everybody in full, this is not asked.
         """
         if chat.is_id and self.chat.is_id:
             return chat.key == self.chat.key
         people, others = self._people(), _people(messages)
-        if people <= others or others <= people:
+        is_likely = people <= others or others <= people
+        if is_likely and (chat.alias or not self._interleaves(messages)):
             return True
         known = self._counted()
         return any(_key(record) in known for record in messages)
@@ -83,6 +86,15 @@ class Conversation:
 
     def in_time_order(self) -> list[Record]:
         return in_time_order(self.messages, self.is_merged)
+
+    def _interleaves(self, messages: list[Record]) -> bool:
+        """Whether messages of one side were sent after the first and before the last of the other."""
+        here, there = ([_moment(record)[0] for record in side] for side in (self.messages, messages))
+        first, last = min(there), max(there)
+        if any(first < moment < last for moment in here):
+            return True
+        first, last = min(here), max(here)  # with gaps, if it is of several exports
+        return not self.is_merged and any(first < moment < last for moment in there)
 
     def _people(self) -> set[str]:
         """All senders, updated incrementally: a channel may come in a thousand files, one a day."""

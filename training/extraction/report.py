@@ -170,6 +170,10 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
         *([f"{_counted(account.beside_json, 'HTML page')} whose JSON is read"] if account.beside_json else []),
         *(f"{folder}, which ghost wrote" for folder in account.own_folders),
     ]
+    namesakes = Counter((PurePath(each["file"]).parent, each["title"]) for each in account.conversations)
+    for (_, title), number in namesakes.items():
+        if number > 1:
+            console.print(f"kept apart: {number:,} chats called {title}", soft_wrap=True, markup=False)
     if passed_over:
         console.print(f"passed over: {'; '.join(passed_over)}", soft_wrap=True)
     if account.masked:

@@ -86,6 +86,18 @@ def test_two_chats_may_share_a_title(other: list[Record], same: bool) -> None:
     assert conversation(*said("hi")).holds(CHAT, other) is same
 
 
+def test_two_friends_of_one_name_are_two_chats_unless_their_messages_overlap() -> None:
+    """An export holds all that was said in its time."""
+    first = said("a", minute=0) + said("b", minute=9)
+    between, within = said("c", minute=5) + said("d", minute=20), said("c", minute=5) + said("d", minute=6)
+    for other in (between, within):
+        assert not conversation(*first).holds(CHAT, other)
+        assert conversation(*first).holds(CHAT, [*other, first[1]])
+    assert conversation(*first).holds(CHAT, said("later", minute=9) + said("later", minute=30))
+    named_in_full = Chat("bob", "Bob", is_id=False, alias="bob ash\nlea roy")
+    assert conversation(*first, chat=named_in_full).holds(named_in_full, between)
+
+
 def test_an_id_needs_no_more_evidence() -> None:
     chat = Chat("7", "Bob", is_id=True)
     assert conversation(*said("hi"), chat=chat).holds(chat, said("later", sender="Zoe"))
@@ -145,6 +157,10 @@ def test_any_text_comes_back_from_the_csv(tmp_path: Path) -> None:
         ("\n", "_"),
         ("é" * 100, "é" * 60),
         ("Zoë 👩\u200d💻", "Zoë 👩\u200d💻"),
+        ("Con", "_Con"),
+        ("nul.2", "_nul.2"),
+        ("COM1", "_COM1"),
+        ("Connie", "Connie"),
     ],
 )
 def test_titles_become_safe_names(tmp_path: Path, title: str, name: str) -> None:
