@@ -1,6 +1,6 @@
-"""Which platform wrote this file? Decided by content, with a reason; two answers are a question, never a guess.
+"""Recognise the platform of a file by its content, with a reason. If several platforms match, ask.
 
-To add a platform, put a module with the shape of `platform.Platform` into this folder: it is found here.
+To add a platform, put a module with the interface `platform.Platform` into this folder; it is found without a list.
 """
 
 import pkgutil

@@ -1,6 +1,6 @@
 """DiscordChatExporter's JSON: one file for each channel, thread or part of one.
 
-The records wait until the file's end: only then is it known whether two people go by one name, and who `<@123>` is.
+Records are held until the end of the file: only then is it known whether two people have one name, and who `<@123>` is.
 """
 
 import re
@@ -24,8 +24,8 @@ AGAIN = "export the channel again with DiscordChatExporter, Format: JSON, and pa
 OTHER_FORMS = re.compile(r"AuthorID,Author,Date,Content,|={40,}\r?\nGuild: .*\r?\nChannel: ")
 PACKAGE = frozenset(("item.ID", "item.Timestamp", "item.Contents"))
 
-# A type that the exporter has no word for is a number: 20 and 23 are the answers of an app, 46 a poll's end. All the
-# other types are events, whose English `content` nobody wrote.
+# The exporter writes types without a name as numbers: 20 and 23 are answers of an app, 46 is the end of a poll. All
+# other types are events; nobody wrote their English `content`.
 WRITTEN = frozenset(("Default", "Reply", "0", "19"))
 ANSWERED_BY_APP = frozenset(("20", "23"))
 CALLS = frozenset(("Call", "3"))
@@ -64,10 +64,10 @@ NOWHERE = Chat("", "", is_id=False)
 
 
 class _People:
-    """Everybody met in a file: what they are called, and what a mention's number stands for."""
+    """The people of a file: their names, and whom the number in a mention stands for."""
 
     def __init__(self) -> None:
-        self._ids: defaultdict[str, set[str]] = defaultdict(set)  # of the people called so
+        self._ids: defaultdict[str, set[str]] = defaultdict(set)  # by name
         self._mentioned: dict[str, str] = {}
 
     def meet(self, person: Any) -> _Author:
@@ -87,14 +87,14 @@ class _People:
         self._ids[f"\0{author.exact}"].add(author.id)
 
     def called(self, author: _Author) -> str:
-        """The name that the chat shows, or one that tells its bearers apart."""
+        """The name that the chat shows; if several people have it, one that is unique."""
         if len(self._ids[author.shown]) == 1:
             return author.shown
         is_only = self._ids[author.exact] | self._ids[f"\0{author.exact}"] == {author.id}
         return author.exact if is_only else f"{author.exact} ({author.id})"
 
     def rendered(self, text: str) -> str:
-        """The text as the exporter writes it by default; what stands for nobody known stays as it is."""
+        """The text as the exporter writes it by default. Mentions of unknown people stay as they are."""
         return RAW.sub(self._rendered, text) if "<" in text else text
 
     def _rendered(self, raw: re.Match[str]) -> str:
@@ -127,7 +127,7 @@ def _records(source: Source) -> Iterator[Record]:
     known: dict[str, Record] = {}
     for record, author in held or ():
         record = record._replace(chat=chat, sender=people.called(author), text=people.rendered(record.text))
-        # The exporter may write a message twice; another text under the same id is another version of it.
+        # The exporter may write a message twice. Another text under the same id is another version.
         earlier = known.setdefault(record.id, record) if record.id else record
         if earlier is not record and earlier[1:4] == record[1:4]:
             record = record._replace(kind=Kind.DUPLICATE)
@@ -139,7 +139,7 @@ def _records(source: Source) -> Iterator[Record]:
 
 
 def _met(message: Any, position: int, people: _People) -> tuple[Record, _Author]:
-    """A message as it stands, its author unnamed yet."""
+    """The record of a message without its chat and sender, and its author."""
     if not isinstance(message, dict):
         return Record(NOWHERE, "", "", "", Kind.UNREADABLE, position), NOBODY
     author = people.meet(message.get("author"))
@@ -157,7 +157,7 @@ def _met(message: Any, position: int, people: _People) -> tuple[Record, _Author]
 
 
 def _answers(message: dict[str, Any]) -> str:
-    """A reply's target may be gone. Ids are unique in all of Discord, so one of another channel is nobody's here."""
+    """The id of the message that is answered, which may be deleted or in another channel. Ids are unique everywhere."""
     target = message.get("reference")
     return _text(target.get("messageId")) if isinstance(target, dict) else ""
 

@@ -62,7 +62,7 @@ def _members(source: Source) -> dict[str, str]:
 
 
 def _chat(source: Source, members: Mapping[str, str]) -> Chat:
-    """The folder is the group's id. A direct conversation has no name: it is called after whom it is with."""
+    """The folder is the group's id. A direct conversation has no name: its title is the other person."""
     folder = source.parts[-2]
     info = companion(source.sibling("group_info.json"))
     title = str(info.get("name") or "") if isinstance(info, dict) else ""
@@ -76,7 +76,7 @@ def _chat(source: Source, members: Mapping[str, str]) -> Chat:
 
 def _records(source: Source, chat: Chat, names: dict[str, str]) -> Iterator[Record]:
     seen: set[tuple[str, str, str, str]] = set()
-    said: dict[tuple[str, str], str] = {}  # id of the latest message by name and text, which is how a quote names one
+    said: dict[tuple[str, str], str] = {}  # id of the latest message by name and text, by which a quote refers to it
     unread = ""
     for position, message in array(source, "messages"):
         record = _record(message, chat, names, position)
@@ -102,7 +102,7 @@ def _record(message: Any, chat: Chat, names: dict[str, str], position: int) -> R
         return Record(chat, "", "", "", Kind.UNREADABLE, position)
     creator = message.get("creator")
     address = _address(creator)
-    # One person under one name: of a member the group's own, else the first one met.
+    # One name for each person: the one in group_info.json, or else the first one in the messages.
     sender = names.setdefault(address, _name(creator) or address) if address else _name(creator)
     text = line_breaks(well_formed(str(message.get("text") or "")))
     identity = str(message.get("message_id") or "")
@@ -127,7 +127,7 @@ def _kind(message: Mapping[str, Any], text: str) -> Kind:
 
 
 def _date(message: Mapping[str, Any]) -> str:
-    """When it was written; of an edited message some exports know the edit alone."""
+    """When it was written; for an edited message some exports have only the time of the edit."""
     return str(message.get("created_date") or message.get("updated_date") or "")
 
 

@@ -44,7 +44,7 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 
 def _chat(source: Source, page: "Page") -> Chat:
-    """Takeout cuts a thread into many pages: the other's number joins them, of a group everybody's."""
+    """Takeout splits a thread into many pages. They are joined by the other's number, in a group by all numbers."""
     match = PIECE.fullmatch(PurePath(source.name).stem)
     name = match[1].strip() if match else "" if page.is_call else page.title
     others = dict(page.participants)
@@ -62,7 +62,7 @@ def _chat(source: Source, page: "Page") -> Chat:
 
 
 def _number_of(source: Source, name: str) -> str:
-    """The number behind a name whose texts are all the owner's own here: another page of that name shows it."""
+    """The other's number for a page with texts of the owner only, from another page of the same name."""
     folder = source.path if source.member else source.path.parent
     page = posixpath.join(posixpath.dirname(source.member), "*") if source.member else ""
     return _number_beside(Source(source.path if page else folder / "*", page), folder.stat().st_mtime_ns, name)
@@ -70,7 +70,7 @@ def _number_of(source: Source, name: str) -> str:
 
 @lru_cache(maxsize=4096)  # to look through 2,000 pages for each of them took minutes
 def _number_beside(any_page: Source, changed: int, name: str) -> str:
-    """`changed`, when the folder or the zip was written, keeps a second run from the first one's numbers."""
+    """`changed`, when the folder or the zip was written, makes a new export a new cache entry."""
     for page in beside(any_page, f"{glob.escape(name)} - *.html"):
         try:
             if match := NUMBER.search(decode(page, AGAIN, may_hold_nul=True)):
@@ -96,7 +96,7 @@ def _record(chat: Chat, entry: "Entry", is_call: bool, position: int) -> Record:
     if entry.has_media and text in UNWRITTEN:
         text = ""
     sender = well_formed(entry.name or entry.number) or chat.title
-    # A voicemail's transcript is a machine's spelling of what was said, not how the person writes: a call.
+    # A voicemail's transcript is written by a machine, so it counts as a call.
     kind = Kind.CALL if is_call else Kind.MEDIA if entry.has_media and not text else Kind.MESSAGE
     timestamp = when.isoformat(timespec="milliseconds" if when.tzinfo else "seconds")
     return Record(chat, timestamp, sender, text, kind, position)

@@ -85,7 +85,7 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 def _records(chat: Chat, lines: list[str]) -> Iterator[Record]:
     starts = [*_starts(lines), len(lines)]
-    answered: dict[str, str] = {}  # what a reply answers, known before it comes at its own time
+    answered: dict[str, str] = {}  # by reference of the reply, which follows at its own time
     for line, words in enumerate(lines[: starts[0]], start=1):
         if words:
             yield Record(chat, "", "", "", Kind.UNREADABLE, line)
@@ -109,7 +109,7 @@ def _records(chat: Chat, lines: list[str]) -> Iterator[Record]:
 
 
 def _replies(body: Sequence[str]) -> Iterator[str]:
-    """References of the replies that the exporter repeats below the message that they answer."""
+    """References of the replies that the exporter repeats below the message they answer."""
     for line, following in pairwise(body):
         if NESTED.fullmatch(line) and (timestamp := _timestamp(line.strip())):
             yield reference(timestamp, following.strip())

@@ -65,7 +65,7 @@ ENCRYPTED = Keys("senderName", "timestamp", "text")
 
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
-    """Instagram's threads have the same shape: where nothing tells, they are Messenger's."""
+    """Instagram's threads have the same shape. Those without a sign of Instagram count as Messenger's."""
     if is_instagram(source, evidence):
         return None
     if is_page(source, evidence):
@@ -83,7 +83,7 @@ def is_page(source: Source, evidence: Evidence) -> bool:
 
 
 def is_thread(evidence: Evidence) -> str | None:
-    """The reason why this is a thread, of whichever of the two apps."""
+    """Why this is a thread of one of the two apps, or None."""
     paths = evidence.paths
     if "messages" not in paths:
         return None
@@ -97,7 +97,7 @@ def is_thread(evidence: Evidence) -> str | None:
 
 
 def is_instagram(source: Source, evidence: Evidence) -> str | None:
-    """How the folders of the download, or else what only Instagram writes, show that a thread is from Instagram."""
+    """Why a thread or page is Instagram's, by the folders of the download or by its content; None if it is not."""
     for part in reversed(source.parts):
         if match := FOLDERS.fullmatch(part.casefold()):
             return f"in {part}" if match[1] == "instagram" else None
@@ -110,7 +110,7 @@ def is_instagram(source: Source, evidence: Evidence) -> str | None:
 
 
 def _has_more_files(source: Source) -> bool:
-    """Whether the thread goes on in files that may lack the sign: the files of a thread must not part."""
+    """Whether the thread has more files, which may lack the sign: all files of a thread must be of one platform."""
     if not NUMBERED.fullmatch(source.name):
         return False
     return source.name != "message_1.json" or source.sibling("message_2.json") is not None
@@ -125,7 +125,7 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 
 def _load(source: Source) -> tuple[dict[str, Any], ExportError | None]:
-    """The thread, and what is wrong with its file, to be said after what precedes it."""
+    """The thread, and the error to raise after the records that precede the damage."""
     with source.open() as stream:
         content = stream.read()
     defect = None
@@ -146,7 +146,7 @@ def _load(source: Source) -> tuple[dict[str, Any], ExportError | None]:
 
 
 def _whole_part(content: bytes) -> tuple[dict[str, Any], Broken | None]:
-    """What a damaged file holds until it breaks off, None for a row that is damaged by itself."""
+    """What a file holds before the damage, with None for a row that is damaged by itself."""
     thread: dict[str, Any] = {}
     cursor = Cursor(BytesIO(content))
     try:
@@ -212,9 +212,9 @@ def _kind(row: Mapping[str, Any], sender: str, text: str, app: AppRows) -> Kind:
 
 
 def _last_versions(records: list[Record]) -> Iterator[Record]:
-    """The records in time order, of an edited message only the last version, without the mark that the app puts behind.
+    """Remove the mark behind edited messages; their earlier versions, which are rows before them, become SUPERSEDED.
 
-    An earlier version stands as a row of its own, before the edit and with its own time.
+    records  in time order
     """
     for number, record in enumerate(records):
         words = (
@@ -237,7 +237,7 @@ def _is_version(before: Record, after: Record) -> bool:
 
 
 def _chat(source: Source, thread: Mapping[str, Any], people: list[str], text_of: Any) -> Chat:
-    """Classic threads have an id, their folder's name; encrypted ones have a name that a counter was added to."""
+    """The id of a classic thread is its folder's name. An encrypted one has a name and a counter: `Bob_1`."""
     if _is_encrypted(thread):
         name = text_of(thread.get("threadName")) or source.name.removesuffix(".json")
         title = re.sub(r"_\d+$", "", name)
@@ -252,7 +252,7 @@ def _chat(source: Source, thread: Mapping[str, Any], people: list[str], text_of:
 
 
 def _alias(people: list[str], title: str) -> str:
-    """Two people have one conversation; more of them may have many, and the title tells which."""
+    """Two people have one conversation. More people may have several, told apart by the title."""
     names = sorted({unicodedata.normalize("NFC", name).casefold() for name in people if name})
     if len(names) < 2 or any(map(NOBODY.search, names)):
         return ""
@@ -270,7 +270,7 @@ def _runs_backwards(messages: list[Any]) -> bool:
 
 
 def _timestamp(milliseconds: Any) -> str | None:
-    """None for what is no instant; 0 stands for an unknown one."""
+    """None if it is no time; 0 means unknown."""
     try:
         instant = datetime.fromtimestamp(int(milliseconds) / 1000, UTC) if int(milliseconds) > 0 else None
     except (ValueError, TypeError, OverflowError, OSError):

@@ -61,7 +61,7 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 
 def _twin(source: Source) -> Source | None:
-    """The fullest of the files that signal-export writes for one chat, if this is not it."""
+    """The most complete of the files that signal-export writes for a chat, if this is another one."""
     for name in ("data.json", "chat.md"):
         if name == source.name:
             return None
@@ -96,7 +96,10 @@ CALLS = ("individualCall", "groupCall")
 
 @dataclass(slots=True)
 class _Directory:
-    """Names and keys by the ids that this one export gave; accounts: names by account id, as mentions have it."""
+    """Names and keys by the ids of this export.
+
+    accounts  names by account id, which mentions use
+    """
 
     me: str = ""
     my_name: str = ""
@@ -111,7 +114,7 @@ class _Directory:
         return self.names.get(recipient) or f"Unknown {recipient}".strip()
 
     def message_id(self, sent: Any, author: str) -> str:
-        """Who and when is a message's identity in Signal; an account's id lasts longer than a name."""
+        """Author and time, which identify a message in Signal. The account's id is stable, the name is not."""
         return f"{sent} {self.keys.get(author) or self.name(author)}"
 
     def chat(self, chat_id: str) -> Chat:
@@ -136,7 +139,7 @@ def _directory(source: Source) -> _Directory:
 
 
 def _own_records(source: Source, people: _Directory) -> Iterator[Record]:
-    """One for each item of a chat, and one for each line that is no frame; positions are lines."""
+    """One record for each item of a chat, and for each line that is no frame; positions are lines."""
     chats: dict[str, Chat] = {}
     nowhere = people.chat("")
     for number, frame in lines(source):
@@ -223,7 +226,7 @@ def _recipient(found: _Directory, recipient: Mapping[str, Any]) -> None:
 
 
 def _contact_name(contact: Mapping[str, Any], phone: str) -> str:
-    """As Signal shows it: the nickname given by hand, the address book, the person's own profile."""
+    """As in Signal: the nickname, the name in the address book, the profile's name."""
     nickname = contact.get("nickname")
     phone = f"+{phone}" if phone.isdecimal() else phone
     return (
@@ -258,7 +261,7 @@ def _sigtop_records(source: Source) -> Iterator[Record]:
     match = DETAIL.fullmatch(stem)
     title, is_group = (match[1], match[2] == "group") if match else (stem, False)
     chats: dict[str, Chat] = {}
-    sent: dict[str, str] = {}  # id by the time that a quote names a message by
+    sent: dict[str, str] = {}  # id by sent_at, by which a quote refers to a message
     for position, row in array(source):
         timestamp = (_instant(row.get("sent_at")) or _instant(row.get("timestamp"))) if isinstance(row, dict) else None
         if timestamp is None:

@@ -26,7 +26,7 @@ COMPANIONS = frozenset(
 DAY = re.compile(r"\d{4}-\d\d-\d\d\.json")
 MESSAGE = re.compile(r'"type"\s*:\s*"message"')
 TS = re.compile(r"(\d{1,11})(?:\.(\d{1,6})\d*)?")
-# Rows under which somebody's words stand. What else has a subtype is Slack reporting that something happened.
+# Subtypes of rows that people write. With any other subtype, Slack reports an event.
 WRITTEN = frozenset(("", "me_message", "thread_broadcast", "file_share", "file_comment"))
 BOTS = frozenset(("bot_message", "slackbot_response"))
 DELETED = frozenset(("tombstone", "message_deleted"))
@@ -81,7 +81,7 @@ def _record(row: Any, names: Names, chat: Chat, position: int) -> Record:
     text = line_breaks(well_formed(words or _block_words(row, names)))
     kind = _kind(row, text)
     number, thread = str(row["ts"]), str(row.get("thread_ts") or "")
-    answers = thread if thread != number else ""  # a thread's first message answers nobody
+    answers = thread if thread != number else ""  # the first message of a thread is no reply
     sender, count = well_formed(_sender(row, names)), reactions(row.get("reactions"))
     return Record(chat, timestamp, sender, text, kind, position, number, answers, count)
 
@@ -99,7 +99,7 @@ def _timestamp(row: Mapping[str, Any]) -> str | None:
 
 
 def _sender(row: Mapping[str, Any], names: Names) -> str:
-    """A member's name; of others (Slack Connect, apps) what the row itself says; at worst the id."""
+    """The member's name; for others (Slack Connect, apps) the name in the row, or else the id."""
     comment = row.get("comment")
     user = str(row.get("user") or (isinstance(comment, dict) and comment.get("user")) or "")
     if user in names.users:
@@ -153,7 +153,7 @@ class Workspace(NamedTuple):
     fact: str
 
     def chat(self, folder: str) -> tuple[Chat, str]:
-        """The conversation in a folder, and its sort in words."""
+        """The conversation in a folder, and its type in words."""
         if folder in self.folders:
             return self.folders[folder]
         key = folder if ID.fullmatch(folder) else f"{self.team} {folder}"
@@ -161,7 +161,7 @@ class Workspace(NamedTuple):
 
 
 def workspace_of(source: Source) -> Workspace:
-    """The workspace that a day's file belongs to. An export's files come one after the other: the last is kept."""
+    """The workspace of a day's file. The last one is cached, as the files of an export are read in sequence."""
     if source.member:
         folder = posixpath.dirname(posixpath.dirname(source.member))
         users = Source(source.path, posixpath.join(folder, "users.json"))
@@ -187,7 +187,7 @@ def user_name(user: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=1)
 def _read(users_json: Source, changed: int) -> Workspace:
-    """`changed`, when the file was written, keeps a second run from the first one's names."""
+    """`changed`, when the file was written, makes a new export a new cache entry."""
     users = objects(companion(users_json.sibling("users.json")))
     names = {str(user.get("id")): name for user in users if (name := user_name(user))}
     rows = {index: objects(companion(users_json.sibling(f"{index}.json"))) for index in INDEXES}
@@ -214,7 +214,7 @@ def _members(row: Mapping[str, Any]) -> list[str]:
 
 
 def _owner(dms: list[dict[str, Any]]) -> str:
-    """Whose export it is: nothing says so, but only that person is in each of several direct conversations."""
+    """The owner of the export. It does not name them, but only they are in each of several direct conversations."""
     pairs = {frozenset(members) for dm in dms if (members := _members(dm))}
     common = frozenset.intersection(*pairs) if len(pairs) > 1 else frozenset()
     return next(iter(common)) if len(common) == 1 else ""
@@ -250,7 +250,7 @@ def _token(token: re.Match[str], names: Names) -> str:
 
 
 def block_text(block: Mapping[str, Any], names: Names, depth: int = 0) -> str:
-    """The text of one block of the kit that Slack builds messages from, `` where it only shows something."""
+    """The text of a Block Kit block; "" for a block without text."""
     if depth > DEEPEST:
         return ""
     kind = block.get("type")
@@ -269,7 +269,7 @@ def block_text(block: Mapping[str, Any], names: Names, depth: int = 0) -> str:
 
 
 def _inline(kind: Any, element: Mapping[str, Any], names: Names) -> str:
-    """A piece of a line. Its text is not escaped, unlike a row's."""
+    """The text of an inline element. Unlike a row's text it is not escaped."""
     user, channel = str(element.get("user_id", "")), str(element.get("channel_id", ""))
     match kind:
         case "text":

@@ -43,7 +43,7 @@ EPOCH = re.compile(r"(\d{9,10})|(\d{12,13})", re.ASCII)
 
 
 class Columns(NamedTuple):
-    """Where the three columns are. `others` are read by nobody."""
+    """The names of the three columns, and of the others, which are ignored."""
 
     timestamp: str
     sender: str
@@ -69,7 +69,7 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def _refuse(source: Source, text: str) -> None:
-    """Raises ExportError, which says what a table lacks; nothing happens if this is no table."""
+    """Raise ExportError if this is a table that cannot be read; the message says what it lacks."""
     if workbook := WORKBOOKS.get(source.head()[:4]):
         raise ExportError(
             f"{source}: a spreadsheet ({workbook}) under another name; open it, save it as CSV UTF-8 and pass that file"
@@ -93,7 +93,7 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 
 def _answers(source: Source) -> dict[str, str]:
-    """What our own output says that its messages answer, as references."""
+    """By reference, what the messages of our own output answer."""
     replies = companion(source.sibling("../replies.json"))
     pairs = objects(replies.get("/".join(source.parts[-2:]))) if isinstance(replies, dict) else []
     return {_reference(pair.get("reply")): _reference(pair.get("answers")) for pair in pairs}
@@ -106,7 +106,7 @@ def _reference(row: Any) -> str:
 def _read(source: Source) -> Reading:
     text = decode(source, "save it as UTF-8", may_hold_nul=True)
     stem = PurePath(source.name).stem
-    # Of our own output the folder counts too: it is the platform's, and two platforms may each have a chat with Lea.
+    # In our own output the folder is the platform, a part of the key: two platforms may each have a chat with Lea.
     is_ours = source.sibling("../extraction_report.json") is not None
     chat = Chat(f"{source.parts[-2]}/{stem}".casefold() if is_ours else stem.casefold(), stem, is_id=is_ours)
     if text.lstrip()[:1] == "{":
@@ -124,7 +124,7 @@ def _read(source: Source) -> Reading:
 
 
 def _columns(names: Sequence[str]) -> Columns | None:
-    """The three columns, by their own names before any other name for them; None when one is missing or open."""
+    """The three columns; the names of our own CSV come before other names. None if one is missing or ambiguous."""
     folded = [name.strip().casefold() for name in names]
     found = []
     for column, aliases in COLUMNS.items():
@@ -138,7 +138,7 @@ def _columns(names: Sequence[str]) -> Columns | None:
 
 
 def _header(text: str) -> tuple[str, list[str], Columns] | None:
-    """Delimiter, all column names and the three of them, from a text's first line."""
+    """Delimiter, column names and the three columns in the first line, or None."""
     line = re.match(r"[^\r\n]*", text)
     for delimiter in DELIMITERS if line else ():
         row = _row(delimiter).match(f"{line[0]}\n") if line else None

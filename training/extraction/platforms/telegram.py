@@ -1,7 +1,7 @@
 """Telegram Desktop's machine-readable JSON: one chat, or a whole account with the chats that were left.
 
-Streamed: a file of any size needs the memory of one message. An account lists a group that became a supergroup once,
-the old group's messages under ids less 1,000,000,000 in the supergroup's chat, as do exports of the supergroup alone.
+Files are streamed, one message in memory at a time. A group that became a supergroup is one chat in an export: the old
+group's messages have their ids less 1,000,000,000.
 """
 
 import re
@@ -69,7 +69,7 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 
 def _owner(source: Source) -> str:
-    """Whose account a full export is, as its messages name them; "" where it does not say so before its chats."""
+    """The name of the account's owner in a full export; "" if it does not precede the chats."""
     with source.open() as stream:
         cursor = Cursor(stream, _repaired)
         try:
@@ -81,7 +81,7 @@ def _owner(source: Source) -> str:
                 if key in SECTIONS or key == "messages":
                     break
         except Broken:
-            pass  # what is wrong with the file is said where its messages are read
+            pass  # reported when the messages are read
     return ""
 
 
@@ -109,17 +109,17 @@ def _records(source: Source) -> Iterator[Record]:
 
 
 def _repaired(invalid: str) -> str:
-    """JSON with the two defects of real Telegram versions undone."""
+    """Undo two defects of Telegram versions."""
     escaped = ESCAPES.sub(lambda pair: f"\\u00{pair[1]}" if pair[1] else pair[0], invalid)
     return UNQUOTED.sub(r'\1"\2"\3', escaped)
 
 
-# A chat with its messages, one or none at a time; of a file made by hand, all that had to wait for the chat's id.
+# A chat and its next messages: none or one, or all of a file made by hand in which the chat's id comes last.
 Messages = Iterator[tuple[Chat, list[Any]]]
 
 
 def _at_root(cursor: Cursor, source: Source) -> Messages:
-    """The root is a chat, or has sections of them."""
+    """Read the chat or the sections of chats at the root."""
 
     def section(key: str) -> Messages:
         if key in SECTIONS:
@@ -140,9 +140,9 @@ def _listed(cursor: Cursor, source: Source) -> Messages:
 
 
 def _of_chat(cursor: Cursor, source: Source, other: Callable[[str], Messages] = lambda key: iter(())) -> Messages:
-    """The messages of the chat here. Telegram writes the id before them; a file made by hand may have it behind them.
+    """Read the chat here. Telegram writes its id before the messages; a file made by hand may have it after them.
 
-    other  what to do at a key that is no chat's
+    other  called at a key that a chat does not have
     """
     header: dict[str, Any] = {}
     chat: Chat | None = None
@@ -171,7 +171,7 @@ def _of_chat(cursor: Cursor, source: Source, other: Callable[[str], Messages] = 
 
 
 def _chat(header: dict[str, Any], source: Source) -> Chat:
-    """Users, groups and channels number apart, and a group may turn public between two exports."""
+    """Ids of users, groups and channels overlap, so the type is a part of the key; a group may turn public."""
     kind = str(header.get("type") or "")
     title = str(header.get("name") or kind or source.parts[-2])
     if header.get("id") is None:
@@ -183,10 +183,10 @@ def _record(chat: Chat, message: Any, position: int) -> Record:
     kind = message.get("type") if isinstance(message, dict) else None
     timestamp = _timestamp(message) if kind in TYPES else None
     if timestamp is None:
-        # Of what it cannot export Telegram writes the type alone.
+        # For what it cannot export, Telegram writes only the type.
         return Record(chat, "", "", "", Kind.SYSTEM if kind == "unsupported" else Kind.UNREADABLE, position)
     text = line_breaks(_text(message.get("text")))
-    # Without the chat's id, two chats of one title may meet, and each numbers its messages from 1.
+    # Ids count from 1 in each chat. Without the chat's id, two chats of one title may be merged.
     number = str(message.get("id", "")) if chat.is_id else ""
     kind = Kind.BOT if _is_bot(message, chat) else _kind(message, text)
     answers = str(message.get("reply_to_message_id", "")) if number and "reply_to_peer_id" not in message else ""
@@ -204,13 +204,13 @@ def _record(chat: Chat, message: Any, position: int) -> Record:
 
 
 def _is_bot(message: dict[str, Any], chat: Chat) -> bool:
-    """Whether a program wrote it: sent through an inline bot, or by the bot that the chat is with."""
+    """Whether it was sent through an inline bot, or by the bot that the chat is with."""
     is_partner = chat.key.startswith("bot_chat ") and message.get("from_id") == f"user{chat.key.split()[1]}"
     return bool(message.get("via_bot")) or (is_partner and message["type"] == "message")
 
 
 def _sender(message: dict[str, Any]) -> str:
-    """The name, or of a deleted account the id, which old exports write as a number."""
+    """The name; for a deleted account the id, which is a number in old exports."""
     account = message.get("from_id")
     name = message.get("from") or message.get("actor") or account or ""
     return f"user{name}" if name is account and isinstance(account, int) else str(name)
@@ -234,14 +234,14 @@ def _kind(message: dict[str, Any], text: str) -> Kind:
 
 
 def _text(text: Any) -> str:
-    """The parts join with nothing between them: `he**llo**` is one word."""
+    """Join the parts without a separator: `he**llo**` is one word."""
     if isinstance(text, list):
         return "".join(str(part.get("text", "")) if isinstance(part, dict) else str(part) for part in text)
     return str(text or "")
 
 
 def _timestamp(message: dict[str, Any]) -> str | None:
-    """Local time with its offset when the export gives both clocks, else whichever it gives."""
+    """Local time with its offset if the export has local time and UTC, otherwise the one that it has."""
     date, unixtime = message.get("date"), message.get("date_unixtime")
     try:
         local = datetime.fromisoformat(date) if date else None
@@ -251,14 +251,14 @@ def _timestamp(message: dict[str, Any]) -> str | None:
         if local is None or local.tzinfo is not None:
             return instant.isoformat()
         return local.isoformat() + _offset(round((local - instant.replace(tzinfo=None)).total_seconds()))
-    except _NoZone:  # the two clocks contradict each other, and UTC is the exact one
+    except _NoZone:  # the two contradict each other; UTC is exact
         return instant.isoformat()
     except (ValueError, TypeError, OverflowError, OSError):
         return None
 
 
 class _NoZone(ValueError):
-    """Two clocks further apart than any zone is from UTC."""
+    """Local time and UTC differ by more than any time zone does."""
 
 
 @lru_cache(maxsize=4096)
