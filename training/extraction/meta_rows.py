@@ -20,10 +20,24 @@ NAME_WORDS = 6  # of a nickname or user name that the file's fields do not have
 SHORTEST = 3  # letters of a name by which a user name is recognised
 YOU = (
     *("You ", "Vous ", "Du ", "Tú ", "Você ", "Je ", "Jij ", "U ", "Ty ", "Sinä ", "Вы ", "Ви ", "Bạn ", "Anda ", "คุณ"),
-    *("あなた", "你", "您", "회원님", "आपने ", "आप ", "तुम्ही ", "আপনি ", "நீங்கள் ", "మీరు ", "Εσείς ", "אתה ", "את "),
+    *("あなた", "你", "您", "회원님이 ", "आप", "तुम्ही ", "আপনি ", "நீங்கள் ", "మీరు ", "Εσείς ", "אתה ", "את "),
 )
 # Languages that leave the pronoun out say "you" by the verb.
-YOU_BY_VERB = ("Has ", "Hai ", "Enviaste ", "Iniciaste ", "Cambiaste ", "Compartiste ", "Creaste ", "Saliste ")
+YOU_BY_VERB = (
+    *(
+        "Has ",
+        "Hai ",
+        "Ai ",
+        "Enviaste ",
+        "Iniciaste ",
+        "Cambiaste ",
+        "Compartiste ",
+        "Creaste ",
+        "Saliste ",
+        "Alteraste ",
+    ),
+    *("أرسلت ", "بدأت "),
+)
 STOPS = ".。।"
 SURE = "_sure"
 ATTACHMENT = "attachment"  # a section of its own: nobody says so of what is sent beside it

@@ -134,6 +134,17 @@ def test_the_owner_is_you_with_or_without_a_full_stop() -> None:
         "Você alterou o tema para Oceano",
         "Bạn đã đặt cảm xúc nhanh thành ❤.",
         "Hai inviato un allegato.",
+        "Du hast einen Anhang gesendet.",
+        "Has cambiado el tema a Mar.",
+        "Je hebt een bijlage verzonden.",
+        "Вы изменили тему на Море",
+        "आपने एक अटैचमेंट भेजा",
+        "तुम्ही थीम बदलून समुद्र केली",
+        "คุณส่งไฟล์แนบ",
+        "あなたが添付ファイルを送信しました",
+        "회원님이 첨부 파일을 보냈습니다.",
+        "你发送了附件",
+        "أرسلت مرفقًا",
         "You left the group.",
     ):
         assert of_owner(row) is not None, row

@@ -38,7 +38,11 @@ AS_WRITTEN = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3}(?:\d{3})?)?[+-]\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
 )
 WITH_TIME = re.compile(r"\d{4}-?\d\d-?\d\d[T ]\d\d.*", re.DOTALL)
-REWRITTEN = re.compile(r"[\d./-]{5,10},? \d{1,2}[:.]\d\d(?:[:.]\d\d)?(?: ?[AaPp]\.?[Mm]\.?)?")
+# 3/2/2025 18:00 · 03-Feb-25 6:00 PM · days since 1900: 45691.75
+REWRITTEN = re.compile(
+    r"(?:[\d./-]{5,10}|\d{1,2}[- ]\w{3,5}\.?[- ]\d{2,4}),? \d{1,2}[:.]\d\d(?:[:.]\d\d)?(?: ?[AaPp]\.?[Mm]\.?)?"
+    r"|[34]\d{4}(?:[.,]\d+)?"
+)
 EPOCH = re.compile(r"(\d{9,10})|(\d{12,13})", re.ASCII)
 
 

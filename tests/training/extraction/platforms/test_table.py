@@ -122,7 +122,16 @@ def test_a_spreadsheet_is_named_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["3/2/2025 18:00", "03.02.2025 18:00", "3/2/25 6:00 PM", "2025/02/03 18:00", "03-02-2025 18:00:05"]
+    "written",
+    [
+        "3/2/2025 18:00",
+        "03.02.2025 18:00",
+        "3/2/25 6:00 PM",
+        "2025/02/03 18:00",
+        "03-02-2025 18:00:05",
+        "03-Feb-25 18:00",
+        "45691.75",
+    ],
 )
 def test_times_that_a_spreadsheet_rewrote_are_said(tmp_path: Path, written: str) -> None:
     path = save(tmp_path, f"{HEADER}{NOON},Lea,hi\n{written},Lea,ho\n", "chat.csv")
