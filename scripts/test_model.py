@@ -22,6 +22,7 @@ from ghost.evaluation.prompts import (
     Format,
     answer,
     conversation,
+    labels_in,
     says_nothing,
     summarise,
     unmet,
@@ -29,6 +30,7 @@ from ghost.evaluation.prompts import (
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Turn, render
 from training.finetuning.data import read_line
+from training.preparation.prepare import TRAIN
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
@@ -110,7 +112,8 @@ def try_held_out(engine: "Engine", args: argparse.Namespace) -> int:
         for number, turns in enumerate(contexts):
             answers.append(answer(engine, turns, engine.settings, args.seed + number))
             bar.advance()
-    figures = summarise(answers, Format(engine.labels, engine.ghost.stop_sequences))
+    known = Format(engine.labels, engine.ghost.stop_sequences, own_labels(args.held_out, engine.labels))
+    figures = summarise(answers, known)
     if args.json:
         document = {"model": str(args.model), "held_out": str(args.held_out), "seed": args.seed}
         print(json.dumps(document | figures, indent=2))
@@ -140,6 +143,17 @@ def read_contexts(path: Path, labels: Labels) -> list[list[Turn]]:
     return contexts
 
 
+def own_labels(path: Path, labels: Labels) -> frozenset[str]:
+    """Those with which lines of the person's own begin, in the held-out windows and those of training beside them."""
+    texts: list[str] = []
+    for file in {path, path.with_name(TRAIN)}:
+        if file.is_file():
+            for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+                turns = read_line(line, labels, f"{file}, line {number}", recipe="windows") if line else []
+                texts += [turn.text for turn in turns if turn.label == labels.me]
+    return labels_in(texts)
+
+
 def spread(items: list[Any], limit: int) -> list[Any]:
     """At most `limit` of them, evenly spaced: neighbouring windows share most of their turns."""
     count = min(limit, len(items))
@@ -155,6 +169,7 @@ def _summed(figures: dict[str, Any]) -> str:
     lines = [f"replies                 {count:>6,}"]
     lines += [f"{ENDS[reason]:<24}{share(number)}" for reason, number in figures["ended"].items()]
     lines += [f"empty                   {share(figures['empty'])}"]
+    lines += [f"a line like `C: Hi`     {share(figures['other_labels'])}"]
     lines += [f"not {name:<20}{share(number)}" for name, number in figures["unmet"].items()]
     lines += [
         f"speed                   {figures['tokens_per_second']:>6,} tokens/s; first token after "

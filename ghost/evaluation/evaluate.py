@@ -14,6 +14,7 @@ from ghost.evaluation import authorship, memorisation, quiz, style, verdict
 from ghost.evaluation.contenders import Kind, line_up
 from ghost.evaluation.data import Estimate, Exchange, Learnt, read_held_out, read_learnt, sample, shots
 from ghost.evaluation.likelihood import breakdowns, clusters, gain, likelihood
+from ghost.evaluation.prompts import labels_in
 from ghost.evaluation.replies import Result, check, run_contender, run_served, stopping
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
@@ -43,8 +44,9 @@ def compared(
     base = next((one for one in results if one.kind == "base"), None)
     said = [one.exchange.reply for one in results[0].answers.said]
     ghosts = [one.exchange for ghost in results if ghost.kind in GHOSTS for one in ghost.answers.said]
+    own_labels = labels_in([*learnt.own, *(one.reply for one in exchanges)])
     return {
-        "contenders": {one.kind: contender_figures(one, base, exchanges, labels, seed) for one in results},
+        "contenders": {one.kind: contender_figures(one, base, exchanges, labels, seed, own_labels) for one in results},
         "person": person_figures(exchanges, labels, seed),
         "leaks": {
             "overlap": memorisation.overlap(said, [one.reply for one in exchanges], learnt),
@@ -54,7 +56,12 @@ def compared(
 
 
 def contender_figures(
-    result: Result, base: Result | None, exchanges: Sequence[Exchange], labels: Labels, seed: int
+    result: Result,
+    base: Result | None,
+    exchanges: Sequence[Exchange],
+    labels: Labels,
+    seed: int,
+    own_labels: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """The figures of one contender. `gain`: nats a token better than the base on the same replies."""
     said = result.answers.said
@@ -76,7 +83,7 @@ def contender_figures(
     if not said:
         return found
     if said[0].written is not None:
-        found["stopping"] = asdict(stopping(said, labels))
+        found["stopping"] = asdict(stopping(said, labels, own_labels))
     found["style"] = style.as_json(style.compare(exchanges, [one.exchange for one in said], seed))
     found["authorship"] = vars(authorship_auc(exchanges, [one.exchange for one in said], seed))
     return found

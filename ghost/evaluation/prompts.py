@@ -1,8 +1,9 @@
 """The fixed prompts of `ghost try` and `ghost check`, and what every reply must be like."""
 
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -67,12 +68,23 @@ class Answer:
     """Seconds from the question to the first token."""
 
 
+# A pretrained base knows other chats, whose lines begin with other labels: `C: Hi`, `User: hi`. No stop sequence ends a
+# reply there. A time (12:30) and a link are no labels; what a person does write (PS: …) is left out.
+LABEL = re.compile(r"^ *([^\W\d_]\w{0,15}):(?=\s|$)", re.MULTILINE)
+
+
+def labels_in(texts: Iterable[str]) -> frozenset[str]:
+    """The labels, in lower case, with which lines of the texts begin."""
+    return frozenset(label.casefold() for text in texts for label in LABEL.findall(text))
+
+
 @dataclass(frozen=True)
 class Format:
-    """The text format of a model, as its ghost.json tells it."""
+    """The text format of a model, as its ghost.json tells it. `own_labels`: those that the person's own lines have."""
 
     labels: Labels
     stop_sequences: Sequence[str]
+    own_labels: frozenset[str] = frozenset()
 
 
 def one_turn(written: str, stop_sequences: Sequence[str], labels: Labels) -> str:
@@ -145,13 +157,15 @@ def answer(engine: "Engine", turns: list[Turn], settings: Settings, seed: int) -
 
 
 def summarise(answers: Sequence[Answer], known: Format) -> dict[str, Any]:
-    """Counts of how replies ended, of empty ones, of expectations that were not met, and the speed."""
+    """Counts of how replies ended, of empty ones, of those with a line like `C: Hi` that the person never writes, of
+    expectations that were not met, and the speed."""
     ended = Counter(answer.ended for answer in answers)
     tokens, seconds = sum(answer.output_tokens for answer in answers), sum(answer.seconds for answer in answers)
     return {
         "replies": len(answers),
         "ended": {reason: ended[reason] for reason in ENDS},
         "empty": sum(answer.text == "" for answer in answers),
+        "other_labels": sum(bool(labels_in([answer.text]) - known.own_labels) for answer in answers),
         "unmet": dict(Counter(name for answer in answers for name in unmet(answer, known))),
         "output_tokens": tokens,
         "seconds": round(seconds, 3),

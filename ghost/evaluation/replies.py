@@ -13,6 +13,7 @@ from ghost.evaluation.contenders import NAMES, Contender, Kind
 from ghost.evaluation.data import Estimate, Exchange
 from ghost.evaluation.intervals import share
 from ghost.evaluation.likelihood import Context, ContextUse, Nats, context_use, reply_nats
+from ghost.evaluation.prompts import labels_in
 from ghost.serving.client.prediction import PredictionFailed
 from replicate_deployment.chat_format import Labels, render_prompt
 from replicate_deployment.errors import PromptError
@@ -80,12 +81,14 @@ class Stopping:
     on_and_on: Estimate
     """It began another turn of the person."""
     empty: Estimate
+    other_labels: Estimate
+    """A line of it begins with a label that no line of the person begins with, as in `C: Hi`."""
     tokens: float
     """Mean tokens drawn for a reply."""
 
 
-def stopping(said: Sequence[GeneratedReply], labels: Labels) -> Stopping:
-    """Raises ValueError if there are no replies."""
+def stopping(said: Sequence[GeneratedReply], labels: Labels, own_labels: frozenset[str] = frozenset()) -> Stopping:
+    """`own_labels` are those that the person's lines begin with. Raises ValueError if there are no replies."""
     total = len(said)
     ended = Counter(one.exchange.ended for one in said)
     other, again = (sum((one.written or "").endswith(f"\n{tag}") for one in said) for tag in (labels.other, labels.me))
@@ -96,6 +99,7 @@ def stopping(said: Sequence[GeneratedReply], labels: Labels) -> Stopping:
         for_the_other=share(other, total),
         on_and_on=share(again, total),
         empty=share(sum(not one.exchange.reply.strip() for one in said), total),
+        other_labels=share(sum(bool(labels_in([one.exchange.reply]) - own_labels) for one in said), total),
         tokens=round(sum(one.tokens or 0 for one in said) / total, 2),
     )
 
