@@ -320,7 +320,7 @@ def join(text: str, scores: Mapping[str, float]) -> tuple[list[str], list[Pair]]
 def _check_added(document: Mapping[str, Any]) -> None:
     for token in document["added_tokens"]:
         if token["lstrip"] or token["rstrip"] or token["single_word"]:
-            raise ValueError(f"its token {token['content']!r} takes spaces around it")
+            raise ValueError(f"its token {token['content']!r} strips spaces around it")
 
 
 def _check_kind(document: Mapping[str, Any], pieces: Iterable[str]) -> None:

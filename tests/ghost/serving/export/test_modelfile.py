@@ -75,5 +75,5 @@ def test_stops_and_sampling_are_those_of_ghost_json(labels: Labels) -> None:
 
 @pytest.mark.parametrize("stop", ['"""', 'a"'])
 def test_what_cannot_be_quoted_is_refused(stop: str) -> None:
-    with pytest.raises(ConversionError, match="no escapes"):
+    with pytest.raises(ConversionError, match="cannot escape quotes"):
         modelfile("ghost-f16.gguf", Labels(), "windows", [stop], Settings())
