@@ -4,6 +4,7 @@ To add a platform, put a module with the interface `platform.Platform` into this
 """
 
 import pkgutil
+import re
 from importlib import import_module
 from typing import NamedTuple, cast
 
@@ -25,6 +26,21 @@ PLATFORMS = _found()
 HINT = f"; if it is a chat export, say which: --platform {'|'.join(PLATFORMS)}"
 
 
+# Exports that no module reads: what the first 64 KiB of one match, or the path of a key that only it has.
+UNREAD: dict[str, re.Pattern[str]] = {
+    "QQ": re.compile(
+        r"消息记录（此消息记录为文本格式|^消息对象:"
+        r"|^\d{4}-\d\d-\d\d \d{1,2}:\d\d:\d\d [^\n]*(?:\(\d{5,}\)|<[^<>\n]+@[^<>\n]+>)$",
+        re.MULTILINE,
+    ),
+    "WeChat": re.compile(r"\bStrContent\b|\bStrTalker\b|^微信聊天记录", re.MULTILINE),
+    "VK": re.compile(r'<title>VK</title>|class="message__header"'),
+    "TikTok": re.compile(r'"ChatHistory"|^>>> Chat History with ', re.MULTILINE),
+    "Matrix (Element)": re.compile(r'"(?:room_creator|exported_by)"|"m\.room\.(?:message|member)"|^mx_', re.MULTILINE),
+    "Zulip": re.compile(r'"zerver_(?:realm|message|userprofile)"'),
+}
+
+
 class Recognised(NamedTuple):
     platform: Platform
     reason: str
@@ -33,7 +49,7 @@ class Recognised(NamedTuple):
 def recognise(source: Source, override: str | None = None) -> Recognised | None:
     """The platform of a file, or None when no module knows it.
 
-    Raises ExportError for a form that cannot be read, and when several platforms claim the file.
+    Raises ExportError for a form or an app that is not read, and when several platforms claim the file.
     """
     if override is not None:
         return Recognised(PLATFORMS[override], "named by --platform")
@@ -49,6 +65,12 @@ def recognise(source: Source, override: str | None = None) -> Recognised | None:
             raise ExportError(f"{source}: could be of {len(claims)} platforms. Say which: {answers}")
         if claims:
             return claims[0]
+    for name, pattern in UNREAD.items():
+        if pattern.search(evidence.head):
+            raise ExportError(
+                f"{source}: an export of {name}, which is not read. Write it as a CSV with the columns "
+                "timestamp,sender,message (times as 2024-05-01T10:30:00), and pass that file"
+            )
     return None
 
 
