@@ -145,7 +145,7 @@ def _records(
     for line, words in enumerate(line_breaks(text[start : first.start() if first else None]).split("\n"), start=1):
         if words.strip():
             yield Record(chat, "", "", "", Kind.SYSTEM if is_notice(words) else Kind.UNREADABLE, line)
-    classify = _classifier(header, text)
+    classify, is_ios = _classifier(header, text), header.is_ios
     days = chain.from_iterable(repeat(run.day, run.headers) for run in runs)
     line = 1
     for number, ((head, body), day) in enumerate(zip(_parts(header, text), days, strict=True)):
@@ -156,14 +156,14 @@ def _records(
             yield Record(chat, "", "", "", Kind.UNREADABLE, line)
             continue
         sender, body = head["sender"] or "", line_breaks(body).strip("\n")
-        is_own = not header.is_ios and is_event(sender) and is_event_line(f"{sender}: {body}")
+        is_own = not is_ios and is_event(sender) and is_event_line(f"{sender}: {body}")
         name = "" if is_own else person(sender)
         if not name:
             kind, body = Kind.CALL if PHRASES.get(normal(body)) is Kind.CALL else Kind.SYSTEM, ""
         elif number < NOTICES and is_notice(body):
             kind, body = Kind.SYSTEM, ""
         else:
-            kind, body = classify(body, header.is_ios and head["mark"] != "")
+            kind, body = classify(body, is_ios and head["mark"] != "")
         if body == "." and text[head.end() - 1] == ":":  # a vanished message; behind a blank somebody typed it
             kind = Kind.EMPTY
         yield Record(chat, f"{day}{time}", name, body, kind, line)
