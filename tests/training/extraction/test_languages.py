@@ -3,13 +3,16 @@
 import csv
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import fasttext
 import pytest
 
 from training.extraction.languages import (
     SAMPLE,
     SENDER_SAMPLE,
     UNDETERMINED,
+    _model,
     detect,
     language_report,
     languages,
@@ -93,6 +96,20 @@ def test_shorthand_tells(text: str, language: str) -> None:
 )
 def test_other_scripts_and_capitals(text: str, language: str) -> None:
     assert detect([text]) == [language]
+
+
+def test_a_model_in_a_folder_that_fasttext_cannot_open_is_opened_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows it opens no path with an accent, and a user's folder may have one."""
+    opened = fasttext.load_model
+
+    def ascii_only(path: str) -> Any:
+        if Path(path).is_absolute():
+            raise ValueError(f"{path} cannot be opened for loading!")
+        return opened(path)
+
+    monkeypatch.setattr(fasttext, "load_model", ascii_only)
+    (language,), _ = _model.__wrapped__().predict("où es-tu ce soir")
+    assert language == "__label__fr"
 
 
 def test_accents_stored_as_marks_are_accents() -> None:
