@@ -95,13 +95,14 @@ def plot_endings(found: Figures) -> Html:
         ended = [one["stopping"][key]["value"] for key in ("itself", "sequence", "length")]
         figure_of = " · ".join(f"{share:.0%}" for share in ended)
         rows.append(Bar(NAMES[kind], dict(zip(ENDINGS.values(), ended, strict=True)), figure_of))
-        shares = (one["stopping"][key]["value"] for key in ("for_the_other", "on_and_on", "empty"))
+        shares = (one["stopping"][key]["value"] for key in ("for_the_other", "on_and_on", "other_labels", "empty"))
         asides.append(f"{NAMES[kind]}: {', '.join(f'{share:.0%}' for share in shares)}")
     return figure(
         "How replies end",
         bars("Share of replies by how they end", rows),
         "A ghost that ends by itself needs no stop sequence. Replies that go on as the other side, as another turn of "
-        f"yours, which the stop sequence hides, and empty ones: {'; '.join(asides)}.",
+        "yours, which the stop sequence hides, with a line such as C: Hi that you never write, and empty ones: "
+        f"{'; '.join(asides)}.",
         tones=ENDINGS,
     )
 
