@@ -12,8 +12,6 @@ from ghost.errors import ConfigError
 from ghost.installed import install_command
 from replicate_deployment.chat_format import Turn
 
-CountTokens = Callable[[str], int]
-
 BOS, END, NEWLINE, FIRST = 0, 1, 2, 3
 
 
@@ -59,7 +57,7 @@ class EstimatingTokenizer:
         return {"input_ids": ids, "offset_mapping": offsets}
 
     def _measure(self, line: str) -> tuple[int, int]:
-        self._lines[line] = FIRST + len(self._lines), _estimate_line(line)
+        self._lines[line] = FIRST + len(self._lines), estimate(line)
         return self._lines[line]
 
 
@@ -116,13 +114,8 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def estimate(text: str) -> int:
-    """Estimate how many tokens Mistral's tokenizer makes of a text: of its lines, and one for each newline."""
-    lines = text.split("\n")
-    return len(lines) - 1 + sum(map(_estimate_line, lines))
-
-
-def _estimate_line(line: str) -> int:
+def estimate(line: str) -> int:
+    """Estimate how many tokens Mistral's tokenizer makes of a line."""
     return round(sum(map(_weights.__getitem__, line)))
 
 

@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from replicate_deployment.chat_format import Labels, Turn, render
+from replicate_deployment.chat_format import Turn, render, spans
+from replicate_deployment.tokenization import encode
 from training.preparation.dataset import Prepared
-from training.tokens import CountTokens, estimate, fit_window
+from training.tokens import CountingTokenizer, EstimatingTokenizer, fit_window
 
 # What training and held-out conversations share, and how much of the data is not conversation.
 #
@@ -276,7 +277,7 @@ class TokenLengths:
 
 def token_lengths(prepared: Prepared, tokenizer: Any | None, sequence_len: int) -> TokenLengths:
     """Measures a seeded sample of training's lines. `tokenizer` is a `try_load_tokenizer`, None for the estimate."""
-    count = estimate if tokenizer is None else _counter(tokenizer)
+    counter = _counter(tokenizer)
     spans = _spans(prepared)
     until = list(accumulate(map(len, spans)))
     total = until[-1] if until else 0
@@ -286,7 +287,7 @@ def token_lengths(prepared: Prepared, tokenizer: Any | None, sequence_len: int) 
         talk = bisect_right(until, line)
         start, target = spans[talk][line - until[talk]]
         turns = prepared.conversations[talk].turns[start : target + 1]
-        measured.append(_measure(turns, prepared, count, sequence_len))
+        measured.append(_measure(turns, prepared, counter, sequence_len))
     lengths = sorted(line.tokens for line in measured)
     shown = sum(line.turns for line in measured)
 
@@ -312,8 +313,8 @@ def token_lengths(prepared: Prepared, tokenizer: Any | None, sequence_len: int) 
 
 def trained_tokens(turns: Sequence[Turn], prepared: Prepared, tokenizer: Any | None, sequence_len: int) -> int:
     """Tokens that training sees of a line from no chat, counted as `token_lengths` does."""
-    count = estimate if tokenizer is None else _counter(tokenizer)
-    return _measure(turns, prepared, count, sequence_len).trained
+    counter = _counter(tokenizer)
+    return _measure(turns, prepared, counter, sequence_len).trained
 
 
 @dataclass(frozen=True)
@@ -326,11 +327,14 @@ class _Line:
     skipped: bool = False
 
 
-def _measure(turns: Sequence[Turn], prepared: Prepared, count: CountTokens, limit: int) -> _Line:
+def _measure(
+    turns: Sequence[Turn], prepared: Prepared, counter: EstimatingTokenizer | CountingTokenizer, limit: int
+) -> _Line:
     labels = prepared.labels
 
     def count_tokens(some: Sequence[Turn]) -> int:
-        return count(render(some, labels)) + 1 + _end_tokens(some, labels, prepared.recipe)
+        ends = [span.end for span in spans(some, labels, recipe=prepared.recipe)]
+        return len(encode(counter, render(some, labels), ends=ends).ids)
 
     tokens = count_tokens(turns)
     if tokens <= limit:
@@ -345,10 +349,6 @@ def _measure(turns: Sequence[Turn], prepared: Prepared, count: CountTokens, limi
     return _Line(len(turns), tokens, left, len(turns) - len(kept), shortened=True)
 
 
-def _end_tokens(turns: Sequence[Turn], labels: Labels, recipe: str) -> int:
-    return 1 if recipe == "windows" else sum(turn.label == labels.me for turn in turns)
-
-
 def _spans(prepared: Prepared) -> Sequence[Sequence[tuple[int, int]]]:
     """First and last turn of each line of each training conversation."""
     if prepared.recipe == "windows":
@@ -358,8 +358,8 @@ def _spans(prepared: Prepared) -> Sequence[Sequence[tuple[int, int]]]:
     return [[(0, len(talk.turns) - 1)] if any(turn.label == me for turn in talk.turns) else [] for talk in talks]
 
 
-def _counter(tokenizer: Any) -> CountTokens:
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+def _counter(tokenizer: Any | None) -> EstimatingTokenizer | CountingTokenizer:
+    return EstimatingTokenizer() if tokenizer is None else CountingTokenizer(tokenizer)
 
 
 # An optimiser step takes 64 windows, and a reply is the target of one or two: below this an epoch is a single step,

@@ -13,8 +13,9 @@ import pytest
 from ghost import cli
 from ghost.errors import BaseModelError
 from replicate_deployment.tokenization import load_tokenizer
+from tests.models import TOKENIZERS, make_tokenizer
 from training import config as training_config
-from training.config import TrainingConfig
+from training.config import TrainingConfig, load_bases
 from training.finetuning import estimate, hardware, train
 from training.finetuning.data import read_facts, read_split
 from training.finetuning.hardware import HEADROOM, Device, gpu_of
@@ -258,14 +259,19 @@ def test_training_says_what_it_expects_before_the_weights_are_fetched(
 
 
 @pytest.mark.parametrize("recipe_name", ["windows", "conversations"])
+@pytest.mark.parametrize("kind", [None, *TOKENIZERS])
 def test_preparation_counts_the_same_tokens(
-    tmp_path: Path, recipe_name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    kind: str | None,
+    tmp_path: Path,
+    recipe_name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     drawn = random.Random(3)
     words = ["so", "well", "maybe", "tonight?", "😂", "çà", "non", "ok.", "12", "of", "them"]
     rows = ["timestamp,sender,message"]
-    for minute in range(0, 6000, 5):
+    for minute in range(0, 2400, 5):
         day, clock = divmod(minute, 120)
         said = " ".join(drawn.choices(words, k=drawn.randint(1, 9)))
         stamp = f"2024-05-{1 + day % 28:02}T{10 + clock // 60}:{clock % 60:02}:00"
@@ -273,9 +279,14 @@ def test_preparation_counts_the_same_tokens(
     rows = [rows[0], *sorted(rows[1:])]
     Path("data/cleaned/whatsapp").mkdir(parents=True)
     Path("data/cleaned/whatsapp/Bob.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    assert cli.main(["prepare", "--me", "Ada", "--recipe", recipe_name, "--force"]) == 0
+    base = []
+    if kind is not None:
+        make_tokenizer(kind).save_pretrained("base")
+        Path("base/config.json").write_text(json.dumps(load_bases()["qwen3-4b"].config), encoding="utf-8")
+        base = ["--base", "base"]
+    assert cli.main(["prepare", "--me", "Ada", "--recipe", recipe_name, "--force", *base]) == 0
     capsys.readouterr()
     report = json.loads(Path("data/processed/preparation_report.json").read_text(encoding="utf-8"))
-    assert report["lengths"]["sampled"] == report["lengths"]["lines"] > 20
-    counted = figures(capsys)["tokens_per_epoch"]["one_example_at_a_time"]
+    assert report["lengths"]["sampled"] == report["lengths"]["lines"] > 10
+    counted = figures(capsys, *base)["tokens_per_epoch"]["one_example_at_a_time"]
     assert counted == report["lengths"]["tokens_per_epoch"]

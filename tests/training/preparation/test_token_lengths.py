@@ -38,6 +38,10 @@ def _talk(texts: list[str], path: str = "w/Bea.csv") -> list[Row]:
     return [(path, MONDAY + timedelta(minutes=4 * n), ["Bea", "Ada"][n % 2], text) for n, text in enumerate(texts)]
 
 
+def _by_line(text: str) -> int:
+    return sum(map(estimate, text.split("\n"))) + text.count("\n")
+
+
 def _by_hand(data: Prepared, count: object, limit: int) -> dict[str, int]:
     """Each training window, dropped turn by turn: sums of what training would report."""
     assert callable(count)
@@ -68,7 +72,7 @@ def test_every_line_is_measured_as_training_will_cut_it() -> None:
     texts = [("word " * (3 + 7 * n % 40)).strip() for n in range(60)]
     texts[31] = "word " * 200
     data = prepared(_talk(texts) + pairs(["later"] * 7, days=30)[2:])
-    expected, found = _by_hand(data, estimate, 100), token_lengths(data, None, 100)
+    expected, found = _by_hand(data, _by_line, 100), token_lengths(data, None, 100)
     assert expected["skipped"] > 0
     assert expected["shortened"] > 0
     lines = expected["lines"]
