@@ -2,7 +2,6 @@
 
 import codecs
 import json
-import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,12 +27,12 @@ from replicate_deployment.tokenization import (
 from tests.models import TOKENIZERS, make_tokenizer
 from training.tokens import CountingTokenizer
 
-REAL = os.environ.get("GHOST_TEST_TOKENIZER", "")  # a folder with a real one, for those who have it at hand
+REAL = Path(__file__).parents[2] / ".cache" / "real" / "SmolLM2-135M-Instruct"  # what `ghost demo --real` leaves there
 
 
-@pytest.fixture(scope="module", params=[*TOKENIZERS, *filter(None, [REAL])])
+@pytest.fixture(scope="module", params=[*TOKENIZERS, *([REAL.name] if REAL.is_dir() else [])])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    if request.param == REAL:
+    if request.param == REAL.name:
         return load_tokenizer(REAL)
     folder = tmp_path_factory.mktemp(request.param)
     make_tokenizer(request.param).save_pretrained(folder)
