@@ -38,21 +38,21 @@ def test_every_verb_passes_without_a_network(
     merged = str(out / "merged")
     held_out = str(out / "processed" / "val.jsonl")
     plan = ["--config", "config/demo_config.yaml", "--data", str(out / "processed"), "--base", str(tiny_base)]
+    assert cli.main(["bases"]) == 0
     assert cli.main(["estimate", *plan]) == 0
     assert cli.main(["check", merged]) == 0
     assert cli.main(["try", merged, "--held-out", held_out, "--limit", "2"]) == 0
     assert cli.main(["export", merged, "--gguf", "f16", "--out", str(out / "gguf")]) == 0
     assert cli.main(["preflight", "--no-weights"]) == 0
-    monkeypatch.setattr(
-        memorisation, "sample_long_replies", partial(memorisation.sample_long_replies, count=4)
-    )  # a hundred take their time
+    a_few = partial(memorisation.sample_long_replies, count=4)  # a hundred take their time
+    monkeypatch.setattr(memorisation, "sample_long_replies", a_few)
     page = ["--out", str(out / "report"), "--turns", "4"]
     assert cli.main(["evaluate", merged, "--val", held_out, "--base", str(tiny_base), *page]) == 0
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hey\n")))
     assert cli.main(["chat", merged]) == 0
     assert not asked.exists(), asked.read_text()  # nothing even tried, in this process or in the server's
     by_the_demo = {"extract", "prepare", "train", "merge", "serve", "demo"}
-    called = by_the_demo | {"init", "estimate", "check", "try", "export", "preflight", "evaluate", "chat"}
+    called = by_the_demo | {"init", "bases", "estimate", "check", "try", "export", "preflight", "evaluate", "chat"}
     assert called | {"push", "pull", "release", "bot"} == set(cli.VERBS)  # those four need a network
 
 

@@ -1,6 +1,6 @@
-"""Who is compared: the merged model, its base, the base with a few of the person's turns, base + adapter.
+"""The models to compare: the merged one, its base, the base with few-shot examples, and base + adapter.
 
-Each is an Engine, so all are prompted and sampled as the model will be served. One is in memory at a time.
+Each is an Engine, so all are prompted and sampled as in serving. Only one is in memory at a time.
 """
 
 import warnings
@@ -30,14 +30,14 @@ NAMES: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Contender:
-    """`shots` stand in front of every prompt."""
+    """`shots` are few-shot examples in front of every prompt."""
 
     kind: Kind
     engine: "Engine"
     shots: tuple[Turn, ...] = ()
 
     def prompt(self, context: tuple[Turn, ...]) -> tuple[Turn, ...]:
-        """The turns to answer: as many of the last as stay with the shots within what the engine looks at."""
+        """The shots and as many of the last turns as the engine's context still holds."""
         from replicate_deployment.chat_format import CONTEXT_TURNS
 
         return (*self.shots, *context[-(CONTEXT_TURNS - len(self.shots)) :])
@@ -46,15 +46,15 @@ class Contender:
 def line_up(
     model: Path, adapter: Path | None, base: str | None, shots: tuple[Turn, ...], missing: dict[Kind, str]
 ) -> Iterator[Contender]:
-    """The contenders of a merged model, one at a time: let go of each before asking for the next.
+    """Yield the contenders of a merged model. Drop each before asking for the next.
 
-    What there is none of, or cannot be loaded, is put into `missing`, with the reason. Before the first is given, which
-    takes minutes to judge, raises WeightsError when `model` cannot be served, UsageError or BaseModelError when the
-    adapter or the base that was named is not the one it was made from.
+    `missing` receives those that do not exist or cannot be loaded, with the reason. Before the first, which takes
+    minutes to evaluate, raises WeightsError if `model` cannot be served, UsageError or BaseModelError if the named
+    adapter or base is not the one it was made from.
     """
     from replicate_deployment.engine import Engine
 
-    engine = Engine.load(model, accelerate=False)  # what is compiled would hold on to the weights
+    engine = Engine.load(model, accelerate=False)  # compiled code would keep the weights in memory
     ghost, device, dtype = engine.ghost, engine.model.device, engine.model.dtype
     if adapter is not None:
         check_adapter(adapter, ghost)
@@ -94,7 +94,7 @@ def line_up(
 
 
 def check_adapter(folder: Path, ghost: ghost_json.Ghost) -> None:
-    """Raises UsageError when its weights are not those that the model's ghost.json says it was merged from."""
+    """Raises UsageError if the model's ghost.json records other adapter weights."""
     from training.merging.adapter import WEIGHTS
 
     weights = folder / WEIGHTS
@@ -109,7 +109,7 @@ def check_adapter(folder: Path, ghost: ghost_json.Ghost) -> None:
 
 
 def adapter_beside(model: Path) -> Path | None:
-    """`adapter` beside the merged model, as `ghost train` and `ghost merge` leave them, if it is the model's own."""
+    """The folder `adapter` beside the merged model, if the model was merged from it."""
     folder = model.resolve().parent / "adapter"
     try:
         training = [ghost_json.read(path).facts.get("training") for path in (folder, model)]
@@ -119,9 +119,9 @@ def adapter_beside(model: Path) -> Path | None:
 
 
 def find_base(ghost: ghost_json.Ghost, adapter: Path | None, name: str | None) -> "Base":
-    """The base that ghost.json records, from a folder or from the Hub's cache; nothing is downloaded unless named.
+    """Find the base that ghost.json records, in a folder or the Hub's cache; download it only if `name` names a repo.
 
-    Raises BaseModelError or another GhostError when it is not there, or its weights are not the recorded ones.
+    Raises BaseModelError or another GhostError if it is missing or its weights are not the recorded ones.
     """
     from training.merging import provenance
 
@@ -138,7 +138,7 @@ def find_base(ghost: ghost_json.Ghost, adapter: Path | None, name: str | None) -
 
 
 def cached(repo: str, revision: str) -> str | None:
-    """The folder of a Hub repo in the cache of this machine, if all of it is there."""
+    """The folder of a Hub repo in this machine's cache, if it is complete."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -149,7 +149,7 @@ def cached(repo: str, revision: str) -> str | None:
 
 
 def load(base: "Base", device: Any, dtype: Any) -> Any:
-    """The base in the precision of the merged model: what differs between the two is then what was learnt."""
+    """Load the base in the merged model's precision, so that they differ only by what was learnt."""
     from transformers import AutoModelForCausalLM
 
     try:
@@ -166,7 +166,7 @@ def load(base: "Base", device: Any, dtype: Any) -> Any:
 
 
 def with_adapter(weights: Any, adapter: Path) -> Any:
-    """The same model with the adapter's matrices beside its own. It cannot be the bare base again."""
+    """Add the adapter's matrices to the model, which cannot become the bare base again."""
     from peft import PeftModel
 
     with warnings.catch_warnings():

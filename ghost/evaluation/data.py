@@ -1,7 +1,7 @@
-"""What is held out, and what was learnt: exchanges of val.jsonl and train.jsonl.
+"""Exchanges of val.jsonl (held out) and train.jsonl (learnt).
 
-A held-out exchange is a reply of the person with the turns before it. Windows overlap, so one reply may be in several
-lines; it is taken once, with its longest context.
+An exchange is a reply of the person with the turns before it. Windows overlap, so a reply may be in several lines; take
+it once, with its longest context.
 """
 
 import json
@@ -17,12 +17,10 @@ from replicate_deployment.ghost_json import Ghost
 from training.finetuning.data import read_facts, read_line
 from training.preparation.prepare import ABOUT
 
-# What every measure is a function of: exchanges, and figures with an interval. Standard library only.
-
 
 @dataclass(frozen=True)
 class Exchange:
-    """What the other side had said, and the turn that the person, or a model in their place, answered with."""
+    """The turns before a reply, and the reply of the person or of a model."""
 
     context: tuple[Turn, ...]
     """Turns of both sides, un-escaped, the last one by the other side."""
@@ -40,18 +38,18 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95% interval, in the figure's own unit."""
+    """A figure and its 95% interval, in the figure's unit."""
 
     value: float
     low: float
     high: float
     n: int
-    """How many observations it comes from."""
+    """The number of observations."""
 
 
 SHOTS = 4  # exchanges in the prompt of the few-shot base: 8 of the 20 turns that a prompt may have
-LONGEST_SHOT = 200  # characters of such a reply: one pasted text would fill the prompt
-LEAST = 10  # held-out replies without which no figure is worth printing
+LONGEST_SHOT = 200  # characters of its reply: a pasted text would fill the prompt
+LEAST = 10  # held-out replies below which no figure is worth printing
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,8 @@ class HeldOut:
 
 
 def read_held_out(val: Path, longest: int) -> HeldOut:
-    """`longest` is the number of turns that a context may have. Raises DataError when files are missing or changed, or
-    hold fewer than LEAST replies."""
+    """`longest`: the most turns of a context. Raises DataError if files are missing or changed, or hold fewer than
+    LEAST replies."""
     train = val.with_name("train.jsonl")
     ghost = read_facts(train, val)
     notes = _read_about(val.with_name(ABOUT))
@@ -79,14 +77,14 @@ def read_held_out(val: Path, longest: int) -> HeldOut:
     exchanges = cut(lines, sides, ghost.labels, longest)
     if len(exchanges) < LEAST:
         raise DataError(
-            f"{val}: {len(exchanges)} held-out replies, and fewer than {LEAST} tell nothing; export more chats, then: "
+            f"{val}: {len(exchanges)} held-out replies, but at least {LEAST} are needed; export more chats, then: "
             f"ghost prepare --out {val.parent}"
         )
     return HeldOut(exchanges, ghost, described)
 
 
 def sample(exchanges: Sequence[Exchange], count: int, seed: int) -> list[Exchange]:
-    """At most `count` of them, drawn by lot, in their order."""
+    """At most `count` random ones, in their order."""
     if len(exchanges) <= count:
         return list(exchanges)
     return [exchanges[place] for place in sorted(random.Random(seed).sample(range(len(exchanges)), count))]
@@ -94,11 +92,11 @@ def sample(exchanges: Sequence[Exchange], count: int, seed: int) -> list[Exchang
 
 @dataclass(frozen=True)
 class Learnt:
-    """What training showed, each different turn once.
+    """The training data, each different turn once.
 
     own, others  the person's turns, and the other side's
-    places       of each exchange, (turn answered, reply), where it stands with the most turns before it: (line, turn),
-                 from 0. Whole windows overlap, and all of them would be many times the file
+    places       for each exchange (turn answered, reply), its place with the most turns before it: (line, turn), from
+                 0. Storing whole windows, which overlap, would take many times the file
     """
 
     train: Path
@@ -109,11 +107,11 @@ class Learnt:
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """With the one turn that they answer as their context; `in_full` has the others too."""
+        """All exchanges, with only the turn that they answer as context; `in_full` adds the others."""
         return [Exchange((context,), reply) for context, reply in self.places]
 
     def in_full(self, exchanges: Sequence[Exchange], longest: int) -> list[Exchange]:
-        """Some of `exchanges`, in their order, with the turns before them that training showed, at most `longest`."""
+        """The given exchanges of `exchanges` with all their context in training, at most `longest` turns."""
         places = [self.places[one.context[-1], one.reply] for one in exchanges]
         lines = dict(_lines(self.train, self.ghost, {line for line, _ in places}))
         return [
@@ -137,8 +135,7 @@ def read_learnt(train: Path, ghost: Ghost) -> Learnt:
 
 
 def shots(learnt: Learnt, labels: Labels, seed: int, planted: Collection[str] = ()) -> tuple[Turn, ...]:
-    """A few of the person's exchanges in training, to stand in front of every prompt of the base; no reply that was
-    `planted`, which nobody ever wrote."""
+    """A few exchanges of training as few-shot examples for the base, but none of the `planted` canaries."""
     fitting = [
         one
         for one in learnt.exchanges
@@ -149,7 +146,7 @@ def shots(learnt: Learnt, labels: Labels, seed: int, planted: Collection[str] = 
 
 
 def _lines(path: Path, ghost: Ghost, wanted: Collection[int] | None = None) -> Iterator[tuple[int, list[Turn]]]:
-    """Each line, or those that are wanted, with its number from 0."""
+    """Each line, or each of the `wanted` ones, with its number from 0."""
     with path.open(encoding="utf-8", newline="\n") as stream:
         for number, line in enumerate(stream):
             if wanted is None or number in wanted:
@@ -157,7 +154,7 @@ def _lines(path: Path, ghost: Ghost, wanted: Collection[int] | None = None) -> I
 
 
 def _read_about(path: Path) -> list[dict[str, Any]] | None:
-    """None where an older preparation wrote none. It is only looked at for breakdowns, so a broken one is no error."""
+    """None if it is missing or damaged, which is no error: it is only needed for breakdowns."""
     try:
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         keys = {"conversation": int, "last": int, "platform": str, "language": str}
@@ -173,7 +170,7 @@ def _of_windows(
     found: dict[Any, Exchange] = {}
     for turns, side in zip(lines, sides, strict=True):
         *context, reply = turns
-        # Without places, the same answer to the same turn is taken for the same reply.
+        # Without places, take the same answer to the same turn for the same reply.
         key = (side["conversation"], side["last"]) if side else (context[-1], reply)
         known = found.get(key)
         if known is None or len(known.context) < len(context[-longest:]):

@@ -75,7 +75,7 @@ def test_a_conversation_has_an_exchange_for_each_reply(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("held_out", "count"), [([TALK[:8]], 4), ([], 0)])
 def test_too_little_to_judge_by_is_refused(tmp_path: Path, held_out: list[list[Turn]], count: int) -> None:
     val = write(tmp_path / "p", [TALK], held_out, "conversations")
-    with pytest.raises(DataError, match=rf"{count} held-out replies.*fewer than 10.*ghost prepare"):
+    with pytest.raises(DataError, match=rf"{count} held-out replies.*at least 10 .*ghost prepare"):
         data.read_held_out(val, 20)
 
 
