@@ -163,7 +163,7 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
     few = len(account.files) <= FEW
     if account.files:
         console.print(table(account.files if few else _by_platform(account.files), first="file" if few else "files"))
-        for line in (_orders(account.files), *(_evidence(account.files) if few else ())):
+        for line in (_orders(account.files), *(_evidence(account.files) if few else ()), *_notes(account.files)):
             console.print(line, soft_wrap=True)
     passed_over = [
         *([_counted(account.attachments, "attachment")] if account.attachments else []),
@@ -232,6 +232,12 @@ def _evidence(files: Sequence[FileAccount]) -> list[str]:
     """The evidence for files whose date order was not obvious; the report has it for every file."""
     named = zip(_names(files), files, strict=True)
     return [f"{name}: {file.facts['evidence']}" for name, file in named if DOUBT.search(file.facts.get("evidence", ""))]
+
+
+def _notes(files: Sequence[FileAccount]) -> list[str]:
+    """What was changed in a file's text before it was read."""
+    named = zip(_names(files), files, strict=True)
+    return [f"{name}: {file.facts['note']}" for name, file in named if "note" in file.facts]
 
 
 def _orders(files: Iterable[FileAccount]) -> str:

@@ -282,8 +282,13 @@ def _is_bomb(size: int, packed: int) -> bool:
     return size > BOMB_SIZE and size > BOMB_RATIO * packed
 
 
-def decode(source: Source, advice: str, may_hold_nul: bool = False) -> str:
+STRAY = 0.01  # share of NUL characters beyond which a file is not text
+
+
+def decode(source: Source, advice: str) -> tuple[str, dict[str, str]]:
     """Read the whole file as UTF-8, or as UTF-16 if it has a byte order mark; line breaks are kept.
+
+    Returns the text without NUL characters, and a note for the report if it had any.
 
     advice  what to do if it is neither, for the error: "save it as UTF-8"
     Raises ExportError.
@@ -296,9 +301,10 @@ def decode(source: Source, advice: str, may_hold_nul: bool = False) -> str:
     except UnicodeDecodeError as error:
         name = "UTF-16" if encoding == "utf-16" else "UTF-8"
         raise ExportError(f"{source}: not {name} at byte {error.start:,}; {advice}") from None
-    if "\0" in text and not may_hold_nul:
-        raise ExportError(f"{source}: contains NUL bytes, so it is damaged or not text; {advice}")
-    return text
+    nuls = text.count("\0")
+    if nuls > max(1, STRAY * len(text)):
+        raise ExportError(f"{source}: {nuls:,} NUL bytes, so it is damaged or not text; {advice}")
+    return text.replace("\0", ""), {"note": f"dropped {nuls:,} NUL byte{'s' * (nuls > 1)}"} if nuls else {}
 
 
 def beside(source: Source, pattern: str) -> list[Source]:

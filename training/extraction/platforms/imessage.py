@@ -78,9 +78,10 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    text = line_breaks(decode(source, "imessage-exporter writes UTF-8, so run it again"))
+    text, facts = decode(source, "imessage-exporter writes UTF-8, so run it again")
     title = PurePath(source.name).stem
-    return Reading(_records(Chat(title.casefold(), title, is_id=False), text.removesuffix("\n").split("\n")))
+    lines = line_breaks(text).removesuffix("\n").split("\n")
+    return Reading(_records(Chat(title.casefold(), title, is_id=False), lines), facts)
 
 
 def _records(chat: Chat, lines: list[str]) -> Iterator[Record]:

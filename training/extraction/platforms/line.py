@@ -140,7 +140,8 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    lines = line_breaks(decode(source, "LINE writes UTF-8, so export the chat again")).removesuffix("\n").split("\n")
+    text, facts = decode(source, "LINE writes UTF-8, so export the chat again")
+    lines = line_breaks(text).removesuffix("\n").split("\n")
     is_desktop = not any(map(TABS.match, lines)) and any(map(BLANKS.match, lines))
     title, days, rows = _layout(lines, BLANKS if is_desktop else TABS)
     if not days:
@@ -149,7 +150,7 @@ def read(source: Source, date_order: str | None) -> Reading:
         )
     dates, evidence = _dates(days, date_order, str(source))
     title = title or _title(PurePath(source.name).stem) or PurePath(source.name).stem.removeprefix("[LINE]").strip()
-    facts = {"columns": "blanks" if is_desktop else "tabs", "evidence": evidence}
+    facts |= {"columns": "blanks" if is_desktop else "tabs", "evidence": evidence}
     if is_desktop:
         rows = _with_names(rows, title)
         facts["names"] = f"{len({row.name for row in rows if row.name}):,} learnt from what the rows share"

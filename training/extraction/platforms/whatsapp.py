@@ -2,17 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby, islice, repeat
 from operator import itemgetter
 from pathlib import PurePath
+from typing import NamedTuple
 
 from ghost.errors import ExportError
 from training.extraction.date_order import DateOrder, decide_each, read_date
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, decode, line_breaks, printable
+from training.extraction.source import STRAY, Source, decode, line_breaks, printable
 from training.extraction.whatsapp import header as headers
 from training.extraction.whatsapp.body import (
     EXPORT_TITLES,
@@ -23,6 +24,7 @@ from training.extraction.whatsapp.body import (
     ios_body,
     is_event,
     is_event_line,
+    is_event_under_a_name,
     is_notice,
     normal,
     unmarked_body,
@@ -36,21 +38,62 @@ BROAD = True  # a date, a time and a name head many logs
 COMPANIONS: frozenset[str] = frozenset()
 
 VISIBLE = re.compile(rf"[^\s{MARKS.pattern[1:-1]}]")
+# What stands for a name in logs: `INFO`, `app.main - ERROR - retry`, `sshd[812]`, `server.go:12`.
+LOG = re.compile(
+    r"\b(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL|SEVERE|LOG)\b|\w\[\d+\]$|\.\w{1,4}:\d+$"
+)
+UNMARKED = ("date time", "date time:")
+FEW = 20  # headers that are looked at
 NOTICES = 3  # the encryption notice is among a chat's first records
+# A mention, `@⁨Piet⁩`, between marks that keep its direction; of somebody who is not in the contacts with a ~.
+ISOLATED = re.compile("(@?)\u2068(?:~[ \u00a0\u202f]?)?([^\u2068\u2069\n]*)\u2069")
 TITLES = [re.compile(re.escape(title).replace(r"\{\}", "(.+)")) for title in EXPORT_TITLES]
 
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
-    if evidence.paths or "\0" in evidence.head:
+    if evidence.paths or evidence.head.count("\0") > max(1, STRAY * len(evidence.head)):
         return None
-    lines = list(filter(VISIBLE.search, evidence.head.replace("\r", "\n").split("\n")))
+    head = evidence.head.replace("\0", "").replace("\r", "\n")
+    lines = list(filter(VISIBLE.search, head.split("\n")))
     header = headers.choose("\n".join(lines) + "\n")
     if header is None:
         return None
-    found = list(islice(header.pattern.finditer("\n" + "\n".join(lines)), 2))
-    if len(found) == 2 or header.pattern.match("\n" + lines[0]):
+    text = "\n" + "\n".join(lines)
+    found = list(islice(header.pattern.finditer(text), FEW))
+    if (len(found) >= 2 or header.pattern.match("\n" + lines[0])) and _is_chat(header, text, found):
         return f"lines that start with WhatsApp's “{header.family}”"
     return None
+
+
+def _is_chat(header: Header, text: str, found: Sequence[re.Match[str]]) -> bool:
+    """Whether names follow the dates and times, or words that are WhatsApp's own; logs have them without either."""
+    senders = [match["sender"] for match in found if match["sender"]]
+    if sum(bool(LOG.search(sender)) for sender in senders) > len(senders) / 2:
+        return False
+    if header.family in UNMARKED:  # nothing but a date and a time heads these lines
+        return len(senders) > len(found) / 2
+    return bool(senders) or any(
+        is_notice(rest) or is_event_line(rest)
+        for rest in (text[match.end() :].partition("\n")[0] for match in found[:FEW])
+    )
+
+
+ALIKE = 3  # messages that must open alike, and no other, for the opening to be a part of the name
+OPENING = re.compile(r"([^:\n]{1,40}): ")
+NEW = ("", 0)
+
+
+class People(NamedTuple):
+    """What a whole file tells about its senders.
+
+    longer       sender as read up to the first `: ` → the name, where a name holds one
+    have_events  whether events stand under somebody's name, as in Android's exports of 2013
+    names        all senders, in normal form
+    """
+
+    longer: Mapping[str, str]
+    have_events: bool
+    names: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -65,28 +108,51 @@ class Run:
 
 def read(source: Source, date_order: str | None) -> Reading:
     """The file is matched twice: first for its dates, which are read together, then for its records."""
-    text = decode(source, "WhatsApp writes UTF-8, so export the chat again")
+    text, facts = decode(source, "WhatsApp writes UTF-8, so export the chat again")
     header = headers.choose(text)
     runs: list[Run] = []
     clocks: Counter[str] = Counter()
+    senders: dict[str | None, tuple[str, int] | None] = {}
     if header is not None:
         text = (line_breaks(text) if header.newline == "\n" else text).rstrip("\r\n")
         text = f"{header.newline}{text}{header.newline}"
         for day, same in groupby(header.pattern.finditer(text), key=itemgetter("date")):
-            read = [match["clock"] for match in same]
-            clocks.update(read)
-            runs.append(Run(day, read[0], len(read)))
+            these = list(same)
+            clocks.update(written := [match["clock"] for match in these])
+            _note_openings(text, these, senders)
+            runs.append(Run(day, written[0], len(written)))
     if header is None or not runs:
         raise ExportError(f"{source}: no line starts with a WhatsApp date and time; is this a chat export?")
     known = _times(source, clocks)
     orders = _orders(source, header, runs, date_order)
     name = title(source)
-    facts = {
+    facts |= {
         "header": header.family,
         "date_order": ", then ".join(order.said for order in orders.values()),
         "evidence": "; after a change: ".join(order.evidence for order in orders.values()),
     }
-    return Reading(_records(Chat(name.casefold(), name, is_id=False), header, text, runs, known), facts)
+    people = People(
+        {each: f"{each}: {found[0]}" for each, found in senders.items() if each and found and found[1] >= ALIKE},
+        None not in senders and header.family in headers.WITH_MONTHS,
+        frozenset(normal(person(each)) for each in senders if each),
+    )
+    return Reading(_records(Chat(name.casefold(), name, is_id=False), header, text, runs, known, people), facts)
+
+
+def _note_openings(
+    text: str, matches: Sequence[re.Match[str]], senders: dict[str | None, tuple[str, int] | None]
+) -> None:
+    """Note of each sender how all messages open, `Piet: ` where `Work: Piet` is the name, and their number; or None."""
+    for match in matches:
+        sender = match["sender"]
+        known = senders.get(sender, NEW)
+        if known is None:
+            continue
+        opening = OPENING.match(text, match.end()) if sender else None
+        if opening is None or known[0] not in ("", opening[1]):
+            senders[sender] = None
+        else:
+            senders[sender] = (opening[1], known[1] + 1)
 
 
 def title(source: Source) -> str:
@@ -138,7 +204,7 @@ def _orders(source: Source, header: Header, runs: list[Run], answer: str | None)
 
 
 def _records(
-    chat: Chat, header: Header, text: str, runs: list[Run], known: Mapping[str, str | None]
+    chat: Chat, header: Header, text: str, runs: list[Run], known: Mapping[str, str | None], people: People
 ) -> Iterator[Record]:
     start = len(header.newline)
     first = header.pattern.search(text)
@@ -156,16 +222,22 @@ def _records(
             yield Record(chat, "", "", "", Kind.UNREADABLE, line)
             continue
         sender, body = head["sender"] or "", line_breaks(body).strip("\n")
+        if sender in people.longer:
+            sender, body = people.longer[sender], body.partition(": ")[2]
         is_own = not is_ios and is_event(sender) and is_event_line(f"{sender}: {body}")
-        name = "" if is_own else person(sender)
+        name = "" if is_own or not sender else person(sender)
         if not name:
             kind, body = Kind.CALL if PHRASES.get(normal(body)) is Kind.CALL else Kind.SYSTEM, ""
-        elif number < NOTICES and is_notice(body):
+        elif (number < NOTICES and is_notice(body)) or (
+            people.have_events and is_event_under_a_name(sender, body, people.names)
+        ):
             kind, body = Kind.SYSTEM, ""
         else:
             kind, body = classify(body, is_ios and head["mark"] != "")
         if body == "." and text[head.end() - 1] == ":":  # a vanished message; behind a blank somebody typed it
             kind = Kind.EMPTY
+        if "\u2068" in body:
+            body = ISOLATED.sub(r"\1\2", body)
         yield Record(chat, f"{day}{time}", name, body, kind, line)
 
 
@@ -182,15 +254,18 @@ def _parts(header: Header, text: str) -> Iterator[tuple[re.Match[str], str]]:
 
 @lru_cache(maxsize=4096)
 def person(sender: str) -> str:
-    """A name without direction marks, non-breaking blanks and the ~ of somebody who is not in the contacts."""
-    plain = re.sub("[\u00a0\u202f\u2009]", " ", MARKS.sub("", sender))
-    return plain.strip().removeprefix("~").strip()
+    """A name without direction marks, non-breaking blanks and the ~ of somebody who is not in the contacts.
+
+    `~` stands for a name of which nothing can be seen.
+    """
+    plain = re.sub("[\u00a0\u202f\u2009]", " ", MARKS.sub("", sender)).strip()
+    return plain.removeprefix("~").strip() or "~"
 
 
 def _classifier(header: Header, text: str) -> Classify:
     if not header.is_ios:
         return android_body
-    left, right = text.count(": \u200e"), text.count(": \u200f")
+    left, right = (text.count(f": {mark}") + text.count(f": <{mark}") for mark in "\u200e\u200f")
     if not left and not right:  # an editor has lost the marks
         return unmarked_body
     return ios_body("\u200e" if left >= right else "\u200f")

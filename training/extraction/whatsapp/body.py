@@ -11,7 +11,7 @@ omitted a detail" are a person's.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import NamedTuple
@@ -183,6 +183,22 @@ def is_event_line(rest: str) -> bool:
     return any(each.opens(before) for each, _ in _events().filled(plain))
 
 
+NUMBER = re.compile(r"\+?[\d\s()-]{6,}")
+SURE = 12  # letters of an event that nobody types by chance
+
+
+def is_event_under_a_name(sender: str, body: str, names: Container[str]) -> bool:
+    """Whether a body is an event, as Android wrote it in 2013: `Bob: Ann joined`, `Bob: Changed the group icon`.
+
+    names  the file's senders in normal form: people, too, say who left
+    """
+    plain, subject = normal(body), normal(sender)
+    for template, first in _events().filled(plain):
+        if first in names or NUMBER.fullmatch(first) or any('"' in literal for literal in template.literals):
+            return True
+    return len(plain) >= SURE and any(first == subject for _, first in _events().filled(f"{subject} {plain}"))
+
+
 @cache
 def _events() -> Templates:
     return Templates(wording("events"))  # `{}` stands for a name, a number or a title; the longest list by far
@@ -220,14 +236,16 @@ LONGEST_FILE = 300  # characters of a name and of what stands around it
 EDIT_MARK = re.compile(rf"<(?:{'|'.join(map(re.escape, EDITED))})\.?>", re.IGNORECASE)
 # "<attached: 00000035-PHOTO-2022-03-27-21-41-55.jpg>" in any language: the number tells; "x.jpg <attached>" until 2015.
 IOS_FILE = re.compile(r"<[^<>\n]{0,60}?\d{8}-(?P<name>[^<>\n]{1,300}?) ?(?: \w+)?>|^\S+\.\w{2,5} <\u200e?\w+>")
-FILE_NAME = re.compile(r"[^\n]*\.\w{2,5}")
+# A name without an extension ends in the dot before it; a sentence that does has blanks.
+FILE_NAME = re.compile(r"[^\n]*\.\w{1,12}|\S+\.|[^\n]*\w{3}-\d{8}-wa\d{4}")
 MAP = re.compile(r"(?P<label>[^\n:：]{1,40})[:：] ?https?://maps\.google\.com/\?q=-?\d\S*")
 VENUE = re.compile(
     r"[^\n(]+\([^\n]*\): https://foursquare\.com/v/\w+|[^\n]+(?:\n[^\n]+){0,2}\nhttps://foursquare\.com/v/\w+"
 )
-# "POLL:" alone on the first line, and last of all "OPTION: pizza (3 votes)", each word in its language.
-POLL = re.compile(r"[^\W\d_a-z]+[:：] ?")
-POLL_OPTION = re.compile(r"[^\W\d_a-z]+[:：] .* \(\d+ \w+\)")
+# "POLL:" alone on the first line, and last of all "OPTION: pizza (3 votes)" and others, each word in its language. The
+# label of every option is the same; languages with capitals write it in capitals.
+POLL = re.compile(r"(?P<label>[^\n:：]{1,40}?)\s*[:：]\s*")
+POLL_OPTION = re.compile(r"(?P<label>[^\n:：]{1,40}?)\s*[:：].*[(（][^()（）]{1,30}[)）]")
 
 FILES = Templates(ATTACHED)
 DELETERS = Templates(DELETED_BY)
@@ -272,6 +290,8 @@ def ios_body(mark: str) -> Classify:
     """The classifier of a file whose own wording starts with `mark`."""
 
     def classify(body: str, marked: bool) -> tuple[Kind, str]:
+        if body.startswith(f"<{mark}"):  # 2016 to 2018
+            body = f"{mark}<{body[2:]}"
         if body.endswith(">"):
             body = _without_edit_mark(body, mark)
         if mark not in body:
@@ -347,7 +367,7 @@ def _file_or_caption(body: str, mark: str) -> tuple[Kind, str]:
     """`Some file.txt ‎document omitted` is a file and its name; other words before the mark are a caption."""
     before, _, fragment = body.rpartition(mark)
     file = IOS_FILE.search(fragment)
-    if file is None and PHRASES.get(normal(fragment)) is not Kind.MEDIA:
+    if file is None and PHRASES.get(normal(fragment.strip("<> "))) is not Kind.MEDIA:
         return _shape(body)
     words = before.split(f" • {mark}")[0].strip(" •")
     named = file["name"] if file else ""
@@ -367,11 +387,18 @@ def _shape(body: str, any_label: bool = False) -> tuple[Kind, str]:
             return Kind.LOCATION, ""
         if VENUE.fullmatch(plain):
             return Kind.LOCATION, ""
-    if "\n" in plain:
-        lines = plain.rstrip().split("\n")
-        if POLL.fullmatch(lines[0]) and POLL_OPTION.fullmatch(lines[-1]):
-            return Kind.POLL, ""
+    if "\n" in plain and _is_poll(plain.rstrip().split("\n")):
+        return Kind.POLL, ""
     return MESSAGE, body
+
+
+def _is_poll(lines: list[str]) -> bool:
+    first, last = POLL.fullmatch(lines[0]), POLL_OPTION.fullmatch(lines[-1])
+    if first is None or last is None or not any(character.isdigit() for character in lines[-1]):
+        return False
+    if any(match["label"] != match["label"].upper() for match in (first, last)):
+        return False
+    return len(lines) == 3 or lines[-2].startswith(last["label"])
 
 
 def _caption(text: str) -> tuple[Kind, str]:

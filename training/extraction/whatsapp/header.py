@@ -236,7 +236,7 @@ def _families(before: str, after: str) -> dict[str, str]:
 
 
 ANY = _families(WORD, WORD)
-IN_WORDS_TOO = ("day month time -", "time day month -")
+WITH_MONTHS = ("day month time -", "time day month -")
 # The first ": " ends the name, so `User:)` is one; the body may be empty or, of a vanished message, a single dot. The
 # first alternative is the common case of the second, at a quarter of its cost.
 NAME = "[^:\n]+(?=: )|[^\n]+?(?=: )|[^\n]+?(?=:\\.?\r?\n)"

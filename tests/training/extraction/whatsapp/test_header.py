@@ -7,6 +7,8 @@ import pytest
 from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save, whatsapp
 from training.extraction.platform import Kind
+from training.extraction.platforms import recognise
+from training.extraction.source import Source
 
 # 13 and 14 March 2022: no date fits two orders. `{}` of the second header is a day later.
 VARIANTS = {
@@ -134,7 +136,7 @@ def test_on_ios_a_name_may_be_followed_at_once_by_the_body(tmp_path: Path) -> No
     ("content", "says"),
     [
         (b"13/03/2022, 14:56 - L\xe9a: a", "not UTF-8 at byte 21"),
-        (b"13/03/2022, 14:56 - L: a\0", "NUL"),
+        (b"13/03/2022, 14:56 - L: a\0\0\0", "3 NUL bytes"),
         (b"", "no line"),
     ],
 )
@@ -142,3 +144,12 @@ def test_what_is_no_text_is_refused_in_one_line(tmp_path: Path, content: bytes, 
     with pytest.raises(ExportError, match=says) as caught:
         whatsapp(save(tmp_path, content))
     assert "\n" not in str(caught.value)
+
+
+def test_a_stray_nul_is_dropped_and_said(tmp_path: Path) -> None:
+    path = save(tmp_path, "13/03/2022, 14:56 - Lea: a\0b\n13/03/2022, 14:57 - Marc: ok\n")
+    recognised = recognise(Source(path))
+    assert recognised is not None
+    reading = recognised.platform.read(Source(path), None)
+    assert [each.text for each in reading.records] == ["ab", "ok"]
+    assert reading.facts["note"] == "dropped 1 NUL byte"
