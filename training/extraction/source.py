@@ -285,10 +285,8 @@ def _is_bomb(size: int, packed: int) -> bool:
 STRAY = 0.01  # share of NUL characters beyond which a file is not text
 
 
-def decode(source: Source, advice: str) -> tuple[str, dict[str, str]]:
+def decode(source: Source, advice: str) -> str:
     """Read the whole file as UTF-8, or as UTF-16 if it has a byte order mark; line breaks are kept.
-
-    Returns the text without NUL characters, and a note for the report if it had any.
 
     advice  what to do if it is neither, for the error: "save it as UTF-8"
     Raises ExportError.
@@ -301,6 +299,15 @@ def decode(source: Source, advice: str) -> tuple[str, dict[str, str]]:
     except UnicodeDecodeError as error:
         name = "UTF-16" if encoding == "utf-16" else "UTF-8"
         raise ExportError(f"{source}: not {name} at byte {error.start:,}; {advice}") from None
+    return text
+
+
+def decode_text(source: Source, advice: str) -> tuple[str, dict[str, str]]:
+    """`decode` without the few NUL characters that a damaged disk leaves, and a note for the report if there were any.
+
+    Raises ExportError, too, when there are many.
+    """
+    text = decode(source, advice)
     nuls = text.count("\0")
     if nuls > max(1, STRAY * len(text)):
         raise ExportError(f"{source}: {nuls:,} NUL bytes, so it is damaged or not text; {advice}")

@@ -39,7 +39,7 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    page = parse(decode(source, AGAIN)[0])
+    page = parse(decode(source, AGAIN))
     return Reading(_records(source, page, _chat(source, page)))
 
 
@@ -73,7 +73,7 @@ def _number_beside(any_page: Source, changed: int, name: str) -> str:
     """`changed`, when the folder or the zip was written, makes a new export a new cache entry."""
     for page in beside(any_page, f"{glob.escape(name)} - *.html"):
         try:
-            if match := NUMBER.search(decode(page, AGAIN)[0]):
+            if match := NUMBER.search(decode(page, AGAIN)):
                 return match[1]
         except ExportError:
             continue

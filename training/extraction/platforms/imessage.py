@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from ghost.errors import ExportError
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, reference
-from training.extraction.source import Source, decode, line_breaks
+from training.extraction.source import Source, decode_text, line_breaks
 
 NAME = "imessage"
 UNIT = "line"
@@ -78,7 +78,7 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    text, facts = decode(source, "imessage-exporter writes UTF-8, so run it again")
+    text, facts = decode_text(source, "imessage-exporter writes UTF-8, so run it again")
     title = PurePath(source.name).stem
     lines = line_breaks(text).removesuffix("\n").split("\n")
     return Reading(_records(Chat(title.casefold(), title, is_id=False), lines), facts)

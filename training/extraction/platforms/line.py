@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ghost.errors import ExportError
 from training.extraction.date_order import NAMES, Triple, decide, read_date
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, decode, line_breaks
+from training.extraction.source import Source, decode_text, line_breaks
 
 NAME = "line"
 UNIT = "line"
@@ -140,7 +140,7 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    text, facts = decode(source, "LINE writes UTF-8, so export the chat again")
+    text, facts = decode_text(source, "LINE writes UTF-8, so export the chat again")
     lines = line_breaks(text).removesuffix("\n").split("\n")
     is_desktop = not any(map(TABS.match, lines)) and any(map(BLANKS.match, lines))
     title, days, rows = _layout(lines, BLANKS if is_desktop else TABS)

@@ -320,7 +320,7 @@ def _chat_of(source: Source) -> Chat:
 
 
 def _text_records(source: Source) -> Iterator[Record]:
-    text = line_breaks(decode(source, "export the chat again", may_hold_nul=True))
+    text = line_breaks(decode(source, "export the chat again"))
     chat, is_markdown = _chat_of(source), source.name.endswith(".md")
     header: re.Match[str] | None = None
     start, body = 0, [""]

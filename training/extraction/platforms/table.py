@@ -108,7 +108,7 @@ def _reference(row: Any) -> str:
 
 
 def _read(source: Source) -> Reading:
-    text = decode(source, "save it as UTF-8", may_hold_nul=True)
+    text = decode(source, "save it as UTF-8")
     stem = PurePath(source.name).stem
     # In our own output the folder is the platform, a part of the key: two platforms may each have a chat with Lea.
     is_ours = source.sibling("../extraction_report.json") is not None

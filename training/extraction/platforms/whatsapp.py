@@ -13,14 +13,14 @@ from typing import NamedTuple
 from ghost.errors import ExportError
 from training.extraction.date_order import DateOrder, decide_each, read_date
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import STRAY, Source, decode, line_breaks, printable
+from training.extraction.source import STRAY, Source, decode_text, line_breaks, printable
 from training.extraction.whatsapp import header as headers
 from training.extraction.whatsapp.body import (
     EXPORT_TITLES,
     MARKS,
     PHRASES,
-    Classify,
     android_body,
+    are_own_words,
     ios_body,
     is_event,
     is_event_line,
@@ -70,12 +70,11 @@ def _is_chat(header: Header, text: str, found: Sequence[re.Match[str]]) -> bool:
     senders = [match["sender"] for match in found if match["sender"]]
     if sum(bool(LOG.search(sender)) for sender in senders) > len(senders) / 2:
         return False
+    lines = [text[match.end() :].partition("\n")[0] for match in found if not match["sender"]][:FEW]
+    own = sum(is_notice(line) or is_event_line(line) for line in lines)
     if header.family in UNMARKED:  # nothing but a date and a time heads these lines
-        return len(senders) > len(found) / 2
-    return bool(senders) or any(
-        is_notice(rest) or is_event_line(rest)
-        for rest in (text[match.end() :].partition("\n")[0] for match in found[:FEW])
-    )
+        return 2 * (len(senders) + own) > len(found)
+    return bool(senders) or own > 0
 
 
 ALIKE = 3  # messages that must open alike, and no other, for the opening to be a part of the name
@@ -89,11 +88,13 @@ class People(NamedTuple):
     longer       sender as read up to the first `: ` → the name, where a name holds one
     have_events  whether events stand under somebody's name, as in Android's exports of 2013
     names        all senders, in normal form
+    written      all senders, as written
     """
 
     longer: Mapping[str, str]
     have_events: bool
     names: frozenset[str]
+    written: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -108,7 +109,7 @@ class Run:
 
 def read(source: Source, date_order: str | None) -> Reading:
     """The file is matched twice: first for its dates, which are read together, then for its records."""
-    text, facts = decode(source, "WhatsApp writes UTF-8, so export the chat again")
+    text, facts = decode_text(source, "WhatsApp writes UTF-8, so export the chat again")
     header = headers.choose(text)
     runs: list[Run] = []
     clocks: Counter[str] = Counter()
@@ -135,6 +136,7 @@ def read(source: Source, date_order: str | None) -> Reading:
         {each: f"{each}: {found[0]}" for each, found in senders.items() if each and found and found[1] >= ALIKE},
         None not in senders and header.family in headers.WITH_MONTHS,
         frozenset(normal(person(each)) for each in senders if each),
+        frozenset(filter(None, senders)),
     )
     return Reading(_records(Chat(name.casefold(), name, is_id=False), header, text, runs, known, people), facts)
 
@@ -211,7 +213,10 @@ def _records(
     for line, words in enumerate(line_breaks(text[start : first.start() if first else None]).split("\n"), start=1):
         if words.strip():
             yield Record(chat, "", "", "", Kind.SYSTEM if is_notice(words) else Kind.UNREADABLE, line)
-    classify, is_ios = _classifier(header, text), header.is_ios
+    is_ios = header.is_ios
+    mark = _mark(text) if is_ios else ""
+    # Without a mark in an iOS file an editor has lost them.
+    classify = ios_body(mark) if mark else unmarked_body if is_ios else android_body
     days = chain.from_iterable(repeat(run.day, run.headers) for run in runs)
     line = 1
     for number, ((head, body), day) in enumerate(zip(_parts(header, text), days, strict=True)):
@@ -234,6 +239,9 @@ def _records(
             kind, body = Kind.SYSTEM, ""
         else:
             kind, body = classify(body, is_ios and head["mark"] != "")
+            if mark and body.startswith(mark):
+                is_own = are_own_words(sender, body, text, people.written)
+                kind, body = (Kind.SYSTEM, "") if is_own else (kind, body[1:])
         if body == "." and text[head.end() - 1] == ":":  # a vanished message; behind a blank somebody typed it
             kind = Kind.EMPTY
         if "\u2068" in body:
@@ -262,10 +270,7 @@ def person(sender: str) -> str:
     return plain.removeprefix("~").strip() or "~"
 
 
-def _classifier(header: Header, text: str) -> Classify:
-    if not header.is_ios:
-        return android_body
-    left, right = (text.count(f": {mark}") + text.count(f": <{mark}") for mark in "\u200e\u200f")
-    if not left and not right:  # an editor has lost the marks
-        return unmarked_body
-    return ios_body("\u200e" if left >= right else "\u200f")
+def _mark(text: str) -> str:
+    """The mark at the start of the app's own words in an iOS file, or an empty string if there is none."""
+    counts = {mark: text.count(f": {mark}") + text.count(f": <{mark}") for mark in "\u200e\u200f"}
+    return max(counts, key=counts.__getitem__) if any(counts.values()) else ""

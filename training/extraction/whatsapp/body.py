@@ -306,15 +306,24 @@ def ios_body(mark: str) -> Classify:
             kind, _ = _shape(body, any_label=True)
         if kind is not MESSAGE:
             return kind, ""
-        # The words are WhatsApp's, in a wording we do not know; a mark on the header is media's. It says nothing on
-        # more than one line, nor without a letter: that is a number or a text pasted with its mark.
-        if marked:
-            return _caption(rest)
-        if rest or not any(character.isalpha() for character in first):
-            return MESSAGE, body
-        return Kind.SYSTEM, ""
+        return _caption(rest) if marked else (MESSAGE, body)  # a mark on the header is media's
 
     return classify
+
+
+def are_own_words(sender: str, body: str, text: str, people: Iterable[str]) -> bool:
+    """Whether words behind a mark, which no list knows, are WhatsApp's: they recur, name somebody, or everything below
+    the sender's name is marked. Not on more than one line, nor without a letter: that was pasted with its mark.
+
+    text    the whole file
+    people  the file's senders, as written
+    """
+    words = body[1:]
+    if "\n" in words or not any(character.isalpha() for character in words):
+        return False
+    if any(name in words for name in people) or len(re.findall(re.sub(r"\d+", r"\\d+", re.escape(body)), text)) > 1:
+        return True
+    return re.search(f"{re.escape(sender)}: [^\u200e\u200f<]", text) is None
 
 
 def _whole_body(body: str, phrases: Mapping[str, Kind]) -> tuple[Kind, str]:
@@ -338,7 +347,7 @@ def _is_attached(line: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _own_words(line: str) -> Kind | None:
-    """What a line that starts with a mark stands for; None where the words are an event's, or not known."""
+    """What a line that starts with a mark stands for; None where the words are not known."""
     plain = normal(line)
     # "Missed voice call. ‎Tap to call back" and "Resume.pdf • ‎2 pages ‎document omitted" are known by a part.
     fragments = [normal(fragment) for fragment in MARKS.split(line)]
@@ -349,7 +358,11 @@ def _own_words(line: str) -> Kind | None:
         return Kind.MEDIA
     if plain in DELETERS:
         return Kind.DELETED
-    return Kind.CALL if plain in CALLERS else None
+    if plain in CALLERS:
+        return Kind.CALL
+    # Several marks are seams between WhatsApp's sentences, "Your code with Bob changed. ‎Tap to learn more".
+    is_own = len(re.findall("[\u200e\u200f]", line)) > 1 or plain in _events() or is_notice(line)
+    return Kind.SYSTEM if is_own else None
 
 
 def _without_edit_mark(body: str, mark: str = "") -> str:

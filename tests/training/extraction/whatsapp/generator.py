@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from tests.training.extraction.whatsapp import spelling
 
+MENTION = re.compile("@\u2068Léa\u2069")  # WhatsApp's marks around a name are no part of what was written
 TIGHT = "no blank after the name"
 # What a name looks like in the file, and what the person is called.
 NAMES = {
@@ -117,7 +118,8 @@ def export(variant: str, seed: int) -> Export:
             between = rng.choice(["\r\n", "\r"])  # pasted
         colon = ":" if variant.endswith(TIGHT) else ": "
         records.append(head + written + colon + between.join(lines))
-        messages.append(Message(spelling.iso(variant, when), name, "\n".join(lines)))
+        words = MENTION.sub("@Léa", "\n".join(lines))
+        messages.append(Message(spelling.iso(variant, when), name, words))
     text = newline.join(records) + rng.choice([newline, newline, ""])
     encoding = rng.choices(["utf-8", "utf-8-sig", "utf-16"], [90, 7, 3])[0]
     return Export(variant, spelling.date_order(variant), text.encode(encoding), messages, len(records))
