@@ -135,6 +135,15 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
         hint = reason if years and years[0] not in OURS else "; is this a chat export?"
         raise ExportError(f"{name}: none of its {headers:,} date headers is a date{hint}")
     candidates = [order for order in NAMES if fits[order] == best]
+    backwards = {order: _jumps_back([known[order][parts] for parts, _ in dates]) for order in NAMES}
+    # A single line against the answer is something pasted, if the others are in time order by the answer alone.
+    if (
+        answer is not None
+        and best - PROOF < fits[answer] < best
+        and backwards[answer] < min(backwards[order] for order in candidates)
+    ):
+        against = f"{best - fits[answer]:,} of {headers:,} date headers do not fit it and are unreadable"
+        return DateOrder(answer, f"--date-order says {NAMES[answer]}; {against}")
     if all(known[order] == known[candidates[0]] for order in candidates):
         order = "ymd" if "ymd" in candidates else candidates[0]
         if candidates == ["dmy", "mdy"]:
@@ -142,7 +151,7 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
         overruled = f"; --date-order {answer} fits only {fits[answer]:,}" if answer and fits[answer] < best else ""
         return DateOrder(order, _by_fit(known, dates, order) + overruled)
     undecided = _undecided(candidates, best, headers)
-    jumps = {order: _jumps_back([known[order][parts] for parts, _ in dates]) for order in candidates}
+    jumps = {order: backwards[order] for order in candidates}
     fewest = min(jumps.values())
     if answer in candidates and (fewest > 0 or jumps[answer] < PROOF):
         return DateOrder(answer, f"{undecided}; --date-order says {NAMES[answer]}")

@@ -16,6 +16,7 @@ from training.extraction.platform import Chat, Record
 LONG = 12  # characters; two people rarely send the same text of this length in the same minute
 SAME = 10  # messages in common for two titles to be one chat
 RENAMED = 5  # messages in common for two names to be one person
+SHARED = 0.2  # share in common that the overlapping time needs: "ok" is said in two chats in the same minute
 MOST = 0.8  # share of the messages in the overlapping time that must be in common
 
 
@@ -35,7 +36,7 @@ class Conversation:
         If both chats have ids, compare them. Two chats may share a title or an alias, so otherwise also require a
         message in common, or that the senders of one export are all in the other. Two different friends may share a
         first name, though: an export holds all that was said in its time, so if both have messages of the same time and
-        none in common, these are two chats. Of an alias, which names everybody in full, this is not asked.
+        hardly one in common, these are two chats. Of an alias, which names everybody in full, this is not asked.
         """
         if chat.is_id and self.chat.is_id:
             return chat.key == self.chat.key
@@ -44,7 +45,8 @@ class Conversation:
         if is_likely and (chat.alias or not self._interleaves(messages)):
             return True
         known = self._counted()
-        return any(_key(record) in known for record in messages)
+        common = sum(_key(record) in known for record in messages)
+        return common > 0 and common >= SHARED * len(_within(messages, self.messages))
 
     def holds_under_another_title(self, messages: list[Record]) -> bool:
         """Whether `messages` are from this chat under another title, such as a contact's new name.

@@ -176,6 +176,14 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
             console.print(f"kept apart: {number:,} chats called {title}", soft_wrap=True, markup=False)
     if passed_over:
         console.print(f"passed over: {'; '.join(passed_over)}", soft_wrap=True)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for each in account.conversations:
+        alike.setdefault((PurePath(each["file"]).parts[0], each["title"]), []).append(each["file"])
+    for (_, title), files in alike.items():
+        if len(files) > 1:
+            console.print(
+                f"{len(files)} chats named “{title}” share hardly a message: {', '.join(files)}", soft_wrap=True
+            )
     if account.masked:
         console.print("masked: " + ", ".join(f"{number:,} [{kind}]" for kind, number in account.masked.items()))
     if account.languages:

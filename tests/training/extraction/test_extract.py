@@ -331,3 +331,19 @@ def test_a_damaged_export_in_a_zip_with_a_chat_is_named(tmp_path: Path, capsys: 
     said = capsys.readouterr().out
     assert "message_2.json: not a known chat export" in said
     assert "shopping.csv" not in said
+
+
+def test_two_chats_of_one_title_are_kept_apart_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stamps = [f"13/03/2022, 14:{minute} - " for minute in range(10, 30)]
+    for folder, words, start in (("here", "red", 0), ("there", "blue", 1)):
+        lines = [f"{stamp}{('Marie', 'Lea')[number % 2]}: {words} {number}" for number, stamp in enumerate(stamps)]
+        save(
+            tmp_path, "\n".join([*lines[start::2], f"{stamps[3]}Lea: ok"]), f"in/{folder}/WhatsApp Chat with Marie.txt"
+        )
+    code, report = extract(tmp_path, tmp_path / "in")
+    assert code == 0
+    assert [(each["file"], each["messages"]) for each in report["conversations"]] == [
+        ("whatsapp/Marie.csv", 11),
+        ("whatsapp/Marie-2.csv", 11),
+    ]
+    assert "whatsapp/Marie.csv, whatsapp/Marie-2.csv" in capsys.readouterr().out
