@@ -12,7 +12,6 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,10 +54,13 @@ class Parity:
 
 
 def probes(tokenizer: Tokenizer, labels: Labels, *, whole: bool = False) -> list[list[int]]:
-    """Return the ids of the golden prompt, then of a few conversations: two languages, mixed, accents, emoji.
+    """Return the ids of the golden prompt; if `whole`, also of a few conversations in two languages, with emoji.
 
-    Unless `whole`, join the conversations and cut them to the length of the prompt: no time is spent on padding.
+    Each token takes about half a CPU second in the three runs of a 7B model.
     """
+    prompt = golden.prompt(tokenizer, labels)[1]
+    if not whole:
+        return [prompt]
     conversations = [
         ["hey! tu fais quoi ce soir ?", "rien de spécial, je cuisine 🍝"],
         ["did you watch the match yesterday?", "yeah, what a game. I still can't believe that last goal"],
@@ -71,9 +73,7 @@ def probes(tokenizer: Tokenizer, labels: Labels, *, whole: bool = False) -> list
     texts = [
         render([Turn(sides[number % 2], text) for number, text in enumerate(texts)], labels) for texts in conversations
     ]
-    prompt = golden.prompt(tokenizer, labels)[1]
-    ids = [encode(tokenizer, text, end=True).ids for text in texts]
-    return [prompt, *(ids if whole else [[*chain(*ids)][: len(prompt)]])]
+    return [prompt, *(encode(tokenizer, text, end=True).ids for text in texts)]
 
 
 class Score(NamedTuple):
