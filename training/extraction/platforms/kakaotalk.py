@@ -23,7 +23,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, decode, line_breaks
+from training.extraction.source import Source, decode_text, line_breaks
 
 NAME = "kakaotalk"
 UNIT = "line"
@@ -98,15 +98,16 @@ def recognise(source: Source, evidence: Evidence) -> str | None:
 
 
 def read(source: Source, date_order: str | None) -> Reading:
-    text = line_breaks(decode(source, "export the chat from KakaoTalk again"))
+    text, facts = decode_text(source, "export the chat from KakaoTalk again")
+    text = line_breaks(text)
     stem = PurePath(source.name).stem
     first = text.split("\n", 1)[0]
     if first.strip() == CSV_HEADER:
-        return Reading(_records(Chat(stem.casefold(), stem, is_id=False), _csv_rows(text)), {"form": "macOS"})
+        return Reading(_records(Chat(stem.casefold(), stem, is_id=False), _csv_rows(text)), facts | {"form": "macOS"})
     match = TITLE.fullmatch(first)
     title = next((name for name in match.groups() if name), stem).strip() if match else stem
     rows = list(_text_rows(text.split("\n")))
-    return Reading(_records(Chat(title.casefold(), title, is_id=False), iter(rows)), {"form": "text"})
+    return Reading(_records(Chat(title.casefold(), title, is_id=False), iter(rows)), facts | {"form": "text"})
 
 
 def _csv_rows(text: str) -> Iterator[Row]:

@@ -7,9 +7,10 @@ import pytest
 
 from ghost import cli
 from ghost.errors import ExportError
+from tests.training.extraction import seeds
 from tests.training.extraction.exports import save
 from training.extraction import platforms
-from training.extraction.platform import Platform
+from training.extraction.platform import Evidence, Platform
 from training.extraction.platforms import PLATFORMS, recognise
 from training.extraction.source import Source
 
@@ -75,3 +76,74 @@ def test_a_bad_file_beside_a_good_one_is_named_and_the_good_one_read(
     assert cli.main(["extract", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 1
     assert "an export of QQ" in capsys.readouterr().out + capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").rglob("*.csv")] == ["good.csv"]
+
+
+# Signal's desktop text looks like WhatsApp's on an iPhone, KakaoTalk's table like any: both are asked last.
+LOOK_ALIKE = {"signal/Ada/chat.md": {"whatsapp"}, "signal/old.txt": {"whatsapp"}}
+LOOK_ALIKE["kakaotalk/KakaoTalk_Chat_Lea.csv"] = {"table"}
+OWNERS = {"Trip": "whatsapp", "arabic": "whatsapp", "old": "whatsapp", "messages": "messenger", "sigtop": "signal"}
+OWNERS |= {"your_instagram_activity": "instagram"}
+
+
+def owner(seed: str) -> str:
+    if seed.startswith("Takeout/"):
+        return "google_voice" if "/Voice/" in seed else "google_chat"
+    folder = seed.split("/")[0] if "/" in seed else "whatsapp"
+    return OWNERS.get(folder, folder.removesuffix("_account").removesuffix("_broken"))
+
+
+def claims(platform: Platform, source: Source, evidence: Evidence) -> bool:
+    """Whether a platform takes a file for its own, if only to refuse it."""
+    try:
+        return platform.recognise(source, evidence) is not None
+    except ExportError:
+        return True
+
+
+def test_every_recogniser_claims_its_own_files_and_no_others(tmp_path: Path) -> None:
+    for name in (*seeds.SEEDS, *seeds.BESIDE):
+        save(tmp_path, seeds.content(name), name)
+    matrix: dict[str, set[str]] = {}
+    for name in seeds.SEEDS:
+        source = Source(tmp_path / name)
+        evidence = platforms.evidence_of(source.head())
+        matrix[name] = {each.NAME for each in PLATFORMS.values() if claims(each, source, evidence)}
+        found = recognise(source)
+        assert found is not None
+        assert owner(name) == found.platform.NAME, name
+    assert matrix == {name: {owner(name)} | LOOK_ALIKE.get(name, set()) for name in seeds.SEEDS}
+    assert {owner(name) for name in seeds.SEEDS} == set(PLATFORMS)
+
+
+NO_CHATS = {
+    "log": "2024-01-02 10:05:03 - INFO: started\n2024-01-02 10:05:04 - WARNING: slow\n",
+    "log, level second": "2024-01-02 10:05:03 - app.main - INFO - up: 1\n2024-01-02 10:05:04 - app.main - ERROR - no: 2\n",
+    "log in brackets": "[2024-01-02 10:05:03] local.ERROR: no\n[2024-01-02 10:05:04] local.INFO: yes\n",
+    "system log": "[2024-01-02 10:05:03] sshd[812]: open\n[2024-01-02 10:05:04] sshd[813]: close\n",
+    "server": "2024/01/02 10:05:03 server.go:12: up\n2024/01/02 10:05:04 server.go:40: down\n",
+    "commits": "2024-01-02 10:05:03 +0100 Lea: fix\n2024-01-03 10:05:03 +0100 Noa: mend\n",
+    "stamps": "2024-01-02 03:04:05 Lea\nhi\n\n2024-01-02 03:07:08 Noa\nsee: the map\n",
+    "stamps with dots": "2.1.2024 03:04:05 Lea\nhi\n\n2.1.2024 03:07:08 Noa\nsee: the map\n",
+    "stamps in brackets": "[02/01/2024, 03:04:05] hi\n[02/01/2024, 03:07:08] see the map\n",
+    "stamps with a colon": "2024. 2. 6. 오전 10:25: hi\n2024. 2. 6. 오후 1:15: yo\n",
+}
+
+
+@pytest.mark.parametrize("kind", NO_CHATS)
+def test_dates_and_times_without_names_are_no_whatsapp(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = save(tmp_path, NO_CHATS[kind], "in/bad.txt")
+    evidence = platforms.evidence_of(bad.read_bytes())
+    assert PLATFORMS["whatsapp"].recognise(Source(bad), evidence) is None
+    save(tmp_path, "13/03/2022, 14:56 - Lea: hi\n13/03/2022, 14:57 - Bob: yo\n", "in/good.txt")
+    assert cli.main(["extract", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 1
+    assert "bad.txt: " in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").rglob("*.csv")] == ["good.csv"]
+
+
+def test_a_chat_of_nothing_but_whatsapps_own_words_is_one(tmp_path: Path) -> None:
+    text = "13/03/2022, 14:56 - Messages and calls are end-to-end encrypted.\n13/03/2022, 14:57 - Lea joined\n"
+    found = recognise(Source(save(tmp_path, text)))
+    assert found is not None
+    assert found.platform.NAME == "whatsapp"

@@ -153,3 +153,80 @@ def test_a_stray_nul_is_dropped_and_said(tmp_path: Path) -> None:
     reading = recognised.platform.read(Source(path), None)
     assert [each.text for each in reading.records] == ["ab", "ok"]
     assert reading.facts["note"] == "dropped 1 NUL byte"
+
+
+# What stands beside 10:05 in the morning and 1:15 and 8:01 in the afternoon, as phones write it.
+HALVES = {
+    "el": ("10:05 π.μ.", "1:15 μ.μ.", "8:01 μ.μ."),
+    "tr": ("10:05 ÖÖ", "1:15 ÖS", "8:01 ÖS"),
+    "tr, before the time": ("ÖÖ 10:05", "ÖS 1:15", "ÖS 8:01"),
+    "bg": ("10:05 пр.об.", "1:15 сл.об.", "8:01 сл.об."),
+    "bg, 24 hours": ("10:05 ч.", "13:15 ч.", "20:01 ч."),
+    "fa": ("۱۰:۰۵ ق.ظ.", "۱:۱۵ ب.ظ.", "۸:۰۱ ب.ظ."),
+    "ar": ("١٠:٠٥ ص", "١:١٥ م", "٨:٠١ م"),
+    "hi": ("१०:०५ पूर्वाह्न", "१:१५ अपराह्न", "८:०१ अपराह्न"),
+    "bn": ("১০:০৫ AM", "১:১৫ PM", "৮:০১ PM"),
+    "th": ("10:05 ก่อนเที่ยง", "1:15 หลังเที่ยง", "8:01 หลังเที่ยง"),
+    "my": ("၁၀:၀၅ နံနက်", "၁:၁၅ ညနေ", "၈:၀၁ ညနေ"),
+    "am": ("10:05 ጥዋት", "1:15 ከሰዓት", "8:01 ከሰዓት"),
+    "vi": ("10:05 SA", "1:15 CH", "8:01 CH"),
+    "hu": ("de. 10:05", "du. 1:15", "du. 8:01"),
+    "sq": ("10:05 e paradites", "1:15 e pasdites", "8:01 e pasdites"),
+    "he": ("10:05 לפנה״צ", "1:15 אחה״צ", "8:01 אחה״צ"),
+    "es, periods": ("10:05 de la mañana", "1:15 de la tarde", "8:01 de la noche"),
+    "zh, periods": ("上午10:05", "下午1:15", "晚上8:01"),
+    "fr-CA": ("10 h 05", "13 h 15", "20 h 01"),
+    "a word that no list has, beside 13 o'clock": ("10:05 zzt", "13:15 zzt", "20:01 zzt"),
+}
+
+
+@pytest.mark.parametrize("language", HALVES)
+@pytest.mark.parametrize(
+    "form", ["25/11/2021, {} - ", "25/11/2021 {} - ", "[25/11/2021, {}] "], ids=["", "no comma", "ios"]
+)
+def test_halves_of_the_day_in_every_language(tmp_path: Path, language: str, form: str) -> None:
+    text = "".join(f"{form.format(time)}Lea: hi\n" for time in HALVES[language])
+    read = records(save(tmp_path, text))
+    assert [(each.timestamp[11:16], each.sender) for each in read] == [
+        ("10:05", "Lea"),
+        ("13:15", "Lea"),
+        ("20:01", "Lea"),
+    ]
+
+
+@pytest.mark.parametrize("time", ["10:05 zzt", "zzt 10:05"])
+def test_an_unknown_word_beside_the_time_asks(tmp_path: Path, time: str) -> None:
+    path = save(tmp_path, f"25/11/2021, {time} - Lea: hi\n25/11/2021, {time} - Marc: yo\n")
+    with pytest.raises(ExportError, match="“zzt” stands beside the time of 2 of 2 messages .* Write AM or PM"):
+        records(path)
+
+
+def test_an_unknown_word_in_one_line_of_many_is_unreadable_and_named(tmp_path: Path) -> None:
+    known = "25/11/2021, 1:15 PM - Lea: hi\n" * 99
+    read = records(save(tmp_path, f"{known}25/11/2021, 1:15 zzt - Lea: hi\n"))
+    assert [(each.kind, each.position) for each in read if each.kind is not Kind.MESSAGE] == [(Kind.UNREADABLE, 100)]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "day"),
+    [
+        ("Mar 5, 2015, 8:11 PM - ", "2015-03-05"),
+        ("5 de mar. de 2015 20:11 - ", "2015-03-05"),
+        ("20:11, 5 мая 2015 - ", "2015-05-05"),
+        ("20:11, 5 Μαΐ 2015 - ", "2015-05-05"),
+        ("20:11, 5 मार्च 2015 - ", "2015-03-05"),
+        ("2015年3月5日 20:11 - ", "2015-03-05"),
+        ("25.11.21 г., 20:11 ч. - ", "2021-11-25"),
+        ("[25.11.21 г., 20:11:00 ч.] ", "2021-11-25"),
+        ("[۱۴۰۰/۹/۴،\u200f ۲۰:۱۱:۰۰] ", "2021-11-25"),
+        ("4/9/1400, 20:11 - ", "2021-11-25"),
+        ("25/11/2564, 20:11 - ", "2021-11-25"),
+        ("25/11/64, 20:11 - ", "2021-11-25"),
+        ("[110/11/25 20:11:00] ", "2021-11-25"),
+        ("[令和3/11/25 20:11:00] ", "2021-11-25"),
+        ("[民國110/11/25 20:11:00] ", "2021-11-25"),
+    ],
+)
+def test_dates_of_every_language_and_calendar(tmp_path: Path, stamp: str, day: str) -> None:
+    read = records(save(tmp_path, f"{stamp}Lea: hi\n{stamp}Marc: yo\n"), "dmy")
+    assert [(each.timestamp, each.sender) for each in read] == [(f"{day}T20:11:00", "Lea"), (f"{day}T20:11:00", "Marc")]
