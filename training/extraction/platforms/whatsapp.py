@@ -272,5 +272,5 @@ def person(sender: str) -> str:
 
 def _mark(text: str) -> str:
     """The mark at the start of the app's own words in an iOS file, or an empty string if there is none."""
-    counts = {mark: text.count(f": {mark}") + text.count(f": <{mark}") for mark in "\u200e\u200f"}
+    counts = {mark: text.count(f": {mark}") + text.count(f"<{mark}") for mark in "\u200e\u200f"}
     return max(counts, key=counts.__getitem__) if any(counts.values()) else ""

@@ -290,8 +290,8 @@ def ios_body(mark: str) -> Classify:
     """The classifier of a file whose own wording starts with `mark`."""
 
     def classify(body: str, marked: bool) -> tuple[Kind, str]:
-        if body.startswith(f"<{mark}"):  # 2016 to 2018
-            body = f"{mark}<{body[2:]}"
+        if f"<{mark}" in body:  # until 2018
+            body = body.replace(f"<{mark}", f"{mark}<")
         if body.endswith(">"):
             body = _without_edit_mark(body, mark)
         if mark not in body:
@@ -379,7 +379,7 @@ def _without_edit_mark(body: str, mark: str = "") -> str:
 def _file_or_caption(body: str, mark: str) -> tuple[Kind, str]:
     """`Some file.txt ‎document omitted` is a file and its name; other words before the mark are a caption."""
     before, _, fragment = body.rpartition(mark)
-    file = IOS_FILE.search(fragment)
+    file = IOS_FILE.search(fragment) or IOS_FILE.fullmatch(MARKS.sub("", body))
     if file is None and PHRASES.get(normal(fragment.strip("<> "))) is not Kind.MEDIA:
         return _shape(body)
     words = before.split(f" • {mark}")[0].strip(" •")

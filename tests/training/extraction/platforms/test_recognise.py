@@ -117,7 +117,7 @@ def test_every_recogniser_claims_its_own_files_and_no_others(tmp_path: Path) -> 
 
 NO_CHATS = {
     "log": "2024-01-02 10:05:03 - INFO: started\n2024-01-02 10:05:04 - WARNING: slow\n",
-    "log, level second": "2024-01-02 10:05:03 - app.main - INFO - up: 1\n2024-01-02 10:05:04 - app.main - ERROR - no: 2\n",
+    "log, level second": "2024-01-02 10:05:03 - app - INFO - up: 1\n2024-01-02 10:05:04 - app - ERROR - no: 2\n",
     "log in brackets": "[2024-01-02 10:05:03] local.ERROR: no\n[2024-01-02 10:05:04] local.INFO: yes\n",
     "system log": "[2024-01-02 10:05:03] sshd[812]: open\n[2024-01-02 10:05:04] sshd[813]: close\n",
     "server": "2024/01/02 10:05:03 server.go:12: up\n2024/01/02 10:05:04 server.go:40: down\n",

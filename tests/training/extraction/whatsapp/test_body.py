@@ -353,3 +353,135 @@ def test_names_are_no_events(name: str) -> None:
 def test_the_notice_is_known_whatever_follows_its_first_sentence(words: str) -> None:
     assert is_notice(words)
     assert not is_notice(f"he wrote: {words}")
+
+
+def chat(folder: Path, *lines: str) -> list[tuple[str, str, Kind]]:
+    return [(each.sender, each.text, each.kind) for each in whatsapp(save(folder, "".join(lines)))]
+
+
+@pytest.mark.parametrize("name", ["~", "~\u202f\u200e", "\u200e", "~ "])
+def test_somebody_without_a_visible_name_is_a_person(tmp_path: Path, name: str) -> None:
+    for header in (ANDROID, IOS):
+        assert chat(tmp_path, f"{header}Lea: hi\n", f"{header}{name}: yes, and bring the map\n") == [
+            ("Lea", "hi", Kind.MESSAGE),
+            ("~", "yes, and bring the map", Kind.MESSAGE),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<\u200eimage omitted>", (Kind.MEDIA, "")),
+        ("<\u200eVideo weggelassen>", (Kind.MEDIA, "")),
+        ("a caption <\u200eimage omitted>", (Kind.MESSAGE, "a caption")),
+        ("<\u200eimage omitted>\na caption", (Kind.MESSAGE, "a caption")),
+        ("two words <\u200eThis message was edited>", (Kind.MESSAGE, "two words")),
+    ],
+)
+def test_until_2018_ios_put_its_mark_inside_the_brackets(tmp_path: Path, body: str, expected: tuple[Kind, str]) -> None:
+    (read,) = chat(tmp_path, f"{IOS}Lea: {body}\r\n")
+    assert read == ("Lea", expected[1], expected[0])
+
+
+POLLS = [
+    ("UMFRAGE:", "OPTION: See (25\u00a0Stimmen)", "OPTION: Berg (0\u00a0Stimmen)"),
+    ("SONDAGE\u00a0:", "OPTION\u00a0: lac (3 votes)", "OPTION\u00a0: mont (0 vote)"),
+    ("पोल:", "विकल्प: झील (3 वोट)", "विकल्प: पहाड़ (0 वोट)"),
+    ("投票:", "選択肢: 湖 (3票)", "選択肢: 山 (0票)"),
+    ("投票：", "选项：湖（3 票）", "选项：山（0 票）"),
+    ("استطلاع رأي:", "الخيار: بحيرة (٣ أصوات)", "الخيار: جبل (٠ أصوات)"),
+    ("ОПРОС:", "ВАРИАНТ: озеро (3 голоса)", "ВАРИАНТ: гора (0 голосов)"),
+]
+
+
+@pytest.mark.parametrize("poll", POLLS, ids=[label for label, *_ in POLLS])
+def test_polls_of_every_language(tmp_path: Path, poll: tuple[str, str, str]) -> None:
+    label, one, other = poll
+    assert chat(tmp_path, f"{ANDROID}Lea: {label}\nwhere?\n{one}\n{other}\n") == [("Lea", "", Kind.POLL)]
+    marked = f"{IOS}Lea: \u200e{label}\nwhere?\n\u200e{one}\n\u200e{other}\r\n"
+    assert chat(tmp_path, marked) == [("Lea", "", Kind.POLL)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Plan:\nwhere to\nlake: by bus (3 of us)\nhill: on foot (2 of us)",
+        "PLAN:\nwhere to\nBUS: to the lake (3 of us)\nFOOT: to the hill (2 of us)",
+        "PLAN:\nwhere to\nBUS: lake (all)\nBUS: hill (none)",
+    ],
+)
+def test_lists_that_people_type_are_no_polls(tmp_path: Path, words: str) -> None:
+    assert chat(tmp_path, f"{ANDROID}Lea: {words}\n") == [("Lea", words, Kind.MESSAGE)]
+
+
+@pytest.mark.parametrize(
+    "name", ["DOC-20220831-WA0000.", "main.c", "route.geojson", "DOC-20220831-WA0001", "my notes.md"]
+)
+def test_attached_files_of_any_extension(tmp_path: Path, name: str) -> None:
+    assert chat(tmp_path, f"{ANDROID}Lea: {name} (file attached)\n") == [("Lea", "", Kind.MEDIA)]
+    words = "I sent it. (file attached)"
+    assert chat(tmp_path, f"{ANDROID}Lea: {words}\n") == [("Lea", words, Kind.MESSAGE)]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("@\u2068Piet Vos\u2069 are you in?", "@Piet Vos are you in?"),
+        ("yes @\u2068~\u202fPiet\u2069 and @\u2068Lea\u2069", "yes @Piet and @Lea"),
+        ("\u2067rtl\u2069", "\u2067rtl\u2069"),
+    ],
+)
+def test_the_marks_around_a_mention_go(tmp_path: Path, body: str, words: str) -> None:
+    for header in (ANDROID, IOS):
+        assert chat(tmp_path, f"{header}Lea: {body}\n") == [("Lea", words, Kind.MESSAGE)]
+
+
+OLD = "19:23, 28 Aug 2013 - "
+
+
+def test_events_under_a_name_in_2013(tmp_path: Path) -> None:
+    events = [
+        "Bob changed the subject to “Lake: 2013”",
+        "Bob joined",
+        "\u202a+31 6 00000000\u202c left",
+        "Changed the group icon",
+    ]
+    read = chat(
+        tmp_path, f"{OLD}Bob: yes\n", *(f"{OLD}Lea: {event}\n" for event in events), f"{OLD}Lea: Everybody left\n"
+    )
+    assert [kind for *_, kind in read] == [Kind.MESSAGE, *[Kind.SYSTEM] * 4, Kind.MESSAGE]
+
+
+def test_events_under_a_name_are_words_where_events_have_none(tmp_path: Path) -> None:
+    read = chat(tmp_path, f"{OLD}Bob joined\n", f"{OLD}Bob: yes\n", f"{OLD}Lea: Bob joined\n")
+    assert [kind for *_, kind in read] == [Kind.SYSTEM, Kind.MESSAGE, Kind.MESSAGE]
+    read = chat(tmp_path, f"{ANDROID}Bob: yes\n", f"{ANDROID}Lea: Bob joined\n")
+    assert [kind for *_, kind in read] == [Kind.MESSAGE, Kind.MESSAGE]
+
+
+def test_a_name_may_hold_a_colon(tmp_path: Path) -> None:
+    texts = ["yes", "I'll bring: the map", "<Media omitted>", "and tea"]
+    read = chat(tmp_path, f"{ANDROID}Lea: PS: hi\n", *(f"{ANDROID}Work: Piet: {text}\n" for text in texts))
+    assert read == [
+        ("Lea", "PS: hi", Kind.MESSAGE),
+        ("Work: Piet", "yes", Kind.MESSAGE),
+        ("Work: Piet", "I'll bring: the map", Kind.MESSAGE),
+        ("Work: Piet", "", Kind.MEDIA),
+        ("Work: Piet", "and tea", Kind.MESSAGE),
+    ]
+    lines = [f"{ANDROID}Piet: Note: {text}\n" for text in texts]
+    assert {name for name, *_ in chat(tmp_path, *lines, f"{ANDROID}Piet: ok\n")} == {"Piet"}
+
+
+@pytest.mark.parametrize(
+    ("words", "others", "kind"),
+    [
+        ("I would rather walk", [], Kind.MESSAGE),
+        ("Bob zzt zzt", [], Kind.SYSTEM),  # names somebody
+        ("Zzt zzt 3", ["Lea: \u200eZzt zzt 4"], Kind.SYSTEM),  # recurs
+    ],
+)
+def test_words_behind_a_mark_that_no_list_knows(tmp_path: Path, words: str, others: list[str], kind: Kind) -> None:
+    lines = ["Lea: meet at 7?", f"Lea: \u200e{words}", "Bob: \u200eimage omitted", *others]
+    read = chat(tmp_path, *(f"{IOS}{line}\r\n" for line in lines))
+    assert read[1] == ("Lea", words if kind is Kind.MESSAGE else "", kind)

@@ -197,7 +197,7 @@ def test_halves_of_the_day_in_every_language(tmp_path: Path, language: str, form
 @pytest.mark.parametrize("time", ["10:05 zzt", "zzt 10:05"])
 def test_an_unknown_word_beside_the_time_asks(tmp_path: Path, time: str) -> None:
     path = save(tmp_path, f"25/11/2021, {time} - Lea: hi\n25/11/2021, {time} - Marc: yo\n")
-    with pytest.raises(ExportError, match="“zzt” stands beside the time of 2 of 2 messages .* Write AM or PM"):
+    with pytest.raises(ExportError, match=r"“zzt” stands beside the time of 2 of 2 messages .* Write AM or PM"):
         records(path)
 
 
