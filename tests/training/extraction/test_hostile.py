@@ -287,7 +287,7 @@ def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     """One folder, one run: a line for each thing that is wrong, a CSV for each chat, nothing unpacked."""
     folder = tmp_path / "in"
     save(folder, CHAT, "good.txt")
-    save(folder, CHAT + "13/03/2022, 14:58 - Bob: a\0b\n", "NUL.txt")
+    save(folder, CHAT + "13/03/2022, 14:58 - Bob: " + "\0" * 99, "NUL.txt")
     save(folder, CHAT.encode("latin-1"), "latin.txt")
     save(folder, b"", "empty.txt")
     save(folder, b"no zip", "damaged.zip")

@@ -288,17 +288,17 @@ def choose(text: str) -> Header | None:
 def _beside_times(clocks: list[str]) -> tuple[str, str]:
     """Patterns for what stands before and after a file's times.
 
-    Any word where a file's headers have one, so that an unknown one is seen; else only English and the known words
-    that a few headers have: a line `13.3.22 10:05 Uhr - Marc: …` in such a file is something that somebody wrote.
+    Any word where a file's headers have one, so that an unknown one is seen; else only English and the known halves of
+    the day that a few headers have: a line `13.3.22 10:05 Uhr - Marc: …` in such a file is something somebody wrote.
     """
     patterns = []
     around = list(map(AROUND.split, clocks))
     for place in (0, -1):
         words = [sides[place].strip() for sides in around if letters(sides[place])]
-        if words and len(words) >= SOME * len(clocks):
+        if words and (len(words) == len(clocks) or len(words) >= max(2, SOME * len(clocks))):
             patterns.append(WORD)
         else:
-            known = {re.escape(word) for word in words if letters(word) in day_periods()}
+            known = {re.escape(word) for word in words if day_periods().get(letters(word), ANY_HOUR) != ANY_HOUR}
             patterns.append("|".join([*sorted(known), ENGLISH]))
     before, after = patterns
     return f"(?:{before})", f"(?:{after})"

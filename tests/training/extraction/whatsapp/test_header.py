@@ -230,3 +230,9 @@ def test_an_unknown_word_in_one_line_of_many_is_unreadable_and_named(tmp_path: P
 def test_dates_of_every_language_and_calendar(tmp_path: Path, stamp: str, day: str) -> None:
     read = records(save(tmp_path, f"{stamp}Lea: hi\n{stamp}Marc: yo\n"), "dmy")
     assert [(each.timestamp, each.sender) for each in read] == [(f"{day}T20:11:00", "Lea"), (f"{day}T20:11:00", "Marc")]
+
+
+def test_a_line_that_somebody_typed_with_a_word_beside_its_time_is_no_header(tmp_path: Path) -> None:
+    typed = "look:\n13.03.22 um 15:00 Uhr - Treffen: am See"
+    text = f"13.03.22, 14:56 - Lea: {typed}\n13.03.22, 14:57 - Marc: ok\n"
+    assert [each.text for each in records(save(tmp_path, text))] == [typed, "ok"]
