@@ -36,8 +36,8 @@ Recipe = Literal["windows", "conversations"]
 person's turns, in prompts too."""
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 END_TOKEN = "</s>"  # the spelling in the JSONL; in token ids the tokenizer's own end token id is used
-# Mistral's tokenizer reads these as special tokens unless told to split them. Each of the 751 control pieces of its v3
-# SentencePiece model (in the package mistral-common) starts with one of them.
+# Tokenizers read texts that start with these as special tokens unless told to split them. They are how each of the 751
+# control pieces of Mistral's v3 SentencePiece model (in the package mistral-common) starts, and those of other bases.
 SPECIAL_STRINGS = (
     "<unk>",
     "<s>",
@@ -54,6 +54,7 @@ SPECIAL_STRINGS = (
     "[MIDDLE]",
     "[SUFFIX]",
     "[control_",
+    "<|",  # Llama 3, Qwen, SmolLM: <|im_end|>
 )
 
 
