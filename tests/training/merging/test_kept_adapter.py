@@ -45,7 +45,7 @@ def test_peft_loads_it_and_says_what_the_merged_model_says(kept: tuple[Path, Pat
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    _, out, _ = kept
+    merged, out, _ = kept
     ids = torch.tensor([[1, 20, 30, 40, 50]])
     with torch.inference_mode():
         base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
