@@ -110,6 +110,7 @@ def seconds(messages: dict[str, list[str]], length: int) -> float:
         rng = Random(number)
         conversation = [f"{rng.choice(pool)} {rng.choice(pool)}" for _ in range(length)]
         languages._guesses.cache_clear()
+        languages._spelled.cache_clear()
         started = time.process_time()
         languages.languages(conversation)
         taken.append(time.process_time() - started)
