@@ -295,7 +295,7 @@ def _beside_times(clocks: list[str]) -> tuple[str, str]:
     around = list(map(AROUND.split, clocks))
     for place in (0, -1):
         words = [sides[place].strip() for sides in around if letters(sides[place])]
-        if words and (len(words) == len(clocks) or len(words) >= max(2, SOME * len(clocks))):
+        if words and len(words) >= min(len(clocks) / 2, max(2, SOME * len(clocks))):
             patterns.append(WORD)
         else:
             known = {re.escape(word) for word in words if day_periods().get(letters(word), ANY_HOUR) != ANY_HOUR}

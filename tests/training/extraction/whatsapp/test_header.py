@@ -236,3 +236,8 @@ def test_a_line_that_somebody_typed_with_a_word_beside_its_time_is_no_header(tmp
     typed = "look:\n13.03.22 um 15:00 Uhr - Treffen: am See"
     text = f"13.03.22, 14:56 - Lea: {typed}\n13.03.22, 14:57 - Marc: ok\n"
     assert [each.text for each in records(save(tmp_path, text))] == [typed, "ok"]
+
+
+def test_one_of_two_lines_may_have_a_word_beside_its_time(tmp_path: Path) -> None:
+    text = "13.6.2018 klo 21.25.15 - Lea: hei\n13.06.2018, 21.26 - Marc: ok\n"
+    assert [each.timestamp for each in records(save(tmp_path, text))] == ["2018-06-13T21:25:15", "2018-06-13T21:26:00"]
