@@ -97,6 +97,7 @@ def prepared(row: Row, bench: Bench) -> Job:
     config = dataclasses.replace(
         bench.recipe,
         num_epochs=1,
+        adapter="qlora" if row.nf4 else "lora",
         load_in_4bit=row.nf4,
         micro_batch_tokens=row.budget,
         collapse_nested_windows=row.segments != APART,
@@ -161,7 +162,7 @@ class Stopwatch:
         self.started = self.seconds = 0.0
         self.done = self.steps = self.tokens = 0
 
-    def step(self, number: int, loss: float, norm: float, rate: float, tokens: int, seconds: float) -> None:
+    def step(self, number: int, loss: float, tokens: int, seconds: float) -> None:
         import torch
 
         if self.device == "cuda":
@@ -228,7 +229,8 @@ def measured(jobs: Sequence[Job], bench: Bench, device: str, seconds: float) -> 
     import torch
 
     for nf4 in (True, False):
-        config = dataclasses.replace(bench.recipe, load_in_4bit=nf4, gradient_checkpointing=False)
+        adapter: Any = "qlora" if nf4 else "lora"
+        config = dataclasses.replace(bench.recipe, adapter=adapter, load_in_4bit=nf4, gradient_checkpointing=False)
         model = None
         with suppress(torch.OutOfMemoryError):
             model = adapted(random_base(bench.facts, config, device), config, "the random base")

@@ -49,7 +49,7 @@ class TrainingConfig:
     load_in_4bit: bool
     bnb_config_kwargs: Quantization
     bf16: bool
-    adapter: Literal["qlora"]
+    adapter: Literal["qlora", "lora"]
     lora_r: Positive
     lora_alpha: Positive
     lora_dropout: Share
@@ -80,8 +80,9 @@ class TrainingConfig:
     output_dir: str
 
     def __post_init__(self) -> None:
-        if not self.load_in_4bit:
-            raise ConfigError("load_in_4bit: false conflicts with adapter: qlora, which needs a 4-bit base")
+        if self.load_in_4bit != (self.adapter == "qlora"):
+            found = str(self.load_in_4bit).lower()
+            raise ConfigError(f"load_in_4bit: {found} conflicts with adapter: {self.adapter}; qlora is lora on 4 bits")
         if Path(self.datasets[0].path).parent != Path(self.test_datasets[0].path).parent:
             raise ConfigError(
                 "test_datasets: must be in the same folder as the file in datasets: one ghost.json describes both"

@@ -154,6 +154,7 @@ def _unvaried(chats: Sequence[list[Record]], step: int) -> set[str]:
 
 
 def _is_sentence(text: str) -> bool:
-    """Whether it has three words, or as many letters in a script that leaves no blanks between words."""
+    """Whether it has three words, and more letters than "oh la la"; or six letters of a script without blanks."""
     words = [word for word in text.split() if any(map(str.isalpha, word))]
-    return "\n" not in text.strip() and (len(words) >= FEWEST or (text > UNSPACED and len(text) >= 2 * FEWEST))
+    is_long = len(words) >= FEWEST and sum(map(len, words)) >= 3 * FEWEST
+    return "\n" not in text.strip() and (is_long or (text > UNSPACED and len(text) >= 2 * FEWEST))

@@ -154,29 +154,27 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def load_base(base: Base, *, nf4: bool, double_quant: bool = False, bf16: bool = True) -> Any:
-    """Load the causal language model: in nf4 for training, on the CUDA device if there is one; or in float32 on the
-    CPU.
+    """Load the causal language model to train, on the CUDA device if there is one.
 
-    For nf4, `double_quant` also quantises the scales (0.4 bits per weight less); `bf16` computes in bfloat16 instead of
-    float32. Raises BaseModelError if a tensor that the architecture needs is missing from the files.
+    `bf16` computes in bfloat16 instead of float32. For nf4, `double_quant` also quantises the scales (0.4 bits per
+    weight less). Raises BaseModelError if a tensor that the architecture needs is missing from the files.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging
 
-    placement: dict[str, Any] = {"dtype": torch.float32}
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    placement: dict[str, Any] = {
+        "dtype": dtype,
+        "device_map": {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"},
+    }
     if nf4:
-        dtype = torch.bfloat16 if bf16 else torch.float32
-        placement = {
-            "dtype": dtype,
-            "device_map": {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"},
-            "quantization_config": BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_compute_dtype=dtype,
-                bnb_4bit_use_double_quant=double_quant,
-            ),
-        }
+        placement["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_use_double_quant=double_quant,
+        )
     logging.disable_progress_bar()  # its bar would break ours
     try:
         model, report = AutoModelForCausalLM.from_pretrained(

@@ -284,7 +284,7 @@ def _table(estimate: Estimate) -> list[str]:
 
 def _components(memory: Memory) -> str:
     words = {
-        "base": "nf4 base",
+        "base": "base",
         "rest": "embeddings and head",
         "adapter": "adapter",
         "gradients": "gradients",

@@ -93,7 +93,7 @@ MASK = 1  # bytes per element of the mask that CUDA's dropout saves
 class Memory:
     """Bytes. `activations` and `working` grow with the tokens, the others do not.
 
-    base         the blocks' linear layers, nf4
+    base         the blocks' linear layers, in nf4 or whole
     rest         embeddings, head and norms
     adapter      LoRA matrices in float32, and their bfloat16 copy for computing
     gradients    gradients of the adapter, float32
@@ -149,8 +149,10 @@ def needed(shapes: Shapes, config: TrainingConfig, tokens: int, *, checkpointing
 
 
 def bytes_of_a_weight(config: TrainingConfig) -> float:
-    """Bytes per nf4 weight: half a byte, plus one scale per block of 64: float32, or with double quantisation one byte,
-    plus a float32 per 256 scales (QLoRA, arXiv:2305.14314, section 3)."""
+    """Bytes per weight of the frozen base. nf4: half a byte, plus one scale per block of 64: float32, or with double
+    quantisation one byte, plus a float32 per 256 scales (QLoRA, arXiv:2305.14314, section 3)."""
+    if not config.load_in_4bit:
+        return 2 if config.bf16 else 4
     double = config.bnb_config_kwargs.bnb_4bit_use_double_quant
     return 0.5 + ((1 + 4 / 256) / 64 if double else 4 / 64)
 

@@ -130,13 +130,13 @@ def test_a_missing_tensor_is_refused_not_invented(copy: Path) -> None:
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BaseModelError, match=r"1 tensors are missing.*layers\.1\.mlp\.up_proj"):
-        bases.load_base(bases.resolve_base(str(copy), None), nf4=False)
+        bases.load_base(bases.resolve_base(str(copy), None), nf4=False, bf16=False)
 
 
 def test_load_base_gives_the_asked_arithmetic(tiny_base: Path) -> None:
     import torch
 
     base = bases.resolve_base(str(tiny_base), None)
-    exact, rounded = bases.load_base(base, nf4=False), bases.load_base(base, nf4=True)
+    exact, rounded = bases.load_base(base, nf4=False, bf16=False), bases.load_base(base, nf4=True)
     assert {parameter.dtype for parameter in exact.parameters()} == {torch.float32}
     assert {parameter.dtype for parameter in rounded.parameters()} == {torch.bfloat16, torch.uint8}

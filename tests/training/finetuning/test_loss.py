@@ -43,7 +43,7 @@ def adapted(tiny_base: Path, dropout: float = 0.0) -> Any:
     from training.finetuning import attention
 
     torch.manual_seed(0)
-    base = load_base(resolve_base(str(tiny_base), None), nf4=False)
+    base = load_base(resolve_base(str(tiny_base), None), nf4=False, bf16=False)
     attention.use(base)
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, lora_dropout=dropout, target_modules=names)

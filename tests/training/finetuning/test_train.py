@@ -93,8 +93,14 @@ def test_how_a_step_is_computed_does_not_change_it(ghost_train: Ghost, tmp_path:
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21 calls it
+@pytest.mark.parametrize("adapter", ["qlora", "lora"])
 def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
-    ghost_train: Ghost, tiny_base: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    adapter: str,
+    ghost_train: Ghost,
+    tiny_base: Path,
+    prepared: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from peft import PeftModel
 
@@ -102,10 +108,11 @@ def test_the_adapter_loads_in_peft_and_gives_the_reported_loss(
     from training.finetuning.base import load_base
     from training.finetuning.loss import SegmentLoss
 
-    assert ghost_train("--json", train_on_inputs=False) == 0
+    nf4 = adapter == "qlora"
+    assert ghost_train("--json", train_on_inputs=False, adapter=adapter, load_in_4bit=nf4) == 0
     report = json.loads(capsys.readouterr().out)
     base = resolve_base(str(tiny_base), None)
-    model = PeftModel.from_pretrained(load_base(base, nf4=True, double_quant=True, bf16=False), tmp_path / "adapter")
+    model = PeftModel.from_pretrained(load_base(base, nf4=nf4, double_quant=True, bf16=False), tmp_path / "adapter")
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # that kernel rounds to bfloat16
