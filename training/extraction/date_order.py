@@ -127,12 +127,13 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
     fits = {order: sum(count for parts, count in dates if known[order][parts]) for order in NAMES}
     best = max(fits.values())
     if not best:
-        years = [max(parts) for parts, _ in dates if max(parts) > 99]
-        reason = (
-            f": the year {years[0]} is of another calendar. Set the phone to the Gregorian calendar and export the chat"
+        year = next((max(parts) for parts, _ in dates if max(parts) > 99), 0)
+        hint = (
+            f": the year {year} is of another calendar. Set the phone to the Gregorian calendar and export the chat"
             " again"
+            if year and year not in OURS
+            else "; is this a chat export?"
         )
-        hint = reason if years and years[0] not in OURS else "; is this a chat export?"
         raise ExportError(f"{name}: none of its {headers:,} date headers is a date{hint}")
     candidates = [order for order in NAMES if fits[order] == best]
     backwards = {order: _jumps_back([known[order][parts] for parts, _ in dates]) for order in NAMES}

@@ -150,3 +150,8 @@ def test_a_decision_by_impossible_days_gives_the_dates_back(days: list[date], or
         assert readings["dmy"] != readings["mdy"]  # only what can be read in two ways is asked about
     else:
         assert "fit only" not in decided.evidence or readings[decided.order] == days
+
+
+def test_dates_that_do_not_exist_without_a_long_year_are_named() -> None:
+    with pytest.raises(ExportError, match="none of its 2 date headers is a date; is this a chat export"):
+        decide([((3, 13, 2), 2)], None, "dmy", "chat.txt")
