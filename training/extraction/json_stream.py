@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ghost.errors import ExportError
 from training.extraction.source import Source, well_formed
@@ -194,6 +194,14 @@ class Cursor:
         return len(self._buffer) > len(rest) or not self._ended
 
 
+def damaged(source: Source, entries: int, error: Broken) -> ExportError:
+    """The error for a file that is not JSON after so many whole entries."""
+    return ExportError(
+        f"{source}: not valid JSON after entry {entries:,} ({error}); the file is damaged or was cut off:"
+        " export it again"
+    )
+
+
 def array(source: Source, name: str = "") -> Iterator[tuple[int, Any]]:
     """Number (from 1) and value of each element of the file's array, or of the array `name` in the file's object.
 
@@ -211,10 +219,56 @@ def array(source: Source, name: str = "") -> Iterator[tuple[int, Any]]:
                         position += 1
                         yield position, value
         except Broken as error:
-            raise ExportError(
-                f"{source}: not valid JSON after entry {position:,} ({error}); the file is damaged or was cut off:"
-                " export it again"
-            ) from None
+            raise damaged(source, position, error) from None
+
+
+class Thread(NamedTuple):
+    """A conversation of a file that holds many.
+
+    about     the other values of its object
+    messages  the elements of its array, None for each that cannot be decoded
+    position  number of the first of them in the file, from 1
+    """
+
+    about: dict[str, Any]
+    messages: list[Any]
+    position: int
+
+
+def threads(source: Source, messages: str, name: str = "", wrapper: str | None = None) -> Iterator[Thread]:
+    """Each object of the file's array, or of the array `name` in the file's object, with its array `messages`.
+
+    Skips a JavaScript assignment before the file's array, as in `window.YTD.account.part0 = [`.
+
+    wrapper  the name of an object in each element, if that has the array: `[{"wrapper": {"messages": []}}]`
+    Raises ExportError after the last whole message of a damaged file.
+    """
+    about: dict[str, Any] = {}
+    rows: list[Any] = []
+    position = 1
+    with source.open() as stream:
+        cursor = Cursor(stream)
+        try:
+            while not name and cursor.peek() not in ("[", ""):
+                cursor.value()
+            if cursor.peek() != ("{" if name else "["):
+                raise Broken(f"character {cursor.place:,}: not a list of conversations")
+            for found in cursor.names() if name else ("",):
+                for _ in cursor.elements() if found == name else ():
+                    about, rows = {}, [] if cursor.peek() == "{" else [None]
+                    for outer in cursor.names():
+                        for key in cursor.names() if outer == wrapper else (outer,):
+                            if key == messages and cursor.peek() == "[":
+                                rows.extend(cursor.values())
+                            else:
+                                about[key] = cursor.value()
+                    yield Thread(about, rows, position)
+                    position += len(rows)
+                    rows = []
+        except Broken as error:
+            if rows:
+                yield Thread(about, rows, position)
+            raise damaged(source, position + len(rows) - 1, error) from None
 
 
 def lines(source: Source, skip: bytes = b"\0") -> Iterator[tuple[int, Any]]:

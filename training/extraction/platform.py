@@ -5,8 +5,9 @@ To add a platform, add a module with this interface to `platforms/`.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from training.extraction.source import Source
 
@@ -65,6 +66,25 @@ class Record(NamedTuple):
     id: str = ""
     answers: str = ""
     reactions: int = 0
+
+
+def from_milliseconds(value: Any) -> str | None:
+    """The ISO 8601 time in UTC of milliseconds since 1970; None if it is no time. 0 means unknown."""
+    try:
+        instant = datetime.fromtimestamp(int(value) / 1000, UTC) if int(value) > 0 else None
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+    return instant.isoformat(timespec="milliseconds") if instant else None
+
+
+def from_iso(value: Any) -> str | None:
+    """An ISO 8601 time with one spelling of its fraction; None if it is no time."""
+    try:
+        instant = datetime.fromisoformat(value)
+        instant.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return instant.isoformat(timespec="milliseconds" if instant.tzinfo else "seconds")
 
 
 def reference(timestamp: str, sender: str) -> str:

@@ -49,6 +49,7 @@ ATTACHMENTS = frozenset(
     )
     for ending in endings
 )
+CHAT_SCRIPT = re.compile(r"direct-messages.*\.js")  # X writes JSON behind a JavaScript assignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Source:
 
     @property
     def is_attachment(self) -> bool:
-        return Path(self.name).suffix.lower() in ATTACHMENTS
+        return Path(self.name).suffix.lower() in ATTACHMENTS and not CHAT_SCRIPT.fullmatch(self.name)
 
     def sibling(self, name: str) -> "Source | None":
         """The file at `name` (such as `../users.json`), relative to this file's folder or in the same zip; or None."""
@@ -344,6 +345,16 @@ def companion(source: Source | None) -> Any:
 def objects(value: Any) -> list[dict[str, Any]]:
     """The dicts in a list; other elements are dropped. Empty if `value` is not a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def string(value: Any) -> str:
+    """The value in well-formed Unicode if it is a string, else an empty one."""
+    return well_formed(value) if isinstance(value, str) else ""
 
 
 def reactions(value: Any) -> int:

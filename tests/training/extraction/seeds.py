@@ -146,6 +146,92 @@ Lea님이 나갔습니다.
 """
 SIGNAL_MARKDOWN = "[2019-12-24 12:23] Ada: hi  \n[2019-12-24 12:24] Me: yo\n(- Ada: 👍 -)  \n"
 
+SNAPCHAT = {
+    "lea.b": [
+        {
+            "From": "noa",
+            "Media Type": "MEDIA",
+            "Created": "2022-03-13 13:57:00 UTC",
+            "Content": None,
+            "Conversation Title": None,
+            "IsSender": True,
+            "Created(microseconds)": MS + 1000,
+            "Media IDs": "b~x",
+        },
+        {
+            "From": "lea.b",
+            "Media Type": "TEXT",
+            "Created": "2022-03-13 13:56:00 UTC",
+            "Content": "hi",
+            "IsSender": False,
+        },
+    ]
+}
+SNAPCHAT_OLD = {
+    "Received Saved Chat History": [
+        {"From": "lea.b", "Media Type": "TEXT", "Created": "2021-03-13 13:56:00 UTC", "Text": "it&#39;s"}
+    ],
+    "Sent Saved Chat History": [
+        {"To": "lea.b", "Media Type": "TEXT", "Created": "2021-03-13 13:57:00 UTC", "Text": "yo"}
+    ],
+}
+X_MESSAGES = [
+    {"reactionCreate": {"senderId": "111", "createdAt": "2022-03-13T13:58:00.000Z", "reactionKey": "like"}},
+    {
+        "messageCreate": {
+            "id": "9",
+            "senderId": "222",
+            "recipientId": "111",
+            "createdAt": "2022-03-13T13:56:00.123Z",
+            "text": "hi &amp; https://t.co/a",
+            "urls": [{"url": "https://t.co/a", "expanded": "https://example.org"}],
+            "mediaUrls": [],
+        }
+    },
+]
+SKYPE = {
+    "userId": "8:live:noa",
+    "conversations": [
+        {
+            "id": "8:live:lea",
+            "displayName": "Lea",
+            "threadProperties": None,
+            "MessageList": [
+                {
+                    "id": "2",
+                    "originalarrivaltime": "2022-03-13T13:57:00.5Z",
+                    "messagetype": "RichText",
+                    "from": "8:live:noa",
+                    "content": '<quote messageid="1"><legacyquote>Lea: </legacyquote>a</quote>yo <ss type="s">:)</ss>',
+                    "properties": {"emotions": [{"key": "like", "users": [{}]}]},
+                },
+                {
+                    "id": "1",
+                    "originalarrivaltime": "2022-03-13T13:56:00Z",
+                    "messagetype": "RichText",
+                    "from": "8:live:lea",
+                    "content": "a &lt; b",
+                },
+            ],
+        }
+    ],
+}
+HANGOUTS_CONVERSATION = {
+    "id": {"id": "C"},
+    "type": "STICKY_ONE_TO_ONE",
+    "participant_data": [{"id": {"gaia_id": "1"}, "fallback_name": "Lea"}, {"id": {"gaia_id": "2"}}],
+}
+HANGOUTS_EVENTS = [
+    {
+        "sender_id": {"gaia_id": "1"},
+        "timestamp": f"{MS}000",
+        "event_id": "E",
+        "event_type": "REGULAR_CHAT_MESSAGE",
+        "chat_message": {"message_content": {"segment": [{"type": "TEXT", "text": "hi"}, {"type": "LINE_BREAK"}]}},
+    },
+    {"sender_id": {"gaia_id": "2"}, "timestamp": f"{MS}001", "event_type": "HANGOUT_EVENT"},
+]
+
 SEEDS: dict[str, str | bytes] = {
     "WhatsApp Chat with Bob.txt": "13/03/2022, 14:56 - Lea: hi\n13/03/2022, 14:57 - Bob: <Media omitted>\nyo\n",
     "Trip/_chat.txt": "[3/13/22, 2:56:00\u202fPM] Lea: \u200eimage omitted\r\n[3/14/22, 9:05:00\u202fAM] Bob: a\nb\r\n",
@@ -172,6 +258,21 @@ SEEDS: dict[str, str | bytes] = {
     "sms/sms.xml": SMS,
     "Takeout/Google Chat/Groups/DM abc/messages.json": _json(GOOGLE_CHAT),
     "Takeout/Voice/Calls/Kay - Text - 2020-02-03T17_37_45Z.html": GOOGLE_VOICE,
+    "snapchat/chat_history.json": _json(SNAPCHAT),
+    "snapchat_old/chat_history.json": _json(SNAPCHAT_OLD),
+    "x/data/direct-messages.js": "window.YTD.direct_messages.part0 = "
+    + _json([{"dmConversation": {"conversationId": "111-222", "messages": X_MESSAGES}}]),
+    "skype/messages.json": _json(SKYPE),
+    "Takeout/Hangouts/Hangouts.json": _json(
+        {"conversations": [{"conversation": {"conversation": HANGOUTS_CONVERSATION}, "events": HANGOUTS_EVENTS}]}
+    ),
+    "hangouts_old/Hangouts.json": _json(
+        {
+            "conversation_state": [
+                {"conversation_state": {"conversation": HANGOUTS_CONVERSATION, "event": HANGOUTS_EVENTS}}
+            ]
+        }
+    ),
     "table/chat.csv": 'timestamp,sender,message\n2022-03-13T14:56:00,Lea,"a, ""b""\nc"\n1647179760,Bob,yo\n',
     "table/chat.jsonl": _lines({"timestamp": "2022-03-13T14:56:00Z", "sender": "Lea", "message": "hi"}),
 }
@@ -180,6 +281,7 @@ SEEDS: dict[str, str | bytes] = {
 BESIDE: dict[str, str] = {
     "slack/users.json": _json([{"id": "U1", "name": "ada", "profile": {"display_name": "Ada"}}]),
     "slack/channels.json": _json([{"id": "C1", "name": "general", "members": ["U1"]}]),
+    "x/data/account.js": 'window.YTD.account.part0 = [{"account": {"accountId": "111", "username": "noa_b"}}]',
     "Takeout/Google Chat/Groups/DM abc/group_info.json": _json({"members": [CREATOR]}),
 }
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ghost.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor
-from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_iso
 from training.extraction.source import Source, line_breaks, reactions
 
 NAME = "discord"
@@ -145,7 +145,7 @@ def _met(message: Any, position: int, people: _People) -> tuple[Record, _Author]
     author = people.meet(message.get("author"))
     for mention in _list(message.get("mentions")):
         people.meet(mention)
-    timestamp = _timestamp(message.get("timestamp"))
+    timestamp = from_iso(message.get("timestamp"))
     content = message.get("content")
     if timestamp is None or not isinstance(content, str | None):
         return Record(NOWHERE, "", "", "", Kind.UNREADABLE, position), NOBODY
@@ -187,15 +187,6 @@ def _chat(header: dict[str, Any], source: Source) -> Chat:
     title = name if is_direct else f"{_text(guild.get('name'))} - {name}"
     key = _text(channel.get("id"))
     return Chat(key or title, title, is_id=bool(key))
-
-
-def _timestamp(value: Any) -> str | None:
-    try:
-        instant = datetime.fromisoformat(value)
-        instant.astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return instant.isoformat(timespec="milliseconds" if instant.tzinfo else "seconds")
 
 
 def _text(value: Any) -> str:

@@ -36,10 +36,6 @@ CALLS = ("video_call_metadata", "meet_metadata", "call_metadata")
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
     paths = evidence.paths
-    if "conversations.item.events" in paths:
-        raise ExportError(
-            f"{source}: Google Hangouts, which is not read; its later chats are in Takeout's Google Chat: export that"
-        )
     if "messages.item.creator" in paths and any(f"messages.item.{field}" in paths for field in FIELDS):
         return "a JSON object whose messages have Google Chat's creator and localized dates"
     if {"messages.item.created_date", "messages.item.message_id"} <= paths:

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from difflib import SequenceMatcher
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ghost.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor
 from training.extraction.meta_rows import AppRows
-from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_milliseconds
 from training.extraction.source import Source, line_breaks, reactions, well_formed
 
 NAME = "messenger"
@@ -187,7 +187,7 @@ def _records(
         entries.reverse()
     records = []
     for position, row, sender, text in entries:
-        timestamp = _timestamp(row.get(keys.instant))
+        timestamp = from_milliseconds(row.get(keys.instant))
         if timestamp is None or not isinstance(row.get(keys.text), str | None):
             records.append(Record(chat, "", "", "", Kind.UNREADABLE, position))
         else:
@@ -267,15 +267,6 @@ def _people(thread: Mapping[str, Any]) -> list[Any]:
 def _runs_backwards(messages: list[Any]) -> bool:
     instants = [row["timestamp"] for row in messages if isinstance(row, dict) and isinstance(row.get("timestamp"), int)]
     return len(instants) > 1 and instants[0] > instants[-1]
-
-
-def _timestamp(milliseconds: Any) -> str | None:
-    """None if it is no time; 0 means unknown."""
-    try:
-        instant = datetime.fromtimestamp(int(milliseconds) / 1000, UTC) if int(milliseconds) > 0 else None
-    except (ValueError, TypeError, OverflowError, OSError):
-        return None
-    return instant.isoformat(timespec="milliseconds") if instant else None
 
 
 def _is_mojibake(thread: Mapping[str, Any], keys: Keys) -> bool:

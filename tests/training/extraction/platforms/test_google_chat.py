@@ -11,7 +11,7 @@ from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
 from training.extraction.extract import gather
 from training.extraction.platform import Kind
-from training.extraction.platforms import google_chat, recognise
+from training.extraction.platforms import google_chat
 from training.extraction.source import Source
 
 FORMATS = Path(__file__).parents[5] / "shared" / "formats" / "google_chat" / "ChatLab_ChatLab" / "Google Chat"
@@ -145,12 +145,6 @@ def test_a_file_that_breaks_off(tmp_path: Path) -> None:
 
 def test_an_empty_chat(tmp_path: Path) -> None:
     assert records(chat(tmp_path)) == []
-
-
-def test_hangouts_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path, {"conversations": [{"conversation": {}, "events": []}]}, "Hangouts.json")
-    with pytest.raises(ExportError, match="Hangouts, which is not read"):
-        recognise(Source(path))
 
 
 SAMPLES = {
