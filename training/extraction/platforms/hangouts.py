@@ -71,8 +71,8 @@ def _chat(thread: Thread, names: dict[str, str]) -> Chat:
 
 
 def _name(person: str, names: Mapping[str, str]) -> str:
-    """Not the bare number, which looks like a telephone's."""
-    return names.get(person) or f"Hangouts user {person}".strip()
+    """Not the bare number: some look like a telephone's, and are masked."""
+    return names.get(person) or f"user{person}"
 
 
 def _record(event: Any, chat: Chat, names: Mapping[str, str], position: int) -> Record:
