@@ -260,7 +260,7 @@ SEEDS: dict[str, str | bytes] = {
     "Takeout/Voice/Calls/Kay - Text - 2020-02-03T17_37_45Z.html": GOOGLE_VOICE,
     "snapchat/chat_history.json": _json(SNAPCHAT),
     "snapchat_old/chat_history.json": _json(SNAPCHAT_OLD),
-    "x/data/direct-messages.js": "window.YTD.direct_messages.part0 = "
+    "twitter/data/direct-messages.js": "window.YTD.direct_messages.part0 = "
     + _json([{"dmConversation": {"conversationId": "111-222", "messages": X_MESSAGES}}]),
     "skype/messages.json": _json(SKYPE),
     "Takeout/Hangouts/Hangouts.json": _json(
@@ -281,7 +281,7 @@ SEEDS: dict[str, str | bytes] = {
 BESIDE: dict[str, str] = {
     "slack/users.json": _json([{"id": "U1", "name": "ada", "profile": {"display_name": "Ada"}}]),
     "slack/channels.json": _json([{"id": "C1", "name": "general", "members": ["U1"]}]),
-    "x/data/account.js": 'window.YTD.account.part0 = [{"account": {"accountId": "111", "username": "noa_b"}}]',
+    "twitter/data/account.js": 'window.YTD.account.part0 = [{"account": {"accountId": "111", "username": "noa_b"}}]',
     "Takeout/Google Chat/Groups/DM abc/group_info.json": _json({"members": [CREATOR]}),
 }
 

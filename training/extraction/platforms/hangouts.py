@@ -71,8 +71,8 @@ def _chat(thread: Thread, names: dict[str, str]) -> Chat:
 
 
 def _name(person: str, names: Mapping[str, str]) -> str:
-    """Not the bare number: some look like a telephone's, and are masked."""
-    return names.get(person) or f"user{person}"
+    """Neither the bare number nor one behind a space: some look like a telephone's, and are masked."""
+    return names.get(person) or f"user_{person}"
 
 
 def _record(event: Any, chat: Chat, names: Mapping[str, str], position: int) -> Record:

@@ -71,12 +71,12 @@ def _chat(thread: Thread, names: Mapping[str, str]) -> Chat:
         return Chat(key, ", ".join(others) or _name(key.split("-")[0], names), is_id=True)
     renamings = (mapping(row.get("conversationNameUpdate")) for row in objects(thread.messages))
     titles = (string(renaming.get("name")) for renaming in renamings)
-    return Chat(key, next(filter(None, titles), f"group{key}"), is_id=bool(key))
+    return Chat(key, next(filter(None, titles), f"group_{key}"), is_id=bool(key))
 
 
 def _name(person: str, names: Mapping[str, str]) -> str:
-    """Not the bare number: some look like a telephone's, and are masked."""
-    return names.get(person) or f"user{person}"
+    """Neither the bare number nor one behind a space: some look like a telephone's, and are masked."""
+    return names.get(person) or f"user_{person}"
 
 
 def _record(row: Any, chat: Chat, names: Mapping[str, str], position: int) -> Record:

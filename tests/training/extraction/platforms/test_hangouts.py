@@ -47,7 +47,7 @@ def test_both_forms_in_either_order(tmp_path: Path, is_old: bool, is_backwards: 
 
 def test_a_group_has_a_name_and_a_person_without_one_a_number(tmp_path: Path) -> None:
     (found,) = records(save(tmp_path, export(says("hi", LOST), type="GROUP", name="Trip")))
-    assert (found.chat.title, found.sender) == ("Trip", f"user{LOST}")
+    assert (found.chat.title, found.sender) == ("Trip", f"user_{LOST}")
 
 
 def test_segments_are_joined(tmp_path: Path) -> None:

@@ -35,13 +35,13 @@ def save_archive(folder: Path, text: str, account: str = ACCOUNT % "") -> Path:
     [
         (ACCOUNT % ', "accountDisplayName": "Noa Brind"', "Noa Brind"),
         (ACCOUNT % "", "noa_b"),
-        ("window.YTD.account.part0 = [{", "user1111111111"),
+        ("window.YTD.account.part0 = [{", "user_1111111111"),
     ],
 )
 def test_the_owner_has_a_name_and_the_other_a_number(tmp_path: Path, account: str, owner: str) -> None:
     path = save_archive(tmp_path, archive(sent("yo", "1111111111", 2), sent("hi", second=1)), account)
     assert [(one.timestamp, one.sender, one.text, one.id, one.position) for one in records(path)] == [
-        ("2021-05-01T10:30:01.123+00:00", "user222", "hi", "1", 2),
+        ("2021-05-01T10:30:01.123+00:00", "user_222", "hi", "1", 2),
         ("2021-05-01T10:30:02.123+00:00", owner, "yo", "2", 1),
     ]
 
@@ -128,5 +128,5 @@ def test_a_whole_archive_and_its_numbers_are_not_taken_for_telephones(tmp_path: 
         pack.writestr("Your archive.html", "<!DOCTYPE html>")
     assert main(["extract", str(tmp_path / "twitter-2024.zip"), "--out", str(tmp_path / "out")]) == 0
     (path,) = (tmp_path / "out").rglob("*.csv")
-    assert path.name == "user4155550136.csv"
-    assert path.read_text() == "timestamp,sender,message\n2021-05-01T10:30:00.123+00:00,user4155550136,hi\n"
+    assert path.name == "user_4155550136.csv"
+    assert path.read_text() == "timestamp,sender,message\n2021-05-01T10:30:00.123+00:00,user_4155550136,hi\n"
