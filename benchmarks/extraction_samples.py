@@ -1,6 +1,6 @@
 """Every file of a collection of exports by others, against what their authors expect of it.
 
-    python benchmarks/extraction_samples.py FORMATS > benchmarks/results/extraction_samples.md
+    python -m benchmarks.extraction_samples FORMATS > benchmarks/results/extraction_samples.md
 
 FORMATS holds a folder a platform and MANIFEST.md, whose tables say what upstream's own tests count. Where we count
 otherwise, DIFFERENT says why. Files are read one by one: what two of them share is not a duplicate here.
@@ -44,7 +44,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     expected = manifest(folder / "MANIFEST.md")
     print("# Extraction on real exports by others\n\n```")
-    print("python benchmarks/extraction_samples.py FORMATS\n```\n")
+    print("python -m benchmarks.extraction_samples FORMATS\n```\n")
     print(
         f"{date.today()}, Python {platform.python_version()}. *Asked*: every date fits two orders, and the reader asked"
     )

@@ -1,7 +1,7 @@
 """Feed random and mutated files to every platform, guided by coverage; print what breaks.
 
     pip install atheris
-    python benchmarks/fuzz_extraction.py --runs 1000000 --out benchmarks/results/fuzz.md
+    python -m benchmarks.fuzz_extraction --runs 1000000 --out benchmarks/results/fuzz.md
 
 An input is a file at a path that a platform knows: its first two bytes choose the path and a platform that must read it
 whatever it is. `tests/training/extraction/examine.py` says what must hold; a second of processor time is a hang. Some
@@ -287,7 +287,7 @@ def written(done: dict[str, Any], work: Path) -> str:
         "# Fuzzing of the readers",
         "",
         "```",
-        f"python benchmarks/fuzz_extraction.py --runs {inputs}",
+        f"python -m benchmarks.fuzz_extraction --runs {inputs}",
         "```",
         "",
         f"{date.today()}, Python {platform.python_version()}, atheris (libFuzzer), one core: **{inputs:,} inputs in"

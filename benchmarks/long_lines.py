@@ -1,6 +1,6 @@
 """Read each platform's smallest file with a message of 10 MB on one line: time must grow as the file does.
 
-python benchmarks/long_lines.py --out benchmarks/results/long_lines.md
+python -m benchmarks.long_lines --out benchmarks/results/long_lines.md
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> int:
         "# A message of 10 MB on one line",
         "",
         "```",
-        "python benchmarks/long_lines.py",
+        "python -m benchmarks.long_lines",
         "```",
         "",
         f"{date.today()}, Python {platform.python_version()}, one core. In each platform's smallest file a word is"

@@ -1,6 +1,6 @@
 """Render random WhatsApp exports in every header variant, read them back, print what differs.
 
-    python benchmarks/roundtrip.py --cases 100000 --out benchmarks/results/roundtrip.md
+    python -m benchmarks.roundtrip --cases 100000 --out benchmarks/results/roundtrip.md
 
 A case is one small file. Exit code 1 when one does not come back.
 """
@@ -83,7 +83,7 @@ def written(tallies: list[Tally], seeds: range, seconds: float) -> str:
         "# WhatsApp round trip",
         "",
         "```",
-        f"python benchmarks/roundtrip.py --cases {files} --first-seed {seeds.start}",
+        f"python -m benchmarks.roundtrip --cases {files} --first-seed {seeds.start}",
         "```",
         "",
         f"{date.today()}, Python {platform.python_version()}: **{files:,} files with {messages:,} messages in"

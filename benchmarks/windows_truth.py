@@ -1,6 +1,6 @@
 """Invent chats, prepare them, and compare conversations, windows, seeds, sides and lines with the contract.
 
-    python benchmarks/windows_truth.py --conversations 100000 --out benchmarks/results/windows_truth.md
+    python -m benchmarks.windows_truth --conversations 100000 --out benchmarks/results/windows_truth.md
 
 The contract, read literally, is tests/training/preparation/literal.py, which shares no code with preparation; what is
 invented is in truth.py beside it. Exit code 1 when anything differs.
