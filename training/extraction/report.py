@@ -170,20 +170,15 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
         *([f"{_counted(account.beside_json, 'HTML page')} whose JSON is read"] if account.beside_json else []),
         *(f"{folder}, which ghost wrote" for folder in account.own_folders),
     ]
-    namesakes = Counter((PurePath(each["file"]).parent, each["title"]) for each in account.conversations)
-    for (_, title), number in namesakes.items():
-        if number > 1:
-            console.print(f"kept apart: {number:,} chats called {title}", soft_wrap=True, markup=False)
     if passed_over:
         console.print(f"passed over: {'; '.join(passed_over)}", soft_wrap=True)
-    alike: dict[tuple[str, str], list[str]] = {}
+    namesakes: dict[tuple[str, str], list[str]] = {}
     for each in account.conversations:
-        alike.setdefault((PurePath(each["file"]).parts[0], each["title"]), []).append(each["file"])
-    for (_, title), files in alike.items():
+        namesakes.setdefault((PurePath(each["file"]).parts[0], each["title"]), []).append(each["file"])
+    for (_, title), files in namesakes.items():
         if len(files) > 1:
-            console.print(
-                f"{len(files)} chats named “{title}” share hardly a message: {', '.join(files)}", soft_wrap=True
-            )
+            line = f"kept apart: {len(files)} chats called {title}, which share hardly a message: {', '.join(files)}"
+            console.print(line, soft_wrap=True, markup=False)
     if account.masked:
         console.print("masked: " + ", ".join(f"{number:,} [{kind}]" for kind, number in account.masked.items()))
     if account.languages:
