@@ -77,7 +77,7 @@ class Reply(Iterator[str]):
                     break
             else:
                 self.finish_reason = "length"
-        if piece := scanner.finish():
+        if piece := scanner.finish(cut=self.finish_reason == "length"):
             yield piece
 
 

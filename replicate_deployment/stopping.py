@@ -42,10 +42,13 @@ class ReplyScanner:
             return ""
         return self._trim(self._unescape(self._cut(piece)))
 
-    def finish(self) -> str:
-        """Return the rest of the held-back text that belongs to the reply."""
+    def finish(self, *, cut: bool = False) -> str:
+        """Return the rest of the held-back text that belongs to the reply.
+
+        `cut`: the reply reached its length limit, so the beginning of a stop sequence at its end is left out.
+        """
         tail, self._tail = self._tail, ""
-        text = self._unescape("" if self.stopped is not None else tail)
+        text = self._unescape("" if cut or self.stopped is not None else tail)
         if self._in_line_start:
             text += self._labels.unescape_line(self._line)
         return self._trim(text)

@@ -87,18 +87,25 @@ class Format:
     own_labels: frozenset[str] = frozenset()
 
 
-def one_turn(written: str, stop_sequences: Sequence[str], labels: Labels) -> str:
-    """The reply in what the model wrote: up to the first completed stop sequence, un-escaped, trimmed.
+def one_turn(written: str, stop_sequences: Sequence[str], labels: Labels, *, cut: bool = False) -> str:
+    """The reply in what the model wrote: up to the first completed stop sequence, un-escaped, trimmed; without the
+    beginning of one at its end if it was cut at the length limit.
 
     The engine decides the same piece by piece; this looks at the whole, so that each checks the other. The reply itself
     cannot tell: un-escaped, a blank line that a person would have written looks like the stop sequence for one.
     """
     found = [(start + len(stop), start) for stop in stop_sequences if (start := written.find(stop)) >= 0]
-    return unescape(written[: min(found)[1]] if found else written, labels).strip()
+    if found:
+        written = written[: min(found)[1]]
+    elif cut:
+        open_ends = (stop[:length] for stop in stop_sequences for length in range(1, len(stop)))
+        written = written.removesuffix(max(filter(written.endswith, open_ends), key=len, default=""))
+    return unescape(written, labels).strip()
 
 
 def _is_one_turn(answer: Answer, known: Format) -> bool:
-    return answer.text == one_turn(answer.written, known.stop_sequences, known.labels)
+    cut = answer.ended == "length"
+    return answer.text == one_turn(answer.written, known.stop_sequences, known.labels, cut=cut)
 
 
 def _opens_no_turn(answer: Answer, known: Format) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghost.evaluation.prompts import one_turn
 from replicate_deployment.chat_format import DEFAULT_LABELS, Labels, unescape
 from replicate_deployment.errors import SettingsError
 from replicate_deployment.stopping import ReplyScanner
@@ -84,6 +85,13 @@ def test_after_a_stop_nothing_more_is_said() -> None:
     assert scanner.stopped == "STOP"
     assert scanner.feed("more") == ""
     assert scanner.finish() == ""
+
+
+@given(texts)
+def test_the_beginning_of_a_stop_is_no_end_of_a_reply_that_was_cut(text: str) -> None:
+    scanner = ReplyScanner(DEFAULT_STOPS)
+    reply = "".join([*map(scanner.feed, text), scanner.finish(cut=scanner.stopped is None)])
+    assert reply == one_turn(text, DEFAULT_STOPS, DEFAULT_LABELS, cut=True)
 
 
 def test_an_empty_stop_is_refused() -> None:
