@@ -316,7 +316,7 @@ def _known_numbers(name: str, regions: Sequence[str], known: Container[str]) -> 
                 break
 
 
-OWNER = "Me"  # the owner in exports that lack their name: SMS, iMessage, Google Voice, Signal
+OWNER = "Me"  # the owner in exports that lack their name: SMS, iMessage, Google Voice, Signal, Snapchat
 TWO = 2  # people; the title of a chat of two, or of one of them alone, is the other one's name
 TEXTS = 20_000  # messages of a run from which to sample those whose language is detected
 

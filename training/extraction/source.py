@@ -49,7 +49,9 @@ ATTACHMENTS = frozenset(
     )
     for ending in endings
 )
-CHAT_SCRIPT = re.compile(r"direct-messages.*\.js")  # X writes JSON behind a JavaScript assignment
+CHAT_SCRIPT = re.compile(
+    r"direct-messages?(?:-group)?(?:-part\d+)?\.js"
+)  # X writes JSON behind a JavaScript assignment
 
 
 @dataclass(frozen=True, slots=True)

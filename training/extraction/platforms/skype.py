@@ -20,6 +20,7 @@ from contextlib import suppress
 from html import unescape
 from typing import Any
 
+from ghost.errors import ExportError
 from training.extraction.json_stream import Thread, threads
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_iso
 from training.extraction.source import Source, line_breaks, mapping, objects, string
@@ -30,6 +31,7 @@ NEWEST_FIRST = False
 BROAD = False
 COMPANIONS = frozenset(("endpoints.json",))
 
+TAR = slice(257, 262)  # where a .tar says "ustar"
 WRITTEN = ("RichText", "RichText/Html", "Text")
 KINDS = (  # by the start of the message type; all others are events
     ("Event/Call", Kind.CALL),
@@ -45,6 +47,8 @@ EDITED = "Edited previous message: "
 
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
+    if evidence.head[TAR] == "ustar" and "messages.json\0" in evidence.head:
+        raise ExportError(f"{source}: a .tar with Skype's messages.json; unpack it and pass messages.json")
     if {"conversations.item.MessageList", "conversations.item.threadProperties"} & evidence.paths:
         return "a JSON object whose conversations have Skype's MessageList"
     return None
@@ -107,7 +111,7 @@ def _plain(content: str) -> tuple[str, list[str]]:
     """The words without tags and quotes, and for each quote the id of the message, or ""."""
     pieces: list[str] = []
     quotes: list[str] = []
-    end, depth, is_edited = 0, 0, False
+    end, depth, is_edited, is_laid_out = 0, 0, False, False
     for tag in TAG.finditer(content):
         if not depth:
             pieces.append(unescape(content[end : tag.start()]))
@@ -120,11 +124,12 @@ def _plain(content: str) -> tuple[str, list[str]]:
             depth = max(0, depth + (-1 if slash else 1))
         elif not depth and f"{slash}{name}" in BREAKS:
             pieces.append("\n")
+            is_laid_out = True
         is_edited = is_edited or name == "e_m"
     pieces.append("" if depth else unescape(content[end:]))
     text = "".join(pieces)
     text = text.removeprefix(EDITED) if is_edited else text
-    return (text.strip("\n") if quotes or len(pieces) > 1 else text), quotes
+    return (text.strip("\n") if quotes or is_laid_out else text), quotes
 
 
 def _reactions(emotions: Any) -> int:

@@ -63,7 +63,7 @@ def _records(source: Source) -> Iterator[Record]:
             if cursor.peek() != "{":
                 raise Broken("character 0: not an object of conversations")
             for name in cursor.names():
-                rows = []
+                rows = [] if cursor.peek() == "[" else [None]
                 rows.extend(cursor.values())
                 yield from _thread(name, rows, me, position)
                 position += len(rows)

@@ -1,4 +1,5 @@
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
 from training.extraction.platform import Kind
-from training.extraction.platforms import skype
+from training.extraction.platforms import recognise, skype
 from training.extraction.source import Source
 
 
@@ -51,6 +52,7 @@ def test_a_group_has_a_topic_and_its_messages_names(tmp_path: Path) -> None:
          "Tom look: https://example.org/?a=1"),
         ("<b raw_pre=\"*\" raw_post=\"*\">so</b> it is&apos;nt", "so it is'nt"),
         ("one\r\ntwo", "one\ntwo"),
+        ("\n <b>so</b>\n", "\n so\n"),
         ("<p>one</p><p>two<br/>three</p>", "one\ntwo\nthree"),
         ('new words<e_m a="live:lea" ts_ms="1588325430123" ts="1588325430" t="61"></e_m>', "new words"),
         ('Edited previous message: new<e_m ts="1"/>', "new"),
@@ -139,3 +141,11 @@ def test_a_cut_file_is_one_error(tmp_path: Path) -> None:
     assert next(reading).text == "new"
     with pytest.raises(ExportError, match=r"after entry 1 .* export it again"):
         next(reading)
+
+
+def test_a_tar_is_to_be_unpacked(tmp_path: Path) -> None:
+    save(tmp_path, export(row()), "messages.json")
+    with tarfile.open(tmp_path / "8_live_noa_export.tar", "w") as pack:
+        pack.add(tmp_path / "messages.json", "messages.json")
+    with pytest.raises(ExportError, match="unpack it and pass"):
+        recognise(Source(tmp_path / "8_live_noa_export.tar"))

@@ -85,14 +85,17 @@ def test_snaps_have_no_words_and_are_no_chat(tmp_path: Path) -> None:
 
 
 def test_what_is_broken_is_counted_and_a_cut_file_is_one_error(tmp_path: Path) -> None:
-    path = save(tmp_path, {"lea.b": [row("hi"), 7, row("yo", **{"Created(microseconds)": 0, "Created": "?"})]})
+    path = save(
+        tmp_path, {"tom": 5, "lea.b": [row("hi"), 7, row("yo", **{"Created(microseconds)": 0, "Created": "?"})]}
+    )
     assert [(one.kind, one.position) for one in records(path)] == [
+        (Kind.UNREADABLE, 1),
+        (Kind.UNREADABLE, 4),
         (Kind.UNREADABLE, 3),
-        (Kind.UNREADABLE, 2),
-        (Kind.MESSAGE, 1),
+        (Kind.MESSAGE, 2),
     ]
     path.write_bytes(path.read_bytes()[:-40])
     reading = snapchat.read(Source(path), None).records
-    assert [next(reading).kind for _ in range(2)] == [Kind.UNREADABLE, Kind.MESSAGE]
-    with pytest.raises(ExportError, match=r"after entry 2 .* export it again"):
+    assert [next(reading).kind for _ in range(3)] == [Kind.UNREADABLE, Kind.UNREADABLE, Kind.MESSAGE]
+    with pytest.raises(ExportError, match=r"after entry 3 .* export it again"):
         next(reading)

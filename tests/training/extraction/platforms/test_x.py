@@ -125,8 +125,10 @@ def test_a_whole_archive_and_its_numbers_are_not_taken_for_telephones(tmp_path: 
         pack.writestr("data/account.js", ACCOUNT % "")
         pack.writestr("data/tweets.js", "window.YTD.tweets.part0 = []")
         pack.writestr("data/direct-messages.js", archive(sent("hi", "4155550136"), chat="1111111111-4155550136"))
+        pack.writestr("data/direct-messages-group-part1.js", archive(sent("yo", "5"), chat="9"))
+        pack.writestr("data/direct-message-headers.js", archive(sent(""), name="direct_message_headers"))
         pack.writestr("Your archive.html", "<!DOCTYPE html>")
     assert main(["extract", str(tmp_path / "twitter-2024.zip"), "--out", str(tmp_path / "out")]) == 0
-    (path,) = (tmp_path / "out").rglob("*.csv")
-    assert path.name == "user_4155550136.csv"
-    assert path.read_text() == "timestamp,sender,message\n2021-05-01T10:30:00.123+00:00,user_4155550136,hi\n"
+    first, second = sorted((tmp_path / "out/x").iterdir())
+    assert (first.name, second.name) == ("group_9.csv", "user_4155550136.csv")
+    assert second.read_text() == "timestamp,sender,message\n2021-05-01T10:30:00.123+00:00,user_4155550136,hi\n"
