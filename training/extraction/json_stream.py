@@ -234,6 +234,11 @@ class Thread(NamedTuple):
     messages: list[Any]
     position: int
 
+    def backwards(self) -> Iterator[tuple[int, Any]]:
+        """Number in the file and value of each message, the last one first."""
+        for index in range(len(self.messages) - 1, -1, -1):
+            yield self.position + index, self.messages[index]
+
 
 def threads(source: Source, messages: str, name: str = "", wrapper: str | None = None) -> Iterator[Thread]:
     """Each object of the file's array, or of the array `name` in the file's object, with its array `messages`.

@@ -67,8 +67,8 @@ def _records(source: Source) -> Iterator[Record]:
             if name := string(row.get("displayName")).strip():
                 names.setdefault(string(row.get("from")), name)
         edited = {string(row.get("skypeeditedid")) for row in rows if row.get("skypeeditedid") != row.get("id")} - {""}
-        for number in range(len(thread.messages), 0, -1):
-            record = _record(thread.messages[number - 1], chat, names, thread.position + number - 1)
+        for position, row in thread.backwards():
+            record = _record(row, chat, names, position)
             is_old = record.kind is Kind.MESSAGE and record.id in edited
             yield record._replace(kind=Kind.SUPERSEDED) if is_old else record
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from html import unescape
 from typing import Any
 
-from training.extraction.json_stream import Broken, Cursor, damaged
+from training.extraction.json_stream import Broken, Cursor, Thread, damaged
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_iso, from_milliseconds
-from training.extraction.source import Source, companion, line_breaks, mapping, string
+from training.extraction.source import Source, companion, line_breaks, mapping, objects, string
 
 NAME = "snapchat"
 UNIT = "entry"
@@ -55,8 +55,9 @@ def read(source: Source, date_order: str | None) -> Reading:
 
 
 def _records(source: Source) -> Iterator[Record]:
-    me, position, defect = _owner(source), 0, None
+    me, position = _owner(source), 1
     rows: list[Any] = []
+    name = ""
     with source.open() as stream:
         cursor = Cursor(stream)
         try:
@@ -65,14 +66,12 @@ def _records(source: Source) -> Iterator[Record]:
             for name in cursor.names():
                 rows = [] if cursor.peek() == "[" else [None]
                 rows.extend(cursor.values())
-                yield from _thread(name, rows, me, position)
+                yield from _thread(Thread({}, rows, position), name, me)
                 position += len(rows)
                 rows = []
         except Broken as error:
-            defect = damaged(source, position + len(rows), error)
-    if defect is not None:
-        yield from _thread(name, rows, me, position) if rows else ()
-        raise defect
+            yield from _thread(Thread({}, rows, position), name, me)
+            raise damaged(source, position + len(rows) - 1, error) from None
 
 
 def _owner(source: Source) -> str:
@@ -81,23 +80,23 @@ def _owner(source: Source) -> str:
     return string(mapping(account.get("Basic Information")).get("Username"))
 
 
-def _thread(name: str, rows: list[Any], me: str, before: int) -> Iterator[Record]:
+def _thread(thread: Thread, name: str, me: str) -> Iterator[Record]:
     """From the oldest to the newest."""
-    titles = (string(row.get("Conversation Title")) for row in rows if isinstance(row, dict))
+    titles = (string(row.get("Conversation Title")) for row in objects(thread.messages))
     title = next(filter(None, titles), name)
-    for number in range(len(rows), 0, -1):
-        yield _record(name, title, rows[number - 1], me, before + number)
+    for position, row in thread.backwards():
+        yield _record(mapping(row), name, title, me, position)
 
 
-def _record(name: str, title: str, row: Any, me: str, position: int) -> Record:
+def _record(row: Mapping[str, Any], name: str, title: str, me: str, position: int) -> Record:
     is_sent = name.startswith(SENT)
-    if isinstance(row, dict) and (is_sent or name.startswith(RECEIVED)) and name.endswith(" History"):
+    if row and (is_sent or name.startswith(RECEIVED)) and name.endswith(" History"):
         name = title = string(row.get("To")) or string(row.get("From"))
         sender = me or "Me" if is_sent else name
     else:
-        sender = string(row.get("From")) if isinstance(row, dict) else ""
+        sender = string(row.get("From"))
     chat = Chat(name, title, is_id=True)
-    timestamp = _timestamp(row) if isinstance(row, dict) else None
+    timestamp = _timestamp(row)
     if timestamp is None:
         return Record(chat, "", "", "", Kind.UNREADABLE, position)
     text = string(row["Content"]) if "Content" in row else unescape(string(row.get("Text")))

@@ -30,6 +30,7 @@ COMPANIONS = frozenset(("Your archive.html", "README.txt"))
 
 START = re.compile(r"\s*window\.YTD\.direct_messages?(?:_group)?\.part\d+\s*=\s*\[")
 KINDS = {"reactionCreate": Kind.REACTION, "welcomeMessageCreate": Kind.BOT}  # other events: SYSTEM
+SHORT_LINK = re.compile(r"https?://t\.co/\w+")
 MEDIA_LINK = re.compile(r"https?://(?:twitter|x)\.com/messages/media/|https?://ton\.twitter\.com/")
 
 
@@ -45,8 +46,8 @@ def _records(source: Source) -> Iterator[Record]:
     names = _owner(source)
     for thread in threads(source, "messages", wrapper="dmConversation"):
         chat = _chat(thread, names)
-        for number in range(len(thread.messages), 0, -1):
-            yield _record(thread.messages[number - 1], chat, names, thread.position + number - 1)
+        for position, row in thread.backwards():
+            yield _record(row, chat, names, position)
 
 
 def _owner(source: Source) -> dict[str, str]:
@@ -94,9 +95,11 @@ def _record(row: Any, chat: Chat, names: Mapping[str, str], position: int) -> Re
 
 
 def _words(message: Mapping[str, Any]) -> str:
-    text = unescape(string(message.get("text")))
-    for link in objects(message.get("urls")):
-        short, typed = string(link.get("url")), string(link.get("expanded"))
-        if short and typed:
-            text = text.replace(short, "" if MEDIA_LINK.match(typed) else typed)
-    return line_breaks(text).rstrip(" ") if message.get("mediaUrls") else line_breaks(text)
+    typed = {string(link.get("url")): string(link.get("expanded")) for link in objects(message.get("urls"))}
+
+    def restored(short: re.Match[str]) -> str:
+        link = typed.get(short[0]) or short[0]
+        return "" if MEDIA_LINK.match(link) else link
+
+    text = line_breaks(SHORT_LINK.sub(restored, unescape(string(message.get("text")))))
+    return text.rstrip(" ") if message.get("mediaUrls") else text

@@ -102,6 +102,12 @@ def test_kinds_and_links(tmp_path: Path, message: Any, text: str, kind: Kind) ->
     assert (found.text, found.kind) == (text, kind)
 
 
+def test_a_link_is_replaced_once(tmp_path: Path) -> None:
+    urls = [link("https://t.co/a", "https://t.co/a?https://t.co/a")] * 64  # each in turn would double the text
+    (found,) = records(save_archive(tmp_path, archive(sent("https://t.co/a https://t.co/ab", urls=urls))))
+    assert found.text == "https://t.co/a?https://t.co/a https://t.co/ab"
+
+
 def test_reactions_are_counted(tmp_path: Path) -> None:
     (found,) = records(save_archive(tmp_path, archive(sent("hi", reactions=[{"eventId": "1"}, {"eventId": "2"}]))))
     assert (found.text, found.reactions) == ("hi", 2)
