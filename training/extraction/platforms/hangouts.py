@@ -10,7 +10,7 @@
 
 Until 2016 `{"conversation_state": [{"conversation_state": {"conversation": {…}, "event": […]}}]}`. Times are
 microseconds. Other events are HANGOUT_EVENT (a call), PHONE_CALL, VOICEMAIL, ADD_USER, REMOVE_USER,
-RENAME_CONVERSATION and more; SMS and MMS have a chat_message. Hangouts has no replies, edits and reactions.
+RENAME_CONVERSATION and more; SMS and MMS have a chat_message. Hangouts has no replies, edits or reactions.
 Grammar from public parsers of Takeouts of 2014 to 2021; not checked against a real one.
 """
 
@@ -28,6 +28,7 @@ BROAD = False
 COMPANIONS: frozenset[str] = frozenset()
 
 OLD = "conversation_state"
+PLACES = ("PLACE", "PLACE_V2")
 CALLS = frozenset(("HANGOUT_EVENT", "PHONE_CALL", "VOICEMAIL"))
 
 
@@ -94,7 +95,7 @@ def _kind(event: Mapping[str, Any], content: Mapping[str, Any], text: str) -> Ki
     if text.strip():
         return Kind.MESSAGE
     embedded = [mapping(each.get("embed_item")).get("type") for each in objects(content.get("attachment"))]
-    if any("PLACE" in str(each) for each in embedded):
+    if any(name in PLACES for names in embedded if isinstance(names, list) for name in names):
         return Kind.LOCATION
     return Kind.MEDIA if embedded else Kind.EMPTY
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from html import unescape
 from typing import Any
 
+from ghost.errors import ExportError
 from training.extraction.json_stream import Broken, Cursor, Thread, damaged
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_iso, from_milliseconds
 from training.extraction.source import Source, companion, line_breaks, mapping, objects, string
@@ -25,9 +26,9 @@ NAME = "snapchat"
 UNIT = "entry"
 NEWEST_FIRST = False
 BROAD = False
-# The rest of json/ and html/, as far as it lies beside chats. Snaps and calls have no words.
+# What lies beside chats in json/ and html/, as far as it concerns chats. Snaps and calls have no words.
 COMPANIONS: frozenset[str] = frozenset(
-    ("snap_history.json", "talk_history.json", "friends.json", "account.json", "user_profile.json", "snapchat_ai.json")
+    ("snap_history.json", "talk_history.json", "friends.json", "account.json", "index.html", "chat_history.html")
 )
 
 KINDS = (  # by the start of the media type
@@ -42,6 +43,9 @@ SENT, RECEIVED = "Sent ", "Received "  # starts of the older form's sections
 
 
 def recognise(source: Source, evidence: Evidence) -> str | None:
+    is_page = source.name == "chat_history.html" and evidence.head.lstrip()[:1] == "<"
+    if is_page and source.sibling("../json/chat_history.json") is None:
+        raise ExportError(f"{source}: Snapchat's HTML; request My Data again with Export JSON Files, and pass that zip")
     for path in evidence.paths:
         thread = path.removesuffix(".item.Media Type")
         words = {f"{thread}.item.Content", f"{thread}.item.Text"}

@@ -82,14 +82,13 @@ def test_a_bad_file_beside_a_good_one_is_named_and_the_good_one_read(
 LOOK_ALIKE = {"signal/Ada/chat.md": {"whatsapp"}, "signal/old.txt": {"whatsapp"}}
 LOOK_ALIKE["kakaotalk/KakaoTalk_Chat_Lea.csv"] = {"table"}
 OWNERS = {"Trip": "whatsapp", "arabic": "whatsapp", "old": "whatsapp", "messages": "messenger", "sigtop": "signal"}
-OWNERS |= {"your_instagram_activity": "instagram"}
+OWNERS |= {"your_instagram_activity": "instagram", "twitter": "x"}
+OWNERS |= {"Google Chat": "google_chat", "Voice": "google_voice", "Hangouts": "hangouts"}
 
 
 def owner(seed: str) -> str:
-    if seed.startswith("Takeout/"):
-        return "google_voice" if "/Voice/" in seed else "google_chat"
-    folder = seed.split("/")[0] if "/" in seed else "whatsapp"
-    return OWNERS.get(folder, folder.removesuffix("_account").removesuffix("_broken"))
+    folder = seed.removeprefix("Takeout/").split("/")[0] if "/" in seed else "whatsapp"
+    return OWNERS.get(folder, folder.removesuffix("_account").removesuffix("_broken").removesuffix("_old"))
 
 
 def claims(platform: Platform, source: Source, evidence: Evidence) -> bool:

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from ghost.cli import main
 from ghost.errors import ExportError
 from tests.training.extraction.exports import records, save
 from training.extraction.platform import Kind
@@ -99,3 +100,12 @@ def test_what_is_broken_is_counted_and_a_cut_file_is_one_error(tmp_path: Path) -
     assert [next(reading).kind for _ in range(3)] == [Kind.UNREADABLE, Kind.UNREADABLE, Kind.MESSAGE]
     with pytest.raises(ExportError, match=r"after entry 3 .* export it again"):
         next(reading)
+
+
+def test_pages_are_refused_unless_the_json_is_there(tmp_path: Path) -> None:
+    page = Source(save(tmp_path, "<!DOCTYPE html><html></html>", "html/chat_history.html"))
+    with pytest.raises(ExportError, match="Export JSON Files"):
+        recognise(page)
+    save(tmp_path, {"lea.b": [row("hi")]}, "json/chat_history.json")
+    assert recognise(page) is None
+    assert main(["extract", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
