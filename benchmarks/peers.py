@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -39,7 +40,8 @@ from training.finetuning.data import Split, read_split
 RESULT = Path(__file__).parent / "results" / "peers.md"
 PEERS = ("trl==1.16.0", "torch", "transformers", "peft", "accelerate", "bitsandbytes")  # others: our versions
 MESSAGES = 40  # of the person, to train on, and the rest of the conversation in which that many are reached
-PIECES = 6  # held out, of up to `sequence_len` tokens
+HELD_OUT = 100  # messages of the person, likewise
+LONGEST = 60  # messages of a conversation: one of 400 would be half of the slice
 WINDOWS_A_STEP = 4
 PROMPTS = 3
 SIDES = ("ghost train", "TRL")
@@ -77,9 +79,20 @@ def main() -> None:
     peer = args.peer_python or install_peers(scratch / "peers")
     base, dataset = real.fetch(real_person.ROOT / demo.REAL_CACHE)
     person = prepare(scratch, base, dataset, args.messages)
-    train, held_out = (examples(scratch / name, base) for name in ("train", "held_out"))
-    row = row_tokens(train)
-    config = write_config(scratch, row)
+    shipped = training_config.load(real_person.ROOT / demo.CONFIG)
+    train, held_out = (
+        read_split(scratch / path, load_tokenizer(base), ghost_json.read((scratch / path).parent), shipped)
+        for path in ("train/train.jsonl", "held_out/val.jsonl")
+    )
+    lengths = [len(one.ids) for one in train.examples]
+    row = max(round(WINDOWS_A_STEP * statistics.fmean(lengths)), *lengths)
+    config = dataclasses.replace(
+        shipped,
+        **real_person.TRAINING | {"micro_batch_size": WINDOWS_A_STEP, "micro_batch_tokens": row},
+        warmup_ratio=0.0,
+        gradient_checkpointing=False,
+    )
+    (scratch / "config.yaml").write_text(training_config.dump(config), encoding="utf-8")
     trained: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for number in range(args.rounds):
         for side in SIDES if number % 2 == 0 else reversed(SIDES):
@@ -112,55 +125,26 @@ def prepare(scratch: Path, base: Path, dataset: Path, messages: int) -> str:
     there. Return the person."""
     conversations = real.chats(dataset)
     person = real.busiest(conversations)[0]
-    theirs = sorted(
-        (talk for talk in conversations if any(one.sender == person for one in talk)),
-        key=lambda talk: talk[0].timestamp,
-    )
+    theirs = [talk for talk in conversations if len(talk) <= LONGEST and any(one.sender == person for one in talk)]
+    theirs.sort(key=lambda talk: talk[0].timestamp)
     border = round(len(theirs) * (1 - real_person.HELD_OUT))
     config = real_person.config_of(scratch, real_person.WAYS["windows, all"], 0, 1)
     for name, talks, recipe, least in (
         ("train", theirs[:border], "windows", messages),
-        ("held_out", theirs[border:], "conversations", 100),
+        ("held_out", theirs[border:], "conversations", HELD_OUT),
     ):
         if (scratch / name).exists():
             continue
+        shutil.rmtree(scratch / f"{name}-raw", ignore_errors=True)
         real.write_exports(real_person.some(talks, person, least), person, scratch / f"{name}-raw")
         ghost("extract", scratch / f"{name}-raw", "--out", scratch / f"{name}-cleaned")
         ghost(
             *("prepare", "--cleaned", scratch / f"{name}-cleaned", "--me", person, "--recipe", recipe),
-            *("--config", config, "--base", base, "--out", scratch / name),
+            *("--config", config, "--base", base, "--out", scratch / name, "--force"),
         )
         if name == "held_out":
             real_person.hold_out_everything(scratch / name)
     return person
-
-
-def examples(folder: Path, base: Path) -> Split:
-    """What `ghost train` learns from `train`; a few pieces of `held_out`."""
-    config = training_config.load(real_person.ROOT / demo.CONFIG)
-    name = "val.jsonl" if folder.name == "held_out" else "train.jsonl"
-    split = read_split(folder / name, load_tokenizer(base), ghost_json.read(folder), config)
-    if folder.name == "held_out":
-        pieces = Random(0).sample(split.examples, min(PIECES, len(split.examples)))
-        return dataclasses.replace(split, examples=pieces)
-    return split
-
-
-def row_tokens(train: Split) -> int:
-    """Tokens of a packed row that holds about WINDOWS_A_STEP windows, and the longest."""
-    lengths = [len(one.ids) for one in train.examples]
-    return max(round(WINDOWS_A_STEP * statistics.fmean(lengths)), *lengths)
-
-
-def write_config(scratch: Path, row: int) -> training_config.TrainingConfig:
-    config = dataclasses.replace(
-        training_config.load(real_person.ROOT / demo.CONFIG),
-        **real_person.TRAINING | {"micro_batch_size": WINDOWS_A_STEP, "micro_batch_tokens": row},
-        warmup_ratio=0.0,
-        gradient_checkpointing=False,
-    )
-    (scratch / "config.yaml").write_text(training_config.dump(config), encoding="utf-8")
-    return config
 
 
 def process(command: Sequence[Any], environment: dict[str, str]) -> dict[str, float]:
@@ -302,10 +286,10 @@ def head(person: str, args: argparse.Namespace, peer: Path, train: Split, held_o
     yield (
         f"{len(lengths)} windows of {sum(lengths):,} tokens: mean {statistics.fmean(lengths):.0f}, quartiles "
         f"{', '.join(f'{one:.0f}' for one in statistics.quantiles(lengths, n=4))}, longest {max(lengths)}. One epoch: "
-        f"ours of {WINDOWS_A_STEP} windows a step, TRL's of one row of up to {row:,} tokens, which holds about as many. "
+        f"ours of {WINDOWS_A_STEP} windows a step, TRL's of a row of up to {row:,} tokens, about as many. "
         f"{args.rounds} rounds, the sides in turns; medians. TRL's adapters are float32 by a change of ours: it makes "
         "them bfloat16. Held out: "
-        f"{len(held_out.examples)} pieces of later conversations, "
+        f"{held_out.read} later conversations, "
         f"{sum(int(one.reply.sum()) for one in held_out.examples):,} tokens of replies, measured by our code."
     )
 
