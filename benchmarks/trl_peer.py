@@ -15,13 +15,16 @@ from typing import Any
 
 def main() -> None:
     import torch
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
+    from transformers.utils import logging
     from trl import SFTConfig, SFTTrainer
 
     asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     config, out = asked["config"], asked["out"]
+    logging.disable_progress_bar()
+    disable_progress_bars()
     set_seed(config["seed"])
     model = AutoModelForCausalLM.from_pretrained(
         asked["base"],
