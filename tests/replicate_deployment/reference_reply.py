@@ -26,8 +26,13 @@ def unescape(text: str) -> str:
     return "\n".join(lines)
 
 
-def reply(text: str, stops: list[str]) -> str:
-    return unescape(cut(text, stops)).strip()
+def reply(text: str, stops: list[str], *, ended: bool = True) -> str:
+    """`ended`: by a stop or by itself; else cut at the limit, and its last characters may be the beginning of a stop."""
+    found = cut(text, stops)
+    if not ended and found == text:
+        beginnings = [text[at:] for at in range(len(text)) if any(stop.startswith(text[at:]) for stop in stops)]
+        found = text.removesuffix(beginnings[0]) if beginnings else text
+    return unescape(found).strip()
 
 
 def decode(tokens: list[bytes]) -> str:

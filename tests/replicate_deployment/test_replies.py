@@ -46,7 +46,7 @@ def test_any_stop_list_and_any_chunking_give_the_reference_reply(
 ) -> None:
     drawn = tokens_of(engine, text, cuts)
     written = reference_reply.decode([engine.token_bytes[token] for token in drawn])
-    expected = reference_reply.reply(written, [*engine.ghost.stop_sequences, *stops])
+    expected = reference_reply.reply(written, [*engine.ghost.stop_sequences, *stops], ended=False)
     pieces, reply = said(engine, drawn, stops)
     assert "".join(pieces) == expected
     assert all(pieces)  # no piece is empty
@@ -62,7 +62,8 @@ def test_any_tokens_give_whole_characters_and_the_reference_reply(
     before = list(itertools.takewhile(lambda token: token != end, drawn))
     written = reference_reply.decode([engine.token_bytes[token] for token in before])
     pieces, reply = said(engine, drawn, stops)
-    assert "".join(pieces) == reference_reply.reply(written, [*engine.ghost.stop_sequences, *stops])
+    own = [*engine.ghost.stop_sequences, *stops]
+    assert "".join(pieces) == reference_reply.reply(written, own, ended=reply.finish_reason != "length")
     assert "�" not in "".join(pieces)
     assert reply.output_tokens <= len(before) + 1
 
