@@ -27,7 +27,7 @@ def unescape(text: str) -> str:
 
 
 def reply(text: str, stops: list[str], *, ended: bool = True) -> str:
-    """`ended`: by a stop or by itself; else cut at the limit, and its last characters may be the beginning of a stop."""
+    """`ended`: by a stop or by itself; else cut at the limit, perhaps in the beginning of a stop."""
     found = cut(text, stops)
     if not ended and found == text:
         beginnings = [text[at:] for at in range(len(text)) if any(stop.startswith(text[at:]) for stop in stops)]
