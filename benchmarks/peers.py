@@ -1,6 +1,8 @@
 """`ghost train` beside TRL's SFTTrainer, and the engine beside transformers' `generate`, on a CPU, in one run.
 
-    python -m benchmarks.peers --scratch DIR [--peer-python PYTHON]
+    python -m venv PEER
+    PEER/bin/pip install trl==1.16.0 transformers==… torch==… peft==… accelerate==… bitsandbytes==…   # as here
+    python -m benchmarks.peers --scratch DIR --peer-python PEER/bin/python
 
 Base: SmolLM2-135M-Instruct. Person: the writer with the most messages in the Chit Chat Challenge dataset. Both come
 from the package index (ghost.demo.real). Both sides train one epoch on the same windows, given to TRL as the token ids
@@ -38,7 +40,6 @@ from training.finetuning.base import resolve_base
 from training.finetuning.data import Split, read_split
 
 RESULT = Path(__file__).parent / "results" / "peers.md"
-PEERS = ("trl==1.16.0", "torch", "transformers", "peft", "accelerate", "bitsandbytes")  # others: our versions
 MESSAGES = 40  # of the person, to train on, and the rest of the conversation in which that many are reached
 HELD_OUT = 100  # messages of the person, likewise
 LONGEST = 60  # messages of a conversation: one of 400 would be half of the slice
@@ -68,7 +69,7 @@ sys.exit(code)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scratch", type=Path, required=True, help="some 2 GB; kept")
-    parser.add_argument("--peer-python", type=Path, help=f"has {', '.join(PEERS)}; default: install them in DIR/peers")
+    parser.add_argument("--peer-python", type=Path, required=True, help="of an environment with TRL")
     parser.add_argument("--messages", type=int, default=MESSAGES, help="to train on (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="trainings of each side (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=64, help="of a reply (default: %(default)s)")
@@ -76,7 +77,6 @@ def main() -> None:
     args = parser.parse_args()
     scratch = args.scratch
     scratch.mkdir(parents=True, exist_ok=True)
-    peer = args.peer_python or install_peers(scratch / "peers")
     base, dataset = real.fetch(real_person.ROOT / demo.REAL_CACHE)
     person = prepare(scratch, base, dataset, args.messages)
     shipped = training_config.load(real_person.ROOT / demo.CONFIG)
@@ -97,7 +97,11 @@ def main() -> None:
     for number in range(args.rounds):
         for side in SIDES if number % 2 == 0 else reversed(SIDES):
             out = scratch / f"{side.replace(' ', '-')}-{number}"
-            found = train_ours(out, scratch, base) if side == SIDES[0] else train_peer(out, peer, base, train, row)
+            found = (
+                train_ours(out, scratch, base)
+                if side == SIDES[0]
+                else train_peer(out, args.peer_python, base, train, row)
+            )
             trained[side].append(found)
             print(f"{side}: {json.dumps(found)}", flush=True)
     losses = held_out_losses(base, config, held_out, {side: scratch / f"{side.replace(' ', '-')}-0" for side in SIDES})
@@ -105,19 +109,9 @@ def main() -> None:
     if not merged.exists():
         ghost("merge", scratch / "ghost-train-0", "--base", base, "--out", merged)
     written = generate(merged, scratch / "held_out", args.tokens, rounds=3)
-    lines = [*head(person, args, peer, train, held_out, row), *training_table(trained, losses), *written]
+    lines = [*head(person, args, train, held_out, row), *training_table(trained, losses), *written]
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(args.out.read_text(encoding="utf-8"))
-
-
-def install_peers(folder: Path) -> Path:
-    """Return a Python that has the peers, in our versions of what both use, and nothing of ours."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        wanted = [name if "==" in name else f"{name}=={version(name).partition('+')[0]}" for name in PEERS]
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
-    return python
 
 
 def prepare(scratch: Path, base: Path, dataset: Path, messages: int) -> str:
@@ -267,13 +261,20 @@ def generate(merged: Path, held_out: Path, tokens: int, rounds: int) -> Iterator
         yield f"| {name} | {statistics.median(rates):.1f} | {min(rates):.1f}, {max(rates):.1f} | {cpu:.1f} |"
 
 
-def head(person: str, args: argparse.Namespace, peer: Path, train: Split, held_out: Split, row: int) -> Iterator[str]:
+def head(person: str, args: argparse.Namespace, train: Split, held_out: Split, row: int) -> Iterator[str]:
     names = ("trl", "torch", "transformers", "peft", "bitsandbytes")
     asking = f"from importlib.metadata import version; print(*map(version, {names}))"
-    found = subprocess.run([peer, "-c", asking], capture_output=True, text=True, check=True).stdout.split()
+    found = subprocess.run([args.peer_python, "-c", asking], capture_output=True, text=True, check=True).stdout.split()
     theirs = ", ".join(f"{name} {number}" for name, number in zip(names, found, strict=True))
     lengths = [len(one.ids) for one in train.examples]
-    yield from ("# Beside TRL and transformers", "", "```", "python -m benchmarks.peers --scratch DIR", "```", "")
+    yield from (
+        "# Beside TRL and transformers",
+        "",
+        "```",
+        "python -m benchmarks.peers --scratch DIR --peer-python PEER/bin/python",
+        "```",
+        "",
+    )
     yield f"{datetime.now(UTC):%Y-%m-%d}; {machine()}. TRL's side: {theirs};"
     yield f"ours: {', '.join(f'{name} {version(name)}' for name in names[1:])}."
     yield from ("", "## Training", "")
