@@ -229,8 +229,9 @@ def generate(merged: Path, held_out: Path, tokens: int, rounds: int) -> Iterator
     def transformers(ids: list[int]) -> list[int]:
         row = torch.tensor([ids])
         with torch.inference_mode():
-            asked = {"do_sample": False, "max_new_tokens": tokens, "pad_token_id": engine.tokenizer.eos_token_id}
-            found = engine.model.generate(row, attention_mask=torch.ones_like(row), **asked)
+            asked = {"max_new_tokens": tokens, "do_sample": False, "repetition_penalty": 1.0}
+            mask, end = torch.ones_like(row), engine.tokenizer.eos_token_id
+            found = engine.model.generate(row, attention_mask=mask, pad_token_id=end, **asked)
         written: list[int] = found[0, len(ids) :].tolist()
         return written
 
@@ -284,7 +285,7 @@ def head(person: str, args: argparse.Namespace, train: Split, held_out: Split, r
         f"{', '.join(f'{one:.0f}' for one in statistics.quantiles(lengths, n=4))}, longest {max(lengths)}. One epoch: "
         f"ours of {WINDOWS_A_STEP} windows a step, TRL's of a row of up to {row:,} tokens, about as many. "
         f"{args.rounds} rounds, the sides in turns; medians. TRL's adapters are float32 by a change of ours: it makes "
-        "them bfloat16. Held out: "
+        "them bfloat16. Neither side lets windows of a row attend to each other. Held out: "
         f"{held_out.read} later conversations, "
         f"{sum(int(one.reply.sum()) for one in held_out.examples):,} tokens of replies, measured by our code."
     )
@@ -300,7 +301,7 @@ def training_table(trained: dict[str, list[dict[str, float]]], losses: dict[str,
     }
     yield from ("", f"| | {' | '.join(columns.values())} | tokens a second | loss of held-out replies |")
     yield f"|---|{'---:|' * (len(columns) + 2)}"
-    yield f"| base | {'| ' * (len(columns) + 1)}| {losses['base']:.3f} |"
+    yield f"| base | {'| ' * len(columns)}| {losses['base']:.3f} |"
     middle = {
         side: {key: statistics.median(run[key] for run in runs) for key in columns} for side, runs in trained.items()
     }
