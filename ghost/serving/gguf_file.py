@@ -32,7 +32,7 @@ ARCHITECTURES = {
     "Qwen3ForCausalLM": "QWEN3",
     "SmolLM3ForCausalLM": "SMOLLM3",
 }
-INTERLEAVED = ("LLAMA", "SMOLLM3")  # see `_blocks`
+INTERLEAVED = ("LLAMA", "SMOLLM3")  # see `interleaved`
 ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -347,7 +347,7 @@ def _check_kind(document: Mapping[str, Any], pieces: Iterable[str]) -> None:
         raise ValueError(f"its pre_tokenizer is {re.sub(chr(10), ' ', json.dumps(before))[:80]}")
 
 
-Type = Literal["f16", "q8_0"]
+Type = Literal["f16", "q8_0", "q5_1", "q5_0", "q4_0"]
 Block = Any  # numpy.ndarray
 
 
@@ -363,57 +363,78 @@ class Stored:
     kind: Any
     """gguf.GGMLQuantizationType"""
     size: int
+    factor: float = 1.0
+    """What an adapter's values are multiplied by."""
 
 
 def plan(decoder: Decoder, weights: Weights, kind: Type) -> list[Stored]:
     """The tensors of the file, in order: matrices as `kind`, vectors in float32.
+
+    Below 8 bits the head, which is also the embedding where the two are tied, stays in q8_0. llama.cpp's own quantizer
+    keeps it in 6 bits, a type that the gguf package cannot write.
 
     Raises ConversionError when the weights do not match the config.
     """
     import gguf
 
     expected = decoder.tensors()
-    for name in [*expected.keys() - weights.shapes.keys(), *weights.shapes.keys() - expected.keys()]:
+    head = "model.embed_tokens.weight" if decoder.shapes.tied else HEAD
+    others = weights.shapes.keys() - expected.keys()
+    if decoder.shapes.tied and HEAD in others and weights.equal(HEAD, head):
+        others.remove(HEAD)  # some bases hold the tied matrix twice
+    for name in [*expected.keys() - weights.shapes.keys(), *others]:
         what = "is missing" if name in expected else "has no place in llama.cpp's llama architecture"
         raise ConversionError(f"{name} {what}: the weights and config.json are not of one model")
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[decoder.architecture], decoder.shapes.layers)
-    heads = {"q_proj": decoder.shapes.heads, "k_proj": decoder.shapes.kv_heads}
-    if decoder.architecture not in INTERLEAVED:
-        heads = {}
     tensors = []
     if decoder.rope_factors:
         count = len(decoder.rope_factors)
         tensors.append(Stored(ROPE_FACTORS, "", (count,), 0, gguf.GGMLQuantizationType.F32, 4 * count))
     for source, shape in expected.items():
-        if weights.shapes[source] != shape or weights.dtypes[source] != "F16":
-            found = f"{weights.dtypes[source]} {[*weights.shapes[source]]}"
-            raise ConversionError(f"{source}: {found}; with this config a merged model has F16 {[*shape]}")
-        stored = gguf.GGMLQuantizationType[kind.upper() if len(shape) > 1 else "F32"]
+        if weights.shapes[source] != shape:
+            raise ConversionError(f"{source}: {[*weights.shapes[source]]}; with this config it must be {[*shape]}")
+        held = "q8_0" if source == head and kind != "f16" else kind
+        stored = gguf.GGMLQuantizationType[held.upper() if len(shape) > 1 else "F32"]
         per_block, block_bytes = gguf.GGML_QUANT_SIZES[stored]
         if shape[-1] % per_block:
             raise ConversionError(f"{source}: rows of {shape[-1]} values, but {kind} needs multiples of {per_block}")
-        name = str(names.get_name(source, try_suffixes=(".weight", ".bias")))
         size = math.prod(shape) // per_block * block_bytes
-        tensors.append(Stored(name, source, shape, heads.get(source.split(".")[-2], 0), stored, size))
+        tensors.append(Stored(gguf_name(decoder, source), source, shape, heads_of(decoder, source), stored, size))
     return tensors
+
+
+HEAD = "lm_head.weight"
+
+
+def gguf_name(decoder: Decoder, source: str) -> str:
+    """The name in a GGUF file of the tensor `source` of the model folder."""
+    import gguf
+
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[decoder.architecture], decoder.shapes.layers)
+    return str(names.get_name(source, try_suffixes=(".weight", ".bias")))
+
+
+def heads_of(decoder: Decoder, source: str) -> int:
+    """The number of heads in whose rows the halves must be interleaved (see `interleaved`), or 0."""
+    heads = {"q_proj": decoder.shapes.heads, "k_proj": decoder.shapes.kv_heads}
+    return heads.get(source.split(".")[-2], 0) if decoder.architecture in INTERLEAVED else 0
 
 
 def write(
     path: Path,
-    decoder: Decoder,
+    architecture: str,
     tensors: list[Stored],
-    weights: Weights,
+    blocks: Callable[[Stored], Iterable[Block]],
     add_metadata: Callable[[Any], None],
     advance: Callable[[], None],
 ) -> str:
-    """Write the file and return its SHA-256; call `advance` after each tensor.
+    """Write the file, a block of rows at a time, and return its SHA-256; call `advance` after each tensor.
 
-    Raises ConversionError when the disk is too full.
+    Raises ConversionError when the disk is too full, or a value is not finite or does not fit float16.
     """
     import gguf
     import numpy as np
 
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[decoder.architecture]])
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[architecture]])
     add_metadata(writer)
     for tensor in tensors:
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float16), tensor.size, raw_dtype=tensor.kind)
@@ -423,12 +444,7 @@ def write(
     writer.close()
     header = path.read_bytes()
     align = writer.data_alignment
-    needed, free = sum(_padded(tensor.size, align) for tensor in tensors), shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise ConversionError(
-            f"{path.name} takes {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
-            "free some, or use another disk: --out FOLDER"
-        )
+    check_disk(path, sum(_padded(tensor.size, align) for tensor in tensors))
     digest = hashlib.sha256(header)
     with path.open("ab") as stream:
 
@@ -439,27 +455,49 @@ def write(
 
         put(bytes(_padded(len(header), align) - len(header)))
         for tensor in tensors:
-            for block in _blocks(tensor, weights) if tensor.source else [np.array(decoder.rope_factors, np.float32)]:
-                put(gguf.quantize(block, tensor.kind))
+            for block in blocks(tensor):
+                with np.errstate(over="ignore", invalid="ignore"):  # refused below
+                    stored = gguf.quantize(block, tensor.kind)
+                if not np.isfinite(block if stored.dtype == np.uint8 else stored).all():
+                    raise ConversionError(f"{tensor.source}: a value is NaN, infinite or beyond 65504")
+                put(stored)
             put(bytes(_padded(tensor.size, align) - tensor.size))
             advance()
     return digest.hexdigest()
 
 
-def _blocks(tensor: Stored, weights: Weights) -> Iterator[Block]:
-    """The source's rows in the file's order.
+def check_disk(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise ConversionError(
+            f"{path.name} takes {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
+            "free some, or use another disk: --out FOLDER"
+        )
 
-    transformers turns value i of a head with value i + d/2, llama.cpp's architectures in INTERLEAVED 2i with 2i + 1: so
-    within each head of queries and keys the halves of the rows are interleaved.
+
+def model_blocks(tensor: Stored, decoder: Decoder, weights: Weights) -> Iterator[Block]:
+    """The source's rows in the file's order, some at a time."""
+    import numpy as np
+
+    if not tensor.source:
+        yield np.array(decoder.rope_factors, np.float32)
+        return
+    head = tensor.shape[0] // tensor.heads if tensor.heads else 1
+    for start, stop in row_blocks(tensor.shape, head):
+        block = weights.rows(tensor.source, start, stop)
+        yield interleaved((block if weights.dtypes[tensor.source] == "F16" else block.float()).numpy(), head)
+
+
+def interleaved(rows: Block, head: int) -> Block:
+    """Interleave the two halves of each `head` rows.
+
+    transformers turns value i of a head with value i + d/2, llama.cpp's architectures in INTERLEAVED 2i with 2i + 1.
     """
     import numpy as np
 
-    head = tensor.shape[0] // tensor.heads if tensor.heads else 1
-    for start, stop in row_blocks(tensor.shape, head):
-        block = weights.rows(tensor.source, start, stop).numpy()
-        if tensor.heads:
-            block = block.reshape(-1, 2, head // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(block.shape)
-        yield np.ascontiguousarray(block)
+    if head == 1:
+        return rows
+    return np.ascontiguousarray(rows.reshape(-1, 2, head // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape))
 
 
 def _padded(size: int, align: int) -> int:
@@ -496,6 +534,22 @@ def sampling_facts(writer: Any, sampling: Settings) -> None:
     writer.add_sampling_penalty_repeat(sampling.repetition_penalty)
 
 
+def lora_facts(writer: Any, alpha: float) -> None:
+    import gguf
+
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+
+
+FACTS = "ghost.facts"
+
+
+def own_facts(writer: Any, facts: Mapping[str, Any]) -> None:
+    """What `ghost check` and later stages need of ghost.json, since a file may travel without it."""
+    writer.add_string(FACTS, json.dumps(facts, ensure_ascii=False))
+
+
 def tokenizer_facts(writer: Any, tokenizer: Tokenizer, vocabulary: Vocabulary | ByteLevelVocabulary) -> None:
     """The vocabulary, and that BOS begins a text, if the base has it, and nothing else is added to it.
 
@@ -518,4 +572,5 @@ def tokenizer_facts(writer: Any, tokenizer: Tokenizer, vocabulary: Vocabulary | 
     writer.add_add_bos_token(tokenizer.bos_token_id is not None)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
-    writer.add_chat_template(tokenizer.chat_template)
+    if tokenizer.chat_template is not None:
+        writer.add_chat_template(tokenizer.chat_template)

@@ -94,10 +94,20 @@ def test_the_facts_are_those_of_the_model_folder(tiny_merged: Path, tmp_path: Pa
     assert found.pop("llama.attention.layer_norm_rms_epsilon") == pytest.approx(config["rms_norm_eps"])
     sampling = {name: found.pop(f"general.sampling.{name}") for name in ("temp", "top_p", "min_p", "penalty_repeat")}
     assert sampling == pytest.approx({"temp": 0.7, "top_p": 1.0, "min_p": 0.0, "penalty_repeat": 1.2})
+    ghost = ghost_json.read(tiny_merged).facts
+    assert json.loads(found["ghost.facts"]) == {
+        "format": 1,
+        "kind": "merged",
+        "base_sha256": ghost["base"]["weights_sha256"],
+        "adapter_sha256": ghost["merge"]["adapter_sha256"],
+        "val_sha256": ghost["data"]["val_sha256"],
+        **{name: ghost[name] for name in ("text", "sampling", "golden")},
+    }
     assert found == {
         "general.sampling.top_k": 0,
         "general.architecture": "llama",
         "general.type": "model",
+        "ghost.facts": found["ghost.facts"],
         "general.name": "ghost",  # and nothing of a local base, whose name is somebody's path
         "general.file_type": 1,
         "general.quantization_version": 2,

@@ -15,10 +15,9 @@ from replicate_deployment import ghost_json
 from tests.ghost.serving.export.conftest import Change, edit_config, edit_tokenizer, edit_weights, rewrite
 
 
-def bfloat16(tensors: dict[str, Any]) -> None:
-    import torch
-
-    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.bfloat16)
+def too_large(tensors: dict[str, Any]) -> None:
+    tensors["model.layers.1.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"].float()
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("inf")
 
 
 def narrower(tensors: dict[str, Any]) -> None:
@@ -49,8 +48,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
         edit_weights(lambda tensors: tensors.update(odd=tensors["model.norm.weight"].clone())),
         "no place",
     ),
-    "shape": (edit_config(num_key_value_heads=2), r"k_proj.weight: F16 \[16, 64\]; .* F16 \[32, 64\]"),
-    "dtype": (edit_weights(bfloat16), r"model.norm.weight: BF16 \[64\]"),
+    "shape": (edit_config(num_key_value_heads=2), r"k_proj.weight: \[16, 64\]; .* \[32, 64\]"),
+    "value": (edit_weights(too_large), r"model.layers.1.mlp.up_proj.weight: a value is NaN, infinite"),
     "rows of q8_0": (narrow, "rows of 200 values, but q8_0 needs multiples of 32"),
     "tokenizer": (
         edit_tokenizer(lambda document: document.update(normalizer={"type": "NFC"})),
@@ -145,4 +144,4 @@ def test_the_verb_says_what_it_wrote(tiny_merged: Path, tmp_path: Path, capsys: 
     stops = [word.encode().decode("unicode_escape") for flag, word in pairwise(command) if flag == "-r"]
     assert stops == ghost_json.read(out).stop_sequences
     with pytest.raises(SystemExit):
-        main(["export", str(tiny_merged), "--gguf", "q4_0"])
+        main(["export", str(tiny_merged), "--gguf", "q9_9"])
