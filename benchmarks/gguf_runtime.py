@@ -3,8 +3,8 @@
     ghost demo                                            the starter model, as demo/merged
     python -m benchmarks.gguf_runtime demo/merged         prints the tables of benchmarks/results/gguf.md
 
-It needs llama-cpp-python, which builds llama.cpp from source and which nothing else here needs. Exit code 1 when an id
-differs, or a greedy token of f16 with a float32 cache.
+It needs xllamacpp (llama.cpp in wheels), which nothing else here needs. Exit code 1 when an id differs, or a greedy
+token of f16 with a float32 cache.
 """
 
 import argparse
@@ -12,10 +12,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ghost.evaluation.prompts import PROMPTS, conversation
-from ghost.serving.export import export
+from ghost.serving.export import export, export_adapter, export_base
+from ghost.serving.gguf_file import Type
+from ghost.serving.llama_cpp import LlamaCpp
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Turn, render_prompt
 from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer
@@ -35,43 +37,17 @@ TEXTS = (
 )
 
 
-def open_llama(file: Path, *, cache: str = "f32") -> Any:
-    """The file in llama.cpp, on the CPU; the scores of all positions are kept. Its own default cache is f16."""
-    import llama_cpp
-
-    kind = {"f32": llama_cpp.GGML_TYPE_F32, "f16": llama_cpp.GGML_TYPE_F16}[cache]
-    cached = {"type_k": kind, "type_v": kind}
-    return llama_cpp.Llama(str(file), n_ctx=1024, n_gpu_layers=0, n_threads=1, logits_all=True, verbose=False, **cached)
-
-
-def text_ids(llama: Any, text: str) -> list[int]:
-    """BOS and the text's ids, nothing in it read as a special token. The space is the one that training's tokenizer
-    adds, and that the file tells llama.cpp not to."""
-    return list(llama.tokenize((" " + text).encode(), add_bos=True, special=False))
-
-
 class Chat(NamedTuple):
     llama: list[int]
     transformers: list[int]
 
 
-def chat_ids(llama: Any, tokenizer: Tokenizer, turns: Sequence[Turn], me: str) -> Chat:
+def chat_ids(llama: LlamaCpp, tokenizer: Tokenizer, turns: Sequence[Turn], me: str) -> Chat:
     """The ids of a chat by the template in the file, special tokens read as such, as servers make them."""
     messages = [{"role": "assistant" if turn.label == me else "user", "content": turn.text} for turn in turns]
-    template = llama.metadata["tokenizer.chat_template"]
-    text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ours = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    return Chat(list(llama.tokenize(text.encode(), add_bos=False, special=True)), list(ours))
-
-
-def greedy_llama(llama: Any, ids: Sequence[int], end: int) -> list[int]:
-    llama.reset()
-    drawn: list[int] = []
-    for token in llama.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
-        drawn.append(int(token))
-        if token == end or len(drawn) == NEW_TOKENS:
-            break
-    return drawn
+    return Chat(llama.ids(text, special=True), list(ours))
 
 
 def greedy_transformers(model: Any, ids: Sequence[int], end: int) -> list[int]:
@@ -92,16 +68,28 @@ def logprobs(model: Any, ids: Sequence[int]) -> Any:
         return model(input_ids=torch.tensor([[*ids]]), use_cache=False).logits[0].float().log_softmax(-1)
 
 
-def off(llama: Any, model: Any, ids: Sequence[int]) -> list[float]:
-    """|Δ log-probability| in nats of the likeliest next token at each position."""
-    import torch
+class Off(NamedTuple):
+    """|Δ log-probability| in nats at each position: of our likeliest next token, and of the text's own; and the text's
+    log-probabilities by us and by llama.cpp."""
 
-    llama.reset()
-    llama.eval(ids)
-    theirs = torch.from_numpy(llama.scores[: len(ids)].copy()).log_softmax(-1)
-    ours = logprobs(model, ids)
-    best = ours.argmax(-1, keepdim=True)
-    return [float(value) for value in (ours.gather(1, best) - theirs.gather(1, best)).abs().flatten()]
+    likeliest: list[float]
+    text: list[float]
+    ours: list[float]
+    theirs: list[float]
+
+
+def off(llama: LlamaCpp, model: Any, texts: Sequence[Sequence[int]]) -> Off:
+    found = Off([], [], [], [])
+    for ids in texts:
+        scores = logprobs(model, ids)
+        for at in range(1, len(ids)):
+            best = int(scores[at - 1].argmax())
+            likeliest, own = llama.logprobs(ids[:at], [best, ids[at]])
+            found.likeliest.append(abs(likeliest - float(scores[at - 1, best])))
+            found.ours.append(float(scores[at - 1, ids[at]]))
+            found.theirs.append(own)
+            found.text.append(abs(own - found.ours[-1]))
+    return found
 
 
 def load_model(folder: Path) -> Any:
@@ -114,8 +102,10 @@ def load_model(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def agreement(model: Any, ids: Sequence[int], ours: list[int], theirs: list[int]) -> str:
-    """`all`, or where they part and how far apart our two likeliest tokens are there."""
+def agreement(model: Any, ids: Sequence[int], ours: list[int], theirs: list[int], end: int) -> str:
+    """`all`, or where they part and how far apart our two likeliest tokens are there. llama.cpp leaves out the end
+    token."""
+    ours, theirs = ([token for token in tokens if token != end] for tokens in (ours, theirs))
     if ours == theirs:
         return "all"
     pairs = enumerate(zip(ours, theirs, strict=False))
@@ -124,42 +114,65 @@ def agreement(model: Any, ids: Sequence[int], ours: list[int], theirs: list[int]
     return f"{at}, then {first - second:.1g} nats apart"
 
 
+class Column(NamedTuple):
+    """A file, or a base with an adapter over it, beside the merged model."""
+
+    name: str
+    file: Path
+    lora: Path | None = None
+    exact_cache: bool = False
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    folder: Path = parser.parse_args().model
+    parser.add_argument("model", type=Path, help="a merged model")
+    parser.add_argument("--adapter", type=Path, help="the adapter it was merged from: measured over its base too")
+    parser.add_argument("--base", help="that adapter's base")
+    args = parser.parse_args()
+    folder: Path = args.model
     ghost, tokenizer, model = ghost_json.read(folder), load_tokenizer(folder), load_model(folder)
     end, me = tokenizer.eos_token_id, ghost.labels.me
     chats = {name: conversation(texts, ghost.labels) for name, texts in PROMPTS.items()}
     prompts = {name: encode_prompt(tokenizer, turns, ghost.labels, ghost.recipe) for name, turns in chats.items()}
     ours = {name: greedy_transformers(model, ids, end) for name, ids in prompts.items()}
-    columns: dict[str, list[str]] = {}
+    ends = []
     with tempfile.TemporaryDirectory() as scratch:
-        f16 = Path(export(folder, Path(scratch, "f16"), "f16")["file"])
-        q8_0 = Path(export(folder, Path(scratch, "q8_0"), "q8_0")["file"])
-        for column, file, cache in (
-            ("f16, cache f32", f16, "f32"),
-            ("f16, cache f16", f16, "f16"),
-            ("q8_0, cache f16", q8_0, "f16"),
-        ):
-            llama = open_llama(file, cache=cache)
-            if not columns:
-                texts = [*TEXTS, *(render_prompt(turns, ghost.labels) for turns in chats.values())]
-                same = [text_ids(llama, text) == encode(tokenizer, text).ids for text in texts]
-                pairs = [chat_ids(llama, tokenizer, turns, me) for turns in chats.values()]
-                chatted = [pair.llama == pair.transformers for pair in pairs]
-                print(f"the same ids: {sum(same)} of {len(same)} texts, {sum(chatted)} of {len(chatted)} chats\n")
-            columns[column] = [
-                agreement(model, ids, ours[name], greedy_llama(llama, ids, end)) for name, ids in prompts.items()
-            ]
-            apart = [value for ids in prompts.values() for value in off(llama, model, ids)]
-            columns[column].append(f"{sum(apart) / len(apart):.1g}, {max(apart):.1g}")
-            llama.close()
-    print("| prompt | tokens | drawn |", " | ".join(columns), "|\n|---|---:|---:|", "---|" * len(columns))
-    for name, *cells in zip(prompts, *columns.values(), strict=False):
-        print(f"| {name} | {len(prompts[name])} | {len(ours[name])} |", " | ".join(cells), "|")
-    print("| mean, largest Δlogp | | |", " | ".join(column[-1] for column in columns.values()), "|")
-    greedy = columns["f16, cache f32"][:-1]
+        columns = []
+        for kind in get_args(Type):
+            columns.append(Column(kind, Path(export(folder, Path(scratch, kind), kind)["file"])))
+        columns.insert(0, columns[0]._replace(name="f16, cache f32", exact_cache=True))
+        if args.adapter:
+            lora = Path(export_adapter(args.adapter, args.base, Path(scratch, "lora"))["file"])
+            for kind in ("f16", "q4_0"):
+                base = Path(export_base(args.base, Path(scratch, f"base-{kind}"), kind)["file"])
+                columns.append(Column(f"base {kind} + adapter", base, lora))
+        begin = "" if "ByteLevel" in str(tokenizer.backend_tokenizer.decoder) else " "
+        print("| | MB | equal replies | mean Δ, likeliest | largest | mean Δ, text | loss, text |")
+        print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
+        for column in columns:
+            with LlamaCpp(column.file, column.lora, exact_cache=column.exact_cache) as llama:
+                if column is columns[0]:
+                    texts = [*TEXTS, *(render_prompt(turns, ghost.labels) for turns in chats.values())]
+                    same = [llama.ids(begin + text) == encode(tokenizer, text).ids for text in texts]
+                    pairs = [chat_ids(llama, tokenizer, turns, me) for turns in chats.values()]
+                    chatted = [pair.llama == pair.transformers for pair in pairs]
+                replies = {name: llama.greedy(ids, NEW_TOKENS) for name, ids in prompts.items()}
+                equal = [agreement(model, prompts[name], drawn, replies[name], end) for name, drawn in ours.items()]
+                found = off(llama, model, [*prompts.values()])
+            size = column.file.stat().st_size + (column.lora.stat().st_size if column.lora else 0)
+            mean = [f"{sum(values) / len(values):.2g}" for values in (found.likeliest, found.text)]
+            loss = -sum(found.theirs) / len(found.theirs)
+            print(
+                f"| {column.name} | {size / 1e6:.1f} | {equal.count('all')} of {len(equal)} | {mean[0]} | "
+                f"{max(found.likeliest):.2g} | {mean[1]} | {loss:.4f} |",
+                flush=True,
+            )
+            ends += [f"{column.name}: {name}: {end}" for name, end in zip(ours, equal, strict=True) if end != "all"]
+            if column is columns[0]:
+                greedy = equal
+    print(f"\nours: loss {-sum(found.ours) / len(found.ours):.4f}, {len(found.ours)} positions")
+    print(f"the same ids: {sum(same)} of {len(same)} texts, {sum(chatted)} of {len(chatted)} chats")
+    print(*ends, sep="\n")
     return 0 if all(same) and all(chatted) and {*greedy} == {"all"} else 1
 
 

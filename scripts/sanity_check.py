@@ -1,4 +1,5 @@
-"""`ghost check`: check that a model folder is complete, is the one that was merged and trained, and can end a reply.
+"""`ghost check`: check that a model folder is complete, is the one that was merged and trained, and can end a reply; or
+that a GGUF file computes what the folder does.
 
 Exit with code 0 if no check failed. A check that lacks its input is skipped and says why.
 """
@@ -11,7 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ghost.console import console, progress
-from ghost.evaluation import trained_checks
+from ghost.errors import UsageError
+from ghost.evaluation import gguf_checks, trained_checks
+from ghost.evaluation.gguf_checks import GgufFile
 from ghost.evaluation.prompts import ENDS, PROMPTS, Format, answer, conversation, summarise
 from ghost.evaluation.trained_checks import Skipped, Trained
 from ghost.serving import checks
@@ -24,21 +27,39 @@ from training.finetuning.data import encode_turns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, nargs="?", default=Path("models/merged"), help="default: %(default)s")
+    parser.add_argument(
+        "model",
+        type=Path,
+        nargs="?",
+        default=Path("models/merged"),
+        help="a merged model, or a GGUF file that ghost export wrote (default: %(default)s)",
+    )
     parser.add_argument(
         "--adapter", type=Path, help="the adapter that it was merged from (default: `adapter` beside it)"
     )
     parser.add_argument(
         "--base",
         metavar="BASE",
-        help=f"{BASE_HELP} (default: the one that it was trained on, if it is on this disk)",
+        help=f"{BASE_HELP} (default: the one that it was trained on, if it is on this disk); of an adapter's GGUF "
+        "file: the base's GGUF file",
+    )
+    parser.add_argument(
+        "--merged",
+        type=Path,
+        help="of a GGUF file: the merged model to compare it with (default: `merged` beside its folder)",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     results = []
-    for result in inspect(Trained(args.model, args.adapter, args.base)):
+    if args.merged is not None and not args.model.is_file():
+        raise UsageError(f"--merged goes with a GGUF file, and {args.model} is none")
+    if args.model.is_file():
+        found = inspect_file(GgufFile(args.model, args.merged, args.adapter, args.base))
+    else:
+        found = inspect(Trained(args.model, args.adapter, args.base))
+    for result in found:
         results.append(result)
         if not args.json:
             console.print(str(result), soft_wrap=True)
@@ -59,6 +80,18 @@ def inspect(model: Trained) -> Iterator[Result]:
         yield result
         if result.status == "failed" and check in (files, checks.golden_prompt, logits):
             return  # incomplete, does not load, or cannot be sampled
+
+
+def inspect_file(file: GgufFile) -> Iterator[Result]:
+    """The same of a GGUF file; without its facts no other check runs."""
+    for name, check in gguf_checks.CHECKS.items():
+        try:
+            result = checks.result(name, check, file)
+        except Skipped as why:
+            result = Result(name, "skipped", str(why))
+        yield result
+        if result.status == "failed" and check in (gguf_checks.whole, gguf_checks.fits):
+            return
 
 
 def files(model: Model) -> str:

@@ -190,7 +190,7 @@ def export(model: Path, out: Path, kind: Type | KQuant) -> dict[str, Any]:
     recipe, sampling = ghost.recipe, settings.from_facts(ghost.block("sampling"))
     with progress("hashing"):
         ghost_json.verify(ghost)
-    source = _read(model, load_tokenizer(model))
+    source = _read(model, lambda: load_tokenizer(model))
     check_golden_ids(ghost, source)
     name = f"{NAME}-{kind}.gguf"
     ends = {"begin": source.begin, "end": source.tokenizer.eos_token}
@@ -219,7 +219,7 @@ def export_base(base: str, out: Path, kind: Type | KQuant) -> dict[str, Any]:
     refuse_foreign_files(out, {f"{BASE}-{kind}.gguf" for kind in TYPES})
     with progress("hashing the base"):
         found = resolve_base(*base_named(base))
-    source = _read(found.folder, load_tokenizer(found.folder))
+    source = _read(found.folder, lambda: load_tokenizer(found.folder))
     name = f"{BASE}-{kind}.gguf"
 
     def add_metadata(writer: Any) -> None:
@@ -244,7 +244,7 @@ def export_adapter(folder: Path, base: str | None, out: Path) -> dict[str, Any]:
         ghost = provenance.read_facts(named)
         found = provenance.find_base(ghost, base)
         adapter = adapters.read_adapter(named, found.folder)
-        source = _read(found.folder, provenance.adapter_tokenizer(ghost, found))
+        source = _read(found.folder, lambda: provenance.adapter_tokenizer(ghost, found))
         sampling, labels, stops = Settings(), ghost.labels, ghost.stop_sequences
         name, template = f"{NAME}-lora.gguf", "chat_template.jinja"
         alpha = float(adapter.config["lora_alpha"])
@@ -333,8 +333,8 @@ class Source:
         return " " if isinstance(self.vocabulary, Vocabulary) else ""
 
 
-def _read(folder: Path, tokenizer: Tokenizer) -> Source:
-    decoder = read_decoder(folder)
+def _read(folder: Path, load: Callable[[], Tokenizer]) -> Source:
+    decoder, tokenizer = read_decoder(folder), load()
     return Source(folder, decoder, tokenizer, read_vocabulary(tokenizer, decoder.shapes.vocabulary))
 
 
