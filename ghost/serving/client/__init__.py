@@ -1,6 +1,7 @@
 """The HTTP client that demo, chat, bot, evaluation and release use to ask a ghost for a reply."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable, UsageError
@@ -23,17 +24,26 @@ __all__ = [
 ]
 
 
-def backend(where: str) -> Backend:
-    """Return the backend for `where`: `http://…` (a Cog server) or `replicate:OWNER/NAME[:VERSION]`.
+SERVERS = "http://HOST:PORT, replicate:OWNER/NAME[:VERSION] or completions:http://HOST:PORT/v1#MODEL"
 
-    Raises UsageError if it is neither, or if REPLICATE_API_TOKEN is not set for Replicate.
+
+def backend(where: str, folder: Path = Path("models/merged")) -> Backend:
+    """Return the backend for `where`: a Cog server, a model on Replicate, or a server of completions, for which
+    `folder` holds the model's ghost.json and tokenizer (see completions.py).
+
+    Raises UsageError if it is none of them, or if REPLICATE_API_TOKEN is not set for Replicate; WeightsError if
+    `folder` is needed and lacks them.
     """
-    if where.startswith(("http://", "https://")):
+    scheme, _, rest = where.partition(":")
+    if scheme in ("http", "https"):
         return CogServer(where)
-    scheme, _, model = where.partition(":")
-    if scheme != "replicate":
-        raise UsageError(f"{where!r} is not a server; give http://HOST:PORT or replicate:OWNER/NAME[:VERSION]")
-    return Replicate(model, *account())
+    if scheme == "replicate":
+        return Replicate(rest, *account())
+    if scheme == "completions":
+        from ghost.serving.client.completions import Completions
+
+        return Completions(rest, folder)
+    raise UsageError(f"{where!r} is not a server; give {SERVERS}")
 
 
 def predict(url: str, prompt: str, **inputs: Any) -> str:

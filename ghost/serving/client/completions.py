@@ -1,0 +1,293 @@
+"""Any server with text completions: llama-server, vLLM and others by `/v1/completions`, Ollama by its raw mode.
+
+The server knows nothing of the format, so everything that the engine does around the model is done here, by the same
+code: the prompt's token ids, the stop sequences, removing escapes, cutting after one turn. That needs the model's
+ghost.json and tokenizer, from the merged or the adapter folder.
+
+Ids are sent where the server takes them. Ollama and `transformers serve` take text only and read special tokens in it:
+they get what the model's chat template writes, which puts a space into a typed `</s>`.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ghost.errors import PredictionLost, ServerBusy, ServerError, ServerStarting, UsageError
+from ghost.serving.client.prediction import Backend, Prediction, connection_errors, open_client, parsed, reason
+from ghost.serving.client.replicate import retry_after
+from replicate_deployment import ghost_json, settings
+from replicate_deployment.chat_format import CONTEXT_TURNS, Turn, read_prompt
+from replicate_deployment.errors import PromptError, SettingsError
+from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.settings import Settings
+from replicate_deployment.stopping import ReplyScanner
+from replicate_deployment.tokenization import Tokenizer, encode_prompt, load_tokenizer, template_for
+
+if TYPE_CHECKING:
+    import httpx2
+
+SCHEME = "completions:"
+KEY = "COMPLETIONS_API_KEY"
+SILENT_SECONDS = 300  # between two packets: a long prompt on a small CPU
+IN_DOUBT = "the reply is incomplete; ask again"
+# Theirs counts the format's tokens, which the engine exempts, so the recorded penalty would do something else there.
+NO_PENALTY = 1.0
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a prompt is made with, and how a reply is sampled unless the caller says otherwise."""
+
+    ghost: Ghost
+    settings: Settings
+    tokenizer: Tokenizer
+    template: str
+
+    def ids(self, turns: Sequence[Turn]) -> list[int]:
+        return encode_prompt(self.tokenizer, turns, self.ghost.labels, self.ghost.recipe)
+
+    def text(self, turns: Sequence[Turn]) -> str:
+        """Return the text for a server that adds BOS itself and reads special tokens in a text."""
+        roles = {self.ghost.labels.me: "assistant", self.ghost.labels.other: "user"}
+        messages = [{"role": roles[turn.label], "content": turn.text} for turn in turns]
+        text: str = self.tokenizer.apply_chat_template(
+            messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
+        )
+        return text.removeprefix(self.tokenizer.bos_token or "")
+
+
+@cache
+def read_format(folder: Path) -> Format:
+    """Read a merged or an adapter folder; weights need not be there. Raises WeightsError without ghost.json or
+    tokenizer."""
+    ghost = ghost_json.read(folder)
+    tokenizer = load_tokenizer(folder)
+    # The merge records `sampling`; an adapter has none yet, and the merge would record these defaults.
+    sampling = settings.from_facts(ghost.facts.get("sampling", {})).replace(repetition_penalty=NO_PENALTY)
+    return Format(ghost, sampling, tokenizer, template_for(tokenizer, ghost.labels, ghost.recipe))
+
+
+class ContextExceeded(Exception):
+    """The prompt and the reply do not fit the server's context."""
+
+
+class Completions(Backend):
+    """The server at `where`: http://HOST:PORT/v1#MODEL, or without #MODEL where the server has only one.
+
+    `folder`: see `read_format`. The key is read from COMPLETIONS_API_KEY, where there is one.
+    """
+
+    def __init__(self, where: str, folder: Path) -> None:
+        url, _, self.model = where.partition("#")
+        self.origin = url.rstrip("/").removesuffix("/v1").rstrip("/")
+        self.url = f"{self.origin}/v1"
+        key = os.environ.get(KEY, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(f"{KEY} holds characters that no key has; export it again")
+        if "@" in urlsplit(url).netloc:
+            raise UsageError(f"give the address without a name and password; a key goes into {KEY}")
+
+        def authorize(request: "httpx2.Request") -> "httpx2.Request":
+            if key:
+                request.headers["Authorization"] = f"Bearer {key}"
+            return request
+
+        self.http = open_client(self.url, authorize)
+        self.format = read_format(folder)
+        self._key_is_set = bool(key)
+        self._ollama: bool | None = None  # not asked yet
+        self._takes_ids = True
+
+    async def get(self, id: str) -> Prediction:
+        raise ServerError(f"{self.url} stores no predictions: {id} can be followed only by the connection that made it")
+
+    async def cancel(self, id: str) -> None:
+        """Do nothing: only the connection that made it can end it, by closing."""
+
+    async def ready(self) -> None:
+        """Find out which kind of server this is."""
+        if self._ollama is None:
+            url = f"{self.origin}/api/version"
+            with connection_errors(self.url):
+                response = await self.http.get(url)
+            self._ollama = response.status_code == 200 and "version" in parsed(response)
+            self._takes_ids = not self._ollama
+
+    async def states(self, inputs: Mapping[str, Any], seconds: float) -> AsyncGenerator[Prediction, None]:
+        """The inputs are those of predict.py. Leaving closes the connection, upon which these servers stop."""
+        id = f"ghost-{secrets.token_hex(12)}"
+        yield Prediction(id, "starting")
+        given = {name: value for name, value in inputs.items() if value is not None}
+        try:
+            turns = read_prompt(given.pop("prompt"), self.format.ghost.labels)[-CONTEXT_TURNS:]
+            stops = [*self.format.ghost.stop_sequences, *given.pop("stop_sequences", [])]
+            seed = given.pop("seed", secrets.randbits(31))
+            sampling = self.format.settings.replace(**given)
+            scanner = ReplyScanner(stops, self.format.ghost.labels)
+        except (PromptError, SettingsError) as error:
+            yield Prediction(id, "failed", error=str(error))
+            return
+        await self.ready()
+        output, metrics = "", dict[str, float]()
+        while True:
+            try:
+                async with aclosing(self._written(turns, sampling, seed, metrics)) as pieces:
+                    async for text in pieces:
+                        if piece := scanner.feed(text):
+                            output += piece
+                            yield Prediction(id, "processing", output)
+                        if scanner.stopped is not None:
+                            break
+                break
+            except ContextExceeded as error:
+                if len(turns) == 1:
+                    yield Prediction(id, "failed", error=f"{error}; shorten the message or start it with more context")
+                    return
+                turns = turns[(len(turns) + 1) // 2 :]
+        yield Prediction(id, "succeeded", output + scanner.finish(), metrics=metrics)
+
+    async def _written(
+        self, turns: Sequence[Turn], sampling: Settings, seed: int, metrics: dict[str, float]
+    ) -> AsyncGenerator[str, None]:
+        """Yield the pieces that the model writes. Set `output_tokens` if the server tells it.
+
+        Raises ContextExceeded, before the first piece, if the server says so.
+        """
+        import httpx2
+
+        url, body = self._request(turns, sampling, seed)
+        ended = False
+        with connection_errors(self.url, sent=IN_DOUBT):
+            async with self.http.stream(
+                "POST", url, json=body, timeout=httpx2.Timeout(SILENT_SECONDS, connect=self.http.timeout.connect)
+            ) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    if response.status_code in (400, 422) and self._takes_ids and not _about_context(response):
+                        self._takes_ids = False  # no ids, or another fault, which text meets again
+                    else:
+                        raise await self._refusal(response, turns)
+                else:
+                    async for chunk in self._chunks(response):
+                        text, done, tokens = _read(chunk)
+                        ended |= done
+                        if tokens is not None:
+                            metrics["output_tokens"] = tokens
+                        if text:
+                            yield text
+                    if not ended:
+                        raise PredictionLost(f"{self.url}: the stream ended early; {IN_DOUBT}")
+                    return
+        async with aclosing(self._written(turns, sampling, seed, metrics)) as pieces:
+            async for text in pieces:
+                yield text
+
+    def _request(self, turns: Sequence[Turn], sampling: Settings, seed: int) -> tuple[str, dict[str, Any]]:
+        """Return address and body. Fields that a server does not know are ignored there."""
+        model = {"model": self.model} if self.model else {}
+        sampled: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": 0,
+            "repeat_penalty": sampling.repetition_penalty,
+            "repeat_last_n": -1,  # the whole context, as in the engine
+            "seed": seed,
+        }
+        if self._ollama:
+            options = sampled | {"num_predict": sampling.max_new_tokens}
+            # Without `truncate` a prompt that is too long would lose its beginning in silence.
+            body = {"prompt": self.format.text(turns), "raw": True, "truncate": False, "options": options}
+            return f"{self.origin}/api/generate", model | body
+        # A tokenizer of transformers puts a space before the text itself, where the model learnt one.
+        prompt = self.format.ids(turns) if self._takes_ids else self.format.text(turns).lstrip(" ")
+        return f"{self.url}/completions", {
+            "prompt": prompt,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": sampling.max_new_tokens,
+            "repetition_penalty": sampling.repetition_penalty,  # vLLM's name for it
+            "samplers": ["penalties", "temperature", "top_k", "top_p"],  # llama.cpp: in the engine's order
+            **sampled,
+            **model,
+        }
+
+    async def _chunks(self, response: "httpx2.Response") -> AsyncIterator[dict[str, Any]]:
+        """Yield the JSON objects of a stream, one a line, in server-sent events or not."""
+        async for line in _lines(response):
+            data = line.removeprefix(b"data:").strip()
+            if not data or data == b"[DONE]" or line.startswith((b":", b"event:")):
+                continue
+            try:
+                chunk = dict(json.loads(data))
+            except (ValueError, TypeError) as error:
+                raise ServerError(f"{response.url} does not answer with a completion; {EXAMPLE}") from error
+            if "error" in chunk:
+                raise ServerError(f"{self.url}: {reason(_message(chunk)) or 'an error without a message'}")
+            yield chunk
+
+    async def _refusal(self, response: "httpx2.Response", turns: Sequence[Turn]) -> Exception:
+        """Return the error for a response that is not a success."""
+        status, answer = response.status_code, parsed(response)
+        message = reason(_message(answer), {"prompt": "\n".join(turn.text for turn in turns)})
+        if status in (401, 403):
+            if self._key_is_set:
+                return ServerError(f"{self.url} does not accept the key in {KEY} (HTTP status {status})")
+            return ServerError(f"{self.url} needs a key (HTTP status {status}); type: export {KEY}=…")
+        if status in (400, 404, 422) and (names := await self._models()) and self.model not in names:
+            named = f"no model {self.model!r}" if self.model else "the address names no model"
+            return ServerError(f"{self.url}: {named}; give {SCHEME}{self.url}#MODEL, one of: {', '.join(names)}")
+        if status == 404:
+            return ServerError(f"{response.url}: HTTP status 404; is it a server of completions? {EXAMPLE}")
+        if _about_context(response):
+            return ContextExceeded(message)
+        if status == 503 and "load" in message.lower():
+            return ServerStarting(f"{self.url} is still loading its model; try again in a minute")
+        if status in (429, 503):
+            return ServerBusy(f"{self.url} is busy (HTTP status {status}); try again later", retry_after(response))
+        return ServerError(f"{self.url}: HTTP status {status}: {message or 'no reason given'}")
+
+    async def _models(self) -> list[str]:
+        """Return the names of the models that the server lists, or none."""
+        with connection_errors(self.url):
+            listed = parsed(await self.http.get(f"{self.url}/models")).get("data")
+        return [str(one["id"]) for one in listed or [] if isinstance(one, dict) and "id" in one]
+
+
+EXAMPLE = f"give its address as in {SCHEME}http://127.0.0.1:8080/v1#MODEL"
+
+
+def _read(chunk: Mapping[str, Any]) -> tuple[str, bool, float | None]:
+    """Return (text, whether it is the last with text, tokens so far if told) of a chunk of Ollama or of the others."""
+    if "response" in chunk:
+        return str(chunk["response"]), bool(chunk.get("done")), chunk.get("eval_count")
+    choice = next(iter(chunk.get("choices") or []), {})
+    tokens = (chunk.get("usage") or {}).get("completion_tokens")
+    return str(choice.get("text") or ""), bool(choice.get("finish_reason")), tokens
+
+
+def _message(answer: Mapping[str, Any]) -> str:
+    """Return what an error says: {"error": {"message": …}}, {"error": …} or {"detail": …}."""
+    error = answer.get("error") or answer.get("detail") or ""
+    return str(error.get("message", "")) if isinstance(error, dict) else str(error)
+
+
+def _about_context(response: "httpx2.Response") -> bool:
+    return response.status_code in (400, 413, 422) and "context" in _message(parsed(response)).lower()
+
+
+async def _lines(response: "httpx2.Response") -> AsyncIterator[bytes]:
+    """Split at newlines only; httpx's own splits at U+2028 too, which JSON may hold."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+    yield rest
