@@ -71,6 +71,7 @@ class BotConfig(Struct, frozen=True):
     backend: NonEmpty
     allow: list[int] = []
     telegram: Annotated[str, Meta(pattern="^https?://")] = "https://api.telegram.org"
+    ghost: NonEmpty = "models/merged"
     database: NonEmpty = "data/bot/ghost.sqlite3"
     labels: Names = Names()
     inputs: Inputs = Inputs()

@@ -60,7 +60,7 @@ async def serve(
 
 async def _run(config: BotConfig, token: str, clock: Clock | None) -> None:
     """Run until cancelled or until a task fails."""
-    server = backend(config.backend)
+    server = backend(config.backend, Path(config.ghost))
     db = Database(Path(config.database), clock=clock)
     async with AsyncExitStack() as stack:
         stack.callback(db.close)

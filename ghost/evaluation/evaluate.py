@@ -16,6 +16,7 @@ from ghost.evaluation.data import Estimate, Exchange, Learnt, read_held_out, rea
 from ghost.evaluation.likelihood import breakdowns, clusters, gain, likelihood
 from ghost.evaluation.prompts import labels_in
 from ghost.evaluation.replies import Result, check, run_contender, run_served, stopping
+from ghost.serving.client import SERVERS
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
 from replicate_deployment.errors import WeightsError
@@ -154,9 +155,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base", metavar="BASE", help=f"{BASE_HELP} (default: the one it was trained on, if it is on this disk)"
     )
-    parser.add_argument(
-        "--url", help="also evaluate a served model: http://HOST:PORT, or replicate:OWNER/NAME[:VERSION]"
-    )
+    parser.add_argument("--url", help=f"also evaluate a served model: {SERVERS}")
     parser.add_argument(
         "--val",
         type=Path,
@@ -219,7 +218,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
     facts: dict[str, Any] = {}
     shown = shots(learnt, held_out.ghost.labels, args.seed, {canary.answer for canary in planted})
     if args.url is not None:
-        check(args.url)
+        check(args.url, args.model)
     lined_up = line_up(args.model, args.adapter, args.base, shown, missing)
     try:
         for contender in lined_up:
@@ -235,7 +234,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
         missing["merged"] = str(error)
     if args.url is not None:
         try:
-            results.append(run_served(args.url, exchanges, held_out.ghost.labels, args.seed))
+            results.append(run_served(args.url, args.model, exchanges, held_out.ghost.labels, args.seed))
         except ServerError as error:
             if not results:
                 raise

@@ -326,7 +326,7 @@ def score(args: argparse.Namespace) -> int:
 
 def _answers(args: argparse.Namespace, exchanges: Sequence[Exchange], labels: Labels) -> Answers:
     if args.url is not None:
-        return run_served(args.url, exchanges, labels, args.seed).answers
+        return run_served(args.url, args.model, exchanges, labels, args.seed).answers
     from replicate_deployment.engine import Engine
 
     engine = Engine.load(args.model)

@@ -5,10 +5,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghost.console import progress
-from ghost.errors import ServerError
 from ghost.evaluation.contenders import NAMES, Contender, Kind
 from ghost.evaluation.data import Estimate, Exchange
 from ghost.evaluation.intervals import share
@@ -135,37 +135,33 @@ def run_contender(contender: Contender, exchanges: Sequence[Exchange], settings:
 
 # A model behind HTTP gives replies, but no likelihoods.
 
-READY = ("READY", "BUSY")
+
+def run_served(where: str, folder: Path, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Result:
+    """Its replies, with its own sampling defaults; `folder`: see `backend`. Raises ServerError if `where` cannot be
+    reached."""
+    return Result("served", None, None, asyncio.run(_answers(where, folder, exchanges, labels, seed)))
 
 
-def run_served(where: str, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Result:
-    """Its replies, with its own sampling defaults. Raises ServerError if `where` cannot be reached."""
-    return Result("served", None, None, asyncio.run(_answers(where, exchanges, labels, seed)))
-
-
-def check(where: str) -> None:
+def check(where: str, folder: Path) -> None:
     """Check that the server is ready, before minutes of other work. Raises ServerError if it is not. For Replicate,
     which starts a model on demand, check only the form of the name and the token."""
-    asyncio.run(_check(where))
+    asyncio.run(_check(where, folder))
 
 
-async def _check(where: str) -> None:
-    from ghost.serving.client import CogServer, backend
+async def _check(where: str, folder: Path) -> None:
+    from ghost.serving.client import backend
 
-    async with backend(where) as server:
-        if isinstance(server, CogServer):
-            status = (await server.health()).get("status")
-            if status not in READY:
-                raise ServerError(f"{where}: its health is {status or 'unknown'}, not READY; wait, or look at its log")
+    async with backend(where, folder) as server:
+        await server.ready()
 
 
-async def _answers(where: str, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Answers:
+async def _answers(where: str, folder: Path, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Answers:
     from ghost.serving.client import backend
 
     said: list[GeneratedReply] = []
     unanswered = 0
     started = time.monotonic()
-    async with backend(where) as server:
+    async with backend(where, folder) as server:
         with progress(f"replies of {where}", len(exchanges)) as bar:
             for number, exchange in enumerate(exchanges):
                 prompt = render_prompt(exchange.context, labels)

@@ -19,7 +19,7 @@ SAID = "".join(PIECES).split("\n")
 def replicate(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeReplicate]:
     with fake_replicate.running() as fake:
 
-        def backend(where: str) -> Backend:
+        def backend(where: str, _: Path) -> Backend:
             return Replicate(where.removeprefix("replicate:"), fake_replicate.TOKEN, fake.url)
 
         monkeypatch.setattr("telegram_bot.service.backend", backend)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ghost.console import console
 from ghost.errors import UsageError
-from ghost.serving.chat.conversation import DISCLOSURE, Chat, find_speaker, is_server, parse_seed
+from ghost.serving.chat.conversation import COMPLETIONS, DISCLOSURE, Chat, find_speaker, is_server, parse_seed
+from ghost.serving.client import SERVERS
 from ghost.signals import Stopped
 from replicate_deployment.chat_format import Labels, render
 from replicate_deployment.errors import GhostError
@@ -168,7 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="?",
         default="models/merged",
-        help="a merged model; or a server: http://HOST:PORT, replicate:OWNER/NAME[:VERSION] (default: %(default)s)",
+        help=f"a merged model; or a server: {SERVERS} (default: %(default)s)",
     )
     sampling = parser.add_argument_group("sampling (default: as the model's ghost.json says)")
     for field in fields(Settings):
@@ -179,6 +180,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar=f"{low:g}…{high:g}",
         )
     sampling.add_argument("--seed", metavar="N", help="the same seed and messages give the same replies")
+    parser.add_argument(
+        "--ghost",
+        type=Path,
+        default=Path("models/merged"),
+        metavar="FOLDER",
+        help="with completions:, the merged or adapter folder with the model's ghost.json and tokenizer "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--labels", nargs=2, metavar=("ME", "OTHER"), help="tags of a server's model, if not A: and B:")
     parser.add_argument("--json", action="store_true", help="in a pipe, print each reply as one line of JSON")
     page = parser.add_argument_group("browser (--host and --port need --web)")
@@ -199,14 +208,15 @@ def run(args: argparse.Namespace) -> int:
     at_a_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if args.json and (args.web or at_a_terminal):
         raise UsageError("--json works in a pipe only, as in: ghost chat --json < messages.txt")
-    if labels and not is_server(args.model):
-        raise UsageError(f"--labels works with a server only; the labels of {args.model} are in its ghost.json")
+    if labels and (not is_server(args.model) or args.model.startswith(COMPLETIONS)):
+        folder = args.ghost if is_server(args.model) else args.model
+        raise UsageError(f"--labels works with Cog servers and Replicate only; {folder}/ghost.json has the labels")
     if args.web:
         from ghost.serving.chat import web
 
         web.require()
-        return web.serve(lambda: find_speaker(args.model, labels), changes, seed, args.host, args.port)
-    speaker = find_speaker(args.model, labels)
+        return web.serve(lambda: find_speaker(args.model, labels, args.ghost), changes, seed, args.host, args.port)
+    speaker = find_speaker(args.model, labels, args.ghost)
     chat = Chat(speaker, changes, seed)
     if at_a_terminal:
         talk(chat, asker())

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 from ghost.console import progress
 from ghost.errors import UsageError
+from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Turn, render_prompt
 from replicate_deployment.errors import PromptError
 from replicate_deployment.settings import Settings
 
+COMPLETIONS = "completions:"
 SEEDS = 2**32  # predict.py accepts 0 to one less
 DISCLOSURE = "This is an imitation, made by a machine from somebody's messages. What it says, nobody has said."
 
@@ -82,15 +84,18 @@ def parse_seed(text: str) -> int:
 # The two kinds of speakers: a merged model in this process, and a server over HTTP.
 
 
-def find_speaker(model: str, labels: Labels | None) -> Speaker:
-    """Return the speaker for a URL, `replicate:OWNER/NAME`, or a folder.
+def find_speaker(model: str, labels: Labels | None, folder: Path = Path("models/merged")) -> Speaker:
+    """Return the speaker for a server or for the folder of a merged model.
 
-    `labels` are those of a server's model; those of a folder are in its ghost.json. Raises WeightsError if the folder
-    is not a merged model, UsageError or ServerError if the address is not valid.
+    `labels` are those of a server's model. Those of a folder are in its ghost.json, and `folder` has the ghost.json of
+    a server of completions. Raises WeightsError if a folder is not what it must be, UsageError or ServerError if the
+    address is not valid.
     """
     if is_server(model):
-        asyncio.run(_check(model))
-        return ServerSpeaker(model, labels or Labels())
+        asyncio.run(_check(model, folder))
+        if model.startswith(COMPLETIONS):
+            labels = ghost_json.read(folder).labels
+        return ServerSpeaker(model, labels or Labels(), folder)
     from transformers.utils.logging import set_verbosity_error
 
     from replicate_deployment.engine import Engine
@@ -101,7 +106,7 @@ def find_speaker(model: str, labels: Labels | None) -> Speaker:
 
 
 def is_server(model: str) -> bool:
-    return model.startswith(("http://", "https://", "replicate:"))
+    return model.startswith(("http://", "https://", "replicate:", COMPLETIONS))
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,8 @@ class ServerSpeaker:
 
     name: str
     labels: Labels
+    folder: Path = Path("models/merged")
+    """Of ghost.json and tokenizer, for a server of completions."""
     settings: Settings = field(default_factory=Settings)
 
     def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
@@ -141,7 +148,7 @@ class ServerSpeaker:
             inputs["seed"] = seed
         # Run the event loop only while waiting for a piece, so that it does not meet other threads and signals.
         with asyncio.Runner() as runner:
-            server = runner.run(backend(self.name).__aenter__())
+            server = runner.run(backend(self.name, self.folder).__aenter__())
             pieces = server.stream(inputs)
             try:
                 while (piece := runner.run(_next(pieces))) is not None:
@@ -165,8 +172,8 @@ async def _end(server: Any, pieces: Any) -> None:
     await server.__aexit__(None, None, None)
 
 
-async def _check(where: str) -> None:
+async def _check(where: str, folder: Path) -> None:
     from ghost.serving.client import backend
 
-    async with backend(where):
+    async with backend(where, folder):
         pass

@@ -6,12 +6,14 @@ from typing import Any
 
 from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable, UsageError
 from ghost.serving.client.cog_server import CogServer
+from ghost.serving.client.completions import Completions
 from ghost.serving.client.prediction import Backend, Prediction, PredictionFailed
 from ghost.serving.client.replicate import Replicate, account
 
 __all__ = [
     "Backend",
     "CogServer",
+    "Completions",
     "Prediction",
     "PredictionFailed",
     "PredictionLost",
@@ -40,8 +42,6 @@ def backend(where: str, folder: Path = Path("models/merged")) -> Backend:
     if scheme == "replicate":
         return Replicate(rest, *account())
     if scheme == "completions":
-        from ghost.serving.client.completions import Completions
-
         return Completions(rest, folder)
     raise UsageError(f"{where!r} is not a server; give {SERVERS}")
 

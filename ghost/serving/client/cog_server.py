@@ -53,6 +53,11 @@ class CogServer(Backend):
             response = await self.http.get("/health-check")
         return parsed(response)
 
+    async def ready(self) -> None:
+        status = (await self.health()).get("status")
+        if status not in ("READY", "BUSY"):
+            raise ServerError(f"{self.url}: its health is {status or 'unknown'}, not READY; wait, or look at its log")
+
     async def get(self, id: str) -> Prediction:
         raise ServerError(f"{self.url} stores no predictions: {id} can be followed only by the connection that made it")
 

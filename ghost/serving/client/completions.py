@@ -126,7 +126,7 @@ class Completions(Backend):
         yield Prediction(id, "starting")
         given = {name: value for name, value in inputs.items() if value is not None}
         try:
-            turns = read_prompt(given.pop("prompt"), self.format.ghost.labels)[-CONTEXT_TURNS:]
+            turns = self._turns(given.pop("prompt"))
             stops = [*self.format.ghost.stop_sequences, *given.pop("stop_sequences", [])]
             seed = given.pop("seed", secrets.randbits(31))
             sampling = self.format.settings.replace(**given)
@@ -152,6 +152,14 @@ class Completions(Backend):
                     return
                 turns = turns[(len(turns) + 1) // 2 :]
         yield Prediction(id, "succeeded", output + scanner.finish(), metrics=metrics)
+
+    def _turns(self, prompt: str) -> list[Turn]:
+        """Raises PromptError when the prompt is no history, as one rendered with the labels of another model."""
+        labels = self.format.ghost.labels
+        if labels.split_tag(prompt.split("\n", 1)[0]) is None:
+            where = self.format.ghost.folder / ghost_json.NAME
+            raise PromptError(f"the prompt starts with neither {labels.me} nor {labels.other}, the labels of {where}")
+        return read_prompt(prompt, labels)[-CONTEXT_TURNS:]
 
     async def _written(
         self, turns: Sequence[Turn], sampling: Settings, seed: int, metrics: dict[str, float]
@@ -243,7 +251,7 @@ class Completions(Backend):
             return ServerError(f"{self.url} needs a key (HTTP status {status}); type: export {KEY}=…")
         if status in (400, 404, 422) and (names := await self._models()) and self.model not in names:
             named = f"no model {self.model!r}" if self.model else "the address names no model"
-            return ServerError(f"{self.url}: {named}; give {SCHEME}{self.url}#MODEL, one of: {', '.join(names)}")
+            return ServerError(f"{self.url}: {named}; give completions:{self.url}#MODEL, one of: {', '.join(names)}")
         if status == 404:
             return ServerError(f"{response.url}: HTTP status 404; is it a server of completions? {EXAMPLE}")
         if _about_context(response):
@@ -261,14 +269,14 @@ class Completions(Backend):
         return [str(one["id"]) for one in listed or [] if isinstance(one, dict) and "id" in one]
 
 
-EXAMPLE = f"give its address as in {SCHEME}http://127.0.0.1:8080/v1#MODEL"
+EXAMPLE = "give its address as in completions:http://127.0.0.1:8080/v1#MODEL"
 
 
 def _read(chunk: Mapping[str, Any]) -> tuple[str, bool, float | None]:
     """Return (text, whether it is the last with text, tokens so far if told) of a chunk of Ollama or of the others."""
     if "response" in chunk:
         return str(chunk["response"]), bool(chunk.get("done")), chunk.get("eval_count")
-    choice = next(iter(chunk.get("choices") or []), {})
+    choice: Mapping[str, Any] = next(iter(chunk.get("choices") or []), {})
     tokens = (chunk.get("usage") or {}).get("completion_tokens")
     return str(choice.get("text") or ""), bool(choice.get("finish_reason")), tokens
 

@@ -170,8 +170,12 @@ class Backend(ABC):
         await self.http.aclose()
 
     @abstractmethod
+    async def ready(self) -> None:
+        """Check that the server can answer, before other work. Raises ServerError if it cannot."""
+
+    @abstractmethod
     async def get(self, id: str) -> Prediction:
-        """Return its current state."""
+        """Return its current state. Raises ServerError if the server stores no predictions."""
 
     @abstractmethod
     async def cancel(self, id: str) -> None:

@@ -76,6 +76,9 @@ class Replicate(Backend):
         self._create_path = f"/v1/deployments/{self.name}/predictions" if parts[1] else "/v1/predictions"
         self.http = open_client(api, self._authorize)
 
+    async def ready(self) -> None:
+        """Do nothing: the model starts on demand."""
+
     async def create(self, inputs: Mapping[str, Any], *, seconds: float) -> Prediction:
         """Send the inputs once; Replicate ends the prediction after `seconds`.
 

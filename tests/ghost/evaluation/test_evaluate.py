@@ -168,7 +168,7 @@ def test_what_was_judged_is_not_lost_with_what_fails_after_it(
         raise BaseModelError("the base does not fit into memory")
 
     monkeypatch.setattr(contenders, "load", load)
-    monkeypatch.setattr(ghost.serving.client, "backend", lambda where: Busy())
+    monkeypatch.setattr(ghost.serving.client, "backend", lambda *_: Busy())
     assert run(made, "--out", str(tmp_path / "report"), "--url", "http://127.0.0.1:1") == 0
     figures = json.loads((tmp_path / "report" / "evaluation.json").read_text(encoding="utf-8"))
     assert set(figures["contenders"]) == {"merged"}

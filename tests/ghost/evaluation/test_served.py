@@ -42,9 +42,9 @@ class Server:
 
 def test_prompts_are_histories_and_a_failure_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
-    monkeypatch.setattr(ghost.serving.client, "backend", lambda where: server)
+    monkeypatch.setattr(ghost.serving.client, "backend", lambda *_: server)
     exchanges = [Exchange((Turn("B:", text),), "yo") for text in ("hey\nA: fake", "fail", "ok")]
-    found = run_served("http://127.0.0.1:1", exchanges, DEFAULT_LABELS, seed=5)
+    found = run_served("http://127.0.0.1:1", Path(), exchanges, DEFAULT_LABELS, seed=5)
     assert [one["prompt"] for one in server.asked] == ["B: hey\n A: fake\nA:", "B: fail\nA:", "B: ok\nA:"]
     assert [one["seed"] for one in server.asked] == [5, 6, 7]
     assert (found.kind, found.nats, found.answers.unanswered) == ("served", None, 1)
@@ -64,7 +64,7 @@ def test_a_server_is_asked_how_it_is_first(health: str, words: str, monkeypatch:
 
     monkeypatch.setattr(CogServer, "health", told)
     with pytest.raises(ServerError, match=words) if words else nullcontext():
-        check("http://127.0.0.1:1")
+        check("http://127.0.0.1:1", Path())
 
 
 def test_an_unreachable_server_is_found_before_any_model_is_loaded(
@@ -99,7 +99,7 @@ def test_no_canary_is_shown_to_the_base(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_server_alone_can_be_evaluated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ghost.serving.client, "backend", lambda where: Server())
+    monkeypatch.setattr(ghost.serving.client, "backend", lambda *_: Server())
     talks = [[Turn("B:", f"hey {number}"), Turn("A:", f"yo {number}")] for number in range(60)]
     val = write(tmp_path / "processed", talks, talks)
     flags = ["--val", str(val), "--out", str(tmp_path / "report"), "--url", "http://127.0.0.1:1"]

@@ -132,7 +132,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     one = Server()
-    monkeypatch.setattr(ghost.serving.client, "backend", lambda where: one)
+    monkeypatch.setattr(ghost.serving.client, "backend", lambda *_: one)
     return one
 
 
