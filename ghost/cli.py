@@ -89,9 +89,9 @@ VERBS = {
     ),
     "serve": Verb(
         "ghost.serving.serve",
-        "serve a model with Cog's HTTP server, without Docker",
+        "serve a model with Cog's HTTP server, without Docker, and with OpenAI's API (--openai)",
         "serve",
-        ("cog", "torch", "transformers"),
+        ("cog", "torch", "transformers", "httpx2", "starlette", "uvicorn"),
     ),
     "bot": Verb(
         "telegram_bot.bot",

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         with stage(verb, f"$ {shlex.join(['ghost', verb, *map(str, flags)])}", seconds):
             if code := call(verb, flags):
                 return code
-    with stage("serve", f"$ ghost serve --weights {merged}", seconds):
+    with stage("serve", f"$ ghost serve {merged}", seconds):
         replies = fetch_replies(merged, REAL_PROMPTS if args.real else PROMPTS)
         console.print(f"{len(replies)} replies over HTTP, one turn each, temperature {TEMPERATURE}:")
     show_replies(replies)
@@ -230,6 +230,6 @@ def show_summary(out: Path, seconds: dict[str, float], shares: dict[str, float])
         "  ghost extract PATH/TO/EXPORTS\n"
         '  ghost prepare --me "Your Name"\n'
         "  ghost train        # on a rented GPU\n"
-        f"Or talk to this one:  ghost serve --weights {out / 'merged'}",
+        f"Or talk to this one:  ghost serve {out / 'merged'}",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""`ghost serve`: run Cog's HTTP server on a merged folder, without Docker.
+"""`ghost serve`: run Cog's HTTP server on a merged folder, without Docker, and OpenAI's API beside it (--openai).
 
 The tests, the demo and `ghost serve` all run the server that runs in the image.
 """
@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -24,9 +25,14 @@ from typing import Any, NoReturn
 
 import replicate_deployment
 from ghost.console import console, progress
-from ghost.errors import ServerError
+from ghost.errors import ServerError, UsageError
+from ghost.serving.chat.chat import read_labels
+from ghost.serving.chat.conversation import is_server
+from ghost.serving.client import backend
 from ghost.serving.client.prediction import reason
 from replicate_deployment import ghost_json
+from replicate_deployment.chat_format import Labels
+from replicate_deployment.settings import Settings, from_facts
 
 # The OpenAPI document that the Cog CLI puts into an image, built without the CLI.
 #
@@ -112,6 +118,8 @@ def _json(schema: dict[str, str]) -> dict[str, Any]:
 
 CONTEXT = Path(replicate_deployment.__file__).parent
 PORT = 5050  # Cog's default 5000, which the image uses, is taken by AirPlay on macOS
+LOOPBACK = "127.0.0.1"
+KEY = "GHOST_API_KEY"  # a secret in the environment, as REPLICATE_API_TOKEN
 DRAIN_SECONDS = 10  # for a running prediction after SIGTERM; then the server is killed
 LOOK_SECONDS = 2  # between two health checks
 HEALTH_SECONDS = 10  # timeout of a health check
@@ -121,30 +129,80 @@ _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, default=Path("models/merged"), help="default: %(default)s")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="models/merged",
+        metavar="MODEL",
+        help="a merged model; with --openai also a server: http://HOST:PORT, replicate:OWNER/NAME[:VERSION] "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--port", type=int, default=PORT, help="0 picks a free one (default: %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: %(default)s)")
+    parser.add_argument(
+        "--openai",
+        type=int,
+        metavar="PORT",
+        help=f"also serve OpenAI's API there; {KEY} sets its key (docs/clients.md)",
+    )
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        help="0.0.0.0 lets other machines in, with --openai to that port alone (default: %(default)s)",
+    )
+    parser.add_argument("--labels", nargs=2, metavar=("ME", "OTHER"), help="tags of a server's model, if not A: and B:")
     parser.add_argument("--load-in-4bit", action="store_true", help="a third of the memory; replies change slightly")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log; it contains no messages")
 
 
 def run(args: argparse.Namespace) -> int:
+    remote, labels, key = is_server(args.model), read_labels(args.labels), os.environ.get(KEY) or None
+    if remote and (args.openai is None or args.log or args.load_in_4bit):
+        raise UsageError(f"{args.model} is a server already; add --openai PORT, and no --log or --load-in-4bit")
+    if labels and not remote:
+        raise UsageError(f"--labels works with a server only; the labels of {args.model} are in its ghost.json")
     with ExitStack() as stack:
-        with progress("loading the model"):
-            server = stack.enter_context(
-                _started(args.weights, args.port, args.host, log=args.log, load_in_4bit=args.load_in_4bit)
+        listener = server = None
+        if args.openai is not None:  # now, not after minutes of loading
+            listener = stack.enter_context(_listening(args.host, args.openai, "--openai"))
+        if not remote:
+            host = LOOPBACK if listener else args.host  # other machines must not get around the key
+            with progress("loading the model"):
+                server = stack.enter_context(
+                    _started(Path(args.model), args.port, host, log=args.log, load_in_4bit=args.load_in_4bit)
+                )
+            body = json.dumps({"input": {"prompt": "hey"}})
+            curl = ["curl", f"{server.url}/predictions", "-H", "Content-Type: application/json", "-d", body]
+            console.print(f"ready; press Ctrl-C to stop. Try:\n{shlex.join(curl)}", soft_wrap=True)
+            stream = [*curl, "-N", "-H", "Accept: text/event-stream"]
+            console.print(f"or, to stream the reply:\n{shlex.join(stream)}", soft_wrap=True)
+        if listener:
+            from ghost.serving import openai_api
+
+            ghost = None if remote else ghost_json.read(Path(args.model))
+            api = openai_api.Api(
+                backend(args.model if server is None else server.url),
+                _name(args.model),
+                ghost.labels if ghost else labels or Labels(),
+                from_facts(ghost.block("sampling")) if ghost else Settings(),
             )
-        body = json.dumps({"input": {"prompt": "hey"}})
-        curl = ["curl", f"{server.url}/predictions", "-H", "Content-Type: application/json", "-d", body]
-        console.print(f"ready; press Ctrl-C to stop. Try:\n{shlex.join(curl)}", soft_wrap=True)
-        stream = [*curl, "-N", "-H", "Accept: text/event-stream"]
-        console.print(f"or, to stream the reply:\n{shlex.join(stream)}", soft_wrap=True)
-        if not _only_this_machine(args.host):
-            console.print(f"anyone who can reach {args.host} can talk to it: there is no password", soft_wrap=True)
+            stack.enter_context(openai_api.running_api(listener, api, args.host, key))
+            url = f"{_url(args.host, listener.getsockname()[1])}/v1"
+            console.print(f"OpenAI's API; press Ctrl-C to stop: {url}, model {api.name}", soft_wrap=True)
+        if not _only_this_machine(args.host) and not (listener and key):
+            hint = f"set {KEY}" if listener else "there is no password"
+            console.print(f"anyone who can reach {args.host} can talk to it: {hint}", soft_wrap=True)
         try:
-            server.wait_until_it_ends()
+            if server:
+                server.wait_until_it_ends()
+            threading.Event().wait()
         except KeyboardInterrupt:  # Ctrl-C, or a signal that ghost/cli.py turns into one
-            return 0
+            pass
+    return 0
+
+
+def _name(model: str) -> str:
+    """Return the name that clients choose: the folder's, the model's on Replicate, or the server's host."""
+    return (model if is_server(model) else str(Path(model).resolve())).rpartition("/")[2].partition(":")[0]
 
 
 @contextmanager
@@ -248,7 +306,7 @@ def _started(
                 stderr=output,
                 start_new_session=True,  # Ctrl-C reaches ghost only, which then lets the server finish
             )
-        server = _Server(process, f"http://{'127.0.0.1' if host == EVERYWHERE else host}:{port}", log)
+        server = _Server(process, _url(host, port), log)
         try:
             server.wait_until_ready()
             yield server
@@ -263,13 +321,22 @@ def _only_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
+def _url(host: str, port: int) -> str:
+    return f"http://{LOOPBACK if host == EVERYWHERE else host}:{port}"
+
+
+def _listening(host: str, port: int, flag: str) -> socket.socket:
+    """Raises ServerError when it cannot be listened on, naming the flag that chooses another port."""
+    try:
+        return socket.create_server((host, port))
+    except (OSError, OverflowError) as error:
+        raise ServerError(f"cannot listen on {host}:{port} ({error}); choose another with {flag}") from error
+
+
 def free_port(host: str, port: int) -> int:
     """`port`, or a free one for 0. Raises ServerError when it cannot be listened on."""
-    try:
-        with socket.create_server((host, port)) as probe:
-            return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        raise ServerError(f"cannot listen on {host}:{port} ({error}); choose another with --port") from error
+    with _listening(host, port, "--port") as probe:
+        return int(probe.getsockname()[1])
 
 
 def _health(url: str) -> dict[str, Any] | None:

@@ -194,12 +194,19 @@ class Backend(ABC):
 
         Raises PredictionFailed if it does not succeed, or if its output differs from the pieces.
         """
+        async with aclosing(self.pieces(inputs)) as pieces:
+            async for piece, _ in pieces:
+                if piece:
+                    yield piece
+
+    async def pieces(self, inputs: Mapping[str, Any]) -> AsyncGenerator[tuple[str, Prediction], None]:
+        """Yield the prediction at each change, with the text that it brings, if any. Otherwise as `stream`."""
         said, prediction = "", None
         async with aclosing(self.states(inputs, STREAM_SECONDS)) as states:
             async for prediction in states:
-                if prediction.output.startswith(said) and (piece := prediction.output[len(said) :]):
-                    said += piece
-                    yield piece
+                piece = prediction.output[len(said) :] if prediction.output.startswith(said) else ""
+                said += piece
+                yield piece, prediction
         ended = check(prediction, inputs)
         # Ignore line ends, which an event stream does not keep.
         if not ended.data_removed and said.splitlines() != ended.output.splitlines():

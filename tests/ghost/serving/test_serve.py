@@ -25,7 +25,7 @@ from tests.ghost.serving.cog_server import ENDLESS, STREAM, events, wait_until
 @contextmanager
 def ghost_serve(weights: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "ghost.cli", "serve", "--weights", str(weights), "--port", "0", *arguments],
+        [sys.executable, "-m", "ghost.cli", "serve", str(weights), "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -79,7 +79,7 @@ def test_four_bits_are_asked_for_where_the_model_is_loaded(tiny_merged: Path, mo
 
     monkeypatch.setattr(serve.subprocess, "Popen", started)
     for flags in ([], ["--load-in-4bit"]):
-        assert cli.main(["serve", "--weights", str(tiny_merged), "--port", "0", *flags]) == 1
+        assert cli.main(["serve", str(tiny_merged), "--port", "0", *flags]) == 1
     assert [environment.get("GHOST_LOAD_IN_4BIT") for environment in environments] == [None, "1"]
 
 
@@ -143,7 +143,7 @@ def test_a_predictor_that_does_not_load_fails_with_its_exception(tiny_merged: Pa
 
 
 def test_a_wrong_folder_is_told_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["serve", "--weights", str(tmp_path / "nowhere")]) == 1
+    assert cli.main(["serve", str(tmp_path / "nowhere")]) == 1
     assert "nowhere: no such folder" in capsys.readouterr().err
 
 
@@ -152,14 +152,14 @@ def test_truncated_weights_are_told_before_anything_starts(
 ) -> None:
     folder = Path(shutil.copytree(tiny_merged, tmp_path / "merged"))
     os.truncate(folder / "model.safetensors", 1000)
-    assert cli.main(["serve", "--weights", str(folder)]) == 1
+    assert cli.main(["serve", str(folder)]) == 1
     assert "model.safetensors: 1,000 bytes" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_told(tiny_merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert cli.main(["serve", "--weights", str(tiny_merged), "--port", str(port)]) == 1
+        assert cli.main(["serve", str(tiny_merged), "--port", str(port)]) == 1
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
 
 

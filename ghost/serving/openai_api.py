@@ -1,0 +1,451 @@
+"""OpenAI's API over any backend: /v1/chat/completions, /v1/completions and /v1/models, for clients that speak it.
+
+Each message becomes one turn (user: the other side, assistant: the person), as in the chat template that other servers
+read, so a history gives the same prompt everywhere. Messages of the role `system` are ignored: the model learnt from
+chats between two sides and cannot follow instructions, and in a turn it would answer them.
+"""
+
+import asyncio
+import hmac
+import secrets
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import uvicorn
+from msgspec import UNSET, Struct, UnsetType
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable
+from ghost.serving.chat.conversation import SEEDS, normalized
+from ghost.serving.client import Backend, Prediction, PredictionFailed
+from replicate_deployment.chat_format import Labels, Turn, read_prompt, render_prompt
+from replicate_deployment.errors import GhostError, PromptError, SettingsError
+from replicate_deployment.settings import RANGES, Settings
+
+QUEUE = 8  # requests that wait for the one that is answered
+RETRY_SECONDS = 5  # what a refused client is told to wait
+BODY_BYTES = 16_000_000
+DRAIN_SECONDS = 10  # for running replies when the server is stopped
+IGNORED = "X-Ignored-System-Messages"
+
+# Fields that ask for another kind of answer than one plain text, with the value that does not.
+UNSUPPORTED: Mapping[str, Any] = {
+    "n": 1,
+    "best_of": 1,
+    "tools": [],
+    "functions": [],
+    "response_format": {"type": "text"},
+    "logprobs": False,
+    "audio": None,
+    "echo": False,
+    "suffix": "",
+}
+
+T = TypeVar("T")
+
+
+# What clients send. Unknown fields are ignored, as OpenAI's clients expect of other servers.
+
+
+class Part(Struct):
+    type: str
+    text: str = ""
+
+
+class Message(Struct):
+    role: str
+    content: str | list[Part] | None = None
+
+    def turn(self, labels: Labels) -> Turn:
+        """Raises PromptError on anything but text of the two sides."""
+        label = {"user": labels.other, "assistant": labels.me}.get(self.role)
+        if label is None:
+            raise PromptError(f"messages: the role {self.role!r:.40} is not supported; send user and assistant")
+        parts = [Part("text", self.content)] if isinstance(self.content, str) else self.content or []
+        if others := [part.type for part in parts if part.type != "text"]:
+            raise PromptError(f"messages: the model reads text only, and a part is {others[0]!r:.40}; leave it out")
+        return Turn(label, normalized("\n".join(part.text for part in parts)))
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+class Asked(Struct):
+    """The fields that both kinds of completions have."""
+
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None  # this and the next are not OpenAI's, but other servers have them too
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the backend's inputs, without the prompt. Raises SettingsError on a value out of range."""
+        limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+        changes = {
+            "max_new_tokens": None if limit is None else min(limit, int(RANGES["max_new_tokens"].high)),
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "repetition_penalty": self.repetition_penalty,
+        }
+        inputs: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        Settings().replace(**inputs)
+        if self.seed is not None:
+            inputs["seed"] = self.seed % SEEDS
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if stops := [stop for stop in stops if stop]:
+            inputs["stop_sequences"] = stops
+        return inputs
+
+
+class AskedChat(Asked, kw_only=True):
+    messages: list[Message]
+
+    @property
+    def ignored(self) -> int:
+        return sum(message.role in ("system", "developer") for message in self.messages)
+
+    def prompt(self, labels: Labels) -> str:
+        """Raises PromptError if there is nothing to answer."""
+        turns = [one.turn(labels) for one in self.messages if one.role not in ("system", "developer")]
+        turns = [turn for turn in turns if turn.text]
+        if not turns or turns[-1].label != labels.other:
+            raise PromptError("messages: the last one must be a text of the role user, which the reply answers")
+        return render_prompt(turns, labels)
+
+
+class AskedText(Asked, kw_only=True):
+    prompt: str | list[str]
+
+    ignored = 0
+
+    def text(self, labels: Labels) -> str:
+        """Return the prompt as it is: a message, or a history of turns. Raises PromptError if it is neither."""
+        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        if len(prompts) != 1:
+            raise PromptError(f"prompt: {len(prompts)} prompts in one request are not supported; send one")
+        read_prompt(prompts[0], labels)
+        return prompts[0]
+
+
+# What they get.
+
+
+class Said(Struct, omit_defaults=True):
+    role: str | None = None
+    content: str | None = None
+
+
+class Choice(Struct, kw_only=True):
+    index: int = 0
+    message: Said | UnsetType = UNSET
+    delta: Said | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    logprobs: None = None
+    finish_reason: str | None = None
+
+
+class Usage(Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Completion(Struct, kw_only=True):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage | UnsetType = UNSET
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; cancels the prediction when the client disconnects."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes, None], pieces: AsyncGenerator[Any, None], **options: Any) -> None:
+        super().__init__(events, **options)
+        self.pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self.pieces):
+            await unless_disconnected(receive, self.stream_response(send))
+
+
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return the result of `work`, or cancel it and return None when the client disconnects.
+
+    Starlette's own StreamingResponse cancels each `await` of the work again, also those that cancel the prediction.
+    """
+
+    async def disconnected() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task, gone = asyncio.create_task(work), asyncio.create_task(disconnected())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+@dataclass
+class Api:
+    """`settings` are the model's defaults: they say how long a reply may be when the client does not."""
+
+    backend: Backend
+    name: str
+    labels: Labels
+    settings: Settings
+    created: int = field(default_factory=lambda: int(time.time()))
+    _slot: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _requests: int = 0
+
+    def app(self, host: str, key: str | None) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self.chat, methods=["POST"]),
+                Route("/v1/completions", self.complete, methods=["POST"]),
+                Route("/v1/models", self.models),
+            ],
+            middleware=[Middleware(Guard, host=host, key=key)],
+            exception_handlers={HTTPException: refused, GhostError: failed, Exception: failed},
+            max_body_size=BODY_BYTES,
+        )
+
+    async def models(self, request: Request) -> Response:
+        model = {"id": self.name, "object": "model", "created": self.created, "owned_by": "ghost"}
+        return encoded({"object": "list", "data": [model]})
+
+    async def chat(self, request: Request) -> Response:
+        asked = await self._read(request, AskedChat)
+        return await self._answer(request, asked, asked.prompt(self.labels), chat=True)
+
+    async def complete(self, request: Request) -> Response:
+        asked = await self._read(request, AskedText)
+        return await self._answer(request, asked, asked.text(self.labels), chat=False)
+
+    async def _read(self, request: Request, kind: type[T]) -> T:
+        try:
+            fields = msgspec.json.decode(await request.body(), type=dict[str, Any])
+            for name, harmless in UNSUPPORTED.items():
+                if (value := fields.get(name)) and value != harmless:
+                    raise HTTPException(400, f"{name}: not supported, the answer is one plain text; leave it out")
+            return msgspec.convert(fields, kind)
+        except msgspec.MsgspecError as error:
+            raise HTTPException(400, f"the request is not valid: {error}") from error
+
+    async def _answer(self, request: Request, asked: AskedChat | AskedText, prompt: str, *, chat: bool) -> Response:
+        inputs = asked.inputs() | {"prompt": prompt}
+        kind = ("chat.completion" if chat else "text_completion") + ".chunk" * bool(chat and asked.stream)
+        id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
+        headers = {IGNORED: str(asked.ignored)} if asked.ignored else {}
+
+        def completion(*choices: Choice, usage: Usage | UnsetType = UNSET) -> Completion:
+            created = int(time.time())
+            return Completion(id=id, object=kind, created=created, model=self.name, choices=[*choices], usage=usage)
+
+        def piece(text: str | None, reason: str | None = None, role: str | None = None) -> bytes:
+            delta = {"delta": Said(role, text)} if chat else {"text": text or ""}
+            return event(completion(Choice(finish_reason=reason, **delta)))
+
+        async def events(prediction: Prediction) -> AsyncGenerator[bytes, None]:
+            yield piece(prediction.output, role="assistant")
+            try:
+                async for text, latest in pieces:
+                    prediction = latest
+                    if text:
+                        yield piece(text)
+            except GhostError as error:
+                yield event(problem(*status(error)))
+                return
+            yield piece(None, self._reason(prediction, inputs))
+            if asked.stream_options and asked.stream_options.include_usage:
+                yield event(completion(usage=usage(prediction)))
+            yield b"data: [DONE]\n\n"
+
+        pieces = self._pieces(inputs)
+        prediction = await unless_disconnected(request.receive, advance(pieces, to_the_end=not asked.stream))
+        if prediction is None:
+            return Response(status_code=499)  # nobody reads it
+        if asked.stream:
+            return EventStream(events(prediction), pieces, headers=headers | {"Cache-Control": "no-store"})
+        said = {"message": Said("assistant", prediction.output)} if chat else {"text": prediction.output}
+        choice = Choice(finish_reason=self._reason(prediction, inputs), **said)
+        return encoded(completion(choice, usage=usage(prediction)), headers=headers)
+
+    async def _pieces(self, inputs: Mapping[str, Any]) -> AsyncGenerator[tuple[str, Prediction], None]:
+        """Wait for the requests before this one, then yield as `Backend.pieces`."""
+        async with self._turn(), aclosing(self.backend.pieces(inputs)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    @asynccontextmanager
+    async def _turn(self) -> "AsyncGenerator[None, None]":
+        if self._requests > QUEUE:
+            raise ServerBusy(f"one request is being answered and {QUEUE} are waiting; try again in a moment")
+        self._requests += 1
+        try:
+            async with self._slot:
+                yield
+        finally:
+            self._requests -= 1
+
+    def _reason(self, prediction: Prediction, inputs: Mapping[str, Any]) -> str:
+        limit = inputs.get("max_new_tokens", self.settings.max_new_tokens)
+        by_itself = prediction.metrics.get("ended_by_itself")
+        return "length" if not by_itself and prediction.metrics.get("output_tokens", 0) >= limit else "stop"
+
+
+async def advance(pieces: AsyncGenerator[tuple[str, Prediction], None], *, to_the_end: bool) -> Prediction:
+    """Return the prediction at its first text, so that what fails before has a status of its own, or at its end."""
+    async for text, latest in pieces:
+        prediction = latest
+        if text and not to_the_end:
+            break
+    return prediction
+
+
+def usage(prediction: Prediction) -> Usage:
+    read, written = (int(prediction.metrics.get(name, 0)) for name in ("input_tokens", "output_tokens"))
+    return Usage(read, written, read + written)
+
+
+# Errors, in OpenAI's form.
+
+
+def status(error: Exception) -> tuple[int, str]:
+    """Return the HTTP status and the message. Of an error that is not ours the message may hold anybody's words."""
+    if not isinstance(error, GhostError):
+        return 500, "the server has failed; its output says where"
+    by_prompt = (
+        isinstance(error, PredictionFailed) and error.prediction and "PromptError" in str(error.prediction.error)
+    )
+    if by_prompt or isinstance(error, PromptError | SettingsError):
+        return 400, str(error)
+    kinds = {ServerBusy: 429, ServerStarting: 503, ServerUnreachable: 502, PredictionLost: 502}
+    return next((number for kind, number in kinds.items() if isinstance(error, kind)), 500), str(error)
+
+
+def problem(status: int, message: str) -> dict[str, Any]:
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(status)
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def failed(request: Request, error: Exception) -> Response:
+    number, message = status(error)
+    if number in (429, 503):
+        seconds = (error.retry_after if isinstance(error, ServerBusy) else None) or RETRY_SECONDS
+        headers = {"Retry-After": f"{seconds:.0f}"}
+    else:
+        headers = {"X-Should-Retry": "false"}  # on Replicate each try costs money; the openai package heeds it
+    return encoded(problem(number, message), number, headers)
+
+
+def refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return encoded(problem(error.status_code, error.detail), error.status_code, error.headers)
+
+
+def encoded(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
+
+
+def event(body: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+@dataclass
+class Guard:
+    """Refuse web pages, and clients without the key if there is one.
+
+    A page of another origin is told by its Origin, which browsers send with every POST. A page that has its own name
+    resolve to this machine (DNS rebinding) has that name in Host, so without a key only names that cannot be anybody
+    else's are served: addresses, localhost, this machine's.
+    """
+
+    app: ASGIApp
+    host: str
+    key: str | None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] == "http" and (refusal := self.refusal(Headers(scope=scope))):
+            app = encoded(problem(*refusal), refusal[0], {"WWW-Authenticate": "Bearer"} if refusal[0] == 401 else None)
+        await app(scope, receive, send)
+
+    def refusal(self, headers: Headers) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if (origin := headers.get("origin")) is not None and urlsplit(origin).netloc != host:
+            return 403, "requests from web pages are refused; call this server from a program"
+        if self.key is None:
+            return None if self._is_ours(host) else (403, "this Host is not known here; use an address, or set a key")
+        if not hmac.compare_digest(headers.get("authorization", "").encode(), f"Bearer {self.key}".encode()):
+            return 401, "the API key is missing or wrong; send the server's as Authorization: Bearer KEY"
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # brackets without an IPv6 address
+            return False
+        try:
+            ip_address(name)
+        except ValueError:
+            return name in ("localhost", "host.docker.internal", self.host.lower(), socket.gethostname().lower())
+        return True
+
+
+@contextmanager
+def running_api(listener: socket.socket, api: Api, host: str, key: str | None) -> Iterator[None]:
+    """Serve the API on `listener` in a thread; at the end of the block, let running replies finish for a while."""
+    config = uvicorn.Config(
+        api.app(host, key),
+        lifespan="off",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = uvicorn.Server(config)
+
+    async def serve() -> None:
+        async with api.backend:
+            await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="openai")
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
