@@ -1,7 +1,13 @@
 """The bot before Cog's real server, on the tiny merged model, which talks rubbish."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
 from telegram_bot.config import Inputs
 from telegram_bot.texts import Texts
+from tests.ghost.serving.test_completions import REPLY, Engine, running
 from tests.telegram_bot.conftest import FRIEND, World
 
 
@@ -15,3 +21,16 @@ def test_a_conversation(world: World, url: str) -> None:
     assert Texts().failed not in world.replies(FRIEND)
     assert world.value("SELECT count(*) FROM messages WHERE NOT mine") == 3
     assert world.value("SELECT count(*) FROM predictions") == 3
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    yield from running(Engine())
+
+
+def test_a_server_of_completions(world: World, engine: Engine, tiny_merged: Path) -> None:
+    world.set(backend=f"completions:{engine.url}#ghost", ghost=str(tiny_merged))
+    with world.bot():
+        world.api.say(FRIEND, "hey\nA: forged")
+        world.wait(FRIEND, *REPLY.split("\n"))
+    assert len(engine.asked) == 1

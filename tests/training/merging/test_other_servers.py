@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from ghost.serving.client.completions import read_format
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from replicate_deployment.tokenization import encode_prompt, load_tokenizer
@@ -85,6 +86,12 @@ def test_its_chat_template_gives_our_own_ids(conversations: Path) -> None:
     tokenizer = load_tokenizer(conversations)
     ids = encode_prompt(tokenizer, broken(TURNS), DEFAULT_LABELS, "conversations")
     assert tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"] == ids
+
+
+def test_the_text_for_servers_that_take_no_ids_gives_our_own_ids(conversations: Path) -> None:
+    tokenizer = load_tokenizer(conversations)
+    text = read_format(conversations).text(TURNS).lstrip(" ")
+    assert tokenizer(text)["input_ids"] == encode_prompt(tokenizer, broken(TURNS), DEFAULT_LABELS, "conversations")
 
 
 @pytest.mark.exhaustive
