@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ghost.errors import PredictionLost, ServerBusy, ServerError, ServerStarting, UsageError
+from ghost.serving.client.cog_server import SILENT_SECONDS
 from ghost.serving.client.prediction import Backend, Prediction, connection_errors, open_client, parsed, reason
 from ghost.serving.client.replicate import retry_after
 from replicate_deployment import ghost_json, settings
@@ -33,9 +34,7 @@ from replicate_deployment.tokenization import Tokenizer, encode_prompt, load_tok
 if TYPE_CHECKING:
     import httpx2
 
-SCHEME = "completions:"
 KEY = "COMPLETIONS_API_KEY"
-SILENT_SECONDS = 300  # between two packets: a long prompt on a small CPU
 IN_DOUBT = "the reply is incomplete; ask again"
 # Theirs counts the format's tokens, which the engine exempts, so the recorded penalty would do something else there.
 NO_PENALTY = 1.0
@@ -148,7 +147,9 @@ class Completions(Backend):
                 break
             except ContextExceeded as error:
                 if len(turns) == 1:
-                    yield Prediction(id, "failed", error=f"{error}; shorten the message or start it with more context")
+                    yield Prediction(
+                        id, "failed", error=f"{error}; shorten the message, or give the server a longer context"
+                    )
                     return
                 turns = turns[(len(turns) + 1) // 2 :]
         yield Prediction(id, "succeeded", output + scanner.finish(), metrics=metrics)
@@ -178,12 +179,13 @@ class Completions(Backend):
             ) as response:
                 if response.status_code != 200:
                     await response.aread()
-                    if response.status_code in (400, 422) and self._takes_ids and not _about_context(response):
-                        self._takes_ids = False  # no ids, or another fault, which text meets again
-                    else:
+                    # "prompt must be a string", "Input should be a valid string". Any other refusal of ids, such as
+                    # one that is not in the vocabulary, must not become a prompt that the server accepts.
+                    if not (self._takes_ids and "string" in _message(parsed(response)).lower()):
                         raise await self._refusal(response, turns)
+                    self._takes_ids = False
                 else:
-                    async for chunk in self._chunks(response):
+                    async for chunk in self._chunks(response, turns):
                         text, done, tokens = _read(chunk)
                         ended |= done
                         if tokens is not None:
@@ -227,7 +229,7 @@ class Completions(Backend):
             **model,
         }
 
-    async def _chunks(self, response: "httpx2.Response") -> AsyncIterator[dict[str, Any]]:
+    async def _chunks(self, response: "httpx2.Response", turns: Sequence[Turn]) -> AsyncIterator[dict[str, Any]]:
         """Yield the JSON objects of a stream, one a line, in server-sent events or not."""
         async for line in _lines(response):
             data = line.removeprefix(b"data:").strip()
@@ -237,30 +239,31 @@ class Completions(Backend):
                 chunk = dict(json.loads(data))
             except (ValueError, TypeError) as error:
                 raise ServerError(f"{response.url} does not answer with a completion; {EXAMPLE}") from error
-            if "error" in chunk:
-                raise ServerError(f"{self.url}: {reason(_message(chunk)) or 'an error without a message'}")
+            if chunk.get("error"):
+                raise ServerError(f"{self.url}: {_reason(chunk, turns)}")
             yield chunk
 
     async def _refusal(self, response: "httpx2.Response", turns: Sequence[Turn]) -> Exception:
         """Return the error for a response that is not a success."""
-        status, answer = response.status_code, parsed(response)
-        message = reason(_message(answer), {"prompt": "\n".join(turn.text for turn in turns)})
+        status, message = response.status_code, _reason(parsed(response), turns)
         if status in (401, 403):
             if self._key_is_set:
                 return ServerError(f"{self.url} does not accept the key in {KEY} (HTTP status {status})")
             return ServerError(f"{self.url} needs a key (HTTP status {status}); type: export {KEY}=…")
-        if status in (400, 404, 422) and (names := await self._models()) and self.model not in names:
+        if status in (400, 413, 422) and "context" in message.lower():
+            return ContextExceeded(message)
+        if status in (400, 404, 422) and "model" in message.lower() and (names := await self._models()):
             named = f"no model {self.model!r}" if self.model else "the address names no model"
             return ServerError(f"{self.url}: {named}; give completions:{self.url}#MODEL, one of: {', '.join(names)}")
         if status == 404:
             return ServerError(f"{response.url}: HTTP status 404; is it a server of completions? {EXAMPLE}")
-        if _about_context(response):
-            return ContextExceeded(message)
+        if status == 400 and "token" in message.lower():
+            return ServerError(f"{self.url}: {message}; is {self.format.ghost.folder} the model that is served there?")
         if status == 503 and "load" in message.lower():
             return ServerStarting(f"{self.url} is still loading its model; try again in a minute")
         if status in (429, 503):
             return ServerBusy(f"{self.url} is busy (HTTP status {status}); try again later", retry_after(response))
-        return ServerError(f"{self.url}: HTTP status {status}: {message or 'no reason given'}")
+        return ServerError(f"{self.url}: HTTP status {status}: {message}")
 
     async def _models(self) -> list[str]:
         """Return the names of the models that the server lists, or none."""
@@ -287,8 +290,9 @@ def _message(answer: Mapping[str, Any]) -> str:
     return str(error.get("message", "")) if isinstance(error, dict) else str(error)
 
 
-def _about_context(response: "httpx2.Response") -> bool:
-    return response.status_code in (400, 413, 422) and "context" in _message(parsed(response)).lower()
+def _reason(answer: Mapping[str, Any], turns: Sequence[Turn]) -> str:
+    prompt = "\n".join(turn.text for turn in turns)
+    return reason(_message(answer), {"prompt": prompt}) or "no reason given"
 
 
 async def _lines(response: "httpx2.Response") -> AsyncIterator[bytes]:

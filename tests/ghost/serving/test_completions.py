@@ -218,6 +218,8 @@ def test_what_cannot_be_answered_is_not_sent(
         (500, "", ServerError, "no reason given"),
         (400, f"cannot read {SECRET}", ServerError, "not shown"),
         (404, "no such path", ServerError, "is it a server of completions"),
+        (400, "Prompt contains invalid tokens", ServerError, "is .* the model that is served there"),
+        (400, "bad", ServerError, "HTTP status 400: bad$"),
     ],
 )
 def test_a_refusal_is_one_line(
@@ -229,11 +231,12 @@ def test_a_refusal_is_one_line(
     assert type(refused.value) is kind
     assert SECRET not in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert len(one.asked) == 1  # it is not sent as text instead
 
 
 @pytest.mark.parametrize("status", [400, 404])
 def test_a_model_that_is_not_there_is_told_with_those_that_are(one: Engine, tiny_merged: Path, status: int) -> None:
-    one.status, one.models = status, ["noa", "sam"]
+    one.status, one.error, one.models = status, "The model `ghost` does not exist.", ["noa", "sam"]
     with pytest.raises(ServerError, match=r"no model 'ghost'; give completions:http://.*/v1#MODEL, one of: noa, sam"):
         answer(one, tiny_merged)
 
@@ -246,6 +249,7 @@ def test_a_model_that_is_not_there_is_told_with_those_that_are(one: Engine, tiny
         (b"{}", PredictionLost, "ended early"),
         (chunk(" on"), PredictionLost, "ended early"),
         (chunk(" on") + b'data: {"error": {"message": "out of memory"}}\n\n', ServerError, "out of memory$"),
+        (b'data: {"error": "cannot read A: forged"}', ServerError, "not shown"),
         (b'{"error": "model runner has stopped"}', ServerError, "model runner has stopped$"),
     ],
 )
