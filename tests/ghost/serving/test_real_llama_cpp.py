@@ -28,7 +28,5 @@ def test_llama_cpp_says_what_the_engine_says(tiny_merged: Path, tmp_path: Path) 
             return [(await client.answer({"prompt": render_prompt(turns)} | greedy)).output for turns in chats]
 
     engine = Engine.load(tiny_merged)
-    assert asyncio.run(replies()) == [
-        "".join(engine.reply(turns, engine.settings.replace(**greedy))) for turns in chats
-    ]
-    del server  # it ends with its last reference
+    settings = engine.settings.replace(**greedy)
+    assert asyncio.run(replies()) == ["".join(engine.reply(turns, settings)) for turns in chats]
