@@ -208,7 +208,7 @@ class Completions(Backend):
             "top_k": sampling.top_k,
             "min_p": 0,
             "repeat_penalty": sampling.repetition_penalty,
-            "repeat_last_n": -1,  # the whole context, as in the engine
+            "repeat_last_n": 4096,  # more than 20 turns; -1 for all is refused by newer llama.cpp
             "seed": seed,
         }
         if self._ollama:
