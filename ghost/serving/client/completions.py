@@ -98,7 +98,8 @@ class Completions(Backend):
                 request.headers["Authorization"] = f"Bearer {key}"
             return request
 
-        self.http = open_client(self.url, authorize)
+        # llama.cpp closes a kept connection after 5 s without warning, which would lose the next request.
+        self.http = open_client(self.url, authorize, keep=False)
         self.format = read_format(folder)
         self._key_is_set = bool(key)
         self._ollama: bool | None = None  # not asked yet
