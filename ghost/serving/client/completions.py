@@ -191,7 +191,8 @@ class Completions(Backend):
                         ended |= done
                         if tokens is not None:
                             metrics["output_tokens"] = tokens
-                        if text:
+                        # For bytes that are no character servers write U+FFFD, and the engine nothing.
+                        if text := text.replace("\ufffd", ""):
                             yield text
                     if not ended:
                         raise PredictionLost(f"{self.url}: the stream ended early; {IN_DOUBT}")

@@ -152,7 +152,7 @@ def test_every_engine_gets_the_format_and_its_reply_is_one_turn(engine: Engine, 
 
 
 def test_a_reply_that_ends_by_itself(engine: Engine, tiny_merged: Path) -> None:
-    engine.written = " ok\n\u00e9 <"
+    engine.written = " ok\ufffd\n\u00e9 <"
     prediction = ask(engine, tiny_merged, lambda server: server.answer({"prompt": "B: hey\nA:"}))
     assert (prediction.output, prediction.metrics) == ("ok\né <", {"output_tokens": 7})
 
