@@ -11,8 +11,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -43,18 +43,9 @@ BODY_BYTES = 16_000_000
 DRAIN_SECONDS = 10  # for running replies when the server is stopped
 IGNORED = "X-Ignored-System-Messages"
 
-# Fields that ask for another kind of answer than one plain text, with the value that does not.
-UNSUPPORTED: Mapping[str, Any] = {
-    "n": 1,
-    "best_of": 1,
-    "tools": [],
-    "functions": [],
-    "response_format": {"type": "text"},
-    "logprobs": False,
-    "audio": None,
-    "echo": False,
-    "suffix": "",
-}
+# Fields that ask for more than one plain text, with the value that does not, if any but an empty one.
+UNSUPPORTED = dict.fromkeys(["tools", "functions", "logprobs", "audio", "echo", "suffix"])
+UNSUPPORTED |= {"n": 1, "best_of": 1, "response_format": {"type": "text"}}
 
 T = TypeVar("T")
 
@@ -102,15 +93,10 @@ class Asked(Struct):
 
     def inputs(self) -> dict[str, Any]:
         """Return the backend's inputs, without the prompt. Raises SettingsError on a value out of range."""
-        limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
-        changes = {
-            "max_new_tokens": None if limit is None else min(limit, int(RANGES["max_new_tokens"].high)),
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "repetition_penalty": self.repetition_penalty,
-        }
-        inputs: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        inputs: dict[str, Any] = {name: value for name in RANGES if (value := getattr(self, name, None)) is not None}
+        limits = [limit for limit in (self.max_completion_tokens, self.max_tokens) if limit is not None]
+        if limits:
+            inputs["max_new_tokens"] = min(limits[0], int(RANGES["max_new_tokens"].high))
         Settings().replace(**inputs)
         if self.seed is not None:
             inputs["seed"] = self.seed % SEEDS
@@ -192,28 +178,30 @@ class EventStream(StreamingResponse):
         self.pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self.pieces):
-            await unless_disconnected(receive, self.stream_response(send))
+        with suppress(TimeoutError):
+            async with aclosing(self.pieces), until_disconnected(receive):
+                await self.stream_response(send)
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return the result of `work`, or cancel it and return None when the client disconnects.
+@asynccontextmanager
+async def until_disconnected(receive: Receive) -> AsyncGenerator[None, None]:
+    """Cancel the block and raise TimeoutError when the client disconnects.
 
-    Starlette's own StreamingResponse cancels each `await` of the work again, also those that cancel the prediction.
+    The block is canceled once, as by `asyncio.timeout`. Starlette's own StreamingResponse would also cancel each
+    `await` by which the backend cancels its prediction.
     """
+    async with asyncio.timeout(None) as scope:
 
-    async def disconnected() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            scope.reschedule(asyncio.get_running_loop().time())
 
-    task, gone = asyncio.create_task(work), asyncio.create_task(disconnected())
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        watcher = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watcher.cancel()
 
 
 @dataclass
@@ -228,7 +216,7 @@ class Api:
     _slot: asyncio.Lock = field(default_factory=asyncio.Lock)
     _requests: int = 0
 
-    def app(self, host: str, key: str | None) -> Starlette:
+    def app(self, host: str, key: str) -> Starlette:
         return Starlette(
             routes=[
                 Route("/v1/chat/completions", self.chat, methods=["POST"]),
@@ -292,8 +280,10 @@ class Api:
             yield b"data: [DONE]\n\n"
 
         pieces = self._pieces(inputs)
-        prediction = await unless_disconnected(request.receive, advance(pieces, to_the_end=not asked.stream))
-        if prediction is None:
+        try:
+            async with until_disconnected(request.receive):
+                prediction = await advance(pieces, to_the_end=not asked.stream)
+        except TimeoutError:
             return Response(status_code=499)  # nobody reads it
         if asked.stream:
             return EventStream(events(prediction), pieces, headers=headers | {"Cache-Control": "no-store"})
@@ -308,7 +298,7 @@ class Api:
                 yield piece
 
     @asynccontextmanager
-    async def _turn(self) -> "AsyncGenerator[None, None]":
+    async def _turn(self) -> AsyncGenerator[None, None]:
         if self._requests > QUEUE:
             raise ServerBusy(f"one request is being answered and {QUEUE} are waiting; try again in a moment")
         self._requests += 1
@@ -372,7 +362,10 @@ def failed(request: Request, error: Exception) -> Response:
 
 def refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return encoded(problem(error.status_code, error.detail), error.status_code, error.headers)
+    message = error.detail
+    if error.status_code in (404, 405):
+        message = f"{request.method} {request.url.path} is not served here; see docs/clients.md"
+    return encoded(problem(error.status_code, message), error.status_code, error.headers)
 
 
 def encoded(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -394,7 +387,7 @@ class Guard:
 
     app: ASGIApp
     host: str
-    key: str | None
+    key: str
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self.app
@@ -404,11 +397,11 @@ class Guard:
 
     def refusal(self, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        if (origin := headers.get("origin")) is not None and urlsplit(origin).netloc != host:
+        if (origin := headers.get("origin")) is not None and origin.partition("://")[2] != host:
             return 403, "requests from web pages are refused; call this server from a program"
-        if self.key is None:
+        if not self.key:
             return None if self._is_ours(host) else (403, "this Host is not known here; use an address, or set a key")
-        if not hmac.compare_digest(headers.get("authorization", "").encode(), f"Bearer {self.key}".encode()):
+        if not hmac.compare_digest(headers.get("authorization", "").encode("latin-1"), f"Bearer {self.key}".encode()):
             return 401, "the API key is missing or wrong; send the server's as Authorization: Bearer KEY"
         return None
 
@@ -425,7 +418,7 @@ class Guard:
 
 
 @contextmanager
-def running_api(listener: socket.socket, api: Api, host: str, key: str | None) -> Iterator[None]:
+def running_api(listener: socket.socket, api: Api, host: str, key: str) -> Iterator[None]:
     """Serve the API on `listener` in a thread; at the end of the block, let running replies finish for a while."""
     config = uvicorn.Config(
         api.app(host, key),

@@ -155,7 +155,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    remote, labels, key = is_server(args.model), read_labels(args.labels), os.environ.get(KEY) or None
+    remote, labels, key = is_server(args.model), read_labels(args.labels), os.environ.get(KEY, "").strip()
     if remote and (args.openai is None or args.log or args.load_in_4bit):
         raise UsageError(f"{args.model} is a server already; add --openai PORT, and no --log or --load-in-4bit")
     if labels and not remote:
@@ -187,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
             )
             stack.enter_context(openai_api.running_api(listener, api, args.host, key))
             url = f"{_url(args.host, listener.getsockname()[1])}/v1"
-            console.print(f"OpenAI's API; press Ctrl-C to stop: {url}, model {api.name}", soft_wrap=True)
+            console.print(f"OpenAI's API: {url} (model {api.name}); press Ctrl-C to stop", soft_wrap=True)
         if not _only_this_machine(args.host) and not (listener and key):
             hint = f"set {KEY}" if listener else "there is no password"
             console.print(f"anyone who can reach {args.host} can talk to it: {hint}", soft_wrap=True)

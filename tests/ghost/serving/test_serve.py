@@ -23,9 +23,9 @@ from tests.ghost.serving.cog_server import ENDLESS, STREAM, events, wait_until
 
 
 @contextmanager
-def ghost_serve(weights: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def ghost_serve(model: Path | str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "ghost.cli", "serve", str(weights), "--port", "0", *arguments],
+        [sys.executable, "-m", "ghost.cli", "serve", str(model), "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
