@@ -89,7 +89,7 @@ VERBS = {
     ),
     "serve": Verb(
         "ghost.serving.serve",
-        "serve a model with Cog's HTTP server, without Docker, and with OpenAI's API (--openai)",
+        "serve a model over HTTP: Cog's server, without Docker, and OpenAI's API",
         "serve",
         ("cog", "torch", "transformers", "httpx2", "starlette", "uvicorn"),
     ),
