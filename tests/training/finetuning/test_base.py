@@ -1,12 +1,20 @@
+import dataclasses
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ghost.errors import BaseModelError
+from ghost.errors import BaseModelError, ConfigError
+from replicate_deployment.errors import WeightsError
+from training.config import TrainingConfig, load_bases
 from training.finetuning import base as bases
+from training.finetuning.base import Entry, Shapes, config_at_hand, read_header, read_shapes, shapes_of
 
 
 @pytest.fixture
@@ -140,3 +148,178 @@ def test_load_base_gives_the_asked_arithmetic(tiny_base: Path) -> None:
     exact, rounded = bases.load_base(base, nf4=False, bf16=False), bases.load_base(base, nf4=True)
     assert {parameter.dtype for parameter in exact.parameters()} == {torch.float32}
     assert {parameter.dtype for parameter in rounded.parameters()} == {torch.bfloat16, torch.uint8}
+
+
+MISTRAL = "mistralai/Mistral-7B-v0.3"
+CONFIG = load_bases()["mistral-7b"].config
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def test_the_base_of_record_is_known_without_a_file(recipe: TrainingConfig) -> None:
+    assert recipe.base_model == MISTRAL
+    shapes = shapes_of(recipe.base_model, recipe.revision_of_model)
+    assert shapes.parameters == 7_248_023_552  # what the Hub counts in its safetensors
+    assert shapes.lora_parameters(recipe.lora_target_modules, recipe.lora_r) == 41_943_040
+
+
+def test_it_is_known_on_a_core_install_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # importing it fails
+    assert shapes_of(MISTRAL).layers == 32
+
+
+def test_parameters_are_those_of_the_model(tmp_path: Path) -> None:
+    from transformers import (
+        GemmaConfig,
+        GemmaForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+        MistralConfig,
+        MistralForCausalLM,
+    )
+
+    small: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "vocab_size": 97}
+    small |= {"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2}
+    for number, model in enumerate(
+        [
+            MistralForCausalLM(MistralConfig(**small, num_attention_heads=4, num_key_value_heads=2, head_dim=16)),
+            LlamaForCausalLM(LlamaConfig(**small, num_attention_heads=4, tie_word_embeddings=True)),
+            LlamaForCausalLM(LlamaConfig(**small, num_attention_heads=4, num_key_value_heads=1)),
+            GemmaForCausalLM(GemmaConfig(**small, num_attention_heads=4, num_key_value_heads=2, head_dim=8)),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        model.config.save_pretrained(folder)
+        shapes = shapes_of(str(folder))
+        assert shapes.parameters == model.num_parameters()
+        assert shapes.positions == model.config.max_position_embeddings
+
+
+@pytest.mark.parametrize("targets", [ALL, ("q_proj", "v_proj"), ("down_proj",)])
+def test_lora_parameters_are_those_that_are_trained(
+    tiny_base: Path, recipe: TrainingConfig, targets: tuple[str, ...]
+) -> None:
+    from replicate_deployment.tokenization import load_tokenizer
+    from training.finetuning.base import resolve_base
+    from training.finetuning.model import trainable
+
+    config = dataclasses.replace(recipe, lora_target_modules=targets, lora_r=5)
+    model = trainable(resolve_base(str(tiny_base), None), config, load_tokenizer(tiny_base))
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert shapes_of(str(tiny_base)).lora_parameters(targets, 5) == trained
+
+
+def test_a_target_that_no_block_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no layer query_key_value; there are down_proj, gate_proj"):
+        shapes_of(MISTRAL).lora_parameters(("q_proj", "query_key_value"), 16)
+
+
+def test_the_hub_cache_is_read_before_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants, file_download
+
+    snapshot = tmp_path / "models--mistralai--Mistral-7B-v0.3" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 3}), encoding="utf-8")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(file_download, "HF_HUB_CACHE", str(tmp_path), raising=False)
+    assert shapes_of(MISTRAL, "0123").layers == 3
+    assert shapes_of(MISTRAL, "another revision").layers == 32
+
+
+def test_an_unknown_base_says_how_to_make_it_known() -> None:
+    with pytest.raises(BaseModelError, match=r"hf download someone/else config\.json$"):
+        shapes_of("someone/else")
+
+
+def test_a_folder_without_a_config_is_no_base(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"no config\.json here"):
+        shapes_of(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_a_broken_config_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(BaseModelError, match=r"config\.json: not a model's config"):
+        config_at_hand(str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"intermediate_size": None}, "no intermediate_size in its config"),
+        ({"hidden_size": "4096", "vocab_size": None}, "no hidden_size, vocab_size in its config"),
+        ({"architectures": ["MixtralForCausalLM"]}, "MixtralForCausalLM is not supported; choose a base of LlamaFor"),
+    ],
+)
+def test_other_architectures_are_refused_by_name(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(BaseModelError, match=f"^a base: {why}"):
+        read_shapes({**CONFIG, **changes}, "a base")
+
+
+def test_every_query_has_a_key_of_its_own_unless_said(recipe: TrainingConfig) -> None:
+    few = {key: CONFIG[key] for key in CONFIG if key != "num_key_value_heads"}
+    assert read_shapes(few, "a base") == Shapes(4096, 14336, 32, 32, 32, 128, 32768, 32768, tied=False)
+
+
+def header_refusal(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        read_header(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_it_reads_what_safetensors_writes(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"a": torch.zeros(3, 5, dtype=torch.float16), "b": torch.zeros(2), "none": torch.zeros(0)}
+    save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
+    found = read_header(tmp_path / "x.safetensors")
+    assert {name: (entry.dtype, entry.size, entry.shape) for name, entry in found.items()} == {
+        "a": ("F16", 30, (3, 5)),
+        "b": ("F32", 8, (2,)),
+        "none": ("F32", 0, (0,)),
+    }
+
+
+def test_each_tensor_is_where_it_says(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {name: torch.randint(255, (length,), dtype=torch.uint8) for name, length in (("a", 7), ("b", 300))}
+    save_file(tensors, tmp_path / "x.safetensors")
+    content = (tmp_path / "x.safetensors").read_bytes()
+    for name, entry in read_header(tmp_path / "x.safetensors").items():
+        assert content[entry.start : entry.start + entry.size] == bytes(tensors[name].tolist())
+
+
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    header = json.dumps({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    whole = len(header).to_bytes(8, "little") + header + bytes(4)
+    path.write_bytes(whole)
+    assert read_header(path) == {"a": Entry("F16", 4, (2,), len(whole) - 4)}
+    assert f"{len(whole) - 1} bytes, its header promises {len(whole)}" in header_refusal(path, whole[:-1])
+    assert f"{len(whole) + 1} bytes, its header promises {len(whole)}" in header_refusal(path, whole + b"x")
+    assert "too short for its safetensors header; copy" in header_refusal(path, whole[:20])
+    assert "too short" in header_refusal(path, b"")
+    assert "git lfs pull" in header_refusal(path, b"version https://git-lfs.github.com/spec/v1\n")
+    for text in (
+        b"oops",
+        b"[]",
+        b'{"a": 1}',
+        b'{"a": {"dtype": "F16"}}',
+        b'{"a": {"dtype": "F16", "data_offsets": [1]}}',
+    ):
+        assert "not a safetensors file" in header_refusal(path, len(text).to_bytes(8, "little") + text)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_header_or_a_refusal(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("any") / "x.safetensors"
+    path.write_bytes(content)
+    try:
+        found = read_header(path)
+    except WeightsError:
+        return
+    assert found == {}  # forty bytes hold no tensor's entry

@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ghost.errors import TrainingError
 from tests.training.finetuning.conftest import contents
@@ -15,6 +18,7 @@ from training.config import TrainingConfig, as_dict
 from training.finetuning import checkpoint as checkpoints
 from training.finetuning.checkpoint import (
     Checkpoint,
+    Selection,
     State,
     adapter,
     differences,
@@ -200,3 +204,33 @@ def test_two_processes_do_not_train_to_one_place(tmp_path: Path) -> None:
     with Checkpoint(out).alone():
         pass
     assert not list(out.parent.iterdir())
+
+
+LOSSES = st.lists(st.one_of(st.sampled_from([1.0, 2.0, math.nan, math.inf]), st.floats(0, 10)))
+
+
+@given(LOSSES, st.integers(1, 5))
+def test_it_keeps_the_first_of_the_lowest_and_counts_what_came_after(losses: list[float], patience: int) -> None:
+    selection = Selection()
+    for step, loss in enumerate(losses, start=1):
+        before = [earlier for earlier in losses[: step - 1] if math.isfinite(earlier)]
+        better = math.isfinite(loss) and all(loss < earlier for earlier in before)
+        assert selection.consider(step, loss) == better
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    assert selection.best == min(finite, default=None)
+    assert selection.best_step == (losses.index(min(finite)) + 1 if finite else None)
+    assert selection.exhausted(patience) == (len(losses) - (selection.best_step or 0) >= patience)
+    assert not selection.exhausted(None)
+
+
+@given(LOSSES, LOSSES)
+def test_a_resumed_one_goes_on_as_the_uninterrupted_one(before: list[float], after: list[float]) -> None:
+    whole, half = Selection(), Selection()
+    for step, loss in enumerate(before):
+        whole.consider(step, loss)
+        half.consider(step, loss)
+    resumed = Selection.from_json(json.loads(json.dumps(half.to_json(), allow_nan=False)))
+    for step, loss in enumerate(after, start=len(before)):
+        assert resumed.consider(step, loss) == whole.consider(step, loss)
+    assert resumed.to_json() == whole.to_json()
+    assert all(resumed.exhausted(patience) == whole.exhausted(patience) for patience in range(1, 9))

@@ -4,18 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ghost.errors import DataError
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import DEFAULT_LABELS
-from replicate_deployment.tokenization import load_tokenizer
+from replicate_deployment.chat_format import DEFAULT_LABELS, Recipe, Turn, parse
+from replicate_deployment.tokenization import encode_prompt, load_tokenizer
 from tests.training.finetuning.conftest import LINES, write_prepared
 from training.config import TrainingConfig
-from training.finetuning.data import read_facts, read_split
+from training.finetuning.data import EXTRA_TOKENS, Example, Pieces, cut, encode_turns, measure, read_facts, read_split
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_base: Path) -> Any:
+def tokenizer(tiny_base: Any) -> Any:
     return load_tokenizer(tiny_base)
 
 
@@ -127,3 +129,149 @@ def test_altered_or_missing_files_are_refused(prepared: Path) -> None:
     val.unlink()
     with pytest.raises(DataError, match=r"val\.jsonl: no such file; write it with: ghost prepare"):
         read_facts(train, val)
+
+
+TURNS = [
+    Turn("A:", "hey"),
+    Turn("B:", "on se voit at the café\nthen?"),
+    Turn("A:", "mdr ok 😂\nsee you there"),
+    Turn("B:", "ok"),
+    Turn("A:", "c'était dingue"),
+]
+
+
+def encoded(tokenizer: Any, turns: list[Turn], recipe: Recipe = "windows", replies_only: bool = True) -> Example:
+    return encode_turns(tokenizer, turns, DEFAULT_LABELS, recipe=recipe, replies_only=replies_only)
+
+
+def runs(tokenizer: Any, example: Example) -> list[str]:
+    """The text of each run of reply tokens, end tokens spelled."""
+    text, parts = "", list[str]()
+    for token, reply in zip(example.ids.tolist(), example.reply.tolist(), strict=True):
+        piece = "</s>" if token == tokenizer.eos_token_id else "▁" if not reply else ""
+        text += piece or f"{token} "
+    for part in text.split("▁"):
+        if part:
+            ids = [int(number) for number in part.removesuffix("</s>").split()]
+            parts.append(tokenizer.decode(ids) + ("</s>" if part.endswith("</s>") else ""))
+    return parts
+
+
+def test_a_window_has_one_reply_and_one_end_token(tokenizer: Any) -> None:
+    example = encoded(tokenizer, TURNS)
+    assert runs(tokenizer, example) == ["c'était dingue</s>"]
+    assert example.ids.tolist().count(tokenizer.eos_token_id) == 1
+    assert (example.learnt == example.reply).all()
+
+
+def test_a_conversation_learns_each_reply_without_its_tag_and_the_newline_after_it(tokenizer: Any) -> None:
+    example = encoded(tokenizer, TURNS, "conversations")
+    assert runs(tokenizer, example) == ["hey</s>", "mdr ok 😂\nsee you there</s>", "c'était dingue</s>"]
+    assert (example.learnt == example.reply).all()
+
+
+def test_what_follows_an_end_token_is_not_learnt(tokenizer: Any) -> None:
+    example = encoded(tokenizer, TURNS, "conversations")
+    newline = tokenizer.convert_tokens_to_ids("<0x0A>")
+    after = [place + 1 for place, token in enumerate(example.ids[:-1]) if token == tokenizer.eos_token_id]
+    assert [example.ids[place] for place in after] == [newline, newline]
+    assert not example.learnt[after].any()
+
+
+def test_everything_but_the_first_token_is_learnt_with_inputs(tokenizer: Any) -> None:
+    example = encoded(tokenizer, TURNS, replies_only=False)
+    assert not example.learnt[0]
+    assert example.learnt[1:].all()
+    assert (example.reply == encoded(tokenizer, TURNS).reply).all()
+
+
+texts = st.text(min_size=1).filter(lambda text: bool(text.strip()) and "\n" not in text)
+
+
+@given(texts)
+def test_a_prompt_is_a_token_prefix_of_its_example(tokenizer: Any, reply: str) -> None:
+    example = encoded(tokenizer, [*TURNS[:-1], Turn("A:", reply)])
+    prompt = encode_prompt(tokenizer, TURNS[:-1], DEFAULT_LABELS, "windows")
+    assert example.ids[: len(prompt)].tolist() == prompt
+    assert example.reply.argmax() == len(prompt)
+
+
+@given(texts)
+def test_a_prompt_is_a_token_prefix_of_its_conversation(tokenizer: Any, reply: str) -> None:
+    example = encoded(tokenizer, [*TURNS[:-1], Turn("A:", reply)], "conversations")
+    prompt = encode_prompt(tokenizer, TURNS[:-1], DEFAULT_LABELS, "conversations")
+    assert example.ids[: len(prompt)].tolist() == prompt
+
+
+@given(texts)
+def test_a_reply_reads_back(tokenizer: Any, reply: str) -> None:
+    (found,) = runs(tokenizer, encoded(tokenizer, [TURNS[1], Turn("A:", reply)]))
+    assert parse("A:" + found.removesuffix("</s>"))[-1] in (Turn("A:", reply), Turn("A:", reply.lstrip(" ")))
+
+
+def test_a_typed_end_token_is_text(tokenizer: Any) -> None:
+    turns = [Turn("B:", "what is </s> and <s>"), Turn("A:", "an end token: </s> ok")]
+    example = encoded(tokenizer, turns, replies_only=False)
+    assert example.ids.tolist().count(tokenizer.eos_token_id) == 1
+    assert example.ids.tolist().count(tokenizer.bos_token_id) == 1
+
+
+LIMIT = 24
+lengths = st.lists(st.integers(1, LIMIT + 6), min_size=1, max_size=40)
+turns = st.lists(
+    st.builds(
+        Turn, st.sampled_from(["A:", "B:"]), st.sampled_from(["mdr", "ok 😂", "see you\nthere", "c'était dingue"])
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(lengths, st.integers(1, LIMIT))
+def test_every_turn_that_fits_is_in_one_piece(lengths: list[int], first: int) -> None:
+    pieces = cut(lengths, LIMIT, first)
+    found = [turn for piece in pieces for turn in piece]
+    assert found == [turn for turn, length in enumerate(lengths) if length <= LIMIT]
+
+
+@given(lengths, st.integers(1, LIMIT))
+def test_pieces_are_as_long_as_they_may_be(lengths: list[int], first: int) -> None:
+    pieces = [piece for piece in cut(lengths, LIMIT, first) if len(piece)]
+    for number, piece in enumerate(pieces):
+        total = sum(lengths[turn] for turn in piece)
+        assert total <= LIMIT
+        room = first if piece.start == 0 else LIMIT
+        assert total <= room or len(piece) == 1
+        following = piece.stop < len(lengths) and lengths[piece.stop] <= LIMIT
+        assert not following or total + lengths[piece.stop] > room, number
+
+
+@given(st.lists(turns, min_size=1, max_size=4), st.integers(0, 50))
+def test_cut_pieces_fit_and_hold_each_turn_once(tokenizer: Any, talks: list[list[Turn]], epoch: int) -> None:
+    measured = [measure(tokenizer, talk, DEFAULT_LABELS) for talk in talks]
+    pieces = Pieces(tokenizer, DEFAULT_LABELS, measured, LIMIT + EXTRA_TOKENS)
+    examples = pieces.cut(epoch=epoch, seed=1)
+    assert pieces.count(epoch=epoch, seed=1) == len(examples)
+    assert all(len(example.ids) <= LIMIT + EXTRA_TOKENS for example in examples)
+    ended = sum(int((example.ids == tokenizer.eos_token_id).sum()) for example in examples)
+    assert ended == sum(turn.label == "A:" for talk in talks for turn in talk)
+
+
+def test_the_offset_changes_with_the_epoch_and_not_with_the_run(tokenizer: Any) -> None:
+    talk = [Turn("B:" if place % 2 else "A:", "on se voit") for place in range(30)]
+    pieces = Pieces(tokenizer, DEFAULT_LABELS, [measure(tokenizer, talk, DEFAULT_LABELS)], 40)
+
+    def borders(epoch: int | None, seed: int = 1) -> list[int]:
+        return [len(example.ids) for example in pieces.cut(epoch=epoch, seed=seed)]
+
+    assert borders(0) == borders(0)
+    assert len({tuple(borders(epoch)) for epoch in range(20)}) > 3
+    assert borders(0) != borders(0, seed=2) or borders(1) != borders(1, seed=2)
+    assert max(borders(None)[:-1]) - min(borders(None)[:-1]) <= 1  # without an offset every piece but the last is full
+
+
+def test_a_turn_too_long_for_any_piece_is_counted(tokenizer: Any) -> None:
+    long = [Turn("B:", "mdr " * 60), Turn("A:", "ok")]
+    cut_up = [Turn("B:", "mdr"), Turn("A:", "ok")] * 12
+    measured = [measure(tokenizer, talk, DEFAULT_LABELS) for talk in (long, cut_up, cut_up[:2])]
+    assert Pieces(tokenizer, DEFAULT_LABELS, measured, 40).losses() == (1, 1)

@@ -9,7 +9,7 @@ import pytest
 
 from ghost.cli import main
 from replicate_deployment.chat_format import Turn, parse_line
-from tests.training.preparation.test_conversations import NOON, write_csv
+from tests.training.preparation.test_dataset import NOON, write_csv
 from tests.training.preparation.test_prepare import _lines, _prepare
 
 

@@ -17,7 +17,7 @@ from ghost.cli import main
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import END_TOKEN, Turn, parse, parse_line, render
 from tests.training.preparation import literal
-from tests.training.preparation.test_conversations import NOON, write_csv
+from tests.training.preparation.test_dataset import NOON, write_csv
 
 ROOT = Path(__file__).parents[3]
 Capture = pytest.CaptureFixture[str]
@@ -395,3 +395,41 @@ def test_a_name_of_the_config_that_sent_nothing_is_pointed_out(cleaned: Path, tm
     assert "note: no message is from Ada Lovelaec: is that spelled" in capsys.readouterr().out
     assert _prepare("--me", "Ada") == 0
     assert "no message is from" not in capsys.readouterr().out
+
+
+# val.about.jsonl: a line for each line of val.jsonl, true to the conversations, and without a name.
+
+
+FRENCH = ("tu viens ce soir avec nous ?", "je ne sais pas encore, peut-être plus tard")
+ENGLISH = ("are you coming with us tonight?", "I do not know yet, maybe a little later")
+
+
+@pytest.fixture(params=["windows", "conversations"])
+def processed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Forty conversations in two chats, the last four held out: two of each chat."""
+    monkeypatch.chdir(tmp_path)
+    for path, offset, words in (("whatsapp/Bea.csv", 0, FRENCH), ("telegram/Bea.csv", 12, ENGLISH)):
+        rows = [
+            (time, sender, words[number % 2])
+            for day in range(20)
+            for number, (time, sender, _) in enumerate(_alternating(8, timedelta(days=day, hours=offset)))
+        ]
+        write_csv(tmp_path / "data" / "cleaned" / path, rows)
+    assert _prepare("--me", "Ada", "--recipe", request.param) == 0
+    return tmp_path / "data" / "processed"
+
+
+def test_each_held_out_line_is_told_where_it_is_from(processed: Path) -> None:
+    told = [json.loads(line) for line in (processed / "val.about.jsonl").read_text(encoding="utf-8").splitlines()]
+    texts = [json.loads(line)["text"] for line in (processed / "val.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(told) == len(texts) > 0
+    assert [one["conversation"] for one in told] == sorted(one["conversation"] for one in told)
+    assert {one["conversation"] for one in told} == {36, 37, 38, 39}
+    for one, text in zip(told, texts, strict=True):
+        assert len(text.split("\n")) == one["last"] - one["first"] + 1
+        assert (one["platform"], one["language"]) == (("whatsapp", "fr") if "tu viens" in text else ("telegram", "en"))
+    assert "Bea" not in json.dumps(told)
+    report = json.loads((processed / "preparation_report.json").read_text(encoding="utf-8"))
+    assert sum(report["held_out_lines"]["platform"].values()) == len(told)
+    assert set(report["held_out_lines"]["language"]) == {"fr", "en"}
+    assert "val.about.jsonl" in json.loads((processed / "ghost.json").read_text(encoding="utf-8"))["files"]

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.pictures import browser
 from replicate_deployment.chat_format import Recipe
-from tests.training.preparation.test_conversations import NOON, write_csv
+from tests.training.preparation.test_dataset import NOON, write_csv
 from training.extraction.speakers import UserConfig
 from training.preparation import dataset as chats
 from training.preparation import report, report_page
