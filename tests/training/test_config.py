@@ -7,7 +7,7 @@ import yaml
 
 from ghost.errors import ConfigError
 from tests.schemas import ask, needs
-from tests.training.finetuning.conftest import RECIPE_OF_RECORD
+from tests.training.conftest import RECIPE_OF_RECORD
 from training import config as training_config
 from training.config import TrainingConfig
 

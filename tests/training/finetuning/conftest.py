@@ -14,7 +14,6 @@ from training import config as training_config
 from training.config import TrainingConfig
 from training.finetuning import hardware
 
-RECIPE_OF_RECORD = Path(__file__).parents[3] / "config" / "training_config.yaml"
 LINES = [
     "B: hey tu fais quoi ce soir\nA: pas grand chose, I was about to cook something</s>",
     "B: did you see the match?\nA: mdr ok\nsee you there <3\nB: on se voit at the café then\nA: c'était dingue 😂</s>",
@@ -51,11 +50,6 @@ def one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     return write_prepared(tmp_path / "processed", LINES * 4, LINES[:2])
-
-
-@pytest.fixture(scope="session")
-def recipe() -> TrainingConfig:
-    return training_config.load(RECIPE_OF_RECORD)
 
 
 def quick(recipe: TrainingConfig, **changes: Any) -> str:
