@@ -23,7 +23,8 @@ from ghost.evaluation.report_page import summary
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from tests import models
 from tests.ghost.evaluation.test_data import describe, write
-from tests.training.finetuning.conftest import RECIPE_OF_RECORD, quick
+from tests.training.conftest import RECIPE_OF_RECORD
+from tests.training.finetuning.conftest import quick
 from training import config as training_config
 
 ROOT = Path(__file__).parents[3]

@@ -14,14 +14,14 @@ from ghost import cli
 from ghost.errors import BaseModelError
 from replicate_deployment.tokenization import load_tokenizer
 from tests.models import TOKENIZERS, make_tokenizer
+from tests.training.conftest import RECIPE_OF_RECORD
+from tests.training.finetuning.conftest import write_prepared
 from training import config as training_config
 from training.config import TrainingConfig, load_bases
 from training.finetuning import estimate, hardware, train
 from training.finetuning.data import read_facts, read_split
 from training.finetuning.hardware import HEADROOM, Device, gpu_of
 from training.finetuning.packing import Plan
-
-from .conftest import RECIPE_OF_RECORD, write_prepared
 
 ROOT = Path(__file__).parents[3]
 # What a core install lacks, as far as this verb could come near it.

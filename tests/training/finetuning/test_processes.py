@@ -21,8 +21,9 @@ from ghost.errors import TrainingError
 from replicate_deployment.tokenization import load_tokenizer
 from tests import forks
 from tests.models import SENTENCES
+from tests.training.conftest import RECIPE_OF_RECORD
 from tests.training.finetuning import several
-from tests.training.finetuning.conftest import LINES, RECIPE_OF_RECORD, quick, weights, write_prepared
+from tests.training.finetuning.conftest import LINES, quick, weights, write_prepared
 from tests.training.finetuning.several import Run
 from training.config import TrainingConfig
 from training.finetuning.packing import Segment
