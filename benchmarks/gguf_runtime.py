@@ -22,7 +22,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Turn, render_prompt
 from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer
 
-NEW_TOKENS = 96
+NEW_TOKENS = 32
 TEXTS = (
     "B: tu fais quoi ce soir ?\nA:",
     "B: l'été à Noël, ça va? “oui” — non…\nA: œuf, Straße, naïve, l’été\nB: ok\nA:",

@@ -13,6 +13,7 @@ from typing import Any
 from ghost.errors import ConversionError
 
 CONTEXT = 2048  # tokens
+PLAIN = {"temperature": 0.0, "repeat_penalty": 1.0, "stop": []}
 
 
 class LlamaCpp:
@@ -29,6 +30,8 @@ class LlamaCpp:
         params.model.path = str(file)
         params.n_ctx, params.n_parallel, params.n_gpu_layers, params.cache_ram_mib = CONTEXT, 1, 0, 0
         params.warmup = False
+        # More threads wait for each other at every layer, actively: on busy cores that takes seconds a token.
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         if exact_cache:
             params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         if lora is not None:
@@ -44,33 +47,35 @@ class LlamaCpp:
         """Tokenise as llama.cpp does. Special tokens in `text` are read as such if `special`; else they are text, and
         BOS goes before it where the file names one.
         """
-        import httpx2
-
-        asked = {"content": text, "add_special": not special, "parse_special": special}
-        answer = httpx2.post(f"{self._server.listening_address}/tokenize", json=asked, timeout=60)
-        return [int(token) for token in answer.json()["tokens"]]
+        answer = self._ask("tokenize", {"content": text, "add_special": not special, "parse_special": special})
+        return [int(token) for token in answer["tokens"]]
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return up to `count` tokens after `ids`; an end token is the last."""
-        return [next(iter(best)) for best in self._next(ids, count, 1)]
+        """Return up to `count` tokens after `ids`, until the end token."""
+        asked = {"prompt": [*ids], "n_predict": count, "return_tokens": True, "cache_prompt": True, **PLAIN}
+        return [int(token) for token in self._ask("completion", asked)["tokens"]]
 
     def logprobs(self, ids: Sequence[int], wanted: Sequence[int]) -> list[float]:
         """Return the log-probabilities in nats of the tokens `wanted` after `ids`."""
-        for best in (300, 1_000_000):  # llama.cpp lists the likeliest; a whole vocabulary takes a third of a second
-            found = self._next(ids, 1, best)[0]
+        # llama.cpp gives no figures where the drawn token ends the text, or a character only in part. So let it draw a
+        # letter: the figures are of the unchanged logits.
+        letter = self.ids("x")[-1]
+        asked = {"prompt": [*ids], "n_predict": 1, "cache_prompt": True, "logit_bias": [[letter, 1000.0]], **PLAIN}
+        for best in (300, 1_000_000):  # it lists the likeliest; a whole vocabulary takes a third of a second
+            (place,) = self._ask("completion", asked | {"n_probs": best})["completion_probabilities"]
+            found = {int(token["id"]): float(token["logprob"]) for token in place["top_logprobs"]}
             if all(token in found for token in wanted):
                 break
         return [found[token] for token in wanted]
 
-    def _next(self, ids: Sequence[int], count: int, best: int) -> list[dict[int, float]]:
-        asked = {"prompt": [*ids], "n_predict": count, "n_probs": best, "cache_prompt": True}
-        asked |= {"temperature": 0.0, "repeat_penalty": 1.0, "stop": []}
+    def _ask(self, what: str, asked: dict[str, Any]) -> dict[str, Any]:
+        import httpx2
+
         with _quiet():
-            answer = self._server.handle_completions(asked)
-        if "choices" not in answer:
-            raise ConversionError(f"llama.cpp refused {len(ids)} tokens: {str(answer)[:200]}")
-        places = answer["choices"][0]["logprobs"]["content"]
-        return [{int(token["id"]): float(token["logprob"]) for token in place["top_logprobs"]} for place in places]
+            answer = httpx2.post(f"{self._server.listening_address}/{what}", json=asked, timeout=600)
+        if answer.status_code != 200:
+            raise ConversionError(f"llama.cpp refused to {what}: {answer.text[:200]}")
+        return dict(answer.json())
 
     def __enter__(self) -> "LlamaCpp":
         return self
