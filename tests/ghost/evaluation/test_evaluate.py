@@ -159,6 +159,9 @@ class Busy:
     async def __aexit__(self, *_: object) -> None:
         pass
 
+    async def ready(self) -> None:
+        pass
+
     async def answer(self, inputs: object) -> Any:
         raise ServerBusy("is answering somebody else")
 

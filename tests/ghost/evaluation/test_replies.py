@@ -34,6 +34,9 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         pass
 
+    async def ready(self) -> None:
+        pass
+
     async def answer(self, inputs: Mapping[str, Any]) -> Prediction:
         self.asked.append(inputs)
         if "fail" in inputs["prompt"]:
