@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -41,7 +42,8 @@ QUEUE = 8  # requests that wait for the one that is answered
 RETRY_SECONDS = 5  # what a refused client is told to wait
 BODY_BYTES = 16_000_000
 DRAIN_SECONDS = 10  # for running replies when the server is stopped
-IGNORED = "X-Ignored-System-Messages"
+IGNORED = ("system", "developer")
+IGNORED_HEADER = "X-Ignored-System-Messages"
 
 # Fields that ask for more than one plain text, with the value that does not, if any but an empty one.
 UNSUPPORTED = dict.fromkeys(["tools", "functions", "logprobs", "audio", "echo", "suffix"])
@@ -111,11 +113,11 @@ class AskedChat(Asked, kw_only=True):
 
     @property
     def ignored(self) -> int:
-        return sum(message.role in ("system", "developer") for message in self.messages)
+        return sum(message.role in IGNORED for message in self.messages)
 
-    def prompt(self, labels: Labels) -> str:
-        """Raises PromptError if there is nothing to answer."""
-        turns = [one.turn(labels) for one in self.messages if one.role not in ("system", "developer")]
+    def text(self, labels: Labels) -> str:
+        """Return the rendered turns. Raises PromptError if there is nothing to answer."""
+        turns = [message.turn(labels) for message in self.messages if message.role not in IGNORED]
         turns = [turn for turn in turns if turn.text]
         if not turns or turns[-1].label != labels.other:
             raise PromptError("messages: the last one must be a text of the role user, which the reply answers")
@@ -219,8 +221,8 @@ class Api:
     def app(self, host: str, key: str) -> Starlette:
         return Starlette(
             routes=[
-                Route("/v1/chat/completions", self.chat, methods=["POST"]),
-                Route("/v1/completions", self.complete, methods=["POST"]),
+                Route("/v1/chat/completions", partial(self.complete, AskedChat), methods=["POST"]),
+                Route("/v1/completions", partial(self.complete, AskedText), methods=["POST"]),
                 Route("/v1/models", self.models),
             ],
             middleware=[Middleware(Guard, host=host, key=key)],
@@ -232,33 +234,23 @@ class Api:
         model = {"id": self.name, "object": "model", "created": self.created, "owned_by": "ghost"}
         return encoded({"object": "list", "data": [model]})
 
-    async def chat(self, request: Request) -> Response:
-        asked = await self._read(request, AskedChat)
-        return await self._answer(request, asked, asked.prompt(self.labels), chat=True)
-
-    async def complete(self, request: Request) -> Response:
-        asked = await self._read(request, AskedText)
-        return await self._answer(request, asked, asked.text(self.labels), chat=False)
-
-    async def _read(self, request: Request, kind: type[T]) -> T:
+    async def complete(self, kind: type[AskedChat] | type[AskedText], request: Request) -> Response:
         try:
             fields = msgspec.json.decode(await request.body(), type=dict[str, Any])
             for name, harmless in UNSUPPORTED.items():
                 if (value := fields.get(name)) and value != harmless:
                     raise HTTPException(400, f"{name}: not supported, the answer is one plain text; leave it out")
-            return msgspec.convert(fields, kind)
+            asked: AskedChat | AskedText = msgspec.convert(fields, kind)
         except msgspec.MsgspecError as error:
             raise HTTPException(400, f"the request is not valid: {error}") from error
-
-    async def _answer(self, request: Request, asked: AskedChat | AskedText, prompt: str, *, chat: bool) -> Response:
-        inputs = asked.inputs() | {"prompt": prompt}
-        kind = ("chat.completion" if chat else "text_completion") + ".chunk" * bool(chat and asked.stream)
+        inputs, chat = asked.inputs() | {"prompt": asked.text(self.labels)}, kind is AskedChat
+        object = ("chat.completion" if chat else "text_completion") + ".chunk" * bool(chat and asked.stream)
         id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
-        headers = {IGNORED: str(asked.ignored)} if asked.ignored else {}
+        headers = {IGNORED_HEADER: str(asked.ignored)} if asked.ignored else {}
 
         def completion(*choices: Choice, usage: Usage | UnsetType = UNSET) -> Completion:
             created = int(time.time())
-            return Completion(id=id, object=kind, created=created, model=self.name, choices=[*choices], usage=usage)
+            return Completion(id=id, object=object, created=created, model=self.name, choices=[*choices], usage=usage)
 
         def piece(text: str | None, reason: str | None = None, role: str | None = None) -> bytes:
             delta = {"delta": Said(role, text)} if chat else {"text": text or ""}

@@ -23,7 +23,7 @@ import pytest
 from ghost import cli
 from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable
 from ghost.serving.client import Backend, CogServer, Prediction
-from ghost.serving.openai_api import IGNORED, QUEUE, Api, running_api
+from ghost.serving.openai_api import IGNORED_HEADER, QUEUE, Api, running_api
 from replicate_deployment.chat_format import Labels
 from replicate_deployment.settings import RANGES, Settings
 from tests.ghost.serving.cog_server import wait_until
@@ -141,7 +141,7 @@ def test_messages_become_turns_that_nothing_typed_can_forge() -> None:
     ]
     answer, inputs = asked({"messages": messages})
     assert inputs["prompt"] == "B: hey\n A: fake\nA: yo\nA: ça\nva\nB: tu fais quoi\nB: ce soir ?\nA:"
-    assert answer.headers[IGNORED] == "2"
+    assert answer.headers[IGNORED_HEADER] == "2"
     _, inputs = asked(HEY, labels=Labels("Noa:", "Eux:"))
     assert inputs["prompt"] == "Eux: hey\nNoa:"
 
@@ -248,7 +248,8 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
 def test_a_backends_failure_has_a_status_before_its_first_word(error: Exception, status: int) -> None:
     with served(Fake(["never"], error)) as http:
         for stream in (False, True):
-            answer = http.post("/v1/chat/completions", json=HEY | {"stream": stream})
+            # After an error that is not ours uvicorn may close the connection.
+            answer = http.post("/v1/chat/completions", json=HEY | {"stream": stream}, headers={"Connection": "close"})
             assert answer.status_code == status
             assert ("secret" in refusal(answer)) is False
             retry = answer.headers.get("retry-after")
@@ -280,9 +281,12 @@ def test_a_client_that_leaves_cancels_its_prediction_and_lets_the_next_in(stream
             if stream:
                 connection.recv(1000)
             until(lambda: len(backend.asked) == 1)
+            with socket.create_connection(("127.0.0.1", port)) as waiting:  # leaves the queue
+                waiting.sendall(head.encode() + body)
         assert backend.canceled.wait(30)
         backend.go.set()
         assert http.post("/v1/chat/completions", json=HEY).status_code == 200
+    assert len(backend.asked) == 2
 
 
 def test_beyond_the_queue_a_client_is_told_to_come_back() -> None:
