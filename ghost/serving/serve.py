@@ -4,10 +4,12 @@ The tests, the demo and `ghost serve` all run the server that runs in the image.
 """
 
 import argparse
+import asyncio
 import contextlib
 import ipaddress
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -27,8 +29,8 @@ import replicate_deployment
 from ghost.console import console, progress
 from ghost.errors import ServerError, UsageError
 from ghost.serving.chat.chat import read_labels
-from ghost.serving.chat.conversation import is_server
-from ghost.serving.client import backend
+from ghost.serving.chat.conversation import COMPLETIONS, is_server
+from ghost.serving.client import SERVERS, Backend, backend
 from ghost.serving.client.prediction import reason
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
@@ -134,8 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="models/merged",
         metavar="MODEL",
-        help="a merged model; with --openai also a server: http://HOST:PORT, replicate:OWNER/NAME[:VERSION] "
-        "(default: %(default)s)",
+        help=f"a merged model; with --openai also a server: {SERVERS} (default: %(default)s)",
     )
     parser.add_argument("--port", type=int, default=PORT, help="0 picks a free one (default: %(default)s)")
     parser.add_argument(
@@ -149,6 +150,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=LOOPBACK,
         help="0.0.0.0 lets other machines in, with --openai to that port alone (default: %(default)s)",
     )
+    parser.add_argument(
+        "--ghost",
+        type=Path,
+        default=Path("models/merged"),
+        metavar="FOLDER",
+        help="with completions:, the merged or adapter folder with the model's ghost.json and tokenizer "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--labels", nargs=2, metavar=("ME", "OTHER"), help="tags of a server's model, if not A: and B:")
     parser.add_argument("--load-in-4bit", action="store_true", help="a third of the memory; replies change slightly")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log; it contains no messages")
@@ -158,13 +167,16 @@ def run(args: argparse.Namespace) -> int:
     remote, labels, key = is_server(args.model), read_labels(args.labels), os.environ.get(KEY, "").strip()
     if remote and (args.openai is None or args.log or args.load_in_4bit):
         raise UsageError(f"{args.model} is a server already; add --openai PORT, and no --log or --load-in-4bit")
-    if labels and not remote:
-        raise UsageError(f"--labels works with a server only; the labels of {args.model} are in its ghost.json")
+    folder = args.ghost if args.model.startswith(COMPLETIONS) else None if remote else Path(args.model)
+    if labels and folder:
+        raise UsageError(f"--labels works with Cog servers and Replicate only; {folder}/ghost.json has the labels")
     with ExitStack() as stack:
         listener = server = None
         if args.openai is not None:  # now, not after minutes of loading
             listener = stack.enter_context(_listening(args.host, args.openai, "--openai"))
-        if not remote:
+        if remote:
+            asyncio.run(_check(backend(args.model, args.ghost)))
+        else:
             host = LOOPBACK if listener else args.host  # other machines must not get around the key
             with progress("loading the model"):
                 server = stack.enter_context(
@@ -178,12 +190,12 @@ def run(args: argparse.Namespace) -> int:
         if listener:
             from ghost.serving import openai_api
 
-            ghost = None if remote else ghost_json.read(Path(args.model))
+            facts = ghost_json.read(folder) if folder else None
             api = openai_api.Api(
-                backend(args.model if server is None else server.url),
+                backend(server.url if server else args.model, args.ghost),
                 _name(args.model),
-                ghost.labels if ghost else labels or Labels(),
-                from_facts(ghost.block("sampling")) if ghost else Settings(),
+                facts.labels if facts else labels or Labels(),
+                from_facts(facts.facts.get("sampling", {})) if facts else Settings(),  # an adapter has none recorded
             )
             stack.enter_context(openai_api.running_api(listener, api, args.host, key))
             url = f"{_url(args.host, listener.getsockname()[1])}/v1"
@@ -200,9 +212,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+async def _check(server: Backend) -> None:
+    async with server:
+        await server.ready()
+
+
 def _name(model: str) -> str:
-    """Return the name that clients choose: the folder's, the model's on Replicate, or the server's host."""
-    return (model if is_server(model) else str(Path(model).resolve())).rpartition("/")[2].partition(":")[0]
+    """Return the name that clients choose: the folder's, or that of the model or host in a server's address."""
+    place = model.removesuffix("/v1") if is_server(model) else str(Path(model).resolve())
+    return re.split("[/#]", place)[-1].partition(":")[0]
 
 
 @contextmanager

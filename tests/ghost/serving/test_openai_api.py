@@ -47,6 +47,9 @@ class Fake(Backend):
         self.http = httpx2.AsyncClient()
         self.go.set()
 
+    async def ready(self) -> None:
+        raise NotImplementedError
+
     async def get(self, id: str) -> Prediction:
         raise NotImplementedError
 
@@ -425,6 +428,10 @@ def test_what_ghost_serve_refuses(tiny_merged: Path, capsys: pytest.CaptureFixtu
         port = taken.getsockname()[1]
         assert cli.main(["serve", str(tiny_merged), "--openai", str(port)]) == 1
         assert "another with --openai" in capsys.readouterr().err
+    assert cli.main(["serve", "http://127.0.0.1:9", "--openai", "0"]) == 1
+    assert "127.0.0.1:9: no answer" in capsys.readouterr().err
+    assert cli.main(["serve", "completions:http://127.0.0.1:9/v1", "--openai", "0", "--ghost", "nowhere"]) == 1
+    assert "nowhere: no such folder" in capsys.readouterr().err
     for arguments in (
         ["http://127.0.0.1:9"],
         ["http://127.0.0.1:9", "--openai", "0", "--load-in-4bit"],
