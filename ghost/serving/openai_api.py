@@ -130,12 +130,11 @@ class AskedText(Asked, kw_only=True):
     ignored = 0
 
     def text(self, labels: Labels) -> str:
-        """Return the prompt as it is: a message, or a history of turns. Raises PromptError if it is neither."""
+        """Return the rendered turns of a message or a history. Raises PromptError if it is neither."""
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         if len(prompts) != 1:
             raise PromptError(f"prompt: {len(prompts)} prompts in one request are not supported; send one")
-        read_prompt(prompts[0], labels)
-        return prompts[0]
+        return render_prompt(read_prompt(prompts[0], labels), labels)
 
 
 # What they get.

@@ -220,6 +220,11 @@ def test_what_cannot_be_answered_is_refused_by_name(fields: dict[str, Any], name
     assert inputs is None
 
 
+@pytest.mark.parametrize("prompt", ["hey", "B: hey", "B: hey\nA:", ["hey"]])
+def test_a_text_prompt_is_a_message_or_a_history(prompt: Any) -> None:
+    assert asked({"prompt": prompt}, "/v1/completions")[1]["prompt"] == "B: hey\nA:"
+
+
 @pytest.mark.parametrize("prompt", ["", " ", "B: hey\nA: yo", [], ["hey", "you"], [1, 2], None])
 def test_a_text_prompt_is_one_that_ends_with_the_other_side(prompt: Any) -> None:
     answer, inputs = asked({"prompt": prompt}, "/v1/completions")
