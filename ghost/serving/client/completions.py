@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 KEY = "COMPLETIONS_API_KEY"
 IN_DOUBT = "the reply is incomplete; ask again"
-# Theirs counts the format's tokens and the end token, which the engine exempts. Of 30 greedy replies of SmolLM2, llama.cpp
-# cut 23 at 20 tokens with 1.2 and 7 with 1; the engine 3 with 1.2.
+# Theirs counts the format's tokens and the end token, which the engine exempts. Of 30 greedy replies of SmolLM2,
+# llama.cpp cut 23 at 20 tokens with 1.2 and 7 with 1; the engine 3 with 1.2.
 NO_PENALTY = 1.0
 
 
