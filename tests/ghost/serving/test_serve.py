@@ -52,19 +52,19 @@ def test_its_life(tiny_merged: Path, tmp_path: Path) -> None:
         assert ready.startswith("ready; press Ctrl-C to stop")
         assert warning == "anyone who can reach 0.0.0.0 can talk to it: there is no password"
         url = shlex.split(whole)[1].removesuffix("/predictions")
-        if shutil.which("curl"):
-            answers = [subprocess.run(shlex.split(f"{line} -s"), capture_output=True, text=True, check=True).stdout
-                       for line in (whole, stream)]  # fmt: skip
-            assert '"succeeded"' in answers[0]
-            assert answers[1].startswith("event: start")
         with httpx2.Client(base_url=url, trust_env=False, timeout=120) as http:
+            for line, start in ((whole, '{"'), (stream, "event: start")) if shutil.which("curl") else ():
+                wait_until(http, "READY")
+                answer = subprocess.run(shlex.split(f"{line} -s"), capture_output=True, text=True, check=True).stdout
+                assert answer.startswith(start)
+                assert '"succeeded"' in answer
             wait_until(http, "READY")
             body = {"input": ENDLESS | {"prompt": "zebracorn", "max_new_tokens": 200}}
             with http.stream("POST", "/predictions", json=body, headers=STREAM) as response:
-                answer = events(response.iter_lines())
-                assert next(answer).name == "start"
+                told = events(response.iter_lines())
+                assert next(told).name == "start"
                 process.send_signal(signal.SIGTERM)
-                assert [event.data for event in answer][-1]["status"] == "succeeded"
+                assert [event.data for event in told][-1]["status"] == "succeeded"
         assert process.wait(60) == 0
         assert "zebracorn" not in log.read_text()
         assert "Starting prediction" in log.read_text()
