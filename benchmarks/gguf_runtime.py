@@ -22,7 +22,8 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Turn, render_prompt
 from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer
 
-NEW_TOKENS = 32
+NEW_TOKENS = 24
+EVERY = 5  # positions of the prompts, whose log-probabilities are compared
 TEXTS = (
     "B: tu fais quoi ce soir ?\nA:",
     "B: l'été à Noël, ça va? “oui” — non…\nA: œuf, Straße, naïve, l’été\nB: ok\nA:",
@@ -82,7 +83,7 @@ def off(llama: LlamaCpp, model: Any, texts: Sequence[Sequence[int]]) -> Off:
     found = Off([], [], [], [])
     for ids in texts:
         scores = logprobs(model, ids)
-        for at in range(1, len(ids)):
+        for at in range(EVERY, len(ids), EVERY):
             best = int(scores[at - 1].argmax())
             likeliest, own = llama.logprobs(ids[:at], [best, ids[at]])
             found.likeliest.append(abs(likeliest - float(scores[at - 1, best])))
