@@ -1,4 +1,4 @@
-"""A LoRA adapter and its base as GGUF files, q4_0, k-quants by llama.cpp's quantizer, and what `ghost check` refuses."""
+"""An adapter and its base as GGUF files, q4_0, k-quants by llama.cpp's quantizer, and what `ghost check` refuses."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_four_bits_round_the_matrices_and_spare_the_head(tiny_merged: Path, tmp_
 
 def test_k_quants_are_made_by_llama_cpp(tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(ConversionError, match="needs llama.cpp's llama-quantize, which is not on PATH"):
+    with pytest.raises(ConversionError, match=r"needs llama\.cpp's llama-quantize, which is not on PATH"):
         export(tiny_merged, tmp_path / "gguf", "q4_k_m")
     tool = tmp_path / "bin" / "llama-quantize"
     tool.parent.mkdir()
