@@ -98,7 +98,6 @@ def test_the_facts_are_those_of_the_model_folder(tiny_merged: Path, tmp_path: Pa
     assert json.loads(found["ghost.facts"]) == {
         "format": 1,
         "kind": "merged",
-        "val_sha256": ghost["data"]["val_sha256"],
         **{name: ghost[name] for name in ("text", "sampling", "golden")},
     }
     assert found == {
