@@ -4,7 +4,7 @@
     python -m benchmarks.gguf_runtime demo/merged         prints the tables of benchmarks/results/gguf.md
 
 It needs xllamacpp (llama.cpp in wheels), which nothing else here needs. Exit code 1 when an id differs, or a greedy
-token of f16 with a float32 cache.
+token of f16.
 """
 
 import argparse
@@ -121,7 +121,6 @@ class Column(NamedTuple):
     name: str
     file: Path
     lora: Path | None = None
-    exact_cache: bool = False
 
 
 def main() -> int:
@@ -141,7 +140,6 @@ def main() -> int:
         columns = []
         for kind in get_args(Type):
             columns.append(Column(kind, Path(export(folder, Path(scratch, kind), kind)["file"])))
-        columns.insert(0, columns[0]._replace(name="f16, cache f32", exact_cache=True))
         if args.adapter:
             lora = Path(export_adapter(args.adapter, args.base, Path(scratch, "lora"))["file"])
             for kind in ("f16", "q4_0"):
@@ -151,7 +149,7 @@ def main() -> int:
         print("| | MB | equal replies | mean Δ, likeliest | largest | mean Δ, text | loss, text |")
         print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
         for column in columns:
-            with LlamaCpp(column.file, column.lora, exact_cache=column.exact_cache) as llama:
+            with LlamaCpp(column.file, column.lora) as llama:
                 if column is columns[0]:
                     texts = [*TEXTS, *(render_prompt(turns, ghost.labels) for turns in chats.values())]
                     same = [llama.ids(begin + text) == encode(tokenizer, text).ids for text in texts]

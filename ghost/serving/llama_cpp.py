@@ -19,11 +19,8 @@ PLAIN = {"temperature": 0.0, "repeat_penalty": 1.0, "stop": []}
 class LlamaCpp:
     """A GGUF file, open, with a LoRA adapter over it if `lora` names one."""
 
-    def __init__(self, file: Path, lora: Path | None = None, *, exact_cache: bool = False) -> None:
-        """`exact_cache` keeps keys and values in float32; llama.cpp's default is float16.
-
-        Raises ConversionError when llama.cpp cannot load the files.
-        """
+    def __init__(self, file: Path, lora: Path | None = None) -> None:
+        """Raises ConversionError when llama.cpp cannot load the files."""
         import xllamacpp
 
         params = xllamacpp.CommonParams()
@@ -32,8 +29,6 @@ class LlamaCpp:
         params.warmup = False
         # More threads wait for each other at every layer, actively: on busy cores that takes seconds a token.
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-        if exact_cache:
-            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         if lora is not None:
             params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
         with _quiet():

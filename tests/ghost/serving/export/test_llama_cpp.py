@@ -23,7 +23,7 @@ TIE = 1e-3  # nats; llama.cpp multiplies by activations in float16
 def test_llama_cpp_gives_the_ids_and_the_tokens_of_transformers(tiny_merged: Path, tmp_path: Path) -> None:
     tokenizer, model = load_tokenizer(tiny_merged), runtime.load_model(tiny_merged)
     chats = [conversation(texts, DEFAULT_LABELS) for texts in PROMPTS.values()]
-    with LlamaCpp(Path(export(tiny_merged, tmp_path / "gguf", "f16")["file"]), exact_cache=True) as llama:
+    with LlamaCpp(Path(export(tiny_merged, tmp_path / "gguf", "f16")["file"])) as llama:
         for text in runtime.TEXTS:
             assert llama.ids(" " + text) == encode(tokenizer, text).ids
         for turns in chats:
@@ -42,9 +42,9 @@ def test_base_and_adapter_reply_as_the_merged_model(architecture: str, tmp_path:
     over = Path(export_base(str(base), tmp_path / "base", "f16")["file"])
     lora = Path(export_adapter(tmp_path / "adapter", str(base), tmp_path / "lora")["file"])
     ids = encode(tokenizer, "B: hey tu fais quoi ce soir\nA:").ids
-    with LlamaCpp(over, exact_cache=True) as llama:
+    with LlamaCpp(over) as llama:
         assert max(runtime.off(llama, model, [ids]).likeliest) > 10 * TIE, "the adapter would not be noticed"
-    with LlamaCpp(over, lora, exact_cache=True) as llama:
+    with LlamaCpp(over, lora) as llama:
         assert max(runtime.off(llama, model, [ids]).likeliest) < 3 * TIE
         check(llama, model, ids, tokenizer.eos_token_id)
 
