@@ -29,8 +29,9 @@ from training.merging import proof
 from training.merging.weights import Weights, row_blocks
 
 AGAIN = "ghost export"
-# Nats, mean |Δ log-probability|. Of larger models than SmolLM2-135M, 4 bits move less.
-LIMIT, ROUNDED_LIMIT = 0.05, 1.0
+# Nats, mean |Δ log-probability|. On SmolLM2-135M f16 moves by 0.002, q8_0 by 0.08, q4_0 by 0.9: see `weights` for a sharp
+# check of rounded files.
+LIMIT, ROUNDED_LIMIT = 0.05, 2.0
 
 
 class GgufFile:
