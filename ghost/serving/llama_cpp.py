@@ -26,7 +26,7 @@ class LlamaCpp:
         params = xllamacpp.CommonParams()
         params.model.path = str(file)
         params.n_ctx, params.n_parallel, params.n_gpu_layers, params.cache_ram_mib = CONTEXT, 1, 0, 0
-        params.warmup = False
+        params.warmup, params.verbosity = False, 0
         # More threads wait for each other at every layer, actively: on busy cores that takes seconds a token.
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         if lora is not None:
