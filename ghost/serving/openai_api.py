@@ -351,8 +351,8 @@ def failed(request: Request, error: Exception) -> Response:
     return encoded(problem(number, message), number, headers)
 
 
-def refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+def refused(request: Request, error: Any) -> Response:
+    """Answer an HTTPException, ours or Starlette's."""
     message = error.detail
     if error.status_code in (404, 405):
         message = f"{request.method} {request.url.path} is not served here; see docs/clients.md"
