@@ -138,6 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help=f"a merged model; with --openai also a server: {SERVERS} (default: %(default)s)",
     )
+    parser.add_argument("--weights", metavar="FOLDER", help="the same as MODEL")
     parser.add_argument("--port", type=int, default=PORT, help="0 picks a free one (default: %(default)s)")
     parser.add_argument(
         "--openai",
@@ -164,6 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    args.model = args.weights or args.model
     remote, labels, key = is_server(args.model), read_labels(args.labels), os.environ.get(KEY, "").strip()
     if remote and (args.openai is None or args.log or args.load_in_4bit):
         raise UsageError(f"{args.model} is a server already; add --openai PORT, and no --log or --load-in-4bit")

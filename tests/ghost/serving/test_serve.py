@@ -142,8 +142,11 @@ def test_a_predictor_that_does_not_load_fails_with_its_exception(tiny_merged: Pa
         pytest.fail("a predictor that does not load became ready")
 
 
-def test_a_wrong_folder_is_told_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["serve", str(tmp_path / "nowhere")]) == 1
+@pytest.mark.parametrize("flag", [[], ["--weights"]])
+def test_a_wrong_folder_is_told_before_anything_starts(
+    flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["serve", *flag, str(tmp_path / "nowhere")]) == 1
     assert "nowhere: no such folder" in capsys.readouterr().err
 
 
