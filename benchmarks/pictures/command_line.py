@@ -19,7 +19,7 @@ def page() -> str:
     ]
     for verb, row in cli.VERBS.items():
         needs = f" Needs `pip install '.[{row.extra}]'`." if row.extra else ""
-        lines += ["", f"## ghost {verb}", "", f"{_sentence(row.help)}{needs}"]
+        lines += ["", f"## ghost {verb}", "", f"{_sentence(row.help).removesuffix('.')}.{needs}"]
         parser = _parser(verb)
         flags = [f"- `{_spelled(action)}` {_help(parser, action)}".rstrip() for action in _actions(parser)]
         lines += ["", *flags] if flags else []

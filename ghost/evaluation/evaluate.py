@@ -166,7 +166,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("report"), help=f"folder of {FIGURES} and {PAGE} (default: %(default)s)"
     )
     parser.add_argument(
-        "--turns", type=int, default=200, help="use at most so many held-out replies, chosen at random (%(default)s)"
+        "--turns",
+        type=int,
+        default=200,
+        help="use at most so many held-out replies, chosen at random (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
     quiz.add_arguments(parser)

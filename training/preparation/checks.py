@@ -1,4 +1,4 @@
-"""What speaks against training on these chats: leakage between the halves, lengths in tokens, amount and sources.
+"""Reasons not to train on these chats: leakage between the halves, lengths in tokens, amount and sources.
 
 Every limit stands here with its reason. The texts name nobody and quote nothing.
 """
@@ -365,7 +365,7 @@ def _counter(tokenizer: Any | None) -> EstimatingTokenizer | CountingTokenizer:
 # An optimiser step takes 64 windows, and a reply is the target of one or two: below this an epoch is a single step,
 # and eight of them end before the learning rate has done anything.
 FEWEST_REPLIES = 50
-VIBE = 1000
+FEW_REPLIES = 1000
 FEWEST_HELD_OUT = 30  # the error of a mean is then still a fifth of the spread between replies
 CHAT_SHARE = 0.8
 DAY_SHARE = 0.2
@@ -442,11 +442,11 @@ def _amount(train: int, val: int) -> Iterator[Concern]:
             "more chats, whole ones, and check that all your names are in user_identifiers.",
             severity="refuse",
         )
-    elif train < VIBE:
+    elif train < FEW_REPLIES:
         yield Concern(
             "few_replies",
-            f"{train:,} of your replies can train. Thousands give a tone, tens of thousands a voice; this few give "
-            "catchphrases. Export more chats, or older ones.",
+            f"{train:,} of your replies can train. With thousands the model learns some of your habits, with tens of "
+            "thousands your style, with this few your pet phrases. Export more chats, or older ones.",
         )
     if not val:
         yield Concern(

@@ -263,12 +263,12 @@ def plot_split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], fi
     border = shares[prepared.training] if prepared.training < len(shares) else None
     counts, why = figures["conversations"], WHY.get(prepared.held_out)
     return figure(
-        "What trains, what validates",
+        "Training and validation over time",
         strips(
             "Conversations of each chat on the time line", rows, tones=(TRAINING, VALIDATION), ticks=ticks, mark=border
         ),
-        f"Of the conversations {counts['train']:,} train, and the {counts['val']:,} that start after them validate: by "
-        "time, so that nothing said later helps with what was said before. No turn is ever on both sides."
+        f"The first {counts['train']:,} conversations train, the {counts['val']:,} after them validate: split "
+        "by time, so the model is never tested on what it could know from later. No turn is on both sides."
         + (f" Here {why}." if why else ""),
         tones=HALVES,
         wide=True,
@@ -326,16 +326,16 @@ def plot_leakage(leakage: Mapping[str, Any]) -> Html:
         ("share of these in what you wrote", f"{walls['share_of_your_characters']:.1%}"),
     ]
     return figure(
-        "What the halves share, and what is no chat",
+        "Leakage, and long texts",
         facts(rows),
-        "What validation shares with training makes every held-out figure too good. A short reply such as "
-        "“haha” is no leak; a pasted paragraph is one.",
+        "Text that is in both training and validation makes every held-out figure too good. A short reply such as "
+        "“haha” does no harm, a pasted paragraph does.",
     )
 
 
 def _repeated(what: str, counts: Mapping[str, int]) -> tuple[str, str]:
     return (
-        f"held-out {what} of {counts['from_characters']:,} characters or more that training holds too, or nearly so",
+        f"held-out {what} of {counts['from_characters']:,} characters or more that are in training too, or nearly",
         f"{counts['exact'] + counts['near']:,} of {counts['compared']:,}",
     )
 
@@ -367,7 +367,7 @@ def page(
             ]
         ),
         *(element("p", concern.text, class_="warning") for concern in concerns),
-        *([] if concerns else [element("p", "Nothing in these figures speaks against training.", class_="note")]),
+        *([] if concerns else [element("p", "These figures give no reason not to train.", class_="note")]),
         section(
             "The chats",
             plot_volume(prepared, timeline),

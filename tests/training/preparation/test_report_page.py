@@ -94,7 +94,7 @@ def test_the_figures_are_said_in_words(tmp_path: Path) -> None:
     assert "Of the conversations 9 train, and the 1 that start after them validate" in shown
     assert "100% of the messages are from 1 group" in shown
     assert "Your settings leave out 1,234 more messages." in shown
-    assert "Nothing in these figures speaks against" in shown
+    assert "These figures give no reason not to train" in shown
     assert "<title>2024-03-04: 4 of yours</title>" in html
 
 
