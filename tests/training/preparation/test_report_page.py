@@ -91,7 +91,7 @@ def test_the_figures_are_said_in_words(tmp_path: Path) -> None:
     shown = unescape(re.sub(r"<[^>]*>", "", html))
     # Of the eight turns of each conversation its one window holds six, and no seed was drawn from the last two.
     assert "60 of 80 messages in 1 chat from 2024-03-01 to 2024-03-10, of which you wrote 30 as Ada." in shown
-    assert "Of the conversations 9 train, and the 1 that start after them validate" in shown
+    assert "The first 9 conversations train, the 1 after them validate" in shown
     assert "100% of the messages are from 1 group" in shown
     assert "Your settings leave out 1,234 more messages." in shown
     assert "These figures give no reason not to train" in shown
@@ -109,7 +109,7 @@ def test_both_recipes_have_samples(tmp_path: Path) -> None:
 def test_the_end_of_a_single_conversation_validates(tmp_path: Path) -> None:
     write_chats(tmp_path, chats=1, talks=1, days=1, texts=["salut"])
     html = made(prepared(tmp_path))
-    assert "Of the conversations 1 train, and the 1 that start after them validate" in html
+    assert "The first 1 conversations train, the 1 after them validate" in html
     assert "its two parts count as two conversations" in html
     assert 'class="mark"' in html
 
@@ -117,7 +117,7 @@ def test_the_end_of_a_single_conversation_validates(tmp_path: Path) -> None:
 def test_where_nothing_can_be_held_out_nothing_validates(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [((NOON + timedelta(minutes=n)).isoformat(), ["Bea", "Ada"][n], "x") for n in (0, 1)])
     html = made(prepared(tmp_path))
-    assert "Of the conversations 1 train, and the 0 that start after them validate" in html
+    assert "The first 1 conversations train, the 0 after them validate" in html
     assert 'class="mark"' not in html
 
 
