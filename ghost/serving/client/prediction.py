@@ -169,8 +169,7 @@ class Backend(ABC):
     ) -> None:
         await self.http.aclose()
 
-    @abstractmethod
-    async def ready(self) -> None:
+    async def ready(self) -> None:  # noqa: B027  a server that cannot be asked is found out by the first request
         """Check that the server can answer, before other work. Raises ServerError if it cannot."""
 
     @abstractmethod
