@@ -34,15 +34,17 @@ class Conversation:
         """Whether `messages` are from another export of this conversation.
 
         If both chats have ids, compare them. Two chats may share a title or an alias, so otherwise also require a
-        message in common, or that the senders of one export are all in the other. Two different friends may share a
-        first name, though: an export holds all that was said in its time, so if both have messages of the same time and
-        hardly one in common, these are two chats. Of an alias, which names everybody in full, this is not asked.
+        message in common, or that the senders of one export, three or more, are all in the other: two different
+        friends may share a first name. An export holds all that was said in its time, so if both have messages of the
+        same time and hardly one in common, these are two chats. Of an alias, which names everybody in full, this is not
+        asked.
         """
         if chat.is_id and self.chat.is_id:
             return chat.key == self.chat.key
         people, others = self._people(), _people(messages)
         is_likely = people <= others or others <= people
-        if is_likely and (chat.alias or not self._interleaves(messages)):
+        is_group = len(people & others) > 2
+        if is_likely and (chat.alias or (is_group and not self._interleaves(messages))):
             return True
         known = self._counted()
         common = sum(_key(record) in known for record in messages)

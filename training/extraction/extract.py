@@ -192,14 +192,24 @@ def _recognise_all(
         if source.name in companions:
             account.attachments += 1
         else:
-            account.refused.append(
-                f"{source}: not a known chat export{HINT}" if source.head() else f"{source}: empty file"
-            )
+            account.refused.append(f"{source}: {_unknown(source)}")
     ordered: list[tuple[Source, Recognised]] = []
     for known in PLATFORMS.values():
         ours = [pair for pair in recognised if pair[1].platform is known]
         ordered += reversed(ours) if known.NEWEST_FIRST else ours
     return ordered
+
+
+ARCHIVES = re.compile(rb"7z\xbc\xaf|Rar!|\x1f\x8b|\xfd7zXZ|BZh|(?s:.{257})ustar")
+
+
+def _unknown(source: Source) -> str:
+    """Why nothing reads a file."""
+    with source.open() as stream:
+        head = stream.read(512)
+    if ARCHIVES.match(head):
+        return "an archive, of which only zips are read; unpack it and pass the folder"
+    return f"not a known chat export{HINT}" if head else "empty file"
 
 
 def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict[Chat, list[Record]]:

@@ -163,6 +163,8 @@ def recognise(
     Raises ConfigError, with a proposed config line, when a name of `--me` sent no message; or when none of the config's
     names did, on every platform for which the config has its own list.
     """
+    if not all(name.strip() for name in me):
+        raise ConfigError('--me "": name yourself as the chats spell it')
     counts: dict[str, Counter[str]] = {}
     for chat, senders in chats.items():
         counts.setdefault(platform_of(chat), Counter()).update(senders)

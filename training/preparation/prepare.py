@@ -111,10 +111,17 @@ def run(args: argparse.Namespace) -> int:
 
         rewritten = corrections.read(args.corrections, prepared)
     if args.base:
+        repo, revision = training_config.base_named(args.base)
         try:
-            tokenizer = load_tokenizer(*training_config.base_named(args.base))
+            tokenizer = load_tokenizer(repo, revision)
         except ConfigError as error:
-            raise ConfigError(f"--base {error}. Without --base, lengths are estimated") from error
+            if repo == args.base:
+                raise ConfigError(f"--base {error}. Without --base, lengths are estimated") from error
+            tokenizer = None  # a name of config/bases.yaml: most people prepare before they have its tokenizer
+            console.print(
+                f"note: lengths are estimated ({error}); to count them: hf download {repo} tokenizer.json",
+                soft_wrap=True,
+            )
     else:
         tokenizer = try_load_tokenizer(recipe_of_training.base_model, recipe_of_training.revision_of_model)
     found = report.make(prepared, kept, tokenizer, recipe_of_training.sequence_len)

@@ -322,6 +322,15 @@ def test_what_ghost_wrote_below_the_folder_is_not_read_again(
     assert "which ghost wrote" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("head", [b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a", b"\x1f\x8b\x08", b"x" * 257 + b"ustar"])
+def test_an_archive_that_is_not_read_is_to_be_unpacked(
+    tmp_path: Path, head: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, head + bytes(99), "chats.bin")
+    assert main(["extract", str(tmp_path), "--out", str(tmp_path / "cleaned")]) == 1
+    assert "chats.bin: an archive, of which only zips are read; unpack it" in capsys.readouterr().out
+
+
 def test_a_damaged_export_in_a_zip_with_a_chat_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.writestr("chat.txt", CHAT)

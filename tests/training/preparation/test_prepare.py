@@ -312,9 +312,17 @@ def test_bases_and_folders_that_cannot_be_meant_are_refused(cleaned: Path, tmp_p
     assert f"--base {tmp_path / 'nothing'}: not a folder, and not a Hub repo whose" in capsys.readouterr().err
     assert _prepare("--me", "Ada", "--base", str(tmp_path)) == 1
     assert f"--base {tmp_path}: no tokenizer.json in this folder" in capsys.readouterr().err
+    assert _prepare("--me", "") == 1
+    assert "name yourself as the chats spell it" in capsys.readouterr().err
     assert _prepare("--me", "Ada", "--out", str(cleaned / "sub")) == 2
     assert "which ghost extract replaces" in capsys.readouterr().err
     assert not (cleaned / "sub").exists()
+
+
+def test_a_base_of_the_list_needs_no_tokenizer_yet(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    write_csv(cleaned / "chat.csv", _alternating(40))
+    assert _prepare("--me", "Ada", "--base", "qwen3-4b", "--force") == 0
+    assert "hf download Qwen/Qwen3-4B-Base tokenizer.json" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_config_that_is_named_must_be_there(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -243,7 +243,7 @@ def _is_plain(value: Any) -> bool:
 
 def _record(chat: Chat, written: str, sender: str, message: str, line: int) -> Record:
     timestamp = _timestamp(written)
-    if timestamp is None:
+    if timestamp is None or not sender.strip():
         return Record(chat, "", "", "", Kind.UNREADABLE, line)
     return Record(chat, timestamp, sender, message, Kind.MESSAGE if message else Kind.EMPTY, line)
 

@@ -31,10 +31,11 @@ TIMES = st.sampled_from(
     (NOON, f"{NOON}+01:00", "2022-03-18T12:00:00.123+00:00", "2022-03-18T12:00:00.123456-03:30", "1999-12-31T23:59:59")
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.text('a,;"\t\r\n', min_size=1)
+NAME = TEXT.filter(str.strip)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(TIMES, TEXT, TEXT), max_size=6))
+@given(st.lists(st.tuples(TIMES, NAME, TEXT), max_size=6))
 def test_what_we_write_reads_back_equal(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
     written = io.StringIO(newline="")
     writer = csv.writer(written, lineterminator="\n")  # as csv_file.write
@@ -46,10 +47,16 @@ def test_what_we_write_reads_back_equal(tmp_path: Path, rows: list[tuple[str, st
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(TIMES, TEXT, TEXT), min_size=1, max_size=6), st.booleans())
+@given(st.lists(st.tuples(TIMES, NAME, TEXT), min_size=1, max_size=6), st.booleans())
 def test_json_lines_read_back_equal(tmp_path: Path, rows: list[tuple[str, str, str]], ascii_only: bool) -> None:
     lines = [json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=ascii_only) for row in rows]
     assert [each[1:4] for each in records(save(tmp_path, "\n".join(lines), "chat.jsonl"))] == rows
+
+
+def test_a_row_without_a_sender_is_counted(tmp_path: Path) -> None:
+    found = records(save(tmp_path, f"{HEADER}{NOON},,hi\n{NOON}, ,yo\n{NOON},Lea,ho\n", "chat.csv"))
+    assert [(each.kind, each.position) for each in found[:2]] == [(Kind.UNREADABLE, 2), (Kind.UNREADABLE, 3)]
+    assert found[2].kind is Kind.MESSAGE
 
 
 def test_a_chat_is_named_after_its_file(tmp_path: Path) -> None:
