@@ -276,7 +276,8 @@ def head(person: str, args: argparse.Namespace, train: Split, held_out: Split, r
         "```",
         "",
     )
-    yield f"{datetime.now(UTC):%Y-%m-%d}; {machine()}. TRL's side: {theirs};"
+    here = machine().replace(" (one used)", "")
+    yield f"{datetime.now(UTC):%Y-%m-%d}; {here}. TRL's side: {theirs};"
     yield f"ours: {', '.join(f'{name} {version(name)}' for name in names[1:])}."
     yield from ("", "## Training", "")
     yield f"SmolLM2-135M-Instruct in nf4, adapters and arithmetic in float32, LoRA on all matrices; {person}'s chats."
