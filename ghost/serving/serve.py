@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 import replicate_deployment
 from ghost.console import console, progress
 from ghost.errors import ServerError, UsageError
-from ghost.serving.chat.chat import read_labels
+from ghost.serving.chat.chat import add_server_facts, read_labels
 from ghost.serving.chat.conversation import COMPLETIONS, is_server
 from ghost.serving.client import SERVERS, Backend, backend
 from ghost.serving.client.prediction import reason
@@ -151,15 +151,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=LOOPBACK,
         help="0.0.0.0 lets other machines in, with --openai to that port alone (default: %(default)s)",
     )
-    parser.add_argument(
-        "--ghost",
-        type=Path,
-        default=Path("models/merged"),
-        metavar="FOLDER",
-        help="with completions:, the merged or adapter folder with the model's ghost.json and tokenizer "
-        "(default: %(default)s)",
-    )
-    parser.add_argument("--labels", nargs=2, metavar=("ME", "OTHER"), help="tags of a server's model, if not A: and B:")
+    add_server_facts(parser)
     parser.add_argument("--load-in-4bit", action="store_true", help="a third of the memory; replies change slightly")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log; it contains no messages")
 

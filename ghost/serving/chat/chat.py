@@ -180,15 +180,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar=f"{low:g}…{high:g}",
         )
     sampling.add_argument("--seed", metavar="N", help="the same seed and messages give the same replies")
-    parser.add_argument(
-        "--ghost",
-        type=Path,
-        default=Path("models/merged"),
-        metavar="FOLDER",
-        help="with completions:, the merged or adapter folder with the model's ghost.json and tokenizer "
-        "(default: %(default)s)",
-    )
-    parser.add_argument("--labels", nargs=2, metavar=("ME", "OTHER"), help="tags of a server's model, if not A: and B:")
+    add_server_facts(parser)
     parser.add_argument("--json", action="store_true", help="in a pipe, print each reply as one line of JSON")
     page = parser.add_argument_group("browser (--host and --port need --web)")
     page.add_argument("--web", action="store_true", help="chat in the browser instead of the terminal")
@@ -223,6 +215,19 @@ def run(args: argparse.Namespace) -> int:
         return 0
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # a TextIOWrapper
     return answer_lines(chat, sys.stdin, as_json=args.json)
+
+
+def add_server_facts(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for what a server does not tell of its model."""
+    parser.add_argument(
+        "--ghost",
+        type=Path,
+        default=Path("models/merged"),
+        metavar="FOLDER",
+        help="with completions:, the merged or adapter folder with the model's ghost.json and tokenizer "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--labels", nargs=2, metavar=("ME", "OTHER"), help="tags of a server's model, if not A: and B:")
 
 
 def read_labels(pair: list[str] | None) -> Labels | None:
