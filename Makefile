@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PIP_INSTALL := -m pip install --quiet --quiet --no-compile --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-latest lint types tests tests-exhaustive notebooks docs lock clean
+.PHONY: demo test test-all test-latest test-container test-image lint types tests tests-exhaustive notebooks docs lock clean
 
 demo: $(VENV)/.installed
 	ghost demo
@@ -39,6 +39,23 @@ test-latest:
 	.venv-latest/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager -e ".[dev]"
 	PATH="$(CURDIR)/.venv-latest/bin:$$PATH" .venv-latest/bin/pytest --numprocesses auto --dist worksteal
 
+# The container's environment: its requirements and Cog's SDK on its Python, nothing else. 5 GB with torch's CUDA, which
+# pip leaves out where it is configured to find PyTorch's CPU builds (PIP_EXTRA_INDEX_URL). Not part of CI for its size.
+COG = $(shell sed -n 's/^ *$(1): "\(.*\)".*/\1/p' replicate_deployment/cog.yaml)
+.venv-container/.installed: replicate_deployment/requirements.txt replicate_deployment/cog.yaml
+	python$(call COG,python_version) -m venv --clear .venv-container
+	.venv-container/bin/python $(PIP_INSTALL) -r replicate_deployment/requirements.txt \
+	  cog==$(call COG,sdk_version) coglet==$(call COG,sdk_version)
+	@touch $@
+
+# The same server tests on the container's environment and files, and the same replies as in .venv.
+test-container: $(VENV)/.installed .venv-container/.installed
+	CONTAINER_PYTHON=.venv-container/bin/python pytest tests/container/test_environment.py -rs
+
+# An image of these files, built and run by a Docker daemon; without one it is skipped.
+test-image: $(VENV)/.installed .venv-container/.installed
+	CONTAINER_PYTHON=.venv-container/bin/python pytest tests/container/test_image.py -rs
+
 notebooks: $(VENV)/.installed
 	python notebooks/refresh.py
 
@@ -60,17 +77,23 @@ $(VENV)/.installed: pyproject.toml $(wildcard requirements/*.lock)
 
 # Renew the lock: the newest versions that the ranges allow, for Python 3.11 to 3.13 on Linux and macOS, but what runs in
 # the container stays at the versions of the container. Then run `make test`. CUDA's libraries stand apart, since torch's
-# CPU build needs none of them. The bot's image takes its packages from the same versions.
-UV_COMPILE = .cache/uv/bin/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make lock"
+# CPU build needs none of them. The bot's image takes its packages from the same versions, and so does the container, but
+# for torch and for what belongs to it: CUDA, which is another there, and setuptools.
+UV_COMPILE = .cache/uv/bin/uv pip compile --quiet --custom-compile-command "make lock"
+UV_LOCK = $(UV_COMPILE) --generate-hashes --no-annotate --upgrade --universal
 lock:
 	$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python $(PIP_INSTALL) uv
-	grep -v '^torch==' replicate_deployment/requirements.txt > .cache/container.txt
-	$(UV_COMPILE) --upgrade --universal --python-version 3.11 --extra dev --constraint .cache/container.txt \
+	grep -v '^torch==' requirements/container.in > .cache/container.txt
+	$(UV_LOCK) --python-version 3.11 --extra dev --constraint .cache/container.txt \
 	  --output-file .cache/all.lock pyproject.toml
 	awk '/^[a-z]/ { cuda = /^(nvidia-|cuda-|triton)/ } { print > (cuda ? "requirements/cuda.lock" : \
 	  "requirements/environment.lock") }' .cache/all.lock
-	$(UV_COMPILE) --upgrade --universal --python-version 3.12 --extra bot --constraint .cache/all.lock \
+	$(UV_LOCK) --python-version 3.12 --extra bot --constraint .cache/all.lock \
 	  --output-file requirements/bot.lock pyproject.toml
+	sed -n '/^torch==/d; /^setuptools==/d; s/ *\\$$//; /^[a-z]/p' requirements/environment.lock > .cache/locked.txt
+	$(UV_COMPILE) --no-annotate --python-version $(call COG,python_version) --python-platform linux \
+	  --constraint .cache/locked.txt requirements/container.in > .cache/requirements.txt
+	grep -vE '^(cog|coglet|cuda-|nvidia-|setuptools|triton)' .cache/requirements.txt > replicate_deployment/requirements.txt
 
 clean:
-	rm -rf $(VENV) .venv-latest .cache .mypy_cache .ruff_cache .pytest_cache demo
+	rm -rf $(VENV) .venv-latest .venv-container .cache .mypy_cache .ruff_cache .pytest_cache demo

@@ -62,11 +62,21 @@ def test_the_bot_follows_the_lock(python: str) -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_container_follows_the_lock_in_all_but_torch(python: str) -> None:
+def test_the_tests_import_what_the_container_imports_in_all_but_torch(python: str) -> None:
     locked = pins(ROOT / "requirements" / "environment.lock", python)
-    container = pins(ROOT / "replicate_deployment" / "requirements.txt", python)
+    container = pins(ROOT / "requirements" / "container.in", python)
     assert container.pop("torch") <= locked["torch"]  # Cog's table knows no newer one
     assert container.items() <= locked.items()
+
+
+def test_the_container_has_its_own_versions_and_for_the_rest_those_of_the_lock() -> None:
+    """If this fails, requirements/container.in has changed: run `make lock`."""
+    locked, named = (pins(ROOT / "requirements" / name, "3.11") for name in ("environment.lock", "container.in"))
+    del named["cog"]  # Cog removes its own packages from requirements.txt, with a warning
+    container = pins(ROOT / "replicate_deployment" / "requirements.txt", "3.11")
+    assert named.items() <= container.items()
+    assert len(container) > len(named)
+    assert container.items() - named.items() <= locked.items()
 
 
 def test_the_cpu_build_is_of_the_torch_that_is_locked() -> None:

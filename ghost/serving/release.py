@@ -26,7 +26,7 @@ from ghost.hub import leaking
 from ghost.serving.client import Prediction, Replicate
 from ghost.serving.client.prediction import PredictionFailed, reason
 from ghost.serving.client.replicate import PAUSES, TOKEN, Model, account
-from ghost.serving.preflight import bytes_sent, locate, preflight
+from ghost.serving.preflight import bytes_sent, locate, preflight, push_line
 from ghost.signals import Stopped
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
@@ -119,7 +119,7 @@ def only_private(args: argparse.Namespace, found: Model | None) -> Model | None:
 
 def put_weights(source: Path, target: Path) -> None:
     """Put the merged folder `source` into the build context's weights/, by hard links where possible: Docker follows no
-    other links.
+    other links. All users of this machine can read them there, since the one that the image runs as need not be root.
 
     Raises WeightsError when a file is missing or its size differs from ghost.json (preflight checks hashes), and
     UsageError when `target` holds files of another origin that have no other hard link, so that removing them loses
@@ -129,6 +129,7 @@ def put_weights(source: Path, target: Path) -> None:
     ghost_json.verify(ghost, hashes=False)
     names = [ghost_json.NAME, *ghost.block("files")]
     if all(_same(source / name, target / name) for name in names):
+        _let_all_read(target)
         return
     mark = target / ghost_json.NAME
     same_model = mark.is_file() and mark.read_bytes() == (source / ghost_json.NAME).read_bytes()
@@ -147,6 +148,12 @@ def put_weights(source: Path, target: Path) -> None:
                 os.link(source / name, part / name)
             except OSError:  # another disk, or a file system without hard links
                 shutil.copy2(source / name, part / name)
+    _let_all_read(target)
+
+
+def _let_all_read(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -180,8 +187,9 @@ def plan(args: argparse.Namespace, folder: Path, found: Model | None) -> list[st
     cost = f"${price:g} a second, ${price * 3600:.2f} an hour" if price else "see replicate.com/pricing"
     return [
         "",
-        f"line     cd {shlex.quote(str(folder))} && {shlex.join(push_line(args))}",
-        f"sends    {bytes_sent(folder) / 1e9:.2f} GB of {folder}, with the weights of {args.weights}",
+        f"line     cd {shlex.quote(str(folder))} && {shlex.join(push_line(folder, args.model))}",
+        f"sends    {bytes_sent(folder) / 1e9:.2f} GB of {folder}, with the weights of {args.weights},",
+        "         which all users of this machine can read there, as in the image, whichever user that runs as",
         f"model    replicate.com/{args.model}: {there}",
         "private  the model's page, its versions and the image with the weights. Replicate keeps inputs and replies:",
         "         for an hour from the API, until you delete them from the web page",
@@ -199,17 +207,13 @@ def leaks(weights: Path) -> str:
     return " ".join(found) if found else f"none above its limit ({leaking.EVALUATION})"
 
 
-def push_line(args: argparse.Namespace) -> list[str]:
-    return ["cog", "push", f"r8.im/{args.model}"]
-
-
 async def push(args: argparse.Namespace, folder: Path, before: Model | None) -> str:
     """Run `cog push` and return the new version. Raises ServerError when it fails, or if the model is not private."""
     async with Replicate(args.model, *account()) as replicate:
         if not before:
             before = await create_private(args, replicate)
             say(args, f"created replicate.com/{args.model}, private, on {args.hardware}")
-        pushed = subprocess.run(push_line(args), cwd=folder, stdout=2 if args.json else None)
+        pushed = subprocess.run(push_line(folder, args.model), cwd=folder, stdout=2 if args.json else None)
         if pushed.returncode:
             raise ServerError(f"cog push ended with code {pushed.returncode}; before the first push: cog login")
         for pause in (0, *PAUSES):  # a new version appears almost at once

@@ -48,7 +48,8 @@ SCHEMA_PATH = ".cog/openapi_schema.json"
 def openapi() -> dict[str, Any]:
     """The parts of the document that the server reads, in the CLI's layout.
 
-    The server refuses `seed: null`: it validates by JSON Schema, which ignores `nullable`. Clients leave the key out.
+    The server refuses `seed: null`, the default of this document: it validates by JSON Schema, which ignores
+    `nullable`. Clients leave the key out.
     """
     from cog._inspector import create_predictor
 
@@ -107,10 +108,11 @@ def _property(field: Any) -> dict[str, Any]:
         "description": field.description,
         "minimum": field.ge,
         "maximum": field.le,
-        "nullable": _optional(field) or None,
     }
     title = field.name.replace("_", " ").title()
     found = {name: value for name, value in facts.items() if value is not None}
+    if _optional(field):
+        found |= {"default": field.default, "nullable": True}
     return {"x-order": field.order, "title": title, **field.type.json_type(), **found}
 
 

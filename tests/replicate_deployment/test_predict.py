@@ -98,8 +98,10 @@ def test_the_schema_is_what_cogs_server_reads() -> None:
         "default": [],
         "description": "",
     }
-    assert inputs["properties"]["seed"]["nullable"]
-    assert "default" not in inputs["properties"]["seed"]
+    optional = {name for name, facts in inputs["properties"].items() if facts.get("nullable")}
+    assert optional == {*RANGES, "seed"}
+    assert {inputs["properties"][name]["default"] for name in optional} == {None}  # as Cog's builder writes them
+    assert "default" not in inputs["properties"]["prompt"]
     output = document["components"]["schemas"]["Output"]
     assert (output["x-cog-array-type"], output["x-cog-array-display"]) == ("iterator", "concatenate")
     assert document["paths"]["/predictions"]["post"]["x-cog-streaming"] is True

@@ -3,8 +3,8 @@
 import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +25,12 @@ class _Shared:
     def __init__(self) -> None:
         self.stack, self.url, self.log = ExitStack(), "", Path()
 
-    def start(self, weights: Path, log: Path) -> str:
+    def start(
+        self, weights: Path, log: Path, running: Callable[..., AbstractContextManager[str]] = running_server
+    ) -> str:
         if not self.url:
             self.log = log
-            self.url = self.stack.enter_context(running_server(weights, log=log))
+            self.url = self.stack.enter_context(running(weights, log=log))
         return self.url
 
     def stop(self) -> None:
@@ -36,21 +38,21 @@ class _Shared:
         self.url = ""
 
 
-_shared = _Shared()
+shared = _Shared()
 
 
 @pytest.fixture(scope="session")
 def url(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a server on the tiny merged model. The conftest of each folder that wants it imports this."""
-    yield _shared.start(tiny_merged, tmp_path_factory.mktemp("server") / "server.log")
-    _shared.stop()
+    yield shared.start(tiny_merged, tmp_path_factory.mktemp("server") / "server.log")
+    shared.stop()
 
 
 def end_of(id: str) -> str:
     """How this prediction of the shared server has ended, "completed" or "cancelled": its log tells, a moment after."""
     line = re.compile(rf'"message":"Prediction (?:worker )?(completed|cancelled)","prediction_id":"{re.escape(id)}"')
     for _ in range(3000):
-        if found := line.search(_shared.log.read_text()):
+        if found := line.search(shared.log.read_text()):
             return found[1]
         time.sleep(0.01)
     raise TimeoutError(f"{id} has not ended")

@@ -23,7 +23,8 @@ COG = """#!{python}
 import json, os, pathlib, sys, urllib.request
 folder = pathlib.Path.cwd()
 files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-pathlib.Path({log!r}).write_text(json.dumps({{"words": sys.argv[1:], "folder": str(folder), "files": files}}))
+said = {{"words": sys.argv[1:], "folder": str(folder), "files": files, "coglet": os.environ.get("COGLET_WHEEL")}}
+pathlib.Path({log!r}).write_text(json.dumps(said))
 print("Pushing image")
 if {code}:
     sys.exit({code})

@@ -168,6 +168,31 @@ BREAKAGES = {
         "secrets", replaced("cog.yaml", "run:", f"environment: [T={HUB_TOKEN}]\nrun:"), "cog.yaml, line"
     ),
     "a private key": Breakage("secrets", replaced("settings.py", '"""', f'"""\n{KEY}'), "settings.py, line 2"),
+    "a torch that Cog does not know": Breakage(
+        "torch and CUDA",
+        replaced("requirements.txt", "torch==2.11.0", "torch==2.13.0"),
+        "torch==2.13.0, which is not in",
+    ),
+    "a torch that may be any": Breakage(
+        "torch and CUDA", replaced("requirements.txt", "torch==2.11.0", "torch>=2.9"), "write torch== and one of"
+    ),
+    "the build of torch that Cog chooses, by hand": Breakage(
+        "torch and CUDA", replaced("requirements.txt", "torch==2.11.0", "torch==2.11.0+cu126"), "write torch=="
+    ),
+    "no torch": Breakage("torch and CUDA", replaced("requirements.txt", "torch==2.11.0\n", ""), "no torch, which"),
+    "a CUDA for which this torch was not built": Breakage(
+        "torch and CUDA", replaced("cog.yaml", '"12.8"', '"12.4"'), "write cuda: 12.6, 12.8, 12.9 or 13.0, in quotes"
+    ),
+    "a CUDA that YAML reads as a number": Breakage(
+        "torch and CUDA", replaced("cog.yaml", '"12.8"', "12.8"), 'cuda: "12.8"'
+    ),
+    "a Python that YAML reads as 3.1": Breakage(
+        "torch and CUDA", replaced("cog.yaml", '"3.11"', "3.10"), "python_version is 3.1, not text"
+    ),
+    "a Python that Cog does not know": Breakage(
+        "torch and CUDA", replaced("cog.yaml", '"3.11"', '"3.9"'), "Cog does not run on Python 3.9"
+    ),
+    "any SDK": Breakage("torch and CUDA", replaced("cog.yaml", "sdk_version", "# "), "sdk_version is missing"),
     "a full disk": Breakage("size and disk", lambda folder: None, "5.0 GB free"),
     "a blank in config.json": Breakage(
         "ghost.json and hashes", replaced("weights/config.json", "{", "{ "), "config.json"
@@ -243,6 +268,40 @@ def test_a_breakage_fails_its_check_alone(context: Path, breakage: Breakage) -> 
     later = {name for name, result in found.items() if result.status == "skipped"}
     assert later == LOADING - set(NAMES[: NAMES.index(breakage.check) + 1])
     assert {result.status for name, result in found.items() if name not in later} == {"ok"}, found
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda folder: None, "torch 2.11.0+cu128 on CUDA 12.8.1, which needs NVIDIA driver 525"),
+        (replaced("cog.yaml", 'cuda: "12.8"', ""), "torch 2.11.0+cu130 on CUDA 13.0.3"),  # Cog takes the newest
+        (replaced("cog.yaml", '"12.8"', '"13.0"'), "driver 580"),
+        (replaced("cog.yaml", "gpu: true", "gpu: false"), "torch 2.11.0 for a CPU"),
+    ],
+)
+def test_it_says_which_torch_and_cuda_the_image_will_have(context: Path, edit: Edit, said: str) -> None:
+    edit(context)
+    assert said in preflight.torch_and_cuda(context)
+
+
+@pytest.mark.parametrize("text", ["build: [\n# " + HUB_TOKEN, "- build", "build:", "run: x"])
+def test_a_cog_yaml_that_says_nothing_of_the_image_is_refused_in_one_line(context: Path, text: str) -> None:
+    (context / "cog.yaml").write_text(text, encoding="utf-8")
+    shutil.rmtree(context / "weights")
+    found = results(context)["torch and CUDA"]
+    assert found.status == "failed"
+    assert str(context / "cog.yaml") in found.found
+    assert "\n" not in found.found
+    assert "https://cog.run/yaml" in found.todo
+    assert HUB_TOKEN not in str(found)
+
+
+def test_what_only_root_could_read_in_the_image_is_counted(context: Path) -> None:
+    for path in preflight.contents(context):
+        path.chmod(0o644)
+    assert "root" not in preflight.foreign_files(context)
+    (context / "weights" / "ghost.json").chmod(0o600)
+    assert "1 of them only root could read" in preflight.foreign_files(context)
 
 
 def test_every_check_is_broken_at_least_once() -> None:

@@ -69,6 +69,32 @@ def test_the_model_is_put_into_the_build_context_without_a_second_copy(scene: Sc
     assert shard.samefile(scene.weights / "model.safetensors")
 
 
+def test_whichever_user_the_image_runs_as_can_read_the_weights(scene: Scene) -> None:
+    assert scene.release() == 0
+    weights = scene.context / "weights"
+    for path in weights.iterdir():
+        path.chmod(0o600)
+    weights.chmod(0o700)
+    assert scene.release() == 0  # they are there already
+    assert weights.stat().st_mode & 0o005 == 0o005
+    assert all(path.stat().st_mode & 0o004 for path in weights.iterdir())
+    scene.weights.chmod(0o700)
+    shutil.rmtree(weights)
+    assert scene.release() == 0
+    assert weights.stat().st_mode & 0o005 == 0o005
+    assert scene.weights.stat().st_mode & 0o077 == 0  # the model's own folder stays closed
+
+
+def test_the_server_in_the_image_is_pinned(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    scene.cog()
+    (scene.context / "cog.yaml").write_text('build:\n  sdk_version: "0.23.1"\n', encoding="utf-8")
+    assert scene.release() == 0
+    line = "env COGLET_WHEEL=pypi:0.23.1 cog push r8.im/ana/ghost"
+    assert f"cd {scene.context} && {line}" in capsys.readouterr().out.replace("\n", " ")
+    assert scene.release("--go") == 0
+    assert json.loads(scene.log.read_text())["coglet"] == "pypi:0.23.1"
+
+
 def test_the_only_copy_of_another_model_is_not_replaced(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     weights = scene.context / "weights"
     weights.mkdir()
