@@ -17,17 +17,15 @@ log = logging.getLogger("ghost")
 LLAMA_SHAPED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 
 
-def static_decoder(model: Any, ids: Sequence[int], model_folder: Path) -> StaticDecoder | None:
+def static_decoder(model: Any, ids: Sequence[int]) -> StaticDecoder | None:
     """Return the fastest static decoder whose scores after `ids` match those of transformers, or None.
 
-    Try compiled with a CUDA graph, then the CUDA graph alone; log one line for each that fails. Compiled code is kept
-    in a folder next to `model_folder` for the next start, if that is writable.
+    Try compiled with a CUDA graph, then the CUDA graph alone; log one line for each that fails.
     """
     unsupported = _unsupported(model)
     if unsupported:
         log.warning("decoding is not accelerated: %s", unsupported)
         return None
-    _keep_compiled_code(model_folder)
     length = min(STATIC_TOKENS, model.config.max_position_embeddings)
     for name, layer in (("compiled", compiled_layer()), ("recorded", decoder_layer)):
         try:
@@ -57,11 +55,13 @@ def _unsupported(model: Any) -> str:
     return ""
 
 
-def _keep_compiled_code(beside: Path) -> None:
-    """Point Inductor's cache at a folder next to the model folder, which holds only what ghost.json lists.
+def keep_compiled_code(beside: Path) -> None:
+    """Point Inductor's cache at a folder next to the model folder, which holds only what ghost.json lists, if that can
+    be written to.
 
-    Inductor's default cache is in a folder that a reboot empties. It unpickles and runs what it finds in its cache, so
-    a folder that other users can write to is not used.
+    Call it before transformers loads a model: the import of torch's compiler settles on its default, a folder that a
+    reboot empties. Inductor unpickles and runs what it finds in its cache, so a folder that other users can write to is
+    not used.
     """
     folder = beside.resolve().with_name(f".{beside.resolve().name}.inductor")
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from . import ghost_json, golden, loading, settings
-from .acceleration import static_decoder
+from .acceleration import keep_compiled_code, static_decoder
 from .chat_format import CONTEXT_TURNS, Labels, Recipe, Turn, render_prompt
 from .decoding import DynamicDecoder, StaticDecoder
 from .errors import PromptError
@@ -122,6 +122,9 @@ class Engine:
         ghost = ghost_json.read(folder)
         recipe = ghost.recipe
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        wanted = device.startswith("cuda") if accelerate is None else accelerate
+        if wanted:
+            keep_compiled_code(folder)
         model, tokenizer = loading.load(ghost, device, hashes=hashes, load_in_4bit=load_in_4bit)
         facts = ghost.block("golden")
         golden.verify(model, tokenizer, facts, rounded=load_in_4bit)
@@ -135,7 +138,6 @@ class Engine:
         text_bytes = token_bytes(tokenizer)
         ends = model.generation_config.eos_token_id or []
         end_ids = frozenset([tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends)])
-        wanted = device.startswith("cuda") if accelerate is None else accelerate
         return cls(
             ghost=ghost,
             tokenizer=tokenizer,
@@ -147,7 +149,7 @@ class Engine:
             + [b""] * (model.config.vocab_size - len(text_bytes)),  # some bases have a padded vocabulary
             end_ids=end_ids,
             penalty_exempt=end_ids | _format_ids(tokenizer, ghost.labels, text_bytes),
-            static=static_decoder(model, facts["ids"], folder) if wanted else None,
+            static=static_decoder(model, facts["ids"]) if wanted else None,
         )
 
     def reply(

@@ -5,6 +5,7 @@ description one plain string. A test checks the ranges against settings.py. Inpu
 settings in the model's ghost.json.
 """
 
+import getpass
 import importlib.util
 import logging
 import os
@@ -33,6 +34,10 @@ from replicate_deployment.chat_format import Turn, read_prompt  # noqa: E402
 class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
     def setup(self) -> None:
         """Find (see fetching.py), verify and load the weights, and generate one short reply before reporting READY."""
+        try:
+            getpass.getuser()
+        except (KeyError, OSError):  # the image runs as a user without a name, after whom torch would name a folder
+            os.environ["USER"] = str(os.getuid())
         # Imported here because reading the inputs must not need torch.
         from replicate_deployment.engine import Engine
         from replicate_deployment.fetching import switch, weights_folder

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from replicate_deployment import acceleration, decoding
 from replicate_deployment.acceleration import static_decoder
 from replicate_deployment.decoding import PARTS, DynamicDecoder, StaticDecoder, attend, decoder_layer
 from replicate_deployment.engine import Engine
-from replicate_deployment.errors import PromptError
+from replicate_deployment.errors import PromptError, WeightsError
 
 IDS = [1, *range(5, 90)]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}  # logits of about ±1, summed in another order
@@ -98,26 +99,41 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("uncompiled")
-def test_what_is_proven_is_used_and_the_compilers_cache_lies_beside_the_model(
-    engine: Engine, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    found = static_decoder(engine.model, IDS, tmp_path / "merged")
+def test_what_is_proven_is_used(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    found = static_decoder(engine.model, IDS)
     assert found is not None
     assert found.length == 2048
-    assert (tmp_path / ".merged.inductor").is_dir()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / ".merged.inductor")
     assert not caplog.records
 
 
-@pytest.mark.usefixtures("uncompiled")
+@pytest.fixture
+def no_cache_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+
+
+@pytest.mark.usefixtures("no_cache_chosen")
+def test_the_compilers_cache_lies_beside_the_model(merged_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chosen before the model is loaded: transformers imports the compiler, which settles on its own."""
+    chosen: list[str | None] = []
+
+    def load(*_: object, **__: object) -> None:
+        chosen.append(os.environ.get("TORCHINDUCTOR_CACHE_DIR"))
+        raise WeightsError("not loaded")
+
+    monkeypatch.setattr("replicate_deployment.loading.load", load)
+    for accelerate in (False, True):
+        with pytest.raises(WeightsError, match="not loaded"):
+            Engine.load(merged_copy, device="cpu", accelerate=accelerate)
+    assert chosen == [None, str(merged_copy.with_name(".merged.inductor"))]
+    assert merged_copy.with_name(".merged.inductor").is_dir()
+
+
+@pytest.mark.usefixtures("no_cache_chosen")
 @pytest.mark.parametrize("whose", ["a link's", "somebody else's", "everybody's"])
 def test_a_cache_that_others_could_have_filled_is_not_used(
     engine: Engine, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, whose: str
 ) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     folder = tmp_path / ".merged.inductor"
     if whose == "a link's":
         folder.symlink_to(engine.ghost.folder)
@@ -126,7 +142,7 @@ def test_a_cache_that_others_could_have_filled_is_not_used(
         folder.chmod(0o777 if whose == "everybody's" else 0o700)
     if whose == "somebody else's":
         monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
-    assert static_decoder(engine.model, IDS, tmp_path / "merged") is not None
+    acceleration.keep_compiled_code(tmp_path / "merged")
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
     (record,) = caplog.records
     assert f"{folder} is a link, or writable by others" in record.message
@@ -140,7 +156,7 @@ def test_a_compiler_that_fails_costs_a_line_and_not_the_answer(
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(acceleration, "compiled_layer", lambda: broken)
-    assert static_decoder(engine.model, IDS, tmp_path) is not None
+    assert static_decoder(engine.model, IDS) is not None
     assert [record.message for record in caplog.records] == [
         "decoding is not compiled and will be slower: RuntimeError: no C compiler"
     ]
@@ -152,7 +168,7 @@ def test_a_decoder_that_computes_otherwise_is_not_used(
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(decoding, "attend", lambda query, keys, values, visible: query * 10)
-    assert static_decoder(engine.model, IDS, tmp_path) is None
+    assert static_decoder(engine.model, IDS) is None
     assert len(caplog.records) == 2
     assert "golden prompt moves by" in caplog.records[0].message
 
@@ -161,8 +177,8 @@ def test_another_architecture_is_left_to_transformers(engine: Engine, caplog: py
     other = copy.copy(engine.model)
     other.config = copy.copy(engine.model.config)
     other.config.sliding_window = 32
-    assert static_decoder(other, IDS, engine.ghost.folder) is None
+    assert static_decoder(other, IDS) is None
     assert "only full attention is supported, and this model has a sliding window of 32 tokens" in caplog.text
     other.config.model_type = "gemma2"
-    assert static_decoder(other, IDS, engine.ghost.folder) is None
+    assert static_decoder(other, IDS) is None
     assert "and this is a gemma2 model" in caplog.text

@@ -5,12 +5,14 @@ import dataclasses
 import inspect
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -18,6 +20,7 @@ import replicate_deployment
 from ghost.serving import serve
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.engine import Engine
+from replicate_deployment.errors import WeightsError
 from replicate_deployment.predict import Predictor
 from replicate_deployment.settings import RANGES, Settings
 
@@ -66,6 +69,22 @@ def test_set_up_loads_what_is_named_and_ends_in_a_reply(
         Predictor().setup()
     assert loaded == [(tiny_merged, {"load_in_4bit": switch == "1"})]
     assert [turns[-1].label for turns in asked] == [engine.labels.other]
+
+
+@pytest.mark.parametrize(
+    ("error", "user"), [(None, "noa"), (KeyError(), str(os.getuid())), (OSError(), str(os.getuid()))]
+)
+def test_a_user_without_a_name_gets_its_number(
+    error: Exception | None, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch asks for the name when transformers imports its compiler, and an image may run as any user."""
+    monkeypatch.setenv("USER", "noa")
+    monkeypatch.setattr("getpass.getuser", mock.Mock(side_effect=error))
+    monkeypatch.setattr(Engine, "load", mock.Mock(side_effect=WeightsError("not loaded")))
+    monkeypatch.setenv("GHOST_WEIGHTS", ".")
+    with pytest.raises(WeightsError):
+        Predictor().setup()
+    assert os.environ["USER"] == user
 
 
 def test_what_a_caller_leaves_out_is_as_ghost_json_says(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
