@@ -48,7 +48,7 @@ def replies(engine: Engine) -> dict[str, Any]:
             pieces = list(reply)
             said[f"{name}: {prompt}"] = [reply.prompt_tokens, pieces, reply.output_tokens, reply.finish_reason]
         left = engine.reply(turns, Settings(), seed=7)
-        next(left)
+        next(left, "")
         left.close()
         said[f"left after its first piece: {prompt}"] = [left.output_tokens, list(left)]
         said[f"ids: {prompt}"] = engine._context(turns, 40)
