@@ -81,6 +81,11 @@ def verify(model: Any, tokenizer: Tokenizer, block: dict[str, Any], *, rounded: 
             f"{complaint} with the KV cache, but the correct one without it: this version of transformers ignores the "
             "cache that this code passes; install the version in replicate_deployment/requirements.txt"
         )
+    if rounded:
+        raise WeightsError(
+            f"{complaint}: 4 bits change this model too much, or these are not the weights of the merge; load it without "
+            "4 bits"
+        )
     raise WeightsError(f"{complaint}: these are not the weights of the merge; copy the folder again")
 
 

@@ -72,7 +72,7 @@ def test_weights_in_4_bits_are_held_to_not_being_broken(engine: Engine, block: d
     golden.verify(moved, engine.tokenizer, block, rounded=True)
     with torch.no_grad():
         moved.lm_head.weight.mul_(30)
-    with pytest.raises(WeightsError, match=rf"± {golden.ROUNDED_TOLERANCE}:"):
+    with pytest.raises(WeightsError, match=rf"± {golden.ROUNDED_TOLERANCE}: 4 bits change this model"):
         golden.verify(moved, engine.tokenizer, block, rounded=True)
 
 
