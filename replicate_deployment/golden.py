@@ -83,8 +83,8 @@ def verify(model: Any, tokenizer: Tokenizer, block: dict[str, Any], *, rounded: 
         )
     if rounded:
         raise WeightsError(
-            f"{complaint}: 4 bits change this model too much, or these are not the weights of the merge; load it without "
-            "4 bits"
+            f"{complaint}: 4 bits change this model too much, or these are not the weights of the merge; load it in "
+            "16 bits"
         )
     raise WeightsError(f"{complaint}: these are not the weights of the merge; copy the folder again")
 
