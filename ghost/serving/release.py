@@ -153,7 +153,9 @@ def put_weights(source: Path, target: Path) -> None:
 
 def _let_all_read(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
-        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+        mode = path.stat().st_mode
+        if (wanted := mode | (0o555 if path.is_dir() else 0o444)) != mode:
+            path.chmod(wanted)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -189,7 +191,7 @@ def plan(args: argparse.Namespace, folder: Path, found: Model | None) -> list[st
         "",
         f"line     cd {shlex.quote(str(folder))} && {shlex.join(push_line(folder, args.model))}",
         f"sends    {bytes_sent(folder) / 1e9:.2f} GB of {folder}, with the weights of {args.weights},",
-        "         which all users of this machine can read there, as in the image, whichever user that runs as",
+        "         which all users of this machine can read there: the image need not run as root",
         f"model    replicate.com/{args.model}: {there}",
         "private  the model's page, its versions and the image with the weights. Replicate keeps inputs and replies:",
         "         for an hour from the API, until you delete them from the web page",

@@ -89,7 +89,6 @@ def test_replies_are_those_of_this_environment_in_every_way(
 ) -> None:
     assert Path(there["source"]) == sources
     assert Path(here["source"]) == preflight.PACKAGE
-    assert here["packages"]["torch"] != there["packages"]["torch"]
     assert there["replies"] == here["replies"]
     said = here["replies"]
     assert said["static cache"] == said["dynamic cache"]

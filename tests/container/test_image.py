@@ -38,7 +38,10 @@ def docker(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def base(version: str, folder: Path) -> str:
-    """An image with this Python: Python's own, which Cog builds on without a GPU, or a Debian made here."""
+    """An image with this Python: Python's own, which Cog builds on without a GPU, or a Debian made here.
+
+    Docker keeps either for the next run.
+    """
     name = f"python:{version}-slim"
     if docker("image", "inspect", name).returncode and docker("pull", name).returncode:
         name = f"{TAG}-python:{version}"

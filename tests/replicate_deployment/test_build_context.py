@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import replicate_deployment
-from ghost.serving.preflight import CACHES, FILES, TRACES, push_line
+from ghost.serving.preflight import CACHES, FILES, TEXTS, TRACES, push_line
 
 FOLDER = Path(replicate_deployment.__file__).parent
 # The keys of Cog's own schema (config_schema_v1.0 of SDK 0.23), without those that are deprecated.
@@ -35,6 +35,7 @@ def test_cog_knows_every_key_and_none_is_deprecated(cog: dict[str, Any]) -> None
     # YAML reads an unquoted 3.10 as the number 3.1.
     assert cog["build"]["python_version"] in ("3.10", "3.11", "3.12", "3.13")
     assert all(isinstance(cog["build"][key], str) for key in ("cuda", "sdk_version", "python_requirements"))
+    assert cog["build"].items() >= TEXTS.items()  # what preflight shows as an example
     assert "environment" not in cog  # Cog reserves names, and a token here would be in the image
 
 
