@@ -8,9 +8,9 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ghost.errors import BotError
 from telegram_bot import history
@@ -36,6 +36,29 @@ class Place(NamedTuple):
     connection: str = ""
     thread: int = 0
     conversation: int | None = None
+
+
+Key = TypeVar("Key")
+
+
+class Tasks(dict[Key, asyncio.Task[None]]):
+    """The running tasks, at most one for each key. `broken` raises the first error of a task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self, key: Key, work: Callable[[Key], Coroutine[Any, Any, None]]) -> None:
+        """Start `work(key)`, unless the key's task runs."""
+        if key not in self or self[key].done():  # done, but its callback has not run yet
+            self[key] = asyncio.create_task(work(key))
+            self[key].add_done_callback(partial(self._ended, key))
+
+    def _ended(self, key: Key, task: asyncio.Task[None]) -> None:
+        if self.get(key) is task:
+            del self[key]
+        if not task.cancelled() and (error := task.exception()) and not self.broken.done():
+            self.broken.set_exception(error)
 
 
 class TelegramClient(Protocol):
@@ -87,8 +110,8 @@ class Sender:
         self._db, self._telegram, self._drafted = db, telegram, drafted
         self._closing = False
         self._at_once = asyncio.Semaphore(AT_ONCE)
-        self._tasks: dict[QueueKey, asyncio.Task[None]] = {}
-        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks = Tasks[QueueKey]()
+        self.broken = self._tasks.broken
 
     def recover(self) -> None:
         """Settle the calls that the last process left under way. A message may have arrived, so do not resend it."""
@@ -105,16 +128,7 @@ class Sender:
             self.wake_queue(QueueKey(chat, connection))
 
     def wake_queue(self, queue: QueueKey) -> None:
-        if queue not in self._tasks or self._tasks[queue].done():  # done, but its callback has not run yet
-            task = asyncio.create_task(self._send_all(queue))
-            self._tasks[queue] = task
-            task.add_done_callback(partial(self._ended, queue))
-
-    def _ended(self, queue: QueueKey, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(queue) is task:
-            del self._tasks[queue]
-        if not task.cancelled() and (error := task.exception()) and not self.broken.done():
-            self.broken.set_exception(error)
+        self._tasks.start(queue, self._send_all)
 
     async def close(self) -> None:
         """Wait for calls under way. Planned messages are left to the next process."""

@@ -32,7 +32,7 @@ from telegram_bot import commands, drafts, history
 from telegram_bot.config import BotConfig
 from telegram_bot.database import DONE, Database, DiskFull
 from telegram_bot.gateway import as_messages
-from telegram_bot.outgoing import TYPING_SECONDS, Place, Sender, plan
+from telegram_bot.outgoing import TYPING_SECONDS, Place, Sender, Tasks, plan
 
 # How long a stopping bot waits for the id of a new prediction on Replicate. A prediction costs money once it runs, so a
 # stopping bot leaves it running and the next process fetches it by its id.
@@ -93,10 +93,10 @@ class ReplyWorker:
     def __init__(self, db: Database, config: BotConfig, backend: Backend, sender: Sender) -> None:
         self._db, self._config, self._backend, self._sender = db, config, backend, sender
         self._clock = db.clock
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks = Tasks[int]()
         self._closing = False
         self._at_once = asyncio.Semaphore(config.limits.predictions_at_once)
-        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.broken = self._tasks.broken
 
     def wake(self) -> None:
         """Start a task for every conversation with something to answer, and cancel all others: forgotten messages must
@@ -109,16 +109,7 @@ class ReplyWorker:
             with suppress(DiskFull), self._db.transaction():  # if full, the next request here marks it lost
                 self._mark_unused(number)
         for number in waiting:
-            if number not in self._tasks or self._tasks[number].done():
-                task = asyncio.create_task(self._answer_all(number))
-                self._tasks[number] = task
-                task.add_done_callback(partial(self._ended, number))
-
-    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(number) is task:
-            del self._tasks[number]
-        if not task.cancelled() and (error := task.exception()) and not self.broken.done():
-            self.broken.set_exception(error)
+            self._tasks.start(number, self._answer_all)
 
     async def close(self) -> None:
         """Cancel all tasks. The next process asks the model again, or fetches the prediction if the server keeps it."""
