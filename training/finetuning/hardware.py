@@ -522,14 +522,14 @@ UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}
 def spell_duration(seconds: Range) -> str:
     """Format as `40 to 65 min`, in the largest unit of which the worse value is at least two."""
     unit = next((unit for unit, size in UNITS.items() if seconds.high >= 2 * size), "s")
-    low, high = seconds.scaled(1 / UNITS[unit])
-    return f"{_two_digits(low)} to {_two_digits(high)} {unit}"
+    low, high = map(_two_digits, seconds.scaled(1 / UNITS[unit]))
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
 
 
 def spell_dollars(dollars: Range) -> str:
     low, high = (f"${_cents(some)}" for some in dollars)
     if low != "$0.00":
-        return f"{low} to {high}"
+        return low if low == high else f"{low} to {high}"
     return "less than $0.01" if high in ("$0.00", "$0.01") else f"up to {high}"
 
 

@@ -453,6 +453,7 @@ def test_what_a_person_reads(h100: Gpu) -> None:
     assert spell_dollars(Range(0.5, 12.4)) == "$0.50 to $12"
     assert spell_dollars(Range(0.0001, 0.0002)) == "less than $0.01"
     assert spell_dollars(Range(0.004, 0.034)) == "up to $0.03"
+    assert spell_dollars(Range(0.0151, 0.0249)) == "$0.02"
     words = expectation(Device(h100.device, h100.bytes, True, h100), Range(HOUR, 2 * HOUR))
     assert words.startswith(f"1.0 to 2.0 h, ${h100.price:.2f} to ${2 * h100.price:.2f} at ${h100.price:.2f} an hour")
     assert "not measured" in words
