@@ -162,8 +162,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(figures, ensure_ascii=False, indent=2))
     else:
-        unclaimed, unheard = report.unclaimed(prepared.table), [] if args.me else report.unheard(prepared)
-        console.print(report.summary(figures, args.out, PAGE, unclaimed, unheard, without_config), soft_wrap=True)
+        elsewhere, alone = (report.writers(prepared.table, mine=mine) for mine in (False, True))
+        unheard = [] if args.me else report.unheard(prepared)
+        said = report.summary(figures, args.out, PAGE, elsewhere, alone, unheard, without_config)
+        console.print(said, soft_wrap=True)
     return 0
 
 

@@ -118,7 +118,8 @@ def figures(prepared: Prepared) -> dict[str, Any]:
         "your_names": sorted(map(str, own.unique())),
         "people": int(table["sender"].nunique()),
         "chats": int(table["path"].nunique()),
-        "chats_without_you": len(_without_you(table)),
+        "chats_without_you": len(_chats(table, mine=False)),
+        "chats_of_yours_alone": len(_chats(table, mine=True)),
         "held_out": prepared.held_out,
         "in_examples": _in_examples(prepared),
         "messages": {
@@ -173,15 +174,17 @@ def _in_examples(prepared: Prepared) -> dict[str, int]:
     }
 
 
-def _without_you(table: pd.DataFrame) -> "pd.Index[str]":
-    mine = table.groupby("path", observed=True)["mine"].any()
-    return mine.index[~mine]
+def _chats(table: pd.DataFrame, *, mine: bool) -> "pd.Index[str]":
+    """The chats in which every message is yours, or none."""
+    same = (table["mine"] == mine).groupby(table["path"], observed=True).all()
+    return same.index[same]
 
 
-def unclaimed(table: pd.DataFrame) -> list[str]:
-    """The three who write most in chats without a message of yours: one may be you under another name."""
-    elsewhere = table[table["path"].isin(_without_you(table))]
-    return list(elsewhere["sender"].astype(str).value_counts().index[:3])
+def writers(table: pd.DataFrame, *, mine: bool) -> list[str]:
+    """The three who write most in chats with no message of yours: one may be you under another name. Or with `mine`, in
+    those with no one else's: one may be somebody else."""
+    some = table[table["path"].isin(_chats(table, mine=mine))]
+    return list(some["sender"].astype(str).value_counts().index[:3])
 
 
 def unheard(prepared: Prepared) -> list[str]:
@@ -195,6 +198,7 @@ def summary(
     out: Path,
     page: str,
     unclaimed: Sequence[str],
+    by_yourself: Sequence[str],
     unheard: Sequence[str],
     without_config: str = "",
 ) -> str:
@@ -205,23 +209,31 @@ def summary(
     messages, turns, windows, lines = (figures[name] for name in ("messages", "turns", "windows", "lines"))
     exposure, groups, shown = figures["exposure"], figures["groups"], figures["in_examples"]
     sizes = ", ".join(f"{size}: {count:,}" for size, count in windows["by_context_turns"].items())
+    used = {
+        "messages": messages["used"],
+        "yours": messages["yours"],
+        "people": figures["people"],
+        "chats": figures["chats"],
+        "conversations": figures["conversations"]["total"],
+        "turns": turns["total"],
+        "your_turns": turns["yours"],
+    }
     rows = [
-        (
-            "messages",
-            f"{_part(shown['messages'], messages['used'])} by {counted(shown['people'], 'person', 'people')} in "
-            f"{counted(shown['chats'], 'chat')}",
-        ),
-        ("yours", f"{_part(shown['yours'], messages['yours'])}, as {', '.join(figures['your_names'])}"),
+        ("", f"{'all':>9}{'in lines':>11}"),
+        *((name.replace("_", " "), f"{count:>9,}{shown[name]:>11,}") for name, count in used.items()),
+        ("you", ", ".join(figures["your_names"])),
         ("left out", "; ".join(left_out(figures["left_out"])) or f"nobody{without_config}"),
-        ("conversations", _part(shown["conversations"], figures["conversations"]["total"])),
-        ("turns", f"{_part(shown['turns'], turns['total'])}, yours {_part(shown['your_turns'], turns['yours'])}"),
     ]
     if figures["recipe"] == "windows":
         rows.append(("windows", f"{windows['total']:,} (by turns of context: {sizes})"))
         rows.append(("instruct seeds", f"{figures['seeds']['total']:,}"))
     times, silent = exposure["times_a_turn_is_shown"]["mean"], exposure["replies"]["share"]
     rows += [
-        ("an epoch", f"shows each turn {times:.1f} times, and teaches {1 - silent:.0%} of your replies"),
+        (
+            "an epoch",
+            f"shows each turn {times:.1f} times on average; {1 - silent:.0%} of your replies are answers in it, "
+            "the others context only",
+        ),
         ("tokens", f"{_tokens(figures['recipe'], figures['lengths'], figures.get('canaries'))}"),
         ("held out", f"{_held_out(figures['leakage'])}"),
         ("train / val", f"{lines['train']:,} / {lines['val']:,} lines in {out}"),
@@ -229,7 +241,7 @@ def summary(
     noted = [
         (
             messages["used"] - shown["messages"],
-            f"messages are in no example ({messages['yours'] - shown['yours']:,} of them yours): {_why_not(figures)}",
+            f"messages are in no line ({messages['yours'] - shown['yours']:,} of them yours): {_why_not(figures)}",
         ),
         (messages["placed_by_timezone"], f"messages without a UTC offset were placed in {figures['timezone']}"),
         (messages["empty"], "empty messages were left out"),
@@ -253,6 +265,13 @@ def summary(
         notes.append(
             f"note: {figures['chats_without_you']:,} of {figures['chats']:,} chats hold no message of yours. "
             f"Who writes most there: {', '.join(unclaimed)}. Is one of them you? Then add a --me"
+        )
+    if alone := figures["chats_of_yours_alone"]:
+        notes.append(
+            f"note: {alone:,} of {figures['chats']:,} chats hold only messages of yours, as "
+            f"{' and '.join(by_yourself)}, so nothing can be learnt from them"
+            + ". Is one of these somebody else? Then take that name out"
+            * (len(by_yourself) > 1)
         )
     if suspicious := {kind: one["count"] for kind, one in figures["leftovers"].items() if one["count"]}:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in suspicious.items())
@@ -285,10 +304,6 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
-def _part(some: int, all_of_them: int) -> str:
-    return f"{some:,}" if some == all_of_them else f"{some:,} of {all_of_them:,}"
-
-
 def _why_not(figures: Mapping[str, Any]) -> str:
     if figures["recipe"] == "windows":
         return "no window that ends in a reply of yours holds them"
@@ -306,9 +321,11 @@ def _tokens(recipe: str, lengths: dict[str, Any], canaries: dict[str, Any] | Non
 
 def _held_out(leakage: dict[str, Any]) -> str:
     targets, torn = leakage["targets"], leakage["turns_on_both_sides"]
-    repeats = f"{targets['exact']:,} repeated word for word, {targets['near']:,} nearly"
-    long = f"of {targets['compared']:,} long ones {repeats}"
-    return f"{targets['val']:,} of your replies; {long}; {torn:,} turns on both sides"
+    repeats = f"training repeats {targets['exact']:,} word for word and {targets['near']:,} nearly"
+    return (
+        f"{targets['val']:,} of your replies; of the {targets['compared']:,} long ones among them, {repeats}"
+        + f"; {torn:,} turns are on both sides" * bool(torn)
+    )
 
 
 def _halves(counts: Sequence[int], training: int) -> dict[str, int]:

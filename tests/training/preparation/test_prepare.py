@@ -200,19 +200,23 @@ def test_the_summary_says_what_was_found_and_what_to_type_next(cleaned: Path, ca
     write_csv(cleaned / "chat.csv", rows)
     assert _prepare("--me", "Ada") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[:6] == [
-        "messages        8 by 2 people in 1 chat",
-        "yours           4, as Ada",
+    assert [line.split() for line in said[:8]] == [
+        ["all", "in", "lines"],
+        ["messages", "8", "8"],
+        ["yours", "4", "4"],
+        ["people", "2", "2"],
+        ["chats", "1", "1"],
+        ["conversations", "2", "2"],
+        ["turns", "8", "8"],
+        ["your", "turns", "4", "4"],
+    ]
+    assert said[8:11] == [
+        "you             Ada",
         "left out        nobody: there is no config/user_config.json",
-        "conversations   2",
-        "turns           8, yours 4",
         "windows         2 (by turns of context: 1: 1, 5: 1)",
     ]
-    assert "an epoch        shows each turn 1.0 times, and teaches 50% of your replies" in said
-    assert (
-        "held out        1 of your replies; of 0 long ones 0 repeated word for word, 0 nearly; 0 turns on both sides"
-        in said
-    )
+    assert any("each turn 1.0 times on average; 50% of your replies" in line for line in said)
+    assert any(line.startswith("held out        1 of your replies; of the 0 long ones") for line in said)
     assert "train / val     1 / 1 lines in data/processed" in said
     assert "note: 8 messages without a UTC offset were placed in UTC" in said
     assert any(line.startswith("warning: ") and "of your replies" in line for line in said)
@@ -297,6 +301,25 @@ def test_chats_without_you_are_pointed_out(cleaned: Path, tmp_path: Path, capsys
     assert "ada_l" not in json.dumps(report)
     assert _prepare("--me", "Ada", "--me", "ada_l") == 0
     assert "hold no message of yours" not in capsys.readouterr().out
+
+
+def test_a_chat_whose_two_sides_are_both_named_as_you_is_pointed_out(
+    cleaned: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """`--me FRIEND` beside your own name: nothing of that chat is learnt."""
+    write_csv(cleaned / "one.csv", _alternating(8))
+    friend = [(time, {"Bea": "Cleo"}.get(who, who), text) for time, who, text in _alternating(9)]
+    write_csv(cleaned / "two.csv", friend)
+    assert {who for _, who, _ in friend} == {"Ada", "Cleo"}
+    assert _prepare("--me", "Ada", "--me", "Cleo") == 0
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if "only messages of yours" in line)
+    assert told.startswith("note: 1 of 2 chats")
+    assert "Ada" in told
+    assert "Cleo" in told
+    report = json.loads((tmp_path / "data/processed/preparation_report.json").read_text(encoding="utf-8"))
+    assert report["chats_of_yours_alone"] == 1
+    assert _prepare("--me", "Ada") == 0
+    assert "only messages of yours" not in capsys.readouterr().out
 
 
 def test_what_was_left_out_is_named_where_too_little_is_left(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
