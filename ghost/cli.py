@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "start": Verb("ghost.start", "begin here: questions, an estimate, and the commands that come next"),
     "init": Verb("ghost.installed", "write the configs that people edit into ./config"),
     "extract": Verb("training.extraction.extract", "chat exports (files, folders, zips) → clean CSV"),
     "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),

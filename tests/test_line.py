@@ -31,6 +31,8 @@ def test_every_verb_passes_without_a_network(
     with monkeypatch.context() as elsewhere:
         elsewhere.chdir(tmp_path)
         assert cli.main(["init"]) == 0
+        asked_for = ["--exports", str(out / "raw"), "--me", "Noa", "--others-agree", "--home", "nowhere"]
+        assert cli.main(["start", *asked_for, "--base", str(tiny_base)]) == 0
     told = capsys.readouterr().out
     assert all(f"── {stage} ─" in told for stage in ("sample", "extract", "prepare", "train", "merge", "serve"))
     assert re.search(r"loss +\d+\.\d+ → \d+\.\d+", told)
@@ -52,7 +54,18 @@ def test_every_verb_passes_without_a_network(
     assert cli.main(["chat", merged]) == 0
     assert not asked.exists(), asked.read_text()  # nothing even tried, in this process or in the server's
     by_the_demo = {"extract", "prepare", "train", "merge", "serve", "demo"}
-    called = by_the_demo | {"init", "bases", "estimate", "check", "try", "export", "preflight", "evaluate", "chat"}
+    called = by_the_demo | {
+        "init",
+        "start",
+        "bases",
+        "estimate",
+        "check",
+        "try",
+        "export",
+        "preflight",
+        "evaluate",
+        "chat",
+    }
     assert called | {"push", "pull", "release", "bot"} == set(cli.VERBS)  # those four need a network
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from msgspec import Meta
@@ -165,14 +165,12 @@ def recognise(
     """
     if not all(name.strip() for name in me):
         raise ConfigError('--me "": name yourself as the chats spell it')
-    counts: dict[str, Counter[str]] = {}
-    for chat, senders in chats.items():
-        counts.setdefault(platform_of(chat), Counter()).update(senders)
+    counts = _by_platform(chats)
     if not me and isinstance(config.user_identifiers, Mapping):
         _check_platforms(config.user_identifiers, counts, path)
     problem = _unmatched(config, me, counts, path)
     if problem:
-        raise ConfigError(f"{problem} {_proposal(chats, counts, path, owners or {})}")
+        raise ConfigError(f"{problem}\n{_advice(propose(chats, owners or {}), path)}")
     return {platform: matching(me or config.names_on(platform), senders) for platform, senders in counts.items()}
 
 
@@ -209,51 +207,78 @@ def _check_platforms(named: Iterable[str], present: Iterable[str], path: Path) -
             )
 
 
-def _proposal(
-    chats: Mapping[str, Mapping[str, int]],
-    counts: Mapping[str, Counter[str]],
-    path: Path,
-    owners: Mapping[str, Sequence[str]],
-) -> str:
-    """List the senders, say who is likely you and why, and what to write to the config if so."""
+@dataclass(frozen=True)
+class Proposal:
+    """listing      the senders who wrote most, the most first, with their numbers of messages
+    others       how many more there are
+    identifiers  who is probably you: names for all platforms, or for each
+    reasons      why
+    certain      False if another sender could as well be you
+    """
+
+    listing: list[tuple[str, int]]
+    others: int
+    identifiers: tuple[str, ...] | Mapping[str, tuple[str, ...]]
+    reasons: list[str]
+    certain: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return UserConfig(self.identifiers).names
+
+
+def propose(chats: Mapping[str, Mapping[str, int]], owners: Mapping[str, Sequence[str]]) -> Proposal:
+    """List the senders and say who is probably you. `chats` and `owners` are as in `recognise`."""
+    counts = _by_platform(chats)
     total = sum(counts.values(), Counter[str]())
-    ranked = sorted(total, key=lambda sender: (-total[sender], sender))
-    listing = [f"  {total[sender]:>9,}  {sender}" for sender in ranked[:LISTED]]
-    if len(ranked) > LISTED:
-        listing.append(f"  and {len(ranked) - LISTED:,} more")
-    likely: dict[str, list[str]] = {}
+    ranked = sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))
+    likely: dict[str, tuple[str, ...]] = {}
     reasons: list[str] = []
+    certain = True
     for platform, senders in sorted(counts.items()):
         where = f"{platform}: " if platform else ""
         of_platform = [some for chat, some in chats.items() if platform_of(chat) == platform]
         presence = Counter(sender for some in of_platform for sender in some)
-        owning = sorted(matching(owners.get(platform, ()), senders))
+        owning = tuple(sorted(matching(owners.get(platform, ()), senders)))
         if owning:
             likely[platform] = owning
             reasons.append(f"{where}the export is the account of {', '.join(owning)}")
             continue
         candidates = sorted(presence, key=lambda sender: (-presence[sender], -senders[sender], sender))
-        likely[platform] = candidates[:1]
+        likely[platform] = (candidates[0],)
         most = presence[candidates[0]]
         tied = [sender for sender in candidates if presence[sender] == most]
         share = f"{most:,} of {len(of_platform):,} chats"
         if len(tied) == 1:
             reasons.append(f"{where}{tied[0]} is in {share}, more than anyone else")
-        elif len(tied) <= LISTED:
-            reasons.append(f"{where}{', '.join(tied)} are each in {share}: only you know which is you")
-        else:
-            reasons.append(f"{where}{len(tied):,} people are each in {share}: only you know which is you")
-    names = list(dict.fromkeys(name for some in likely.values() for name in some))
-    identifiers: Any = names if all(some == names for some in likely.values()) or "" in likely else likely
-    line = f'"user_identifiers": {json.dumps(identifiers, ensure_ascii=False)}'
+            continue
+        certain = False
+        who = ", ".join(tied) if len(tied) <= LISTED else f"{len(tied):,} people"
+        reasons.append(f"{where}{who} are each in {share}: only you know which is you")
+    names = UserConfig(likely).names
+    one_list = all(some == names for some in likely.values()) or "" in likely
+    return Proposal(ranked[:LISTED], max(0, len(ranked) - LISTED), names if one_list else likely, reasons, certain)
+
+
+def _by_platform(chats: Mapping[str, Mapping[str, int]]) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {}
+    for chat, senders in chats.items():
+        counts.setdefault(platform_of(chat), Counter()).update(senders)
+    return counts
+
+
+def _advice(proposal: Proposal, path: Path) -> str:
+    """The proposal in words, and what to write to the config at `path`."""
+    line = f'"user_identifiers": {json.dumps(proposal.identifiers, ensure_ascii=False)}'
     where = f"this line in {path}:  {line}" if path.exists() else f"{path} with this line:  {{{line}}}"
-    flags = " ".join(f"--me {json.dumps(name, ensure_ascii=False)}" for name in names)
+    flags = " ".join(f"--me {json.dumps(name, ensure_ascii=False)}" for name in proposal.names)
     return "\n".join(
         [
             "The senders, by messages:",
-            *listing,
-            *reasons,
-            f"If you are {' and '.join(names)}, write {where}",
+            *(f"  {count:>9,}  {sender}" for sender, count in proposal.listing),
+            *([f"  and {proposal.others:,} more"] if proposal.others else []),
+            *proposal.reasons,
+            f"If you are {' and '.join(proposal.names)}, write {where}",
             "(list every name under which you appear)",
             f"or pass it for this run only:  {flags}",
         ]
