@@ -14,6 +14,7 @@ import pytest
 
 from ghost import cli
 from tests.light import one_line
+from training.finetuning import hardware
 
 ROOT = Path(__file__).parents[2]
 Capture = pytest.CaptureFixture[str]
@@ -56,6 +57,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.write_text(chat, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr(hardware, "measure_core", lambda: 1.0)  # so slow a computer needs a GPU
     return tmp_path
 
 
@@ -103,10 +105,13 @@ def test_each_missing_answer_names_its_flag_and_those_before_it_are_kept(capsys:
 
 
 @pytest.mark.parametrize("place", ["laptop", "server", "replicate", "nowhere"])
-@pytest.mark.parametrize("base", ["mistral-7b", "smollm2-135m"])
+@pytest.mark.parametrize("rate", [1.0, 1e14])
 @pytest.mark.usefixtures("home")
-def test_every_line_to_type_is_one_that_ghost_and_a_shell_understand(place: str, base: str, capsys: Capture) -> None:
-    assert cli.main(start(home=place, base=base)) == 0
+def test_every_line_to_type_is_one_that_ghost_and_a_shell_understand(
+    place: str, rate: float, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "measure_core", lambda: rate)
+    assert cli.main(start(home=place, base="smollm2-135m")) == 0
     lines = commands(capsys.readouterr().out)
     subprocess.run(["bash", "-n"], input="\n".join(lines), text=True, check=True)
     verbs = []
@@ -116,6 +121,7 @@ def test_every_line_to_type_is_one_that_ghost_and_a_shell_understand(place: str,
             cli.build_parser(arguments[0]).parse_args(arguments)
             verbs.append(arguments[0])
     assert {"train", "merge", "check"} <= set(verbs)
+    assert any(line.startswith("ssh") and "$BOX" in line for line in lines) == (rate == 1.0)
     assert ("serve" in verbs, "release" in verbs) == (place == "laptop", place == "replicate")
     assert any(line.startswith("docker compose up") for line in lines) == (place == "server")
 
