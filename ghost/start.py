@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
 from ghost import config
 from ghost.console import console
@@ -33,7 +33,6 @@ from training.finetuning.train import with_arguments
 CLEANED, PROCESSED = Path("data/cleaned"), Path("data/processed")
 ANSWERS = FOLDER / "start.json"
 LEFT = "left; your answers are kept. To continue, type: ghost start"
-Home = Literal["laptop", "server", "replicate", "nowhere"]
 HOMES = {
     "laptop": "a computer of yours, by llama.cpp: nothing to pay",
     "server": "a server of yours, by llama.cpp, with a Telegram bot",
@@ -61,7 +60,7 @@ class Answers:
     others_agree: bool = False
     """Those who are not in exclude_people may be learnt from."""
     base: str = ""
-    home: Home | None = None
+    home: str = ""
     repo: str = ""
 
     def save(self) -> None:
@@ -78,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--others-agree", action="store_true", help="everybody else may be learnt from")
     parser.add_argument("--base", help=f"the base to train: {training_config.BASE_HELP}")
-    parser.add_argument("--home", choices=get_args(Home), help="where your ghost will live")
+    parser.add_argument("--home", choices=HOMES, help="where your ghost will live")
     parser.add_argument("--repo", metavar="YOU/NAME", help="the private repo on the Hub that will hold your model")
     parser.epilog = (
         f"Asks for what no flag says. Keeps your answers in {ANSWERS} and {speakers.CONFIG}; run it again to continue."
@@ -279,7 +278,7 @@ def choose_base(args: argparse.Namespace, answers: Answers) -> Estimate:
         lines = [
             "Which base fits your budget? Larger ones imitate better. Computed for your chats, with the rent of a GPU:",
             *hardware.align(table, left=(1, 5)),
-            "`ghost bases` says more, such as their languages. Type a number, a name, a folder or a Hub repo; or press "
+            "`ghost bases` says more, such as their languages. Type a number, a name or a Hub repo; or press "
             f"Enter for {names[0]}.",
         ]
         numbers = {f"{number}": name for number, name in enumerate(names, 1)} | {"": names[0]}
@@ -289,20 +288,19 @@ def choose_base(args: argparse.Namespace, answers: Answers) -> Estimate:
 
 
 def choose_home(args: argparse.Namespace, answers: Answers, found: Estimate) -> None:
+    homes = {f"{number}": home for number, home in enumerate(HOMES, 1)} | {home: home for home in HOMES}
+
+    def home(said: str) -> str:
+        if said not in homes:
+            raise UsageError(f"type a number from 1 to {len(HOMES)}, or {', '.join(HOMES)}")
+        return homes[said]
+
     if args.home:
         answers.home = args.home
-    elif not answers.home:
-        lines = ["Where will your ghost live?"]
-        lines += hardware.align([(f"{n}", *pair) for n, pair in enumerate(HOMES.items(), 1)], left=(1, 2))
-        homes = {f"{n}": home for n, home in enumerate(get_args(Home), 1)} | {home: home for home in get_args(Home)}
-
-        def home(said: str) -> Home:
-            if said not in homes:
-                raise UsageError(f"type a number from 1 to {len(HOMES)}, or {', '.join(HOMES)}")
-            chosen: Home = homes[said]
-            return chosen
-
-        answers.home = ask("\n".join([*lines, "Type a number."]), f"--home {'|'.join(HOMES)}", home)
+    elif answers.home not in HOMES:
+        rows = hardware.align([(f"{number}", *row) for number, row in enumerate(HOMES.items(), 1)], left=(1, 2))
+        question = "\n".join(["Where will your ghost live?", *rows, "Type a number."])
+        answers.home = ask(question, f"--home {'|'.join(HOMES)}", home)
     answers.save()
 
     def repo(said: str) -> str:
@@ -367,7 +365,7 @@ def next_steps(answers: Answers, found: Estimate) -> list[tuple[str, list[str]]]
         ]
         there = [
             "cd ghost && read -rs TOKEN && (umask 077; echo TELEGRAM_BOT_TOKEN=$TOKEN > .env)    # from @BotFather",
-            f"echo GHOST_MODEL={file} >> .env",
+            f"echo GHOST_MODEL={file} >> .env && echo GHOST_UID=$(stat -c %u {file}) >> .env",
             "docker compose up -d --build",
         ]
         steps += [("Take it to your server (docs/home.md):", live), ("And there:", there)]
