@@ -58,6 +58,7 @@ def _apply(turns: list[Turn], labels: Labels, recipe: Recipe, *, reply: bool) ->
 def test_the_template_equals_chat_format(recipe: Recipe, talk: tuple[list[Turn], Labels]) -> None:
     turns, labels = talk
     assume(not any(special in turn.text for turn in turns for special in SPECIAL_STRINGS))
+    turns = [Turn(label, text.lstrip(" ") if label == labels.me else text) for label, text in turns]
     assert _apply(turns, labels, recipe, reply=False) == "<s> " + render_line(turns, labels, recipe=recipe)
     prompt = _apply(turns, labels, recipe, reply=True)
     if recipe == "windows":
@@ -75,6 +76,15 @@ def test_a_typed_special_token_never_survives(recipe: Recipe, talk: tuple[list[T
     text = text.replace(END_TOKEN, "")
     assert not [special for special in SPECIAL_STRINGS if special in text]
     assert [turn.label for turn in parse(text, labels)] == [*(turn.label for turn in turns), labels.me]
+
+
+@each_recipe
+def test_a_reply_that_is_sent_back_as_it_was_written_gives_the_same_text(recipe: Recipe) -> None:
+    """vLLM and llama.cpp answer with the space after the tag."""
+    sent = [[Turn("B:", " hey"), Turn("A:", f"{space}yo\n there"), Turn("B:", "ok")] for space in ("", " ")]
+    plain, back = (_apply(turns, Labels(), recipe, reply=True) for turns in sent)
+    assert plain == back
+    assert plain.startswith("<s> B:  hey\nA: yo\n there")
 
 
 def test_the_space_goes_after_the_opening_bracket() -> None:
