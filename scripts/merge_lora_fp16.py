@@ -116,13 +116,15 @@ def merge_folder(args: argparse.Namespace, folder: Path) -> int:
     block = merge(ghost, base, args.out, choices, clock)
     if args.keep_adapter:
         tokenizer = provenance.adapter_tokenizer(ghost, base)
-        provenance.keep(ghost, args.keep_adapter, template_for(tokenizer, ghost.labels, ghost.recipe))
+        provenance.keep(ghost, base, args.keep_adapter, template_for(tokenizer, ghost.labels, ghost.recipe))
     if args.json:
         print(json.dumps({"model": str(args.out), "merge": block, "seconds": clock.seconds}, indent=2))
     else:
         if "interrupted" in (training := ghost.facts.get("training") or {}):
             console.print(f"adapter     {best_so_far(training)}", soft_wrap=True)
         report(args.out, base, block, ghost.stop_sequences, replaces=replaces)
+        if args.keep_adapter:
+            console.print(f"adapter     {args.keep_adapter}, over {base.repo} in FP16: docs/scaling.md", soft_wrap=True)
     return 0
 
 

@@ -155,16 +155,21 @@ def refusals(config: dict[str, Any], names: list[str]) -> list[str]:
     return found
 
 
-def keep(ghost: Ghost, out: Path, template: str) -> None:
-    """Write `out`: config and weights unchanged, the chat template, and ghost.json.
+def keep(ghost: Ghost, base: Base, out: Path, template: str) -> None:
+    """Write `out`: the config, naming `base`, the weights unchanged, the chat template, and ghost.json.
+
+    vLLM's resolver loads an adapter only if its config names the base as `vllm serve` does, to the letter. One made
+    elsewhere may name a local path or a 4-bit copy.
 
     Raises MergeError as `check_keepable` does, UsageError if `out` holds other files.
     """
     check_keepable(ghost.folder)
     refuse_foreign_files(out, (CONFIG, WEIGHTS, KEPT_TEMPLATE, ghost_json.NAME))
+    named = {"base_model_name_or_path": base.repo, "revision": None if base.revision == "local" else base.revision}
     with replace_folder(out) as written:
-        for name in (CONFIG, WEIGHTS):
-            shutil.copyfile(ghost.folder / name, written / name)
+        config = json.dumps(read_config(ghost.folder) | named, indent=2, sort_keys=True)  # as peft writes it
+        (written / CONFIG).write_text(config, encoding="utf-8")
+        shutil.copyfile(ghost.folder / WEIGHTS, written / WEIGHTS)
         (written / KEPT_TEMPLATE).write_text(template, encoding="utf-8")
         artifact.write(written, ghost.facts)
 
