@@ -49,6 +49,9 @@ DIGIT_CODE = re.compile(
     r"(?![\w%€$£]|[.,:/ -]?\d| ?[€$£%])"
 )
 SHORT_CODE = re.compile(r"\d{3,4}(?![\w%€$£]|[.,:/-]\d)")
+UNIT = re.compile(
+    r" ?(?:[ckm]?m|[km]?g|[cm]?l|k?cal\w*|[km]?w|v|[gmk][bo]|mah|tl|lei|eur\w*|usd|руб\w*|г(?:од\w*)?)\b", re.IGNORECASE
+)
 YEAR = re.compile(r"(?:19|20)\d\d")
 HANDLE = re.compile(r"(@?)((?=[\w.]*[^\W\d_])[\w.]{2,29}\w)")
 # What a code opens or confirms. Without one of these, a colon or a verb, a code must follow its word directly.
@@ -61,11 +64,12 @@ OPENS = re.compile(
 )
 # Words beside "code" that make it another: of a place, a price, a program, a product or a law.
 OTHER_CODE = re.compile(
-    r"(?<!\w)(?:zip|post\w*|country|area|dial\w*|alan|города|promo\w*|discount|coupon|sconto|indirim|desc\w+|remise|exit"
+    r"(?<!\w)(?:zip|plz|post\w*|country|area|dial\w*|alan|города|promo\w*|discount|coupon|sconto|indirim|desc\w+|remise|exit"
     r"|err[eo]\w+|hata|ошибк\w*|status|http|source|dress|qr|bar\w*|produ\w+|item|article|civil|p[ée]nal|route|strada"
-    r"|morse|naf|swift|sort|colou?r|couleur|штрих)(?!\w)",
+    r"|morse|naf|swift|sort|tax|impôt|referral|parrain\w*|affili\w*|course|cours|curso|corso|kurs|ders|module|client\w*|kund\w*|cust\w*|réduc\w*|flight|vol|volo|voo|vuelo|flug|uçuş|рейса|reserv\w*|réserv\w*|prenot\w*|buchung\w*|rezerv\w*|booking|cupo\w*|gutschein|ürün|prodott\w*|товара|colou?r|couleur|штрих)(?!\w)",
     re.IGNORECASE,
 )
+LINK = frozenset("/?&#_.")  # characters beside a word in a link or a file's name
 BEFORE = 16  # characters before a word in which another may stand that changes its meaning
 
 
@@ -76,12 +80,12 @@ def named_values(text: str) -> Iterator[tuple[str, Span]]:
         lowered = "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)
     for match in NAMED.finditer(lowered):
         start, end = match.span()
-        if not _joins(lowered[start - 1 : start], lowered[start]) and not _joins(
-            lowered[end : end + 1], lowered[end - 1]
-        ):
-            accepts = next(accepts for words, accepts in ACCEPTS if words.fullmatch(match[0]))
-            if span := _value(text, end, lowered[max(0, start - BEFORE) : end], accepts):
-                yield ("account" if accepts is _is_account else "secret"), span
+        before, after = lowered[start - 1 : start], lowered[end : end + 1]
+        if _joins(before, lowered[start]) or _joins(after, lowered[end - 1]) or before in LINK or after in LINK:
+            continue
+        accepts = next(accepts for words, accepts in ACCEPTS if words.fullmatch(match[0]))
+        if span := _value(text, end, lowered[max(0, start - BEFORE) : end], accepts):
+            yield ("account" if accepts is _is_account else "secret"), span
 
 
 def _joins(neighbour: str, letter: str) -> bool:
@@ -115,7 +119,7 @@ class _Candidate(NamedTuple):
 def _value(text: str, place: int, before: str, accepts: Callable[[_Candidate], int]) -> Span | None:
     """Go on from the word, over a few others, to its value."""
     between: list[str] = []
-    verb = -2  # how many words stand before the last verb
+    verb = -FARTHEST  # how many words stand before the last verb
     while len(between) <= FARTHEST and (token := TOKEN.match(text, place)):
         is_marked = token[1] is not None
         is_direct = is_marked or len(between) - verb <= 2
@@ -143,11 +147,13 @@ def _is_password(found: _Candidate) -> int:
     text = found.text
     is_strong = (
         MARK_INSIDE.search(text)
-        or (LETTER_AND_DIGIT.match(text) and not QUANTITY.fullmatch(text) and len(text) > (3 if found.is_direct else 4))
+        or (LETTER_AND_DIGIT.match(text) and not QUANTITY.fullmatch(text) and len(text) > 4)
         or (text.isdigit() and len(text) > (3 if found.is_direct else 7))
         or (found.is_direct and CAPITAL_INSIDE.match(text))
     )
-    is_plain = found.is_marked and len(text) > 4 and LETTERS.fullmatch(text) and found.ends_the_line
+    is_plain = (
+        found.is_marked and not found.between and len(text) > 4 and LETTERS.fullmatch(text) and found.ends_the_line
+    )
     return len(text) if len(text) > 3 and (is_strong or is_plain) else 0
 
 
@@ -156,8 +162,14 @@ def _is_code(found: _Candidate) -> int:
     said = " ".join((found.before, *found.between))
     if code is None or OTHER_CODE.search(said):
         return 0
-    is_alone = not found.between and code[0].isdigit() and not YEAR.fullmatch(code[0])
-    return code.end() if found.is_direct or is_alone or OPENS.search(said) else 0
+    is_led_to = found.is_marked or (found.is_direct and found.between[-1].lower() in IS)
+    if YEAR.fullmatch(code[0]) and not is_led_to:
+        return 0
+    if OPENS.search(said):
+        return code.end()
+    is_number = not any(map(str.isalpha, code[0]))  # as door codes, coupons and courses have letters
+    is_alone = not found.between and not UNIT.match(found.rest, code.end())
+    return code.end() if is_number and (found.is_direct or is_alone) else 0
 
 
 def _is_card_code(found: _Candidate) -> int:
@@ -172,7 +184,7 @@ def _is_account(found: _Candidate) -> int:
     name = handle[2]
     is_sure = bool(handle[1]) and len(found.between) < 2
     is_name = not name.isalpha() and (found.is_marked or (not found.between and not name.isalnum()))
-    is_plain = found.is_marked and name.isascii() and name.islower() and len(name) > 5 and found.ends_the_line
+    is_plain = found.is_marked and name.isascii() and name.islower() and len(name) > 6 and found.ends_the_line
     return len(found.text) if is_sure or is_name or is_plain else 0
 
 

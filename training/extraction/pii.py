@@ -76,6 +76,7 @@ NINE_DIGITS = re.compile(rf"[{DIGITS}](?:\W{{0,3}}[{DIGITS}ABab]){{8}}")  # Cors
 WEIGHTS = {letter: str(int(letter, 36)) for letter in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}  # ISO 7064
 SIXTEEN = re.compile(r"[A-Za-z0-9_-]{16}")
 
+
 class _Id(NamedTuple):
     """The number of a person in a region: python-stdnum's module, and the words that name it."""
 
@@ -184,7 +185,9 @@ SPELLED_AT = re.compile(
     re.IGNORECASE,
 )
 SPELLED_DOT = r"(?:[ ]?[\[({](?:dot|point|punkt|punto|ponto|nokta|точка|\.)[\])}][ ]?| (?:dot|point|punkt|punto|ponto|nokta|точка) )"
-SPELLED_MAILBOX = re.compile(rf"(?<![\w.@])[\w+-]{{1,40}}(?:(?:\.|{SPELLED_DOT})[\w+-]{{1,40}}){{0,3}}\Z", re.IGNORECASE)
+SPELLED_MAILBOX = re.compile(
+    rf"(?<![\w.@])[\w+-]{{1,40}}(?:(?:\.|{SPELLED_DOT})[\w+-]{{1,40}}){{0,3}}\Z", re.IGNORECASE
+)
 SPELLED_DOMAIN = re.compile(
     rf"[\w-]{{1,40}}(?:(\.|{SPELLED_DOT})[\w-]{{1,40}}){{0,2}}(\.|{SPELLED_DOT})"
     r"(?:com|org|net|info|[a-z]{2}|рф)(?![\w-])",
@@ -218,7 +221,9 @@ DEGREES = re.compile(
     r"(?<!\w)\d{1,2}°[ ]?\d{1,2}(?:\.\d{1,6})?['′’][ ]?(?:\d{1,2}(?:[.,]\d{1,4})?[\"″”]?[ ]?)?[NS][ ,;]{0,3}"
     r"\d{1,3}°[ ]?\d{1,2}(?:\.\d{1,6})?['′’][ ]?(?:\d{1,2}(?:[.,]\d{1,4})?[\"″”]?[ ]?)?[EWO](?!\w)"
 )
-PLACE_BEFORE = re.compile(r"\b(?:gps|coord\w*|geo|lat\w*|position|posizione|posición|posição|standort|konum)\b\W*\Z|[@=]\Z", re.I)
+PLACE_BEFORE = re.compile(
+    r"\b(?:gps|coord\w*|geo|lat\w*|position|posizione|posición|posição|standort|konum)\b\W*\Z|[@=]\Z", re.I
+)
 VERSION = re.compile(
     r"\b(?:version|ver|v|build|release|firmware|bios|(?:mac|ipad|watch|i)os|android|driver|maj|upgraded? to"
     r"|updated? to)\W{0,2}\Z",
@@ -344,7 +349,11 @@ def spelled_emails(text: str) -> Iterator[Span]:
         if mailbox is None or domain is None:
             continue
         is_plain = mailbox[0].isalpha()
-        if at["doubtful"] and (domain[2] == "." or (is_plain and mailbox.start() and text[mailbox.start() - 2] not in ":")):
+        if len(mailbox[0]) < 2 or mailbox[0].isdigit():
+            continue
+        if at["doubtful"] and (
+            domain[2] == "." or (is_plain and mailbox.start() and text[mailbox.start() - 2] not in ":")
+        ):
             continue
         yield mailbox.start(), domain.end()
 
@@ -601,6 +610,8 @@ NORTH_AMERICAN = re.compile(
 )
 OPEN = re.compile(rf"(?<![\d+])\(?[1-9](?:{PHONE_GAP}{{0,2}}\d){{8,11}}(?!\d)")  # without a leading 0
 DATE = re.compile(r"(?:[0-2]\d|3[01])([./-])(?:[0-2]\d|3[01])\1(?:\d{4}|\d\d)(?![./-]?\d)")
+YEARS = re.compile(r"(?:19|20)\d\d(?:[ .-]{1,3}(?:19|20)\d\d)+(?!\d)")
+THREE_DIGITS = re.compile(r"\d{3}")
 PART_BEFORE = re.compile(r"\d[.,:/]$")  # inside a decimal, a date or a time
 LINKED = re.compile(r"(?:wa\.me/|[?&]phone=)\+?([1-9]\d{7,14})(?!\d)")
 EXTENSION = re.compile(r"x\d{1,5}(?!\w)")
@@ -685,7 +696,7 @@ def phones(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
             if not _is_other(text, match.start()) and not _is_code(text, match.end()) and _is_american(match):
                 yield match.span()
     if plans.without:
-        yield from _national(text, OPEN, lambda match, _: _end(text, *match.span(), plans.without))
+        yield from _national(text, OPEN, lambda match, _: _open_end(match, plans.without))
 
 
 def international_end(text: str, start: int) -> int | None:
@@ -737,7 +748,7 @@ def _national(
         if not follows and PART_BEFORE.search(text, max(0, start - 2), start):
             position = start + 1  # the 05 of 14:05 06 12 34 56 78
             continue
-        if date := DATE.match(text, start):
+        if date := DATE.match(text, start) or YEARS.match(text, start):
             position = date.end()
             continue
         if _is_other(text, start):
@@ -746,6 +757,12 @@ def _national(
         if end and not _is_code(text, end):
             yield _inside(text, start, end)
             position = last = end
+
+
+def _open_end(match: re.Match[str], regions: Sequence[str]) -> int | None:
+    """The end of a number without a leading 0. Without a group of three digits it is a score: 25-19 22-25 25-21."""
+    end = _end(match.string, *match.span(), regions)
+    return end if end and THREE_DIGITS.search(match.string, match.start(), end) else None
 
 
 def _national_end(match: re.Match[str], follows: bool, regions: Sequence[str]) -> int | None:
