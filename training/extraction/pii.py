@@ -609,8 +609,11 @@ NORTH_AMERICAN = re.compile(
     r"|(?<![\d+])(?<!\d[.,:-])[2-9]\d\d[2-9]\d{6}(?![-.,:]?\d)"
 )
 OPEN = re.compile(rf"(?<![\d+])\(?[1-9](?:{PHONE_GAP}{{0,2}}\d){{8,11}}(?!\d)")  # without a leading 0
-DATE = re.compile(r"(?:[0-2]\d|3[01])([./-])(?:[0-2]\d|3[01])\1(?:\d{4}|\d\d)(?![./-]?\d)")
-YEARS = re.compile(r"(?:19|20)\d\d(?:[ .-]{1,3}(?:19|20)\d\d)+(?!\d)")
+OTHER_SHAPE = re.compile(  # dates, years, sums, IP addresses
+    r"(?:[0-2]\d|3[01])([./-])(?:[0-2]\d|3[01])\1(?:\d{4}|\d\d)(?![./-]?\d)|(?:19|20)\d\d([./-])\d\d\2\d\d(?!\d)"
+    r"|(?:19|20)\d\d(?:[ .-]{1,3}(?:19|20)\d\d)+(?!\d)|\d{1,3}(?:[ .]000){2,}|(?:\d{1,3}\.){3}\d{1,3}(?!\.?\d)"
+)
+DECIMALS = re.compile(r"\.\d")
 THREE_DIGITS = re.compile(r"\d{3}")
 PART_BEFORE = re.compile(r"\d[.,:/]$")  # inside a decimal, a date or a time
 LINKED = re.compile(r"(?:wa\.me/|[?&]phone=)\+?([1-9]\d{7,14})(?!\d)")
@@ -748,8 +751,8 @@ def _national(
         if not follows and PART_BEFORE.search(text, max(0, start - 2), start):
             position = start + 1  # the 05 of 14:05 06 12 34 56 78
             continue
-        if date := DATE.match(text, start) or YEARS.match(text, start):
-            position = date.end()
+        if other := OTHER_SHAPE.match(text, start):
+            position = other.end()
             continue
         if _is_other(text, start):
             continue
@@ -761,8 +764,10 @@ def _national(
 
 def _open_end(match: re.Match[str], regions: Sequence[str]) -> int | None:
     """The end of a number without a leading 0. Without a group of three digits it is a score: 25-19 22-25 25-21."""
-    end = _end(match.string, *match.span(), regions)
-    return end if end and THREE_DIGITS.search(match.string, match.start(), end) else None
+    text, start = match.string, match.start()
+    end = _end(text, *match.span(), regions)
+    is_number = end and sum(map(str.isdigit, text[start:end])) > 8 and THREE_DIGITS.search(text, start, end)
+    return end if is_number and not DECIMALS.match(text, end) else None
 
 
 def _national_end(match: re.Match[str], follows: bool, regions: Sequence[str]) -> int | None:
