@@ -61,13 +61,14 @@ class Detection(NamedTuple):
 GAP = r"[ \u00a0\u202f.\-]"
 DIGITS = "0-9٠-٩۰-۹０-９"  # spelled out, since \d takes three times as long
 WESTERN = {ord(digit): str(value % 10) for value, digit in enumerate("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹０１２３４５６７８９")}
-SHORTEST = 7  # characters of a message that can hold personal data
+# Characters that a message needs to hold personal data, and an address that is spelled out.
+SHORTEST, SHORTEST_SPELLED = 7, 15
 # All personal data has one of these, except one AWS key id in thirty and addresses that are spelled out.
 HINT = re.compile(f"[{DIGITS}@:=]")
 # What passwords, codes and account names have: see named_values. Times and small numbers do not.
 NAMED_HINT = re.compile(
-    rf"[{DIGITS}:：=!#_@](?:(?<=[:：=])|(?<=\w[!#_])(?=\w)|(?<=@)\w|[{DIGITS}]{{2}}|[{DIGITS}]?[ -][{DIGITS}]{{2}}"
-    r"|(?<=[^\s\d.,:/h(+-]\d))"
+    rf"[{DIGITS}:：=!#_@](?:(?<=[:：=])(?<![0-9]:)[ \u00a0]{{0,3}}\n?[\w\"'«“#*@]|(?<=\w[!#_])(?=\w)|(?<=@)\w"
+    rf"|[{DIGITS}]{{2}}|[{DIGITS}]?[ -][{DIGITS}]{{2}}|(?<=[^\W\d_h]\d)|(?<=[!#*_]\d))"
 )
 FOUR_DIGITS = re.compile(rf"[{DIGITS}](?:[ ./-]?[{DIGITS}]){{3}}")
 # Between four digits and four more, whatever separates them: one number on two lines.
@@ -141,11 +142,10 @@ ID_TOKEN = re.compile(
     r"(?<![\w.,/-])(?:(?P<groups>\d{1,6}(?: \d{1,6}){1,6})(?![\w/])|(?=[A-Za-z]{0,6}[.-]?\d)[A-Za-z0-9]{1,20}"
     r"(?:[.\-/+][A-Za-z0-9]{1,14}){0,4}(?![\w/-]))"
 )
-ID_WORD = re.compile(
-    rf"(?<![^\W\d_])({'|'.join(sorted({re.escape(word) for one in IDS for word in one.words}, reverse=True))})(?![^\W\d_])"
-    r"[^\n\d]{0,16}\Z",
-    re.IGNORECASE,
-)
+SHORTEST_ID = 8  # characters
+ID_WORDS = frozenset(word for one in IDS for word in one.words)
+NO_WORD = re.compile(r"(?!)")
+A_WORD = re.compile(r"[^\W\d_][\w.-]*\w|[^\W\d_]")
 
 KEY = re.compile(
     r"(?<![A-Za-z0-9_])(?:"
@@ -216,6 +216,7 @@ SSN = re.compile(r"(?<![\w-])(?:\d{3}-\d\d-\d{4}|\d{3}[ .]\d\d[ .]\d{4}|\d{9})(?
 SOCIAL = re.compile(r"\b(?:ssn|social)\b(?!\.\w| (?:media|network|post|club|page|event))", re.IGNORECASE)
 IP4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d|-[^\W\d])")
 IP6 = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?!\w)")
+FOUR_DECIMALS = re.compile(r"\.[0-9]{4}")
 COORDINATES = re.compile(r"(?<![\w.,])(-?\d{1,2}\.\d{4,})(?:[,;] ?| )(-?\d{1,3}\.\d{4,})(?!\.?\w)")
 DEGREES = re.compile(
     r"(?<!\w)\d{1,2}°[ ]?\d{1,2}(?:\.\d{1,6})?['′’][ ]?(?:\d{1,2}(?:[.,]\d{1,4})?[\"″”]?[ ]?)?[NS][ ,;]{0,3}"
@@ -242,40 +243,37 @@ def find(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Detection]
     """All personal data in a text, in order. Of overlapping detections keep a secret, or else the longest."""
     if len(text) < SHORTEST:
         return []
+    is_spelled = len(text) >= SHORTEST_SPELLED and _may_spell_an_address(text)
+    if not is_spelled and not HINT.search(text) and "AKIA" not in text:
+        return []
     found: list[Detection] = []
-    if _may_spell_an_address(text):
+    is_long = SIXTEEN.search(text) is not None
+    if is_spelled:
         found += _all("email", spelled_emails(text))
-    if HINT.search(text):
-        found += _with_a_hint(text, regions)
-    elif "AKIA" in text:
-        found += _all("key", (match.span() for match in KEY.finditer(text)))
-    return _without_overlaps(found, len(text)) if len(found) > 1 else found
-
-
-def _with_a_hint(text: str, regions: Sequence[str]) -> Iterator[Detection]:
     if "@" in text:
-        yield from _all("email", emails(text))
-        yield from _all("account", upi_ids(text))
-        yield from _all("secret", (match.span(1) for match in USER_AND_PASSWORD.finditer(text)))
+        found += _all("email", emails(text))
+        found += _all("account", upi_ids(text))
+        found += _all("secret", (match.span(1) for match in USER_AND_PASSWORD.finditer(text)))
     if "=" in text:
-        yield from _all("secret", (match.span(1) for match in SECRET_PARAMETER.finditer(text)))
+        found += _all("secret", (match.span(1) for match in SECRET_PARAMETER.finditer(text)))
     if "/" in text:
-        yield from _all("secret", (match.span(match.lastindex or 0) for match in SECRET_LINK.finditer(text)))
-    if SIXTEEN.search(text):
-        yield from _all("key", (match.span() for match in KEY.finditer(text)))
+        found += _all("secret", (match.span(match.lastindex or 0) for match in SECRET_LINK.finditer(text)))
+    if is_long:
+        found += _all("key", (match.span() for match in KEY.finditer(text)))
     if "PRIVATE KEY-----" in text:
-        yield from _all("key", private_keys(text))
+        found += _all("key", private_keys(text))
     if NAMED_HINT.search(text):
-        yield from (Detection(start, end, kind) for kind, (start, end) in named_values(text))
-    if "+" in text or FOUR_DIGITS.search(text) or SIXTEEN.search(text):
+        found += (Detection(start, end, kind) for kind, (start, end) in named_values(text))
+    if is_long or FOUR_DIGITS.search(text):
         western = text if text.isascii() else text.translate(WESTERN)
-        yield from _numbers(western, regions)
+        found += _numbers(western, regions)
         if "\n" in western and LINE_BREAK_IN_NUMBER.search(western):
-            yield from _numbers(LINE_BREAK_IN_NUMBER.sub(" ", western), regions)
-    if "°" in text or text.count(".") > 1:
-        yield from _all("location", locations(text))
+            found += _numbers(LINE_BREAK_IN_NUMBER.sub(" ", western), regions)
+    if FOUR_DECIMALS.search(text) or "°" in text:
+        found += _all("location", locations(text))
     if text.count(".") > 2 or text.count(":") > 1:
-        yield from _all("ip", addresses(text))
+        found += _all("ip", addresses(text))
+    return _without_overlaps(found, len(text)) if len(found) > 1 else found
 
 
 def _numbers(text: str, regions: Sequence[str]) -> Iterator[Detection]:
@@ -284,6 +282,21 @@ def _numbers(text: str, regions: Sequence[str]) -> Iterator[Detection]:
         for kind, spans in NUMBERS:
             yield from _all(kind, spans(text))
         yield from _all("phone", phones(text, regions))
+
+
+def _may_spell_an_address(text: str) -> bool:
+    """Ask for rare words one by one: a regular expression of them takes ten times as long on every message."""
+    return (
+        " dot " in text
+        or " punkt " in text
+        or " nokta " in text
+        or " точка " in text
+        or "arroba" in text
+        or "arobas" in text
+        or "chiocciola" in text
+        or "[" in text
+        or "(" in text
+    )
 
 
 def _all(kind: str, spans: Iterator[Span]) -> Iterator[Detection]:
@@ -323,23 +336,6 @@ def emails(text: str) -> Iterator[Span]:
         if mailbox and domain and (name := mailbox[0].lstrip("'’.-+%")):
             yield at - len(name), domain.end()
         at = text.find("@", at + 1)
-
-
-def _may_spell_an_address(text: str) -> bool:
-    """Ask for the rare words one by one: that takes a tenth of what a regular expression would on every message."""
-    return (
-        " dot " in text
-        or " punkt " in text
-        or " nokta " in text
-        or " точка " in text
-        or "arroba" in text
-        or "arobas" in text
-        or "chiocciola" in text
-        or "[at" in text
-        or "(at" in text
-        or "(ät" in text
-        or "[соб" in text
-    )
 
 
 def spelled_emails(text: str) -> Iterator[Span]:
@@ -435,26 +431,28 @@ def ids_of_countries(text: str, regions: Sequence[str]) -> Iterator[Span]:
     """
     for match in ID_TOKEN.finditer(text):
         start, end = match.span()
+        if end - start < SHORTEST_ID:
+            continue
+        words = A_WORD.findall(text[max(0, start - CONTEXT) : start].lower())[-4:]
+        named = [one for word in words if word in ID_WORDS for one in _ids_called(word)]
         while end > start:
             value = text[start:end]
             if sum(map(str.isdigit, value)) < 4:
                 break
-            if _is_id(text, start, value, tuple(regions)):
+            if any(one.is_valid(value) for one in named) or _is_id(text, start, value, tuple(regions)):
                 yield start, end
                 break
             end = start + max(value.rfind(" "), 0)  # without the last group of digits
 
 
 def _is_id(text: str, start: int, value: str, regions: tuple[str, ...]) -> bool:
-    word = ID_WORD.search(text, max(0, start - CONTEXT), start)
-    if word and any(one.is_valid(value) for one in _ids_called(word[1].lower())):
-        return True
-    if (value.isdigit() and len(value) < 13) or _is_other_id(text, start, start + len(value), ID_WORD):
+    is_bare = value.isdigit()
+    if is_bare and len(value) < 13:
         return False
+    has_letters = any(map(str.isalpha, value))
     return any(
-        one.is_valid(value) and (value.isdigit() or any(map(str.isalpha, value)) or _is_punctuated(value, one))
-        for one in _ids_of(regions)
-    )
+        one.is_valid(value) and (is_bare or has_letters or _is_punctuated(value, one)) for one in _ids_of(regions)
+    ) and not _is_other_id(text, start, start + len(value), NO_WORD)
 
 
 def _is_punctuated(value: str, module: ModuleType) -> bool:
