@@ -173,13 +173,18 @@ def _model() -> Any:
 def _guesses(prose: str) -> Mapping[str, float]:
     """The probability of the likeliest languages, by the model's label, likeliest first; empty if it knows none of the
     words."""
-    guesses = dict(zip(*_model().predict(prose, k=CANDIDATES, threshold=MIN_PROBABILITY), strict=True))
+    guesses = _predicted(prose)
     return guesses if guesses != _guesses_without_words() else {}
 
 
 @cache
 def _guesses_without_words() -> Mapping[str, float]:
-    return dict(zip(*_model().predict("", k=CANDIDATES, threshold=MIN_PROBABILITY), strict=True))
+    return _predicted("")
+
+
+def _predicted(prose: str) -> dict[str, float]:
+    # Not model.predict: it makes a numpy array of every answer, which takes longer than all that follows.
+    return {label: value for value, label in _model().f.predict(f"{prose}\n", CANDIDATES, MIN_PROBABILITY, "strict")}
 
 
 def _most_likely(messages: Sequence[Mapping[str, float]]) -> list[str]:

@@ -68,9 +68,12 @@ HINT = re.compile(f"[{DIGITS}@:=]")
 # What passwords, codes and account names have: see named_values. Times and small numbers do not.
 NAMED_HINT = re.compile(
     rf"[{DIGITS}:：=!#_@](?:(?<=[:：=])(?<![0-9]:)[ \u00a0]{{0,3}}\n?[\w\"'«“#*@]|(?<=\w[!#_])(?=\w)|(?<=@)\w"
-    rf"|[{DIGITS}]{{2}}|[{DIGITS}]?[ -][{DIGITS}]{{2}}|(?<=[^\W\d_h]\d)|(?<=[!#*_]\d))"
+    rf"|[{DIGITS}]{{3}}|[{DIGITS}]?[ -][{DIGITS}]{{2}}|(?<=[^\W\d_]{{3}}\d)|(?<=[^\W\d_]\d)[^\W\d_]|[^\W\d_hx]\d|(?<=[!#*_]\d))"
 )
-FOUR_DIGITS = re.compile(rf"[{DIGITS}](?:[ ./-]?[{DIGITS}]){{3}}")
+# Seven digits; or an Indian PAN, an Italian codice fiscale.
+ID_HINT = re.compile(
+    rf"[{DIGITS}](?:(?:\W{{0,3}}[{DIGITS}ABab]){{6}}|(?<=[A-Za-z]{{4}}\d)\d{{3}}|(?<=[A-Za-z]{{6}}\d)\d[A-Za-z]\d\d)"
+)
 # Between four digits and four more, whatever separates them: one number on two lines.
 LINE_BREAK_IN_NUMBER = re.compile(r"(?:(?<=\d{4})|(?<=\d\d[ .-]\d\d))\n(?=(?:\d[ .-]?){3}\d)")
 NINE_DIGITS = re.compile(rf"[{DIGITS}](?:\W{{0,3}}[{DIGITS}ABab]){{8}}")  # Corsica's 2A and 2B in a NIR
@@ -247,7 +250,6 @@ def find(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Detection]
     if not is_spelled and not HINT.search(text) and "AKIA" not in text:
         return []
     found: list[Detection] = []
-    is_long = SIXTEEN.search(text) is not None
     if is_spelled:
         found += _all("email", spelled_emails(text))
     if "@" in text:
@@ -258,13 +260,13 @@ def find(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Detection]
         found += _all("secret", (match.span(1) for match in SECRET_PARAMETER.finditer(text)))
     if "/" in text:
         found += _all("secret", (match.span(match.lastindex or 0) for match in SECRET_LINK.finditer(text)))
-    if is_long:
+    if SIXTEEN.search(text):
         found += _all("key", (match.span() for match in KEY.finditer(text)))
     if "PRIVATE KEY-----" in text:
         found += _all("key", private_keys(text))
-    if NAMED_HINT.search(text):
+    if NAMED_HINT.search(text) or "cv" in text or "CV" in text or "ryptog" in text or "rüfz" in text:
         found += (Detection(start, end, kind) for kind, (start, end) in named_values(text))
-    if is_long or FOUR_DIGITS.search(text):
+    if ID_HINT.search(text):
         western = text if text.isascii() else text.translate(WESTERN)
         found += _numbers(western, regions)
         if "\n" in western and LINE_BREAK_IN_NUMBER.search(western):
