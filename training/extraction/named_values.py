@@ -2,7 +2,7 @@
 `snap: …`), in many languages.
 
 Most sentences with such a word hold no value ("the password is wrong", "zip code 90210"), so a value must also look
-like one. How plain it may look depends on what leads to it: after a colon, or a verb such as "is", a plainer one counts.
+like one. After a colon, or a verb such as "is", a plainer one counts.
 """
 
 import re
@@ -13,9 +13,10 @@ Span = tuple[int, int]
 
 # Regular expressions, each beginning with a letter; `re` skips to the next of these letters at once.
 PASSWORD = (
-    "passwor[dt]s?, passwd, passcode, passphrase, pass, pwd?, mdp, mots? de passe, kennwort, contrase[ñn]a, clave, senha,"
-    " palavra[- ]passe, parola, şifre(?:si|niz|m|n)?, sifre(?:si|niz|m|n)?, парол[ьяе], lösenord(?:et)?, kata sandi, sandi,"
-    " wachtwoord, has[łl]o, jelszó, heslo, salasana, κωδικός, 비밀번호, 비번, 密码, 密碼, パスワード, पासवर्ड, wi-?fi, wlan, вай-?фа[йя]"
+    "passwor[dt]s?, passwd, passcode, passphrase, pass, pwd?, mdp, mots? de passe, kennwort, contrase[ñn]a, clave"
+    ", senha, palavra[- ]passe, parola, şifre(?:si|niz|m|n)?, sifre(?:si|niz|m|n)?, парол[ьяе], lösenord(?:et)?"
+    ", kata sandi, sandi, wachtwoord, has[łl]o, jelszó, heslo, salasana, κωδικός, 비밀번호, 비번, 密码, 密碼, पासवर्ड"
+    ", wi-?fi, wlan, вай-?фа[йя]"
 )
 CODE = (
     "codes?, c[óo]digo, codice, kod(?:unuz|um|un|u)?, код, pin ?code, pin, пин-?код, пин, otp, tan, digicode, türcode,"
@@ -36,7 +37,7 @@ def _any_of(*lists: str) -> str:
 NAMED = re.compile(_any_of(PASSWORD, CODE, CARD_CODE, ACCOUNT))
 
 # Verbs that lead to a value as a colon does.
-IS = frozenset("is c'est c’est est ist lautet es é è jest är είναι".split())
+IS = frozenset(["is", "c'est", "c’est", "est", "ist", "lautet", "es", "é", "è", "jest", "är", "είναι"])
 FARTHEST = 6  # words between the word and its value
 TOKEN = re.compile(
     r"[ \u00a0]{0,2}(?:([:：=→]|[-=]>)[ \u00a0]{0,3}\n?)?"
@@ -90,7 +91,9 @@ def named_values(text: str) -> Iterator[tuple[str, Span]]:
     for match in NAMED.finditer(lowered):
         start, end = match.span()
         before, after = lowered[start - 1 : start], lowered[end : end + 1]
-        if _joins(before, lowered[start]) or _joins(after, lowered[end - 1]) or before in LINK or after in LINK:
+        if _joins(before, lowered[start]) or _joins(after, lowered[end - 1]):
+            continue
+        if before in LINK or after in LINK or after == "-":
             continue
         accepts = next(accepts for words, accepts in ACCEPTS if words.fullmatch(match[0]))
         if span := _value(text, end, lowered[max(0, start - BEFORE) : end], accepts):

@@ -37,18 +37,16 @@ from stdnum.us import ssn
 from training.extraction.named_values import Span, named_values
 
 DEFAULT_REGIONS = ("FR", "GB", "US")
-# Where most people who write a language live, for runs without a phone number among their names.
+# Where most people who write a language live.
+COUNTRIES = """
+ar=EG SA DZ MA AE IQ, bg=BG, bn=BD IN, cs=CZ, da=DK, de=DE AT CH, el=GR CY, es=ES MX AR CO CL PE, et=EE, fa=IR, fi=FI,
+fr=FR BE CH, he=IL, hi=IN, hr=HR, hu=HU, id=ID, it=IT CH, ja=JP, kk=KZ, ko=KR, lt=LT, lv=LV, ms=MY, nl=NL BE, no=NO,
+pl=PL, pt=PT BR, ro=RO, ru=RU KZ, sk=SK, sl=SI, sq=AL, sr=RS, sv=SE, ta=IN, te=IN, th=TH, tl=PH, tr=TR, uk=UA, ur=PK,
+uz=UZ, vi=VN, zh=CN TW HK
+"""
 REGIONS_OF_LANGUAGES = {
-    language.strip(): tuple(regions.split())
-    for language, regions in (
-        pair.split(":")
-        for pair in """
-        ar: EG SA DZ MA AE IQ, bg: BG, bn: BD IN, cs: CZ, da: DK, de: DE AT CH, el: GR CY, es: ES MX AR CO CL PE, et: EE,
-        fa: IR, fi: FI, fr: FR BE CH, he: IL, hi: IN, hr: HR, hu: HU, id: ID, it: IT CH, ja: JP, kk: KZ, ko: KR, lt: LT,
-        lv: LV, ms: MY, nl: NL BE, no: NO, pl: PL, pt: PT BR, ro: RO, ru: RU KZ, sk: SK, sl: SI, sq: AL, sr: RS, sv: SE,
-        ta: IN, te: IN, th: TH, tl: PH, tr: TR, uk: UA, ur: PK, uz: UZ, vi: VN, zh: CN TW HK
-        """.split(",")
-    )
+    language: tuple(regions.split())
+    for language, _, regions in (pair.strip().partition("=") for pair in COUNTRIES.split(","))
 }
 
 
@@ -68,7 +66,8 @@ HINT = re.compile(f"[{DIGITS}@:=]")
 # What passwords, codes and account names have: see named_values. Times and small numbers do not.
 NAMED_HINT = re.compile(
     rf"[{DIGITS}:：=!#_@](?:(?<=[:：=])(?<![0-9]:)[ \u00a0]{{0,3}}\n?[\w\"'«“#*@]|(?<=\w[!#_])(?=\w)|(?<=@)\w"
-    rf"|[{DIGITS}]{{3}}|[{DIGITS}]?[ -][{DIGITS}]{{2}}|(?<=[^\W\d_]{{3}}\d)|(?<=[^\W\d_]\d)[^\W\d_]|[^\W\d_hx]\d|(?<=[!#*_]\d))"
+    rf"|[{DIGITS}]{{3}}|[{DIGITS}]?[ -][{DIGITS}]{{2}}|(?<=[^\W\d_]{{3}}\d)|(?<=[^\W\d_]\d)[^\W\d_]|[^\W\d_hx]\d"
+    r"|(?<=[!#*_]\d)|(?<=[^\W\d_]-\d))"
 )
 # Seven digits; or an Indian PAN, an Italian codice fiscale.
 ID_HINT = re.compile(
@@ -180,14 +179,15 @@ SECRET_LINK = re.compile(
     re.IGNORECASE,
 )
 MAILBOX = re.compile(r"[\w.%+'’-]{1,64}\Z")
-# "lea point m arobase example point org", "lea [at] example.org": a sign in brackets, or a word that is used for nothing
-# else, makes an address of it. After others ("at", Turkish "et"), so must a spelled dot and an end such as "com".
+# "lea point m arobase example point org", "lea [at] example.org": a sign in brackets, or a word that has no other use,
+# makes an address of it. After others ("at", Turkish "et") a spelled dot must follow.
 SPELLED_AT = re.compile(
     r"[ \u00a0]{0,2}(?P<sure>[\[({<](?:at|ät|arroba|arobase|собака|chiocciola|@)[\])}>])[ \u00a0]{0,2}"
     r"| (?:(?P<word>arobase|arobas|arroba|chiocciola|собака|klammeraffe)|(?P<doubtful>at|ät|et)) ",
     re.IGNORECASE,
 )
-SPELLED_DOT = r"(?:[ ]?[\[({](?:dot|point|punkt|punto|ponto|nokta|точка|\.)[\])}][ ]?| (?:dot|point|punkt|punto|ponto|nokta|точка) )"
+DOT = "(?:dot|point|punkt|punto|ponto|nokta|точка)"
+SPELLED_DOT = rf"(?:[ ]?[\[({{](?:{DOT}|\.)[\])}}][ ]?| {DOT} )"
 SPELLED_MAILBOX = re.compile(
     rf"(?<![\w.@])[\w+-]{{1,40}}(?:(?:\.|{SPELLED_DOT})[\w+-]{{1,40}}){{0,3}}\Z", re.IGNORECASE
 )
@@ -344,15 +344,13 @@ def spelled_emails(text: str) -> Iterator[Span]:
     for at in SPELLED_AT.finditer(text):
         domain = SPELLED_DOMAIN.match(text, at.end())
         mailbox = SPELLED_MAILBOX.search(text, max(0, at.start() - 80), at.start()) if domain else None
-        if mailbox is None or domain is None:
+        if mailbox is None or domain is None or len(mailbox[0]) < 2 or mailbox[0].isdigit():
             continue
-        is_plain = mailbox[0].isalpha()
-        if len(mailbox[0]) < 2 or mailbox[0].isdigit():
-            continue
-        if at["doubtful"] and (
-            domain[2] == "." or (is_plain and mailbox.start() and text[mailbox.start() - 2] not in ":")
-        ):
-            continue
+        if at["doubtful"]:  # not "look at bikes dot com"
+            begins = not mailbox.start() and "dot" not in domain[2].lower()
+            is_led_to = begins or text[: mailbox.start()].rstrip()[-1:] == ":"
+            if domain[2] == "." or (mailbox[0].isalpha() and not is_led_to):
+                continue
         yield mailbox.start(), domain.end()
 
 
@@ -684,14 +682,13 @@ def phones(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
     for match in LINKED.finditer(text):
         if _is_possible(f"+{match[1]}"):
             yield match.span(1)
-    place, match = 0, INTERNATIONAL.search(text)
-    while match:
-        place = match.end()
-        if end := _end(text, match.start(), match.end(), [None] if match[1] != "00" else ["FR"]):
-            yield _inside(text, match.start(), end)
-            place = end
-        # Directly behind a number, the plus of the next one may follow a digit.
-        match = (WITH_COUNTRY_CODE.match(text, place) if end else None) or INTERNATIONAL.search(text, place)
+    place, last = 0, -1
+    # Directly behind a number, the plus of the next one may follow a digit.
+    while found := (place == last and WITH_COUNTRY_CODE.match(text, place)) or INTERNATIONAL.search(text, place):
+        place = found.end()
+        if end := _end(text, *found.span(), [None] if found[1] != "00" else ["FR"]):
+            yield _inside(text, found.start(), end)
+            place = last = end
     plans = _plans(tuple(regions))
     yield from _national(text, NATIONAL, lambda match, follows: _national_end(match, follows, plans.trunk))
     if plans.north_american:
@@ -766,8 +763,9 @@ def _open_end(match: re.Match[str], regions: Sequence[str]) -> int | None:
     """The end of a number without a leading 0. Without a group of three digits it is a score: 25-19 22-25 25-21."""
     text, start = match.string, match.start()
     end = _end(text, *match.span(), regions)
-    is_number = end and sum(map(str.isdigit, text[start:end])) > 8 and THREE_DIGITS.search(text, start, end)
-    return end if is_number and not DECIMALS.match(text, end) else None
+    if end is None or sum(map(str.isdigit, text[start:end])) < 9 or not THREE_DIGITS.search(text, start, end):
+        return None
+    return None if DECIMALS.match(text, end) else end
 
 
 def _national_end(match: re.Match[str], follows: bool, regions: Sequence[str]) -> int | None:

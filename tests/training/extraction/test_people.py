@@ -189,7 +189,7 @@ def test_by_default_numbers_become_contacts_everywhere(tmp_path: Path, capsys: p
     assert [row[1:] for row in rows["whatsapp/Contact 1.csv"]] == [
         ["Contact 1", "call me on [phone] or [email]"],
         ["Zoé", "ok @Contact 1, ask Bob Martin"],
-        ["Bob Martin", "Bob here, the code is 4412"],
+        ["Bob Martin", "Bob here, the code is [secret]"],
         ["Zoé", "salut"],
     ]
     assert report["masked"] == {"phone": 1, "email": 1}

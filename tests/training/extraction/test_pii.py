@@ -70,7 +70,7 @@ def test_what_is_personal_becomes_a_word(text: str) -> None:
         "le 12/03/2024 à 14h30, 2023-11-05 18:42:10",
         "12 500 000 €, $1,250.00, 3-1 6-4 7-6 6-7 10-8",
         "commande n° 402-1234567-8901234, 1Z999AA10123456784",
-        "#12345678 @theo_le_vrai 48.858370, 2.294481",
+        "#12345678 @theo_le_vrai 48.8583 ou 2.2944",
         "loto 07 12 23 34 45 49",
         "https://shop.example.com/p/1234567890?color=bleu&page=2",
         "a::b, 1::2, std::vector, 00:1A:2B:3C:4D:5E, 127.0.0.1",
@@ -110,6 +110,102 @@ def test_what_is_not_stays_the_same_object(text: str) -> None:
     assert mask(text) is text
 
 
+NAMED = {
+    "mdp: Tulipe!42 ok": "mdp: [secret] ok",
+    "the password is maple77tree, all lower": "the password is [secret], all lower",
+    'passwort: "roter hund"': 'passwort: "[secret]"',
+    "senha do wifi = goiaba_9": "senha do wifi = [secret]",
+    "clave: pezvolador": "clave: [secret]",
+    "wifi: kiwi-otter-4 (invités)": "wifi: [secret] (invités)",
+    "şifresi Gofret_31 tamam": "şifresi [secret] tamam",
+    "пароль от вайфая Berezka-9": "пароль от вайфая [secret]",
+    "密码:xiaogou88": "密码:[secret]",
+    "digicode 24A71 puis 2e": "digicode [secret] puis 2e",
+    "le code reçu par sms : 551 204": "le code reçu par sms : [secret]",
+    "your OTP is 910284.": "your OTP is [secret].",
+    "PIN 4417 aber psst": "PIN [secret] aber psst",
+    "cvv 903 exp 11/27": "cvv [secret] exp 11/27",
+    "código do portão é 4471*": "código do portão é [secret]",
+    "snap : capucine.v": "snap : [account]",
+    "insta @nils.draussen": "insta [account]",
+    "gpay arun.k7@okicici": "gpay [account]",
+    "https://chat.whatsapp.com/Jq3LmZ8RtYwX2aBcDeFgHi viens": "https://chat.whatsapp.com/[secret] viens",
+    "t.me/+Qw3rTy7uIoPaSdFg": "t.me/+[secret]",
+    "discord.gg/Xy7kPq2": "discord.gg/[secret]",
+    "https://app.example.org/reset-password/9c1d8e7f6a5b4c3d2e1f": "https://app.example.org/reset-password/[secret]",
+    "écris à zoe arobase exemple point fr": "écris à [email]",
+    "ada.lind [at] example.org": "[email]",
+    "mail: tom at example dot com": "mail: [email]",
+    "vera собака primer точка ru": "[email]",
+    "rdv 48.85341, 2.34880": "rdv [location]",
+    "https://maps.example.com/@48.8534,2.3488,17z": "https://maps.example.com/@[location],17z",
+    "45°45'35\"N 4°50'32\"E": "[location]",
+    "cpf 529.982.247-25": "cpf [id]",
+    "meu cpf é 52998224725": "meu cpf é [id]",
+    "dni 12345678Z": "dni [id]",
+    "aadhaar 2341 2341 2346": "aadhaar [id]",
+    "pan ABCPE1234F": "pan [id]",
+    "cf RSSMRA85T10A562S": "cf [id]",
+    "appelle 06 12 34\n56 78": "appelle [phone]",
+    "+33612345678+33612345679": "[phone][phone]",
+}
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_what_a_word_or_a_form_makes_personal(text: str) -> None:
+    assert mask(text) == NAMED[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password is wrong again, reset it in 5 minutes",
+        "password: at least 8 characters",
+        "wifi: 3 bars, 40mbps",
+        "mot de passe refusé 3 fois à 22h30",
+        "zip code 90210, area code 2125, error code: 5001",
+        "code postal 69003, code promo HIVER10, code APE 6201Z",
+        "my referral code is FRIEND20, course code CS2040",
+        "the code is due in 2024",
+        "pin 3 is 5v, le pin 2300 m d'altitude",
+        "otp since 2016",
+        "snap: it broke",
+        "insta live @ 8pm",
+        "https://www.example.com/blog/reset-your-password-in-5-steps",
+        "look at bikes dot com",
+        "lr 0.0001, 0.0005",
+        "52998224725",
+        "2019 2020 2021",
+    ],
+)
+def test_words_alone_make_nothing_personal(text: str) -> None:
+    assert mask(text) is text
+
+
+@pytest.mark.parametrize(
+    ("language", "number"),
+    [
+        ("el", "6912 345 678"),
+        ("tr", "532 765 43 21"),
+        ("ko", "010-2345-6789"),
+        ("ru", "8 (912) 345-67-89"),
+        ("zh", "13812345678"),
+        ("hi", "98765 43210"),
+        ("id", "0812-3456-7890"),
+        ("sv", "070-123 45 67"),
+        ("ro", "0722 345 678"),
+        ("pt", "11 98765-4321"),
+    ],
+)
+def test_national_numbers_of_the_language_of_the_chats(language: str, number: str) -> None:
+    assert mask(f"ok {number}", regions_of([], [language])) == "ok [phone]"
+
+
+@pytest.mark.parametrize("text", ["25-19 22-25 25-21", "заказ 89161234567", "2023-11-05 18:42:10", "1 000 000 000"])
+def test_scores_orders_dates_and_sums_are_no_numbers_in_any_country(text: str) -> None:
+    assert mask(text, regions_of([], ["ru", "tr", "zh", "hi", "es", "pt"])) is text
+
+
 def test_counts_by_kind() -> None:
     masker = Masker()
     masker.mask("a@example.org b@example.org 06 12 34 56 78")
@@ -121,7 +217,7 @@ def test_counts_by_kind() -> None:
 def test_national_numbers_of_the_regions_of_a_run() -> None:
     belgian = "0470 12 34 56"
     regions = regions_of(["Léa", "+32 470 12 34 56"], languages=["es"])
-    assert set(regions) == {*DEFAULT_REGIONS, "BE", "ES", "MX"}
+    assert {*DEFAULT_REGIONS, "BE", "ES", "MX"} <= set(regions)
     assert mask(f"c'est {belgian}", regions) == "c'est [phone]"
     assert mask("612 34 56 78", regions) == "[phone]"
     assert canonical(belgian, regions) == "+32470123456"
@@ -209,6 +305,7 @@ def test_no_generated_value_remains(value: str, before: str, after: str) -> None
     "unit",
     [
         *("a", "1", "1 ", "+1 ", "@", "a@", "=", "?token=", "a.", "1:", "f:", "sk-", "FR76 ", "ab12 ", "0/", "-eyJ"),
+        *("+33612345678", "password ", "pin ", "wifi_", "insta@", "/invite/", "a dot ", "[at]", "1.2345,", "X-1"),
         *("06 12 34 56 78 ", "0612345678,", "0612345678.", "020 7946 0000 ", "-----BEGIN PRIVATE KEY-----"),
     ],
 )
