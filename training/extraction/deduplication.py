@@ -56,8 +56,8 @@ class Conversation:
         Requires messages in common from at least two senders: what one person sends to everybody at New Year is in
         many chats.
         """
-        moments = {_moment(record) for record in self.messages if len(record.text) >= LONG}
-        common = [record for record in messages if _moment(record) in moments]
+        moments = {time_and_text(record) for record in self.messages if len(record.text) >= LONG}
+        common = [record for record in messages if time_and_text(record) in moments]
         if len(common) < SAME or len(_people(common)) < 2:
             return False
         both = [record for record in _within(messages, self.messages) if len(record.text) >= LONG]
@@ -93,7 +93,7 @@ class Conversation:
 
     def _interleaves(self, messages: list[Record]) -> bool:
         """Whether messages of one side were sent after the first and before the last of the other."""
-        here, there = ([_moment(record)[0] for record in side] for side in (self.messages, messages))
+        here, there = ([time_and_text(record)[0] for record in side] for side in (self.messages, messages))
         first, last = min(there), max(there)
         if any(first < moment < last for moment in here):
             return True
@@ -120,13 +120,13 @@ class Conversation:
         if others <= people:
             return {}
         said: dict[tuple[str, str], str] = {
-            _moment(record): record.sender for record in self.messages if record.sender not in others
+            time_and_text(record): record.sender for record in self.messages if record.sender not in others
         }
         possible = Counter(record.sender for record in _within(messages, self.messages))
         found = Counter(
             (record.sender, said[moment])
             for record in messages
-            if record.sender not in people and (moment := _moment(record)) in said
+            if record.sender not in people and (moment := time_and_text(record)) in said
         )
         names: dict[str, str] = {}
         for (new, earlier), common in found.most_common():
@@ -189,7 +189,7 @@ class _Untitled:
 
 def _sampled(messages: list[Record]) -> list[int]:
     """Checksums of the sampled messages. Not hash(), which differs from run to run."""
-    moments = ("\n".join(_moment(record)) for record in messages if len(record.text) >= LONG)
+    moments = ("\n".join(time_and_text(record)) for record in messages if len(record.text) >= LONG)
     return [each for moment in moments if not (each := crc32(moment.encode("utf-8", "replace"))) & 1]
 
 
@@ -199,12 +199,12 @@ def _people(messages: Iterable[Record]) -> set[str]:
 
 def _within(messages: list[Record], others: list[Record]) -> list[Record]:
     """The `messages` between the first and the last of `others`."""
-    moments = [_moment(record)[0] for record in others]
+    moments = [time_and_text(record)[0] for record in others]
     first, last = min(moments), max(moments)
-    return [record for record in messages if first <= _moment(record)[0] <= last]
+    return [record for record in messages if first <= time_and_text(record)[0] <= last]
 
 
-def _moment(record: Record) -> tuple[str, str]:
+def time_and_text(record: Record) -> tuple[str, str]:
     """(time, text). Times without an offset are cut to the minute: for the same WhatsApp chat, Android writes minutes
     and iOS seconds."""
     if len(record.timestamp) <= NAIVE:
@@ -214,7 +214,7 @@ def _moment(record: Record) -> tuple[str, str]:
 
 def _key(record: Record) -> tuple[str, ...]:
     """The identity of a message across exports: its id, or else its time, text and sender."""
-    return (record.id,) if record.id else (*_moment(record), record.sender)
+    return (record.id,) if record.id else (*time_and_text(record), record.sender)
 
 
 NAIVE = len("2022-03-18T14:56:00")

@@ -15,7 +15,7 @@ from pathlib import Path
 from ghost import atomic
 from ghost.console import Bar, progress
 from ghost.errors import ExportError, UsageError
-from training.extraction import csv_file, speakers
+from training.extraction import csv_file, removals, speakers
 from training.extraction.date_order import NAMES as DATE_ORDERS
 from training.extraction.deduplication import Conversation, Conversations
 from training.extraction.languages import language_report
@@ -23,6 +23,7 @@ from training.extraction.people import Anonymizer
 from training.extraction.platform import Chat, Kind, Reading, Record
 from training.extraction.platforms import HINT, PLATFORMS, Recognised, recognise
 from training.extraction.recurring import Recurring
+from training.extraction.removals import ROWS, Removals
 from training.extraction.report import Account, FileAccount, show
 from training.extraction.source import OwnFolder, Source, discover, printable
 
@@ -73,19 +74,20 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--min-chars {args.min_chars}: must be at least 1")
     atomic.refuse_foreign_files(args.out, own_files(args.out))
     config = speakers.load(args.user_config)
-    account, found = gather(args.paths, args.platform, args.date_order, args.min_chars, args.without_app_rows)
+    removed = removals.read_removals(args.out, config.exclude_messages)
+    account, found = gather(args.paths, args.platform, args.date_order, args.min_chars, removed, args.without_app_rows)
     me = _me(config, args, found)
     anonymizer = Anonymizer(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
     problems = account.problems  # before renaming, so that the paths can be opened
     account.rename(anonymizer.title)
     if account.messages:
-        save(account, found, args.out, anonymizer)
+        save(account, found, args.out, anonymizer, removed)
     if args.json:
         print(json.dumps(account.as_json(), ensure_ascii=False, indent=2))
     else:
         show(account, problems, args.out, REPORT)
     if not account.messages:
-        raise ExportError(f"{nothing(account, args.paths)}; {args.out} is left as it was")
+        raise ExportError(f"{nothing(account, args.paths, args.out)}; {args.out} is left as it was")
     return 1 if problems else 0
 
 
@@ -108,10 +110,12 @@ def gather(
     platform: str | None,
     date_order: str | None,
     min_chars: int,
+    removed: Removals,
     without_app_rows: bool = False,
 ) -> tuple[Account, list[Conversation]]:
     """Read every export under `paths`. Conversations come in reading order; none is empty.
 
+    removed           what the person deleted or excludes
     without_app_rows  count messages whose recurring wording looks like the app's own as system rows
     """
     account = Account()
@@ -127,8 +131,14 @@ def gather(
             else:
                 file = FileAccount(str(source), reader.NAME, reason, reading.facts, reader.UNIT)
                 account.files.append(file)
-                chats += ((file, chat, messages) for chat, messages in _read(reading, file, min_chars, bar).items())
+                for chat, messages in _read(reading, file, min_chars, bar).items():
+                    kept, deleted, excluded = removed.keep(file.platform, messages)
+                    file.move(deleted, Kind.REMOVED)
+                    file.move(excluded, Kind.EXCLUDED)
+                    if kept:
+                        chats.append((file, chat, kept))
             bar.advance()
+        account.excluded = [removed.matched[number] for number in range(len(removed.patterns))]
         recurring = Recurring([(file.file, messages) for file, _, messages in chats])
         account.recurring, account.is_without_recurring = recurring.templates, without_app_rows
         conversations = Conversations()
@@ -245,14 +255,16 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
     return chats
 
 
-def save(account: Account, found: Sequence[Conversation], out: Path, anonymizer: Anonymizer) -> None:
+def save(account: Account, found: Sequence[Conversation], out: Path, anonymizer: Anonymizer, removed: Removals) -> None:
     """Write the CSVs and the reports to a temporary folder, then replace `out` with it."""
     with atomic.replace_folder(out) as folder:
         replies: dict[str, list[dict[str, dict[str, str]]]] = {}
-        languages = language_report(_write(account, found, folder, anonymizer, replies))
+        rows: dict[str, dict[str, str]] = {}
+        languages = language_report(_write(account, found, folder, anonymizer, replies, rows))
         account.masked = anonymizer.counts
         account.languages = languages["total"]
-        reports = {REPORT: account.as_json(), LANGUAGES: languages} | ({csv_file.REPLIES: replies} if replies else {})
+        reports = {REPORT: account.as_json(), LANGUAGES: languages, ROWS: removed.as_json(rows)}
+        reports |= {csv_file.REPLIES: replies} if replies else {}
         for name, report in reports.items():
             (folder / name).touch(mode=0o600)
             (folder / name).write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
@@ -264,21 +276,25 @@ def _write(
     folder: Path,
     anonymizer: Anonymizer,
     replies: dict[str, list[dict[str, dict[str, str]]]],
+    rows: dict[str, dict[str, str]],
 ) -> Iterator[tuple[str, list[Record]]]:
-    """Write each conversation; yield its file, relative to `folder`, and its messages. Fill `replies` by file."""
+    """Write each conversation; yield its file, relative to `folder`, and its messages. Fill `replies` and `rows` by
+    file."""
     taken: set[str] = set()
     with progress("Writing", total=len(found)) as bar:
         for conversation in found:
             title = anonymizer.title(conversation.chat.title)
             path = csv_file.path_in(folder, conversation.platform, title, taken)
+            file = path.relative_to(folder).as_posix()
             bar.describe(path.name)
             read = conversation.in_time_order()
             records = anonymizer.records(read)
             csv_file.write(records, path)
             if answered := csv_file.replies(read, records):
-                replies[path.relative_to(folder).as_posix()] = answered
-            account.write_down(path.relative_to(folder), title, records)
-            yield path.relative_to(folder).as_posix(), records
+                replies[file] = answered
+            rows[file] = removals.rows_of(conversation.platform, read, records, path)
+            account.write_down(file, title, records)
+            yield file, records
             bar.advance()
 
 
@@ -289,6 +305,7 @@ def own_files(out: Path) -> set[str]:
         return {
             REPORT,
             LANGUAGES,
+            ROWS,
             csv_file.REPLIES,
             *(conversation["file"] for conversation in report["conversations"]),
         }
@@ -296,9 +313,14 @@ def own_files(out: Path) -> set[str]:
         return set()
 
 
-def nothing(account: Account, paths: Sequence[Path]) -> str:
+def nothing(account: Account, paths: Sequence[Path], out: Path) -> str:
     """The error message when no message was found."""
     where = " ".join(map(str, paths))
+    if left_out := sum(file.kinds[Kind.REMOVED] + file.kinds[Kind.EXCLUDED] for file in account.files):
+        return (
+            f"no message in {where} but {left_out:,} that you deleted from {out} or that exclude_messages excludes;"
+            f" to have the deleted ones back, delete {out / ROWS}"
+        )
     if account.files or account.refused:
         return f"no message in {where}"
     found = f"attachments only ({account.attachments:,})" if account.attachments else "no file at all"

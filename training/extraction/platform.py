@@ -27,6 +27,8 @@ class Kind(StrEnum):
     BOT = "bot"  # written by a program, also when a person sent it through an inline bot
     SUPERSEDED = "superseded"  # an earlier version of an edited message
     EMPTY = "empty"  # fewer characters than --min-chars
+    REMOVED = "removed"  # the person deleted its row, or its file, from the output of an earlier extraction
+    EXCLUDED = "excluded"  # matches a pattern of user_config.json
     DUPLICATE = "duplicate"  # already read from another export of the same conversation
     UNREADABLE = "unreadable"
 

@@ -5,7 +5,7 @@ Every record has exactly one kind; the counts by kind add up to the number of re
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -75,6 +75,7 @@ class Account:
     languages: dict[str, float] = field(default_factory=dict)  # shares of all messages
     recurring: list[Template] = field(default_factory=list)  # of messages that look like the app's own
     is_without_recurring: bool = False  # whether they were left out
+    excluded: list[int] = field(default_factory=list)  # messages by pattern of the config's exclude_messages
 
     @property
     def messages(self) -> int:
@@ -105,11 +106,11 @@ class Account:
             if "owner" in file.facts:
                 file.facts = {**file.facts, "owner": renamed(file.facts["owner"])}
 
-    def write_down(self, written: Path, title: str, records: list[Record]) -> None:
-        """Add a conversation, written to `written` (relative to --out)."""
+    def write_down(self, file: str, title: str, records: list[Record]) -> None:
+        """Add a conversation, written to `file` (relative to --out)."""
         self.conversations.append(
             {
-                "file": written.as_posix(),
+                "file": file,
                 "title": title,
                 "messages": len(records),
                 "senders": dict(Counter(record.sender for record in records).most_common()),
@@ -128,6 +129,7 @@ class Account:
             "own_folders_passed_over": self.own_folders,
             "html_beside_json_passed_over": self.beside_json,
             "conversations": self.conversations,
+            "exclude_messages": self.excluded,
             "masked": self.masked,
             "recurring": {
                 "left_out": self.is_without_recurring,
@@ -179,6 +181,8 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
         if len(files) > 1:
             line = f"kept apart: {len(files)} chats called {title}, which share hardly a message: {', '.join(files)}"
             console.print(line, soft_wrap=True, markup=False)
+    for line in _left_out_on_purpose(account):
+        console.print(line, soft_wrap=True)
     if account.masked:
         console.print("masked: " + ", ".join(f"{number:,} [{kind}]" for kind, number in account.masked.items()))
     if account.languages:
@@ -229,6 +233,17 @@ def _recurring(account: Account, report: str) -> str:
     parts = [*shown, *([f"{_counted(hidden, 'wording')} not shown here"] if hidden else [])]
     advice = "" if account.is_without_recurring else "; --without-app-rows leaves them out"
     return f"{_counted(rows, 'message')} {verb} like the app's own: {', '.join(parts)}. {report} says where{advice}"
+
+
+def _left_out_on_purpose(account: Account) -> Iterator[str]:
+    deleted = sum(file.kinds[Kind.REMOVED] for file in account.files)
+    if deleted:
+        yield f"left out, since you deleted them from an earlier extraction: {_counted(deleted, 'message')}"
+    if account.excluded:
+        yield f"left out by exclude_messages: {_counted(sum(account.excluded), 'message')}"
+    for number, messages in enumerate(account.excluded, start=1):
+        if not messages:
+            yield f"exclude_messages: no message matches pattern {number}"
 
 
 def _evidence(files: Sequence[FileAccount]) -> list[str]:

@@ -47,6 +47,8 @@ class UserConfig:
     """People who opted out. Their messages are dropped, on both sides of the split."""
     exclude_conversations: tuple[str, ...] = ()
     """Chats to leave out, by title or by file, such as "whatsapp/Bob.csv"."""
+    exclude_messages: tuple[str, ...] = ()
+    """Regular expressions; a message in which one is found, in any case, is left out of extraction and preparation."""
     since: date | None = None
     """The first day to use."""
     until: date | None = None
@@ -59,6 +61,13 @@ class UserConfig:
         for key, names in lists.items():
             if not all(name.strip() for name in names):
                 raise ConfigError(f'{key}: a name is blank; write a list of names, as in ["Ada Lovelace"]')
+        for pattern in self.exclude_messages:
+            try:
+                matches_everything = re.search(pattern, "")
+            except re.error as error:
+                raise ConfigError(f"exclude_messages: {pattern!r} is not a regular expression ({error})") from error
+            if matches_everything:
+                raise ConfigError(f"exclude_messages: {pattern!r} matches an empty message, and so every message")
         if self.since and self.until and self.since > self.until:
             raise ConfigError(f"since, until: {self.since} is after {self.until}, so no day is left")
         try:

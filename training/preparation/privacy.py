@@ -62,6 +62,7 @@ def keep(config: UserConfig, table: pd.DataFrame, mine: Mine, cleaned: Path, pat
         "groups": (np.array([sizes[file] for file in files]) > limit)[chat],
         "dates": ~_within(table["instant"], config),
         "people": senders.isin(people)[sender],
+        "patterns": _matching(table["text"], config.exclude_messages),
     }
     is_out = np.zeros(len(table), bool)
     left_out: dict[str, dict[str, int]] = {}
@@ -123,6 +124,14 @@ def _within(instant: "pd.Series[pd.Timestamp]", config: UserConfig) -> Mask:
     if config.until:
         within &= (instant < _midnight(config.until + timedelta(days=1), config)).to_numpy()
     return within
+
+
+def _matching(texts: "pd.Series[str]", patterns: Sequence[str]) -> Mask:
+    """Whether a pattern is found in each. Extraction leaves these out, too, if it is run with them."""
+    found = np.zeros(len(texts), bool)
+    for pattern in patterns:
+        found |= texts.str.contains(re.compile(pattern, re.IGNORECASE)).to_numpy(bool)
+    return found
 
 
 def _midnight(day: date, config: UserConfig) -> pd.Timestamp:

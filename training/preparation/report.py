@@ -295,6 +295,7 @@ def left_out(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
         "conversations": f"in {counted(reasons['conversations']['chats'], 'chat')} (exclude_conversations)",
         "groups": f"in {counted(reasons['groups']['chats'], 'group')} (max_group_size)",
         "dates": "(since, until)",
+        "patterns": "(exclude_messages)",
     }
     messages = {reason: left["messages"] for reason, left in reasons.items()}
     return [f"{counted(messages[reason], 'message')} {what}" for reason, what in kinds.items() if messages[reason]]
