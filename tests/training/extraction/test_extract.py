@@ -262,7 +262,7 @@ def test_a_second_extraction_replaces_the_first_and_keeps_gitkeep(tmp_path: Path
     extract(tmp_path, save(tmp_path, CHAT, "first.txt"))
     extract(tmp_path, save(tmp_path, CHAT, "second.txt"))
     names = sorted(path.name for path in tmp_path.joinpath("cleaned").rglob("*") if path.is_file())
-    assert names == [".gitkeep", "extraction_report.json", "languages.json", "second.csv"]
+    assert names == [".gitkeep", "extraction_report.json", "languages.json", "rows.json", "second.csv"]
 
 
 def test_a_folder_with_somebody_elses_files_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

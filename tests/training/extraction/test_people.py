@@ -192,7 +192,7 @@ def test_by_default_numbers_become_contacts_everywhere(tmp_path: Path, capsys: p
         ["Bob Martin", "Bob here, the code is [secret]"],
         ["Zoé", "salut"],
     ]
-    assert report["masked"] == {"phone": 1, "email": 1}
+    assert report["masked"] == {"phone": 1, "email": 1, "secret": 1}
     written = "".join(path.read_text("utf-8") for path in (tmp_path / "out").rglob("*") if path.is_file())
     for place in (written, "".join(map(str, (tmp_path / "out").rglob("*"))), capsys.readouterr().out):
         assert not any(part in place for part in ("39 98", "3998", "+33", "12 34"))

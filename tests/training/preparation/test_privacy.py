@@ -58,7 +58,7 @@ def cleaned(tmp_path: Path) -> Path:
 def test_nothing_is_left_out_unless_it_is_said(cleaned: Path) -> None:
     kept = _keep(cleaned)
     assert (len(kept.table), kept.borders.any()) == (11, False)
-    assert [figures["messages"] for figures in kept.left_out.values()] == [0, 0, 0, 0]
+    assert [figures["messages"] for figures in kept.left_out.values()] == [0] * 5
     assert kept.sizes == {"telegram/Eve.csv": 2, "whatsapp/Bob.csv": 2, "whatsapp/Club.csv": 3}
 
 
@@ -140,6 +140,7 @@ def test_each_message_is_left_out_for_one_reason(cleaned: Path) -> None:
         "groups": {"messages": 0, "chats": 0},
         "dates": {"messages": 0},
         "people": {"messages": 1, "people": 2},
+        "patterns": {"messages": 0},
     }
 
 
@@ -296,3 +297,12 @@ def test_a_chat_whose_other_side_is_left_out_is_not_named(tmp_path: Path, monkey
     page = (tmp_path / "data/processed/report.html").read_text(encoding="utf-8")
     assert "<bdi>AB12CD34</bdi> <small>a chat in which nobody else is left</small>" in page
     assert "Carl" not in page
+
+
+def test_messages_that_a_pattern_matches_are_left_out_here_too(tmp_path: Path) -> None:
+    rows = [(datetime(2020, 1, 1, hour, tzinfo=UTC), "Bob", text) for hour, text in enumerate(("hi", "My DIARY", "yo"))]
+    write_csv(tmp_path / "whatsapp/Bob.csv", [(time.isoformat(), sender, text) for time, sender, text in rows])
+    kept = _keep(tmp_path, exclude_messages=("d[iy]ary",))
+    assert list(kept.table["text"]) == ["hi", "yo"]
+    assert list(kept.borders) == [False, True]
+    assert kept.left_out["patterns"] == {"messages": 1}

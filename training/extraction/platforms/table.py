@@ -19,7 +19,7 @@ UNIT = "line"
 NEWEST_FIRST = False
 BROAD = True  # any spreadsheet may have such columns
 COMPANIONS = frozenset(
-    ("extraction_report.json", "languages.json", "replies.json")
+    ("extraction_report.json", "languages.json", "replies.json", "rows.json")
 )  # beside the CSVs that we wrote ourselves
 
 COLUMNS = {
