@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     atomic.refuse_foreign_files(args.out, own_files(args.out))
     config = speakers.load(args.user_config)
     removed = removals.read_removals(args.out, config.exclude_messages)
-    account, found = gather(args.paths, args.platform, args.date_order, args.min_chars, removed, args.without_app_rows)
+    account, found = gather(args.paths, args.platform, args.date_order, args.min_chars, args.without_app_rows, removed)
     me = _me(config, args, found)
     anonymizer = Anonymizer(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
     problems = account.problems  # before renaming, so that the paths can be opened
@@ -110,15 +110,15 @@ def gather(
     platform: str | None,
     date_order: str | None,
     min_chars: int,
-    removed: Removals,
     without_app_rows: bool = False,
+    removed: Removals | None = None,
 ) -> tuple[Account, list[Conversation]]:
     """Read every export under `paths`. Conversations come in reading order; none is empty.
 
-    removed           what the person deleted or excludes
     without_app_rows  count messages whose recurring wording looks like the app's own as system rows
+    removed           what the person deleted before, or excludes
     """
-    account = Account()
+    account, removed = Account(), removed or Removals()
     recognised = _recognise_all(_sources(paths, account), platform, account)
     chats: list[tuple[FileAccount, Chat, list[Record]]] = []
     with progress("Extracting", total=len(recognised)) as bar, csv_file.gc_paused():

@@ -86,7 +86,8 @@ class Source:
         """The file at `name` (such as `../users.json`), relative to this file's folder or in the same zip; or None."""
         if not self.member:
             path = self.path.parent / name
-            return Source(path) if path.is_file() else None
+            folder = self.path.absolute().parents[name.count("../")]
+            return Source(path) if path.is_file() and not _leads_out(path, folder) else None
         member = posixpath.normpath(posixpath.join(posixpath.dirname(self.member), name))
         try:
             archive(self.path).getinfo(member)
@@ -202,7 +203,8 @@ def _files(path: Path) -> tuple[list[Path], list[OwnFolder], list[ExportError]]:
     """The files at or under a path, without hidden files; the folders that ghost wrote; an error for each unreadable
     entry.
 
-    Follows links and enters each folder once, so a link to a parent folder cannot loop.
+    Follows the path itself if it is a link, and below it links that stay below it. Enters each folder once, so a link
+    to a parent folder cannot loop.
     """
     files: list[Path] = []
     own: list[OwnFolder] = []
@@ -212,6 +214,11 @@ def _files(path: Path) -> tuple[list[Path], list[OwnFolder], list[ExportError]]:
     while waiting:
         found = waiting.pop()
         try:
+            if found != path and found.is_symlink() and _leads_out(found, path):
+                refused.append(
+                    ExportError(f"{Source(found)}: a link that leads out of the folder; pass what it leads to")
+                )
+                continue
             status = found.stat()
             if stat.S_ISREG(status.st_mode):
                 files.append(found)
@@ -227,6 +234,11 @@ def _files(path: Path) -> tuple[list[Path], list[OwnFolder], list[ExportError]]:
         except OSError as error:
             refused.append(ExportError(f"{Source(found)}: cannot be read ({error.strerror or error})"))
     return files, own, refused
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    """Whether links make a path lead to what is not below the folder."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _members(path: Path) -> Iterator[Source | ExportError]:
@@ -323,7 +335,8 @@ def beside(source: Source, pattern: str) -> list[Source]:
         folder = source.path.absolute().parent
         while pattern.startswith("../"):
             folder, pattern = folder.parent, pattern.removeprefix("../")
-        return [Source(path) for path in sorted(folder.glob(pattern)) if path.is_file()]
+        found = sorted(folder.glob(pattern))
+        return [Source(path) for path in found if path.is_file() and not _leads_out(path, folder)]
     wanted = posixpath.normpath(posixpath.join(glob.escape(posixpath.dirname(source.member)), pattern))
     depth, matches = wanted.count("/"), re.compile(fnmatch.translate(wanted)).match
     try:

@@ -18,7 +18,7 @@ from ghost.cli import main
 from ghost.errors import ExportError, UsageError
 from tests.training.extraction.exports import save
 from training.extraction.platforms import PLATFORMS, recognise
-from training.extraction.source import PIECE, Source, discover
+from training.extraction.source import PIECE, Source, beside, discover
 
 CHAT = "13/03/2022, 14:56 - Léa: hi\n13/03/2022, 14:57 - Bob: yo\n"
 
@@ -193,14 +193,39 @@ def test_pipes_sockets_and_devices_are_not_opened(tmp_path: Path) -> None:
 
 def test_links_that_lead_round_in_circles_or_nowhere(tmp_path: Path) -> None:
     save(tmp_path, CHAT, "a/chat.txt")
-    elsewhere = save(tmp_path, CHAT, "elsewhere/other.txt").parent
+    save(tmp_path, CHAT, "a/b/other.txt")
     (tmp_path / "a/up").symlink_to(tmp_path / "a", target_is_directory=True)
     (tmp_path / "a/self").symlink_to("self")
     (tmp_path / "a/nowhere").symlink_to("nothing")
-    (tmp_path / "a/other").symlink_to(elsewhere, target_is_directory=True)
+    (tmp_path / "a/again").symlink_to(tmp_path / "a/b", target_is_directory=True)
     lines, sources = split(tmp_path / "a")
     assert len([line for line in lines if "cannot be read" in line]) == len(lines) == 2
-    assert [source.name for source in sources] == ["chat.txt", "other.txt"]
+    assert sorted(source.name for source in sources) == ["chat.txt", "other.txt"]
+
+
+def test_links_out_of_a_folder_are_named_and_not_followed(tmp_path: Path) -> None:
+    save(tmp_path, CHAT, "a/chat.txt")
+    private = save(tmp_path, CHAT, "private/other.txt")
+    links = {"a/file.txt": private, "a/folder": private.parent, "a/proc": Path("/proc/self")}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    lines, sources = split(tmp_path / "a")
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(str(tmp_path / name) for name in links)
+    assert all("leads out of the folder" in line for line in lines)
+    assert [source.name for source in sources] == ["chat.txt"]
+    assert [source.name for source in split(tmp_path / "a/folder")[1]] == ["other.txt"]  # it was asked for by name
+    assert [source.name for source in split(tmp_path / "a/file.txt")[1]] == ["file.txt"]
+
+
+def test_a_companion_that_is_a_link_out_is_not_read(tmp_path: Path) -> None:
+    save(tmp_path, "[]", "private/users.json")
+    day = Source(save(tmp_path, "[]", "a/day/1.json"))
+    (tmp_path / "a/users.json").symlink_to(tmp_path / "private/users.json")
+    (tmp_path / "a/day/names").symlink_to(tmp_path / "private", target_is_directory=True)
+    assert day.sibling("../users.json") is None
+    assert beside(day, "names/*.json") == []
+    (tmp_path / "a/day/own.json").symlink_to(tmp_path / "a/day/1.json")
+    assert day.sibling("own.json") is not None
 
 
 def test_what_may_not_be_opened_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
