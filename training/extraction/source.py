@@ -112,7 +112,8 @@ class Source:
 
     def _stream(self) -> IO[bytes]:
         if not self.member:
-            return self.path.open("rb")
+            # Of size 0 are the files of /proc, too: some never end, others wait for an event.
+            return self.path.open("rb") if self.path.stat().st_size else io.BytesIO()
         try:
             return io.BufferedReader(_Member(archive(self.path).open(self.member)), PIECE)
         except (ValueError, KeyError, RuntimeError) as error:  # the zip's directory does not match its content

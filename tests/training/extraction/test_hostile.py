@@ -333,3 +333,10 @@ def test_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     csvs = sorted(path.name for path in (tmp_path / "out").rglob("*.csv"))
     assert csvs == ["good.csv", "inside.csv", "zipped.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "inner.zip", "out"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_files_of_proc_are_empty() -> None:
+    """Their size is 0, whatever reading them gives: /proc/self/pagemap has half a terabyte."""
+    assert Source(Path("/proc/self/pagemap")).head() == b""
+    assert Source(Path("/proc/self/status")).head() == b""
