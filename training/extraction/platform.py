@@ -80,10 +80,11 @@ def from_milliseconds(value: Any) -> str | None:
 
 
 def from_iso(value: Any) -> str | None:
-    """An ISO 8601 time with one spelling of its fraction; None if it is no time."""
+    """An ISO 8601 time with one spelling of its fraction; None if it is no time, in UTC either: year 1 at +01:00."""
     try:
         instant = datetime.fromisoformat(value)
-        instant.astimezone(UTC)
+        if instant.tzinfo:
+            instant.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         return None
     return instant.isoformat(timespec="milliseconds" if instant.tzinfo else "seconds")

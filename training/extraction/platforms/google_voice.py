@@ -9,13 +9,12 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import lru_cache
 from html import unescape
 from pathlib import PurePath
 
 from ghost.errors import ExportError
-from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_iso
 from training.extraction.source import Source, beside, decode, line_breaks, well_formed
 
 NAME = "google_voice"
@@ -88,9 +87,8 @@ def _records(source: Source, page: "Page", chat: Chat) -> Iterator[Record]:
 
 
 def _record(chat: Chat, entry: "Entry", is_call: bool, position: int) -> Record:
-    try:
-        when = datetime.fromisoformat(entry.when)
-    except ValueError:
+    timestamp = from_iso(entry.when)
+    if timestamp is None:
         return Record(chat, "", "", "", Kind.UNREADABLE, position)
     text = line_breaks(well_formed(entry.text)).removesuffix("\n")  # Takeout ends a body that had an attachment in <br>
     if entry.has_media and text in UNWRITTEN:
@@ -98,7 +96,6 @@ def _record(chat: Chat, entry: "Entry", is_call: bool, position: int) -> Record:
     sender = well_formed(entry.name or entry.number) or chat.title
     # A voicemail's transcript is written by a machine, so it counts as a call.
     kind = Kind.CALL if is_call else Kind.MEDIA if entry.has_media and not text else Kind.MESSAGE
-    timestamp = when.isoformat(timespec="milliseconds" if when.tzinfo else "seconds")
     return Record(chat, timestamp, sender, text, kind, position)
 
 

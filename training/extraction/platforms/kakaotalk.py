@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import NamedTuple
 
-from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_iso
 from training.extraction.source import Source, decode_text, line_breaks
 
 NAME = "kakaotalk"
@@ -115,13 +115,10 @@ def _csv_rows(text: str) -> Iterator[Row]:
     next(reader)
     start = 2
     for fields in reader:
-        try:
-            timestamp = datetime.fromisoformat(fields[0]).isoformat() if len(fields) == 3 else ""
-        except ValueError:
-            timestamp = ""
+        timestamp = from_iso(fields[0]) if len(fields) == 3 else None
         if fields:
             sender, words = fields[1:] if timestamp else ("", "")
-            yield Row(start, timestamp, sender, words)
+            yield Row(start, timestamp or "", sender, words)
         start = reader.line_num + 1
 
 

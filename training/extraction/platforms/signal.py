@@ -9,8 +9,8 @@ from typing import Any
 
 from ghost.errors import ExportError
 from training.extraction.json_stream import array, lines
-from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, decode, line_breaks, objects, reactions, well_formed
+from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_iso
+from training.extraction.source import Source, decode, line_breaks, mapping, objects, reactions, well_formed
 
 NAME = "signal"
 UNIT = "line or entry"  # a line of JSON lines and of text, an entry of sigtop's array
@@ -368,12 +368,10 @@ def _without_trailers(body: str) -> str:
 def _json_records(source: Source) -> Iterator[Record]:
     chat = _chat_of(source)
     for number, row in lines(source):
-        try:
-            moment = datetime.fromisoformat(str(row["date"]))
-        except (ValueError, TypeError, KeyError):
+        timestamp = from_iso(mapping(row).get("date"))
+        if timestamp is None:
             yield Record(chat, "", "", "", Kind.UNREADABLE, number)
             continue
-        timestamp = moment.isoformat(timespec="milliseconds" if moment.tzinfo else "seconds")
         text = line_breaks(well_formed(str(row.get("body") or ""))).removesuffix(MARGIN)
         sender = well_formed(str(row.get("sender") or ""))
         kind, count = _json_kind(row, text), reactions(row.get("reactions"))

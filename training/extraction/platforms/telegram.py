@@ -246,7 +246,7 @@ def _timestamp(message: dict[str, Any]) -> str | None:
     try:
         local = datetime.fromisoformat(date) if date else None
         if not unixtime:
-            return local.isoformat() if local else None
+            return local.isoformat() if local and (local.tzinfo is None or local.astimezone(UTC)) else None
         instant = datetime.fromtimestamp(int(unixtime), UTC)
         if local is None or local.tzinfo is not None:
             return instant.isoformat()
