@@ -6,42 +6,33 @@ chats between two sides and cannot follow instructions, and in a turn it would a
 """
 
 import asyncio
-import hmac
 import secrets
-import socket
-import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import ip_address
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
-import uvicorn
 from msgspec import UNSET, Struct, UnsetType
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable
 from ghost.serving.chat.conversation import SEEDS, normalized
 from ghost.serving.client import Backend, Prediction, PredictionFailed
+from ghost.serving.guard import BODY_BYTES, RETRY_SECONDS, Guard, until_disconnected
 from replicate_deployment.chat_format import Labels, Turn, read_prompt, render_prompt
 from replicate_deployment.errors import GhostError, PromptError, SettingsError
 from replicate_deployment.settings import RANGES, Settings
 
 QUEUE = 8  # requests that wait for the one that is answered
-RETRY_SECONDS = 5  # what a refused client is told to wait
-BODY_BYTES = 16_000_000
-DRAIN_SECONDS = 10  # for running replies when the server is stopped
 IGNORED = ("system", "developer")
 IGNORED_HEADER = "X-Ignored-System-Messages"
 
@@ -184,27 +175,6 @@ class EventStream(StreamingResponse):
                 await self.stream_response(send)
 
 
-@asynccontextmanager
-async def until_disconnected(receive: Receive) -> AsyncGenerator[None, None]:
-    """Cancel the block and raise TimeoutError when the client disconnects.
-
-    The block is canceled once, as by `asyncio.timeout`. Starlette's own StreamingResponse would also cancel each
-    `await` by which the backend cancels its prediction.
-    """
-    async with asyncio.timeout(None) as scope:
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            scope.reschedule(asyncio.get_running_loop().time())
-
-        watcher = asyncio.create_task(watch())
-        try:
-            yield
-        finally:
-            watcher.cancel()
-
-
 @dataclass
 class Api:
     """`settings` are the model's defaults: they say how long a reply may be when the client does not."""
@@ -224,7 +194,7 @@ class Api:
                 Route("/v1/completions", partial(self.complete, AskedText), methods=["POST"]),
                 Route("/v1/models", self.models),
             ],
-            middleware=[Middleware(Guard, host=host, key=key)],
+            middleware=[Middleware(Guard, host=host, key=key, refused=guarded)],
             exception_handlers={HTTPException: refused, GhostError: failed, Exception: failed},
             max_body_size=BODY_BYTES,
         )
@@ -367,69 +337,6 @@ def event(body: Any) -> bytes:
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
-@dataclass
-class Guard:
-    """Refuse web pages, and clients without the key if there is one.
-
-    A page of another origin is told by its Origin, which browsers send with every POST. A page that has its own name
-    resolve to this machine (DNS rebinding) has that name in Host, so without a key only names that cannot be anybody
-    else's are served: addresses, localhost, this machine's.
-    """
-
-    app: ASGIApp
-    host: str
-    key: str
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self.app
-        if scope["type"] == "http" and (refusal := self.refusal(Headers(scope=scope))):
-            app = encoded(problem(*refusal), refusal[0], {"WWW-Authenticate": "Bearer"} if refusal[0] == 401 else None)
-        await app(scope, receive, send)
-
-    def refusal(self, headers: Headers) -> tuple[int, str] | None:
-        host = headers.get("host", "")
-        if (origin := headers.get("origin")) is not None and origin.partition("://")[2] != host:
-            return 403, "requests from web pages are refused; call this server from a program"
-        if not self.key:
-            return None if self._is_ours(host) else (403, "this Host is not known here; use an address, or set a key")
-        if not hmac.compare_digest(headers.get("authorization", "").encode("latin-1"), f"Bearer {self.key}".encode()):
-            return 401, "the API key is missing or wrong; send the server's as Authorization: Bearer KEY"
-        return None
-
-    def _is_ours(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:  # brackets without an IPv6 address
-            return False
-        try:
-            ip_address(name)
-        except ValueError:
-            return name in ("localhost", "host.docker.internal", self.host.lower(), socket.gethostname().lower())
-        return True
-
-
-@contextmanager
-def running_api(listener: socket.socket, api: Api, host: str, key: str) -> Iterator[None]:
-    """Serve the API on `listener` in a thread; at the end of the block, let running replies finish for a while."""
-    config = uvicorn.Config(
-        api.app(host, key),
-        lifespan="off",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    server = uvicorn.Server(config)
-
-    async def serve() -> None:
-        async with api.backend:
-            await server.serve(sockets=[listener])
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="openai")
-    thread.start()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
+def guarded(status: int, message: str) -> Response:
+    """Answer a request that the guard refuses."""
+    return encoded(problem(status, message), status, {"WWW-Authenticate": "Bearer"} if status == 401 else None)

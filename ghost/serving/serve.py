@@ -1,6 +1,7 @@
 """`ghost serve`: run Cog's HTTP server on a merged folder, without Docker, and OpenAI's API beside it (--openai).
 
-The tests, the demo and `ghost serve` all run the server that runs in the image.
+The tests, the demo and `ghost serve` all run the server that runs in the image, on an address of its own, behind the
+port of door.py.
 """
 
 import argparse
@@ -10,7 +11,9 @@ import ipaddress
 import json
 import os
 import re
+import secrets
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,11 +22,11 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import replicate_deployment
 from ghost.console import console, progress
@@ -35,6 +38,9 @@ from ghost.serving.client.prediction import reason
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
 from replicate_deployment.settings import Settings, from_facts
+
+if TYPE_CHECKING:
+    from ghost.serving.door import Door
 
 # The OpenAPI document that the Cog CLI puts into an image, built without the CLI.
 #
@@ -125,6 +131,30 @@ PORT = 5050  # Cog's default 5000, which the image uses, is taken by AirPlay on 
 LOOPBACK = "127.0.0.1"
 KEY = "GHOST_API_KEY"  # a secret in the environment, as REPLICATE_API_TOKEN
 DRAIN_SECONDS = 10  # for a running prediction after SIGTERM; then the server is killed
+CLOSED = ("shutdown", "webhook")  # what Cog's server offers and only --allow opens
+# Ports that browsers refuse to open ("bad ports" of the Fetch standard), so that no page gets around door.py.
+PRIVATE_PORTS = (1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, *range(6665, 6670), 6697, 10080)
+# The variables that Cog's server gets, by how they begin: what Python, torch and the compilers read. No token, proxy or
+# address to report to.
+ENVIRONMENT = (
+    *(
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LC_",
+        "TZ",
+        "XDG_CACHE_HOME",
+        "LD_",
+        "DYLD_",
+        "PYTHON",
+        "VIRTUAL_ENV",
+    ),
+    *("CUDA", "NVIDIA_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTORCH_", "TRITON_", "CC", "CXX", "BNB_"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_", "TRANSFORMERS_", "TOKENIZERS_"),
+    *("USE_HUB_KERNELS", "DO_NOT_TRACK", "COG_LOG_LEVEL"),
+)
 LOOK_SECONDS = 2  # between two health checks
 HEALTH_SECONDS = 10  # timeout of a health check
 EVERYWHERE = "0.0.0.0"  # not an address to connect to
@@ -155,14 +185,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_server_facts(parser)
     parser.add_argument("--load-in-4bit", action="store_true", help="a third of the memory; replies change slightly")
+    parser.add_argument(
+        "--allow",
+        nargs="+",
+        default=[],
+        choices=CLOSED,
+        metavar="WHAT",
+        help="open what Cog offers and we close: shutdown (POST /shutdown), webhook (posts replies to any address)",
+    )
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log; it contains no messages")
 
 
 def run(args: argparse.Namespace) -> int:
     args.model = args.weights or args.model
     remote, labels, key = is_server(args.model), read_labels(args.labels), os.environ.get(KEY, "").strip()
-    if remote and (args.openai is None or args.log or args.load_in_4bit):
-        raise UsageError(f"{args.model} is a server already; add --openai PORT, and no --log or --load-in-4bit")
+    if remote and (args.openai is None or args.log or args.load_in_4bit or args.allow):
+        raise UsageError(
+            f"{args.model} is a server already; add --openai PORT, and no --log, --load-in-4bit or --allow"
+        )
     folder = args.ghost if args.model.startswith(COMPLETIONS) else None if remote else Path(args.model)
     if labels and folder:
         raise UsageError(f"--labels works with Cog servers and Replicate only; {folder}/ghost.json has the labels")
@@ -176,7 +216,14 @@ def run(args: argparse.Namespace) -> int:
             host = LOOPBACK if listener else args.host  # other machines must not get around the key
             with progress("loading the model"):
                 server = stack.enter_context(
-                    _started(Path(args.model), args.port, host, log=args.log, load_in_4bit=args.load_in_4bit)
+                    _started(
+                        Path(args.model),
+                        args.port,
+                        host,
+                        log=args.log,
+                        load_in_4bit=args.load_in_4bit,
+                        allowed=args.allow,
+                    )
                 )
             body = json.dumps({"input": {"prompt": "hey"}})
             curl = ["curl", f"{server.url}/predictions", "-H", "Content-Type: application/json", "-d", body]
@@ -184,7 +231,7 @@ def run(args: argparse.Namespace) -> int:
             stream = [*curl, "-N", "-H", "Accept: text/event-stream"]
             console.print(f"or, to stream the reply:\n{shlex.join(stream)}", soft_wrap=True)
         if listener:
-            from ghost.serving import openai_api
+            from ghost.serving import guard, openai_api
 
             facts = ghost_json.read(folder) if folder else None
             api = openai_api.Api(
@@ -193,7 +240,7 @@ def run(args: argparse.Namespace) -> int:
                 facts.labels if facts else labels or Labels(),
                 from_facts(facts.facts.get("sampling", {})) if facts else Settings(),  # an adapter has none recorded
             )
-            stack.enter_context(openai_api.running_api(listener, api, args.host, key))
+            stack.enter_context(guard.running(api.app(args.host, key), listener, api.backend))
             url = f"{_url(args.host, listener.getsockname()[1])}/v1"
             console.print(f"OpenAI's API: {url} (model {api.name}); press Ctrl-C to stop", soft_wrap=True)
         if not _only_this_machine(args.host) and not (listener and key):
@@ -232,9 +279,13 @@ def running_server(
         yield server.url
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Server:
+    """Cog's server behind `door`, at `url` for everybody else. `launch` starts it again."""
+
+    launch: Callable[[], subprocess.Popen[bytes]]
     process: subprocess.Popen[bytes]
+    door: "Door"
     url: str
     log: Path
 
@@ -242,7 +293,7 @@ class _Server:
         while True:
             if self.process.poll() is not None:
                 raise ServerError(f"Cog's server ended during start-up: {self.last_words()}")
-            health = _health(self.url) or {"status": "STARTING"}
+            health = _health(self.door.cog) or {"status": "STARTING"}
             if health["status"] == "READY":
                 return
             # The process stays up and answers 503 from now on; it does not recover.
@@ -251,14 +302,26 @@ class _Server:
                 raise ServerError(f"the model could not be set up: {cause}")
             time.sleep(0.1)
 
-    def wait_until_it_ends(self) -> NoReturn:
-        """Raises ServerError when the server ends, or when its worker dies: the server then refuses every request."""
+    def wait_until_it_ends(self) -> None:
+        """Start it again whenever it is stuck. Return when it has been asked to shut down.
+
+        Raises ServerError when it ends, or when its worker dies: it then refuses every request.
+        """
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = self.process.wait(LOOK_SECONDS)
+                if not (code := self.process.wait(LOOK_SECONDS)):
+                    return
                 raise ServerError(f"Cog's server ended with code {code}: {self.last_words()}")
-            if (_health(self.url) or {}).get("status") == "UNHEALTHY":
+            left = self.door.left()
+            status = (_health(self.door.cog) or {}).get("status")
+            if status == "UNHEALTHY":
                 raise ServerError(f"the model's process died (out of memory?). Last output: {self.last_words()}")
+            if self.door.stuck(status, left):
+                console.print("the model's process was stuck; loading the model again")
+                self.stop(seconds=0)
+                self.process = self.launch()
+                self.wait_until_ready()
+                self.door.restarted()
 
     def last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -269,11 +332,13 @@ class _Server:
         except IndexError:
             return "it printed nothing"
 
-    def stop(self) -> None:
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if self.process.wait(DRAIN_SECONDS) == 0:
-                return
+    def stop(self, seconds: float = DRAIN_SECONDS) -> None:
+        """Let a running prediction go on for so long; then kill the server."""
+        if seconds:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if self.process.wait(seconds) == 0:
+                    return
         if sys.platform == "win32":
             self.process.kill()
         else:
@@ -290,42 +355,66 @@ def _started(
     context: Path = CONTEXT,
     log: Path | None = None,
     load_in_4bit: bool = False,
+    allowed: Collection[str] = (),
 ) -> Iterator[_Server]:
+    from ghost.serving import door, guard
+
     # Check sizes now, to refuse a wrong folder at once; the server checks the hashes when it loads the files.
-    ghost_json.verify(ghost_json.read(weights), hashes=False)
+    ghost_json.verify(facts := ghost_json.read(weights), hashes=False)
     programs = Path(sys.executable).parent
     if not any((programs / name).exists() for name in ("python", "python.exe")):
         raise ServerError(f"{programs} has no `python`, which Cog needs for its worker: run ghost from a virtual env")
-    port = free_port(host, port)
-    with tempfile.TemporaryDirectory(prefix="ghost-serve-") as folder:
-        document, log = Path(folder) / SCHEMA_PATH, log or Path(folder) / "server.log"
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listening(host, port, "--port"))
+        own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ghost-serve-")))
+        document, log, scratch = own / SCHEMA_PATH, log or own / "server.log", own / "t"
         document.parent.mkdir()
         document.write_text(json.dumps(openapi()), encoding="utf-8")
-        environment = os.environ | {
+        private = _private_address()
+        environment = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT)} | {
             "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PORT": str(port),
+            "PORT": str(private[1]),
             "COG_PREDICT_TYPE_STUB": f"{context.resolve() / 'predict.py'}:Predictor",
             "GHOST_WEIGHTS": str(weights.resolve()),
+            "TMPDIR": str(scratch),
         }
         if load_in_4bit:
             environment["GHOST_LOAD_IN_4BIT"] = "1"
-        command = [sys.executable, "-m", "cog.server.http", "--host", host]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
+        output = stack.enter_context(log.open("wb"))
+
+        def launch() -> subprocess.Popen[bytes]:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            return subprocess.Popen(
+                [sys.executable, "-m", "cog.server.http", "--host", private[0]],
+                cwd=own,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C reaches ghost only, which then lets the server finish
             )
-        server = _Server(process, _url(host, port), log)
-        try:
-            server.wait_until_ready()
-            yield server
-        finally:
-            server.stop()
+
+        tokens = from_facts(facts.facts.get("sampling", {})).max_new_tokens
+        front = door.Door(f"http://{private[0]}:{private[1]}", tokens, allowed)
+        server = _Server(launch, launch(), front, _url(host, listener.getsockname()[1]), log)
+        stack.callback(front.restarted)
+        stack.callback(lambda: server.stop())
+        stack.enter_context(guard.running(front.app(host), listener, front.client))
+        server.wait_until_ready()
+        yield server
+
+
+def _private_address() -> tuple[str, int]:
+    """Find an address for Cog's server that no browser can reach. Raises ServerError when all are taken.
+
+    Linux has 2^24 loopback addresses, so each server can have the first port on one of its own; macOS has one.
+    """
+    for port in PRIVATE_PORTS:
+        for host in (f"127.{'.'.join(str(1 + secrets.randbelow(254)) for _ in range(3))}", LOOPBACK):
+            with contextlib.suppress(OSError), socket.create_server((host, port)):
+                return host, port
+    raise ServerError("no private port is free for Cog's server; stop another ghost serve")
 
 
 def _only_this_machine(host: str) -> bool:

@@ -23,7 +23,8 @@ import pytest
 from ghost import cli
 from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable
 from ghost.serving.client import Backend, CogServer, Prediction
-from ghost.serving.openai_api import IGNORED_HEADER, QUEUE, Api, running_api
+from ghost.serving.guard import running
+from ghost.serving.openai_api import IGNORED_HEADER, QUEUE, Api
 from replicate_deployment.chat_format import Labels
 from replicate_deployment.settings import RANGES, Settings
 from tests.ghost.serving.cog_server import wait_until
@@ -81,7 +82,10 @@ def served(backend: Backend, *, key: str = "", labels: Labels | None = None) -> 
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     api = Api(backend, "noa", labels or Labels(), Settings())
-    with running_api(listener, api, "127.0.0.1", key), httpx2.Client(base_url=url, timeout=60, trust_env=False) as http:
+    with (
+        running(api.app("127.0.0.1", key), listener, api.backend),
+        httpx2.Client(base_url=url, timeout=60, trust_env=False) as http,
+    ):
         yield http
 
 

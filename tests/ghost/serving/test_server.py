@@ -223,7 +223,9 @@ def test_whoever_waits_for_a_cancelled_prediction_is_told(url: str, http: httpx2
 @pytest.mark.parametrize("accept", ["text/event-stream", "*/*"], ids=["stream", "whole"])
 def test_a_client_that_hangs_up_ends_the_work(url: str, http: httpx2.Client, accept: str) -> None:
     id, body = f"left-{len(accept)}", json.dumps({"input": ENDLESS})
-    head = f"PUT /predictions/{id} HTTP/1.1\r\nHost: here\r\nAccept: {accept}\r\nContent-Type: application/json\r\n"
+    head = (
+        f"PUT /predictions/{id} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: application/json\r\n"
+    )
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as leaving:
         leaving.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         wait_until(http, "BUSY")
