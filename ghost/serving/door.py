@@ -4,16 +4,17 @@ Cog's server trusts whoever reaches it. It takes ids for paths, posts to any `we
 a folder of each prediction and, where it cannot make that folder, stays BUSY for ever (observed with Cog 0.23.1).
 """
 
+import asyncio
 import re
 import secrets
 import time
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import h11
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,8 +24,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ghost.serving.client.prediction import CONNECT_SECONDS, open_client
 from ghost.serving.guard import BODY_BYTES, RETRY_SECONDS, Guard, refused, until_disconnected
+from replicate_deployment.settings import RANGES
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # What a reply may take before the server counts as stuck: a 7B model in float32 on two cores needs 3 s a token.
@@ -39,17 +40,14 @@ DOWN.headers["Retry-After"] = str(RETRY_SECONDS)
 
 
 class Door:
-    """The app in front of Cog's server at `cog`, and what it knows of that server's predictions.
+    """The app in front of Cog's server at `host` and `port`, and what it knows of that server's predictions.
 
     `max_new_tokens` is the model's default, `allowed` what is open of serve.CLOSED. Its app runs in a thread of its
-    own; `left`, `stuck` and `restarted` are for the thread that looks after the server.
+    own; `left`, `stuck` and `reset` are for the thread that looks after the server.
     """
 
-    def __init__(self, cog: str, max_new_tokens: int, allowed: Collection[str] = ()) -> None:
-        self.cog, self.max_new_tokens, self.allowed = cog, max_new_tokens, allowed
-        # A kept connection would delay a stream's pieces (cog_server.py).
-        self.client = open_client(cog, keep=False)
-        self.client.timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
+    def __init__(self, host: str, port: int, max_new_tokens: int, allowed: Collection[str] = ()) -> None:
+        self.host, self.port, self.max_new_tokens, self.allowed = host, port, max_new_tokens, allowed
         self._due: dict[str, float] = {}  # by when each running prediction must have ended
         self._left: set[str] = set()  # those of them whose end no connection will tell
         self._free = 0.0  # by when a server without predictions must be ready
@@ -97,6 +95,7 @@ class Door:
         inputs = fields.get("input")
         asked = inputs.get("max_new_tokens") if isinstance(inputs, dict) else None
         tokens = asked if isinstance(asked, int) else self.max_new_tokens
+        tokens = min(tokens, int(RANGES["max_new_tokens"].high))  # beyond it Cog refuses the request
         return self._passed(request, method, path, body, id, PROMPT_SECONDS + tokens * TOKEN_SECONDS)
 
     def _passed(
@@ -110,45 +109,74 @@ class Door:
         down: Response = DOWN,
     ) -> ASGIApp:
         headers = [(name, value) for name in READ if (value := request.headers.get(name)) is not None]
-        asked = self.client.build_request(method, path, content=body, headers=headers)
-        return partial(self._relay, asked, id, seconds, down)
+        head = h11.Request(
+            method=method, target=path, headers=[*headers, ("host", self.host), ("content-length", str(len(body)))]
+        )
+        return partial(self._relay, head, body, id, seconds, down)
 
     async def _relay(
-        self, asked: httpx2.Request, id: str, seconds: float, down: Response, scope: Scope, receive: Receive, send: Send
+        self,
+        head: h11.Request,
+        body: bytes,
+        id: str,
+        seconds: float,
+        down: Response,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
-        """Send `asked` to Cog and its answer to the client, piece by piece. Leaving cancels, as at Cog itself."""
+        """Send the request to Cog and its answer to the client, piece by piece. Leaving cancels, as at Cog itself."""
         new = bool(id) and id not in self._due
         if new:
             self._due[id] = time.monotonic() + seconds
-        answer: httpx2.Response | None = None
+        answer: h11.Response | None = None
         try:
-            async with until_disconnected(receive):
-                answer = await self.client.send(asked, stream=True)
-                try:
-                    headers = [(name, value) for name, value in answer.headers.raw if name.lower() not in OWN]
-                    if answer.status_code in (409, 503):
-                        headers.append((b"Retry-After", str(RETRY_SECONDS).encode()))
-                    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
-                    async for piece in answer.aiter_raw():
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
-                finally:
-                    await answer.aclose()
-        except (TimeoutError, httpx2.TransportError) as error:  # the client, or Cog's server, is gone
+            async with until_disconnected(receive), aclosing(self._answer(head, body)) as events:
+                async for event in events:
+                    if isinstance(event, h11.Data):
+                        await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
+                    elif isinstance(event, h11.Response):
+                        answer = event
+                        headers = [(name, value) for name, value in event.headers if name not in OWN]
+                        if event.status_code in (409, 503):
+                            headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
+                        await send({"type": "http.response.start", "status": event.status_code, "headers": headers})
+        except (TimeoutError, OSError, h11.RemoteProtocolError) as error:  # the client, or Cog's server, is gone
             if id:
                 self._left.add(id)
-            if answer is None and isinstance(error, httpx2.TransportError):
+            if answer is None and not isinstance(error, TimeoutError):
                 await down(scope, receive, send)
             elif answer is not None:
-                await send({"type": "http.response.body", "body": LOST if streams(answer) else b""})
+                stream = (b"content-type", b"text/event-stream") in answer.headers
+                await send({"type": "http.response.body", "body": LOST if stream else b""})
             return
         await send({"type": "http.response.body"})
-        if answer.status_code == 202:
+        status = answer.status_code if answer else 0
+        if status == 202:
             self._left.add(id)
-        elif answer.status_code == 200 and id:
+        elif status == 200 and id:
             self._free = time.monotonic() + FREE_SECONDS
             self._ended(id)
         elif new:
             self._due.pop(id, None)
+
+    async def _answer(self, head: h11.Request, body: bytes) -> AsyncGenerator[h11.Event, None]:
+        """Yield what Cog answers. By hand: an HTTP client of the package index takes a millisecond of CPU for it.
+
+        A connection for each request: on one that was kept, Cog's small packets wait for an ACK (cog_server.py).
+        """
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        try:
+            cog = h11.Connection(h11.CLIENT)
+            parts = [cog.send(head), cog.send(h11.Data(data=body)) if body else None, cog.send(h11.EndOfMessage())]
+            writer.write(b"".join(filter(None, parts)))
+            while not isinstance(event := cog.next_event(), h11.EndOfMessage):
+                if event is h11.NEED_DATA:
+                    cog.receive_data(await reader.read(2**16))
+                elif isinstance(event, h11.Event):
+                    yield event
+        finally:
+            writer.close()
 
     def _ended(self, id: str) -> None:
         self._due.pop(id, None)
@@ -169,15 +197,11 @@ class Door:
                 self._ended(id)
         return status != "READY" and time.monotonic() > max([self._free, *list(self._due.values())])
 
-    def restarted(self) -> None:
-        """Forget the predictions of a server that is gone."""
+    def reset(self) -> None:
+        """Forget the predictions of a server that was stopped."""
         for id in list(self._due):
             self._ended(id)
         self._free = time.monotonic() + FREE_SECONDS
-
-
-def streams(answer: httpx2.Response) -> bool:
-    return answer.headers.get("content-type", "").startswith("text/event-stream")
 
 
 def checked(id: Any) -> str:

@@ -8,7 +8,7 @@ import hmac
 import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -141,7 +141,9 @@ async def until_disconnected(receive: Receive) -> AsyncGenerator[None, None]:
 
 
 @contextmanager
-def running(app: ASGIApp, listener: socket.socket, client: AbstractAsyncContextManager[Any]) -> Iterator[None]:
+def running(
+    app: ASGIApp, listener: socket.socket, client: AbstractAsyncContextManager[Any] | None = None
+) -> Iterator[None]:
     """Serve `app` on `listener` in a thread, with `client` open; at the end of the block, let replies finish."""
     config = uvicorn.Config(
         app,
@@ -156,7 +158,7 @@ def running(app: ASGIApp, listener: socket.socket, client: AbstractAsyncContextM
     server = uvicorn.Server(config)
 
     async def serve() -> None:
-        async with client:
+        async with client or nullcontext():
             await server.serve(sockets=[listener])
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="server")

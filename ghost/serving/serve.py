@@ -293,8 +293,9 @@ class _Server:
         while True:
             if self.process.poll() is not None:
                 raise ServerError(f"Cog's server ended during start-up: {self.last_words()}")
-            health = _health(self.door.cog) or {"status": "STARTING"}
+            health = _health(_url(self.door.host, self.door.port)) or {"status": "STARTING"}
             if health["status"] == "READY":
+                self.door.reset()
                 return
             # The process stays up and answers 503 from now on; it does not recover.
             if health["status"] == "SETUP_FAILED":
@@ -313,7 +314,7 @@ class _Server:
                     return
                 raise ServerError(f"Cog's server ended with code {code}: {self.last_words()}")
             left = self.door.left()
-            status = (_health(self.door.cog) or {}).get("status")
+            status = (_health(_url(self.door.host, self.door.port)) or {}).get("status")
             if status == "UNHEALTHY":
                 raise ServerError(f"the model's process died (out of memory?). Last output: {self.last_words()}")
             if self.door.stuck(status, left):
@@ -321,7 +322,6 @@ class _Server:
                 self.stop(seconds=0)
                 self.process = self.launch()
                 self.wait_until_ready()
-                self.door.restarted()
 
     def last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -382,7 +382,7 @@ def _started(
             environment["GHOST_LOAD_IN_4BIT"] = "1"
         output = stack.enter_context(log.open("wb"))
 
-        def launch() -> subprocess.Popen[bytes]:
+        def launch() -> "subprocess.Popen[bytes]":
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             return subprocess.Popen(
@@ -396,11 +396,11 @@ def _started(
             )
 
         tokens = from_facts(facts.facts.get("sampling", {})).max_new_tokens
-        front = door.Door(f"http://{private[0]}:{private[1]}", tokens, allowed)
+        front = door.Door(*private, tokens, allowed)
         server = _Server(launch, launch(), front, _url(host, listener.getsockname()[1]), log)
-        stack.callback(front.restarted)
+        stack.callback(front.reset)
         stack.callback(lambda: server.stop())
-        stack.enter_context(guard.running(front.app(host), listener, front.client))
+        stack.enter_context(guard.running(front.app(host), listener))
         server.wait_until_ready()
         yield server
 
