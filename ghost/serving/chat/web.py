@@ -55,7 +55,10 @@ def prepared(speaker: Speaker, changes: Mapping[str, float], seed: int | None, w
 
 def launch(page: Any, host: str, port: int) -> str:
     """Serve the page and return its URL."""
+    from starlette.middleware import Middleware
+
     from ghost.serving.chat.gradio_page import THEME
+    from ghost.serving.guard import Guard
 
     # gradio sends itself a request to see whether it runs; a proxy could not reach this machine.
     for name in ("no_proxy", "NO_PROXY"):
@@ -75,5 +78,6 @@ def launch(page: Any, host: str, port: int) -> str:
         enable_monitoring=False,
         max_file_size=1,  # byte; nothing is uploaded
         footer_links=[],
+        app_kwargs={"middleware": [Middleware(Guard, host=host)]},
     )
     return str(url)
