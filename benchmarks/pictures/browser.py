@@ -37,12 +37,12 @@ def found() -> str | None:
 
 
 @contextmanager
-def browser(program: str) -> Iterator["Browser"]:
+def browser(program: str, *options: str) -> Iterator["Browser"]:
     """One page, offline. Raises RuntimeError when the browser ends before it is told to."""
     to_read, to_write = os.pipe()
     from_read, from_write = os.pipe()
     with TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        command = [program, *OPTIONS, f"--user-data-dir={home}"]
+        command = [program, *OPTIONS, *options, f"--user-data-dir={home}"]
         # The pipe is file descriptors 3 and 4 of the browser, which Python may have given to something else.
         shell = f'exec "$@" 3<&{to_read} 4>&{from_write}'
         process = subprocess.Popen(
