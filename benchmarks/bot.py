@@ -44,13 +44,13 @@ FAULTS += (("getUpdates", 502), ("getUpdates", "lost"), ("sendChatAction", "cut"
 class Scene:
     """Chats that say numbered messages, and what came back."""
 
-    def __init__(self, folder: Path, chats: int, seed: int) -> None:
+    def __init__(self, folder: Path, chats: int, seed: int, backend: str = "") -> None:
         self.api, self.model, self.rng = FakeBotAPI(), FakeModel(), random.Random(seed)
         self.chats = range(FIRST, FIRST + chats)
         self.config = BotConfig(
             owner=1,
             allow=list(self.chats),
-            backend=self.model.url,
+            backend=backend or self.model.url,
             telegram=self.api.url,
             database=str(folder / "bot" / "ghost.sqlite3"),
             debounce_seconds=0.0,
