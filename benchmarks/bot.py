@@ -216,7 +216,15 @@ def soak(chats: int, messages: int, seed: int) -> list[str]:
         took = time.monotonic() - began
         memory.append(f"at the end: {resident(pid):.0f} MB")
         one.bot.tell("stop")
-        return _account(one, [f"{kills} times kill -9", f"{took:.0f} s"], faults, memory, total)
+        figures, met = account(one, total)
+    told = ", ".join(f"{what} × {count}" for what, count in sorted(faults.items()))
+    return [
+        f"## Soak: {chats:,} chats × {messages} messages",
+        f"{kills} times kill -9; {took:.0f} s. Faults: {told}. All in, none lost in silence, none twice: "
+        f"{'met' if met else 'NOT met'}.",
+        "\n".join(f"- {name}: {count:,}" for name, count in figures.items()),
+        "Memory of the last life by messages said, half of all being its own: " + ", ".join(filter(None, memory)) + ".",
+    ]
 
 
 @contextmanager
@@ -228,8 +236,11 @@ def _looking(one: Scene) -> Iterator[Database]:
         db.close()
 
 
-def _account(one: Scene, facts: list[str], faults: Counter[str], memory: list[str], total: int) -> list[str]:
-    """What became of each message. A reply that did not come must be in doubt, or be an apology for a failed model."""
+def account(one: Scene, total: int) -> tuple[dict[str, int], bool]:
+    """Count what became of each of `total` messages; True if all came in, none was lost in silence and none said twice.
+
+    A reply that did not come must be in doubt, or be an apology for a failed model.
+    """
     apologies = Counter(sent.chat for sent in one.api.sent if sent.text == Texts().failed)
     notices = Counter(sent.chat for sent in one.api.sent if sent.text == Texts().notice)
     with _looking(one) as db:
@@ -258,14 +269,7 @@ def _account(one: Scene, facts: list[str], faults: Counter[str], memory: list[st
         "sendings in doubt, of which none but a notice is repeated": sum(doubts.values()),
         "apologies for a model that failed twice": sum(apologies.values()),
     }
-    verdict = "met" if recorded == total and not twice and not unexplained else "NOT met"
-    told = ", ".join(f"{what} × {count}" for what, count in sorted(faults.items()))
-    return [
-        f"## Soak: {len(one.chats):,} chats × {total // len(one.chats)} messages",
-        f"{'; '.join(facts)}. Faults: {told}. All in, none lost in silence, none twice: {verdict}.",
-        "\n".join(f"- {name}: {count:,}" for name, count in figures.items()),
-        "Memory of the last life by messages said, half of all being its own: " + ", ".join(filter(None, memory)) + ".",
-    ]
+    return figures, recorded == total and not twice and not unexplained
 
 
 def main() -> int:

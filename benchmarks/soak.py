@@ -1,11 +1,11 @@
-"""`ghost serve` and the bot for thousands of predictions, with attacks and faults at random: does anything get stuck or grow?
+"""`ghost serve` and the bot for 10,000 predictions, with attacks and faults at random: is anything stuck, does it grow?
 
     python -m benchmarks.soak --record          # some twelve minutes on a quiet machine of two cores
 
 The program is `ghost serve --openai` itself, with Cog's own server below it; only the model is replaced by one that
 answers in a millisecond, and the times after which something counts as slow or stuck by seconds. Clients of Cog's API,
 of OpenAI's and the bot share it. What each fault must be answered with is written beside it. A client whose prediction
-was refused as busy, or lost with a server that was started again, asks again, so each prediction is answered in the end.
+was refused as busy, or lost with a server that was started again, asks again until it is answered.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from http.client import HTTPConnection, HTTPException
@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from benchmarks.bot import Scene, _account
+from benchmarks.bot import Scene, account
 from benchmarks.extraction import machine
 from ghost import cli
 from ghost.serving import door, guard, serve
@@ -42,7 +42,7 @@ RESULT = Path(__file__).parent / "results" / "soak.md"
 GROWTH_MB = 20.0  # resident, from a fifth of the way to the end
 SLOW = 120  # slow connections that are held at once
 PREDICTOR = """
-import os, time
+import time
 from cog import BaseRunner, ConcatenateIterator, Input, streaming
 
 class Predictor(BaseRunner):
@@ -57,8 +57,6 @@ class Predictor(BaseRunner):
                 time.sleep(1)
             except BaseException:
                 pass
-        if said == "die":
-            os._exit(1)
         if said == "half":
             yield "\\ud83d"
         if said == "long":
@@ -320,34 +318,30 @@ def soak(predictions: int, chats: int, clients: int, seed: int) -> list[str]:
             with errors.open("w") as file:
                 os.dup2(file.fileno(), 2)  # the bot's, which it inherits
             try:
-                scene = Scene(folder / "bot-home", chats, seed, cog) if (folder / "bot-home").mkdir() is None else None
-                assert scene
-                rows, account = _run(one, scene, process, clients)
+                rows, bots = _run(one, Scene(folder, chats, seed, cog), process, clients)
             finally:
                 os.dup2(kept, 2)
                 os.close(kept)
-            own = Path(process.environ().get("TMPDIR", "/tmp"))
-            with suppress(IndexError):
-                own = Path(process.children()[0].environ()["TMPDIR"])
-            files = sum(len(names) for _, _, names in os.walk(own.parent))
+            scratch = Path(process.children()[0].environ()["TMPDIR"])
+            files = sum(len(names) for _, _, names in os.walk(scratch.parent))
             health = json.loads(one.ask("GET", "/health-check")[1])["status"]
         ids = set(re.findall(r'"prediction_id":"([^"]*)"', (folder / "context" / "server.log").read_text()))
         left = [id for id in ids if (door.FOLDERS / id).exists()]
         said, bot = output.read_text(), errors.read_text()
     restarts = said.count("loading the model again")
     first, last = rows[len(rows) // 5], rows[-1]
+    grown = [last[column] - first[column] for column in (1, 2, 3, 4)]
     verdicts = {
         f"each of {predictions:,} predictions is answered, each fault as it must be": not one.wrong,
         f"at the end the server is READY (is {health})": health == "READY",
         f"no folder of {len(ids):,} predictions is left (are {len(left)})": not left,
         f"no file more in the server's own folder (are {files})": files <= 3,
         "no traceback and no escape sequence in any output": not re.search(r"Traceback|\x1b", said + bot),
-        f"no descriptor more (ghost serve {first[2]} → {last[2]}, bot {first[4]} → {last[4]})": last[2] <= first[2] + 5
-        and last[4] <= first[4] + 5,
-        f"memory, ghost serve {last[1] - first[1]:+.1f} MB, bot {last[3] - first[3]:+.1f} MB (limit {GROWTH_MB:g})": max(
-            last[1] - first[1], last[3] - first[3]
-        )
+        f"descriptors from a fifth of the way: ghost serve {grown[1]:+}, bot {grown[3]:+} (limit 5)": max(grown[1::2])
+        <= 5,
+        f"memory: ghost serve {grown[0]:+.1f} MB, bot {grown[2]:+.1f} MB (limit {GROWTH_MB:g})": max(grown[::2])
         <= GROWTH_MB,
+        **bots,
     }
     kinds = sorted({name for name, _ in one.faults})
     outcomes = {
@@ -367,12 +361,11 @@ def soak(predictions: int, chats: int, clients: int, seed: int) -> list[str]:
         "| fault | answered with |\n|---|---|\n" + "\n".join(f"| {kind} | {outcomes[kind]} |" for kind in kinds),
         "| predictions | ghost serve MB | descriptors | bot MB | descriptors |\n|---:|---:|---:|---:|---:|\n"
         + "\n".join(f"| {row[0]:,} | {row[1]:.1f} | {row[2]} | {row[3]:.1f} | {row[4]} |" for row in rows),
-        *account,
     ]
 
 
-def _run(one: Soak, scene: Scene, process: psutil.Process, clients: int) -> tuple[list[Any], list[str]]:
-    """Rows of (predictions, MB and descriptors of ghost serve, of the bot), and what became of the bot's messages."""
+def _run(one: Soak, scene: Scene, process: psutil.Process, clients: int) -> tuple[list[Any], dict[str, bool]]:
+    """Rows of (predictions, MB and descriptors of ghost serve, of the bot), and the bot's verdict."""
     bot = psutil.Process(scene.bot.tell("0"))
     scene.api.names |= {chat: f"\x1b[2JNoa {chat}" for chat in scene.chats}
     people = [threading.Thread(target=one.person, args=[number]) for number in range(clients)]
@@ -399,7 +392,8 @@ def _run(one: Soak, scene: Scene, process: psutil.Process, clients: int) -> tupl
         time.sleep(6)  # for connections that are kept, and the folders of replies that somebody left
         rows.append((one.done, *held(process), *held(bot)))
         scene.bot.tell("stop")
-        return rows, _account(scene, ["the bot"], Counter(), ["see above"], total)
+        figures, met = account(scene, total)
+        return rows, {f"the bot's: {', '.join(f'{name} {count:,}' for name, count in figures.items())}": met}
     finally:
         scene.close()
 

@@ -35,7 +35,7 @@ FOLDERS = Path("/tmp/coglet/predictions")  # fixed in Cog's server, whatever TMP
 READ = ("accept", "content-type", "prefer", "traceparent", "tracestate")  # the headers that Cog reads
 OWN = (b"connection", b"date", b"transfer-encoding")  # the headers that each server writes for its own connection
 LOST = b'\n\nevent: completed\ndata: {"status":"failed","error":"the model was lost and is being started again"}\n\n'
-DOWN = refused(503, "the model's process is being started again; try again in a moment")
+DOWN = refused(503, "the model is being loaded; try again in a moment")
 DOWN.headers["Retry-After"] = str(RETRY_SECONDS)
 
 
@@ -48,6 +48,7 @@ class Door:
 
     def __init__(self, host: str, port: int, max_new_tokens: int, allowed: Collection[str] = ()) -> None:
         self.host, self.port, self.max_new_tokens, self.allowed = host, port, max_new_tokens, allowed
+        self.ready = False  # Cog answers a stream before it is ready with 406
         self._due: dict[str, float] = {}  # by when each running prediction must have ended
         self._left: set[str] = set()  # those of them whose end no connection will tell
         self._free = 0.0  # by when a server without predictions must be ready
@@ -80,6 +81,8 @@ class Door:
 
     async def predict(self, request: Request) -> ASGIApp:
         body = await request.body()
+        if not self.ready:
+            return DOWN
         try:
             fields = msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.ValidationError as error:  # Cog also takes a list, of the same fields by position
@@ -198,7 +201,8 @@ class Door:
         return status != "READY" and time.monotonic() > max([self._free, *list(self._due.values())])
 
     def reset(self) -> None:
-        """Forget the predictions of a server that was stopped."""
+        """Forget the predictions of a server that was stopped, and let requests in to the one that is ready."""
+        self.ready = True
         for id in list(self._due):
             self._ended(id)
         self._free = time.monotonic() + FREE_SECONDS

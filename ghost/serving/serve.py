@@ -319,6 +319,7 @@ class _Server:
                 raise ServerError(f"the model's process died (out of memory?). Last output: {self.last_words()}")
             if self.door.stuck(status, left):
                 console.print("the model's process was stuck; loading the model again")
+                self.door.ready = False
                 self.stop(seconds=0)
                 self.process = self.launch()
                 self.wait_until_ready()

@@ -98,6 +98,7 @@ def in_front_of(answer: bytes, **options: Any) -> Iterator[tuple[Canned, httpx2.
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with Canned(answer) as cog:
         front = door.Door("127.0.0.1", cog.server_address[1], 96, **options)
+        front.reset()
         with guard.running(front.app("127.0.0.1"), listener), httpx2.Client(base_url=url, trust_env=False) as http:
             yield cog, http
         cog.shutdown()
@@ -354,6 +355,10 @@ def test_a_stuck_server_is_found_and_started_again(
         threading.Thread(target=until_it_ends, args=[server], daemon=True).start()
         fault(server, http)
         until(lambda: server.process.pid != first)
+        if http.get("/health-check").json()["status"] == "STARTING":
+            for headers in ({}, STREAM):
+                answer = http.post("/predictions", json=HEY, headers=headers)
+                assert (answer.status_code, "retry-after" in answer.headers) in ((503, True), (200, False))
         assert http.get("/health-check").json()["status"] in ("STARTING", "READY")
         wait_until(http, "READY")
         assert http.post("/predictions", json=HEY).json()["status"] == "succeeded"
