@@ -5,31 +5,41 @@ folder.
 """
 
 import hashlib
-import json
+import os
+import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .chat_format import RECIPES, Labels, Recipe
 from .errors import WeightsError
+from .model_folder import LOADED, path_of, read_json
 
 NAME = "ghost.json"
 FORMAT = 1
-# Files that can change replies or run code. Those that ghost.json does not list are refused.
-GUARDED_SUFFIXES = {
+# What the stages write, by suffix; Modelfile has none. ghost.json lists nothing else.
+WRITTEN = {
     ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".pkl",
-    ".pickle",
-    ".npz",
-    ".h5",
-    ".msgpack",
     ".gguf",
+    ".json",
+    ".jsonl",
+    ".jinja",
+    ".model",
+    ".txt",
+    ".yaml",
+    ".html",
+    ".png",
+    ".svg",
+    ".md",
 }
+WITHOUT_SUFFIX = "Modelfile"
+WEIGHTS = {".safetensors", ".gguf"}
+# Others that hold weights or can run code. None is ever listed.
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz", ".npy", ".h5", ".msgpack", ".joblib", ".onnx"}
+CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh"}
+MOST_FILES = 10_000
 
 
 @dataclass(frozen=True)
@@ -69,29 +79,48 @@ class Ghost:
 
 
 def read(folder: Path) -> Ghost:
-    """Raises WeightsError when ghost.json is missing, not JSON, or of another format."""
+    """Raises WeightsError when ghost.json is missing, not JSON, of another format, or lists what no stage writes."""
     path = folder / NAME
     if folder.is_file():
         raise WeightsError(f"{folder}: this is a file; name a folder, such as models/merged")
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder; ghost prepare, train and merge (or pull) write one each")
-    if not path.is_file():
+    if not path.exists():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
         raise WeightsError(f"{folder}: no {NAME} here (found {found}); is this the folder that a ghost stage wrote?")
+    facts = read_json(folder, NAME)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
         labels, stops = facts["text"]["labels"], facts["text"]["stop_sequences"]
         Labels(me=labels["me"], other=labels["other"])
         if not all(isinstance(stop, str) and stop for stop in stops):
             raise ValueError("stop_sequences must be non-empty texts")
         for name, file in facts["files"].items():
-            if not isinstance(file["size"], int) or not isinstance(file["sha256"], str):
-                raise ValueError(f"files: {name} has no size and sha256")
+            size, digest = file["size"], file["sha256"]
+            if type(size) is not int or not 0 <= size < 2**53 or not re.fullmatch("[0-9a-f]{64}", digest):
+                raise ValueError(f"files: {name:.60} has no size and sha256")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path}: not a readable ghost.json ({type(error).__name__}: {error})") from error
     if facts.get("format") != FORMAT:
-        raise WeightsError(f"{path}: format {facts.get('format')!r}, this version reads {FORMAT}")
+        raise WeightsError(f"{path}: format {facts.get('format')!r:.60}, this version reads {FORMAT}")
+    _check_names(path, [*facts["files"]])
     return Ghost(folder, facts)
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Raises WeightsError on the name of a file that no stage writes: it may lead outside, or hold code."""
+    for name in names:
+        there = PurePosixPath(name)
+        hidden = any(part.startswith(".") for part in there.parts)  # "..", .git, .gitattributes
+        odd = there.is_absolute() or hidden or there.as_posix() != name or not name.isprintable() or {*name} & {*'\\:"'}
+        if odd or len(name) > 200 or name == NAME:
+            raise WeightsError(f"{path}: lists {name!r:.80}, which no stage writes; the file was altered")
+        suffix = there.suffix.lower()
+        if suffix in PICKLES | CODE:
+            raise WeightsError(f"{path}: lists {name:.80}, which can run code; only safetensors are loaded")
+        if suffix not in WRITTEN and there.name != WITHOUT_SUFFIX:
+            raise WeightsError(f"{path}: lists {name!r:.80}, which no stage writes; the file was altered")
+    if len({name.casefold() for name in names}) < len(names):
+        raise WeightsError(f"{path}: lists two files whose names differ in upper and lower case only; it was altered")
 
 
 def sha256(path: Path) -> str:
@@ -101,15 +130,16 @@ def sha256(path: Path) -> str:
 
 
 def verify(ghost: Ghost, *, hashes: bool = True) -> None:
-    """Check that every listed file is present and unchanged, and that the folder holds no unlisted weights or pickles.
+    """Check that every listed file is present and unchanged, and that the folder holds no unlisted file that loading
+    would read, nor unlisted weights, pickles or code.
 
     `hashes=False` compares sizes only (saves seconds at 14.5 GB). Raises WeightsError naming the first bad file.
     """
     files = ghost.block("files")
     for name, facts in files.items():
-        path = ghost.folder / name
-        if not path.is_file():
-            raise WeightsError(f"{path}: listed in {NAME} but missing; copy or pull the folder again")
+        if not (ghost.folder / name).exists():
+            raise WeightsError(f"{ghost.folder / name}: listed in {NAME} but missing; copy or pull the folder again")
+        path = path_of(ghost.folder, name)
         size = path.stat().st_size
         if size != facts["size"]:
             raise WeightsError(f"{path}: {size:,} bytes, {NAME} lists {facts['size']:,}; truncated or replaced")
@@ -120,7 +150,27 @@ def verify(ghost: Ghost, *, hashes: bool = True) -> None:
                 if digest != facts["sha256"]:
                     path = ghost.folder / name
                     raise WeightsError(f"{path}: its SHA-256 is not the one in {NAME}; the file was altered")
-    for path in sorted(ghost.folder.rglob("*")):
-        name = path.relative_to(ghost.folder).as_posix()
-        if path.suffix in GUARDED_SUFFIXES and name not in files:
-            raise WeightsError(f"{path}: weights that {NAME} does not list are refused; remove the file")
+    for name in sorted(_names(ghost.folder)):
+        if is_guarded(name) and name not in files:
+            raise WeightsError(f"{ghost.folder / name}: not listed in {NAME}, so it is refused; remove the file")
+
+
+def is_guarded(name: str) -> bool:
+    """Whether a file can change replies or run code: refused where ghost.json does not list it."""
+    return name in LOADED or PurePosixPath(name).suffix.lower() in WEIGHTS | PICKLES | CODE
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Yield the names of all files of a folder and of the folders in it; links are not followed."""
+    left, count = [""], 0
+    while left:
+        parent = left.pop()
+        for entry in os.scandir(folder / parent):
+            count += 1
+            if count > MOST_FILES:
+                raise WeightsError(f"{folder}: more than {MOST_FILES:,} files; name the model's own folder")
+            name = f"{parent}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                left.append(f"{name}/")
+            else:
+                yield name

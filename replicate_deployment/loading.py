@@ -9,6 +9,7 @@ import torch
 from . import ghost_json
 from .errors import WeightsError
 from .ghost_json import Ghost
+from .model_folder import ADAPTER_CONFIG, load_model
 from .tokenization import Tokenizer, load_tokenizer
 
 
@@ -20,7 +21,7 @@ def load(ghost: Ghost, device: str, *, hashes: bool = True, load_in_4bit: bool =
 
     Raises WeightsError when the files do not match ghost.json or cannot be loaded.
     """
-    if (ghost.folder / "adapter_config.json").is_file() and not (ghost.folder / "config.json").is_file():
+    if (ghost.folder / ADAPTER_CONFIG).exists():
         raise WeightsError(f"{ghost.folder}: an adapter, not a model; merge it first: ghost merge {ghost.folder}")
     ghost_json.verify(ghost, hashes=False)
     with ThreadPoolExecutor(max_workers=1) if hashes else nullcontext() as pool:
@@ -37,26 +38,17 @@ def load(ghost: Ghost, device: str, *, hashes: bool = True, load_in_4bit: bool =
 
 
 def _read(ghost: Ghost, device: str, load_in_4bit: bool) -> tuple[Any, Tokenizer]:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would fill the container's log; callers show their own
     tokenizer = load_tokenizer(ghost.folder)
     dtype = torch.float32 if device == "cpu" else torch.float16
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            ghost.folder,
-            dtype=dtype,
-            device_map={"": device},  # load straight onto the device, not through CPU memory
-            quantization_config=_nf4(dtype) if load_in_4bit else None,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{ghost.folder}: the model could not be loaded onto {device} ({reason})") from error
+    model = load_model(
+        ghost.folder,
+        dtype=dtype,
+        device_map={"": device},  # load straight onto the device, not through CPU memory
+        quantization_config=_nf4(dtype) if load_in_4bit else None,
+    )
     return model.eval(), tokenizer
 
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import model_folder
 from .chat_format import Labels, Recipe, Turn, chat_template, render_prompt, spans
 from .errors import WeightsError
 
@@ -32,19 +33,14 @@ class Encoding(NamedTuple):
     offsets: list[tuple[int, int]]
 
 
-def load_tokenizer(folder: str | Path, **hub: Any) -> Tokenizer:
-    """Load and check the tokenizer of a model folder, or of a Hub repo with `hub` arguments such as `revision=`.
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Load and check the tokenizer of a model folder.
 
     Its `bos_token` is the token that it puts before every text, or None: some name one that they never use (SmolLM2).
 
     Raises WeightsError when it is missing, has no fast version or no end token, or does not keep a text as it is.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **hub)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder}: no tokenizer could be loaded ({str(error).splitlines()[0]})") from error
+    tokenizer = model_folder.load_tokenizer(folder)
     if not tokenizer.is_fast:
         raise WeightsError(
             f"{folder}: the tokenizer has no fast version, whose character offsets are needed for labels"

@@ -11,6 +11,8 @@ from typing import Any
 from ghost.errors import ConfigError
 from ghost.installed import install_command
 from replicate_deployment.chat_format import Turn
+from replicate_deployment.errors import WeightsError
+from replicate_deployment.model_folder import check_tokenizer
 
 BOS, END, NEWLINE, FIRST = 0, 1, 2, 3
 
@@ -107,7 +109,10 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
         if not isinstance(path, str):
             raise ConfigError(f"{base}: not a folder, and not a Hub repo whose tokenizer.json is on this disk")
     try:
+        check_tokenizer(Path(path).parent)
         tokenizer = Tokenizer.from_file(str(path))
+    except WeightsError as error:
+        raise ConfigError(str(error)) from error
     except Exception as error:  # the library raises plain Exception
         raise ConfigError(f"{path}: cannot be read as a tokenizer ({str(error).splitlines()[0]})") from error
     tokenizer.encode_special_tokens = True  # as in tokenization.encode: a typed "</s>" is text

@@ -13,6 +13,7 @@ from ghost.errors import BaseModelError, UsageError
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.errors import GhostError, WeightsError
+from replicate_deployment.model_folder import load_model
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
@@ -150,19 +151,10 @@ def cached(repo: str, revision: str) -> str | None:
 
 def load(base: "Base", device: Any, dtype: Any) -> Any:
     """Load the base in the merged model's precision, so that they differ only by what was learnt."""
-    from transformers import AutoModelForCausalLM
-
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            base.folder,
-            dtype=dtype,
-            device_map={"": device},
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        ).eval()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BaseModelError(f"{base.folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+        return load_model(base.folder, dtype=dtype, device_map={"": device}).eval()
+    except WeightsError as error:
+        raise BaseModelError(str(error)) from error
 
 
 def with_adapter(weights: Any, adapter: Path) -> Any:

@@ -18,7 +18,7 @@ from ghost.hub import leaking, transfer
 from ghost.hub.client import Head, Hub, connect, resumable
 from ghost.hub.transfer import Entry
 from replicate_deployment import ghost_json
-from replicate_deployment.ghost_json import GUARDED_SUFFIXES, Ghost
+from replicate_deployment.ghost_json import Ghost
 
 # The model card, filled from ghost.json: what to know before talking to the model. No content of any chat.
 
@@ -264,7 +264,7 @@ class Upload:
         todo = [entry for entry in self.files if not entry.is_at(remote.get(entry.name))]
         ours = {entry.name for entry in self.files}
         # Shards of an earlier version: loaders would read them too, and `ghost pull` would refuse them.
-        old = sorted(name for name in remote if Path(name).suffix in GUARDED_SUFFIXES and name not in ours)
+        old = sorted(name for name in remote if ghost_json.is_guarded(name) and name not in ours)
         if not todo and not old:
             return head.commit
         if self.tag is not None:

@@ -5,13 +5,13 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ghost.errors import ArtifactError, HubError
 from ghost.hub.client import Hub
 from replicate_deployment import ghost_json
-from replicate_deployment.ghost_json import GUARDED_SUFFIXES, Ghost
+from replicate_deployment.ghost_json import Ghost
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # Which files belong to a model, and whether the Hub holds the same bytes.
 
 CARD = "README.md"
-PICKLES = GUARDED_SUFFIXES - {".safetensors"}
 
 
 @dataclass(frozen=True)
@@ -51,25 +50,13 @@ def git_blob_id(content: bytes) -> str:
 def listed(ghost: Ghost) -> dict[str, dict[str, Any]]:
     """The files of a merged model by name, with size and sha256, from its ghost.json.
 
-    Raises ArtifactError for another artifact (data/processed has a ghost.json too, and holds chats), a name outside
-    the folder, or a pickle.
+    Raises ArtifactError for another artifact (data/processed has a ghost.json too, and holds chats).
     """
     where = ghost.folder / ghost_json.NAME
     if "merge" not in ghost.facts:
         last = next((name for name in ("training", "data") if name in ghost.facts), "text")
         raise ArtifactError(f"{where}: not a merged model; its last block is '{last}'. Type: ghost merge ADAPTER")
     files: dict[str, dict[str, Any]] = ghost.block("files")
-    for name in files:
-        path = PurePosixPath(name)
-        hidden = any(part.startswith(".") for part in path.parts)  # "..", .git, .gitattributes
-        if path.is_absolute() or hidden or path.as_posix() != name or set(name) & set('\\:\n\r\0"') or not path.parts:
-            raise ArtifactError(f"{where}: lists {name!r}, which no stage writes; the file was altered")
-        if path.suffix in PICKLES:
-            raise ArtifactError(
-                f"{where}: lists {name}; only safetensors are pushed and pulled, as pickles can run code"
-            )
-    if ghost_json.NAME in files:
-        raise ArtifactError(f"{where}: lists itself; the file was altered")
     return files
 
 

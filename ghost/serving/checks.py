@@ -4,7 +4,6 @@ A check takes what it inspects and returns its findings as text, or raises: Prob
 another GhostError.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +14,9 @@ from replicate_deployment import ghost_json, golden
 from replicate_deployment.chat_format import END_TOKEN, Turn
 from replicate_deployment.errors import GhostError
 from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.model_folder import read_header, read_json
 from replicate_deployment.settings import from_facts
 from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer, template_for
-from training.finetuning.base import read_header
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
@@ -83,7 +82,7 @@ class Model:
         return Engine.load(self.folder, hashes=False)  # the check `hashes` has verified them
 
     def json(self, name: str) -> dict[str, Any]:
-        return dict(json.loads((self.folder / name).read_text(encoding="utf-8")))
+        return read_json(self.folder, name)
 
 
 def hashes(model: Model) -> str:

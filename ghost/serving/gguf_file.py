@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ghost.errors import BaseModelError, ConversionError
+from replicate_deployment.model_folder import transformers_config
 from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer, token_bytes
-from training.finetuning.base import ATTENTION, Shapes, read_shapes
+from training.finetuning.base import ATTENTION, Shapes, read_config, read_shapes
 from training.merging.weights import Weights, row_blocks
 
 # Check that one of llama.cpp's architectures can run the model, and list its tensors.
@@ -74,7 +75,7 @@ def read_decoder(folder: Path) -> Decoder:
     """Raises ConversionError on a config.json that llama.cpp would run as a different model."""
     path = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config = read_config(folder)
         found = [str(name) for name in config.get("architectures") or ["no architecture"]]
         if found[0] not in ARCHITECTURES:
             raise ConversionError(f"{path}: {found[0]}; only {', '.join(ARCHITECTURES)} can be exported")
@@ -102,11 +103,9 @@ def read_decoder(folder: Path) -> Decoder:
 
 
 def _rope_factors(folder: Path, head_dim: int, rope_base: float) -> tuple[float, ...]:
-    from transformers import AutoConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](transformers_config(folder), "cpu")
     return tuple(rope_base ** (-2 * pair / head_dim) / value for pair, value in enumerate(scaled.tolist()))
 
 

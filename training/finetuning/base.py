@@ -1,66 +1,23 @@
 """Find, check and load the base model, and read its shapes from config.json."""
 
 import hashlib
-import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ghost.errors import BaseModelError, ConfigError
-from replicate_deployment import ghost_json
+from replicate_deployment import ghost_json, model_folder
 from replicate_deployment.errors import WeightsError
+from replicate_deployment.model_folder import CONFIG, INDEX, SINGLE
 from training.config import load_bases
 
-# Read the header of a safetensors file without torch or safetensors, and check that the file is complete: eight bytes
-# of little-endian length, that much JSON, then the tensors without gaps
-# (https://github.com/huggingface/safetensors#format).
-
-
-class Entry(NamedTuple):
-    dtype: str
-    """The format's name: F32, F16, BF16, ..."""
-    size: int
-    """Bytes."""
-    shape: tuple[int, ...]
-    start: int
-    """Offset of its first byte in the file."""
-
-
-def read_header(path: Path) -> dict[str, Entry]:
-    """Return the file's tensors by name. Raises WeightsError if it is not a safetensors file or is truncated."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        start = stream.read(8)
-        length = int.from_bytes(start, "little")
-        if 8 + length > size:
-            hint = "a Git LFS pointer: run git lfs pull" if start.startswith(b"version ") else "copy or pull it again"
-            raise WeightsError(f"{path}: {size:,} bytes, too short for its safetensors header; {hint}")
-        try:
-            header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            spans = {name: tuple(map(int, facts["data_offsets"])) for name, facts in header.items()}
-            entries = {
-                name: Entry(facts["dtype"], end - begin, tuple(map(int, facts["shape"])), 8 + length + begin)
-                for (name, facts), (begin, end) in zip(header.items(), spans.values(), strict=True)
-            }
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise WeightsError(f"{path}: not a safetensors file ({type(error).__name__} in its header)") from error
-    promised = 8 + length + max((end for _, end in spans.values()), default=0)
-    if size != promised:
-        raise WeightsError(f"{path}: {size:,} bytes, its header promises {promised:,}; copy or pull it again")
-    return entries
-
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 # Only the files that loading reads. Mistral's repos also hold the weights as consolidated.safetensors.
-SMALL = ["config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json"]
+SMALL = [CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json"]
 LARGE = ["model*.safetensors", INDEX]
-PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 
 
 @dataclass(frozen=True)
@@ -118,7 +75,7 @@ def resolve_base(name: str, revision: str | None) -> Base:
     weights = weight_files(folder)
     for path in weights:
         try:
-            read_header(path)
+            model_folder.read_header(path)
         except WeightsError as error:
             raise BaseModelError(str(error)) from error
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib releases the GIL: one file per core
@@ -129,28 +86,15 @@ def resolve_base(name: str, revision: str | None) -> Base:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that loading reads, in name order: the index's shards, or the single file.
-
-    Raises BaseModelError if there are none or a shard of the index is missing.
-    """
-    if (folder / INDEX).is_file():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise BaseModelError(f"{folder / INDEX}: not a readable index ({type(error).__name__})") from error
-    elif (folder / SINGLE).is_file():
-        names = [SINGLE]
-    else:
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-        found = f"only pickles ({', '.join(pickles[:3])}), which can run code and are never read" if pickles else "none"
-        raise BaseModelError(f"{folder}: weights must be {SINGLE} or shards with {INDEX}; found {found}")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise BaseModelError(
-            f"{folder}: {len(missing)} of {len(names)} shards of {INDEX} are missing, first {missing[0]}; "
-            "download the base again"
-        )
-    return [folder / name for name in names]
+    """As `model_folder.weight_files`. Raises BaseModelError, naming pickles that are there instead."""
+    try:
+        return model_folder.weight_files(folder)
+    except WeightsError as error:
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in ghost_json.PICKLES)
+        if pickles and not any((folder / name).exists() for name in (INDEX, SINGLE)):
+            found = f"only pickles ({', '.join(pickles[:3])}), which can run code and are never read"
+            raise BaseModelError(f"{folder}: weights must be {SINGLE} or shards with {INDEX}; found {found}") from None
+        raise BaseModelError(str(error)) from error
 
 
 def load_base(base: Base, *, nf4: bool, double_quant: bool = False, bf16: bool = True) -> Any:
@@ -160,7 +104,7 @@ def load_base(base: Base, *, nf4: bool, double_quant: bool = False, bf16: bool =
     weight less). Raises BaseModelError if a tensor that the architecture needs is missing from the files.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
     from transformers.utils import logging
 
     dtype = torch.bfloat16 if bf16 else torch.float32
@@ -177,16 +121,9 @@ def load_base(base: Base, *, nf4: bool, double_quant: bool = False, bf16: bool =
         )
     logging.disable_progress_bar()  # its bar would break ours
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            base.folder,
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **placement,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BaseModelError(f"{base.folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+        model, report = model_folder.load_model(base.folder, output_loading_info=True, **placement)
+    except WeightsError as error:
+        raise BaseModelError(str(error)) from error
     # transformers only warns about missing tensors and fills them with random numbers.
     missing = sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])})
     if missing:
@@ -219,22 +156,17 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def _check_config(folder: Path) -> None:
-    path = folder / "config.json"
-    if not path.is_file():
-        found = ", ".join(sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
-        raise BaseModelError(f"{folder}: no config.json here (found {found}); a base is a transformers model folder")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        architectures = [str(name) for name in config.get("architectures") or []]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise BaseModelError(f"{path}: not a model's config ({type(error).__name__})") from error
+    path = folder / CONFIG
+    config = read_config(folder)
+    architectures = [str(name) for name in config.get("architectures") or []]
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):  # GPT-2 has the older name
         found = ", ".join(architectures) or "no architectures"
         raise BaseModelError(
             f"{path}: not a causal language model (found {found}); take one such as MistralForCausalLM"
         )
     if "quantization_config" in config:
-        method = (config["quantization_config"] or {}).get("quant_method", "?")
+        quantised = config["quantization_config"]
+        method = quantised.get("quant_method", "?") if isinstance(quantised, dict) else "?"
         raise BaseModelError(f"{path}: already quantised ({method}); name the full-precision base it was made from")
 
 
@@ -357,20 +289,23 @@ def shapes_of(base: str, revision: str | None = None) -> Shapes:
 
 def config_at_hand(base: str, revision: str | None) -> dict[str, Any] | None:
     """Return the base's config.json without using the network, or None if it is not on this disk."""
-    path: Any = Path(base).expanduser() / "config.json"
-    if not path.parent.is_dir():
-        path = _cached(base, revision)
-    if path is None:
+    folder: Path | None = Path(base).expanduser()
+    if folder is not None and not folder.is_dir():
+        folder = _cached(base, revision)
+    if folder is None:
         return next((known.config for known in load_bases().values() if known.repo == base), None)
+    return read_config(folder)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """As `model_folder.read_config`. Raises BaseModelError."""
+    if not (folder / CONFIG).exists():
+        found = ", ".join(sorted(item.name for item in folder.iterdir())[:5]) or "nothing"
+        raise BaseModelError(f"{folder}: no {CONFIG} here (found {found}); a base is a transformers model folder")
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BaseModelError(f"{base}: no config.json here; a base is a transformers model folder") from None
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"{path}: not a model's config ({type(error).__name__})") from error
-    if not isinstance(found, dict):
-        raise BaseModelError(f"{path}: not a model's config (a {type(found).__name__})")
-    return found
+        return model_folder.read_config(folder)
+    except WeightsError as error:
+        raise BaseModelError(str(error)) from error
 
 
 def _cached(base: str, revision: str | None) -> Path | None:
@@ -382,7 +317,7 @@ def _cached(base: str, revision: str | None) -> Path | None:
         found = try_to_load_from_cache(base, "config.json", revision=revision)
     except errors.HFValidationError:
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def read_shapes(config: dict[str, Any], base: str) -> Shapes:

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ghost.errors import BaseModelError, MergeError
+from replicate_deployment import model_folder
+from replicate_deployment.errors import WeightsError
 from training.merging.weights import Tensor, Weights
 
 # Read adapter_config.json as peft writes it, and refuse what this merge does not support.
 
-CONFIG = "adapter_config.json"
+CONFIG = model_folder.ADAPTER_CONFIG
 # Keys that the merge handles, or that do not affect the arithmetic. Any other key must be off, or an unknown form of
 # adapter would be merged as if it were plain LoRA.
 SUPPORTED_KEYS = {
@@ -61,12 +63,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not folder.is_dir():
         raise MergeError(f"{folder}: no such folder; name the one that holds {CONFIG}")
+    if not path.exists():
+        raise MergeError(f"{folder}: no {CONFIG} here; name the folder that `ghost train` wrote")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = model_folder.read_json(folder, CONFIG)
         rank, alpha, kind = config["r"], config["lora_alpha"], config["peft_type"]
-    except FileNotFoundError as error:
-        raise MergeError(f"{folder}: no {CONFIG} here; name the folder that `ghost train` wrote") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except WeightsError as error:
+        raise MergeError(str(error)) from error
+    except KeyError as error:
         raise MergeError(f"{path}: not a readable adapter config ({type(error).__name__}: {error})") from error
     on = {key: value for key, value in config.items() if value and key not in SUPPORTED_KEYS}
     if kind != "LORA":
@@ -116,14 +120,16 @@ def meta_model(folder: Path, vocab_size: int | None = None) -> Any:
     resized."""
     import torch
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = model_folder.transformers_config(folder)
         config.vocab_size = vocab_size or config.vocab_size
         with init_empty_weights(include_buffers=False):  # most buffers are computed
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    except WeightsError as error:
+        raise BaseModelError(str(error)) from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ArithmeticError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BaseModelError(f"{folder / 'config.json'}: no model can be built from it ({why})") from error
     for module in model.modules():
@@ -261,7 +267,7 @@ def by_place(path: Path, weights: Weights) -> dict[str, str]:
     return found
 
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS = model_folder.ADAPTER
 Shape = tuple[int, ...]
 
 

@@ -21,6 +21,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Labels, Recipe
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.model_folder import GENERATION, TOKENIZER_FILES, read_json
 from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training.config import base_named
@@ -42,7 +43,7 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
     Generation also ends on the other end tokens that the base names: Llama 3 and Qwen have two or three.
     """
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(base.folder, "config.json")
     ends = [tokenizer.eos_token_id]
     for named in (_generation(base.folder).get("eos_token_id"), config.get("eos_token_id")):
         ends += [end for end in (named if isinstance(named, list) else [named]) if end not in (None, *ends)]
@@ -74,8 +75,7 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
 
 
 def _generation(folder: Path) -> dict[str, Any]:
-    path = folder / "generation_config.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_json(folder, GENERATION) if (folder / GENERATION).exists() else {}
 
 
 def rope_in_both_spellings(config: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +175,6 @@ def keep(ghost: Ghost, base: Base, out: Path, template: str) -> None:
 
 
 RECIPE_OF_RECORD: Recipe = "windows"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)

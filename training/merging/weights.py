@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Self
 
 from ghost.errors import MergeError
 from replicate_deployment.errors import WeightsError
-from training.finetuning.base import INDEX, read_header, weight_files
+from replicate_deployment.model_folder import INDEX, read_header
+from training.finetuning.base import weight_files
 
 
 @contextmanager
