@@ -6,6 +6,8 @@ is built: each segment gets its own causal attention, on CUDA in one call of the
 by one call of SDPA per segment.
 """
 
+import inspect
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any, cast
 
@@ -53,12 +55,17 @@ def attend(
 def _flash(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float | None
 ) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
     borders = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=query.device)
     longest = max(lengths)
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (tokens, heads, d)
-    attended = varlen_attn(
-        q, k, v, borders, borders, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=True
-    )
+    attended = _kernel()(q, k, v, borders, borders, longest, longest, scale=scaling, window_size=(-1, 0))
     return cast(torch.Tensor, attended)[None]
+
+
+@cache
+def _kernel() -> Any:
+    """Return varlen_attn for query heads that share key heads: torch 2.13 wants that said, 2.11 has no word for it."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    shared = "enable_gqa" in inspect.signature(varlen_attn).parameters
+    return partial(varlen_attn, enable_gqa=True) if shared else varlen_attn

@@ -37,7 +37,6 @@ def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
 def adapted(model: Any, config: TrainingConfig, repo: str) -> Any:
     """Freeze a loaded base and add adapters to it. `repo` names the base in errors."""
     import torch
-    from bitsandbytes.nn import Linear4bit
     from peft import get_peft_model
 
     from training.finetuning import attention
@@ -49,11 +48,14 @@ def adapted(model: Any, config: TrainingConfig, repo: str) -> Any:
     for target in config.lora_target_modules:
         if target not in linear:
             raise ConfigError(f"lora_target_modules: {repo} has no layer {target}; it has {', '.join(sorted(linear))}")
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            # On CPUs with AVX512-BF16, bitsandbytes repacks the weights at the first evaluation for a kernel without
-            # a backward pass: later training would lose every gradient that passes through the base.
-            module.support_avx512bf16_for_cpu = False
+    if config.load_in_4bit:
+        from bitsandbytes.nn import Linear4bit
+
+        # On CPUs with AVX512-BF16, bitsandbytes repacks the weights at the first evaluation for a kernel without a
+        # backward pass: later training would lose every gradient that passes through the base.
+        for module in model.modules():
+            if isinstance(module, Linear4bit):
+                module.support_avx512bf16_for_cpu = False
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
     with warnings.catch_warnings():

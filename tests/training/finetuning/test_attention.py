@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import varlen
 
 from training.finetuning import attention
 
@@ -15,8 +16,10 @@ def heads(*, like: int = 0) -> list[torch.Tensor]:
     return [torch.randn(1, count, sum(LENGTHS), 8, generator=generator) for count in (4, 2, 2)]
 
 
-def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-    return attention.attend(torch.nn.Identity(), query, key, value, None, lengths=lengths, scaling=0.3)[0]
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float = 0.3
+) -> torch.Tensor:
+    return attention.attend(torch.nn.Identity(), query, key, value, None, lengths=lengths, scaling=scaling)[0]
 
 
 def test_each_segment_is_a_causal_attention_of_its_own() -> None:
@@ -43,6 +46,29 @@ def test_no_segment_sees_another() -> None:
 def test_a_mask_is_refused() -> None:
     with pytest.raises(ValueError, match="no attention mask"):
         attention.attend(torch.nn.Identity(), *heads(), torch.ones(1, 9), lengths=LENGTHS)  # type: ignore[misc]
+
+
+def kernel_of_torch_2_11(*given: Any, scale: float, window_size: tuple[int, int]) -> Any:
+    """A segment at a time, from the borders; heads share key heads without being told."""
+    query, key, value, borders = given[:4]
+    assert window_size == (-1, 0)
+    lengths = borders.diff().tolist()
+    return attend(*(part.transpose(0, 1)[None] for part in (query, key, value)), lengths, scale)[0]
+
+
+def kernel_of_torch_2_13(*given: Any, enable_gqa: bool = False, **named: Any) -> Any:
+    assert enable_gqa, "without it this version refuses heads that share a key head"
+    return kernel_of_torch_2_11(*given, **named)
+
+
+@pytest.mark.parametrize("kernel", [kernel_of_torch_2_11, kernel_of_torch_2_13])
+def test_the_flash_kernel_is_called_as_each_torch_declares_it(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> None:
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    attention._kernel.cache_clear()
+    try:
+        assert attention._flash(*heads(), LENGTHS, 0.3).equal(attend(*heads(), LENGTHS))
+    finally:
+        attention._kernel.cache_clear()
 
 
 @pytest.mark.gpu
