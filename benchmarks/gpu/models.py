@@ -29,6 +29,7 @@ class Scale:
     prompt: int = 256  # tokens
     tokens: int = 256  # of a reply
     replies: int = 12
+    backend: str = "inductor"  # of torch.compile
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -49,11 +50,11 @@ class Scale:
         """The recipe of record, on a base in nf4 or in bfloat16."""
         recipe = training_config.load(CONFIG)
         recipe = replace(recipe, adapter="qlora" if nf4 else "lora", load_in_4bit=nf4, gradient_checkpointing=False)
-        return recipe if self.device == "cuda" else replace(recipe, sequence_len=128, gradient_accumulation_steps=8)
+        return recipe if self.device == "cuda" else replace(recipe, sequence_len=256, gradient_accumulation_steps=8)
 
 
 REAL = Scale()
-TRIAL = Scale("cpu", divisor=64, conversations=4, seconds=0, prompt=16, tokens=8, replies=2)
+TRIAL = Scale("cpu", divisor=64, conversations=4, seconds=0, prompt=16, tokens=8, replies=2, backend="aot_eager")
 
 
 def random_model(facts: dict[str, Any], dtype: Any, device: str, *, quantised: TrainingConfig | None = None) -> Any:

@@ -179,7 +179,7 @@ def measure(name: str, scale: Scale, scratch: Path) -> dict[str, Any]:
         if way.checkpointing:
             base.activation_checkpointing_enable()
         if way.compiled:
-            stack.enter_context(compiled(base))
+            stack.enter_context(compiled(base, scale.backend))
         if way.liger:
             use_liger(base)
         state, nowhere = State(job.budget, job.budget), Checkpoint(scratch / "never written")
@@ -192,7 +192,7 @@ def measure(name: str, scale: Scale, scratch: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def compiled(base: Any) -> Iterator[None]:
+def compiled(base: Any, backend: str) -> Iterator[None]:
     """Compile each block but its attention. The lengths of segments, which differ from batch to batch, go to attention
     beside the compiled code: as an argument, each new list would be compiled anew."""
     import torch
@@ -214,7 +214,7 @@ def compiled(base: Any) -> Iterator[None]:
     base.set_attn_implementation("kept segments")
     hook = base.model.register_forward_pre_hook(keep, with_kwargs=True)
     for layer in base.model.layers:
-        layer.compile(dynamic=True)
+        layer.compile(backend=backend, dynamic=True)
     try:
         yield
     finally:
@@ -254,8 +254,8 @@ def page(found: Found, scale: Scale, gpu: Gpu | None) -> Iterator[str]:
     yield "".join(COLUMNS.values())
     yield from (line(job, found.get(name, {}), scale, gpu) for name, job in jobs.items())
     yield "\n*tokens/s*: that went through the model, nested ones once, no padding; *window tokens/s*: what that would"
-    yield "be one window at a time. *micro-batch*: its mean tokens. *full steps*: windows for four micro-batches instead of"
-    yield "the recipe's 64. *of the peak*: operations done, recomputed ones as well, of the data sheet's. *expected*,"
+    yield "be one window at a time. *micro-batch*: its mean tokens. *full steps*: windows for four micro-batches instead"
+    yield "of the recipe's 64. *of the peak*: operations done, recomputed ones as well, of the data sheet's. *expected*,"
     yield "*computed*: what `ghost estimate` says. *peak*: all that PyTorch held, and CUDA's own.\n"
     yield from (f"- {verdict}" for verdict in verdicts(found, jobs, gpu))
     yield "\n### What `ghost estimate` should assume\n"
