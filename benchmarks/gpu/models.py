@@ -15,6 +15,7 @@ from training.finetuning.base import config_at_hand
 
 BASE = "mistralai/Mistral-7B-v0.3"
 CONFIG = Path(__file__).parents[2] / training_config.DEFAULT_PATH
+FLOOR_GPU = "H200"  # what floors are set for, and whose data sheet counts where nothing is measured
 FLASH, EACH, DENSE = "flash, variable lengths", "SDPA, a call a segment", "SDPA, dense mask"
 
 

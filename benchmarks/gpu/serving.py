@@ -10,7 +10,7 @@ from shutil import rmtree
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.gpu.models import BASE, Scale, bytes_of_a_token, merged, peak_memory
+from benchmarks.gpu.models import BASE, FLOOR_GPU, Scale, bytes_of_a_token, merged, peak_memory
 from benchmarks.training import met
 from training.finetuning.base import read_shapes
 from training.finetuning.hardware import Gpu
@@ -18,7 +18,7 @@ from training.finetuning.hardware import Gpu
 LIMIT = 240  # seconds that a row may take, the folder written included
 BANDWIDTH = 4.3e12  # bytes/s, as an H200 was measured to read; its data sheet says 4.8
 
-# What must be reached on an H200. Set before anything was measured.
+# What must be reached on FLOOR_GPU. Set before anything was measured.
 LEAST_RATE = 240  # tokens/s
 MOST_FIRST = 40  # ms to the first token
 MOST_START = 20  # s from the page cache to READY
@@ -150,13 +150,18 @@ def page(found: dict[str, dict[str, Any]], scale: Scale, gpu: Gpu | None) -> Ite
     from replicate_deployment.decoding import STATIC_TOKENS
 
     yield "\n## Serving\n"
-    yield f"The same shape in FP16 but where a row says otherwise, one stream: {scale.replies} replies of {scale.tokens}"
-    yield f"tokens after {scale.prompt}, sampled as by default. Median (10%–90%).\n"
+    yield "The same shape in FP16 but where a row says otherwise, one stream:"
+    yield f"{scale.replies} replies of {scale.tokens} tokens after {scale.prompt}, sampled as by default. Median and, in"
+    yield "parentheses, 10% and 90%.\n"
     yield "| way | tokens/s | first token, ms | peak GiB |"
     yield "|---|---:|---:|---:|"
     for name in WAYS:
         row = found.get(name, {})
-        cells = ["–", "–"] if "rates" not in row else [spread(row["first_ms"]), f"{(row['peak'] or 0) / 2**30:.1f}"]
+        cells = (
+            ["–", "–"]
+            if "rates" not in row
+            else [spread(row["first_ms"]), f"{row['peak'] / 2**30:.1f}" if row["peak"] else "–"]
+        )
         rate = spread(row["rates"]) if "rates" in row else row.get("failed", "not measured")
         yield f"| {' | '.join([name, rate, *cells])} |"
     yield "\n| from the start of the process to READY, s | first start | later ones |"
@@ -179,7 +184,8 @@ def page(found: dict[str, dict[str, Any]], scale: Scale, gpu: Gpu | None) -> Ite
     ]
     for text, name, reached in floors:
         row = found.get(name, {"failed": ""})
-        yield f"- on an H200, {text}: {'not measured' if 'failed' in row else met(reached(row))}"
+        measured = "failed" not in row and gpu is not None and gpu.gpu == FLOOR_GPU
+        yield f"- on an {FLOOR_GPU}, {text}: {met(reached(row)) if measured else 'not measured'}"
 
 
 def spread(numbers: Sequence[float]) -> str:

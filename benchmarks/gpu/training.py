@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.models import BASE, DENSE, EACH, FLASH, Scale, attending, peak_memory, random_base
+from benchmarks.gpu.models import BASE, DENSE, EACH, FLASH, FLOOR_GPU, Scale, attending, peak_memory, random_base
 from benchmarks.training import Sample, distribution, make_sample, met
 from training.config import TrainingConfig
 from training.finetuning.base import read_shapes
@@ -27,7 +27,6 @@ WARM = 2  # steps before the clock starts
 FOREVER = 10**4  # epochs: the rows end by the clock
 PUBLISHED = 52_000 * 8  # windows of the recipe of record, all epochs; 16 hours on an H100
 GIB = 2**30
-FLOOR_GPU = "H200"  # whose figures stand where nothing is measured
 
 # What must be reached on FLOOR_GPU. Set before anything was measured.
 FLOOR, GOAL = 10_000, 13_700  # tokens/s, nf4, nested windows of at most 1,024 tokens, packed
@@ -253,10 +252,10 @@ def page(found: Found, scale: Scale, gpu: Gpu | None) -> Iterator[str]:
     yield f"\n| {' | '.join(COLUMNS)} |"
     yield "".join(COLUMNS.values())
     yield from (line(job, found.get(name, {}), scale, gpu) for name, job in jobs.items())
-    yield "\n*tokens/s*: that went through the model, nested ones once, no padding; *window tokens/s*: what that would"
-    yield "be one window at a time. *micro-batch*: its mean tokens. *full steps*: windows for four micro-batches instead"
-    yield "of the recipe's 64. *of the peak*: operations done, recomputed ones as well, of the data sheet's. *expected*,"
-    yield "*computed*: what `ghost estimate` says. *peak*: all that PyTorch held, and CUDA's own.\n"
+    yield "\n*tokens/s*: that went through the model, nested ones once, no padding; *window tokens/s*: what that"
+    yield "would be one window at a time. *micro-batch*: its mean tokens. *full steps*: windows for four micro-batches,"
+    yield "not the recipe's 64. *of the peak*: operations done, recomputed ones as well, of the data sheet's. *expected*"
+    yield "and *computed*: what `ghost estimate` says. *peak*: all that PyTorch held, and CUDA's own.\n"
     yield from (f"- {verdict}" for verdict in verdicts(found, jobs, gpu))
     yield "\n### What `ghost estimate` should assume\n"
     yield from ranges({jobs[name]: row for name, row in found.items() if "tokens" in row}, scale, gpu)
