@@ -151,8 +151,8 @@ def page(found: dict[str, dict[str, Any]], scale: Scale, gpu: Gpu | None) -> Ite
 
     yield "\n## Serving\n"
     yield "The same shape in FP16 but where a row says otherwise, one stream:"
-    yield f"{scale.replies} replies of {scale.tokens} tokens after {scale.prompt}, sampled as by default. Median and, in"
-    yield "parentheses, 10% and 90%.\n"
+    yield f"{scale.replies} replies of {scale.tokens} tokens after {scale.prompt}, sampled as by default. Median, and"
+    yield "10% and 90% in parentheses.\n"
     yield "| way | tokens/s | first token, ms | peak GiB |"
     yield "|---|---:|---:|---:|"
     for name in WAYS:

@@ -253,9 +253,9 @@ def page(found: Found, scale: Scale, gpu: Gpu | None) -> Iterator[str]:
     yield "".join(COLUMNS.values())
     yield from (line(job, found.get(name, {}), scale, gpu) for name, job in jobs.items())
     yield "\n*tokens/s*: that went through the model, nested ones once, no padding; *window tokens/s*: what that"
-    yield "would be one window at a time. *micro-batch*: its mean tokens. *full steps*: windows for four micro-batches,"
-    yield "not the recipe's 64. *of the peak*: operations done, recomputed ones as well, of the data sheet's. *expected*"
-    yield "and *computed*: what `ghost estimate` says. *peak*: all that PyTorch held, and CUDA's own.\n"
+    yield "would be one window at a time. *micro-batch*: its mean tokens. *full steps*: windows for four"
+    yield "micro-batches, not the recipe's 64. *of the peak*: operations done, recomputed ones as well, of the data"
+    yield "sheet's. *expected*, *computed*: what `ghost estimate` says. *peak*: all that PyTorch held, and CUDA's own.\n"
     yield from (f"- {verdict}" for verdict in verdicts(found, jobs, gpu))
     yield "\n### What `ghost estimate` should assume\n"
     yield from ranges({jobs[name]: row for name, row in found.items() if "tokens" in row}, scale, gpu)
