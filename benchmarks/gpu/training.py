@@ -255,7 +255,7 @@ def page(found: Found, scale: Scale, gpu: Gpu | None) -> Iterator[str]:
     yield "\n*tokens/s*: that went through the model, nested ones once, no padding; *window tokens/s*: what that"
     yield "would be one window at a time. *micro-batch*: its mean tokens. *full steps*: windows for four"
     yield "micro-batches, not the recipe's 64. *of the peak*: operations done, recomputed ones as well, of the data"
-    yield "sheet's. *expected*, *computed*: what `ghost estimate` says. *peak*: all that PyTorch held, and CUDA's own.\n"
+    yield "sheet's. *expected*, *computed*: by `ghost estimate`. *peak*: all that PyTorch held, and CUDA's own.\n"
     yield from (f"- {verdict}" for verdict in verdicts(found, jobs, gpu))
     yield "\n### What `ghost estimate` should assume\n"
     yield from ranges({jobs[name]: row for name, row in found.items() if "tokens" in row}, scale, gpu)
