@@ -29,7 +29,8 @@ from ghost.demo import demo
 from ghost.demo.another import write_cleaned
 from ghost.demo.people import NOA
 from ghost.demo.starter import starter_base
-from ghost.evaluation.memorisation import CHANCE, SAMPLE, SPACE, Exposure, by_repetitions, continuer, exposures, scorer
+from ghost.evaluation.likelihood import scorer
+from ghost.evaluation.memorisation import CHANCE, SAMPLE, SPACE, Exposure, by_repetitions, continuer, exposures
 from replicate_deployment.engine import Engine
 from training import config as training_config
 from training.preparation import canaries

@@ -81,6 +81,8 @@ def contender_figures(
             found["gain"] = vars(gain(exchanges, result.nats, base.nats, seed))
     if result.context is not None:
         found["context"] = asdict(result.context)
+    if result.ranking is not None:
+        found["ranking"] = asdict(result.ranking)
     if not said:
         return found
     if said[0].written is not None:

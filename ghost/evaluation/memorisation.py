@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from ghost.console import progress
 from ghost.evaluation.data import Estimate, Exchange, Learnt
 from ghost.evaluation.intervals import share
+from ghost.evaluation.likelihood import Score, encode_reply, scorer
 from ghost.evaluation.style import UNSPACED
 from replicate_deployment.chat_format import Labels, Turn
 from training.extraction.pii import DEFAULT_REGIONS, find
-from training.finetuning.data import encode_turns
 from training.preparation.canaries import DIGITS, Canary
 
 if TYPE_CHECKING:
@@ -184,9 +184,6 @@ def _by_kind(finds: set[tuple[str, str]]) -> dict[str, int]:
 # What it cannot say: that a real secret of another form, in a longer reply, is as exposed. Which secrets training was
 # shown is known here only because they were planted.
 
-Score = Callable[[Sequence[Turn], Sequence[str]], Sequence[float]]
-"""(turns, replies to them) → the log-likelihood of each, in nats, up to a shared constant."""
-
 SPACE = 10**DIGITS  # |R|
 SAMPLE = 255  # so that the sample and the secret are 2⁸
 # Bits by rank in the sample of what was never seen, on average: each of the ranks 1 to 256 is as likely.
@@ -250,23 +247,9 @@ def _others(secret: str, rng: random.Random) -> list[str]:
     return [f"{number + (number >= int(secret)):0{DIGITS}}" for number in drawn]
 
 
-# Use a loaded model in two ways that serving does not: score given replies, and continue begun ones.
+# Serving does not continue replies that are begun.
 
 LONGEST = 64  # tokens of a continuation: half a reply
-BATCH = 64  # replies that are scored at a time: some hundred megabytes of logits for a vocabulary of 32,768
-
-
-def scorer(engine: "Engine") -> Score:
-    """The log-likelihoods of replies with their end tokens, in nats, without that of what all of them begin with."""
-
-    def score(context: Sequence[Turn], replies: Sequence[str]) -> list[float]:
-        rows = [_ids(engine, context, reply) for reply in replies]
-        shared, found = _shared(rows), list[float]()
-        for start in range(0, len(rows), BATCH):
-            found += _scored(engine, rows[start : start + BATCH], shared)
-        return found
-
-    return score
 
 
 def continuer(engine: "Engine") -> Continue:
@@ -278,7 +261,7 @@ def continuer(engine: "Engine") -> Continue:
         from replicate_deployment.decoding import DynamicDecoder
 
         decoder, said = DynamicDecoder(engine.model), b""
-        scores = decoder.start(_ids(engine, context, beginning)[:-1])  # without the end token
+        scores = decoder.start(encode_reply(engine, context, beginning)[:-1])  # without the end token
         for _ in range(LONGEST):
             token = int(scores.argmax())
             if token in engine.end_ids:
@@ -290,32 +273,6 @@ def continuer(engine: "Engine") -> Continue:
         return said.decode("utf-8", "ignore")
 
     return go_on
-
-
-def _ids(engine: "Engine", context: Sequence[Turn], reply: str) -> list[int]:
-    turns = [*context, Turn(engine.labels.me, reply)]
-    found: list[int] = encode_turns(
-        engine.tokenizer, turns, engine.labels, recipe=engine.recipe, replies_only=True
-    ).ids.tolist()
-    return found
-
-
-def _scored(engine: "Engine", rows: list[list[int]], shared: int) -> list[float]:
-    import torch
-
-    longest = max(map(len, rows))
-    # Padding follows the shorter rows, and no token attends to later ones.
-    batch = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=engine.model.device)
-    with torch.inference_mode():
-        logits = engine.model(input_ids=batch, use_cache=False, logits_to_keep=longest - shared + 1).logits[:, :-1]
-        logprobs = logits.float().log_softmax(-1).gather(2, batch[:, shared:, None])[:, :, 0]
-    return [float(row[: len(ids) - shared].sum()) for row, ids in zip(logprobs.cpu(), rows, strict=True)]
-
-
-def _shared(rows: list[list[int]]) -> int:
-    """Number of tokens that all rows begin with, at most all but the last of the shortest. The first is BOS."""
-    columns = list(zip(*rows, strict=False))[:-1]
-    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), len(columns))
 
 
 LENGTH = 48  # characters: of invented chats 0% of held-out replies share so long a run with training

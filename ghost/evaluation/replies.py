@@ -12,7 +12,17 @@ from ghost.console import progress
 from ghost.evaluation.contenders import NAMES, Contender, Kind
 from ghost.evaluation.data import Estimate, Exchange
 from ghost.evaluation.intervals import share
-from ghost.evaluation.likelihood import Context, ContextUse, Nats, context_use, reply_nats
+from ghost.evaluation.likelihood import (
+    RANKED,
+    Context,
+    ContextUse,
+    Nats,
+    Ranking,
+    context_use,
+    ranking,
+    reply_nats,
+    scorer,
+)
 from ghost.evaluation.prompts import labels_in
 from ghost.serving.client.prediction import PredictionFailed
 from replicate_deployment.chat_format import Labels, render_prompt
@@ -117,6 +127,7 @@ class Result:
     kind: Kind
     nats: list[Nats] | None
     context: ContextUse | None
+    ranking: Ranking | None
     answers: Answers
 
 
@@ -130,7 +141,12 @@ def run_contender(contender: Contender, exchanges: Sequence[Exchange], settings:
 
         nats = [measure(contender.prompt(one.context), one.reply) for one in exchanges]
         context = context_use(exchanges, nats, measure, seed) if with_context else None
-    return Result(contender.kind, nats, context, answer(contender, exchanges, settings, seed))
+    ranked = None
+    if with_context:
+        with progress(f"ranks of replies: {NAMES[contender.kind]}", min(RANKED, len(exchanges))) as bar:
+            shown = [contender.prompt(one.context) for one in exchanges]
+            ranked = ranking(shown, exchanges, scorer(contender.engine), seed, bar.advance)
+    return Result(contender.kind, nats, context, ranked, answer(contender, exchanges, settings, seed))
 
 
 # A model behind HTTP gives replies, but no likelihoods.
@@ -139,7 +155,7 @@ def run_contender(contender: Contender, exchanges: Sequence[Exchange], settings:
 def run_served(where: str, folder: Path, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Result:
     """Its replies, with its own sampling defaults; `folder`: see `backend`. Raises ServerError if `where` cannot be
     reached."""
-    return Result("served", None, None, asyncio.run(_answers(where, folder, exchanges, labels, seed)))
+    return Result("served", None, None, None, asyncio.run(_answers(where, folder, exchanges, labels, seed)))
 
 
 def check(where: str, folder: Path) -> None:

@@ -122,6 +122,13 @@ def plot_context(found: Figures) -> Html | None:
         return None
     gain = found["contenders"].get("merged", {}).get("context", {}).get("gain")
     words = "" if gain is None else f" The true one is worth {_estimate(gain)} nats a token to the merged model."
+    ranked = {kind: found["contenders"][kind].get("ranking") for kind in shown(found)}
+    if means := [f"{NAMES[kind]} {_estimate(one['reciprocal'])}" for kind, one in ranked.items() if one is not None]:
+        one = next(filter(None, ranked.values()))
+        words += (
+            f" Asked which of {one['candidates']} replies of yours follows a context, by how much likelier the context "
+            f"makes it, its mean reciprocal rank is: {', '.join(means)}; by chance {one['chance']:.2f}."
+        )
     return figure(
         "Does it listen?",
         bars("Loss of your replies after the true context, another and none", rows),

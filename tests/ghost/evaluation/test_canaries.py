@@ -14,7 +14,7 @@ from ghost.cli import main
 from ghost.demo.another import write_cleaned
 from ghost.demo.people import NOA
 from ghost.errors import DataError
-from ghost.evaluation import memorisation
+from ghost.evaluation import likelihood, memorisation
 from ghost.evaluation.memorisation import SAMPLE, Exposure, by_repetitions, exposures
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, parse_line
@@ -192,12 +192,12 @@ def test_scores_are_likelihoods_and_batches_change_nothing(engine: Engine, monke
     canary = Canary("code?", "it is", "123456", 1)
     question = canary.turns(engine.labels)[:1]
     replies = [f"it is {secret}" for secret in ("123456", "987", "4 5", "1234567890")]
-    found = memorisation.scorer(engine)(question, replies)
-    monkeypatch.setattr(memorisation, "BATCH", 3)
-    assert memorisation.scorer(engine)(question, replies) == pytest.approx(found, abs=1e-4)
+    found = likelihood.scorer(engine)(question, replies)
+    monkeypatch.setattr(likelihood, "BATCH", 3)
+    assert likelihood.scorer(engine)(question, replies) == pytest.approx(found, abs=1e-4)
     by_hand = []
     for reply in replies:
-        ids = memorisation._ids(engine, question, reply)
+        ids = likelihood.encode_reply(engine, question, reply)
         with torch.inference_mode():
             logprobs = engine.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         by_hand.append(sum(float(logprobs[place - 1, ids[place]]) for place in range(1, len(ids))))
