@@ -397,9 +397,9 @@ def rented(gpu: hardware.Gpu, extras: str, train: list[str]) -> list[tuple[str, 
 
 
 def clone(files: str) -> str:
-    """These files of the clone, for `rsync -R`."""
-    where = shlex.quote(f"{CLONE}") if CLONE else "PATH/TO/THE/CLONE"
-    return f"{where}/./{{{files}}}"
+    """These files of the clone, for `rsync -R`. After `pip install .` the clone may be the current folder."""
+    place = CLONE or (Path.cwd() if Path("compose.yaml").exists() else None)
+    return f"{shlex.quote(str(place)) if place else 'PATH/TO/THE/CLONE'}/./{{{files}}}"
 
 
 def call(verb: str, *flags: str) -> int:

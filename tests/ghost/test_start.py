@@ -140,6 +140,16 @@ def test_what_leaves_this_machine_exists_and_holds_no_chats_or_names_but_the_tra
         assert not {*private, ROOT / "config" / "bot.yaml"} & {path.resolve() for path in paths}
 
 
+def test_installed_from_a_clone_it_copies_the_clone_that_it_is_called_in(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("ghost.start.CLONE", None)  # as `pip install .` leaves it
+    (home / "compose.yaml").touch()
+    assert cli.main(start()) == 0
+    lines = commands(capsys.readouterr().out)
+    assert sum(line.startswith(f"rsync -aR --exclude weights {home}/./{{") for line in lines) == 2
+
+
 def answer(monkeypatch: pytest.MonkeyPatch, *lines: str) -> int:
     monkeypatch.setattr("sys.stdin", Terminal("".join(f"{line}\n" for line in lines)))
     return cli.main(["start"])
