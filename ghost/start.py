@@ -39,6 +39,7 @@ HOMES = {
     "replicate": "Replicate: a rented GPU that starts when somebody writes",
     "nowhere": "nowhere yet",
 }
+STOPPED = 128  # exit codes from here on: interrupted by a signal
 REPO = re.compile(r"[\w.-]+/[\w.-]+")
 SMALL = 1e9  # weights below which 4 bits cost too much: docs/serving.md
 SETTINGS = ("training_config.yaml", "bases.yaml", "gpu_prices.yaml", "accelerate")
@@ -128,6 +129,9 @@ def extract(args: argparse.Namespace, answers: Answers) -> int:
     before = report.stat().st_ino if report.exists() else None
     code = call("extract", *exports)
     if not report.exists() or report.stat().st_ino == before:
+        if code < STOPPED:
+            answers.exports = ()  # nothing in them can be read: ask again
+            answers.save()
         return code
     answers.extracted = True
     answers.save()

@@ -246,9 +246,7 @@ def show_summary(out: Path, seconds: dict[str, float], shares: dict[str, float])
     console.print(
         "\nWith your own chats (docs/exports.md says how to export them):\n"
         f"{activate}"
-        "  ghost extract PATH/TO/EXPORTS\n"
-        '  ghost prepare --me "Your Name"\n'
-        "  ghost train        # on a rented GPU\n"
+        "  ghost start\n"
         f"Or talk to this one:  ghost serve {out / 'merged'}",
         soft_wrap=True,
     )

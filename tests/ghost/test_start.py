@@ -224,3 +224,12 @@ def test_a_file_that_cannot_be_read_is_said_and_the_others_go_on(capsys: Capture
     told = capsys.readouterr().out
     assert "not understood: exports/notes.txt" in told
     assert "Once it is mended: ghost extract exports" in told
+
+
+@pytest.mark.usefixtures("home")
+def test_exports_without_a_message_are_asked_for_again(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    Path("empty").mkdir()
+    assert cli.main(start(exports="empty")) == 1
+    assert answer(monkeypatch, "exports", "^C") == 128 + signal.SIGINT
+    assert "Where are your exports?" in capsys.readouterr().out
+    assert read("config/start.json")["exports"] == ["exports"]

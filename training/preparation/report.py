@@ -283,7 +283,7 @@ def summary(
             *(f"{name:<16}{value}" for name, value in rows),
             *notes,
             *(f"warning: {concern['text']}" for concern in figures["concerns"]),
-            f"next: look at {out / page}, then: ghost train",
+            f"next: look at {out / page}, then: ghost estimate",
         ]
     )
 

@@ -220,7 +220,7 @@ def test_the_summary_says_what_was_found_and_what_to_type_next(cleaned: Path, ca
     assert "train / val     1 / 1 lines in data/processed" in said
     assert "note: 8 messages without a UTC offset were placed in UTC" in said
     assert any(line.startswith("warning: ") and "of your replies" in line for line in said)
-    assert said[-1] == "next: look at data/processed/report.html, then: ghost train"
+    assert said[-1] == "next: look at data/processed/report.html, then: ghost estimate"
 
 
 def test_what_would_waste_a_run_is_refused_unless_forced(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
