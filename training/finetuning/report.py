@@ -264,7 +264,7 @@ def _price_and_speed(facts: Facts) -> str:
     seconds, speed = facts["seconds"]["total"], facts["tokens_per_second"] or 0
     words = f"in {duration(seconds)}, {speed:,.0f} tokens/s"
     if facts["tokens"]["saved"]:
-        words += f" (worth {speed / (1 - facts['tokens']['saved']):,.0f} one window at a time)"
+        words += f" ({speed / (1 - facts['tokens']['saved']):,.0f} counted window by window)"
     price = facts["dollars_per_hour"]
     return words if price is None else f"{words}, ${price * seconds / 3600:,.2f} at ${price:,.2f} an hour"
 

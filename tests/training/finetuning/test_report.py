@@ -270,7 +270,7 @@ def test_the_price_and_what_nesting_saved_are_said_where_they_are_known(recipe: 
     found = facts([4.0, 3.0], dollars_per_hour=2.5, tokens={"saved": 0.5})
     found["seconds"]["total"] = 7200.0
     assert said(found, recipe)[0] == (
-        "trained   in 2 h 0 min, 1,234 tokens/s (worth 2,469 one window at a time), $5.00 at $2.50 an hour"
+        "trained   in 2 h 0 min, 1,234 tokens/s (2,469 counted window by window), $5.00 at $2.50 an hour"
     )
 
 
