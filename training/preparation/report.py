@@ -231,8 +231,8 @@ def summary(
     rows += [
         (
             "an epoch",
-            f"shows each turn {times:.1f} times on average; {1 - silent:.0%} of your replies are answers in it, "
-            "the others context only",
+            f"shows each turn {times:.1f} times on average; {1 - silent:.0%} of your replies are answers in it"
+            + ", the others context only" * bool(silent),
         ),
         ("tokens", f"{_tokens(figures['recipe'], figures['lengths'], figures.get('canaries'))}"),
         ("held out", f"{_held_out(figures['leakage'])}"),
@@ -324,7 +324,8 @@ def _held_out(leakage: dict[str, Any]) -> str:
     targets, torn = leakage["targets"], leakage["turns_on_both_sides"]
     repeats = f"training repeats {targets['exact']:,} word for word and {targets['near']:,} nearly"
     return (
-        f"{targets['val']:,} of your replies; of the {targets['compared']:,} long ones among them, {repeats}"
+        f"{targets['val']:,} of your replies"
+        + f"; of the {targets['compared']:,} long ones among them, {repeats}" * bool(targets["compared"])
         + f"; {torn:,} turns are on both sides" * bool(torn)
     )
 
