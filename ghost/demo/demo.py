@@ -201,8 +201,8 @@ def show_replies(replies: list[tuple[str, str]]) -> None:
     for prompt, reply in replies:
         asked = render(read_prompt(prompt))
         said = render([Turn(DEFAULT_LABELS.me, reply)])
-        console.print(indent(f"\n{asked}", "  "), style="dim")
-        console.print(indent(said.replace("\n", "\n   "), "  "), style="bold green")
+        console.print(indent(f"\n{asked}", "  "), style="dim", soft_wrap=True)
+        console.print(indent(said.replace("\n", "\n   "), "  "), style="bold green", soft_wrap=True)
 
 
 def overlap(processed: Path) -> dict[str, float]:

@@ -263,7 +263,7 @@ def notes(facts: Facts, config: TrainingConfig) -> list[str]:
 def _price_and_speed(facts: Facts) -> str:
     seconds, speed = facts["seconds"]["total"], facts["tokens_per_second"] or 0
     words = f"in {duration(seconds)}, {speed:,.0f} tokens/s"
-    if facts["tokens"]["saved"]:
+    if facts["tokens"]["saved"] >= 0.01:  # less is rounding
         words += f" ({speed / (1 - facts['tokens']['saved']):,.0f} counted window by window)"
     price = facts["dollars_per_hour"]
     return words if price is None else f"{words}, ${price * seconds / 3600:,.2f} at ${price:,.2f} an hour"
