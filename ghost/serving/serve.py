@@ -368,7 +368,7 @@ def _started(
     with ExitStack() as stack:
         listener = stack.enter_context(_listening(host, port, "--port"))
         own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ghost-serve-")))
-        document, log, scratch = own / SCHEMA_PATH, log or own / "server.log", own / "t"
+        document, scratch = own / SCHEMA_PATH, own / "t"
         document.parent.mkdir()
         document.write_text(json.dumps(openapi()), encoding="utf-8")
         private = _private_address()
@@ -381,6 +381,9 @@ def _started(
         }
         if load_in_4bit:
             environment["GHOST_LOAD_IN_4BIT"] = "1"
+        if not log:
+            environment["COG_LOG_LEVEL"] = "warn"  # else it writes 400 bytes a prediction, for as long as it runs
+        log = log or own / "server.log"
         output = stack.enter_context(log.open("wb"))
 
         def launch() -> "subprocess.Popen[bytes]":
