@@ -233,9 +233,20 @@ def test_slow_clients_keep_nobody_out(http: httpx2.Client, monkeypatch: pytest.M
         with httpx2.Client(base_url=http.base_url, trust_env=False) as new:
             wait_until(new, "READY")
             assert new.post("/predictions", json=HEY).json()["status"] == "succeeded"
+        until(lambda: sum(map(closed, slow)) >= 70)
     finally:
         for connection in slow:
             connection.close()
+
+
+def closed(connection: socket.socket) -> bool:
+    connection.settimeout(0)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 @pytest.mark.parametrize(
