@@ -33,14 +33,14 @@ class Encoding(NamedTuple):
     offsets: list[tuple[int, int]]
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Load and check the tokenizer of a model folder.
 
     Its `bos_token` is the token that it puts before every text, or None: some name one that they never use (SmolLM2).
 
     Raises WeightsError when it is missing, has no fast version or no end token, or does not keep a text as it is.
     """
-    tokenizer = model_folder.load_tokenizer(folder)
+    tokenizer = model_folder.load_tokenizer(Path(folder))
     if not tokenizer.is_fast:
         raise WeightsError(
             f"{folder}: the tokenizer has no fast version, whose character offsets are needed for labels"

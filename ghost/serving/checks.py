@@ -165,17 +165,24 @@ def tokenizer(model: Model) -> str:
 
 
 def template(model: Model) -> str:
+    """Compares the text first: a template is a program, and only our own is ever rendered."""
     tokenizer, labels, recipe = model.tokenizer, model.ghost.labels, model.ghost.recipe
+    check_template(tokenizer, model.ghost)
     # The chat template must equal chat_format for turns without special strings only.
     turns = [Turn(label, text.replace(END_TOKEN, "")) for label, text in golden.turns(labels)]
     roles = [{"role": "user" if label == labels.other else "assistant", "content": text} for label, text in turns]
-    if tokenizer.chat_template is None:
-        raise Problem("the tokenizer has no chat template", "ghost merge")
     ids = tokenizer.apply_chat_template(roles, add_generation_prompt=True, return_dict=False)
     if ids != encode_prompt(tokenizer, turns, labels, recipe):
         raise Problem("the tokenizer's chat template gives other ids than chat_format", "ghost merge")
-    same = tokenizer.chat_template == template_for(tokenizer, labels, recipe)
-    return "the ids of chat_format" + (", word for word" if same else "")
+    return "word for word that of chat_format, with its ids"
+
+
+def check_template(tokenizer: Tokenizer, ghost: Ghost) -> None:
+    """Raises Problem unless the tokenizer's chat template is the one that a merge writes, word for word."""
+    if tokenizer.chat_template is None:
+        raise Problem("the tokenizer has no chat template", "ghost merge")
+    if tokenizer.chat_template != template_for(tokenizer, ghost.labels, ghost.recipe):
+        raise Problem("the tokenizer's chat template is not the one that ghost merge writes", "ghost merge")
 
 
 def golden_prompt(model: Model) -> str:

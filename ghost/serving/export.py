@@ -191,6 +191,8 @@ def export(model: Path, out: Path, kind: Type | KQuant) -> dict[str, Any]:
     with progress("hashing"):
         ghost_json.verify(ghost)
     source = _read(model, lambda: load_tokenizer(model))
+    # A template is a program that other servers run: the file gets ours, whatever the folder holds.
+    source.tokenizer.chat_template = template_for(source.tokenizer, ghost.labels, recipe)
     check_golden_ids(ghost, source)
     name = f"{NAME}-{kind}.gguf"
     ends = {"begin": source.begin, "end": source.tokenizer.eos_token}
@@ -220,6 +222,7 @@ def export_base(base: str, out: Path, kind: Type | KQuant) -> dict[str, Any]:
     with progress("hashing the base"):
         found = resolve_base(*base_named(base))
     source = _read(found.folder, lambda: load_tokenizer(found.folder))
+    source.tokenizer.chat_template = None  # adapters bring the one that they are used with
     name = f"{BASE}-{kind}.gguf"
 
     def add_metadata(writer: Any) -> None:

@@ -280,5 +280,5 @@ def test_weights_of_the_right_size_and_the_wrong_content_are_refused_by_the_gold
 def test_a_header_that_is_no_header_is_refused_by_name(merged_copy: Path) -> None:
     path = merged_copy / "model.safetensors"
     path.write_bytes(b"x" * path.stat().st_size)
-    with pytest.raises(WeightsError, match="could not be loaded onto cpu"):
+    with pytest.raises(WeightsError, match="too short for its safetensors header"):
         Engine.load(merged_copy, device="cpu", hashes=False)

@@ -159,11 +159,10 @@ class Breakage(NamedTuple):
 
 BREAKAGES = {
     "a file of secrets": Breakage("files", written(".env"), ".env does not belong here"),
-    "an adapter": Breakage("files", written("weights/adapter_config.json"), "is not a file of the model"),
+    "the training's figures": Breakage("files", written("weights/training_report.json"), "is not a file of the model"),
     "a pickle": Breakage("files", written("old.bin"), "old.bin does not belong here"),
     "the training data": Breakage("files", written("train.jsonl"), "train.jsonl does not belong here"),
     "weights/ is a link": Breakage("files", linked_folder, "is a link"),
-    "a shard is a link": Breakage("files", linked_file, "is a link"),
     "a Hub token": Breakage(
         "secrets", replaced("cog.yaml", "run:", f"environment: [T={HUB_TOKEN}]\nrun:"), "cog.yaml, line"
     ),
@@ -228,12 +227,12 @@ BREAKAGES = {
     "a newline is lost": Breakage(
         "chat template",
         relisted(replaced("weights/chat_template.jinja", '"\\n" ~ me', "me")),
-        "gives other ids",
+        "not the one that ghost merge writes",
     ),
     "the recipe is another": Breakage(
         "chat template",
         replaced("weights/ghost.json", '"windows"', '"conversations"'),
-        "gives other ids",
+        "not the one that ghost merge writes",
     ),
     "other weights, listed": Breakage("golden prompt", relisted(other_weights), "not the weights of the merge"),
     "a slip in run() that only a prediction meets": Breakage(
@@ -302,6 +301,13 @@ def test_what_only_root_could_read_in_the_image_is_counted(context: Path) -> Non
     assert "root" not in preflight.foreign_files(context)
     (context / "weights" / "ghost.json").chmod(0o600)
     assert "1 of them only root could read" in preflight.foreign_files(context)
+
+
+def test_a_shard_that_is_a_link_is_refused(context: Path) -> None:
+    linked_file(context)
+    found = results(context)
+    assert {found[name].status for name in ("files", "ghost.json and hashes")} == {"failed"}
+    assert "is a link" in found["files"].found
 
 
 def test_every_check_is_broken_at_least_once() -> None:

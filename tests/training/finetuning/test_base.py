@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from ghost.errors import BaseModelError, ConfigError
 from replicate_deployment.errors import WeightsError
+from replicate_deployment.model_folder import INDEX, Entry, read_header
 from training.config import TrainingConfig, load_bases
 from training.finetuning import base as bases
-from training.finetuning.base import Entry, Shapes, config_at_hand, read_header, read_shapes, shapes_of
+from training.finetuning.base import Shapes, config_at_hand, read_shapes, shapes_of
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_shards_are_those_of_the_index(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "model-00001-of-00002.safetensors")
     shutil.copy(copy / "model-00001-of-00002.safetensors", copy / "consolidated.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
-    (copy / bases.INDEX).write_text(json.dumps(index))
+    (copy / INDEX).write_text(json.dumps(index))
     assert "1 of 2 shards" in refusal(copy)
     assert "model-00002-of-00002.safetensors" in refusal(copy)
     shutil.copy(copy / "model-00001-of-00002.safetensors", copy / "model-00002-of-00002.safetensors")
@@ -74,7 +75,7 @@ def test_pickles_are_refused(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     assert "only pickles (pytorch_model.bin)" in refusal(copy)
     (copy / "pytorch_model.bin").unlink()
-    assert "found none" in refusal(copy)
+    assert "no model.safetensors" in refusal(copy)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_a_folder_without_a_config_is_no_base(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
 def test_a_broken_config_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content, encoding="utf-8")
-    with pytest.raises(BaseModelError, match=r"config\.json: not a model's config"):
+    with pytest.raises(BaseModelError, match=r"config\.json: not readable JSON"):
         config_at_hand(str(tmp_path), None)
 
 
