@@ -40,6 +40,15 @@ WEIGHTS = {".safetensors", ".gguf"}
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz", ".npy", ".h5", ".msgpack", ".joblib", ".onnx"}
 CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh"}
 MOST_FILES = 10_000
+MOST_STOPS, LONGEST_STOP = 64, 200
+LONGEST_GOLDEN = 10_000  # characters of the golden prompt, which is computed at every start
+# Of facts that later stages read without asking.
+KINDS: dict[str, dict[str, type]] = {
+    "base": {"repo": str, "revision": str, "weights_sha256": str},
+    "data": {"counts": dict, "train_sha256": str, "val_sha256": str},
+    "training": {"config": dict},
+    "merge": {"adapter_sha256": str, "base_weights": str},
+}
 
 
 @dataclass(frozen=True)
@@ -92,8 +101,19 @@ def read(folder: Path) -> Ghost:
     try:
         labels, stops = facts["text"]["labels"], facts["text"]["stop_sequences"]
         Labels(me=labels["me"], other=labels["other"])
-        if not all(isinstance(stop, str) and stop for stop in stops):
+        if max(map(len, labels.values())) > LONGEST_STOP:
+            raise ValueError("a label is too long")
+        if not (isinstance(stops, list) and len(stops) <= MOST_STOPS):
+            raise ValueError(f"stop_sequences must be a list of at most {MOST_STOPS}")
+        if not all(isinstance(stop, str) and 0 < len(stop) <= LONGEST_STOP for stop in stops):
             raise ValueError("stop_sequences must be non-empty texts")
+        for name, block in facts.items():
+            if name != "format" and not isinstance(block, dict):
+                raise ValueError(f"{name:.60} is a {type(block).__name__}")
+            for key, kind in KINDS.get(name, {}).items():
+                if not isinstance(block.get(key), (kind, type(None))):
+                    raise ValueError(f"{name}.{key} is a {type(block[key]).__name__}")
+        _check_golden(facts.get("golden", {}))
         for name, file in facts["files"].items():
             size, digest = file["size"], file["sha256"]
             if type(size) is not int or not 0 <= size < 2**53 or not re.fullmatch("[0-9a-f]{64}", digest):
@@ -104,6 +124,19 @@ def read(folder: Path) -> Ghost:
         raise WeightsError(f"{path}: format {facts.get('format')!r:.60}, this version reads {FORMAT}")
     _check_names(path, [*facts["files"]])
     return Ghost(folder, facts)
+
+
+def _check_golden(block: dict[str, Any]) -> None:
+    """Raises ValueError unless it is empty or what `golden.block` returns."""
+    if not block:
+        return
+    prompt, ids, scores = block["prompt"], block["ids"], block["next_top5_logprobs"]
+    if not (isinstance(prompt, str) and len(prompt) <= LONGEST_GOLDEN and 0 < block["tolerance"] <= 1):
+        raise ValueError("golden: its prompt is too long, or its tolerance not between 0 and 1")
+    if not all(type(token) is int and token >= 0 for token in [*ids, *(token for token, _ in scores)]):
+        raise ValueError("golden: an id is not a whole number")
+    if not all(isinstance(score, (int, float)) for _, score in scores):
+        raise ValueError("golden: a log-probability is not a number")
 
 
 def _check_names(path: Path, names: list[str]) -> None:

@@ -363,8 +363,6 @@ MOST_ADDED = 20_000
 # The sum of the squared lengths of all pieces, with which the time of some readers grows. Qwen's has 10 million.
 PIECES_SQUARED = 100_000_000
 LARGEST_RULES = 200_000  # bytes of all but the vocabulary
-REPEATED_GROUP = re.compile(r"\((?:[^()\\]|\\.)*(?:[+*}]|[^?(]\|)(?:[^()\\]|\\.)*\)(?:[+*]|\{\d*,)")
-
 
 def check_tokenizer(folder: Path) -> None:
     """Check tokenizer.json before a library reads it. Raises WeightsError on what would take too long, or too much
@@ -403,11 +401,31 @@ def _of_rules(rules: dict[str, Any]) -> dict[str, bool]:
         "a padding": rules.get("padding") is not None and len(str(rules["padding"])) > 400,
         "replacements that multiply a text": len(replacing) > 8 or any(len(text) > 4 for text in replacing),
         "a long text before each text": any(len(text) > 16 for text in prepended),
-        "a regular expression whose time may explode": any(
-            len(pattern) > 2_000 or REPEATED_GROUP.search(pattern) or re.search(r"\\[1-9k]", pattern)
-            for pattern in patterns
-        ),
+        "a regular expression whose time may explode": any(map(may_explode, patterns)),
     }
+
+
+def may_explode(pattern: str) -> bool:
+    """Whether a regular expression is long, refers back, or repeats a group that repeats or chooses inside.
+
+    Without such a group the time to match grows as a power of the text's length, not exponentially.
+    """
+    if len(pattern) > 2_000 or re.search(r"\\[1-9k]", pattern):
+        return True
+    bare = re.sub(r"\\.|\[\^?\]?(?:\\.|\[:\w+:\]|[^\]\\])*\]", "x", pattern)  # without escapes and classes
+    repeats = re.compile(r"[*+]|\{\d*,\d*\}|\{\d{3,}\}")
+    inside = [False]
+    for place, character in enumerate(bare):
+        if character == "(":
+            inside.append(False)
+        elif character == ")" and len(inside) > 1:
+            risky = inside.pop()
+            if risky and repeats.match(bare, place + 1):
+                return True
+            inside[-1] |= risky
+        elif character == "|" or (character == "?" and bare[place - 1 : place] != "(") or repeats.match(bare, place):
+            inside[-1] = True
+    return False
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -8,6 +8,7 @@ which layer has which rank and scale.
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         pattern = config.get(key) or {}
         if not isinstance(pattern, dict) or not all(map(right, pattern.values())):
             raise MergeError(f"{path}: {key}: {pattern!r}: positive numbers by module name expected")
+    texts = [text for value in config.values() for text in (value if isinstance(value, (list, dict)) else [value])]
+    for text in texts:  # peft matches them with each module's name
+        if isinstance(text, str) and (len(re.findall(r"[*+]", text)) > 5 or model_folder.may_explode(text)):
+            raise MergeError(f"{path}: {text!r:.80} may take for ever to match; name the modules themselves")
     if not config.get("target_modules"):
         raise MergeError(f"{path}: no target_modules, so nothing says which weights must have an adapter")
     return dict(config)
