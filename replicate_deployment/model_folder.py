@@ -179,8 +179,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             if key.endswith(("_implementation", "_implementation_internal")) and value not in (None, *IMPLEMENTATIONS):
                 raise WeightsError(f"{path}: {key} is {value!r:.60}: native code from elsewhere is never loaded")
             bound = BOUNDS.get(key) or (COUNT if key.startswith(("num_", "n_")) else None)
-            if bound and value is not None and not (type(value) is int and 0 <= value <= bound):
-                raise WeightsError(f"{path}: {key} is {value!r:.60}: a whole number of at most {bound:,} expected")
+            least = 1 if key in BOUNDS or key.endswith("heads") else 0
+            if bound and value is not None and not (type(value) is int and least <= value <= bound):
+                raise WeightsError(f"{path}: {key} is {value!r:.60}: a whole number from {least} to {bound:,} expected")
             if type(value) is int and abs(value) > 2**53:
                 raise WeightsError(f"{path}: {key} is out of range")
     for key, kinds in (("model_type", str), ("architectures", list)):
@@ -363,6 +364,7 @@ MOST_ADDED = 20_000
 # The sum of the squared lengths of all pieces, with which the time of some readers grows. Qwen's has 10 million.
 PIECES_SQUARED = 100_000_000
 LARGEST_RULES = 200_000  # bytes of all but the vocabulary
+
 
 def check_tokenizer(folder: Path) -> None:
     """Check tokenizer.json before a library reads it. Raises WeightsError on what would take too long, or too much

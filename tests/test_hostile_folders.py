@@ -1,0 +1,185 @@
+"""Every folder of tests/hostile_folders.py, given to the programs that read such folders."""
+
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ghost.cli import main
+from replicate_deployment.errors import GhostError
+from replicate_deployment.tokenization import load_tokenizer
+from tests.hostile_folders import FOLDERS, Hostile, make, page
+from tests.training.merging.conftest import adapter, make_adapter, make_base, merged  # noqa: F401
+from training.finetuning.base import load_base, resolve_base
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 300  # a guard against a program that waits for ever; not a measure
+# What no program may do with such a folder, by the name of Python's audit event.
+FORBIDDEN = ("socket.connect", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class")
+
+_watched: list[str] | None = None
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watched is None:
+        return
+    if event in FORBIDDEN or (event == "import" and arguments[0] == "evil"):
+        _watched.append(f"{event} {arguments[0]}")
+    if event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
+        real = os.path.realpath(os.fsdecode(arguments[0]))
+        if "/outside/" in real or real in ("/etc/passwd", "/dev/zero"):
+            _watched.append(f"open {real}")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture
+def watched() -> Iterator[list[str]]:
+    """What the code within the test does that it must not."""
+    global _watched
+
+    def stop(number: int, frame: object) -> None:
+        raise AssertionError("it does not end")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    _watched = []
+    yield _watched
+    _watched = None
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def bare_adapter(adapter: Path, tmp_path: Path) -> Path:  # noqa: F811
+    """An adapter made elsewhere, so that nothing says which base it needs."""
+    folder = shutil.copytree(adapter, tmp_path / "bare")
+    (folder / "ghost.json").unlink()
+    return folder
+
+
+def in_training(folder: Path) -> int:
+    try:
+        base = resolve_base(str(folder), None)
+        load_tokenizer(base.folder)
+        load_base(base, nf4=False, bf16=False)
+    except GhostError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def in_serving(folder: Path) -> int:
+    from replicate_deployment.engine import Engine
+
+    try:
+        Engine.load(folder, device="cpu")
+    except GhostError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def of_kind(kind: str) -> list[Hostile]:
+    return [one for one in FOLDERS if one.kind == kind]
+
+
+def named(one: Hostile) -> str:
+    return one.what
+
+
+def refused(run: Callable[[], int], hostile: Hostile, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    code = run()
+    said = capsys.readouterr()
+    assert code == 1, (said.out, said.err)
+    assert re.search(hostile.says, said.err.replace("\n", " ") if said.err else said.out), (said.out, said.err)
+    assert said.err.count("\n") == (1 if said.err else 0)
+    assert "Traceback" not in said.out + said.err
+    assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.parametrize("hostile", of_kind("base"), ids=named)
+def test_a_base(
+    hostile: Hostile,
+    tiny_base: Path,
+    bare_adapter: Path,
+    tmp_path: Path,
+    watched: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, out = make(hostile, tiny_base, tmp_path / "base"), str(tmp_path / "out")
+    watched.clear()
+    refused(lambda: in_training(folder), hostile, capsys)
+    refused(lambda: main(["export", "--base", str(folder), "--gguf", "f16", "--out", out]), hostile, capsys)
+    refused(lambda: main(["merge", str(bare_adapter), "--base", str(folder), "--out", out]), hostile, capsys)
+    assert watched == []
+    assert not (folder / "ran").exists() and not Path(out).exists()
+
+
+@pytest.mark.parametrize("hostile", of_kind("adapter"), ids=named)
+def test_an_adapter(
+    hostile: Hostile,
+    adapter: Path,  # noqa: F811
+    tiny_base: Path,
+    tmp_path: Path,
+    watched: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, out, base = make(hostile, adapter, tmp_path / "adapter"), str(tmp_path / "out"), str(tiny_base)
+    watched.clear()
+    refused(lambda: main(["merge", str(folder), "--base", base, "--out", out]), hostile, capsys)
+    refused(lambda: main(["export", str(folder), "--gguf-adapter", "--base", base, "--out", out]), hostile, capsys)
+    assert watched == []
+    assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("hostile", of_kind("merged"), ids=named)
+def test_a_merged_model(
+    hostile: Hostile,
+    merged: Path,  # noqa: F811
+    tmp_path: Path,
+    watched: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, out = make(hostile, merged, tmp_path / "merged"), str(tmp_path / "out")
+    watched.clear()
+    refused(lambda: in_serving(folder), hostile, capsys)
+    refused(lambda: main(["check", str(folder)]), hostile, capsys)
+    refused(lambda: main(["export", str(folder), "--gguf", "f16", "--out", out]), hostile, capsys)
+    assert watched == []
+    assert not (folder / "ran").exists() and not Path(out).exists()
+
+
+@pytest.mark.parametrize("hostile", of_kind("template"), ids=named)
+def test_a_chat_template(
+    hostile: Hostile,
+    merged: Path,  # noqa: F811
+    tmp_path: Path,
+    watched: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    def render(*arguments: object, **options: object) -> None:
+        raise AssertionError("rendered")
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "apply_chat_template", render)
+    folder = make(hostile, merged, tmp_path / "merged")
+    watched.clear()
+    refused(lambda: main(["check", str(folder)]), hostile, capsys)
+    assert watched == []
+
+
+def test_the_page_lists_them_all() -> None:
+    assert (ROOT / "docs" / "hostile_folders.md").read_text(encoding="utf-8") == page()
+    assert len(FOLDERS) >= 60
+    assert len({(one.kind, one.what) for one in FOLDERS}) == len(FOLDERS)
