@@ -279,9 +279,11 @@ def read_header(path: Path) -> dict[str, Entry]:
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that loading reads, in name order: the index's shards, or the single file.
 
-    Raises WeightsError if there are none, a shard is missing, or a name leads out of the folder.
+    Raises WeightsError if there are none, a shard is missing, a name leads out of the folder, or it is an adapter.
     """
-    if (folder / INDEX).exists():
+    if os.path.lexists(folder / ADAPTER_CONFIG):  # transformers would load the base that it names instead
+        raise WeightsError(f"{folder}: holds {ADAPTER_CONFIG}, so this is an adapter; merge it: ghost merge {folder}")
+    if os.path.lexists(folder / INDEX):
         names = shard_names(folder)
         if (folder / SINGLE).exists() and SINGLE not in names:
             raise WeightsError(f"{folder}: holds both {SINGLE} and {INDEX}; remove one of them")
@@ -312,23 +314,14 @@ def shard_names(folder: Path) -> list[str]:
 def load_model(folder: Path, **how: Any) -> Any:
     """Load the folder's causal language model by transformers; `how` is passed to from_pretrained.
 
-    Raises WeightsError if the folder cannot be loaded, is an adapter, or promises more weights than it holds.
+    Raises WeightsError if the folder cannot be loaded, is an adapter, or lacks most of its weights.
     """
     from transformers import AutoModelForCausalLM
 
-    if (folder / ADAPTER_CONFIG).exists():  # transformers would load the base that it names instead
-        raise WeightsError(f"{folder}: holds {ADAPTER_CONFIG}, so this is an adapter; merge it: ghost merge {folder}")
-    config = transformers_config(folder)
+    config = sized_config(folder)
     if (folder / GENERATION).exists():
         read_json(folder, GENERATION)
-    held = sum(math.prod(entry.shape) for path in weight_files(folder) for entry in read_header(path).values())
     with _one_line(f"{folder}: the model could not be loaded"):
-        # Missing tensors would be allocated and filled with random numbers. Tied ones are in the files once.
-        promised = sum(parameter.numel() for parameter in empty_model(config).parameters())
-        if promised > 2 * held:
-            raise WeightsError(
-                f"{folder}: {CONFIG} promises {promised:,} weights, and the files hold {held:,}; download it again"
-            )
         return AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -340,13 +333,25 @@ def load_model(folder: Path, **how: Any) -> Any:
         )
 
 
-def empty_model(config: Any) -> Any:
-    """Build the model of a config on torch's meta device: shapes without values."""
+def sized_config(folder: Path) -> Any:
+    """Return transformers' config of a folder that holds the weights which it promises.
+
+    Missing tensors would be allocated and filled with random numbers. Raises WeightsError if more than half are missing
+    (tied ones are in the files once), or as `transformers_config` does.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
+    config = transformers_config(folder)
+    held = sum(math.prod(entry.shape) for path in weight_files(folder) for entry in read_header(path).values())
+    with _one_line(f"{folder / CONFIG}: no model can be built from it"), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
+    promised = sum(parameter.numel() for parameter in model.parameters())
+    if promised > 2 * held:
+        raise WeightsError(
+            f"{folder}: {CONFIG} promises {promised:,} weights, and the files hold {held:,}; download it again"
+        )
+    return config
 
 
 # The tokenizer

@@ -247,7 +247,7 @@ FOLDERS = [
         "base",
         "weights of 400 GB promised, 0.3 MB held",
         change("config.json", vocab_size=1_900_000, hidden_size=51_200),
-        "promises",
+        "promises|with this config it must be|has the shape",
     ),
     Hostile("base", "a negative number of layers", change("config.json", num_hidden_layers=-1), "whole number"),
     Hostile("base", "layers that are a text", change("config.json", num_hidden_layers="2"), "whole number"),
@@ -376,7 +376,7 @@ FOLDERS = [
         "adapter",
         "an adapter that is only a pickle",
         both(lambda folder: (folder / "adapter_model.safetensors").unlink(), text("adapter_model.bin", "x")),
-        "a pickle",
+        "a pickle|can run code",
     ),
     Hostile(
         "adapter",

@@ -128,7 +128,7 @@ def meta_model(folder: Path, vocab_size: int | None = None) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        config = model_folder.transformers_config(folder)
+        config = model_folder.sized_config(folder)
         config.vocab_size = vocab_size or config.vocab_size
         with init_empty_weights(include_buffers=False):  # most buffers are computed
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
