@@ -187,6 +187,29 @@ def files_of(folder: Path, value: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"files": value}))
 
 
+def gguf(change: Callable[[bytes], bytes]) -> Edit:
+    """Change the bytes of the file itself, which `path` names."""
+
+    def edit(path: Path) -> None:
+        path.write_bytes(change(path.read_bytes()))
+
+    return edit
+
+
+def after(content: bytes, name: bytes, value: bytes) -> bytes:
+    """Overwrite what follows a name."""
+    place = content.index(struct.pack("<Q", len(name)) + name) + 8 + len(name)
+    return content[:place] + value + content[place + len(value) :]
+
+
+def deep_facts(content: bytes) -> bytes:
+    name = b"ghost.facts"
+    place = content.index(struct.pack("<Q", len(name)) + name) + 8 + len(name) + 4
+    length = int.from_bytes(content[place : place + 8], "little")
+    deep = (DEEP[: 5 * 40] + "1" + "}" * 40).ljust(length).encode()
+    return content[: place + 8] + deep + content[place + 8 + length :]
+
+
 MULTIPLY = {"type": "Replace", "pattern": {"String": " "}, "content": " " * 4}
 KERNEL = "kernels-community/flash-attn"
 DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
@@ -507,6 +530,61 @@ FOLDERS = [
     ),
 ]
 
+# GGUF files
+FOLDERS += [
+    Hostile("gguf", what, gguf(change), says)
+    for what, says, change in (
+        ("a file that is no GGUF file", "does not begin with GGUF", lambda content: b"GGML" + content[4:]),
+        ("a file that ends in its header", "ends early", lambda content: content[:2000]),
+        ("a file of 12 bytes", "ends early", lambda content: content[:12]),
+        ("2⁶³ tensors", "tensors", lambda content: content[:8] + struct.pack("<Q", 2**63) + content[16:]),
+        ("2⁶³ keys", "keys", lambda content: content[:16] + struct.pack("<Q", 2**63) + content[24:]),
+        ("a key of 2⁴⁰ letters", "too long", lambda content: content[:24] + struct.pack("<Q", 2**40) + content[32:]),
+        (
+            "a version that nobody knows",
+            "version 99",
+            lambda content: content[:4] + struct.pack("<I", 99) + content[8:],
+        ),
+        (
+            "10⁷ layers",
+            "out of range",
+            lambda content: after(content, b"llama.block_count", struct.pack("<II", 4, 10**7)),
+        ),
+        (
+            "layers that are a text",
+            "out of range",
+            lambda content: after(content, b"llama.block_count", struct.pack("<IQ", 8, 0)),
+        ),
+        (
+            "an array of arrays",
+            "an array of values",
+            lambda content: after(content, b"tokenizer.ggml.tokens", struct.pack("<II", 9, 9)),
+        ),
+        (
+            "an array of 2⁶⁰ texts",
+            "an array of",
+            lambda content: after(content, b"tokenizer.ggml.tokens", struct.pack("<IIQ", 9, 8, 2**60)),
+        ),
+        (
+            "a value of no known type",
+            "a value of type",
+            lambda content: after(content, b"llama.context_length", struct.pack("<I", 77)),
+        ),
+        (
+            "a tensor of 9 dimensions",
+            "dimensions",
+            lambda content: after(content, b"token_embd.weight", struct.pack("<I", 9)),
+        ),
+        (
+            "a tensor of 2⁶² values",
+            "does not fit",
+            lambda content: after(content, b"token_embd.weight", struct.pack("<IQQ", 2, 2**31, 2**31)),
+        ),
+        ("facts 40 levels deep", "more than 32 levels", deep_facts),
+    )
+]
+FOLDERS.append(Hostile("gguf", "a pipe", lambda path: (path.unlink(), os.mkfifo(path)), "no such folder"))
+
 INTRODUCTION = """\
 # Model folders from strangers
 
@@ -529,6 +607,10 @@ def make(hostile: Hostile, original: Path, folder: Path) -> Path:
     """Copy `original` and edit the copy. Beside it lies what no program may read."""
     (folder.parent / "outside").mkdir(parents=True, exist_ok=True)
     (folder.parent / "outside" / "secret").write_text("nobody may read this")
+    if original.is_file():
+        shutil.copyfile(original, folder)
+        hostile.edit(folder)
+        return folder
     shutil.copytree(original, folder)
     hostile.edit(folder)
     if (folder / ghost_json.NAME).exists() and hostile.listed:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from ghost.cli import main
+from ghost.serving.gguf_file import check_file
 from replicate_deployment.errors import GhostError
 from replicate_deployment.model_folder import TOKENIZER_FILES
 from replicate_deployment.tokenization import load_tokenizer
-from tests.hostile_folders import FOLDERS, Hostile, make, page
+from tests.hostile_folders import CODE, FOLDERS, Hostile, change, make, page
 from tests.training.merging.conftest import adapter, make_adapter, make_base, merged  # noqa: F401
 from training.finetuning.base import load_base, resolve_base
 
@@ -181,6 +182,79 @@ def test_a_chat_template(
     watched.clear()
     refused(lambda: main(["check", str(folder)]), hostile, capsys)
     assert watched == []
+
+
+@pytest.fixture(scope="session")
+def exported(merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    out = tmp_path_factory.mktemp("exported") / "gguf"
+    assert main(["export", str(merged), "--gguf", "f16", "--out", str(out)]) == 0
+    return out / "ghost-f16.gguf"
+
+
+@pytest.mark.parametrize("hostile", of_kind("gguf"), ids=named)
+def test_a_gguf_file(
+    hostile: Hostile, exported: Path, tmp_path: Path, watched: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = make(hostile, exported, tmp_path / "ghost.gguf")
+    watched.clear()
+    refused(lambda: main(["check", str(file)]), hostile, capsys)
+    assert watched == []
+
+
+def test_a_whole_gguf_file_is_not_refused(exported: Path) -> None:
+    check_file(exported)
+
+
+ORDINARY = {
+    "README.md": b"---\nlicense: mit\n---\n# A model",
+    ".gitattributes": b"*.safetensors filter=lfs\n",
+    "LICENSE": b"text",
+    "USE_POLICY.md": b"text",
+    "params.json": b'{"dim": 64}',
+    "tekken.json": b"not read",
+    "consolidated.safetensors": b"not read",
+    "pytorch_model.bin": b"not read",
+    "pytorch_model.bin.index.json": b"{",
+    "original/consolidated.00.pth": b"not read",
+    "original/tokenizer.model": b"not read",
+    "onnx/model.onnx": b"not read",
+    "images/logo.png": b"not read",
+    "modeling_old.py": CODE.encode(),
+    "runs/events.out.tfevents.1": b"not read",
+}
+# Keys of configs on the Hub that transformers 5 does not declare, or that no one reads here.
+UNREAD = {
+    "_name_or_path": "/home/someone/model",
+    "attn_implementation": "flash_attention_2",
+    "_attn_implementation_autoset": True,
+    "torch_dtype": "bfloat16",
+    "pretraining_tp": 1,
+    "transformers.js_config": {"kv_cache_dtype": {"fp16": "float16"}},
+    "unsloth_version": "2026.1",
+    "rope_interleaved": False,
+    "use_sliding_window": False,
+    "max_window_layers": 28,
+}
+
+
+def test_an_ordinary_folder_of_the_hub_is_read(tiny_base: Path, tmp_path: Path, watched: list[str]) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "ordinary")
+    for name, content in ORDINARY.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0)
+    change("config.json", **UNREAD)(folder)
+    more = {"device_map": "auto", "chat_template": "{{ x }}", "use_fast": True, "processor_class": "x"}
+    change("tokenizer_config.json", **more)(folder)
+    base, plain = resolve_base(str(folder), None), resolve_base(str(tiny_base), None)
+    assert base.weights_sha256 == plain.weights_sha256
+    ids = [load_tokenizer(found.folder)("hey, l'été 123 👩‍🍳")["input_ids"] for found in (base, plain)]
+    assert ids[0] == ids[1]
+    models = [load_base(found, nf4=False, bf16=False) for found in (base, plain)]
+    assert [model.config._attn_implementation for model in models] == ["sdpa", "sdpa"]
+    assert all((one == other).all() for one, other in zip(*(model.parameters() for model in models), strict=True))
+    assert watched == []
+    assert not [*folder.rglob("ran")]
 
 
 def test_the_page_lists_them_all() -> None:

@@ -13,7 +13,7 @@ from ghost.errors import BaseModelError, UsageError
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Turn
 from replicate_deployment.errors import GhostError, WeightsError
-from replicate_deployment.model_folder import load_model
+from replicate_deployment.model_folder import load_model, path_of
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
@@ -88,7 +88,14 @@ def line_up(
         return
     try:
         adapted = with_adapter(weights, adapter)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:  # whatever peft and safetensors make of a broken one
+    except (
+        GhostError,
+        OSError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+    ) as error:  # whatever peft and safetensors make of a broken one
         missing["adapter"] = f"{adapter}: cannot be loaded ({str(error).strip().splitlines()[0]})"
         return
     yield Contender("adapter", replace(shell, model=adapted))
@@ -161,6 +168,10 @@ def with_adapter(weights: Any, adapter: Path) -> Any:
     """Add the adapter's matrices to the model, which cannot become the bare base again."""
     from peft import PeftModel
 
+    from training.merging.adapter import WEIGHTS, read_config
+
+    read_config(adapter)  # refuses what peft would import or load from elsewhere
+    path_of(adapter, WEIGHTS)
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.2x by the attribute's old name; the answer is right.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

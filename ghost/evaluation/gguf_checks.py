@@ -5,7 +5,6 @@ what llama.cpp computes.
 """
 
 import importlib.util
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ghost.errors import ConversionError
 from ghost.evaluation.prompts import PROMPTS, conversation
 from ghost.evaluation.trained_checks import Skipped
 from ghost.serving import gguf_file
@@ -21,6 +21,7 @@ from ghost.serving.gguf_file import PROBES, ByteLevelVocabulary, Decoder, Vocabu
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, render_prompt
 from replicate_deployment.errors import WeightsError
+from replicate_deployment.model_folder import parse_json
 from replicate_deployment.tokenization import Tokenizer, encode, load_tokenizer
 from training.config import base_named
 from training.finetuning.base import resolve_base
@@ -115,7 +116,10 @@ def _open(path: Path) -> Any:
     from gguf import GGUFReader
 
     try:
+        gguf_file.check_file(path)
         return GGUFReader(path)
+    except ConversionError as error:
+        raise Problem(str(error), AGAIN) from error
     except OSError as error:
         raise Problem(f"{path}: {error.strerror or error}", AGAIN) from error
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
@@ -128,14 +132,14 @@ def _contents(path: Path) -> dict[str, Any]:
 
 def _facts(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
     try:
-        facts = json.loads(fields[gguf_file.FACTS])
+        facts = parse_json(str(fields[gguf_file.FACTS]).encode(), path)
         kind, version = facts["kind"], facts["format"]
     except KeyError as error:
         raise Problem(f"{path}: not written by ghost export ({error.args[0]} is missing)", AGAIN) from error
-    except (ValueError, TypeError) as error:
-        raise Problem(f"{path}: {gguf_file.FACTS} is not readable ({type(error).__name__})", AGAIN) from error
+    except WeightsError as error:
+        raise Problem(str(error), AGAIN) from error
     if kind not in ("merged", "base", "adapter") or version != ghost_json.FORMAT:
-        raise Problem(f"{path}: {gguf_file.FACTS} of kind {kind!r}, format {version!r}", "update ghost")
+        raise Problem(f"{path}: {gguf_file.FACTS} of kind {kind!r:.60}, format {version!r:.60}", "update ghost")
     return dict(facts)
 
 

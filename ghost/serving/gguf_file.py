@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from ghost.errors import BaseModelError, ConversionError
 from replicate_deployment.model_folder import transformers_config
@@ -573,3 +573,102 @@ def tokenizer_facts(writer: Any, tokenizer: Tokenizer, vocabulary: Vocabulary | 
     writer.add_add_space_prefix(False)
     if tokenizer.chat_template is not None:
         writer.add_chat_template(tokenizer.chat_template)
+
+
+# Check a GGUF file before a library reads it: llama.cpp is native code, and a file may come from a stranger.
+
+BYTES_OF = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of a value, by its type
+TEXT, ARRAY = 8, 9
+MOST_KEYS, MOST_TENSORS, MOST_VALUES, LONGEST_TEXT = 1_000, 20_000, 4_000_000, 64 * 2**20
+LARGEST_SIZE = {"block_count": 256, "context_length": 2**27, "embedding_length": 65_536, "feed_forward_length": 2**20}
+LARGEST_SIZE |= {"head_count": 1_024, "head_count_kv": 1_024}
+
+
+def check_file(path: Path) -> None:
+    """Walk through a file's header. Raises ConversionError if a count, a length or a tensor's place does not fit it.
+
+    The layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError("not a regular file")
+        with path.open("rb") as stream:
+            _Header(stream, path.stat().st_size).check()
+    except OSError as error:
+        raise ConversionError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:  # struct.error, UnicodeDecodeError and those below
+        raise ConversionError(f"{path}: truncated, or no GGUF file ({error})") from error
+
+
+class _Header:
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream, self._size = stream, size
+
+    def check(self) -> None:
+        if self._take(4) != b"GGUF":
+            raise ValueError("it does not begin with GGUF")
+        version, tensors, keys = self._number(4), self._number(8), self._number(8)
+        if version not in (2, 3) or tensors > MOST_TENSORS or keys > MOST_KEYS:
+            raise ValueError(f"version {version}, {tensors:,} tensors, {keys:,} keys")
+        align, names = 32, set()
+        for _ in range(keys):
+            name, kind = self._text(), self._number(4)
+            value = self._value(kind)
+            if name in names:
+                raise ValueError(f"{name[:60]!r} is there twice")
+            names.add(name)
+            largest = LARGEST_SIZE.get(name.rpartition(".")[2])
+            if largest and not (isinstance(value, int) and 0 <= value <= largest):
+                raise ValueError(f"{name[:60]!r} is out of range")
+            if name == "general.alignment":
+                if not isinstance(value, int) or value not in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096):
+                    raise ValueError("its alignment is out of range")
+                align = value
+        places = []
+        for _ in range(tensors):
+            name, dimensions = self._text(), self._number(4)
+            if dimensions > 4:
+                raise ValueError(f"{name[:60]!r} has {dimensions:,} dimensions")
+            shape = [self._number(8) for _ in range(dimensions)]
+            self._number(4)  # its type: the library knows which there are
+            places.append((self._number(8), name))
+            # The smallest type has less than two bits a value.
+            if math.prod(shape) > 8 * self._size or name in names:
+                raise ValueError(f"{name[:60]!r} does not fit the file, or is there twice")
+            names.add(name)
+        start = _padded(self._stream.tell(), align)
+        if places and start + max(places)[0] >= self._size:
+            raise ValueError(f"{max(places)[1][:60]!r} begins after its end")
+
+    def _take(self, count: int) -> bytes:
+        if count > self._size - self._stream.tell():
+            raise ValueError("it ends early")
+        return self._stream.read(count)
+
+    def _number(self, count: int) -> int:
+        return int.from_bytes(self._take(count), "little")
+
+    def _text(self) -> str:
+        length = self._number(8)
+        if length > LONGEST_TEXT:
+            raise ValueError("a text is too long")
+        return self._take(length).decode()
+
+    def _value(self, kind: int) -> int | str | None:
+        if kind == TEXT:
+            return self._text()
+        if kind in BYTES_OF:
+            return self._number(BYTES_OF[kind])
+        if kind != ARRAY:
+            raise ValueError(f"a value of type {kind:,}")
+        inner, count = self._number(4), self._number(8)
+        if count > MOST_VALUES:
+            raise ValueError(f"an array of {count:,} values")
+        if inner == TEXT:
+            for _ in range(count):
+                self._text()
+        elif inner in BYTES_OF:
+            self._take(count * BYTES_OF[inner])
+        else:
+            raise ValueError(f"an array of values of type {inner:,}")
+        return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ghost.errors import ConversionError
+from ghost.serving.gguf_file import check_file
 
 CONTEXT = 2048  # tokens
 PLAIN = {"temperature": 0.0, "repeat_penalty": 1.0, "stop": []}
@@ -23,6 +24,9 @@ class LlamaCpp:
         """Raises ConversionError when llama.cpp cannot load the files."""
         import xllamacpp
 
+        for path in (file, lora):
+            if path is not None:
+                check_file(path)
         params = xllamacpp.CommonParams()
         params.model.path = str(file)
         params.n_ctx, params.n_parallel, params.n_gpu_layers, params.cache_ram_mib = CONTEXT, 1, 0, 0
