@@ -22,8 +22,11 @@ CODE = (
     "codes?, c[óo]digo, codice, kod(?:unuz|um|un|u)?, код, pin ?code, pin, пин-?код, пин, otp, tan, digicode, türcode,"
     " torcode, bestätigungscode, buzzer, 验证码, 인증번호"
 )
-CARD_CODE = "cvv2?, cvc2?, cryptogramme, prüfziffer"
-ACCOUNT = "snapchat, snap, instagram, insta, telegram, tiktok, снэп, инста"
+CARD_CODE = (
+    "cvv2?, cvc2?, cryptogramme, prüfziffer, security code, sicherheitscode, code de sécurité, c[óo]digo de segur\\w+"
+    ", codice di sicurezza, güvenlik kodu"
+)
+ACCOUNT = "snapchat, snap, instagram, instam, insta, telegram, tiktok, снэп, инста"
 
 
 def _any_of(*lists: str) -> str:
@@ -34,7 +37,7 @@ def _any_of(*lists: str) -> str:
     return "|".join(f"{letter}(?:{'|'.join(rest)})" for letter, rest in by_letter.items())
 
 
-NAMED = re.compile(_any_of(PASSWORD, CODE, CARD_CODE, ACCOUNT))
+NAMED = re.compile(_any_of(CARD_CODE, PASSWORD, CODE, ACCOUNT))
 
 # Verbs that lead to a value as a colon does.
 IS = frozenset(["is", "c'est", "c’est", "est", "ist", "lautet", "es", "é", "è", "jest", "är", "είναι"])
@@ -60,14 +63,16 @@ DIGIT_CODE = re.compile(
 )
 SHORT_CODE = re.compile(r"\d{3,4}(?![\w%€$£]|[.,:/-]\d)")
 UNIT = re.compile(
-    r" ?(?:[ckm]?m|[km]?g|[cm]?l|k?cal\w*|[km]?w|v|[gmk][bo]|mah|tl|lei|eur\w*|usd|руб\w*|г(?:од\w*)?)\b", re.IGNORECASE
+    r" ?(?:[ckm]?m|[km]?g|[cm]?l|k?cal\w*|[km]?w|v|[gmk][bo]|mah|tl|lei|eur\w*|usd|руб\w*|г(?:од\w*)?|lines?|lignes?"
+    r"|zeilen|l[ií]n[eh]as|righe|satır|строк\w*)\b",
+    re.IGNORECASE,
 )
 YEAR = re.compile(r"(?:19|20)\d\d")
 HANDLE = re.compile(r"(@?)((?=[\w.]*[^\W\d_])[\w.]{2,29}\w)")
 # What a code opens or confirms. Without one of these, a colon or a verb, a code must follow its word directly.
 OPENS = re.compile(
     r"(?<!\w)(?:door|gate|buil\w+|entr\w+|lock\w*|box|safe|alarm\w*|garage|porte|portail|immeuble|bâtiment|clés?|coffre"
-    r"|hall|portal|puerta|edificio|casa|porta|portão|prédio|cancello|portone|citofono|kapı|bina|apartman|onay|двер\w+"
+    r"|hall|portal|puerta|edificio|casa|porta|portão|prédio|cancello|portone|citofono|kapı|bina|apartman|onay|allarme|carte|carta|card|karte|kart\w*|tarjeta|bancomat|bank\w*|банк\w*|двер\w+"
     r"|домофон\w*|подъезд\w*|смс|подтвержд\w+|tor|haus|sms|verif\w+|vérif\w+|confirm\w+|otp|digicode|buzzer"
     r"|\w+code)(?!\w)",
     re.IGNORECASE,
@@ -132,6 +137,8 @@ def _value(text: str, place: int, before: str, accepts: Callable[[_Candidate], i
     """Go on from the word, over a few others, to its value."""
     between: list[str] = []
     verb = -FARTHEST  # how many words stand before the last verb
+    if text.startswith(("'s ", "’s "), place):
+        between, verb, place = ["is"], 0, place + 2
     while len(between) <= FARTHEST and (token := TOKEN.match(text, place)):
         is_marked = token[1] is not None
         is_direct = is_marked or len(between) - verb <= 2
@@ -195,7 +202,7 @@ def _is_account(found: _Candidate) -> int:
         return 0
     name = handle[2]
     is_sure = bool(handle[1]) and len(found.between) < 2
-    is_name = not name.isalpha() and (found.is_marked or (not found.between and not name.isalnum()))
+    is_name = not name.isalpha() and (found.is_direct or (not found.between and not name.isalnum()))
     is_plain = found.is_marked and name.isascii() and name.islower() and len(name) > 6 and found.ends_the_line
     return len(found.text) if is_sure or is_name or is_plain else 0
 

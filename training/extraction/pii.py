@@ -66,8 +66,8 @@ HINT = re.compile(f"[{DIGITS}@:=]")
 # What passwords, codes and account names have: see named_values. Times and small numbers do not.
 NAMED_HINT = re.compile(
     rf"[{DIGITS}:：=!#_@](?:(?<=[:：=])(?<![0-9]:)[ \u00a0]{{0,3}}\n?[\w\"'«“#*@]|(?<=\w[!#_])(?=\w)|(?<=@)\w"
-    rf"|[{DIGITS}]{{3}}|[{DIGITS}]?[ -][{DIGITS}]{{2}}|(?<=[^\W\d_]{{3}}\d)|(?<=[^\W\d_]\d)[^\W\d_]|[^\W\d_hx]\d"
-    r"|(?<=[!#*_]\d)|(?<=[^\W\d_]-\d))"
+    rf"|[{DIGITS}]{{2}}|[{DIGITS}]?[ -][{DIGITS}]{{2}}|(?<=[^\W\d_]{{3}}\d)|(?<=[^\W\d_]\d)[^\W\d_]|[^\W\d_hx]\d"
+    r"|(?<=[!#*_]\d)|(?<=[^\W\d_][.-]\d))"
 )
 # Seven digits; or an Indian PAN, an Italian codice fiscale.
 ID_HINT = re.compile(
@@ -247,7 +247,8 @@ def find(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Detection]
     if len(text) < SHORTEST:
         return []
     is_spelled = len(text) >= SHORTEST_SPELLED and _may_spell_an_address(text)
-    if not is_spelled and not HINT.search(text) and "AKIA" not in text:
+    may_be_named = "nsta" in text or "snap" in text or "Snap" in text or "нста" in text
+    if not is_spelled and not may_be_named and not HINT.search(text) and "AKIA" not in text:
         return []
     found: list[Detection] = []
     if is_spelled:
@@ -264,7 +265,7 @@ def find(text: str, regions: Sequence[str] = DEFAULT_REGIONS) -> list[Detection]
         found += _all("key", (match.span() for match in KEY.finditer(text)))
     if "PRIVATE KEY-----" in text:
         found += _all("key", private_keys(text))
-    if NAMED_HINT.search(text) or "cv" in text or "CV" in text or "ryptog" in text or "rüfz" in text:
+    if may_be_named or NAMED_HINT.search(text):
         found += (Detection(start, end, kind) for kind, (start, end) in named_values(text))
     if ID_HINT.search(text):
         western = text if text.isascii() else text.translate(WESTERN)
