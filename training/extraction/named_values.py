@@ -13,20 +13,20 @@ Span = tuple[int, int]
 
 # Regular expressions, each beginning with a letter; `re` skips to the next of these letters at once.
 PASSWORD = (
-    "passwor[dt]s?, passwd, passcode, passphrase, pass, pwd?, mdp, mots? de passe, kennwort, contrase[ñn]a, clave"
-    ", senha, palavra[- ]passe, parola, şifre(?:si|niz|m|n)?, sifre(?:si|niz|m|n)?, парол[ьяе], lösenord(?:et)?"
-    ", kata sandi, sandi, wachtwoord, has[łl]o, jelszó, heslo, salasana, κωδικός, 비밀번호, 비번, 密码, 密碼, पासवर्ड"
-    ", wi-?fi, wlan, вай-?фа[йя]"
+    "passwor[dt]s?, passwd, psw, passcode, passphrase, pass, pwd?, mdp, mots? de passe, kennwort, contrase[ñn]a"
+    ", la contra, clave, senha, palavra[- ]passe, parola, şifre(?:si|niz|m|n)?, sifre(?:si|niz|m|n)?, парол[ьяе]"
+    ", lösenord(?:et)?, kata sandi, sandi, wachtwoord, has[łl]o, jelszó, heslo, salasana, κωδικός, 비밀번호, 비번"
+    ", 密码, 密碼, पासवर्ड, wi-?fi, wlan, вай-?фа[йя]"
 )
 CODE = (
     "codes?, c[óo]digo, codice, kod(?:unuz|um|un|u)?, код, pin ?code, pin, пин-?код, пин, otp, tan, digicode, türcode,"
-    " torcode, bestätigungscode, buzzer, 验证码, 인증번호"
+    " torcode, bestätigungscode, buzzer, lockbox, keybox, interphone, 验证码, 인증번호"
 )
 CARD_CODE = (
     "cvv2?, cvc2?, cryptogramme, prüfziffer, security code, sicherheitscode, code de sécurité, c[óo]digo de segur\\w+"
     ", codice di sicurezza, güvenlik kodu"
 )
-ACCOUNT = "snapchat, snap, instagram, instam, insta, telegram, tiktok, снэп, инста"
+ACCOUNT = "snapchat, snap, instagram, instam, insta, ig, telegram, tiktok, снэп, инста"
 
 
 def _any_of(*lists: str) -> str:
@@ -43,9 +43,10 @@ NAMED = re.compile(_any_of(CARD_CODE, PASSWORD, CODE, ACCOUNT))
 IS = frozenset(["is", "c'est", "c’est", "est", "ist", "lautet", "es", "é", "è", "jest", "är", "είναι"])
 FARTHEST = 6  # words between the word and its value
 TOKEN = re.compile(
-    r"[ \u00a0]{0,2}(?:([:：=→]|[-=]>)[ \u00a0]{0,3}\n?)?"
+    r"(?: [-–—](?= ))?[ \u00a0]{0,2}(?:([:：=→]|[-=]>)[ \u00a0]{0,3}\n?)?"
     r"(\(?[^\W\d_]+(?:['’-][^\W\d_]*)*\)?(?=[ \u00a0:：=])|[^\s,;]{1,80})"
 )
+COMPOUND = re.compile(r"-[^\W\d_]{1,24}(?=[ \u00a0:：=])")  # WLAN-Schlüssel
 WORD = re.compile(r"\(?[^\W\d_]+(?:['’-][^\W\d_]*)*\)?")
 QUOTED = re.compile(r"[\"«“‘`*]([^\"»”’`*\n]{4,40})[\"»”’`*]")
 OPENING, CLOSING = "\"'«“‘(*`", "\"'»”’).,;:!?*`"
@@ -72,7 +73,7 @@ HANDLE = re.compile(r"(@?)((?=[\w.]*[^\W\d_])[\w.]{2,29}\w)")
 # What a code opens or confirms. Without one of these, a colon or a verb, a code must follow its word directly.
 OPENS = re.compile(
     r"(?<!\w)(?:door|gate|buil\w+|entr\w+|lock\w*|box|safe|alarm\w*|garage|porte|portail|immeuble|bâtiment|clés?|coffre"
-    r"|hall|portal|puerta|edificio|casa|porta|portão|prédio|cancello|portone|citofono|kapı|bina|apartman|onay|allarme|carte|carta|card|karte|kart\w*|tarjeta|bancomat|bank\w*|банк\w*|двер\w+"
+    r"|hall|portal|puerta|edificio|casa|porta|portão|prédio|cancello|portone|citofono|kapı|bina|apartman|onay|allarme|carte|carta|card|karte|kart\w*|tarjeta|bancomat|bank\w*|банк\w*|карт\w*|двер\w+"
     r"|домофон\w*|подъезд\w*|смс|подтвержд\w+|tor|haus|sms|verif\w+|vérif\w+|confirm\w+|otp|digicode|buzzer"
     r"|\w+code)(?!\w)",
     re.IGNORECASE,
@@ -84,6 +85,13 @@ OTHER_CODE = re.compile(
     r"|morse|naf|swift|sort|tax|impôt|referral|parrain\w*|affili\w*|course|cours|curso|corso|kurs|ders|module|client\w*|kund\w*|cust\w*|réduc\w*|flight|vol|volo|voo|vuelo|flug|uçuş|рейса|reserv\w*|réserv\w*|prenot\w*|buchung\w*|rezerv\w*|booking|cupo\w*|gutschein|ürün|prodott\w*|товара|colou?r|couleur|штрих)(?!\w)",
     re.IGNORECASE,
 )
+# "482913 is your code": what comes before the word, as services write it.
+CODE_BEFORE = re.compile(
+    r"(?<![\w.,-])(?:[A-Z]-)?(\d{4,8}|\d{3}[ -]\d{3}) (?:is|est|ist|es|é|è) (?:your|the|votre|ton|dein|ihr|tu|su|seu)\b"
+    r"[^\n\d]*\Z",
+    re.IGNORECASE,
+)
+FAR = 64  # characters before a word in which its value may stand
 LINK = frozenset("/?&#_.")  # characters beside a word in a link or a file's name
 BEFORE = 16  # characters before a word in which another may stand that changes its meaning
 
@@ -98,11 +106,13 @@ def named_values(text: str) -> Iterator[tuple[str, Span]]:
         before, after = lowered[start - 1 : start], lowered[end : end + 1]
         if _joins(before, lowered[start]) or _joins(after, lowered[end - 1]):
             continue
-        if before in LINK or after in LINK or after == "-":
+        if before in LINK or after in LINK or (after == "-" and not COMPOUND.match(text, end)):
             continue
         accepts = next(accepts for words, accepts in ACCEPTS if words.fullmatch(match[0]))
         if span := _value(text, end, lowered[max(0, start - BEFORE) : end], accepts):
             yield ("account" if accepts is _is_account else "secret"), span
+        elif accepts is _is_code and (code := CODE_BEFORE.search(text, max(0, start - FAR), start)):
+            yield "secret", code.span(1)
 
 
 def _joins(neighbour: str, letter: str) -> bool:
@@ -137,7 +147,9 @@ def _value(text: str, place: int, before: str, accepts: Callable[[_Candidate], i
     """Go on from the word, over a few others, to its value."""
     between: list[str] = []
     verb = -FARTHEST  # how many words stand before the last verb
-    if text.startswith(("'s ", "’s "), place):
+    if compound := COMPOUND.match(text, place):
+        place = compound.end()
+    elif text.startswith(("'s ", "’s "), place):
         between, verb, place = ["is"], 0, place + 2
     while len(between) <= FARTHEST and (token := TOKEN.match(text, place)):
         is_marked = token[1] is not None
