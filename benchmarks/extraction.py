@@ -139,7 +139,8 @@ def ours(name: str, source: Path, out: Path, checkouts: dict[str, Path], *option
     """`ghost extract` with and without masking, of each checkout."""
     for pii in ("off", "mask"):
         for said, checkout in checkouts.items():
-            command = [sys.executable, "-m", "ghost.cli", "extract", str(source), "--out", str(out), "--json", *options]
+            folder = f"{out}{' before' if said else ''}"  # an older version refuses files that it does not know
+            command = [sys.executable, "-m", "ghost.cli", "extract", str(source), "--out", folder, "--json", *options]
             yield Contestant(f"{name}, --pii {pii}{said}", [*command, "--pii", pii], checkout)
 
 

@@ -6,11 +6,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
-import yaml
 
 from ghost.errors import ConfigError
 from ghost.installed import EDITED, FOLDER, SHIPPED, config_file
@@ -37,20 +37,24 @@ def load(kind: type[Config], name: str, path: Path | None = None) -> Config:
         raise ConfigError(f"{path}: {error}") from error
 
 
-class _Loader(yaml.SafeLoader):
+@cache
+def _loader() -> Any:
     """YAML 1.1, but 5e-5 is a number without a point too, and a duplicate key is an error: the last one would win, and
     could drop an `exclude_people`."""
+    import yaml  # a fiftieth of a second, and many verbs read JSON alone
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        found: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in found:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
-            found.add(str(key.value))
-        return super().construct_mapping(node, deep)
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            found: set[str] = set()
+            for key, _ in node.value:
+                if str(key.value) in found:
+                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
+                found.add(str(key.value))
+            return super().construct_mapping(node, deep)
 
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+    number = re.compile(r"[-+]?\d+[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return Loader
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -67,7 +71,11 @@ def _parse(path: Path, name: str) -> Any:
         if text.lstrip().startswith("{"):  # YAML would read two halves of an escaped emoji
             language = "JSON"
             return json.loads(text, object_pairs_hook=_each_key_once)
-        return yaml.load(text, _Loader)
+        loader = _loader()(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; `ghost init` writes {FOLDER / name} to edit") from error
     except (OSError, UnicodeDecodeError) as error:
