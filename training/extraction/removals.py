@@ -1,64 +1,63 @@
 """What is left out of an extraction because the person deleted it from the CSV files before, or excludes it by a
 pattern of user_config.json.
 
-rows.json, beside the platforms' folders, holds hashes of every row as it was written and of the message that it was
-made from. Rows that are no longer in a CSV were deleted; the hashes of their messages stay in rows.json for good. A
-message is known across exports by its id, or else by its time and what it says, before masking and renaming: so other
+rows.json, beside the platforms' folders, holds a hash of every row as it was written, and of the message that it was
+made from where masking or renaming changed it. A row that is no longer in its CSV was deleted; the hash of its message
+stays in rows.json for good. A message is known by its time and what it says, before masking and renaming: so other
 options, or an export that comes later, do not bring it back.
 """
 
-import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
 from ghost.errors import DataError, UsageError
 from training.extraction import csv_file
 from training.extraction.deduplication import LONG, time_and_text
-from training.extraction.platform import Record
+from training.extraction.platform import Chat, Kind, Record
 
 ROWS = "rows.json"
 FORMAT = 1
-SIZE = 6  # bytes of a hash: among a million messages, one in three billion is taken for a deleted one
+NO_CHAT = Chat("", "", is_id=False)
+SIZE = 6  # bytes of a hash: among a million messages, one in three hundred million is taken for a deleted one
 HEX = 2 * SIZE
 
 
 @dataclass
 class Removals:
-    """What to leave out. `rows_of` makes the content of the next rows.json.
+    """What to leave out.
 
-    messages  how many messages of each hash were deleted, with those of earlier runs
-    chats     hashes of chats whose file was deleted
-    rows      rows deleted since the last extraction
-    files     files deleted since then, relative to the folder
+    messages  how many messages of each hash were deleted
+    chats     hashes of the chats whose file was deleted
     patterns  those of the config; `matched` counts the messages that each excludes
     """
 
     messages: Counter[str] = field(default_factory=Counter)
     chats: set[str] = field(default_factory=set)
-    rows: int = 0
-    files: list[str] = field(default_factory=list)
     patterns: Sequence[re.Pattern[str]] = ()
     matched: Counter[int] = field(default_factory=Counter)
 
     def keep(self, platform: str, messages: list[Record]) -> tuple[list[Record], int, int]:
         """The messages of a chat in one file that stay; how many were deleted, and how many a pattern excludes."""
-        if not self.patterns and not self.messages and not self.chats:
-            return messages, 0, 0
+        kept = messages
         if messages and _hash(platform, messages[0].chat.key) in self.chats:
-            return [], len(messages), 0
-        kept, deleted, met = [], 0, Counter[str]()
-        for record in messages:
-            key = _message_hash(platform, record) if self.messages else ""
-            if met[key] < self.messages[key]:
-                met[key] += 1
-                deleted += 1
-            elif not self._excludes(record.text):
-                kept.append(record)
+            kept = []
+        elif self.messages:
+            left = self.messages.copy()
+            kept = []
+            for record, key in zip(messages, _hashes(platform, messages), strict=True):
+                if left[key] > 0:
+                    left[key] -= 1
+                else:
+                    kept.append(record)
+        deleted = len(messages) - len(kept)
+        if self.patterns:
+            kept = [record for record in kept if not self._excludes(record.text)]
         return kept, deleted, len(messages) - deleted - len(kept)
 
     def _excludes(self, text: str) -> bool:
@@ -68,37 +67,46 @@ class Removals:
                 return True
         return False
 
-    def as_json(self, written: dict[str, Any]) -> dict[str, Any]:
+    def as_json(self, files: dict[str, Any]) -> dict[str, Any]:
         """The content of rows.json, given that of `rows_of` for each file."""
-        removed = {"messages": "".join(sorted(self.messages.elements())), "chats": "".join(sorted(self.chats))}
-        return {"format": FORMAT, "removed": removed, "files": written}
+        deleted = {"messages": "".join(sorted(self.messages.elements())), "chats": "".join(sorted(self.chats))}
+        return {"format": FORMAT, "deleted": deleted, "files": files}
 
 
-def rows_of(platform: str, read: Sequence[Record], written: Sequence[Record], path: Path) -> dict[str, str]:
-    """For rows.json: hashes of a conversation's file, of its chats, of its rows, and of the messages of these rows."""
+def rows_of(platform: str, read: Sequence[Record], written: Sequence[Record], path: Path) -> dict[str, Any]:
+    """A conversation's file in rows.json: hashes of the file, of its chats, senders and rows, and, by row, that of the
+    message where it was changed before it was written."""
+    changed = [row for row, (here, there) in enumerate(zip(read, written, strict=True)) if here.text is not there.text]
     return {
         "sha256": _sha256(path),
-        "chats": "".join({key: _hash(platform, key) for key in {each.chat.key for each in read}}.values()),
-        "rows": "".join(_hash(each.timestamp, each.sender, each.text) for each in written),
-        "messages": "".join(_message_hash(platform, each) for each in read),
+        "chats": "".join(_hash(platform, key) for key in {each.chat.key for each in read}),
+        "senders": "".join(_hash(sender) for sender in {each.sender for each in written}),
+        "rows": "".join(_hashes(platform, written)),
+        "messages": dict(zip(map(str, changed), _hashes(platform, [read[row] for row in changed]), strict=True)),
     }
 
 
-def _message_hash(platform: str, record: Record) -> str:
+def _hashes(platform: str, records: Sequence[Record]) -> list[str]:
     """Equal in all exports of a message. Several chats may have the same short text in the same minute, so that of a
-    short one counts with the chat's name: when the chat is renamed, its short messages are others."""
-    if record.id:
-        return _hash(platform, record.chat.key, record.id)
-    return _hash(platform, "" if len(record.text) >= LONG else record.chat.key, *time_and_text(record))
+    short one counts with its chat; when a chat is renamed, its short messages are others."""
+    chats = {key: _hash(platform, key) for key in {record.chat.key for record in records}}
+    return [
+        _message_hash(time, text, "" if len(text) >= LONG else chats[record.chat.key])
+        for record, (time, text) in zip(records, map(time_and_text, records), strict=True)
+    ]
+
+
+def _message_hash(time: str, text: str, chat: str) -> str:
+    return blake2b(f"{time}\0{text}\0{chat}".encode("utf-8", "replace"), digest_size=SIZE).hexdigest()
 
 
 def _hash(*parts: str) -> str:
-    return hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=SIZE).hexdigest()
+    return blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=SIZE).hexdigest()
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_digest(stream, "sha256").hexdigest()
 
 
 def read_removals(out: Path, patterns: Sequence[str]) -> Removals:
@@ -109,30 +117,25 @@ def read_removals(out: Path, patterns: Sequence[str]) -> Removals:
     found = Removals(patterns=[re.compile(pattern, re.IGNORECASE) for pattern in patterns])
     try:
         written = json.loads((out / ROWS).read_text(encoding="utf-8"))
-        removed, files = written["removed"], dict[str, dict[str, str]](written["files"])
-        found.messages.update(_pieces(removed["messages"]))
-        found.chats.update(_pieces(removed["chats"]))
-        hashes = {file: (_pieces(entry["rows"]), _pieces(entry["messages"])) for file, entry in files.items()}
+        found.messages.update(_pieces(written["deleted"]["messages"]))
+        found.chats.update(_pieces(written["deleted"]["chats"]))
+        kept = set[str]()  # two chats may have one name
+        for file, entry in written["files"].items():
+            if (out / file).exists():
+                kept.update(_pieces(entry["chats"]))
+                if _sha256(out / file) != entry["sha256"]:
+                    found.messages += _deleted(entry, _present(out / file, entry))
+        for file, entry in written["files"].items():
+            if not (out / file).exists():
+                found.messages += _deleted(entry, Counter())
+                found.chats.update(set(_pieces(entry["chats"])) - kept)
     except FileNotFoundError:
         return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{out / ROWS}: cannot be read ({type(error).__name__}), so what you deleted from {out} is not known."
             f" Delete {ROWS} to write everything anew, or pass another folder as --out"
         ) from error
-    kept = {chat for file, entry in files.items() if (out / file).exists() for chat in _pieces(entry["chats"])}
-    for file, (rows, messages) in hashes.items():
-        if not (out / file).exists():
-            found.files.append(file)
-            found.messages.update(messages)
-            found.chats.update(set(_pieces(files[file]["chats"])) - kept)  # two chats may have one name
-        elif _sha256(out / file) != files[file]["sha256"]:
-            gone = Counter(rows) - _present(out / file, Counter(rows))
-            found.rows += gone.total()
-            for row, message in zip(rows, messages, strict=True):
-                if gone[row]:
-                    gone[row] -= 1
-                    found.messages[message] += 1
     return found
 
 
@@ -140,7 +143,21 @@ def _pieces(hashes: str) -> list[str]:
     return [hashes[place : place + HEX] for place in range(0, len(hashes), HEX)]
 
 
-def _present(path: Path, written: Counter[str]) -> Counter[str]:
+def _deleted(entry: dict[str, Any], present: Counter[str]) -> Counter[str]:
+    """The messages whose rows are not in a file any more. Of rows that are alike while their messages were not, such as
+    two numbers in one minute, all count as deleted if one was."""
+    messages: dict[str, list[str]] = {}
+    for row, key in enumerate(_pieces(entry["rows"])):
+        messages.setdefault(key, []).append(entry["messages"].get(str(row), key))
+    gone = Counter[str]()
+    for key, alike in messages.items():
+        missing = len(alike) - present[key]
+        if missing:
+            gone.update(alike if len(set(alike)) > 1 else alike[:missing])
+    return gone
+
+
+def _present(path: Path, entry: dict[str, Any]) -> Counter[str]:
     """The hashes of the rows in an edited file. Raises UsageError if not all of them were written by extraction."""
     advice = (
         "The next extraction would lose that. Delete the row, which leaves its message out for good, or pass another"
@@ -150,10 +167,18 @@ def _present(path: Path, written: Counter[str]) -> Counter[str]:
         columns = csv_file.read(path)
     except DataError as error:
         raise UsageError(f"{str(error).removesuffix(csv_file.AGAIN)}{advice}") from error
-    present = Counter(map(_hash, *columns))
-    if changed := present - written:
-        row = next(row for row, parts in enumerate(zip(*columns, strict=True)) if _hash(*parts) in changed)
-        count = changed.total()
-        what = "a row was" if count == 1 else f"{count:,} rows, the first of them here, were"
-        raise UsageError(f"{path}:{csv_file.line_of(path, row)}: {what} changed or added. {advice}")
+    chats = _pieces(entry["chats"])  # several, if the conversation is of several exports
+    senders, written = set(_pieces(entry["senders"])), Counter(_pieces(entry["rows"]))
+    present, changed = Counter[str](), list[int]()
+    for row, (time, sender, text) in enumerate(zip(*columns, strict=True)):
+        moment, _ = time_and_text(Record(NO_CHAT, time, sender, text, Kind.MESSAGE, 0))
+        keys = [_message_hash(moment, text, chat) for chat in ([""] if len(text) >= LONG else chats)]
+        key = next((key for key in keys if present[key] < written[key]), None)
+        if key is None or _hash(sender) not in senders:
+            changed.append(row)
+        else:
+            present[key] += 1
+    if changed:
+        what = "a row was" if len(changed) == 1 else f"{len(changed):,} rows, the first of them here, were"
+        raise UsageError(f"{path}:{csv_file.line_of(path, changed[0])}: {what} changed or added. {advice}")
     return present
