@@ -49,7 +49,9 @@ codes and spelled addresses of the first set, which were no values or beyond it,
 made on its `dev`; of `test` only counts were printed, but the look-alikes of both halves are by the hand that made the
 rules, and two rules (links, "otp since 2016") came of knowing them. Of 120 fresh messages, 50 of 65 values were found,
 with one false alarm in 56: those became `dev`, and rules for what they showed were added. `late` came after that, and
-no rule was made on it: it is the fairest figure here, and of one hand all the same.
+no rule was made on it: it is the fairest figure here, and of one hand all the same. In 258,145 messages of a public
+set of chats between students, which nobody labelled, masking takes 13 things, all of them what they seem; a fourteenth
+("pass" as a verb before the number of a course) was a false alarm, and is none now.
 
 18 messages came later, for false alarms seen in real chats: network masks, versions, decimals, ids of posts, groups and
 parcels, sums with dots. They were written together with the rules, so they guard them and measure nothing; before, all

@@ -182,6 +182,8 @@ def _is_password(found: _Candidate) -> int:
         or (text.isdigit() and len(text) > (3 if found.is_direct else 7))
         or (found.is_direct and CAPITAL_INSIDE.match(text))
     )
+    if found.between and not found.is_direct and found.before.endswith("pass"):  # to pass a course
+        return 0
     is_plain = (
         found.is_marked and not found.between and len(text) > 4 and LETTERS.fullmatch(text) and found.ends_the_line
     )
