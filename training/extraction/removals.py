@@ -129,7 +129,7 @@ def read_removals(out: Path, patterns: Sequence[str]) -> Removals:
             if not (out / file).exists():
                 found.messages += _deleted(entry, Counter())
                 found.chats.update(set(_pieces(entry["chats"])) - kept)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(

@@ -225,6 +225,34 @@ def test_national_numbers_of_the_regions_of_a_run() -> None:
 
 
 WITHOUT = st.text(st.characters(codec="utf-8", exclude_categories=["Nd"], exclude_characters="@=A"))
+PIECES = st.sampled_from(
+    [
+        *(
+            "mdp",
+            "code",
+            "pin",
+            "wifi",
+            "insta",
+            "cvv",
+            "密码",
+            "İ",
+            "is",
+            "'s ",
+            ":",
+            "=",
+            "-",
+            "[",
+            "]",
+            "/",
+            "«",
+            '"',
+        ),
+        *(" ", " ", " ", "\n", "1234", "482 913", "abc12x", "2019", "@x_y", "your ", " at ", " dot ", "com"),
+        *("cpf 529.982.247-25", "48.85341, 2.34880", "t.me/+", "Qw3rTy7uIoPaSdFg", "+33612345678", "06 12 34"),
+        *("56 78", "4539578763621486", "x@y.zz"),
+    ]
+)
+SENTENCES = st.lists(PIECES, max_size=14).map("".join)
 NEAR = st.text(st.sampled_from("0123456789 +-./()@:=?&#[]abfsgAIKFR_xn\n\u00a0"), max_size=60)
 
 
@@ -233,13 +261,13 @@ def test_text_without_candidates_is_unchanged(text: str) -> None:
     assert mask(text) is text
 
 
-@given(NEAR | st.text())
+@given(NEAR | st.text() | SENTENCES)
 def test_masking_twice_is_masking_once(text: str) -> None:
     once = mask(text)
     assert mask(once) is once
 
 
-@given(NEAR | st.text())
+@given(NEAR | st.text() | SENTENCES)
 def test_finds_are_in_order_and_apart(text: str) -> None:
     finds = find(text)
     places = [place for one in finds for place in (one.start, one.end)]
