@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         default=Path("data/cleaned"),
-        help="folder for the CSV files; each run replaces it (default: %(default)s)",
+        help="folder for the CSV files; each run replaces it, without what you deleted there (default: %(default)s)",
     )
     parser.add_argument(
         "--me", action="append", default=[], metavar="NAME", help="your name in these chats (repeat for each spelling)"

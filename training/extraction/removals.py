@@ -91,8 +91,8 @@ def _hashes(platform: str, records: Sequence[Record]) -> list[str]:
     short one counts with its chat; when a chat is renamed, its short messages are others."""
     chats = {key: _hash(platform, key) for key in {record.chat.key for record in records}}
     return [
-        _message_hash(time, text, "" if len(text) >= LONG else chats[record.chat.key])
-        for record, (time, text) in zip(records, map(time_and_text, records), strict=True)
+        _message_hash(*time_and_text(record), "" if len(record.text) >= LONG else chats[record.chat.key])
+        for record in records
     ]
 
 
