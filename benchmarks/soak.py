@@ -65,6 +65,7 @@ class Predictor(BaseRunner):
                 time.sleep(0.005)
         yield said.upper()
 """
+SLOW_BODY = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
 JSON = {"Content-Type": "application/json"}
 HEY = json.dumps({"input": {"prompt": "hey"}}).encode()
 
@@ -185,10 +186,8 @@ class Soak:
 
     def slow_client(self, rng: random.Random) -> None:
         """Connections that never send all they announce; those that were not given up in time are wrong."""
-        begun = rng.choice(
-            [b"", b"POST /predictions HTTP", b"PUT /predictions/a HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
-        )
-        for _ in range(10):
+        begun = rng.choice([b"", b"POST /predictions HTTP", SLOW_BODY])
+            [b"", b"POST /predictions HTTP", SLOW_BODY % b"/predictions", SLOW_BODY % b"/v1/completions"]
             at = rng.choice([self.cog, self.openai])
             connection = socket.create_connection((at.hostname, at.port), timeout=30)
             with suppress(OSError):

@@ -5,6 +5,7 @@ The public port of `ghost serve` (door.py), OpenAI's API beside it and the page 
 
 import asyncio
 import hmac
+import logging
 import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import h11
 import uvicorn
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -52,7 +54,13 @@ class Guard:
         app = self.app
         if scope["type"] != "lifespan" and (refusal := self.refusal(Headers(scope=scope))):
             app = self.refused(*refusal)
-        await app(scope, receive, send)
+        try:
+            await app(scope, receive, send)
+        except (ClientDisconnect, asyncio.CancelledError):  # nobody waits for an answer, or the server is stopped
+            pass
+        except Exception:  # uvicorn would say so of each client that leaves, too
+            logging.getLogger(__name__).exception("a request failed")
+            raise
 
     def refusal(self, headers: Headers) -> tuple[int, str] | None:
         host, site = headers.get("host", ""), headers.get("sec-fetch-site", "none")
@@ -93,7 +101,9 @@ class _Bounded(H11Protocol):
         self._watch()
         if len(self.connections) > CONNECTIONS:
             waiting = {one._late.when(): one for one in self.connections if isinstance(one, _Bounded) and one._late}
-            waiting[min(waiting)].transport.abort()
+            oldest = waiting[min(waiting)]
+            oldest._arrived()  # of connections that come at once, each closes another one
+            oldest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -117,6 +127,15 @@ class _Bounded(H11Protocol):
         if self._late:
             self._late.cancel()
             self._late = None
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for running replies, but for no request that has not arrived."""
+        for one in list(self.server_state.connections):
+            if isinstance(one, _Bounded) and one._late:
+                one.transport.abort()
+        await super().shutdown(sockets)
 
 
 @asynccontextmanager
@@ -150,12 +169,12 @@ def running(
         http=_Bounded,
         lifespan="off",
         ws="none",
-        log_level="error",
+        log_level="critical",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
 
     async def serve() -> None:
         async with client or nullcontext():
