@@ -187,6 +187,7 @@ class Soak:
     def slow_client(self, rng: random.Random) -> None:
         """Connections that never send all they announce; those that were not given up in time are wrong."""
         begun = rng.choice([b"", b"POST /pred", SLOW_BODY % b"/predictions", SLOW_BODY % b"/v1/completions"])
+        for _ in range(10):
             at = rng.choice([self.cog, self.openai])
             connection = socket.create_connection((at.hostname, at.port), timeout=30)
             with suppress(OSError):
