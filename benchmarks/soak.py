@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import version
 from pathlib import Path
@@ -72,8 +73,7 @@ HEY = json.dumps({"input": {"prompt": "hey"}}).encode()
 
 def serving(weights: str, context: str) -> int:
     """`ghost serve` with seconds in place of minutes."""
-    serve.CONTEXT = Path(context)
-    serve._started.__wrapped__.__defaults__ = (Path(context), None, False, ())
+    serve._started = partial(serve._started, context=Path(context))  # type: ignore[assignment]
     serve.LOOK_SECONDS, serve.HEALTH_SECONDS = 0.25, 2  # type: ignore[assignment]
     door.PROMPT_SECONDS, door.TOKEN_SECONDS, door.FREE_SECONDS = 4, 0, 4
     guard.REQUEST_SECONDS = 3
