@@ -48,7 +48,7 @@ class Door:
 
     def __init__(self, host: str, port: int, max_new_tokens: int, allowed: Collection[str] = ()) -> None:
         self.host, self.port, self.max_new_tokens, self.allowed = host, port, max_new_tokens, allowed
-        self.ready = False  # Cog answers a stream before it is ready with 406
+        self.ready = False  # until then nothing is passed: Cog would answer a stream with 406
         self._due: dict[str, float] = {}  # by when each running prediction must have ended
         self._left: set[str] = set()  # those of them whose end no connection will tell
         self._free = 0.0  # by when a server without predictions must be ready
@@ -68,8 +68,8 @@ class Door:
         )
 
     async def get(self, request: Request) -> ASGIApp:
-        starting = JSONResponse({"status": "STARTING"}) if request.url.path == "/health-check" else DOWN
-        return self._passed(request, "GET", request.url.path, down=starting)
+        down = JSONResponse({"status": "STARTING"}) if request.url.path == "/health-check" else DOWN
+        return self._passed(request, "GET", request.url.path, down=down) if self.ready else down
 
     async def shutdown(self, request: Request) -> ASGIApp:
         if "shutdown" not in self.allowed:
