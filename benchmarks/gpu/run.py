@@ -104,17 +104,15 @@ def in_child(row: str, seconds: float, args: argparse.Namespace) -> dict[str, An
     command = [sys.executable, "-m", "benchmarks.gpu.run", "--row", row, "--scratch", str(args.scratch)]
     with args.results.with_suffix(".log").open("a", encoding="utf-8") as log:
         print(f"── {row}", file=log, flush=True)
-        child = subprocess.Popen(
-            command + ["--trial"] * args.trial, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )
-        try:
-            said, _ = child.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)  # with the processes that it started
-                child.wait()
+        command += ["--trial"] * args.trial
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True) as child:
+            try:
+                said, _ = child.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                return None
+            finally:
+                if child.poll() is None:
+                    os.killpg(child.pid, signal.SIGKILL)  # with the processes that it started
     for line in said.splitlines():
         if line.startswith(MARK):
             return dict(json.loads(line.removeprefix(MARK)))
