@@ -8,7 +8,8 @@ import pytest
 from benchmarks import canaries
 from ghost.evaluation.memorisation import Exposure, by_repetitions
 
-PROGRAMS = sorted(path.stem for path in Path(canaries.__file__).parent.glob("*.py"))
+FOLDER = Path(canaries.__file__).parent
+PROGRAMS = sorted(".".join(path.relative_to(FOLDER).with_suffix("").parts) for path in FOLDER.rglob("*.py"))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

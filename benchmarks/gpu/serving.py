@@ -1,5 +1,6 @@
 """Serving rows: tokens a second, first token, memory and READY of a merged model in FP16, one stream."""
 
+import json
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from statistics import median, quantiles
+from textwrap import fill
 from typing import Any
 
 from benchmarks.gpu.models import BASE, FLOOR_GPU, Scale, bytes_of_a_token, merged, peak_memory
@@ -62,8 +64,6 @@ print(time.time())
 def starts(folder: Path, scale: Scale, load: dict[str, Any]) -> dict[str, Any]:
     """Seconds from the start of a process to its first reply, hashes included: without compiled code, and with what
     that start has left."""
-    import json
-
     rmtree(folder.with_name(f".{folder.name}.inductor"), ignore_errors=True)
     taken = []
     for _ in range(2):
@@ -150,10 +150,12 @@ def page(found: dict[str, dict[str, Any]], scale: Scale, gpu: Gpu | None) -> Ite
     from replicate_deployment.decoding import STATIC_TOKENS
 
     yield "\n## Serving\n"
-    yield "The same shape in FP16 but where a row says otherwise, one stream:"
-    yield f"{scale.replies} replies of {scale.tokens} tokens after {scale.prompt}, sampled as by default. Median, and"
-    yield "10% and 90% in parentheses.\n"
-    yield "| way | tokens/s | first token, ms | peak GiB |"
+    yield fill(
+        f"The same shape in FP16 but where a row says otherwise, one stream: {scale.replies} replies of {scale.tokens} "
+        f"tokens after {scale.prompt}, sampled as by default. Median, and 10% and 90% in parentheses.",
+        120,
+    )
+    yield "\n| way | tokens/s | first token, ms | peak GiB |"
     yield "|---|---:|---:|---:|"
     for name in WAYS:
         row = found.get(name, {})
@@ -173,10 +175,14 @@ def page(found: dict[str, dict[str, Any]], scale: Scale, gpu: Gpu | None) -> Ite
     yield "\nWeights in the page cache, hashed, one reply given; a first start compiles, later ones use what it kept.\n"
     shapes, read = read_shapes(scale.facts, BASE), bytes_of_a_token(scale.facts)
     cache = 2 * 2 * shapes.layers * shapes.keys * STATIC_TOKENS
-    yield f"A token reads {read / 1e9:.2f} GB of weights, and with the static cache of {STATIC_TOKENS:,} tokens"
-    yield f"{cache / 2**20:.0f} MiB more: {BANDWIDTH / (read + cache):.0f} tokens/s at most, at the"
-    yield f"{BANDWIDTH / 1e12} TB/s that an H200 was measured to read. Weights in memory: "
-    yield f"{2 * shapes.parameters / 2**30:.1f} GiB.\n"
+    yield fill(
+        f"A token reads {read / 1e9:.2f} GB of weights, and with the static cache of {STATIC_TOKENS:,} tokens "
+        f"{cache / 2**20:.0f} MiB more: {BANDWIDTH / (read + cache):.0f} tokens/s at most, at the "
+        f"{BANDWIDTH / 1e12} TB/s that an H200 was measured to read. Weights in memory: "
+        f"{2 * shapes.parameters / 2**30:.1f} GiB.",
+        120,
+    )
+    yield ""
     floors: list[tuple[str, str, Callable[[dict[str, Any]], bool]]] = [
         (f"{LEAST_RATE} tokens/s at least", SERVED, lambda row: median(row["rates"]) >= LEAST_RATE),
         (f"{MOST_FIRST} ms to the first token at most", SERVED, lambda row: median(row["first_ms"]) <= MOST_FIRST),

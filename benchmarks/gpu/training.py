@@ -192,8 +192,8 @@ def measure(name: str, scale: Scale, scratch: Path) -> dict[str, Any]:
 
 @contextmanager
 def compiled(base: Any, backend: str) -> Iterator[None]:
-    """Compile each block but its attention. The lengths of segments, which differ from batch to batch, go to attention
-    beside the compiled code: as an argument, each new list would be compiled anew."""
+    """Compile each block but its attention. The lengths of segments go to attention beside the compiled code: as an
+    argument, each new number of segments would be compiled anew."""
     import torch
     from transformers import AttentionInterface
 
