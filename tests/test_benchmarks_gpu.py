@@ -69,16 +69,26 @@ def test_the_program_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytes
     assert f"| {Way().name} | " in page
 
 
-def test_results_of_a_trial_and_of_a_gpu_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_a_trial_and_of_a_gpu_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps({"row": TRAINED, "trial": True}) + "\n")
     with pytest.raises(SystemExit, match=r"results\.jsonl holds rows of a trial; name another file: --results"):
         run.main(["--results", str(path)])
-    path.write_text("{")
-    with pytest.raises(SystemExit, match=r"results\.jsonl: not results of this program"):
-        run.main(["--results", str(path)])
+    for content in ("{", "3\n", '{"row": "training: x"}\n'):
+        path.write_text(content)
+        with pytest.raises(SystemExit, match=r"results\.jsonl: not results of this program"):
+            run.main(["--results", str(path)])
+    with pytest.raises(SystemExit, match="not results of this program"):
+        run.main(["--results", str(tmp_path)])
     with pytest.raises(SystemExit, match="no row holds unheard"):
         run.main(["--results", str(tmp_path / "other.jsonl"), "--only", "unheard"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_nothing_is_measured_and_nothing_written(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no torch here that sees a GPU"):
+        run.main(["--results", str(tmp_path / "results.jsonl")])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -63,13 +63,14 @@ def write(path: Path, lines: Iterable[str]) -> None:
 
 
 def read(path: Path, trial: bool) -> Results:
-    if not path.is_file():
-        return {}
     try:
         found = {row.pop("row"): row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
-    except (ValueError, KeyError, TypeError) as error:
-        raise SystemExit(f"{path}: not results of this program ({error}); name another file: --results") from None
-    if any(row["trial"] != trial for row in found.values()):
+        trials = {row["trial"] for row in found.values()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SystemExit(f"{path}: not results of this program ({error!r}); name another file: --results") from None
+    if not trials <= {trial}:
         raise SystemExit(f"{path} holds rows {'of a GPU' if trial else 'of a trial'}; name another file: --results")
     return found
 
@@ -79,6 +80,9 @@ def measure_rows(args: argparse.Namespace, results: Results) -> None:
     rows = [row for row in ROWS if not args.only or any(text in row for text in args.only)]
     if not rows:
         raise SystemExit(f"no row holds {' or '.join(args.only)}; the rows are:\n" + "\n".join(ROWS))
+    seen = [sys.executable, "-c", "import torch; raise SystemExit(not torch.cuda.is_available())"]
+    if not args.trial and subprocess.run(seen, check=False).returncode:
+        raise SystemExit("no torch here that sees a GPU: nothing measured; rehearse on a CPU: --trial")
     left = [row for row in rows if args.only or row not in results]
     args.results.parent.mkdir(parents=True, exist_ok=True)
     args.scratch.mkdir(parents=True, exist_ok=True)
@@ -125,8 +129,6 @@ def measure(row: str, scale: Scale, scratch: Path) -> dict[str, Any]:
 
     part, name = row.split(": ", 1)
     try:
-        if scale.device == "cuda" and not torch.cuda.is_available():
-            raise RuntimeError("no GPU here; rehearse on a CPU: --trial")
         found = PARTS[part].measure(name, scale, scratch)
     except torch.OutOfMemoryError:
         found = {"failed": "out of memory"}
