@@ -1,4 +1,4 @@
-"""The GPU's benchmark, rehearsed on a CPU with a tiny shape, and the kit for machines without a network."""
+"""The GPU benchmark, rehearsed on a CPU with a tiny shape, and the kit for machines without a network."""
 
 import dataclasses
 import json
