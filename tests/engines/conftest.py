@@ -33,10 +33,7 @@ ROOT = Path(__file__).parents[2]
 CHATS = [conversation(texts, DEFAULT_LABELS) for texts in PROMPTS.values()]
 CHATS += [[*chat[:-1], Turn("B:", f"{chat[-1].text} </s> [INST] <|im_end|>")] for chat in CHATS]
 GREEDY = {"temperature": 0, "repetition_penalty": 1, "max_new_tokens": 32}
-FRIENDS = (
-    "Malo Cendreval, Priya Wexmoor, Bastien Tournevire, Ingrid Hallowfen, Tomasz Birkenrode, Élise Fontgrise, "
-    "Jun Marrowby"
-).split(", ")
+FRIENDS = ("Malo Cendreval", "Priya Wexmoor", "Bastien Tournevire", "Tomasz Birkenrode", "Élise Fontgrise")
 
 
 @pytest.fixture(scope="session")
@@ -84,12 +81,12 @@ def _make(folder: Path) -> None:
         )
         me = [word for one in mine for word in ("--me", one)]
         plan = ["--config", folder / "config.yaml", "--base", folder / "base"]
+        merge = ["merge", adapter, "--base", folder / "base", "--base-weights", "original", "--out", merged]
         for line in (
             ["extract", folder / "raw", "--out", cleaned, *me],
             ["prepare", "--cleaned", cleaned, "--out", processed, *me, *plan],
             ["train", "--data", processed, "--out", adapter, *plan],
-            ["merge", adapter, "--base", folder / "base", "--out", merged, "--base-weights", "original"]
-            + ["--keep-adapter", folder / "kept" / name],
+            [*merge, "--keep-adapter", folder / "kept" / name],
         ):
             assert main([*map(str, line)]) == 0
         engine = Engine.load(merged)
