@@ -161,6 +161,31 @@ def running_vllm(engines: Path, words: Sequence[str], log: Path, cwd: Path, **en
         yield url
 
 
+# As `llama-server -c N --parallel N --cache-ram 0`, whose options xllamacpp's server takes in Python.
+LLAMA_CPP = """
+import sys, threading, xllamacpp
+port, parallel, context, model, *loras = sys.argv[1:]
+params = xllamacpp.CommonParams()
+params.model.path, params.port, params.cache_ram_mib = model, int(port), 0
+params.n_parallel, params.n_ctx = int(parallel), int(context)
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(lora, 1.0) for lora in loras]
+server = xllamacpp.Server(params)
+threading.Event().wait()
+"""
+
+
+@contextmanager
+def running_llama_cpp(
+    engines: Path, log: Path, model: str, *loras: str, parallel: int = 1, context: int = 2048
+) -> Iterator[str]:
+    """Yield the address of llama.cpp's server, in a process of its own."""
+    port = free_port()
+    command = [engines / "bin" / "python", "-c", LLAMA_CPP, port, parallel, context, model, *loras]
+    with running(command, f"http://127.0.0.1:{port}", log) as url:
+        yield url
+
+
 def ask(where: str, folder: Path, *, at_once: int, inputs: dict[str, Any] | None = None) -> list[str]:
     """The replies to CHATS by `completions:where`, as our chat, bot and evaluation ask."""
 
