@@ -199,7 +199,9 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def fail(verb: str | None, message: str, code: int = 1) -> int:
-    print(f"ghost {verb}: {message}" if verb else f"ghost: {message}", file=sys.stderr)
+    from ghost.console import echo
+
+    echo(f"ghost {verb}: {message}" if verb else f"ghost: {message}", error=True)
     return code
 
 

@@ -1,14 +1,32 @@
 """Terminal output of the stages: one console; progress bars in a terminal, occasional lines in a log."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
+
+# C0 but tab and newline, DEL, C1: terminals obey them. A text shows them as JSON's escapes, so JSON stays as it is.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    """Spell control characters out: senders, replies and servers' errors may hold escape sequences.
+
+    Everything printed goes through here, by `console` or by `echo`.
+    """
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def echo(text: str, *, end: str = "\n", error: bool = False) -> None:
+    """Print text that needs no console: JSON, pieces of a reply, one line on stderr."""
+    print(visible(text), end=end, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 class PlainConsole(Console):
@@ -16,6 +34,10 @@ class PlainConsole(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Every string passes here: those that are printed, and the cells of tables."""
+        return super().render_str(visible(text), **how)
 
     def on_broken_pipe(self) -> None:
         """Override rich, which would exit here and skip the verb's clean-up."""
@@ -47,7 +69,7 @@ class Lines:
         if now - self._said >= LINE_EVERY:
             self._said = now
             with suppress(OSError):  # a log on a full disk must not stop the work
-                print(line(now), file=sys.stderr, flush=True)
+                echo(line(now), error=True)
 
 
 lines = Lines()
@@ -57,7 +79,7 @@ lines = Lines()
 def progress(label: str, total: int | None = None, *, logged: bool = True) -> Iterator["Bar"]:
     """A progress bar that vanishes when done; nested calls show it below the outer one. Without a terminal, print
     `lines` instead, unless `logged` is False (for callers that print lines of their own)."""
-    logged = logged and not console.is_terminal
+    label, logged = visible(label), logged and not console.is_terminal
     if _running:
         bar = _running[-1]
         task = bar.add_task(label, total=total)
@@ -91,6 +113,7 @@ class Bar:
         self._log()
 
     def describe(self, label: str) -> None:
+        label = visible(label)
         self._label = label
         self._bar.update(self._task, description=label)
 

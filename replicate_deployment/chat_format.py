@@ -199,6 +199,19 @@ def parse_line(text: str, labels: Labels = DEFAULT_LABELS, *, recipe: Recipe) ->
     return turns
 
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def well_formed(text: str) -> str:
+    """Join surrogate pairs and replace lone surrogates with U+FFFD: JSON can hold them, UTF-8 cannot.
+
+    For every text that comes from outside: exports, servers, keyboards.
+    """
+    if SURROGATE.search(text):
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 def read_prompt(prompt: str, labels: Labels = DEFAULT_LABELS) -> list[Turn]:
     """Read a caller's prompt as turns that end with a turn of the other side.
 

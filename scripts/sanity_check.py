@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from ghost.console import console, progress
+from ghost.console import console, echo, progress
 from ghost.errors import UsageError
 from ghost.evaluation import gguf_checks, trained_checks
 from ghost.evaluation.gguf_checks import GgufFile
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     ok = all(result.status != "failed" for result in results)
     if args.json:
         document = {"model": str(args.model), "ok": ok, "checks": [asdict(result) for result in results]}
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        echo(json.dumps(document, ensure_ascii=False, indent=2))
     return 0 if ok else 1
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ghost.console import console, progress
+from ghost.console import console, echo, progress
 from ghost.errors import DataError, UsageError
 from ghost.evaluation.prompts import (
     EMPTY,
@@ -97,7 +97,7 @@ def try_prompts(engine: "Engine", args: argparse.Namespace) -> int:
             "failed": failed,
             "figures": summarise(answers, known),
         }
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         console.print(_summed(summarise(answers, known)), soft_wrap=True)
         for expectation, places in failed.items():
@@ -116,7 +116,7 @@ def try_held_out(engine: "Engine", args: argparse.Namespace) -> int:
     figures = summarise(answers, known)
     if args.json:
         document = {"model": str(args.model), "held_out": str(args.held_out), "seed": args.seed}
-        print(json.dumps(document | figures, indent=2))
+        echo(json.dumps(document | figures, indent=2))
     else:
         console.print(_summed(figures), soft_wrap=True)
     return 1 if figures["unmet"] else 0

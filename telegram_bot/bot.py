@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from ghost.console import console
+from ghost.errors import BotError
 from telegram_bot import config as configuration
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
@@ -16,7 +17,8 @@ from telegram_bot.database import Database
 def corrections(config: BotConfig, out: Path) -> int:
     """Write the drafts that the owner rewrote to `out`, for `ghost prepare --corrections`, and return their number.
 
-    Only the file's owner can read `out`. The bot may be running. Raises BotError when there is no database yet.
+    Only the file's owner can read `out`. The bot may be running. Raises BotError when there is no database yet, or
+    when `out` holds something else, or corrections that the database does not have.
     """
     db = Database(Path(config.database), exclusive=False)
     try:
@@ -24,18 +26,37 @@ def corrections(config: BotConfig, out: Path) -> int:
     finally:
         db.close()
     sides = {config.labels.me: "me", config.labels.other: "other"}
+    lines = []
+    for row in found:
+        context = [[sides[label], text] for label, text in json.loads(row["context"]) if label in sides]
+        line = {"context": context, "draft": row["draft"], "final": row["text"]}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    if lost := _lost(out, lines):
+        raise BotError(f"{out}: {lost}; name another file, or move it away")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-            for row in found:
-                context = [[sides[label], text] for label, text in json.loads(row["context"]) if label in sides]
-                line = {"context": context, "draft": row["draft"], "final": row["text"]}
-                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            stream.writelines(lines)
         os.replace(partial, out)
     finally:  # on a full disk, leave no messages behind in a hidden file
         partial.unlink(missing_ok=True)
     return len(found)
+
+
+def _lost(out: Path, lines: list[str]) -> str:
+    """What replacing `out` by these lines would lose, or an empty text."""
+    if not out.exists():
+        return ""
+    try:
+        before = out.read_text(encoding="utf-8").splitlines(keepends=True) if out.is_file() else ["no file"]
+        ours = all(json.loads(line).keys() == {"context", "draft", "final"} for line in before)
+    except (ValueError, AttributeError):
+        ours = False
+    if not ours:
+        return "not a file of corrections"
+    gone = len({*before} - {*lines})
+    return f"holds {gone:,} corrections that the bot's database does not" if gone else ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -84,6 +84,9 @@ def answer(db: Database, config: BotConfig, place: Place, command: str, writer: 
     elif command == "forget all" and owner:
         retention.forget(db, [row["id"] for row in db.rows("SELECT id FROM conversations")])
         plan(db, place._replace(conversation=None), f"{texts.forgotten} And of every other one.")
+    elif command.split()[0] == "forget" and place.chat != writer and not owner:  # in a group
+        retention.forget_writer(db, place.chat, writer)
+        plan(db, place, texts.forgotten_own)
     elif command.split()[0] == "forget":
         own = "kind = 'forwards' AND chat = ?"
         chats = db.rows(f"SELECT id FROM conversations WHERE id = ? OR ({own})", conversation, place.chat)

@@ -51,7 +51,7 @@ CREATE UNIQUE INDEX one_conversation ON conversations(chat, connection, thread) 
 CREATE TABLE messages(
     id INTEGER PRIMARY KEY AUTOINCREMENT, conversation INTEGER NOT NULL, mine INTEGER NOT NULL, text TEXT NOT NULL,
     at REAL NOT NULL, telegram INTEGER, slot INTEGER, pending INTEGER NOT NULL DEFAULT 0,
-    quoted INTEGER, quote TEXT);
+    quoted INTEGER, quote TEXT, writer INTEGER);
 CREATE INDEX messages_of ON messages(conversation, id);
 CREATE INDEX unanswered ON messages(conversation, id) WHERE pending;
 CREATE TABLE predictions(
@@ -72,7 +72,11 @@ CREATE TABLE drafts(
 CREATE INDEX drafts_of ON drafts(conversation);
 """
 PACE = "CREATE TABLE IF NOT EXISTS pace(chat INTEGER NOT NULL, what TEXT NOT NULL, at REAL NOT NULL)"
-ADDED_COLUMNS = {"quoted": "INTEGER", "quote": "TEXT"}  # columns of `messages` that older files lack
+ADDED_COLUMNS = {
+    "quoted": "INTEGER",
+    "quote": "TEXT",
+    "writer": "INTEGER",
+}  # columns of `messages` that older files lack
 PACE_SECONDS = 60
 DONE = "('answered', 'unsent', 'drafted', 'empty')"  # states of completed predictions
 FULL_SECONDS = 5.0  # between two attempts to write to a full disk

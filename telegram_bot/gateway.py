@@ -78,15 +78,24 @@ def without_links(text: str) -> list[Code]:
 
 
 def as_messages(reply: str, at_most: int) -> list[str]:
-    """Split a reply into messages, one per line; join the lines beyond `at_most` into the last. May be empty."""
+    """Split a reply into messages, one per line; join the lines beyond `at_most` into the last. May be empty.
+
+    A line that is too long for a message becomes several.
+    """
     lines = [line.strip() for line in reply.split("\n") if line.strip()]
     lines[at_most - 1 :] = ["\n".join(lines[at_most - 1 :])] if lines[at_most - 1 :] else []
     return [piece for line in lines for piece in _cut(line)]
 
 
+def within(reply: str, at_most: int) -> str:
+    """Return the reply, cut with an ellipsis if it would become more than `at_most` messages."""
+    pieces = as_messages(reply, at_most)
+    return reply if len(pieces) <= at_most else "\n".join([*pieces[: at_most - 1], fitting(f"{pieces[at_most - 1]}…")])
+
+
 def fitting(text: str) -> str:
     """Return `text`, cut with an ellipsis if it does not fit one message."""
-    return text if units(text) <= LONGEST else f"{text[: LONGEST // 2]}…"
+    return text if units(text) <= LONGEST else f"{text[: LONGEST // 2 - 1]}…"
 
 
 def _cut(text: str) -> Iterator[str]:

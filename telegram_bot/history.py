@@ -79,14 +79,15 @@ def add_message(
     slot: int | None = None,
     quoted: int | None = None,
     quote: str | None = None,
+    writer: int | None = None,
 ) -> int:
     """Within a transaction: record a message that was or will be sent, and return its number. The text must not be
     blank. `slot`: the number of the message that it follows in the history."""
     db.run("UPDATE conversations SET at = ? WHERE id = ?", at, conversation)
     return db.run(
-        "INSERT INTO messages(conversation, mine, text, at, telegram, pending, slot, quoted, quote)"
-        " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        *(conversation, mine, clean(text), at, telegram, pending, slot, quoted, quote and shortened(quote)),
+        "INSERT INTO messages(conversation, mine, text, at, telegram, pending, slot, quoted, quote, writer)"
+        " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        *(conversation, mine, clean(text), at, telegram, pending, slot, quoted, quote and shortened(quote), writer),
     )
 
 

@@ -175,6 +175,7 @@ def _message(db: Database, config: BotConfig, me: Me, message: "Message", now: f
         telegram=message.message_id,
         quoted=_answered(message),
         quote=quote and _without_name(quote, me),
+        writer=writer.id,
     )
 
 

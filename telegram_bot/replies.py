@@ -31,7 +31,7 @@ from replicate_deployment.chat_format import Turn, render_prompt
 from telegram_bot import commands, drafts, history
 from telegram_bot.config import BotConfig
 from telegram_bot.database import DONE, Database, DiskFull
-from telegram_bot.gateway import as_messages
+from telegram_bot.gateway import as_messages, within
 from telegram_bot.outgoing import TYPING_SECONDS, Place, Sender, Tasks, plan
 
 # How long a stopping bot waits for the id of a new prediction on Replicate. A prediction costs money once it runs, so a
@@ -231,7 +231,7 @@ class ReplyWorker:
             self._mark_unused(number)
             return
         waited = max(0.0, self._clock.time() - asked)  # a clock may have been set back
-        text = history.clean(prediction.output) if prediction else ""
+        text = within(history.clean(prediction.output), config.limits.messages_per_reply) if prediction else ""
         spoken = conversation["kind"] in ("private", "group")
         if prediction:
             state = "empty" if not text else "answered" if spoken else "drafted"

@@ -20,6 +20,18 @@ def forget(db: Database, conversations: list[int]) -> None:
     db.set_meta("scrub", "due")
 
 
+def forget_writer(db: Database, chat: int, writer: int) -> None:
+    """Within a transaction: delete what a person wrote in a group, also where others quote it."""
+    theirs = "SELECT id FROM conversations WHERE chat = ? AND kind = 'group'"
+    db.run(
+        f"UPDATE messages SET quote = NULL WHERE conversation IN ({theirs}) AND quoted IN"
+        f" (SELECT telegram FROM messages WHERE conversation IN ({theirs}) AND writer = ?)",
+        *(chat, chat, writer),
+    )
+    db.run(f"DELETE FROM messages WHERE conversation IN ({theirs}) AND writer = ?", chat, writer)
+    db.set_meta("scrub", "due")
+
+
 def expire(db: Database, messages_days: int, corrections_days: int) -> None:
     """Within a transaction: delete what is older, and conversations without messages."""
     now = db.clock.time()

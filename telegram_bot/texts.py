@@ -18,7 +18,7 @@ class Texts(Struct, frozen=True):
         "I am an AI that imitates a person's way of writing. I know the last twenty turns or so of this chat, "
         "and nothing else.\n"
         "/reset – start afresh: ignore what was said so far\n"
-        "/forget – delete all that is stored of this chat\n"
+        "/forget – delete all that is stored of this chat; in a group, what you wrote\n"
         "/status – how I am doing\n"
         "/help – this text"
     )
@@ -30,4 +30,5 @@ class Texts(Struct, frozen=True):
     enough: Line = "That is enough for today. Write to me tomorrow."
     slower: Line = "That was a lot of commands. Try again in a minute."
     reset: Line = "Done: we start afresh."
+    forgotten_own: Line = "Done: what you wrote in this chat is deleted. Only my owner can delete the rest."
     forgotten: Line = "Done: what was stored of this chat is deleted."

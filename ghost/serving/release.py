@@ -13,14 +13,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ghost.atomic import KEEP, replace_folder
-from ghost.console import console, progress
+from ghost.console import console, echo, progress
 from ghost.errors import PredictionLost, ServerError, UsageError
 from ghost.hub import leaking
 from ghost.serving.client import Prediction, Replicate
@@ -173,7 +172,7 @@ def checked(args: argparse.Namespace, folder: Path) -> bool:
             failed += result.status == "failed"
             say(args, str(result))
     if failed:
-        print(f"ghost release: preflight found {failed} to fix; nothing was sent", file=sys.stderr)
+        echo(f"ghost release: preflight found {failed} to fix; nothing was sent", error=True)
     return not failed
 
 
@@ -281,7 +280,7 @@ async def try_out(args: argparse.Namespace, version: str) -> int:
             prediction = await replicate.wait(prediction, seconds=TRIAL_SECONDS)
     figures = {"prediction": prediction.id, "version": version, **outcome(prediction, args.weights, args.hardware)}
     if args.json:
-        print(json.dumps(figures, ensure_ascii=False, indent=2))
+        echo(json.dumps(figures, ensure_ascii=False, indent=2))
     say(args, *trial_lines(figures, args.hardware))
     return 1 if figures["differs"] else 0
 

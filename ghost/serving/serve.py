@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import replicate_deployment
 from ghost.console import console, progress
@@ -325,7 +325,7 @@ class _Server:
                 self.wait_until_ready()
 
     def last_words(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[1:]
         try:
             return str(json.loads(lines[-1])["fields"]["message"])
         except (ValueError, KeyError, TypeError):  # a traceback, from before the server logs in JSON
@@ -384,7 +384,7 @@ def _started(
         if not log:
             environment["COG_LOG_LEVEL"] = "warn"  # else it writes 400 bytes a prediction, for as long as it runs
         log = log or own / "server.log"
-        output = stack.enter_context(log.open("wb"))
+        output = stack.enter_context(_open_log(log))
 
         def launch() -> "subprocess.Popen[bytes]":
             shutil.rmtree(scratch, ignore_errors=True)
@@ -419,6 +419,18 @@ def _private_address() -> tuple[str, int]:
             with contextlib.suppress(OSError), socket.create_server((host, port)):
                 return host, port
     raise ServerError("no private port is free for Cog's server; stop another ghost serve")
+
+
+LOG = b"log of ghost serve\n"  # the first line, by which the next run knows the file
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """Begin a log anew. Raises UsageError if the file holds something else."""
+    if path.exists() and not (path.is_file() and path.open("rb").read(len(LOG)) in (LOG, b"")):
+        raise UsageError(f"--log {path}: not a log of ghost serve; name another file, or move it away")
+    output = path.open("wb", buffering=0)
+    output.write(LOG)
+    return output
 
 
 def _only_this_machine(host: str) -> bool:

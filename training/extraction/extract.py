@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from ghost import atomic
-from ghost.console import Bar, progress
+from ghost.console import Bar, echo, progress
 from ghost.errors import ExportError, UsageError
 from training.extraction import csv_file, removals, speakers
 from training.extraction.date_order import NAMES as DATE_ORDERS
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if account.messages:
         save(account, found, args.out, anonymizer, removed)
     if args.json:
-        print(json.dumps(account.as_json(), ensure_ascii=False, indent=2))
+        echo(json.dumps(account.as_json(), ensure_ascii=False, indent=2))
     else:
         show(account, problems, args.out, REPORT)
     if not account.messages:

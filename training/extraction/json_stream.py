@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from ghost.errors import ExportError
-from training.extraction.source import Source, well_formed
+from replicate_deployment.chat_format import well_formed
+from training.extraction.source import Source
 
 CHUNK = 128 * 1024  # bytes read at a time
 LONGEST = 64 * 1024 * 1024  # characters of one value decoded whole; Telegram's messages have 4,096 at most

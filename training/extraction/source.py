@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from unicodedata import normalize
 
 from ghost.errors import ExportError, UsageError
+from replicate_deployment.chat_format import well_formed
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -380,20 +381,12 @@ def reactions(value: Any) -> int:
 
 
 # Clean text for the CSV: undo encoding damage, change nothing else.
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def line_breaks(text: str) -> str:
     """Convert CRLF and CR to LF."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-
-
-def well_formed(text: str) -> str:
-    """Join surrogate pairs and replace lone surrogates with U+FFFD: JSON can hold them, UTF-8 cannot."""
-    if LONE_SURROGATE.search(text):
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def printable(name: str) -> str:

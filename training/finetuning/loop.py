@@ -5,13 +5,13 @@ with several labels, it cannot stop or start a step again between two micro-batc
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from ghost.console import echo
 from ghost.errors import TrainingError
 from training.config import TrainingConfig
 from training.finetuning.checkpoint import (
@@ -263,4 +263,4 @@ def evaluation_steps(epochs: Sequence[int], per_epoch: int) -> set[int]:
 
 def tell(message: str) -> None:
     with suppress(OSError):  # the terminal is gone
-        print(f"ghost train: {message}", file=sys.stderr)
+        echo(f"ghost train: {message}", error=True)

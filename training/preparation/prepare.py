@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghost import artifact
 from ghost.atomic import refuse_foreign_files, replace_folder
-from ghost.console import console, progress
+from ghost.console import console, echo, progress
 from ghost.errors import ConfigError, DataError, UsageError
 from replicate_deployment.chat_format import RECIPES
 from training import config as training_config
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
         blocks = {"text": _text_block(prepared), "data": _data_block(figures, hashes)}
         artifact.write(folder, None, hashes, **blocks)
     if args.json:
-        print(json.dumps(figures, ensure_ascii=False, indent=2))
+        echo(json.dumps(figures, ensure_ascii=False, indent=2))
     else:
         elsewhere, alone = (report.writers(prepared.table, mine=mine) for mine in (False, True))
         unheard = [] if args.me else report.unheard(prepared)

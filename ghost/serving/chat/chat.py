@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
-from ghost.console import console
+from ghost.console import console, echo
 from ghost.errors import UsageError
 from ghost.serving.chat.conversation import COMPLETIONS, DISCLOSURE, Chat, find_speaker, is_server, parse_seed
 from ghost.serving.client import SERVERS
@@ -249,16 +249,16 @@ def answer_lines(chat: Chat, lines: Iterable[str], *, as_json: bool) -> int:
             if is_command(message):
                 if (output := run_command(chat, message)) is None:
                     break
-                print(output, file=sys.stderr)
+                echo(output, error=True)
                 continue
             for piece in chat.answer(unescaped(message)):
                 reply += piece
                 if not as_json:
-                    print(piece, end="", flush=True)
-            print(json.dumps({"reply": reply}, ensure_ascii=False) if as_json else "\n", flush=True)
+                    echo(piece, end="")
+            echo(json.dumps({"reply": reply}, ensure_ascii=False) if as_json else "\n")
         except GhostError as error:
             if reply and not as_json:  # end a partial reply like any other
-                print("\n", flush=True)
-            print(f"ghost chat: {error}", file=sys.stderr)
+                echo("\n")
+            echo(f"ghost chat: {error}", error=True)
             code = 1
     return code

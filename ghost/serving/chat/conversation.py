@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ghost.console import progress
 from ghost.errors import UsageError
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import Labels, Turn, render_prompt
+from replicate_deployment.chat_format import Labels, Turn, render_prompt, well_formed
 from replicate_deployment.errors import PromptError
 from replicate_deployment.settings import Settings
 
@@ -70,8 +70,7 @@ class Chat:
 
 def normalized(message: str) -> str:
     """Return the message for a turn: lines end in "\\n", no blank lines at either end, valid Unicode."""
-    text = message.replace("\r\n", "\n").replace("\r", "\n").strip()
-    return text.encode("utf-8", "replace").decode()  # half a surrogate pair, from a pipe that is not UTF-8
+    return well_formed(message.replace("\r\n", "\n").replace("\r", "\n").strip())
 
 
 def parse_seed(text: str) -> int:

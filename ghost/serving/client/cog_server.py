@@ -7,7 +7,6 @@ a GET is 405, so never send it twice. The server cancels a prediction whose clie
 """
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -23,6 +22,7 @@ from ghost.serving.client.prediction import (
     connection_errors,
     events,
     invalid_inputs,
+    json_object,
     open_client,
     parsed,
     read,
@@ -139,7 +139,7 @@ async def _followed(
     prediction = Prediction(id, "starting")
     async for event in source:
         try:
-            data = dict(json.loads(event.data))
+            data = json_object(event.data)
         except (ValueError, TypeError) as error:
             raise ServerError(f"{response.url} does not stream a prediction") from error
         if event.event == "completed":

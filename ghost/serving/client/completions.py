@@ -8,7 +8,6 @@ Ids are sent where the server takes them. Ollama and `transformers serve` take t
 they get what the model's chat template writes, which puts a space into a typed `</s>`.
 """
 
-import json
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -21,7 +20,16 @@ from urllib.parse import urlsplit
 
 from ghost.errors import PredictionLost, ServerBusy, ServerError, ServerStarting, UsageError
 from ghost.serving.client.cog_server import SILENT_SECONDS
-from ghost.serving.client.prediction import Backend, Prediction, connection_errors, open_client, parsed, reason
+from ghost.serving.client.prediction import (
+    Backend,
+    Prediction,
+    connection_errors,
+    is_measure,
+    json_object,
+    open_client,
+    parsed,
+    reason,
+)
 from ghost.serving.client.replicate import retry_after
 from replicate_deployment import ghost_json, settings
 from replicate_deployment.chat_format import CONTEXT_TURNS, Turn, read_prompt
@@ -241,7 +249,7 @@ class Completions(Backend):
             if not data or data == b"[DONE]" or line.startswith((b":", b"event:")):
                 continue
             try:
-                chunk = dict(json.loads(data))
+                chunk = json_object(data)
             except (ValueError, TypeError) as error:
                 raise ServerError(f"{response.url} does not answer with a completion; {EXAMPLE}") from error
             if chunk.get("error"):
@@ -283,10 +291,13 @@ EXAMPLE = "give its address as in completions:http://127.0.0.1:8080/v1#MODEL"
 def _read(chunk: Mapping[str, Any]) -> tuple[str, bool, float | None]:
     """Return (text, whether it is the last with text, tokens so far if told) of a chunk of Ollama or of the others."""
     if "response" in chunk:
-        return str(chunk["response"]), bool(chunk.get("done")), chunk.get("eval_count")
-    choice: Mapping[str, Any] = next(iter(chunk.get("choices") or []), {})
-    tokens = (chunk.get("usage") or {}).get("completion_tokens")
-    return str(choice.get("text") or ""), bool(choice.get("finish_reason")), tokens
+        text, done, tokens = chunk["response"], chunk.get("done"), chunk.get("eval_count")
+    else:
+        choices, usage = chunk.get("choices"), chunk.get("usage")
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        text, done = choice.get("text"), choice.get("finish_reason")
+        tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return str(text or ""), bool(done), tokens if is_measure(tokens) else None
 
 
 def _message(answer: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The state of one prediction, and the interface of every backend that makes them."""
 
 import asyncio
+import json
 import re
 import time
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from ghost.errors import PredictionLost, ServerError, ServerUnreachable
+from replicate_deployment.chat_format import well_formed
 
 if TYPE_CHECKING:
     import httpx2
@@ -88,10 +90,22 @@ async def events(
 def parsed(response: "httpx2.Response") -> dict[str, Any]:
     """Return the response's JSON object, or an empty one: proxies answer too."""
     try:
-        answer = response.json()
+        return json_object(response.text)
     except ValueError:
         return {}
-    return answer if isinstance(answer, dict) else {}
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object that a server has sent, its texts well-formed. Raises ValueError if it is none."""
+    try:
+        found = json.loads(text)
+        if r"\u" in (text if isinstance(text, str) else text.decode(errors="replace")):
+            found = json.loads(well_formed(json.dumps(found, ensure_ascii=False)))
+    except RecursionError as error:
+        raise ValueError("too many levels") from error
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
 
 
 def invalid_inputs(detail: Any, inputs: Mapping[str, Any]) -> str:
@@ -132,6 +146,7 @@ def _kind(error: "httpx2.TransportError") -> str:
 
 
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
+LONGEST_REPLY = 100_000  # characters; 1,024 tokens, the most that can be asked for, are some 4,000
 STREAM_SECONDS = 1800  # a stream is read by a person, who may stop it
 
 
@@ -203,6 +218,7 @@ class Backend(ABC):
         said, prediction = "", None
         async with aclosing(self.states(inputs, STREAM_SECONDS)) as states:
             async for prediction in states:
+                bounded(prediction)
                 piece = prediction.output[len(said) :] if prediction.output.startswith(said) else ""
                 said += piece
                 yield piece, prediction
@@ -218,11 +234,11 @@ class Backend(ABC):
         """
         deadline = time.monotonic() + seconds
         async with aclosing(self.states(inputs, seconds)) as states:
-            prediction = await anext(states)  # no timeout yet: without its id it could not be canceled
+            prediction = bounded(await anext(states))  # no timeout yet: without its id it could not be canceled
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     async for later in states:
-                        prediction = later
+                        prediction = bounded(later)
             except TimeoutError as error:
                 raise PredictionFailed(f"no reply within {seconds:g} s, so it was canceled", prediction) from error
         return check(prediction, inputs)
@@ -230,26 +246,42 @@ class Backend(ABC):
 
 def read(answer: Mapping[str, Any]) -> Prediction:
     """Parse a server's prediction object. Raises ServerError if it is not one."""
-    status, id = answer.get("status"), answer.get("id")
-    if status not in get_args(Status) or not isinstance(id, str):
+    status, id, error = answer.get("status"), answer.get("id"), answer.get("error")
+    if not isinstance(status, str) or status not in get_args(Status) or not isinstance(id, str):
         raise ServerError(f"the server's answer is not a prediction (status {status!r:.40})")
+    metrics, urls = (found if isinstance(found := answer.get(key), dict) else {} for key in ("metrics", "urls"))
+    created, started, completed = (
+        str(answer.get(f"{moment}_at") or "") for moment in ("created", "started", "completed")
+    )
     return Prediction(
         id,
         cast(Status, status),
         joined(answer.get("output")),
-        answer.get("error") or None,
-        {name: value for name, value in (answer.get("metrics") or {}).items() if isinstance(value, int | float)},
-        {name: url for name, url in (answer.get("urls") or {}).items() if isinstance(url, str)},
-        answer.get("created_at") or "",
-        answer.get("started_at") or "",
-        answer.get("completed_at") or "",
+        str(error) if error else None,
+        {name: value for name, value in metrics.items() if is_measure(value)},
+        {name: url for name, url in urls.items() if isinstance(url, str)},
+        created,
+        started,
+        completed,
         bool(answer.get("data_removed")),
     )
+
+
+def is_measure(value: object) -> bool:
+    """Whether a server's figure is a number that can be computed with and stored."""
+    return isinstance(value, int | float) and abs(value) < 1e12  # NaN is not
 
 
 def joined(output: Any) -> str:
     """Join an iterator's output, which servers send as a list; no output is null."""
     return "".join(map(str, output)) if isinstance(output, list) else str(output or "")
+
+
+def bounded(prediction: Prediction) -> Prediction:
+    """Return the prediction. Raises PredictionFailed if its reply is longer than any that we ask for."""
+    if len(prediction.output) > LONGEST_REPLY:
+        raise PredictionFailed(f"the server sent a reply of more than {LONGEST_REPLY:,} characters", None)
+    return prediction
 
 
 def check(prediction: Prediction | None, inputs: Mapping[str, Any]) -> Prediction:

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ghost.errors import ExportError
+from replicate_deployment.chat_format import well_formed
 from training.extraction.json_stream import array
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, beside, companion, line_breaks, objects, well_formed
+from training.extraction.source import Source, beside, companion, line_breaks, objects
 
 NAME = "google_chat"
 UNIT = "entry"

@@ -14,8 +14,9 @@ from html import unescape
 from pathlib import PurePath
 
 from ghost.errors import ExportError
+from replicate_deployment.chat_format import well_formed
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_iso
-from training.extraction.source import Source, beside, decode, line_breaks, well_formed
+from training.extraction.source import Source, beside, decode, line_breaks
 
 NAME = "google_voice"
 UNIT = "entry"

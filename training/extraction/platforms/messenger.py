@@ -14,10 +14,11 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from ghost.errors import ExportError
+from replicate_deployment.chat_format import well_formed
 from training.extraction.json_stream import Broken, Cursor
 from training.extraction.meta_rows import AppRows
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_milliseconds
-from training.extraction.source import Source, line_breaks, reactions, well_formed
+from training.extraction.source import Source, line_breaks, reactions
 
 NAME = "messenger"
 UNIT = "entry"

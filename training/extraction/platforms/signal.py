@@ -8,9 +8,10 @@ from pathlib import PurePath
 from typing import Any
 
 from ghost.errors import ExportError
+from replicate_deployment.chat_format import well_formed
 from training.extraction.json_stream import array, lines
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, from_iso
-from training.extraction.source import Source, decode, line_breaks, mapping, objects, reactions, well_formed
+from training.extraction.source import Source, decode, line_breaks, mapping, objects, reactions
 
 NAME = "signal"
 UNIT = "line or entry"  # a line of JSON lines and of text, an entry of sigtop's array

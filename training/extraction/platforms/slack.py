@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from replicate_deployment.chat_format import well_formed
 from training.extraction.json_stream import array
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, companion, line_breaks, objects, reactions, well_formed
+from training.extraction.source import Source, companion, line_breaks, objects, reactions
 
 NAME = "slack"
 UNIT = "entry"

@@ -12,8 +12,9 @@ from typing import IO
 from xml.parsers import expat
 
 from ghost.errors import ExportError
+from replicate_deployment.chat_format import well_formed
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record
-from training.extraction.source import Source, line_breaks, well_formed
+from training.extraction.source import Source, line_breaks
 
 NAME = "sms"
 UNIT = "entry"

@@ -11,8 +11,9 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from ghost.errors import ExportError
+from replicate_deployment.chat_format import well_formed
 from training.extraction.platform import Chat, Evidence, Kind, Reading, Record, reference
-from training.extraction.source import Source, companion, decode, line_breaks, objects, well_formed
+from training.extraction.source import Source, companion, decode, line_breaks, objects
 
 NAME = "table"
 UNIT = "line"
