@@ -270,5 +270,6 @@ def model_facts(model: Ghost, prepared: Ghost) -> dict[str, Any]:
         "recipe": model.recipe,
         "sampling": model.block("sampling"),
         "held_out_from_it": data.get("val_sha256") == lines.get("val_sha256"),
+        "train_sha256": data.get("train_sha256"),
         "learnt_by_it": data.get("train_sha256") == lines.get("train_sha256"),
     }

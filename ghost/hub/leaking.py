@@ -13,17 +13,21 @@ EVALUATION = Path("report") / "evaluation.json"
 def above_limit(evaluation: Path, ghost: Ghost) -> list[str] | None:
     """The messages for this model's leaks above their limits; None if it was not evaluated.
 
-    Every merge writes a ghost.json of its own, so its hash identifies the model. An evaluation that used other
-    training lines than the model's finds no leaks and counts as none. Raises DataError on a file that `ghost evaluate`
-    did not write.
+    Every merge writes a ghost.json of its own, so its hash identifies the model. Leaks of another model count too if
+    that was trained on the same lines: merging anew does not mend them. An evaluation that used other training lines
+    than the model's finds no leaks and counts as none. Raises DataError on a file that `ghost evaluate` did not write.
     """
     if not evaluation.is_file():
         return None
     try:
         found = json.loads(evaluation.read_text(encoding="utf-8"))
-        if found["model"].get("ghost_sha256") != ghost_json.sha256(ghost.folder / ghost_json.NAME):
+        is_it = found["model"].get("ghost_sha256") == ghost_json.sha256(ghost.folder / ghost_json.NAME)
+        trained = (ghost.facts.get("data") or {}).get("train_sha256")
+        if not is_it and (trained is None or found["model"].get("train_sha256") != trained):
             return None
         leaks = [str(leak) for leak in found["leaks"]["above_limit"]]
+        if not is_it:
+            return leaks or None
         return leaks if leaks or found["model"].get("learnt_by_it", True) else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -38,5 +42,6 @@ def refuse(leaks: list[str], evaluation: Path, again: str, repo: str) -> None:
         # An evaluation by another version may lack the full stops.
         found = " ".join(leak if leak.endswith(".") else f"{leak}." for leak in leaks)
         raise HubError(
-            f"{evaluation} lists leaks: {found} Nothing was uploaded; to push anyway: {again} --despite-leaks {repo}"
+            f"{evaluation} lists leaks: {found} Nothing was uploaded; evaluate a model that was merged anew, "
+            f"or to push anyway: {again} --despite-leaks {repo}"
         )

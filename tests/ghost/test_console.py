@@ -1,9 +1,12 @@
 import io
+import json
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from ghost import console
+from ghost.cli import fail
 
 
 @pytest.fixture
@@ -31,6 +34,36 @@ def test_a_bar_within_a_bar_is_a_line_below_it(terminal: io.StringIO) -> None:
     assert "training" in alone
     assert "held-out" not in alone
     assert not console._running
+
+
+HOSTILE = "Noa\x1b[2J\x07\x9b31m\r\x7f"
+SPELLED = r"Noa\u001b[2J\u0007\u009b31m\u000d\u007f"
+
+
+def test_escape_sequences_are_spelled_out(capsys: pytest.CaptureFixture[str]) -> None:
+    sent = io.StringIO()
+    table = Table(HOSTILE)
+    table.add_row(HOSTILE)
+    there = console.PlainConsole()
+    there.file = sent
+    there.print(HOSTILE, soft_wrap=True)
+    there.print(table)
+    console.echo(HOSTILE)
+    console.echo(HOSTILE, error=True)
+    printed = sent.getvalue() + "".join(capsys.readouterr())
+    assert printed.count(SPELLED) == 5
+    assert not {*printed} & {*"\x1b\x07\x9b\r\x7f"}
+    assert console.visible("a\tb\nc é 👩\u200d🍳") == "a\tb\nc é 👩\u200d🍳"
+
+
+def test_json_with_control_characters_stays_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    console.echo(json.dumps([HOSTILE], ensure_ascii=False))
+    assert json.loads(capsys.readouterr().out) == [HOSTILE]
+
+
+def test_a_failure_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    fail("extract", HOSTILE)
+    assert capsys.readouterr().err == f"ghost extract: {SPELLED}\n"
 
 
 def test_a_wait_of_unknown_length_counts_nothing(terminal: io.StringIO) -> None:

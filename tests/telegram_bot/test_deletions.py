@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from telegram_bot import bot
-from tests.telegram_bot.conftest import LINK, OWNER, PEER, World, offered, state
+from telegram_bot.texts import Texts
+from tests.telegram_bot.conftest import FRIEND, GROUP, LINK, OWNER, PEER, STRANGER, World, offered, state
 
 
 def deleted(world: World, *numbers: int) -> None:
@@ -40,6 +41,23 @@ def test_a_quote_does_not_remember_what_was_deleted_or_reworded(business: World)
         api.say_in_business(LINK, PEER, PEER, "well")
         offered(business, "TONIGHT?\nHELLO?\nWELL")
     assert business.model.prompts[-1] == "B: tonight?\nhello?\nwell\nA:"
+
+
+def test_in_a_group_forget_takes_only_what_its_writer_wrote(world: World) -> None:
+    api = world.api
+    world.set(allow=[GROUP])
+    with world.bot():
+        secret = api.say(FRIEND, "my secret", chat=GROUP)
+        quoted = api.message(FRIEND, "my secret", GROUP) | {"message_id": secret}
+        api.say(STRANGER, "what is it? @ghost_bot", chat=GROUP, reply_to_message=quoted)
+        api.until(lambda: len(world.model.prompts) == 1)
+        api.say(FRIEND, "/forget", chat=GROUP)
+        api.until(lambda: Texts().forgotten_own in api.texts(GROUP))
+        assert world.value("SELECT group_concat(text) FROM messages WHERE NOT mine") == "what is it?"
+        assert world.value("SELECT count(*) FROM messages WHERE quote IS NOT NULL") == 0
+        api.say(OWNER, "/forget", chat=GROUP)
+        api.until(lambda: Texts().forgotten in api.texts(GROUP))
+    assert world.value("SELECT count(*) FROM messages") == 0
 
 
 def test_what_the_owner_rewords_is_what_they_said(business: World) -> None:

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from ghost.errors import BotError
 from replicate_deployment.chat_format import Turn
 from telegram_bot import bot, commands, drafts, intake
 from telegram_bot.config import Typing
@@ -95,6 +98,16 @@ def test_edit_then_send_is_a_correction(business: World, tmp_path: Path) -> None
     assert bot.corrections(business.config, out) == 1
     assert json.loads(out.read_text()) == {"context": [["other", "hi"]], "draft": "HI", "final": "salut toi"}
     assert out.stat().st_mode & 0o077 == 0
+    assert bot.corrections(business.config, out) == 1  # its own file is written anew
+    for content, said in (
+        ("dear diary\n", "not a file of corrections"),
+        ('{"text": "a line of training data"}\n', "not a file of corrections"),
+        (json.dumps({"context": [], "draft": "x", "final": "y"}) + "\n", "holds 1 corrections that the bot's database"),
+    ):
+        out.write_text(content)
+        with pytest.raises(BotError, match=said):
+            bot.corrections(business.config, out)
+        assert out.read_text() == content
 
 
 def test_another_then_discard(business: World) -> None:

@@ -28,7 +28,7 @@ def test_a_text_of_a_server_can_be_stored(sent: str, found: str) -> None:
 @pytest.mark.parametrize("sent", ["[" * 100_000, "[1]", "7", "", "{", '{"a":' * 100_000])
 def test_what_is_no_object_is_no_answer(sent: str) -> None:
     assert parsed(httpx2.Response(200, text=sent)) == {}
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):  # noqa: PT011  (each has its own words)
         json_object(sent)
 
 

@@ -47,6 +47,17 @@ def test_an_evaluation_without_leaks_says_nothing(ghost: Ghost, model: Path, tmp
     assert "gives away" not in output
 
 
+@pytest.mark.parametrize(("data", "leaks", "code"), [("d" * 64, LEAKS, 1), ("e" * 64, LEAKS, 0), ("d" * 64, [], 0)])
+def test_leaks_follow_the_training_data_to_a_new_merge(
+    ghost: Ghost, model: Path, tmp_path: Path, data: str, leaks: list[str], code: int
+) -> None:
+    path = model / "ghost.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data": {"train_sha256": "d" * 64}}))
+    document = {"model": {"ghost_sha256": "0" * 64, "train_sha256": data}, "leaks": {"above_limit": leaks}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(document))
+    assert ghost("push", model, REPO, "--evaluation", tmp_path / "evaluation.json")[0] == code
+
+
 @pytest.mark.parametrize("leak", ["canaries", "canaries."])
 def test_each_leak_is_a_sentence(leak: str, ghost: Ghost, model: Path, tmp_path: Path) -> None:
     output = ghost("push", model, REPO, "--evaluation", evaluated(tmp_path / "e.json", model, [leak, *LEAKS]))[1]

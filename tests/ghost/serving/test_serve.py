@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from ghost import cli
-from ghost.errors import ServerError
+from ghost.errors import ServerError, UsageError
 from ghost.serving import serve
 from ghost.serving.client import predict
 from tests.ghost.serving.cog_server import ENDLESS, STREAM, events, wait_until
@@ -169,3 +169,12 @@ def test_a_port_that_is_taken_is_told(tiny_merged: Path, capsys: pytest.CaptureF
 def test_nobody_there_is_one_line() -> None:
     with pytest.raises(ServerError, match=r"^http://127\.0\.0\.1:9.*: no answer"):
         predict("http://127.0.0.1:9", "hey")
+
+
+@pytest.mark.parametrize("content", [b"dear diary\n", b"\x00\x01", b'{"level": "info"}\n'])
+def test_a_file_that_is_no_log_is_left_alone(tiny_merged: Path, tmp_path: Path, content: bytes) -> None:
+    log = tmp_path / "diary.txt"
+    log.write_bytes(content)
+    with pytest.raises(UsageError, match="not a log of ghost serve"), serve.running_server(tiny_merged, log=log):
+        pass
+    assert log.read_bytes() == content
