@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -196,6 +197,11 @@ def dispatch(arguments: list[str]) -> int:
         # A full disk, a read-only folder, or a package whose shared library does not load (which has no errno).
         where = error.filename or ("the disk" if error.errno else "")
         return fail(called, f"{where}: {error.strerror or error}" if where else first_line(error))
+    except Exception as error:  # tokenizers and safetensors say so of a full disk, in exceptions of their own
+        system = re.search(r"\(os error (\d+)\)", str(error))
+        if system is None:
+            raise
+        return fail(called, f"the disk: {os.strerror(int(system[1]))}")
 
 
 def fail(verb: str | None, message: str, code: int = 1) -> int:

@@ -5,13 +5,14 @@ import asyncio
 import json
 import logging
 import os
+import sqlite3
 from pathlib import Path
 
 from ghost.console import console
 from ghost.errors import BotError
 from telegram_bot import config as configuration
 from telegram_bot.config import BotConfig
-from telegram_bot.database import Database
+from telegram_bot.database import Database, failure, not_a_database
 
 
 def corrections(config: BotConfig, out: Path) -> int:
@@ -20,9 +21,12 @@ def corrections(config: BotConfig, out: Path) -> int:
     Only the file's owner can read `out`. The bot may be running. Raises BotError when there is no database yet, or
     when `out` holds something else, or corrections that the database does not have.
     """
-    db = Database(Path(config.database), exclusive=False)
+    path = Path(config.database)
+    db = Database(path, exclusive=False)
     try:
         found = db.rows("SELECT context, draft, text FROM drafts WHERE state = 'edited' AND context <> '' ORDER BY id")
+    except sqlite3.Error as error:
+        raise failure(error, path) or not_a_database(error, path) from error
     finally:
         db.close()
     sides = {config.labels.me: "me", config.labels.other: "other"}

@@ -426,8 +426,13 @@ LOG = b"log of ghost serve\n"  # the first line, by which the next run knows the
 
 def _open_log(path: Path) -> IO[bytes]:
     """Begin a log anew. Raises UsageError if the file holds something else."""
-    if path.exists() and not (path.is_file() and path.open("rb").read(len(LOG)) in (LOG, b"")):
-        raise UsageError(f"--log {path}: not a log of ghost serve; name another file, or move it away")
+    if path.exists():
+        begins = None
+        if path.is_file():
+            with path.open("rb") as stream:
+                begins = stream.read(len(LOG))
+        if begins not in (LOG, b""):
+            raise UsageError(f"--log {path}: not a log of ghost serve; name another file, or move it away")
     output = path.open("wb", buffering=0)
     output.write(LOG)
     return output

@@ -15,7 +15,8 @@ import pytest
 
 from ghost.errors import BotError
 from telegram_bot import database, retention
-from telegram_bot.config import Retention
+from telegram_bot.bot import corrections
+from telegram_bot.config import BotConfig, Retention
 from telegram_bot.database import Database, DiskFull
 from telegram_bot.texts import Texts
 from tests.telegram_bot.conftest import FRIEND, NOTICE, OWNER, World
@@ -394,3 +395,24 @@ def test_a_clock_that_is_set_back_asks_for_nothing_twice(world: World) -> None:
         world.api.say(FRIEND, "two")
         world.wait(FRIEND, "ONE", "TWO")
         world.recorded()
+
+
+def test_a_damaged_database_is_one_line_when_corrections_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "ghost.sqlite3"
+    db = Database(path)
+    with db.transaction():
+        for _ in range(200):
+            db.run(
+                "INSERT INTO drafts(conversation, upto, state, context, draft, text, at)"
+                " VALUES(1, 1, 'edited', '[]', ?, 'b', 1.0)",
+                "a" * 500,
+            )
+    db._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    content = bytearray(path.read_bytes())
+    content[4096 * 4 :] = b"\xff" * (len(content) - 4096 * 4)
+    path.write_bytes(bytes(content))
+    config = BotConfig(owner=1, backend="http://127.0.0.1:1", database=str(path))
+    with pytest.raises(BotError, match="not the bot's database"):
+        corrections(config, tmp_path / "corrections.jsonl")
+    assert not (tmp_path / "corrections.jsonl").exists()

@@ -51,19 +51,22 @@ class Columns(NamedTuple):
     messages: list[str]
 
 
-def path_in(folder: Path, platform: str, title: str, taken: set[str]) -> Path:
+def path_in(folder: Path, platform: str, title: str, taken: dict[str, int]) -> Path:
     """`folder/<platform>/<title>.csv`, with a name that is valid on every file system.
 
-    taken  names already in use, in lower case; the new one is added. Names that differ only in case get a number
+    taken  names already in use, in lower case, with their last number; the new one is added. Names that differ only in
+           case get a number
     """
     name = UNSAFE.sub("_", unicodedata.normalize("NFC", title))
     name = name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore").strip(" .") or "chat"
     name = f"_{name}" if RESERVED.fullmatch(name.partition(".")[0].rstrip()) else name
-    unique, number = name, 1
+    key = f"{platform}/{name.casefold()}"
+    unique, number = name, taken.get(key, 1)
     while f"{platform}/{unique.casefold()}" in taken:
         number += 1
         unique = f"{name}-{number}"
-    taken.add(f"{platform}/{unique.casefold()}")
+    taken[f"{platform}/{unique.casefold()}"] = 1
+    taken[key] = number  # or thousands of chats of one name would take quadratic time
     return folder / platform / f"{unique}.csv"
 
 

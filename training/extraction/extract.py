@@ -280,7 +280,7 @@ def _write(
 ) -> Iterator[tuple[str, list[Record]]]:
     """Write each conversation; yield its file, relative to `folder`, and its messages. Fill `replies` and `rows` by
     file."""
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     with progress("Writing", total=len(found)) as bar:
         for conversation in found:
             title = anonymizer.title(conversation.chat.title)

@@ -179,7 +179,8 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
         namesakes.setdefault((PurePath(each["file"]).parts[0], each["title"]), []).append(each["file"])
     for (_, title), files in namesakes.items():
         if len(files) > 1:
-            line = f"kept apart: {len(files)} chats called {title}, which share hardly a message: {', '.join(files)}"
+            names = ", ".join(files[:5]) + (", …" if len(files) > 5 else "")
+            line = f"kept apart: {len(files)} chats called {title}, which share hardly a message: {names}"
             console.print(line, soft_wrap=True, markup=False)
     for line in _left_out_on_purpose(account):
         console.print(line, soft_wrap=True)

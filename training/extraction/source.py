@@ -32,8 +32,9 @@ PIECE = 1024 * 1024  # bytes unpacked at a time
 ENCRYPTED = 0x1  # bit 0 of a zip member's flags
 # zlib can unpack piece by piece; bz2 and lzma return everything that a piece unpacks to, up to 1,000,000:1.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# Deflate reaches 1000:1 on zeros and about 5:1 on chats; this leaves room for walls of one emoji.
-BOMB_RATIO, BOMB_SIZE = 200, 64 * 1024 * 1024
+# Deflate reaches 1000:1 on zeros and about 5:1 on chats; this leaves room for walls of one emoji. Records take some ten
+# times as much memory as their text.
+BOMB_RATIO, BOMB_SIZE = 200, 16 * 1024 * 1024
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 

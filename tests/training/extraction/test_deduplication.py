@@ -24,7 +24,7 @@ def conversation(*messages: Record, chat: Chat = CHAT) -> Conversation:
 
 
 def written(folder: Path, *messages: Record) -> Path:
-    path = path_in(folder, "whatsapp", "Bob", set())
+    path = path_in(folder, "whatsapp", "Bob", {})
     write(conversation(*messages).in_time_order(), path)
     return path
 
@@ -167,14 +167,28 @@ def test_any_text_comes_back_from_the_csv(tmp_path: Path) -> None:
     ],
 )
 def test_titles_become_safe_names(tmp_path: Path, title: str, name: str) -> None:
-    assert path_in(tmp_path, "whatsapp", title, set()) == tmp_path / "whatsapp" / f"{name}.csv"
+    assert path_in(tmp_path, "whatsapp", title, {}) == tmp_path / "whatsapp" / f"{name}.csv"
 
 
 def test_chats_with_one_name_never_overwrite_each_other(tmp_path: Path) -> None:
     titles = ["Bob", "Bob", "bob", "Bob-2"]
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     paths = [path_in(tmp_path, "whatsapp", title, taken) for title in titles]
     assert len({path.name.casefold() for path in paths}) == 4
+
+
+def test_the_names_of_many_chats_with_one_name_are_not_tried_again(tmp_path: Path) -> None:
+    class Counting(dict[str, int]):
+        tried = 0
+
+        def __contains__(self, key: object) -> bool:
+            self.tried += 1
+            return super().__contains__(key)
+
+    taken = Counting()
+    paths = {path_in(tmp_path, "whatsapp", "Bob", taken) for _ in range(1000)}
+    assert len(paths) == 1000
+    assert taken.tried < 4000  # half a million before
 
 
 def test_only_the_owner_can_read(tmp_path: Path) -> None:
