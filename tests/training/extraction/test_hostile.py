@@ -89,7 +89,7 @@ def test_a_bomb_that_exaggerates_its_packed_size_is_refused(tmp_path: Path) -> N
 
 
 def test_many_small_bombs_are_one(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "x.zip", {f"{number}.txt": bytes(30 * PIECE) for number in range(4)})
+    path = zipped(tmp_path / "x.zip", {f"{number}.txt": bytes(12 * PIECE) for number in range(4)})
     lines, sources = split(path)
     assert ("refused as a zip bomb" in lines[0], len(lines), sources) == (True, 1, [])
 
