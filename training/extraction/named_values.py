@@ -72,17 +72,19 @@ YEAR = re.compile(r"(?:19|20)\d\d")
 HANDLE = re.compile(r"(@?)((?=[\w.]*[^\W\d_])[\w.]{2,29}\w)")
 # What a code opens or confirms. Without one of these, a colon or a verb, a code must follow its word directly.
 OPENS = re.compile(
-    r"(?<!\w)(?:door|gate|buil\w+|entr\w+|lock\w*|box|safe|alarm\w*|garage|porte|portail|immeuble|bâtiment|clés?|coffre"
-    r"|hall|portal|puerta|edificio|casa|porta|portão|prédio|cancello|portone|citofono|kapı|bina|apartman|onay|allarme|carte|carta|card|karte|kart\w*|tarjeta|bancomat|bank\w*|банк\w*|карт\w*|двер\w+"
-    r"|домофон\w*|подъезд\w*|смс|подтвержд\w+|tor|haus|sms|verif\w+|vérif\w+|confirm\w+|otp|digicode|buzzer"
-    r"|\w+code)(?!\w)",
+    r"(?<!\w)(?:door|gate|buil\w+|entr\w+|lock\w*|box|safe|alarm\w*|garage|porte|portail|immeuble|bâtiment|clés?"
+    r"|coffre|hall|portal|puerta|edificio|casa|porta|portão|prédio|cancello|portone|citofono|kapı|bina|apartman|onay"
+    r"|allarme|carte|carta|card|karte|kart\w*|tarjeta|bancomat|bank\w*|банк\w*|карт\w*|двер\w+|домофон\w*|подъезд\w*"
+    r"|смс|подтвержд\w+|tor|haus|sms|verif\w+|vérif\w+|confirm\w+|otp|digicode|buzzer|\w+code)(?!\w)",
     re.IGNORECASE,
 )
 # Words beside "code" that make it another: of a place, a price, a program, a product or a law.
 OTHER_CODE = re.compile(
-    r"(?<!\w)(?:zip|plz|post\w*|country|area|dial\w*|alan|города|promo\w*|discount|coupon|sconto|indirim|desc\w+|remise|exit"
-    r"|err[eo]\w+|hata|ошибк\w*|status|http|source|dress|qr|bar\w*|produ\w+|item|article|civil|p[ée]nal|route|strada"
-    r"|morse|naf|swift|sort|tax|impôt|referral|parrain\w*|affili\w*|course|cours|curso|corso|kurs|ders|module|client\w*|kund\w*|cust\w*|réduc\w*|flight|vol|volo|voo|vuelo|flug|uçuş|рейса|reserv\w*|réserv\w*|prenot\w*|buchung\w*|rezerv\w*|booking|cupo\w*|gutschein|ürün|prodott\w*|товара|colou?r|couleur|штрих)(?!\w)",
+    r"(?<!\w)(?:zip|plz|post\w*|country|area|dial\w*|alan|города|promo\w*|discount|coupon|sconto|indirim|desc\w+"
+    r"|remise|exit|err[eo]\w+|hata|ошибк\w*|status|http|source|dress|qr|bar\w*|produ\w+|item|article|civil|p[ée]nal"
+    r"|route|strada|morse|naf|swift|sort|tax|impôt|referral|parrain\w*|affili\w*|course|cours|curso|corso|kurs|ders"
+    r"|module|client\w*|kund\w*|cust\w*|réduc\w*|flight|vol|volo|voo|vuelo|flug|uçuş|рейса|reserv\w*|réserv\w*"
+    r"|prenot\w*|buchung\w*|rezerv\w*|booking|cupo\w*|gutschein|ürün|prodott\w*|товара|colou?r|couleur|штрих)(?!\w)",
     re.IGNORECASE,
 )
 # "482913 is your code": what comes before the word, as services write it.

@@ -76,7 +76,8 @@ class Removals:
 def rows_of(platform: str, read: Sequence[Record], written: Sequence[Record], path: Path) -> dict[str, Any]:
     """A conversation's file in rows.json: hashes of the file, of its chats, senders and rows, and, by row, that of the
     message where it was changed before it was written."""
-    changed = [row for row, (here, there) in enumerate(zip(read, written, strict=True)) if here.text is not there.text]
+    pairs = enumerate(zip(read, written, strict=True))
+    changed = [row for row, (here, there) in pairs if here is not there and here.text is not there.text]
     return {
         "sha256": _sha256(path),
         "chats": "".join(_hash(platform, key) for key in {each.chat.key for each in read}),
