@@ -378,6 +378,22 @@ FOLDERS = [
     Hostile(
         "base", "a long text before each text", normalizer({"type": "Prepend", "prepend": "x" * 10**5}), "long text"
     ),
+    Hostile(
+        "base",
+        "texts padded to 10⁹ tokens",
+        change(
+            "tokenizer.json",
+            padding={
+                "strategy": {"Fixed": 10**9},
+                "direction": "Right",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "<unk>",
+            },
+        ),
+        "a padding",
+    ),
     Hostile("base", "a tokenizer that is random", deeper("tokenizer.json", "model", "dropout", value=0.5), "dropout"),
     Hostile("base", "another kind of model", deeper("tokenizer.json", "model", "type", value="Unigram"), "not BPE"),
     Hostile("base", "a tokenizer that is a list", text("tokenizer.json", "[1]"), "instead of an object"),

@@ -115,6 +115,8 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
         raise ConfigError(str(error)) from error
     except Exception as error:  # the library raises plain Exception
         raise ConfigError(f"{path}: cannot be read as a tokenizer ({str(error).splitlines()[0]})") from error
+    tokenizer.no_padding()  # transformers leaves both out as well
+    tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # as in tokenization.encode: a typed "</s>" is text
     return tokenizer
 
