@@ -208,7 +208,7 @@ def transformers_config(folder: Path) -> Any:
     kind = found.get("model_type")
     if kind not in CONFIG_MAPPING:
         raise WeightsError(f"{path}: model_type is {kind!r:.60}, which transformers does not have")
-    with _one_line(f"{path}: not a model's config"):
+    with one_line(f"{path}: not a model's config"):
         declared = CONFIG_MAPPING[kind]
         keys = {field.name for field in dataclasses.fields(declared)} | {*declared.attribute_map} | OLDER_KEYS
         keys.remove("dtype")  # callers give their own
@@ -216,7 +216,7 @@ def transformers_config(folder: Path) -> Any:
 
 
 @contextmanager
-def _one_line(what: str) -> Iterator[None]:
+def one_line(what: str) -> Iterator[None]:
     """Turn whatever a library raises on strange input into one line; a missing package or memory is not the input's."""
     try:
         yield
@@ -321,7 +321,7 @@ def load_model(folder: Path, **how: Any) -> Any:
     config = sized_config(folder)
     if (folder / GENERATION).exists():
         read_json(folder, GENERATION)
-    with _one_line(f"{folder}: the model could not be loaded"):
+    with one_line(f"{folder}: the model could not be loaded"):
         return AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -344,7 +344,7 @@ def sized_config(folder: Path) -> Any:
 
     config = transformers_config(folder)
     held = sum(math.prod(entry.shape) for path in weight_files(folder) for entry in read_header(path).values())
-    with _one_line(f"{folder / CONFIG}: no model can be built from it"), torch.device("meta"):
+    with one_line(f"{folder / CONFIG}: no model can be built from it"), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
     promised = sum(parameter.numel() for parameter in model.parameters())
     if promised > 2 * held:
@@ -460,7 +460,7 @@ def load_tokenizer(folder: Path) -> Any:
             elif name.endswith(".json") and name != TOKENIZER:
                 parse_json(content, folder / name)
             Path(aside, name).write_bytes(content)
-        with _one_line(f"{folder}: no tokenizer could be loaded"):
+        with one_line(f"{folder}: no tokenizer could be loaded"):
             made = AutoTokenizer.from_pretrained(aside, config=config, trust_remote_code=False, local_files_only=True)
         made.name_or_path = str(folder)
     return made

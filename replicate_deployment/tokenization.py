@@ -47,10 +47,11 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         )
     if tokenizer.eos_token_id is None:
         raise WeightsError(f"{folder}: the tokenizer has no end token, so replies could not end; choose another base")
-    if tokenizer.bos_token_id not in tokenizer("")["input_ids"]:
-        tokenizer.bos_token = None
-    spelled, (ids, offsets) = token_bytes(tokenizer), encode(tokenizer, PROBE, ends=[len(PROBE) - 1])
-    text = b"".join(spelled[token] for token in ids).removeprefix(b" ").decode(errors="replace")
+    with model_folder.one_line(f"{folder}: the tokenizer cannot be used"):
+        if tokenizer.bos_token_id not in tokenizer("")["input_ids"]:
+            tokenizer.bos_token = None
+        spelled, (ids, offsets) = token_bytes(tokenizer), encode(tokenizer, PROBE, ends=[len(PROBE) - 1])
+        text = b"".join(spelled[token] for token in ids).removeprefix(b" ").decode(errors="replace")
     if text != PROBE or {at for span in offsets for at in range(*span)} != {*range(len(PROBE))}:
         raise WeightsError(
             f"{folder}: the tokenizer does not keep texts as they are; choose a base like Mistral or Llama"

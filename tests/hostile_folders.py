@@ -409,6 +409,9 @@ FOLDERS = [
         both(change("tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}), text("evil.py", CODE)),
         "never run",
     ),
+    Hostile(
+        "base", "a longest text that is a word", change("tokenizer_config.json", model_max_length="long"), "tokenizer"
+    ),
     Hostile("base", "an end token that is a number", change("tokenizer_config.json", eos_token=7), "tokenizer"),
     # adapters
     Hostile(
