@@ -356,6 +356,7 @@ def soak(predictions: int, chats: int, clients: int, seed: int) -> list[str]:
         + ". Asked again after: "
         + ", ".join(f"{why} × {count:,}" for why, count in sorted(one.retried.items()))
         + ".",
+        *([f"```\n{said[-3000:]}\n{bot[-3000:]}\n```"] if re.search(r"Traceback|\x1b", said + bot) else []),
         *([f"Wrong: {'; '.join(map(str, Counter(one.wrong).most_common(20)))}"] if one.wrong else []),
         "| fault | answered with |\n|---|---|\n" + "\n".join(f"| {kind} | {outcomes[kind]} |" for kind in kinds),
         "| predictions | ghost serve MB | descriptors | bot MB | descriptors |\n|---:|---:|---:|---:|---:|\n"

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import h11
 import uvicorn
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -58,6 +59,8 @@ class Guard:
             await app(scope, receive, send)
         except (ClientDisconnect, asyncio.CancelledError):  # nobody waits for an answer, or the server is stopped
             pass
+        except HTTPException:  # a body over the limit, answered further out
+            raise
         except Exception:  # uvicorn would say so of each client that leaves, too
             logging.getLogger(__name__).exception("a request failed")
             raise

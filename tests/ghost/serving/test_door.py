@@ -178,9 +178,12 @@ def test_nor_does_the_body_name_one(http: httpx2.Client, id: Any) -> None:
         (b" " * (guard.BODY_BYTES + 1), 413),
     ],
 )
-def test_no_body_gets_around_it(http: httpx2.Client, body: bytes, status: int) -> None:
+def test_no_body_gets_around_it(
+    http: httpx2.Client, body: bytes, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = http.post("/predictions", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
+    assert not caplog.records
     wait_until(http, "READY")
     assert http.post("/predictions", json=HEY | {"webhook": None}).json()["status"] == "succeeded"
 
