@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ghost.serving.guard import BODY_BYTES, RETRY_SECONDS, Guard, refused, until_disconnected
+from ghost.serving.guard import BODY_BYTES, FAILED, RETRY_SECONDS, Guard, logged, refused, until_disconnected
 from replicate_deployment.settings import RANGES
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -63,7 +63,7 @@ class Door:
                 Route("/shutdown", self.shutdown, methods=["POST"]),
             ],
             middleware=[Middleware(Guard, host=host)],
-            exception_handlers={HTTPException: failed},
+            exception_handlers={HTTPException: failed, Exception: broken},
             max_body_size=BODY_BYTES,
         )
 
@@ -218,3 +218,8 @@ def checked(id: Any) -> str:
 def failed(request: Request, error: Any) -> Response:
     """Answer an HTTPException, ours or Starlette's."""
     return refused(error.status_code, error.detail)
+
+
+def broken(request: Request, error: Exception) -> Response:
+    logged(error)
+    return refused(500, FAILED)

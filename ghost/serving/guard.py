@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import h11
 import uvicorn
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -29,11 +28,17 @@ REQUEST_SECONDS = 30  # for a whole request to arrive
 CONNECTIONS = 256  # beyond it, the one that has kept its request back for longest is closed
 DRAIN_SECONDS = 10  # for running replies when the server is stopped
 RETRY_SECONDS = 5  # what a refused client is told to wait
+FAILED = "the server has failed; its output says where"
 
 
 def refused(status: int, message: str) -> Response:
     """Return an error in the form of Cog's own."""
     return JSONResponse({"detail": message}, status)
+
+
+def logged(error: Exception) -> None:
+    """Log an error that is none of ours: uvicorn, which would, does so of every client that leaves, too."""
+    logging.getLogger(__name__).error("a request failed", exc_info=error)
 
 
 @dataclass
@@ -55,15 +60,8 @@ class Guard:
         app = self.app
         if scope["type"] != "lifespan" and (refusal := self.refusal(Headers(scope=scope))):
             app = self.refused(*refusal)
-        try:
+        with suppress(ClientDisconnect, asyncio.CancelledError):  # the client has left, or the server is stopped
             await app(scope, receive, send)
-        except (ClientDisconnect, asyncio.CancelledError):  # nobody waits for an answer, or the server is stopped
-            pass
-        except HTTPException:  # a body over the limit, answered further out
-            raise
-        except Exception:  # uvicorn would say so of each client that leaves, too
-            logging.getLogger(__name__).exception("a request failed")
-            raise
 
     def refusal(self, headers: Headers) -> tuple[int, str] | None:
         host, site = headers.get("host", ""), headers.get("sec-fetch-site", "none")

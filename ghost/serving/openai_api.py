@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable
 from ghost.serving.chat.conversation import SEEDS, normalized
 from ghost.serving.client import Backend, Prediction, PredictionFailed
-from ghost.serving.guard import BODY_BYTES, RETRY_SECONDS, Guard, until_disconnected
+from ghost.serving.guard import BODY_BYTES, FAILED, RETRY_SECONDS, Guard, logged, until_disconnected
 from replicate_deployment.chat_format import Labels, Turn, read_prompt, render_prompt
 from replicate_deployment.errors import GhostError, PromptError, SettingsError
 from replicate_deployment.settings import RANGES, Settings
@@ -295,7 +295,7 @@ def usage(prediction: Prediction) -> Usage:
 def status(error: Exception) -> tuple[int, str]:
     """Return the HTTP status and the message. Of an error that is not ours the message may hold anybody's words."""
     if not isinstance(error, GhostError):
-        return 500, "the server has failed; its output says where"
+        return 500, FAILED
     by_prompt = (
         isinstance(error, PredictionFailed) and error.prediction and "PromptError" in str(error.prediction.error)
     )
@@ -313,6 +313,8 @@ def problem(status: int, message: str) -> dict[str, Any]:
 
 def failed(request: Request, error: Exception) -> Response:
     number, message = status(error)
+    if not isinstance(error, GhostError):
+        logged(error)
     if number in (429, 503):
         seconds = (error.retry_after if isinstance(error, ServerBusy) else None) or RETRY_SECONDS
         headers = {"Retry-After": f"{seconds:.0f}"}

@@ -257,7 +257,9 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
         (RuntimeError("a secret"), 500),
     ],
 )
-def test_a_backends_failure_has_a_status_before_its_first_word(error: Exception, status: int) -> None:
+def test_a_backends_failure_has_a_status_before_its_first_word(
+    error: Exception, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     with served(Fake(["never"], error)) as http:
         for stream in (False, True):
             # After an error that is not ours uvicorn may close the connection.
@@ -267,6 +269,7 @@ def test_a_backends_failure_has_a_status_before_its_first_word(error: Exception,
             retry = answer.headers.get("retry-after")
             assert retry == {429: "12", 503: "5"}.get(status)
             assert (retry is None) == (answer.headers.get("x-should-retry") == "false")
+    assert ("RuntimeError: a secret" in caplog.text) == (status == 500), "the output says where"
 
 
 def test_a_failure_after_the_first_word_ends_the_stream_with_an_error() -> None:
