@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -223,9 +224,9 @@ def test_ray_serve_accepts_its_configuration(engines: Path, ghosts: Ghosts, tmp_
         print(type(built["app"]).__name__, sorted(engine.frontend_kwargs))
         """
     )
-    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "RAY_TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        [engines / "bin" / "python", "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # the paths of its sockets have at most 107 bytes
+        env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "RAY_TMPDIR": short}
+        command = [engines / "bin" / "python", "-c", program]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1] == "Application ['chat_template', 'chat_template_content_format']"
