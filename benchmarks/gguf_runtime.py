@@ -3,7 +3,7 @@
     ghost demo                                            the starter model, as demo/merged
     python -m benchmarks.gguf_runtime demo/merged         prints the tables of benchmarks/results/gguf.md
 
-It needs xllamacpp (llama.cpp in wheels), which nothing else here needs. Exit code 1 when an id differs, or a greedy
+It needs xllamacpp (the extra `home`). Exit code 1 when an id differs, or a greedy
 token of f16.
 """
 
@@ -85,8 +85,9 @@ def off(llama: LlamaCpp, model: Any, texts: Sequence[Sequence[int]]) -> Off:
         scores = logprobs(model, ids)
         for at in range(EVERY, len(ids), EVERY):
             best = int(scores[at - 1].argmax())
-            likeliest, own = llama.logprobs(ids[:at], [best, ids[at]])
-            found.likeliest.append(abs(likeliest - float(scores[at - 1, best])))
+            theirs = llama.logprobs(ids[:at])
+            own = float(theirs[ids[at]])
+            found.likeliest.append(abs(float(theirs[best]) - float(scores[at - 1, best])))
             found.ours.append(float(scores[at - 1, ids[at]]))
             found.theirs.append(own)
             found.text.append(abs(own - found.ours[-1]))

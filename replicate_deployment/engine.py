@@ -9,25 +9,24 @@ import codecs
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from . import ghost_json, golden, loading, settings
-from .acceleration import keep_compiled_code, static_decoder
+from . import ghost_json, settings
 from .chat_format import CONTEXT_TURNS, Labels, Recipe, Turn, render_prompt
-from .decoding import DynamicDecoder, StaticDecoder
 from .errors import PromptError
 from .ghost_json import Ghost
-from .sampling import Sampler
 from .settings import Settings
 from .stopping import ReplyScanner
 from .tokenization import Tokenizer, encode, encode_prompt, least_tokens, token_bytes
+
+# torch is imported where a folder is loaded and run: ghost/serving/llama_cpp.py runs GGUF files without it.
+if TYPE_CHECKING:
+    from .decoding import StaticDecoder
 
 log = logging.getLogger("ghost")
 
@@ -97,7 +96,7 @@ class Engine:
     """Ids that end a reply: the tokenizer's end token, and those that the base's generation config names beside it."""
     penalty_exempt: frozenset[int]
     """Ids that the repetition penalty does not apply to."""
-    static: StaticDecoder | None = None
+    static: "StaticDecoder | None" = None
     """The accelerated decoder, or None."""
 
     @classmethod
@@ -119,6 +118,11 @@ class Engine:
 
         Raises WeightsError when the folder is incomplete or altered, or fails the golden prompt.
         """
+        import torch
+
+        from . import golden, loading
+        from .acceleration import keep_compiled_code, static_decoder
+
         ghost = ghost_json.read(folder)
         recipe = ghost.recipe
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -148,9 +152,14 @@ class Engine:
             token_bytes=text_bytes
             + [b""] * (model.config.vocab_size - len(text_bytes)),  # some bases have a padded vocabulary
             end_ids=end_ids,
-            penalty_exempt=end_ids | _format_ids(tokenizer, ghost.labels, text_bytes),
+            penalty_exempt=end_ids | format_ids(tokenizer, ghost.labels, text_bytes),
             static=static_decoder(model, facts["ids"]) if wanted else None,
         )
+
+    @property
+    def positions(self) -> int:
+        """The model's context length in tokens."""
+        return int(self.model.config.max_position_embeddings)
 
     def reply(
         self,
@@ -175,7 +184,7 @@ class Engine:
 
     def _context(self, turns: Sequence[Turn], max_new_tokens: int) -> list[int]:
         """Return the prompt ids of as many of the last turns as fit."""
-        room: int = self.model.config.max_position_embeddings - max_new_tokens
+        room = self.positions - max_new_tokens
         encoded: dict[int, list[int]] = {}
 
         def fits(start: int) -> bool:
@@ -212,16 +221,25 @@ class Engine:
         """Yield up to `max_new_tokens` ids; the caller decides where to stop."""
         with self._decoder(len(prompt_ids) + settings.max_new_tokens) as decoder:
             scores = decoder.start(prompt_ids)
-            sample = Sampler(settings, prompt_ids, self.penalty_exempt, seed, like=scores)
+            sample = self._sampler(settings, prompt_ids, seed, scores)
             for remaining in reversed(range(settings.max_new_tokens)):
                 token = sample(scores)
                 yield int(token)
                 if remaining:
                     scores = decoder.next(token)
 
+    def _sampler(
+        self, settings: Settings, prompt_ids: list[int], seed: int | None, scores: Any
+    ) -> Callable[[Any], Any]:
+        from .sampling import Sampler
+
+        return Sampler(settings, prompt_ids, self.penalty_exempt, seed, like=scores)
+
     @contextmanager
-    def _decoder(self, tokens: int) -> Iterator[DynamicDecoder | StaticDecoder]:
+    def _decoder(self, tokens: int) -> Iterator[Any]:
         """Yield the static decoder if it is long enough and no unfinished reply holds it, else a dynamic one."""
+        from .decoding import DynamicDecoder
+
         static = self.static
         if static is not None and tokens <= static.length and static.lock.acquire(blocking=False):
             try:
@@ -232,7 +250,7 @@ class Engine:
             yield DynamicDecoder(self.model)
 
 
-def _format_ids(tokenizer: Tokenizer, labels: Labels, text_bytes: Sequence[bytes]) -> frozenset[int]:
+def format_ids(tokenizer: Tokenizer, labels: Labels, text_bytes: Sequence[bytes]) -> frozenset[int]:
     """Return the ids of the tags and of every token that ends a line, such as ".\\n": every history repeats them.
 
     The penalty counts the prompt, so penalising these keeps a reply from ending: on a toy model replies grew from 6.2

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cog import BaseRunner, ConcatenateIterator, Input, streaming
 
@@ -30,10 +31,20 @@ if importlib.util.find_spec("replicate_deployment") is None:
 
 from replicate_deployment.chat_format import Turn, read_prompt  # noqa: E402
 
+if TYPE_CHECKING:
+    from replicate_deployment.engine import Engine
+
 
 class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
     def setup(self) -> None:
         """Find (see fetching.py), verify and load the weights, and generate one short reply before reporting READY."""
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("ghost").setLevel(logging.INFO)
+        self.engine = self.load()
+        hello = [Turn(self.engine.labels.other, "hey")]
+        "".join(self.engine.reply(hello, self.engine.settings.replace(max_new_tokens=8)))
+
+    def load(self) -> "Engine":
         try:
             getpass.getuser()
         except (KeyError, OSError):  # the image runs as a user without a name, after whom torch would name a folder
@@ -42,12 +53,8 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
         from replicate_deployment.engine import Engine
         from replicate_deployment.fetching import switch, weights_folder
 
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("ghost").setLevel(logging.INFO)
         folder = weights_folder(HERE / "weights", os.environ)
-        self.engine = Engine.load(folder, load_in_4bit=switch(os.environ, "GHOST_LOAD_IN_4BIT"))
-        hello = [Turn(self.engine.labels.other, "hey")]
-        "".join(self.engine.reply(hello, self.engine.settings.replace(max_new_tokens=8)))
+        return Engine.load(folder, load_in_4bit=switch(os.environ, "GHOST_LOAD_IN_4BIT"))
 
     @streaming  # type: ignore[untyped-decorator]
     def run(

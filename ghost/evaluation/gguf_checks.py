@@ -15,6 +15,7 @@ from typing import Any
 from ghost.errors import ConversionError
 from ghost.evaluation.prompts import PROMPTS, conversation
 from ghost.evaluation.trained_checks import Skipped
+from ghost.installed import install_command
 from ghost.serving import gguf_file
 from ghost.serving.checks import Problem
 from ghost.serving.gguf_file import PROBES, ByteLevelVocabulary, Decoder, Vocabulary, read_decoder
@@ -132,15 +133,9 @@ def _contents(path: Path) -> dict[str, Any]:
 
 def _facts(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
     try:
-        facts = parse_json(str(fields[gguf_file.FACTS]).encode(), path)
-        kind, version = facts["kind"], facts["format"]
-    except KeyError as error:
-        raise Problem(f"{path}: not written by ghost export ({error.args[0]} is missing)", AGAIN) from error
+        return gguf_file.parse_facts(path, fields.get(gguf_file.FACTS))
     except WeightsError as error:
         raise Problem(str(error), AGAIN) from error
-    if kind not in ("merged", "base", "adapter") or version != ghost_json.FORMAT:
-        raise Problem(f"{path}: {gguf_file.FACTS} of kind {kind!r:.60}, format {version!r:.60}", "update ghost")
-    return dict(facts)
 
 
 def whole(file: GgufFile) -> str:
@@ -268,7 +263,7 @@ def _rows(stored: Any, tensor: gguf_file.Stored, decoder: Decoder) -> Iterator[A
 def logprobs(file: GgufFile) -> str:
     """What llama.cpp computes beside the folder in float32, layer by layer."""
     if importlib.util.find_spec("xllamacpp") is None:
-        raise Skipped("xllamacpp is not installed, which runs the file; type: pip install xllamacpp")
+        raise Skipped(f"xllamacpp is not installed, which runs the file; type: {install_command('home')}")
     tokenizer = load_tokenizer(file.reference)
     golden = file.facts.get("golden")
     probes = [encode(tokenizer, text).ids for text in file.texts()[len(PROBES) :]]
@@ -278,9 +273,9 @@ def logprobs(file: GgufFile) -> str:
     with _llama(file) as llama:
         for tokens, score in zip(probes, scored, strict=True):
             best = int(score.following.argmax())
-            off.append(abs(llama.logprobs(tokens, [best])[0] - float(score.following[best])))
+            off.append(abs(float(llama.logprobs(tokens)[best]) - float(score.following[best])))
             at = len(tokens) // 2
-            off.append(abs(llama.logprobs(tokens[:at], [tokens[at]])[0] - float(score.logprobs[at - 1])))
+            off.append(abs(float(llama.logprobs(tokens[:at])[tokens[at]]) - float(score.logprobs[at - 1])))
     mean = sum(off) / len(off)
     exact = {tensor.tensor_type.name for tensor in file.reader.tensors} <= {"F16", "F32"} and file.under is None
     limit = LIMIT if exact else ROUNDED_LIMIT

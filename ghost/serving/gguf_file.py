@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from ghost.errors import BaseModelError, ConversionError
+from replicate_deployment import ghost_json
+from replicate_deployment.errors import WeightsError
 from replicate_deployment.model_folder import transformers_config
 from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer, token_bytes
@@ -547,6 +549,22 @@ FACTS = "ghost.facts"
 def own_facts(writer: Any, facts: Mapping[str, Any]) -> None:
     """What `ghost check` and later stages need of ghost.json, since a file may travel without it."""
     writer.add_string(FACTS, json.dumps(facts, ensure_ascii=False))
+
+
+def parse_facts(path: Path, text: str | None) -> dict[str, Any]:
+    """Return what `own_facts` has written. Raises WeightsError when the file lacks it, or is of another version."""
+    if text is None:
+        raise WeightsError(f"{path}: not written by ghost export ({FACTS} is missing); export the model: ghost export")
+    try:
+        facts: dict[str, Any] = json.loads(text)
+        kind, version = facts["kind"], facts["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(
+            f"{path}: {FACTS} is not readable ({type(error).__name__}); export the model again"
+        ) from error
+    if kind not in ("merged", "base", "adapter") or version != ghost_json.FORMAT:
+        raise WeightsError(f"{path}: {FACTS} of kind {kind!r}, format {version!r}; update ghost")
+    return facts
 
 
 def tokenizer_facts(writer: Any, tokenizer: Tokenizer, vocabulary: Vocabulary | ByteLevelVocabulary) -> None:

@@ -1,97 +1,449 @@
-"""llama.cpp in this process, by the xllamacpp package, for checks of GGUF files on a CPU.
+"""llama.cpp in this process: a GGUF file behind the engine's interface, without torch or transformers.
 
-Prompts go in as token ids. Greedy, without a repetition penalty and without the sampling defaults of the file.
+The xllamacpp package carries llama.cpp. Its own interface is an HTTP server, whose repetition penalty counts the format
+and whose random numbers are others. So call the C functions below it (include/llama.h in llama.cpp): they give the
+scores of the next token, and everything around them is the engine's own code.
 """
 
+import ctypes
+import importlib.util
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from ghost.errors import ConversionError
-from ghost.serving.gguf_file import check_file
+import numpy as np
 
-CONTEXT = 2048  # tokens
-PLAIN = {"temperature": 0.0, "repeat_penalty": 1.0, "stop": []}
+from ghost.errors import ConversionError
+from ghost.installed import install_command
+from ghost.serving import gguf_file
+from replicate_deployment import predict, settings
+from replicate_deployment.engine import Engine, format_ids
+from replicate_deployment.errors import WeightsError
+from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.settings import Settings
+
+Scores = Any  # numpy.ndarray, float32 (vocabulary,)
+
+# llama.cpp's C functions, by ctypes.
+
+_TOKEN, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p
+_TOKENS = ctypes.POINTER(_TOKEN)
+_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, _TEXT, _POINTER)
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+
+
+class _Params(ctypes.Structure):
+    """Any struct over 16 bytes that is returned and taken by value, as the last argument.
+
+    A larger block than the struct does no harm there: both calling conventions (System V, AArch64) put it in memory,
+    and the callee reads its beginning. So its layout, which changes between versions, need not be known.
+    """
+
+    _fields_ = [("bytes", ctypes.c_uint8 * 1024)]  # ctypes reads a list
+
+
+class _ReadParams(ctypes.Structure):
+    """struct gguf_init_params."""
+
+    _fields_ = [("no_alloc", ctypes.c_bool), ("context", _POINTER)]
+
+
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "gguf_find_key": (ctypes.c_int64, [_POINTER, _TEXT]),
+    "gguf_free": (None, [_POINTER]),
+    "gguf_get_data_offset": (ctypes.c_size_t, [_POINTER]),
+    "gguf_get_kv_type": (ctypes.c_int, [_POINTER, ctypes.c_int64]),
+    "gguf_get_n_tensors": (ctypes.c_int64, [_POINTER]),
+    "gguf_get_tensor_offset": (ctypes.c_size_t, [_POINTER, ctypes.c_int64]),
+    "gguf_get_tensor_size": (ctypes.c_size_t, [_POINTER, ctypes.c_int64]),
+    "gguf_get_val_str": (_TEXT, [_POINTER, ctypes.c_int64]),
+    "gguf_init_from_file": (_POINTER, [_TEXT, _ReadParams]),
+    "llama_adapter_lora_init": (_POINTER, [_POINTER, _TEXT]),
+    "llama_batch_get_one": (_Params, [_TOKENS, ctypes.c_int32]),
+    "llama_context_default_params": (_Params, []),
+    "llama_decode": (ctypes.c_int32, [_POINTER, _Params]),
+    "llama_free": (None, [_POINTER]),
+    "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), [_POINTER, ctypes.c_int32]),
+    "llama_get_memory": (_POINTER, [_POINTER]),
+    "llama_init_from_model": (_POINTER, [_POINTER, _Params]),
+    "llama_log_set": (None, [_LOG, _POINTER]),
+    "llama_memory_seq_rm": (ctypes.c_bool, [_POINTER, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]),
+    "llama_model_default_params": (_Params, []),
+    "llama_model_free": (None, [_POINTER]),
+    "llama_model_get_vocab": (_POINTER, [_POINTER]),
+    "llama_model_load_from_file": (_POINTER, [_TEXT, _Params]),
+    "llama_model_n_ctx_train": (ctypes.c_int32, [_POINTER]),
+    "llama_set_adapters_lora": (
+        ctypes.c_int32,
+        [_POINTER, ctypes.POINTER(_POINTER), ctypes.c_size_t, ctypes.POINTER(ctypes.c_float)],
+    ),
+    "llama_set_n_threads": (None, [_POINTER, ctypes.c_int32, ctypes.c_int32]),
+    "llama_token_to_piece": (
+        ctypes.c_int32,
+        [_POINTER, _TOKEN, _TEXT, ctypes.c_int32, ctypes.c_int32, ctypes.c_bool],
+    ),
+    "llama_tokenize": (
+        ctypes.c_int32,
+        [_POINTER, _TEXT, ctypes.c_int32, _TOKENS, ctypes.c_int32, ctypes.c_bool, ctypes.c_bool],
+    ),
+    "llama_vocab_bos": (_TOKEN, [_POINTER]),
+    "llama_vocab_eos": (_TOKEN, [_POINTER]),
+    "llama_vocab_get_add_bos": (ctypes.c_bool, [_POINTER]),
+    "llama_vocab_is_eog": (ctypes.c_bool, [_POINTER, _TOKEN]),
+    "llama_vocab_n_tokens": (ctypes.c_int32, [_POINTER]),
+    "llama_vocab_type": (ctypes.c_int, [_POINTER]),
+}
+_SENTENCEPIECE = 1  # LLAMA_VOCAB_TYPE_SPM
+_GGUF_STRING = 8  # GGUF_TYPE_STRING
+_errors: list[str] = []  # what llama.cpp has logged since the last call that can fail
+
+
+@_LOG  # type: ignore[untyped-decorator]
+def _log(level: int, text: bytes, _: int) -> None:
+    if level == _ERROR:
+        _errors.append(text.decode(errors="replace").strip())
+
+
+@cache
+def _library() -> Any:
+    """Raises WeightsError when xllamacpp is missing, or has not all of the functions."""
+    spec = importlib.util.find_spec("xllamacpp")
+    if spec is None or not spec.submodule_search_locations:
+        command = install_command("home")
+        raise WeightsError(f"xllamacpp, which runs GGUF files, is not installed; type: {command}")
+    try:
+        (path,) = Path(spec.submodule_search_locations[0]).glob("xllamacpp*.so")
+        library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError, ValueError) as error:
+        raise WeightsError(
+            f"this version of xllamacpp cannot be used ({error}); type: {install_command('home')}"
+        ) from error
+    library.llama_log_set(_log, None)
+    return library
+
+
+# What a file says of itself, before it is loaded.
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return what `ghost export` wrote into the file of ghost.json. Raises WeightsError when it is not there, or the
+    file is shorter than its tensors."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; ghost export writes GGUF files")
+    library = _library()
+    header = library.gguf_init_from_file(os.fsencode(path), _ReadParams(True, None))
+    if not header:
+        raise WeightsError(f"{path}: no GGUF file, or a damaged one; copy it again, or export the model again")
+    try:
+        last = library.gguf_get_n_tensors(header) - 1
+        end = library.gguf_get_data_offset(header)
+        if last >= 0:
+            end += library.gguf_get_tensor_offset(header, last) + library.gguf_get_tensor_size(header, last)
+        if (size := path.stat().st_size) < end:
+            raise WeightsError(f"{path}: {size:,} bytes of {end:,}: truncated; copy it again")
+        key = library.gguf_find_key(header, gguf_file.FACTS.encode())
+        found = key >= 0 and library.gguf_get_kv_type(header, key) == _GGUF_STRING
+        return gguf_file.parse_facts(path, library.gguf_get_val_str(header, key).decode() if found else None)
+    finally:
+        library.gguf_free(header)
+
+
+def served_facts(file: Path, lora: Path | None) -> dict[str, Any]:
+    """Return the facts of the model that `file` is, or is together with the adapter `lora`.
+
+    Raises WeightsError when the two are no whole model.
+    """
+    facts = read_facts(file)
+    if lora is None:
+        if facts["kind"] == "adapter":
+            raise WeightsError(f"{file} is an adapter; name the file of its base, and this one with --lora {file}")
+        if facts["kind"] == "base":
+            raise WeightsError(f"{file} is a base without a ghost; add --lora FILE (ghost export --gguf-adapter)")
+        return facts
+    adapter = read_facts(lora)
+    if adapter["kind"] != "adapter":
+        raise WeightsError(f"--lora {lora} is no adapter but a {adapter['kind']} model; ghost export --gguf-adapter")
+    if facts["kind"] != "base":
+        raise WeightsError(f"{file} is a {facts['kind']} model; with --lora name its base (ghost export --base BASE)")
+    if facts["base_sha256"] != adapter["base_sha256"]:
+        raise WeightsError(
+            f"{lora} was trained on base {adapter['base_sha256'][:12]}…, and {file} is base "
+            f"{facts['base_sha256'][:12]}…; export that one: ghost export --base BASE --gguf q4_0"
+        )
+    return adapter
+
+
+# The model.
+
+CONTEXT = 2048  # tokens: 1,024 for the history, where training windows are cut, and 1,024 for the longest reply
+# Read a prompt in pieces of this many tokens: a cancellation waits for one at most.
+PREFILL_TOKENS = 128
 
 
 class LlamaCpp:
-    """A GGUF file, open, with a LoRA adapter over it if `lora` names one."""
+    """A GGUF file, open, with a LoRA adapter over it if `lora` names one. Close it, or use it in a `with`."""
 
-    def __init__(self, file: Path, lora: Path | None = None) -> None:
-        """Raises ConversionError when llama.cpp cannot load the files."""
-        import xllamacpp
+    def __init__(self, file: Path, lora: Path | None = None, *, threads: int | None = None) -> None:
+        """Raises ConversionError when llama.cpp cannot load the files. `threads`: default as `usable_threads`."""
+        self._c, self._model, self._context = _library(), None, None
+        self._read: list[int] = []  # the tokens whose keys and values are in the cache
+        _errors.clear()
+        try:
+            self._model = self._c.llama_model_load_from_file(os.fsencode(file), self._c.llama_model_default_params())
+            self._made(self._model, file)
+            self.context = min(CONTEXT, self._c.llama_model_n_ctx_train(self._model))
+            params = self._c.llama_context_default_params()
+            ctypes.cast(ctypes.byref(params), ctypes.POINTER(ctypes.c_uint32))[0] = self.context  # n_ctx is the first
+            self._context = self._c.llama_init_from_model(self._model, params)
+            self._made(self._context, file)
+            count = threads or usable_threads()
+            self._c.llama_set_n_threads(self._context, count, count)
+            if lora is not None:
+                adapter = _POINTER(self._c.llama_adapter_lora_init(self._model, os.fsencode(lora)))
+                self._made(adapter.value, lora)
+                full = ctypes.c_float(1.0)
+                self._c.llama_set_adapters_lora(self._context, ctypes.byref(adapter), 1, ctypes.byref(full))
+        except BaseException:
+            self.close()
+            raise
+        self._vocabulary = self._c.llama_model_get_vocab(self._model)
+        self.size: int = self._c.llama_vocab_n_tokens(self._vocabulary)
+        has_bos = self._c.llama_vocab_get_add_bos(self._vocabulary)
+        self.bos_token_id: int | None = self._c.llama_vocab_bos(self._vocabulary) if has_bos else None
+        self.eos_token_id: int = self._c.llama_vocab_eos(self._vocabulary)
+        # What the tokenizer in training puts before a text, and llama.cpp does not.
+        self.begin = " " if self._c.llama_vocab_type(self._vocabulary) == _SENTENCEPIECE else ""
 
-        for path in (file, lora):
-            if path is not None:
-                check_file(path)
-        params = xllamacpp.CommonParams()
-        params.model.path = str(file)
-        params.n_ctx, params.n_parallel, params.n_gpu_layers, params.cache_ram_mib = CONTEXT, 1, 0, 0
-        params.warmup, params.verbosity = False, 0
-        # More threads wait for each other at every layer, actively: on busy cores that takes seconds a token.
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-        if lora is not None:
-            params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
-        with _quiet():
-            try:
-                self._server = xllamacpp.Server(params)
-            except (RuntimeError, ValueError) as error:
-                first = str(error).partition("\n")[0]
-                raise ConversionError(f"{lora or file}: llama.cpp cannot load it ({first})") from error
+    def _made(self, pointer: int | None, file: Path) -> None:
+        if not pointer:
+            raise ConversionError(f"{file}: llama.cpp cannot load it ({(_errors or ['it says no more'])[0]})")
 
     def ids(self, text: str, *, special: bool = False) -> list[int]:
         """Tokenise as llama.cpp does. Special tokens in `text` are read as such if `special`; else they are text, and
         BOS goes before it where the file names one.
         """
-        answer = self._ask("tokenize", {"content": text, "add_special": not special, "parse_special": special})
-        return [int(token) for token in answer["tokens"]]
+        return self._tokenize(text, not special, special)
+
+    def _tokenize(self, text: str, bos: bool, special: bool) -> list[int]:
+        content = text.encode()
+        room = len(content) + 2
+        tokens = (_TOKEN * room)()
+        count = self._c.llama_tokenize(self._vocabulary, content, len(content), tokens, room, bos, special)
+        return tokens[:count]
+
+    @cached_property
+    def token_bytes(self) -> list[bytes]:
+        """The UTF-8 bytes of each id; empty for special tokens."""
+        spelled, text = [], ctypes.create_string_buffer(1024)
+        for token in range(self.size):
+            length = self._c.llama_token_to_piece(self._vocabulary, token, text, len(text), 0, False)
+            spelled.append(text.raw[: max(0, length)])
+        return spelled
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The end token, and those that end a text in llama.cpp, which knows the common ones by name."""
+        ends = (token for token in range(self.size) if self._c.llama_vocab_is_eog(self._vocabulary, token))
+        return frozenset({self.eos_token_id, *ends})
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[Any]]:
+        """Tokenise `text` alone, without BOS, and with special tokens as text, as replicate_deployment/tokenization.py
+        asks a tokenizer of transformers to: `input_ids` and, in characters, `offset_mapping`."""
+        ids = self._tokenize(self.begin + text, False, False)
+        at = [place for place, character in enumerate(text) for _ in character.encode()]
+        ends = [*accumulate((len(self.token_bytes[token]) for token in ids), initial=-len(self.begin))]
+        spans = ((max(0, start), max(0, end)) for start, end in pairwise(ends))
+        offsets = [(at[start], at[end - 1] + 1) if end > start else (0, 0) for start, end in spans]
+        return {"input_ids": ids, "offset_mapping": offsets}
+
+    def scores(self, ids: Sequence[int]) -> Scores:
+        """Return the scores of the token after `ids`. Only those that do not begin the `ids` of the last call are
+        read, and the last one. Raises WeightsError when llama.cpp fails."""
+        same = 0
+        for one, other in zip(ids[:-1], self._read, strict=False):
+            if one != other:
+                break
+            same += 1
+        self._c.llama_memory_seq_rm(self._c.llama_get_memory(self._context), 0, same, -1)
+        self._read = [*ids[:same]]
+        while len(self._read) < len(ids):
+            piece = ids[len(self._read) : len(self._read) + PREFILL_TOKENS]
+            tokens = (_TOKEN * len(piece))(*piece)
+            _errors.clear()
+            if code := self._c.llama_decode(self._context, self._c.llama_batch_get_one(tokens, len(piece))):
+                raise WeightsError(f"llama.cpp fails with code {code} ({(_errors or ['it says no more'])[0]})")
+            self._read += piece
+        return np.ctypeslib.as_array(self._c.llama_get_logits_ith(self._context, -1), (self.size,)).copy()
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """Return up to `count` tokens after `ids`, until the end token."""
-        asked = {"prompt": [*ids], "n_predict": count, "return_tokens": True, "cache_prompt": True, **PLAIN}
-        return [int(token) for token in self._ask("completion", asked)["tokens"]]
+        """Return up to `count` tokens after `ids`, until an end token."""
+        drawn: list[int] = []
+        while len(drawn) < count and (token := int(self.scores([*ids, *drawn]).argmax())) not in self.end_ids:
+            drawn.append(token)
+        return drawn
 
-    def logprobs(self, ids: Sequence[int], wanted: Sequence[int]) -> list[float]:
-        """Return the log-probabilities in nats of the tokens `wanted` after `ids`."""
-        # llama.cpp gives no figures where the drawn token ends the text, or a character only in part. So let it draw a
-        # letter: the figures are of the unchanged logits.
-        letter = self.ids("x")[-1]
-        asked = {"prompt": [*ids], "n_predict": 1, "cache_prompt": True, "logit_bias": [[letter, 1000.0]], **PLAIN}
-        for best in (300, 1_000_000):  # it lists the likeliest; a whole vocabulary takes a third of a second
-            (place,) = self._ask("completion", asked | {"n_probs": best})["completion_probabilities"]
-            found = {int(token["id"]): float(token["logprob"]) for token in place["top_logprobs"]}
-            if all(token in found for token in wanted):
-                break
-        return [found[token] for token in wanted]
+    def logprobs(self, ids: Sequence[int]) -> Any:
+        """Return the log-probabilities in nats of all tokens after `ids`: float64 (vocabulary,)."""
+        scores = self.scores(ids).astype(np.float64)
+        scores -= scores.max()
+        return scores - np.log(np.exp(scores).sum())
 
-    def _ask(self, what: str, asked: dict[str, Any]) -> dict[str, Any]:
-        import httpx2
-
-        with _quiet():
-            answer = httpx2.post(f"{self._server.listening_address}/{what}", json=asked, timeout=600)
-        if answer.status_code != 200:
-            raise ConversionError(f"llama.cpp refused to {what}: {answer.text[:200]}")
-        return dict(answer.json())
+    def close(self) -> None:
+        if self._context:
+            self._c.llama_free(self._context)
+        if self._model:
+            self._c.llama_model_free(self._model)  # and its adapter
+        self._context = self._model = None
 
     def __enter__(self) -> "LlamaCpp":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        with _quiet():
-            del self._server
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop what native code writes to stderr: llama.cpp tells every step there."""
-    with tempfile.TemporaryFile() as sink:
-        kept = os.dup(2)
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+def usable_threads() -> int:
+    """OMP_NUM_THREADS, as for torch; else the cores of this process: two threads on one core wait for each other."""
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    if named.isdigit() and int(named):
+        return int(named)
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    try:
+        twofold = Path("/sys/devices/system/cpu/smt/active").read_text(encoding="utf-8").strip() == "1"
+    except OSError:
+        twofold = False
+    return max(1, len(os.sched_getaffinity(0)) // (1 + twofold))
+
+
+# The engine over it.
+
+
+class Decoder:
+    """What `Engine` asks of a decoder (replicate_deployment/decoding.py)."""
+
+    def __init__(self, model: LlamaCpp) -> None:
+        self._model, self._ids = model, list[int]()
+
+    def start(self, ids: Sequence[int]) -> Scores:
+        self._ids = [*ids]
+        return self._model.scores(self._ids)
+
+    def next(self, token: int) -> Scores:
+        self._ids.append(token)
+        return self._model.scores(self._ids)
+
+
+class Sampler:
+    """`replicate_deployment.sampling.Sampler` in numpy: a seed draws the same random numbers."""
+
+    def __init__(
+        self, settings: Settings, prompt_ids: Sequence[int], penalty_exempt: frozenset[int], seed: int | None, size: int
+    ) -> None:
+        self._settings = settings
+        self._penalizable = np.ones(size, bool)
+        self._penalizable[[*penalty_exempt]] = False
+        self._penalized = np.zeros(size, bool)
+        self._penalized[[*prompt_ids]] = True
+        self._penalized &= self._penalizable
+        # torch.rand in float64: the low 53 bits of two outputs of the same Mersenne Twister, seeded in the same way.
+        words = np.random.RandomState(seed).randint(0, 2**32, (settings.max_new_tokens, 2), np.uint32).astype(np.uint64)
+        self._drawn = iter((words[:, 0] << np.uint64(32) | words[:, 1]) % np.uint64(2**53) * 2.0**-53)
+
+    def __call__(self, scores: Scores) -> int:
+        chosen, penalty = self._settings, self._settings.repetition_penalty
+        if penalty != 1:
+            divided = np.where(scores < 0, scores * penalty, scores / penalty)
+            scores = np.where(self._penalized, divided, scores)
+        if chosen.temperature == 0:
+            token = int(scores.argmax())
+        else:
+            weights = self._cut(scores / chosen.temperature)
+            cumulative = weights.cumsum()
+            token = int(cumulative.searchsorted(next(self._drawn) * cumulative[-1], side="right"))
+            token = min(token, len(scores) - 1)
+        self._penalized[token] = self._penalizable[token]
+        return token
+
+    def _cut(self, scores: Scores) -> Any:
+        """Return the tokens' weights, float64, with 0 for those that top_k and top_p leave out."""
+        weights = np.exp((scores - scores.max()).astype(np.float64))
+        if 0 < self._settings.top_k < len(scores):
+            weights[scores < np.partition(scores, -self._settings.top_k)[-self._settings.top_k]] = 0
+        if self._settings.top_p < 1:
+            order = weights.argsort(kind="stable")
+            rare = order[weights[order].cumsum() <= (1 - self._settings.top_p) * weights.sum()]
+            weights[np.setdiff1d(rare, order[-1:])] = 0
+        return weights
+
+
+@dataclass(frozen=True)
+class LlamaCppEngine(Engine):
+    """The engine over a `LlamaCpp`, which is its `model` and its `tokenizer`."""
+
+    @property
+    def positions(self) -> int:
+        return int(self.model.context)
+
+    @contextmanager
+    def _decoder(self, tokens: int) -> Iterator[Decoder]:
+        yield Decoder(self.model)
+
+    def _sampler(
+        self, settings: Settings, prompt_ids: list[int], seed: int | None, scores: Scores
+    ) -> Callable[[Scores], int]:
+        return Sampler(settings, prompt_ids, self.penalty_exempt, seed, self.model.size)
+
+
+def load_engine(file: Path, lora: Path | None = None) -> LlamaCppEngine:
+    """Load the model and check by the golden prompt that it computes what was merged; an adapter has no such prompt.
+
+    Raises WeightsError or ConversionError when it cannot be served.
+    """
+    facts = served_facts(file, lora)
+    ghost, model = Ghost(lora or file, facts), LlamaCpp(file, lora)
+    if "golden" in facts:
+        check_golden(model, facts["golden"], file)
+    end_ids = model.end_ids
+    return LlamaCppEngine(
+        ghost=ghost,
+        tokenizer=model,
+        model=model,
+        labels=ghost.labels,
+        recipe=ghost.recipe,
+        settings=settings.from_facts(facts.get("sampling", {})),  # an adapter has none: the merge records them
+        token_bytes=model.token_bytes,
+        end_ids=end_ids,
+        penalty_exempt=end_ids | format_ids(model, ghost.labels, model.token_bytes),
+    )
+
+
+# Nats, mean of the five likeliest: far beyond what rounding to 4 bits does, so it finds gross errors only.
+GOLDEN_LIMIT = 4.0
+
+
+def check_golden(model: LlamaCpp, golden: dict[str, Any], file: Path) -> None:
+    """Raises WeightsError when the golden prompt gives other ids, or log-probabilities too far from those recorded."""
+    if model.ids(model.begin + golden["prompt"]) != golden["ids"]:
+        raise WeightsError(f"{file}: the golden prompt gives other ids than it records; export the model again")
+    found = model.logprobs(golden["ids"])
+    off = [abs(float(found[token]) - expected) for token, expected in golden["next_top5_logprobs"]]
+    if not sum(off) / len(off) <= GOLDEN_LIMIT:
+        raise WeightsError(f"{file}: the golden prompt's log-probabilities are off by {max(off):.2f}; export it again")
+
+
+class Predictor(predict.Predictor):
+    """The Cog interface (replicate_deployment/predict.py) to the GGUF file in GHOST_WEIGHTS, and GHOST_LORA over it."""
+
+    def load(self) -> Engine:
+        lora = os.environ.get("GHOST_LORA")
+        return load_engine(Path(os.environ["GHOST_WEIGHTS"]), Path(lora) if lora else None)
