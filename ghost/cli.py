@@ -93,7 +93,7 @@ VERBS = {
         "ghost.serving.serve",
         "serve a model over HTTP: Cog's server, without Docker, and OpenAI's API",
         "serve",
-        ("cog", "torch", "transformers", "httpx2", "starlette", "uvicorn"),
+        ("cog", "httpx2", "starlette", "uvicorn"),
     ),
     "bot": Verb(
         "telegram_bot.bot",

@@ -42,7 +42,7 @@ def wanted(*extras: str) -> list[Requirement]:
 def test_the_lock_holds_one_allowed_version_of_every_dependency(python: str, system: str, machine: str) -> None:
     """If this fails, pyproject.toml has changed: run `make lock`."""
     locked = pins(ROOT / "requirements" / "environment.lock", python, system, machine)
-    for dependency in wanted("train", "serve", "chat", "bot", "dev"):
+    for dependency in wanted("train", "serve", "home", "chat", "bot", "dev"):
         assert locked[canonicalize_name(dependency.name)] in dependency.specifier, str(dependency)
 
 

@@ -157,7 +157,7 @@ def read_facts(path: Path) -> dict[str, Any]:
         library.gguf_free(header)
 
 
-def served_facts(file: Path, lora: Path | None) -> dict[str, Any]:
+def read_ghost(file: Path, lora: Path | None = None) -> Ghost:
     """Return the facts of the model that `file` is, or is together with the adapter `lora`.
 
     Raises WeightsError when the two are no whole model.
@@ -165,28 +165,34 @@ def served_facts(file: Path, lora: Path | None) -> dict[str, Any]:
     facts = read_facts(file)
     if lora is None:
         if facts["kind"] == "adapter":
-            raise WeightsError(f"{file} is an adapter; name the file of its base, and this one with --lora {file}")
+            raise WeightsError(f"{file} is an adapter; name its base, and this file after --lora")
         if facts["kind"] == "base":
-            raise WeightsError(f"{file} is a base without a ghost; add --lora FILE (ghost export --gguf-adapter)")
-        return facts
-    adapter = read_facts(lora)
-    if adapter["kind"] != "adapter":
-        raise WeightsError(f"--lora {lora} is no adapter but a {adapter['kind']} model; ghost export --gguf-adapter")
-    if facts["kind"] != "base":
-        raise WeightsError(f"{file} is a {facts['kind']} model; with --lora name its base (ghost export --base BASE)")
-    if facts["base_sha256"] != adapter["base_sha256"]:
-        raise WeightsError(
-            f"{lora} was trained on base {adapter['base_sha256'][:12]}…, and {file} is base "
-            f"{facts['base_sha256'][:12]}…; export that one: ghost export --base BASE --gguf q4_0"
-        )
-    return adapter
+            raise WeightsError(f"{file} is a base, which is nobody's ghost; name an adapter too: --lora FILE")
+    else:
+        base, facts = facts, read_facts(lora)
+        if facts["kind"] != "adapter":
+            raise WeightsError(f"--lora {lora} is a {facts['kind']} model; name what ghost export --gguf-adapter wrote")
+        if base["kind"] != "base":
+            raise WeightsError(f"--lora runs over a base, and {file} is a {base['kind']} model; leave out --lora")
+        if base["base_sha256"] != facts["base_sha256"]:
+            trained, found = (one["base_sha256"][:12] for one in (facts, base))
+            raise WeightsError(
+                f"{lora} was trained on base {trained}…, and {file} is base {found}…; export the right one: "
+                "ghost export --base BASE --gguf q4_0"
+            )
+    ghost = Ghost(lora or file, facts)
+    try:
+        _ = ghost.labels, ghost.stop_sequences
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{ghost.folder}: {gguf_file.FACTS} has no labels; export the model again") from error
+    return ghost
 
 
 # The model.
 
 CONTEXT = 2048  # tokens: 1,024 for the history, where training windows are cut, and 1,024 for the longest reply
 # Read a prompt in pieces of this many tokens: a cancellation waits for one at most.
-PREFILL_TOKENS = 128
+PREFILL_TOKENS = 64
 
 
 class LlamaCpp:
@@ -201,9 +207,7 @@ class LlamaCpp:
             self._model = self._c.llama_model_load_from_file(os.fsencode(file), self._c.llama_model_default_params())
             self._made(self._model, file)
             self.context = min(CONTEXT, self._c.llama_model_n_ctx_train(self._model))
-            params = self._c.llama_context_default_params()
-            ctypes.cast(ctypes.byref(params), ctypes.POINTER(ctypes.c_uint32))[0] = self.context  # n_ctx is the first
-            self._context = self._c.llama_init_from_model(self._model, params)
+            self._context = self._c.llama_init_from_model(self._model, self._params())
             self._made(self._context, file)
             count = threads or usable_threads()
             self._c.llama_set_n_threads(self._context, count, count)
@@ -222,6 +226,16 @@ class LlamaCpp:
         self.eos_token_id: int = self._c.llama_vocab_eos(self._vocabulary)
         # What the tokenizer in training puts before a text, and llama.cpp does not.
         self.begin = " " if self._c.llama_vocab_type(self._vocabulary) == _SENTENCEPIECE else ""
+
+    def _params(self) -> _Params:
+        """Raises WeightsError when this version's struct begins otherwise than with n_ctx, n_batch and n_ubatch."""
+        params: _Params = self._c.llama_context_default_params()
+        first = ctypes.cast(ctypes.byref(params), ctypes.POINTER(ctypes.c_uint32))
+        if first[:3] != [512, 2048, 512]:
+            raise WeightsError(f"this version of xllamacpp cannot be used; type: {install_command('home')}")
+        # Memory is reserved for a whole batch.
+        first[0], first[1], first[2] = self.context, PREFILL_TOKENS, PREFILL_TOKENS
+        return params
 
     def _made(self, pointer: int | None, file: Path) -> None:
         if not pointer:
@@ -409,10 +423,9 @@ def load_engine(file: Path, lora: Path | None = None) -> LlamaCppEngine:
 
     Raises WeightsError or ConversionError when it cannot be served.
     """
-    facts = served_facts(file, lora)
-    ghost, model = Ghost(lora or file, facts), LlamaCpp(file, lora)
-    if "golden" in facts:
-        check_golden(model, facts["golden"], file)
+    ghost, model = read_ghost(file, lora), LlamaCpp(file, lora)
+    if "golden" in ghost.facts:
+        check_golden(model, ghost.facts["golden"], file)
     end_ids = model.end_ids
     return LlamaCppEngine(
         ghost=ghost,
@@ -420,7 +433,7 @@ def load_engine(file: Path, lora: Path | None = None) -> LlamaCppEngine:
         model=model,
         labels=ghost.labels,
         recipe=ghost.recipe,
-        settings=settings.from_facts(facts.get("sampling", {})),  # an adapter has none: the merge records them
+        settings=settings.from_facts(ghost.facts.get("sampling", {})),  # an adapter has none: the merge records them
         token_bytes=model.token_bytes,
         end_ids=end_ids,
         penalty_exempt=end_ids | format_ids(model, ghost.labels, model.token_bytes),

@@ -7,6 +7,7 @@ port of door.py.
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import ipaddress
 import json
 import os
@@ -31,12 +32,13 @@ from typing import IO, TYPE_CHECKING, Any
 import replicate_deployment
 from ghost.console import console, progress
 from ghost.errors import ServerError, UsageError
-from ghost.serving.chat.chat import add_server_facts, read_labels
-from ghost.serving.chat.conversation import COMPLETIONS, is_server
+from ghost.serving.chat.chat import add_lora, add_server_facts, read_labels, read_lora
+from ghost.serving.chat.conversation import COMPLETIONS, is_gguf, is_server
 from ghost.serving.client import SERVERS, Backend, backend
 from ghost.serving.client.prediction import reason
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
+from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings, from_facts
 
 if TYPE_CHECKING:
@@ -168,9 +170,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="models/merged",
         metavar="MODEL",
-        help=f"a merged model; with --openai also a server: {SERVERS} (default: %(default)s)",
+        help=f"a merged model, or a GGUF file; with --openai also a server: {SERVERS} (default: %(default)s)",
     )
     parser.add_argument("--weights", metavar="FOLDER", help="the same as MODEL")
+    add_lora(parser)
     parser.add_argument("--port", type=int, default=PORT, help="0 picks a free one (default: %(default)s)")
     parser.add_argument(
         "--openai",
@@ -184,7 +187,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="0.0.0.0 lets other machines in, with --openai to that port alone (default: %(default)s)",
     )
     add_server_facts(parser)
-    parser.add_argument("--load-in-4bit", action="store_true", help="a third of the memory; replies change slightly")
+    parser.add_argument(
+        "--load-in-4bit",
+        action="store_true",
+        help="a third of the memory; replies change slightly. For a GPU: on a CPU serve a GGUF file (ghost export)",
+    )
     parser.add_argument(
         "--allow",
         nargs="+",
@@ -203,9 +210,17 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{args.model} is a server already; add --openai PORT, and no --log, --load-in-4bit or --allow"
         )
-    folder = args.ghost if args.model.startswith(COMPLETIONS) else None if remote else Path(args.model)
-    if labels and folder:
-        raise UsageError(f"--labels works with Cog servers and Replicate only; {folder}/ghost.json has the labels")
+    lora = read_lora(args.lora, args.model)
+    if args.load_in_4bit:
+        refuse_4bit(args.model)
+    ghost = None
+    if not remote:
+        ghost = read_model(Path(args.model), lora)
+    elif args.model.startswith(COMPLETIONS):
+        ghost = ghost_json.read(args.ghost)
+    if labels and ghost:
+        told = ghost.folder if is_gguf(args.model) else ghost.folder / ghost_json.NAME
+        raise UsageError(f"--labels works with Cog servers and Replicate only; {told} has the labels")
     with ExitStack() as stack:
         listener = server = None
         if args.openai is not None:  # now, not after minutes of loading
@@ -223,6 +238,7 @@ def run(args: argparse.Namespace) -> int:
                         log=args.log,
                         load_in_4bit=args.load_in_4bit,
                         allowed=args.allow,
+                        lora=lora,
                     )
                 )
             body = json.dumps({"input": {"prompt": "hey"}})
@@ -233,12 +249,11 @@ def run(args: argparse.Namespace) -> int:
         if listener:
             from ghost.serving import guard, openai_api
 
-            facts = ghost_json.read(folder) if folder else None
             api = openai_api.Api(
                 backend(server.url if server else args.model, args.ghost),
-                _name(args.model),
-                facts.labels if facts else labels or Labels(),
-                from_facts(facts.facts.get("sampling", {})) if facts else Settings(),  # an adapter has none recorded
+                _name(str(lora or args.model)),
+                ghost.labels if ghost else labels or Labels(),
+                from_facts(ghost.facts.get("sampling", {})) if ghost else Settings(),  # an adapter has none recorded
             )
             stack.enter_context(guard.running(api.app(args.host, key), listener, api.backend))
             url = f"{_url(args.host, listener.getsockname()[1])}/v1"
@@ -255,15 +270,45 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def read_model(model: Path, lora: Path | None) -> Ghost:
+    """Return the facts of a merged folder, or of a GGUF file and the adapter over it.
+
+    Raises WeightsError when it cannot be served. The server checks the hashes of a folder when it loads the files, so
+    only sizes are checked here. Raises ModuleNotFoundError when what loads a folder is not installed.
+    """
+    if is_gguf(str(model)):
+        from ghost.serving.llama_cpp import read_ghost
+
+        return read_ghost(model, lora)
+    for package in ("torch", "transformers"):  # which a GGUF file does without
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)
+    ghost_json.verify(ghost := ghost_json.read(model), hashes=False)
+    return ghost
+
+
+def refuse_4bit(model: str) -> None:
+    """Raises UsageError for a GGUF file, and without a GPU."""
+    if is_gguf(model):
+        raise UsageError(f"{model} is rounded already; leave out --load-in-4bit")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError(
+            "--load-in-4bit is for a GPU: on a CPU a token of a 7B takes 34 core-seconds. Serve a GGUF file: "
+            f"ghost export {shlex.quote(model)} --gguf q4_0, then ghost serve models/gguf/ghost-q4_0.gguf"
+        )
+
+
 async def _check(server: Backend) -> None:
     async with server:
         await server.ready()
 
 
 def _name(model: str) -> str:
-    """Return the name that clients choose: the folder's, or that of the model or host in a server's address."""
+    """Return the name that clients choose: that of the folder or file, or of the model or host in an address."""
     place = model.removesuffix("/v1") if is_server(model) else str(Path(model).resolve())
-    return re.split("[/#]", place)[-1].partition(":")[0]
+    return re.split("[/#]", place)[-1].partition(":")[0].removesuffix(".gguf")
 
 
 @contextmanager
@@ -357,11 +402,12 @@ def _started(
     log: Path | None = None,
     load_in_4bit: bool = False,
     allowed: Collection[str] = (),
+    lora: Path | None = None,
 ) -> Iterator[_Server]:
     from ghost.serving import door, guard
 
-    # Check sizes now, to refuse a wrong folder at once; the server checks the hashes when it loads the files.
-    ghost_json.verify(facts := ghost_json.read(weights), hashes=False)
+    ghost = read_model(weights, lora)
+    predictor = Path(__file__).with_name("llama_cpp.py") if is_gguf(str(weights)) else context.resolve() / "predict.py"
     programs = Path(sys.executable).parent
     if not any((programs / name).exists() for name in ("python", "python.exe")):
         raise ServerError(f"{programs} has no `python`, which Cog needs for its worker: run ghost from a virtual env")
@@ -375,8 +421,9 @@ def _started(
         environment = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT)} | {
             "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
             "PORT": str(private[1]),
-            "COG_PREDICT_TYPE_STUB": f"{context.resolve() / 'predict.py'}:Predictor",
+            "COG_PREDICT_TYPE_STUB": f"{predictor}:Predictor",
             "GHOST_WEIGHTS": str(weights.resolve()),
+            "GHOST_LORA": str(lora.resolve()) if lora else "",
             "TMPDIR": str(scratch),
         }
         if load_in_4bit:
@@ -399,7 +446,7 @@ def _started(
                 start_new_session=True,  # Ctrl-C reaches ghost only, which then lets the server finish
             )
 
-        tokens = from_facts(facts.facts.get("sampling", {})).max_new_tokens
+        tokens = from_facts(ghost.facts.get("sampling", {})).max_new_tokens
         front = door.Door(*private, tokens, allowed)
         server = _Server(launch, launch(), front, _url(host, listener.getsockname()[1]), log)
         stack.callback(front.reset)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ghost.console import console, echo
 from ghost.errors import UsageError
-from ghost.serving.chat.conversation import COMPLETIONS, DISCLOSURE, Chat, find_speaker, is_server, parse_seed
+from ghost.serving.chat.conversation import COMPLETIONS, DISCLOSURE, Chat, find_speaker, is_gguf, is_server, parse_seed
 from ghost.serving.client import SERVERS
 from ghost.signals import Stopped
 from replicate_deployment.chat_format import Labels, render
@@ -169,8 +169,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="?",
         default="models/merged",
-        help=f"a merged model; or a server: {SERVERS} (default: %(default)s)",
+        help=f"a merged model, or a GGUF file; or a server: {SERVERS} (default: %(default)s)",
     )
+    add_lora(parser)
     sampling = parser.add_argument_group("sampling (default: as the model's ghost.json says)")
     for field in fields(Settings):
         low, high = RANGES[field.name]
@@ -194,27 +195,42 @@ def run(args: argparse.Namespace) -> int:
     seed = None if args.seed is None else parse_seed(args.seed)
     changes = {field.name: value for field in fields(Settings) if (value := getattr(args, field.name)) is not None}
     Settings().replace(**changes)  # refuse a value out of range before loading a model
-    labels = read_labels(args.labels)
+    labels, lora = read_labels(args.labels), read_lora(args.lora, args.model)
     if sys.stdin is None and not args.web:
         raise UsageError("standard input is closed, so no message can be read; open it, or type: ghost chat --web")
     at_a_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if args.json and (args.web or at_a_terminal):
         raise UsageError("--json works in a pipe only, as in: ghost chat --json < messages.txt")
     if labels and (not is_server(args.model) or args.model.startswith(COMPLETIONS)):
-        folder = args.ghost if is_server(args.model) else args.model
-        raise UsageError(f"--labels works with Cog servers and Replicate only; {folder}/ghost.json has the labels")
+        told = (
+            args.model if is_gguf(args.model) else f"{args.ghost if is_server(args.model) else args.model}/ghost.json"
+        )
+        raise UsageError(f"--labels works with Cog servers and Replicate only; {told} has the labels")
     if args.web:
         from ghost.serving.chat import web
 
         web.require()
-        return web.serve(lambda: find_speaker(args.model, labels, args.ghost), changes, seed, args.host, args.port)
-    speaker = find_speaker(args.model, labels, args.ghost)
+        return web.serve(
+            lambda: find_speaker(args.model, labels, args.ghost, lora), changes, seed, args.host, args.port
+        )
+    speaker = find_speaker(args.model, labels, args.ghost, lora)
     chat = Chat(speaker, changes, seed)
     if at_a_terminal:
         talk(chat, asker())
         return 0
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # a TextIOWrapper
     return answer_lines(chat, sys.stdin, as_json=args.json)
+
+
+def add_lora(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="with the GGUF file of a base, the adapter over it")
+
+
+def read_lora(lora: Path | None, model: str) -> Path | None:
+    """Raises UsageError if there is no GGUF file for it to run over."""
+    if lora and not is_gguf(model):
+        raise UsageError(f"--lora runs over the GGUF file of a base, not over {model}; name that file")
+    return lora
 
 
 def add_server_facts(parser: argparse.ArgumentParser) -> None:

@@ -83,18 +83,25 @@ def parse_seed(text: str) -> int:
 # The two kinds of speakers: a merged model in this process, and a server over HTTP.
 
 
-def find_speaker(model: str, labels: Labels | None, folder: Path = Path("models/merged")) -> Speaker:
-    """Return the speaker for a server or for the folder of a merged model.
+def find_speaker(
+    model: str, labels: Labels | None, folder: Path = Path("models/merged"), lora: Path | None = None
+) -> Speaker:
+    """Return the speaker for a server, for the folder of a merged model, or for a GGUF file and the adapter `lora`.
 
-    `labels` are those of a server's model. Those of a folder are in its ghost.json, and `folder` has the ghost.json of
-    a server of completions. Raises WeightsError if a folder is not what it must be, UsageError or ServerError if the
-    address is not valid.
+    `labels` are those of a server's model. A folder and a file say their own, and `folder` has the ghost.json of a
+    server of completions. Raises WeightsError if a folder or a file is not what it must be, UsageError or ServerError
+    if the address is not valid.
     """
     if is_server(model):
         asyncio.run(_check(model, folder))
         if model.startswith(COMPLETIONS):
             labels = ghost_json.read(folder).labels
         return ServerSpeaker(model, labels or Labels(), folder)
+    if is_gguf(model):
+        from ghost.serving.llama_cpp import load_engine
+
+        with progress("loading the model"):
+            return LocalSpeaker(model, load_engine(Path(model), lora))
     from transformers.utils.logging import set_verbosity_error
 
     from replicate_deployment.engine import Engine
@@ -108,9 +115,13 @@ def is_server(model: str) -> bool:
     return model.startswith(("http://", "https://", "replicate:", COMPLETIONS))
 
 
+def is_gguf(model: str) -> bool:
+    return not is_server(model) and model.endswith(".gguf")
+
+
 @dataclass(frozen=True)
 class LocalSpeaker:
-    """A merged model, loaded in this process."""
+    """A merged model or a GGUF file, loaded in this process."""
 
     name: str
     engine: Any

@@ -14,11 +14,13 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
+import torch
 
 from ghost import cli
 from ghost.errors import ServerError, UsageError
 from ghost.serving import serve
 from ghost.serving.client import predict
+from ghost.serving.export import export
 from tests.ghost.serving.cog_server import ENDLESS, STREAM, events, wait_until
 
 
@@ -71,6 +73,7 @@ def test_its_life(tiny_merged: Path, tmp_path: Path) -> None:
 
 
 def test_four_bits_are_asked_for_where_the_model_is_loaded(tiny_merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     environments = []
 
     def started(*_: object, env: dict[str, str], **__: object) -> None:
@@ -81,6 +84,52 @@ def test_four_bits_are_asked_for_where_the_model_is_loaded(tiny_merged: Path, mo
     for flags in ([], ["--load-in-4bit"]):
         assert cli.main(["serve", str(tiny_merged), "--port", "0", *flags]) == 1
     assert [environment.get("GHOST_LOAD_IN_4BIT") for environment in environments] == [None, "1"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="4 bits are for GPUs, and there is one")
+def test_on_a_cpu_four_bits_point_to_a_gguf_file(tiny_merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", str(tiny_merged), "--load-in-4bit"]) == 2
+    assert "--gguf q4_0" in capsys.readouterr().err
+
+
+def test_a_gguf_file_is_served_over_both_apis(tiny_merged: Path, tmp_path: Path) -> None:
+    """Cog's inputs, with its refusals, and OpenAI's; a seed gives the same reply by both."""
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed; it is in the extra `home`")
+    file = export(tiny_merged, tmp_path / "gguf", "q8_0")["file"]
+    with ghost_serve(file, "--openai", "0") as process:
+        _, whole, _, _, second = said(process, 5)
+        body = {"input": {"prompt": "hey", "seed": 3, "max_new_tokens": 8}}
+        with httpx2.Client(trust_env=False, timeout=120) as http:
+            url = shlex.split(whole)[1]
+            cog = http.post(url, json=body).json()
+            assert cog["status"] == "succeeded"
+            assert cog["metrics"]["output_tokens"] <= 8
+            assert http.post(url, json={"input": {"prompt": "hey", "temperature": 9}}).status_code == 422
+            asked = {"messages": [{"role": "user", "content": "hey"}], "seed": 3, "max_tokens": 8}
+            answer = http.post(f"{second.split()[2]}/chat/completions", json=asked).json()
+        assert answer["model"] == "ghost-q8_0"
+        assert answer["choices"][0]["message"]["content"] == "".join(cog["output"])
+        assert answer["usage"]["prompt_tokens"] == cog["metrics"]["input_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["none.gguf"], "no such file"),
+        (["models/merged", "--lora", "x.gguf"], "--lora runs over the GGUF file of a base"),
+        (["x.gguf", "--load-in-4bit"], "is rounded already"),
+        (["http://127.0.0.1:9", "--openai", "0", "--lora", "x.gguf"], "--lora runs over the GGUF file of a base"),
+    ],
+)
+def test_what_does_not_fit_a_gguf_file_is_refused(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if arguments == ["none.gguf"]:
+        pytest.importorskip("xllamacpp", reason="xllamacpp is not installed; it is in the extra `home`")
+    assert cli.main(["serve", *arguments]) in (1, 2)
+    err = capsys.readouterr().err
+    assert reason in err
+    assert err.count("\n") == 1
 
 
 PREDICTOR = """
