@@ -263,7 +263,7 @@ class LlamaCpp:
             spelled.append(text.raw[: max(0, length)])
         return spelled
 
-    @property
+    @cached_property
     def end_ids(self) -> frozenset[int]:
         """The end token, and those that end a text in llama.cpp, which knows the common ones by name."""
         ends = (token for token in range(self.size) if self._c.llama_vocab_is_eog(self._vocabulary, token))

@@ -8,6 +8,7 @@ Ids are sent where the server takes them. Ollama and `transformers serve` take t
 they get what the model's chat template writes, which puts a space into a typed `</s>`.
 """
 
+import importlib.util
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -74,7 +75,12 @@ class Format:
 @cache
 def read_format(folder: Path) -> Format:
     """Read a merged or an adapter folder; weights need not be there. Raises WeightsError without ghost.json or
-    tokenizer."""
+    tokenizer, UsageError without the packages that read it."""
+    for package in ("transformers", "jinja2"):  # the bot's extra has neither: most bots ask another kind of server
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(
+                f"completions: needs {package}, which is not installed; type: pip install transformers jinja2"
+            )
     ghost = ghost_json.read(folder)
     if not (folder / "tokenizer.json").is_file():
         raise WeightsError(f"{folder}: no tokenizer.json here; name the merged or the adapter folder")
@@ -177,14 +183,14 @@ class Completions(Backend):
     async def _written(
         self, turns: Sequence[Turn], sampling: Settings, seed: int, metrics: dict[str, float]
     ) -> AsyncGenerator[str, None]:
-        """Yield the pieces that the model writes. Set `output_tokens` if the server tells it.
+        """Yield the pieces that the model writes. Set `input_tokens`, and `output_tokens` if the server tells it.
 
         Raises ContextExceeded, before the first piece, if the server says so.
         """
         import httpx2
 
         url, body = self._request(turns, sampling, seed)
-        ended = False
+        metrics["input_tokens"], ended = len(self.format.ids(turns)), False
         with connection_errors(self.url, sent=IN_DOUBT):
             async with self.http.stream(
                 "POST", url, json=body, timeout=httpx2.Timeout(SILENT_SECONDS, connect=self.http.timeout.connect)

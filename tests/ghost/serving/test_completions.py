@@ -16,7 +16,7 @@ from ghost import cli
 from ghost.errors import PredictionLost, ServerBusy, ServerError, ServerStarting, ServerUnreachable, UsageError
 from ghost.evaluation.data import Exchange
 from ghost.evaluation.replies import check, run_served
-from ghost.serving.client import Completions, PredictionFailed, backend
+from ghost.serving.client import Completions, PredictionFailed, backend, completions
 from ghost.serving.client.completions import KEY
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, render_prompt
 from replicate_deployment.errors import WeightsError
@@ -154,7 +154,8 @@ def test_every_engine_gets_the_format_and_its_reply_is_one_turn(engine: Engine, 
 def test_a_reply_that_ends_by_itself(engine: Engine, tiny_merged: Path) -> None:
     engine.written = " ok\ufffd\n\u00e9 <"
     prediction = ask(engine, tiny_merged, lambda server: server.answer({"prompt": "B: hey\nA:"}))
-    assert (prediction.output, prediction.metrics) == ("ok\né <", {"output_tokens": 7})
+    tokens = len(encode_prompt(load_tokenizer(tiny_merged), [Turn("B:", "hey")], DEFAULT_LABELS, "windows"))
+    assert (prediction.output, prediction.metrics) == ("ok\né <", {"input_tokens": tokens, "output_tokens": 7})
 
 
 def test_sampling_is_as_recorded_unless_the_caller_says_otherwise(engine: Engine, tiny_merged: Path) -> None:
@@ -295,6 +296,13 @@ def test_what_is_no_address(where: str, kind: type[Exception], words: str, tiny_
     with pytest.raises(kind, match=words) as refused:
         backend(where, tiny_merged)
     assert "secret" not in str(refused.value)
+
+
+def test_what_the_bots_extra_lacks_is_named(tiny_merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    completions.read_format.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="pip install transformers jinja2"):
+        Completions("http://127.0.0.1:9/v1", tiny_merged)
 
 
 def test_a_folder_without_the_models_facts(tiny_merged: Path, tmp_path: Path) -> None:
