@@ -382,15 +382,15 @@ class Sampler:
             token = int(scores.argmax())
         else:
             weights = self._cut(scores / chosen.temperature)
-            cumulative = weights.cumsum()
+            cumulative = weights.cumsum(dtype=np.float64)
             token = int(cumulative.searchsorted(next(self._drawn) * cumulative[-1], side="right"))
             token = min(token, len(scores) - 1)
         self._penalized[token] = self._penalizable[token]
         return token
 
     def _cut(self, scores: Scores) -> Any:
-        """Return the tokens' weights, float64, with 0 for those that top_k and top_p leave out."""
-        weights = np.exp((scores - scores.max()).astype(np.float64))
+        """Return the tokens' weights, float32, with 0 for those that top_k and top_p leave out."""
+        weights = np.exp(scores - scores.max())
         if 0 < self._settings.top_k < len(scores):
             weights[scores < np.partition(scores, -self._settings.top_k)[-self._settings.top_k]] = 0
         if self._settings.top_p < 1:
