@@ -278,9 +278,9 @@ def main() -> None:
             ways.append(Way(f"llama.cpp's server, {kind}", *stack.enter_context(llama_server(file)), file=file))
         for number in range(args.rounds):
             for way in ways if number % 2 else reversed(ways):
-                way.measure(number, turns=18)
+                way.measure(number, turns=14)
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
-        lines += [f"## {args.model.name}: replies of 64 tokens (4 bits: 8), histories of 19 turns, one thread", ""]
+        lines += [f"## {args.model.name}: replies of 64 tokens (4 bits: 8), histories of 15 turns, one thread", ""]
         lines += table(ways)
     if args.large:
         os.environ["OMP_NUM_THREADS"] = "2"

@@ -195,7 +195,7 @@ class Engine:
             return len(encoded[start]) <= room
 
         # Fewer turns always mean fewer tokens, so bisect: a history of 1 MB is encoded five times, not twenty.
-        starts = range(max(0, len(turns) - CONTEXT_TURNS), len(turns))
+        starts = range(self._oldest(len(turns)), len(turns))
         fitting = bisect_left(starts, True, key=fits)
         if fitting == len(starts):
             last = starts[-1]
@@ -205,6 +205,10 @@ class Engine:
                 f"max_new_tokens = {max_new_tokens}; shorten it"
             )
         return encoded[starts[fitting]]
+
+    def _oldest(self, count: int) -> int:
+        """The first of `count` turns that is not left out as too old."""
+        return max(0, count - CONTEXT_TURNS)
 
     def _min_tokens(self, turns: Sequence[Turn]) -> int:
         try:

@@ -4,6 +4,7 @@ import json
 import operator
 import shutil
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,19 @@ def test_scores_do_not_depend_on_what_was_read_before(gguf: Path) -> None:
             ids = kept.ids(" " + text)
             with LlamaCpp(gguf) as new:
                 assert np.abs(kept.scores(ids) - new.scores(ids)).max() < 0.05
+
+
+def test_a_long_chat_continues_what_was_read(gguf: Path) -> None:
+    """Of four prompts three begin with the one before; and each holds 13 to 20 turns."""
+    engine = load_engine(gguf)
+    turns, prompts = [Turn("B:", "0")], list[list[int]]()
+    for number in range(1, 30):
+        prompts.append(engine._context(turns, 8))
+        text = b"".join(engine.token_bytes[token] for token in prompts[-1]).decode()
+        assert min(len(turns), 13) <= text.count("B:") + text.count("A:") - 1 <= 20
+        turns += [Turn("A:", f"{number}"), Turn("B:", f"{number}")]
+    continued = [later[: len(one)] == one for one, later in pairwise(prompts)]
+    assert continued.count(False) <= len(continued) / 4
 
 
 def test_two_replies_at_once_do_not_mix(gguf: Path) -> None:
