@@ -32,7 +32,7 @@ import httpx2
 import psutil
 
 from benchmarks.extraction import machine
-from benchmarks.large_model import CONFIG
+from benchmarks.large_model import CONFIG, LAYERS
 from ghost import artifact
 from ghost.demo.starter import make_tokenizer
 from ghost.serving import export, gguf_file, serve
@@ -196,7 +196,7 @@ def write_large(file: Path) -> None:
     import numpy as np
 
     config = file.with_name("config.json")
-    config.write_text(json.dumps(CONFIG), encoding="utf-8")
+    config.write_text(json.dumps(CONFIG | {"num_hidden_layers": LAYERS}), encoding="utf-8")
     decoder = gguf_file.read_decoder(file.parent)
     tokenizer = make_tokenizer([*LINES] * 50, 512)
     vocabulary = gguf_file.read_vocabulary(tokenizer, decoder.shapes.vocabulary)
@@ -282,6 +282,7 @@ def main() -> None:
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
         lines += [f"## {args.model.name}: replies of 64 tokens (4 bits: 8), histories of 15 turns, one thread", ""]
         lines += table(ways)
+    args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if args.large:
         os.environ["OMP_NUM_THREADS"] = "2"
         args.large.mkdir(parents=True, exist_ok=True)
