@@ -199,9 +199,10 @@ def test_weights_of_another_model_are_noticed(gguf: Path) -> None:
     golden = llama_cpp.read_ghost(gguf).block("golden")
     with LlamaCpp(gguf) as model:
         llama_cpp.check_golden(model, golden, gguf)
-        moved = [[token, logprob - 9] for token, logprob in golden["next_top5_logprobs"]]
-        with pytest.raises(WeightsError, match="log-probabilities"):
-            llama_cpp.check_golden(model, golden | {"next_top5_logprobs": moved}, gguf)
+        for nats in (9, 0.2):
+            moved = [[token, logprob - nats] for token, logprob in golden["next_top5_logprobs"]]
+            with pytest.raises(WeightsError, match="log-probabilities"):
+                llama_cpp.check_golden(model, golden | {"next_top5_logprobs": moved}, gguf)
         with pytest.raises(WeightsError, match="other ids"):
             llama_cpp.check_golden(model, golden | {"ids": golden["ids"][1:]}, gguf)
 

@@ -70,10 +70,10 @@ def test_more_than_lora_is_refused(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "gguf").exists()
 
 
-def test_four_bits_round_the_matrices_and_spare_the_head(tiny_merged: Path, tmp_path: Path) -> None:
+def test_four_bits_spare_the_head_and_the_values(tiny_merged: Path, tmp_path: Path) -> None:
     file = read(Path(export(tiny_merged, tmp_path / "gguf", "q4_0")["file"]))
     kinds = {tensor.name: tensor.tensor_type.name for tensor in file.tensors}
-    assert kinds["output.weight"] == "Q8_0"
+    assert kinds["output.weight"] == kinds["blk.0.attn_v.weight"] == "Q8_0"
     assert kinds["blk.0.attn_q.weight"] == kinds["token_embd.weight"] == "Q4_0"
     assert kinds["blk.0.attn_norm.weight"] == "F32"
 
