@@ -559,7 +559,9 @@ def parse_facts(path: Path, text: str | None) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(text)
         kind, version = facts["kind"], facts["format"]
-    except (ValueError, TypeError, KeyError) as error:
+        if kind in ("base", "adapter") and not isinstance(facts["base_sha256"], str):
+            raise ValueError("base_sha256 is no text")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(
             f"{path}: {FACTS} is not readable ({type(error).__name__}); export the model again"
         ) from error

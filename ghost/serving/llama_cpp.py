@@ -155,7 +155,9 @@ def read_facts(path: Path) -> dict[str, Any]:
             raise WeightsError(f"{path}: {size:,} bytes of {end:,}: truncated; copy it again")
         key = library.gguf_find_key(header, gguf_file.FACTS.encode())
         found = key >= 0 and library.gguf_get_kv_type(header, key) == _GGUF_STRING
-        return gguf_file.parse_facts(path, library.gguf_get_val_str(header, key).decode() if found else None)
+        return gguf_file.parse_facts(
+            path, library.gguf_get_val_str(header, key).decode(errors="replace") if found else None
+        )
     finally:
         library.gguf_free(header)
 
@@ -170,7 +172,7 @@ def read_ghost(file: Path, lora: Path | None = None) -> Ghost:
         if facts["kind"] == "adapter":
             raise WeightsError(f"{file} is an adapter; name its base, and this file after --lora")
         if facts["kind"] == "base":
-            raise WeightsError(f"{file} is a base, which is nobody's ghost; name an adapter too: --lora FILE")
+            raise WeightsError(f"{file} is a base that nobody's messages changed; name an adapter too: --lora FILE")
     else:
         base, facts = facts, read_facts(lora)
         if facts["kind"] != "adapter":
@@ -185,9 +187,11 @@ def read_ghost(file: Path, lora: Path | None = None) -> Ghost:
             )
     ghost = Ghost(lora or file, facts)
     try:
-        _ = ghost.labels, ghost.stop_sequences
+        _ = ghost.labels, ghost.stop_sequences, settings.from_facts(facts.get("sampling", {}))
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{ghost.folder}: {gguf_file.FACTS} has no labels; export the model again") from error
+        raise WeightsError(
+            f"{ghost.folder}: {gguf_file.FACTS} is not readable ({type(error).__name__}: {error}); export it again"
+        ) from error
     return ghost
 
 
@@ -204,8 +208,8 @@ PREFILL_TOKENS = 64
 class LlamaCpp:
     """A GGUF file, open, with a LoRA adapter over it if `lora` names one. Close it, or use it in a `with`."""
 
-    def __init__(self, file: Path, lora: Path | None = None, *, threads: int | None = None) -> None:
-        """Raises ConversionError when llama.cpp cannot load the files. `threads`: default as `usable_threads`."""
+    def __init__(self, file: Path, lora: Path | None = None) -> None:
+        """Raises ConversionError when llama.cpp cannot load the files."""
         self._c, self._model, self._context = _library(), None, None
         self._read: list[int] = []  # the tokens whose keys and values are in the cache
         _errors.clear()
@@ -215,7 +219,7 @@ class LlamaCpp:
             self.context = min(CONTEXT, self._c.llama_model_n_ctx_train(self._model))
             self._context = self._c.llama_init_from_model(self._model, self._params())
             self._made(self._context, file)
-            count = threads or usable_threads()
+            count = usable_threads()
             self._c.llama_set_n_threads(self._context, count, count)
             if lora is not None:
                 adapter = _POINTER(self._c.llama_adapter_lora_init(self._model, os.fsencode(lora)))

@@ -2,7 +2,6 @@
 
 import json
 import operator
-import shutil
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -178,7 +177,7 @@ def test_files_that_are_no_whole_ghost_are_refused(gguf: Path, over: tuple[Path,
         (cut, None, "truncated"),
         (text, None, "no GGUF file, or a damaged one"),
         (edited(gguf, None, tmp_path), None, "not written by ghost export"),
-        (base, None, "is a base, which is nobody's ghost"),
+        (base, None, "is a base that nobody's messages changed"),
         (lora, None, "is an adapter; name its base"),
         (gguf, lora, "is a merged model; leave out --lora"),
         (base, gguf, "is a merged model; name what ghost export --gguf-adapter wrote"),
@@ -187,12 +186,19 @@ def test_files_that_are_no_whole_ghost_are_refused(gguf: Path, over: tuple[Path,
     for file, adapter, reason in refused:
         with pytest.raises(WeightsError, match=reason):
             llama_cpp.read_ghost(file, adapter)
-    shutil.copy(other, tmp_path / "facts.gguf")
     (tmp_path / "version").mkdir()
     with pytest.raises(WeightsError, match="update ghost"):
         llama_cpp.read_ghost(edited(gguf, {"format": 9, "kind": "merged"}, tmp_path / "version"))
-    with pytest.raises(WeightsError, match="has no labels"):
-        llama_cpp.read_ghost(edited(gguf, {"format": 1, "kind": "merged"}, tmp_path / "version"))
+    text = {"labels": {"me": "A:", "other": "B:"}, "stop_sequences": []}
+    damaged: list[Any] = [
+        [],
+        {"format": 1, "kind": "merged"},
+        {"format": 1, "kind": "adapter"},
+        {"format": 1, "kind": "merged", "text": text, "sampling": 3},
+    ]
+    for facts in damaged:
+        with pytest.raises(WeightsError, match="is not readable"):
+            llama_cpp.read_ghost(edited(gguf, facts, tmp_path / "version"))
 
 
 def test_weights_of_another_model_are_noticed(gguf: Path) -> None:
