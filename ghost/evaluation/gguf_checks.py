@@ -22,7 +22,6 @@ from ghost.serving.gguf_file import PROBES, ByteLevelVocabulary, Decoder, Vocabu
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, render_prompt
 from replicate_deployment.errors import WeightsError
-from replicate_deployment.model_folder import parse_json
 from replicate_deployment.tokenization import Tokenizer, encode, load_tokenizer
 from training.config import base_named
 from training.finetuning.base import resolve_base
@@ -57,7 +56,7 @@ class GgufFile:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        return _facts(self.path, self.fields)
+        return _facts(self.path)
 
     @cached_property
     def reference(self) -> Path:
@@ -131,10 +130,10 @@ def _contents(path: Path) -> dict[str, Any]:
     return {name: field.contents() for name, field in _open(path).fields.items()}
 
 
-def _facts(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
+def _facts(path: Path) -> dict[str, Any]:
     try:
-        return gguf_file.parse_facts(path, fields.get(gguf_file.FACTS))
-    except WeightsError as error:
+        return gguf_file.read_facts(path)
+    except (WeightsError, ConversionError) as error:
         raise Problem(str(error), AGAIN) from error
 
 
@@ -167,7 +166,7 @@ def fits(file: GgufFile) -> str:
         of = f"of {folder}; "
     if file.under is None:
         raise Skipped("not an adapter")
-    base = _facts(file.under, _contents(file.under))
+    base = _facts(file.under)
     if base["kind"] != "base" or base["base_sha256"] != file.facts["base_sha256"]:
         found = "a merged model" if base["kind"] == "merged" else f"base {base.get('base_sha256', '?')[:12]}…"
         raise Problem(

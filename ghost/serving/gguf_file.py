@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal
 from ghost.errors import BaseModelError, ConversionError
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import WeightsError
-from replicate_deployment.model_folder import transformers_config
+from replicate_deployment.model_folder import parse_json, transformers_config
 from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer, token_bytes
 from training.finetuning.base import ATTENTION, Shapes, read_config, read_shapes
@@ -552,21 +552,18 @@ def own_facts(writer: Any, facts: Mapping[str, Any]) -> None:
     writer.add_string(FACTS, json.dumps(facts, ensure_ascii=False))
 
 
-def parse_facts(path: Path, text: str | None) -> dict[str, Any]:
-    """Return what `own_facts` has written. Raises WeightsError when the file lacks it, or is of another version."""
-    if text is None:
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return what `own_facts` has written. Raises WeightsError or ConversionError when the file lacks it, is damaged,
+    or of another version."""
+    text = check_file(path).get(FACTS)
+    if not isinstance(text, str):
         raise WeightsError(f"{path}: not written by ghost export ({FACTS} is missing); export the model: ghost export")
-    try:
-        facts: dict[str, Any] = json.loads(text)
-        kind, version = facts["kind"], facts["format"]
-        if kind in ("base", "adapter") and not isinstance(facts["base_sha256"], str):
-            raise ValueError("base_sha256 is no text")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(
-            f"{path}: {FACTS} is not readable ({type(error).__name__}); export the model again"
-        ) from error
+    facts = parse_json(text.encode(), path)
+    kind, version = facts.get("kind"), facts.get("format")
     if kind not in ("merged", "base", "adapter") or version != ghost_json.FORMAT:
-        raise WeightsError(f"{path}: {FACTS} of kind {kind!r}, format {version!r}; update ghost")
+        raise WeightsError(f"{path}: {FACTS} of kind {kind!r:.60}, format {version!r:.60}; update ghost")
+    if kind != "merged" and not isinstance(facts.get("base_sha256"), str):
+        raise WeightsError(f"{path}: {FACTS} names no base; export it again")
     return facts
 
 
@@ -605,16 +602,20 @@ LARGEST_SIZE = {"block_count": 256, "context_length": 2**27, "embedding_length":
 LARGEST_SIZE |= {"head_count": 1_024, "head_count_kv": 1_024}
 
 
-def check_file(path: Path) -> None:
-    """Walk through a file's header. Raises ConversionError if a count, a length or a tensor's place does not fit it.
+def check_file(path: Path) -> dict[str, int | str | None]:
+    """Walk through a file's header and return its values, None for floats' bits and arrays.
+
+    Raises ConversionError if a count, a length or a tensor's place does not fit the file.
 
     The layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
     """
     try:
+        if not path.exists():
+            raise ConversionError(f"{path}: no such file; ghost export writes GGUF files")
         if not path.is_file():
             raise ValueError("not a regular file")
         with path.open("rb") as stream:
-            _Header(stream, path.stat().st_size).check()
+            return _Header(stream, path.stat().st_size).check()
     except OSError as error:
         raise ConversionError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:  # struct.error, UnicodeDecodeError and those below
@@ -625,19 +626,20 @@ class _Header:
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream, self._size = stream, size
 
-    def check(self) -> None:
+    def check(self) -> dict[str, int | str | None]:
         if self._take(4) != b"GGUF":
             raise ValueError("it does not begin with GGUF")
         version, tensors, keys = self._number(4), self._number(8), self._number(8)
         if version not in (2, 3) or tensors > MOST_TENSORS or keys > MOST_KEYS:
             raise ValueError(f"version {version}, {tensors:,} tensors, {keys:,} keys")
-        align, names = 32, set()
+        align, names, values = 32, set(), dict[str, int | str | None]()
         for _ in range(keys):
             name, kind = self._text(), self._number(4)
             value = self._value(kind)
             if name in names:
                 raise ValueError(f"{name[:60]!r} is there twice")
             names.add(name)
+            values[name] = value
             largest = LARGEST_SIZE.get(name.rpartition(".")[2])
             if largest and not (isinstance(value, int) and 0 <= value <= largest):
                 raise ValueError(f"{name[:60]!r} is out of range")
@@ -660,6 +662,7 @@ class _Header:
         start = _padded(self._stream.tell(), align)
         if places and start + max(places)[0] >= self._size:
             raise ValueError(f"{max(places)[1][:60]!r} begins after its end")
+        return values
 
     def _take(self, count: int) -> bytes:
         if count > self._size - self._stream.tell():

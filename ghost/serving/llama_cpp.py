@@ -48,22 +48,7 @@ class _Params(ctypes.Structure):
     _fields_ = [("bytes", ctypes.c_uint8 * 1024)]  # ctypes reads a list
 
 
-class _ReadParams(ctypes.Structure):
-    """struct gguf_init_params."""
-
-    _fields_ = [("no_alloc", ctypes.c_bool), ("context", _POINTER)]
-
-
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "gguf_find_key": (ctypes.c_int64, [_POINTER, _TEXT]),
-    "gguf_free": (None, [_POINTER]),
-    "gguf_get_data_offset": (ctypes.c_size_t, [_POINTER]),
-    "gguf_get_kv_type": (ctypes.c_int, [_POINTER, ctypes.c_int64]),
-    "gguf_get_n_tensors": (ctypes.c_int64, [_POINTER]),
-    "gguf_get_tensor_offset": (ctypes.c_size_t, [_POINTER, ctypes.c_int64]),
-    "gguf_get_tensor_size": (ctypes.c_size_t, [_POINTER, ctypes.c_int64]),
-    "gguf_get_val_str": (_TEXT, [_POINTER, ctypes.c_int64]),
-    "gguf_init_from_file": (_POINTER, [_TEXT, _ReadParams]),
     "llama_adapter_lora_init": (_POINTER, [_POINTER, _TEXT]),
     "llama_batch_get_one": (_Params, [_TOKENS, ctypes.c_int32]),
     "llama_context_default_params": (_Params, []),
@@ -101,7 +86,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_vocab_type": (ctypes.c_int, [_POINTER]),
 }
 _SENTENCEPIECE = 1  # LLAMA_VOCAB_TYPE_SPM
-_GGUF_STRING = 8  # GGUF_TYPE_STRING
 _errors: list[str] = []  # what llama.cpp has logged since the last call that can fail
 
 
@@ -137,44 +121,19 @@ def _library() -> Any:
 # What a file says of itself, before it is loaded.
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """Return what `ghost export` wrote into the file of ghost.json. Raises WeightsError when it is not there, or the
-    file is shorter than its tensors."""
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file; ghost export writes GGUF files")
-    library = _library()
-    header = library.gguf_init_from_file(os.fsencode(path), _ReadParams(True, None))
-    if not header:
-        raise WeightsError(f"{path}: no GGUF file, or a damaged one; copy it again, or export the model again")
-    try:
-        last = library.gguf_get_n_tensors(header) - 1
-        end = library.gguf_get_data_offset(header)
-        if last >= 0:
-            end += library.gguf_get_tensor_offset(header, last) + library.gguf_get_tensor_size(header, last)
-        if (size := path.stat().st_size) < end:
-            raise WeightsError(f"{path}: {size:,} bytes of {end:,}: truncated; copy it again")
-        key = library.gguf_find_key(header, gguf_file.FACTS.encode())
-        found = key >= 0 and library.gguf_get_kv_type(header, key) == _GGUF_STRING
-        return gguf_file.parse_facts(
-            path, library.gguf_get_val_str(header, key).decode(errors="replace") if found else None
-        )
-    finally:
-        library.gguf_free(header)
-
-
 def read_ghost(file: Path, lora: Path | None = None) -> Ghost:
     """Return the facts of the model that `file` is, or is together with the adapter `lora`.
 
-    Raises WeightsError when the two are no whole model.
+    Raises WeightsError or ConversionError when the two are no whole model.
     """
-    facts = read_facts(file)
+    facts = gguf_file.read_facts(file)
     if lora is None:
         if facts["kind"] == "adapter":
             raise WeightsError(f"{file} is an adapter; name its base, and this file after --lora")
         if facts["kind"] == "base":
             raise WeightsError(f"{file} is a base that nobody's messages changed; name an adapter too: --lora FILE")
     else:
-        base, facts = facts, read_facts(lora)
+        base, facts = facts, gguf_file.read_facts(lora)
         if facts["kind"] != "adapter":
             raise WeightsError(f"--lora {lora} is a {facts['kind']} model; name what ghost export --gguf-adapter wrote")
         if base["kind"] != "base":
@@ -212,6 +171,9 @@ class LlamaCpp:
         """Raises ConversionError when llama.cpp cannot load the files."""
         self._c, self._model, self._context = _library(), None, None
         self._read: list[int] = []  # the tokens whose keys and values are in the cache
+        for path in (file, lora):
+            if path is not None:
+                gguf_file.check_file(path)
         _errors.clear()
         try:
             self._model = self._c.llama_model_load_from_file(os.fsencode(file), self._c.llama_model_default_params())

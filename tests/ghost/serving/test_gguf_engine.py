@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghost.cli import main
+from ghost.errors import ConversionError
 from ghost.evaluation.prompts import PROMPTS, conversation
 from ghost.serving.export import export, export_adapter, export_base
 from replicate_deployment.chat_format import DEFAULT_LABELS, RECIPES, Turn
@@ -168,14 +169,14 @@ def edited(file: Path, facts: dict[str, Any] | None, folder: Path) -> Path:
 def test_files_that_are_no_whole_ghost_are_refused(gguf: Path, over: tuple[Path, Path], tmp_path: Path) -> None:
     base, lora = over
     cut, text = tmp_path / "cut.gguf", tmp_path / "text.gguf"
-    cut.write_bytes(gguf.read_bytes()[:-10_000])
+    cut.write_bytes(gguf.read_bytes()[:100_000])
     text.write_text("no GGUF file")
     (tmp_path / "other").mkdir()
     other = edited(base, {"format": 1, "kind": "base", "base_sha256": "0" * 64}, tmp_path / "other")
     refused: list[tuple[Path, Path | None, str]] = [
         (tmp_path / "none.gguf", None, "no such file"),
         (cut, None, "truncated"),
-        (text, None, "no GGUF file, or a damaged one"),
+        (text, None, "no GGUF file"),
         (edited(gguf, None, tmp_path), None, "not written by ghost export"),
         (base, None, "is a base that nobody's messages changed"),
         (lora, None, "is an adapter; name its base"),
@@ -184,20 +185,23 @@ def test_files_that_are_no_whole_ghost_are_refused(gguf: Path, over: tuple[Path,
         (other, lora, "was trained on base .*, and .* is base 000000000000"),
     ]
     for file, adapter, reason in refused:
-        with pytest.raises(WeightsError, match=reason):
+        with pytest.raises((WeightsError, ConversionError), match=reason):
             llama_cpp.read_ghost(file, adapter)
+    cut.write_bytes(gguf.read_bytes()[:-1000])  # of the last tensor
+    with pytest.raises(ConversionError, match=r"llama.cpp cannot load it"):
+        load_engine(cut)
     (tmp_path / "version").mkdir()
     with pytest.raises(WeightsError, match="update ghost"):
         llama_cpp.read_ghost(edited(gguf, {"format": 9, "kind": "merged"}, tmp_path / "version"))
     text = {"labels": {"me": "A:", "other": "B:"}, "stop_sequences": []}
-    damaged: list[Any] = [
-        [],
-        {"format": 1, "kind": "merged"},
-        {"format": 1, "kind": "adapter"},
-        {"format": 1, "kind": "merged", "text": text, "sampling": 3},
+    damaged: list[tuple[Any, str]] = [
+        ([], "not readable"),
+        ({"format": 1, "kind": "merged"}, "not readable"),
+        ({"format": 1, "kind": "adapter"}, "names no base"),
+        ({"format": 1, "kind": "merged", "text": text, "sampling": 3}, "not readable"),
     ]
-    for facts in damaged:
-        with pytest.raises(WeightsError, match="is not readable"):
+    for facts, reason in damaged:
+        with pytest.raises(WeightsError, match=reason):
             llama_cpp.read_ghost(edited(gguf, facts, tmp_path / "version"))
 
 
