@@ -597,13 +597,16 @@ def tokenizer_facts(writer: Any, tokenizer: Tokenizer, vocabulary: Vocabulary | 
 
 BYTES_OF = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of a value, by its type
 TEXT, ARRAY = 8, 9
+# Values and bytes of a block, by the number of the type: F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K.
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)}
+BLOCKS |= {12: (256, 144), 13: (256, 176), 14: (256, 210)}
 MOST_KEYS, MOST_TENSORS, MOST_VALUES, LONGEST_TEXT = 1_000, 20_000, 4_000_000, 64 * 2**20
 LARGEST_SIZE = {"block_count": 256, "context_length": 2**27, "embedding_length": 65_536, "feed_forward_length": 2**20}
 LARGEST_SIZE |= {"head_count": 1_024, "head_count_kv": 1_024}
 
 
 def check_file(path: Path) -> dict[str, int | str | None]:
-    """Walk through a file's header and return its values, None for floats' bits and arrays.
+    """Walk through a file's header and return its values, floats as their bits and arrays as None.
 
     Raises ConversionError if a count, a length or a tensor's place does not fit the file.
 
@@ -653,15 +656,17 @@ class _Header:
             if dimensions > 4:
                 raise ValueError(f"{name[:60]!r} has {dimensions:,} dimensions")
             shape = [self._number(8) for _ in range(dimensions)]
-            self._number(4)  # its type: the library knows which there are
-            places.append((self._number(8), name))
+            per_block, block_bytes = BLOCKS.get(
+                self._number(4), (1, 0)
+            )  # the library knows which other types there are
+            places.append((self._number(8) + math.prod(shape) // per_block * block_bytes, name))
             # The smallest type has less than two bits a value.
             if math.prod(shape) > 8 * self._size or name in names:
                 raise ValueError(f"{name[:60]!r} does not fit the file, or is there twice")
             names.add(name)
         start = _padded(self._stream.tell(), align)
-        if places and start + max(places)[0] >= self._size:
-            raise ValueError(f"{max(places)[1][:60]!r} begins after its end")
+        if places and start + max(places)[0] > self._size:
+            raise ValueError(f"{max(places)[1][:60]!r} ends after byte {self._size:,}, where the file does")
         return values
 
     def _take(self, count: int) -> bytes:

@@ -169,7 +169,7 @@ def edited(file: Path, facts: dict[str, Any] | None, folder: Path) -> Path:
 def test_files_that_are_no_whole_ghost_are_refused(gguf: Path, over: tuple[Path, Path], tmp_path: Path) -> None:
     base, lora = over
     cut, text = tmp_path / "cut.gguf", tmp_path / "text.gguf"
-    cut.write_bytes(gguf.read_bytes()[:100_000])
+    cut.write_bytes(gguf.read_bytes()[:-100])  # the last tensor is short
     text.write_text("no GGUF file")
     (tmp_path / "other").mkdir()
     other = edited(base, {"format": 1, "kind": "base", "base_sha256": "0" * 64}, tmp_path / "other")
@@ -187,9 +187,6 @@ def test_files_that_are_no_whole_ghost_are_refused(gguf: Path, over: tuple[Path,
     for file, adapter, reason in refused:
         with pytest.raises((WeightsError, ConversionError), match=reason):
             llama_cpp.read_ghost(file, adapter)
-    cut.write_bytes(gguf.read_bytes()[:-1000])  # of the last tensor
-    with pytest.raises(ConversionError, match=r"llama.cpp cannot load it"):
-        load_engine(cut)
     (tmp_path / "version").mkdir()
     with pytest.raises(WeightsError, match="update ghost"):
         llama_cpp.read_ghost(edited(gguf, {"format": 9, "kind": "merged"}, tmp_path / "version"))
