@@ -1,4 +1,4 @@
-"""llama.cpp itself reads the files: where xllamacpp is installed, which the project never asks for."""
+"""llama.cpp itself reads the files, where xllamacpp is installed: the extra `home`."""
 
 from pathlib import Path
 
