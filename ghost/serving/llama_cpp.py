@@ -261,11 +261,9 @@ class LlamaCpp:
     def scores(self, ids: Sequence[int]) -> Scores:
         """Return the scores of the token after `ids`. Only those that do not begin the `ids` of the last call are
         read, and the last one. Raises WeightsError when llama.cpp fails."""
-        same = 0
-        for one, other in zip(ids[:-1], self._read, strict=False):
-            if one != other:
-                break
-            same += 1
+        same = min(len(self._read), len(ids) - 1)
+        if self._read[:same] != [*ids[:same]]:
+            same = next(place for place in range(same) if self._read[place] != ids[place])
         self._c.llama_memory_seq_rm(self._c.llama_get_memory(self._context), 0, same, -1)
         self._read = [*ids[:same]]
         while len(self._read) < len(ids):
@@ -355,8 +353,8 @@ class Sampler:
     def __call__(self, scores: Scores) -> int:
         chosen, penalty = self._settings, self._settings.repetition_penalty
         if penalty != 1:
-            divided = np.where(scores < 0, scores * penalty, scores / penalty)
-            scores = np.where(self._penalized, divided, scores)
+            seen, scores = np.flatnonzero(self._penalized), scores.copy()
+            scores[seen] = np.where(scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty)
         if chosen.temperature == 0:
             token = int(scores.argmax())
         else:
