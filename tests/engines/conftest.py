@@ -25,7 +25,6 @@ from ghost.evaluation.prompts import PROMPTS, conversation
 from ghost.installed import config_file
 from ghost.serving.client import Completions
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, render_prompt
-from replicate_deployment.engine import Engine
 from tests import models
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +65,7 @@ def ghosts(engines: Path) -> Ghosts:
 
 def _make(folder: Path) -> None:
     from ghost.cli import main
+    from replicate_deployment.engine import Engine
     from training import config
 
     base, _ = real.fetch(ROOT / demo.REAL_CACHE)
