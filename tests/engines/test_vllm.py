@@ -160,12 +160,13 @@ def test_two_ghosts_in_one_batch_reply_as_each_does_merged(many: str, ghosts: Gh
     """But for near ties: a merge rounds W + s·B·A to FP16, and here only W is."""
 
     async def both() -> list[list[str]]:
-        folders = {name: ghosts.folder / name / "adapter" for name in ("noa", "friends")}
-        clients = {name: Completions(f"{many}/v1#{name}", folder) for name, folder in folders.items()}
-        asked = [(name, {"prompt": render_prompt(turns)} | GREEDY) for turns in CHATS for name in clients]
-        found = await asyncio.gather(*(clients[name].answer(inputs) for name, inputs in asked))
-        for client in clients.values():
-            await client.aclose()
+        shelf = ghosts.folder
+        async with (
+            Completions(f"{many}/v1#noa", shelf / "noa" / "adapter") as noa,
+            Completions(f"{many}/v1#friends", shelf / "friends" / "adapter") as friends,
+        ):
+            asked = [(who, {"prompt": render_prompt(turns)} | GREEDY) for turns in CHATS for who in (noa, friends)]
+            found = await asyncio.gather(*(who.answer(inputs) for who, inputs in asked))
         replies = [reply.output for reply in found]
         return [replies[::2], replies[1::2]]
 
