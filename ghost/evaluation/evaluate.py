@@ -109,7 +109,7 @@ def answered(exchanges: Sequence[Exchange], said: Sequence[Exchange]) -> list[Ex
 
 def person_figures(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> dict[str, Any]:
     """The classifier's AUC between halves of the person's held-out replies (`themselves`, a perfect ghost's figure),
-    and between the person and those they write with (`others`, a stranger's)."""
+    and between the person and those they write with (`others`, a stranger's); their style, for `ghost bot`."""
     own, talks = [one.reply for one in exchanges], clusters(exchanges)
     partners = [
         (turn.text, talk)
@@ -125,6 +125,7 @@ def person_figures(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> 
             "themselves": vars(authorship.classifier_auc(own[::2], own[1::2], seed, (talks[::2], talks[1::2]))),
             "others": vars(others),
         },
+        "style": style.variation(exchanges),
     }
 
 

@@ -12,9 +12,10 @@ too low for a person who writes differently to different people.
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from math import fsum, log2
 from statistics import fmean
 from typing import Any, Literal
 
@@ -44,11 +45,9 @@ def jensen_shannon(one: Counter[str], other: Counter[str]) -> float:
     """Of two counts by kind; 1 if only one is empty, 0 if both are."""
     if not one.total() or not other.total():
         return float(bool(one.total()) != bool(other.total()))
-    from scipy.spatial.distance import jensenshannon
-
-    kinds = sorted({*one, *other})
-    distance = float(jensenshannon([one[kind] for kind in kinds], [other[kind] for kind in kinds], base=2))
-    return distance**2 if distance == distance else 0.0  # rounding below zero, of which SciPy takes the root
+    shares = [(one[kind] / one.total(), other[kind] / other.total()) for kind in {*one, *other}]
+    # fsum, since sets have no order of their own from run to run.
+    return max(0.0, fsum(p * log2(2 * p / (p + q)) for pair in shares for p, q in (pair, pair[::-1]) if p) / 2)
 
 
 def kolmogorov_smirnov(one: Sequence[float], other: Sequence[float]) -> float:
@@ -82,10 +81,10 @@ def pooled(counts: Iterable[Counter[str]]) -> Counter[str]:
     return Counter(total)
 
 
-# The features. An observation is one reply's part of a feature: a count by kind, a count of YES and NO, or numbers.
-# Sampling draws whole replies, so that several words of one reply never count as independent.
+# The features. An observation is one reply's part of a feature: a count by kind, of YES and NO, or of numbers. Sampling
+# draws whole replies, so that several words of one reply never count as independent.
 
-Observation = Counter[str] | list[float]
+Observation = Counter[str]
 # Scripts that put no blank between words. A run of their letters is a whole message, which no figure may hold.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 COMMON = 50  # words; the first fifty of a language are almost all function words (Burrows 2002 takes 40 to 150)
@@ -120,7 +119,7 @@ class Reference:
         return cls(frozenset(ranked[:COMMON]), frozenset(theirs))
 
 
-Observe = Callable[[Sequence[Exchange], Reference], Sequence[Observation]]
+Observe = Callable[[Exchange, Reference], Observation]
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,11 @@ def lines(text: str) -> list[str]:
 
 
 def _by_reply(observed: Callable[[str], Observation]) -> Observe:
-    return lambda exchanges, _: [observed(exchange.reply) for exchange in exchanges]
+    return lambda exchange, _: observed(exchange.reply)
+
+
+def _number(count: Callable[[str], Sized]) -> Observe:
+    return lambda exchange, _: Counter([str(len(count(exchange.reply)))])
 
 
 def _counted(answers: Sequence[bool]) -> Counter[str]:
@@ -212,42 +215,59 @@ def _stretched(reply: str) -> Counter[str]:
     return _counted([bool(_pattern(r"(\p{L})\1\1").search(word)) for word in words(reply)])
 
 
-def _own_words(exchanges: Sequence[Exchange], reference: Reference) -> list[Observation]:
-    return [_counted([word not in reference.of_others for word in words(exchange.reply)]) for exchange in exchanges]
+def _own_words(exchange: Exchange, reference: Reference) -> Observation:
+    return _counted([word not in reference.of_others for word in words(exchange.reply)])
 
 
-def _common_words(exchanges: Sequence[Exchange], reference: Reference) -> list[Observation]:
-    return [
-        Counter(word if word in reference.common else OTHER_WORDS for word in words(exchange.reply))
-        for exchange in exchanges
-    ]
+def _common_words(exchange: Exchange, reference: Reference) -> Observation:
+    return Counter(word if word in reference.common else OTHER_WORDS for word in words(exchange.reply))
 
 
-def _languages(exchanges: Sequence[Exchange], _: Reference) -> list[Observation]:
-    detected = detect([exchange.reply for exchange in exchanges])
-    return [Counter([language] * (language != UNDETERMINED)) for language in detected]
+def _detected(exchange: Exchange) -> tuple[str, str]:
+    """The languages of the turn that is answered and of the reply, given the turns before them."""
+    *_, asked, answered = detect(["", *(turn.text for turn in exchange.context), exchange.reply])
+    return asked, answered
 
 
-def _switches(exchanges: Sequence[Exchange], _: Reference) -> list[Observation]:
-    asked = detect([exchange.context[-1].text if exchange.context else "" for exchange in exchanges])
-    answered = detect([exchange.reply for exchange in exchanges])
-    return [
-        Counter([f"{one}→{other}"] * (UNDETERMINED not in (one, other)))
-        for one, other in zip(asked, answered, strict=True)
-    ]
+def _language(exchange: Exchange, _: Reference) -> Observation:
+    answered = _detected(exchange)[1]
+    return Counter([answered] * (answered != UNDETERMINED))
+
+
+def _switch(exchange: Exchange, _: Reference) -> Observation:
+    asked, answered = _detected(exchange)
+    return Counter([f"{asked}→{answered}"] * (UNDETERMINED not in (asked, answered)))
+
+
+def grams(text: str) -> list[tuple[str, ...]]:
+    """Each three words in a row; fewer words are one gram."""
+    found = words(text)
+    return [tuple(found[place : place + 3]) for place in range(max(1, len(found) - 2))] if found else []
+
+
+def _repeats_itself(reply: str) -> Observation:
+    found = grams(reply)
+    return Counter({YES: len(found) - len(set(found)), NO: len(set(found))})
+
+
+def _repeats(exchange: Exchange, _: Reference, *, other: bool) -> Observation:
+    """Count the grams of the reply that its context has: in the other side's turns, or in the reply's own side's."""
+    whose = exchange.context[-1].label if exchange.context else ""
+    known = {gram for label, text in exchange.context if (label == whose) == other for gram in grams(text)}
+    return _counted([gram in known for gram in grams(exchange.reply)])
 
 
 FEATURES = (
     Feature(
-        "characters", "characters a reply", "kolmogorov_smirnov", _by_reply(lambda reply: [float(len(reply))]),
+        "characters", "characters a reply", "kolmogorov_smirnov", _number(str),
         "whether what is said deserved that length; a reply cut at the token limit counts as long as it got",
     ),
     Feature(
-        "words", "words a reply", "kolmogorov_smirnov", _by_reply(lambda reply: [float(len(words(reply)))]),
+        "words", "words a reply", "kolmogorov_smirnov", _number(words),
         "anything of languages written without spaces, where each letter counts as a word",
     ),
     Feature(
-        "lines", "lines a reply (bursts)", "kolmogorov_smirnov", _by_reply(lambda reply: [float(len(lines(reply)))]),
+        "lines", "lines a reply (bursts)", "kolmogorov_smirnov", _number(lines),
         "whether lines were messages of a burst or one message's lines: the data does not tell them apart",
     ),
     Feature(
@@ -296,11 +316,23 @@ FEATURES = (
         "how far it is drawn out, nor anything of languages written without spaces",
     ),
     Feature(
-        "language", "language of the reply", "jensen_shannon", _languages,
+        "repeats_itself", "three words repeated in a reply", "difference", _by_reply(_repeats_itself),
+        "a refrain that was meant from a loop",
+    ),
+    Feature(
+        "repeats_last", "three words of its own last replies", "difference", partial(_repeats, other=False),
+        "a habit from a loop; only the turns that the model was shown are compared",
+    ),
+    Feature(
+        "repeats_other", "three words of the other side", "difference", partial(_repeats, other=True),
+        "an echo that was meant, such as a time or a place that is confirmed",
+    ),
+    Feature(
+        "language", "language of the reply", "jensen_shannon", _language,
         "a language from two or three words: such replies are not counted, and one that mixes two counts for one",
     ),
     Feature(
-        "switching", "language by the partner's language", "jensen_shannon", _switches,
+        "switching", "language by the partner's language", "jensen_shannon", _switch,
         "switches within one reply; whatever either side said in too few words is not counted",
     ),
     Feature(
@@ -365,7 +397,12 @@ def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) ->
     reference = Reference.of(own)
     draws = _draws(len(own), len(said), seed)
     figures = (
-        _figure(feature, feature.observe(own, reference), feature.observe(said, reference), draws)
+        _figure(
+            feature,
+            [feature.observe(one, reference) for one in own],
+            [feature.observe(one, reference) for one in said],
+            draws,
+        )
         for feature in FEATURES
     )
     return [figure for figure in figures if figure is not None]
@@ -394,14 +431,20 @@ def _figure(
     """None if one side has no mean, or no draw has something to count in each sample."""
     apart, floors = [], []
     for one, other, theirs in draws:
-        sample = [own[place] for place in one]
-        distance = _distance(feature, sample, [said[place] for place in theirs])
-        floor = _distance(feature, sample, [own[place] for place in other])
+        sample = pooled(own[place] for place in one)
+        distance = _distance(feature, sample, pooled(said[place] for place in theirs))
+        floor = _distance(feature, sample, pooled(own[place] for place in other))
         if distance is not None and floor is not None:
             apart.append(distance)
             floors.append(floor)
+    return _compared(feature, pooled(own), pooled(said), apart, floors, len(draws[0][0]))
+
+
+def _compared(
+    feature: Feature, own: Counter[str], said: Counter[str], apart: Sequence[float], floors: Sequence[float], n: int
+) -> StyleFigure | None:
     by_kind = feature.measure == "jensen_shannon"
-    means = (None, None) if by_kind else (_mean(own), _mean(said))
+    means = (None, None) if by_kind else (_mean(feature, own), _mean(feature, said))
     if not apart or (not by_kind and None in means):
         return None
     return StyleFigure(
@@ -413,27 +456,25 @@ def _figure(
         distance=fmean(apart),
         floor=fmean(floors),
         floor_high=sorted(floors)[int(0.95 * (len(floors) - 1))],
-        n=len(draws[0][0]),
+        n=n,
         kinds=_kinds(own, said) if by_kind else (),
         cannot_say=feature.cannot_say,
     )
 
 
-def _distance(feature: Feature, one: Sequence[Observation], other: Sequence[Observation]) -> float | None:
+def _distance(feature: Feature, one: Counter[str], other: Counter[str]) -> float | None:
     if feature.measure == "kolmogorov_smirnov":
         return kolmogorov_smirnov(_numbers(one), _numbers(other))
-    counted = pooled(map(_counter, one)), pooled(map(_counter, other))
-    return difference(*counted) if feature.measure == "difference" else jensen_shannon(*counted)
+    return difference(one, other) if feature.measure == "difference" else jensen_shannon(one, other)
 
 
-def _mean(observed: Sequence[Observation]) -> float | None:
-    if numbers := _numbers(observed):
-        return fmean(numbers)
-    return share(pooled(map(_counter, observed)))
+def _mean(feature: Feature, counted: Counter[str]) -> float | None:
+    if feature.measure == "kolmogorov_smirnov":
+        return fmean(_numbers(counted)) if counted else None
+    return share(counted)
 
 
-def _kinds(own: Sequence[Observation], said: Sequence[Observation]) -> tuple[Kind, ...]:
-    mine, theirs = pooled(map(_counter, own)), pooled(map(_counter, said))
+def _kinds(mine: Counter[str], theirs: Counter[str]) -> tuple[Kind, ...]:
     kinds = [
         Kind(name, mine[name] / max(mine.total(), 1), theirs[name] / max(theirs.total(), 1))
         for name in sorted({*mine, *theirs})
@@ -441,12 +482,56 @@ def _kinds(own: Sequence[Observation], said: Sequence[Observation]) -> tuple[Kin
     return tuple(sorted(kinds, key=lambda kind: -abs(kind.own - kind.said))[:SHOWN])
 
 
-def _numbers(observed: Sequence[Observation]) -> list[float]:
-    return [number for one in observed if isinstance(one, list) for number in one]
+def _numbers(counted: Counter[str]) -> list[float]:
+    return [float(number) for number in counted.elements()]
 
 
-def _counter(observed: Observation) -> Counter[str]:
-    return observed if isinstance(observed, Counter) else Counter[str]()
+# Figures of a ghost that talks: what it has said, counted while it is sent, against counts of the person's held-out
+# replies. The words of the other side are not carried, so what needs them is left out.
+
+LIVE = tuple(feature for feature in FEATURES if feature.key != "own_spellings")
+SIZES = (20, 50, 100, 200)  # replies in a row whose distances from the person's others are carried
+
+
+def variation(own: Sequence[Exchange]) -> dict[str, Any]:
+    """The person's counts, for evaluation.json. By feature: `counts` by kind of all replies, and for each of SIZES that
+    is at most half of them, `floors`, the distances of so many replies in a row from all of them.
+
+    Replies in a row, since a week's replies share partners and topics. `own` in the order of time.
+    """
+    reference = Reference.of(own)
+    sizes = [size for size in SIZES if size <= len(own) // 2]
+    found = {}
+    for feature in LIVE:
+        observed = [feature.observe(one, reference) for one in own]
+        counts = pooled(observed)
+        floors: dict[str, list[float]] = {}
+        for size in sizes:
+            starts = (draw * len(own) // DRAWS for draw in range(DRAWS))
+            rows = (pooled((observed + observed)[start : start + size]) for start in starts)
+            floors[str(size)] = [
+                round(distance, 4) for row in rows if (distance := _distance(feature, row, counts)) is not None
+            ]
+        found[feature.key] = {"counts": counts, "floors": floors}
+    return found
+
+
+def held_against(person: Mapping[str, Any], said: Mapping[str, Counter[str]], replies: int) -> list[StyleFigure]:
+    """One figure for each feature that both sides have; none if `said` counts fewer than FEWEST `replies`.
+
+    person  what `variation` returned
+    said    counts by feature and kind
+    """
+    figures = []
+    for feature in LIVE:
+        if (known := person.get(feature.key)) is None:
+            continue
+        size = max((size for size in map(int, known["floors"]) if size <= replies), default=None)
+        counts, counted = Counter[str](known["counts"]), said.get(feature.key, Counter[str]())
+        if size is None or (distance := _distance(feature, counted, counts)) is None:
+            continue
+        figures.append(_compared(feature, counts, counted, [distance], known["floors"][str(size)], replies))
+    return [figure for figure in figures if figure is not None]
 
 
 def as_json(figures: Sequence[StyleFigure]) -> dict[str, Any]:
