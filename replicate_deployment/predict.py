@@ -119,3 +119,4 @@ class Predictor(BaseRunner):  # type: ignore[misc]  # cog is untyped here
         if reply.first_token_at is not None:
             self.record_metric("time_to_first_token", reply.first_token_at - started)
         self.record_metric("ended_by_itself", int(reply.finish_reason == "end_token"))
+        self.record_metric("ended_by_stop_sequence", int(reply.finish_reason == "stop_sequence"))

@@ -36,6 +36,9 @@ def status(db: Database, config: BotConfig, *, owner: bool) -> str:
     failed = db.value("SELECT count(*) FROM predictions WHERE day = ? AND state IN ('failed', 'lost')", day)
     if failed:
         lines.append(f"of which failed: {failed}")
+    broken = db.value("SELECT count(*) FROM predictions WHERE day = ? AND state = 'withheld'", day)
+    if broken:
+        lines.append(f"of which broken, not sent: {broken}")
     waiting = db.value("SELECT count(DISTINCT conversation) FROM messages WHERE pending")
     if waiting:
         lines.append(f"Chats waiting for a reply: {waiting}")

@@ -61,6 +61,15 @@ class Drafts(Struct, frozen=True):
     chats: list[int] = []
 
 
+class Checks(Struct, frozen=True):
+    """When a reply is broken. False alarms on people's own replies: benchmarks/results/live_quality.md."""
+
+    retries: Annotated[int, Meta(ge=0, le=2)] = 2
+    loop_share: Annotated[float, Meta(ge=0, lt=1)] = 0.35
+    copied_words: Count = 6
+    foreign_letters: Count = 30
+
+
 class Retention(Struct, frozen=True):
     messages_days: Days = 30
     corrections_days: Days = 365
@@ -81,6 +90,8 @@ class BotConfig(Struct, frozen=True):
     typing: Typing = Typing()
     limits: Limits = Limits()
     drafts: Drafts = Drafts()
+    checks: Checks = Checks()
+    evaluation: str = ""
     retention: Retention = Retention()
     texts: Texts = Texts()
 

@@ -4,11 +4,12 @@
     conversations  a chat, a thread in a chat, a chat through a business connection, or a burst of forwards
     messages       the history; messages to be answered are `pending`
     predictions    each call of the model, recorded before it is made, for the budget and /status: asked → answered
-                   (unsent if Telegram refuses all of it), drafted (answered once its draft is sent), empty, unused,
-                   failed, lost or refused
+                   (unsent if Telegram refuses all of it), drafted (answered once its draft is sent), withheld
+                   (broken, asked again), unused, failed, lost or refused
     outgoing       each call of Telegram that must not be repeated: planned → sending → sent, refused or doubtful
                    (delivery unknown)
     drafts         the drafts offered to the owner, and their states
+    figures        counts of what was sent, by conversation (0: one that is forgotten) and week: telegram_bot/quality.py
     pace           the last minute's rate-limited events: commands by person, and replies deleted by /forget
 
 An update and its consequences are recorded in one transaction, and messages before they are sent. So wherever a process
@@ -26,6 +27,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -71,14 +73,18 @@ CREATE TABLE drafts(
     closing TEXT, distance REAL, at REAL NOT NULL);
 CREATE INDEX drafts_of ON drafts(conversation);
 """
-PACE = "CREATE TABLE IF NOT EXISTS pace(chat INTEGER NOT NULL, what TEXT NOT NULL, at REAL NOT NULL)"
+ADDED_TABLES = (  # which older files lack
+    "CREATE TABLE IF NOT EXISTS pace(chat INTEGER NOT NULL, what TEXT NOT NULL, at REAL NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS figures(conversation INTEGER NOT NULL, week TEXT NOT NULL, figure TEXT NOT NULL,"
+    " kind TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY(conversation, week, figure, kind)) WITHOUT ROWID",
+)
 ADDED_COLUMNS = {
     "quoted": "INTEGER",
     "quote": "TEXT",
     "writer": "INTEGER",
 }  # columns of `messages` that older files lack
 PACE_SECONDS = 60
-DONE = "('answered', 'unsent', 'drafted', 'empty')"  # states of completed predictions
+DONE = "('answered', 'unsent', 'drafted')"  # states of completed predictions
 FULL_SECONDS = 5.0  # between two attempts to write to a full disk
 REMINDER_SECONDS = 600.0  # between two log lines about it
 MIN_FREE_BYTES = 2**20  # with less, treat I/O errors as a full disk too: SQLite's WAL index needs some space
@@ -99,6 +105,11 @@ class Clock:
     def today(self) -> str:
         """Return the day in local time, for the daily budget."""
         return time.strftime("%Y-%m-%d", time.localtime(self.time()))
+
+    def week(self) -> str:
+        """Return the Monday of the week in local time."""
+        now = time.localtime(self.time())
+        return str(date(now.tm_year, now.tm_mon, now.tm_mday) - timedelta(days=now.tm_wday))
 
 
 class DiskFull(BotError):
@@ -176,7 +187,8 @@ class Database:
         self._db.execute("PRAGMA temp_store = MEMORY")  # keep VACUUM's copy off the disk
         if new:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-        self._db.execute(PACE)  # older files lack it
+        for table in ADDED_TABLES:
+            self._db.execute(table)
         known = {row["name"] for row in self._db.execute("PRAGMA table_info(messages)")}
         for column in ADDED_COLUMNS.keys() - known:
             self._db.execute(f"ALTER TABLE messages ADD COLUMN {column} {ADDED_COLUMNS[column]}")

@@ -14,10 +14,11 @@ import json
 import logging
 import re
 import sqlite3
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from replicate_deployment.chat_format import Turn
-from telegram_bot import history
+from telegram_bot import history, quality
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
 from telegram_bot.gateway import as_messages, fitting
@@ -145,10 +146,12 @@ def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
         return "Write it below"
     if action == "another":
         db.run("UPDATE drafts SET state = 'writing' WHERE id = ?", number)
+        quality.add(db, conversation, {"drafts": {"another": 1}})
         _close(db, config, draft, "Writing another…")
         return "Writing another"
     if action == "discard":
         db.run("UPDATE drafts SET state = 'discarded' WHERE id = ?", number)
+        quality.add(db, conversation, {"drafts": {"discarded": 1}})
         _close(db, config, draft, "Discarded.")
         return "Discarded"
     return GONE
@@ -222,6 +225,12 @@ def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) 
         text = "\n".join(pieces)
     distance = Levenshtein.normalized_distance(draft["draft"], text)
     state = "edited" if distance else "sent"
+    counts: dict[str, Counter[str]] = {"drafts": Counter([state])}
+    if distance:
+        counts["edited"] = Counter([str(round(100 * distance))])
+    elif draft["context"]:  # as the ghost wrote it
+        counts |= quality.observed(config, [Turn(*turn) for turn in json.loads(draft["context"])], text)
+    quality.add(db, conversation, counts)
     db.run("UPDATE drafts SET state = ?, text = ?, distance = ? WHERE id = ?", state, text, distance, draft["id"])
     written = "SELECT max(id) FROM predictions WHERE conversation = ? AND upto = ? AND state = 'drafted'"
     db.run(f"UPDATE predictions SET state = 'answered' WHERE id = ({written})", conversation, draft["upto"])

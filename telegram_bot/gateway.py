@@ -170,6 +170,7 @@ UPDATES = [
     "message",
     "edited_message",
     "callback_query",
+    "message_reaction",
     "business_connection",
     "business_message",
     "edited_business_message",

@@ -7,17 +7,18 @@ error, and the rest of its batch continues.
 import logging
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from telegram_bot import commands, drafts, history
+from telegram_bot import commands, drafts, history, quality
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database, failure
 from telegram_bot.gateway import UNREADABLE
 from telegram_bot.outgoing import Place, moved, plan
 
 if TYPE_CHECKING:
-    from telegram import BusinessConnection, Message, Update, User
+    from telegram import BusinessConnection, Message, ReactionType, Update, User
 
 log = logging.getLogger("ghost.bot")
 OFFSET_DAYS = 6  # after a week without updates Telegram restarts its numbering (core.telegram.org/bots/api#update)
@@ -63,6 +64,11 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
         _message(db, config, me, update.message, now)
     elif update.callback_query:
         drafts.pressed(db, config, update.callback_query)
+    elif reaction := update.message_reaction:
+        added = Counter(map(_kind, reaction.new_reaction)) - Counter(map(_kind, reaction.old_reaction))
+        for row in _known(db, "telegram", reaction.message_id, reaction.chat.id, ""):
+            if row["mine"]:
+                quality.add(db, row["conversation"], {"reactions": added})
     elif connection := update.business_connection:
         connected(db, config, connection)
     elif update.business_message:
@@ -87,6 +93,11 @@ def _take(db: Database, config: BotConfig, me: Me, update: "Update", now: float)
             for row in _known(db, "quoted", *where):
                 _requote(db, row, None)
                 db.set_meta("scrub", "due")
+
+
+def _kind(reaction: "ReactionType") -> str:
+    """Return the emoji, or the type of a reaction without one: custom_emoji, paid."""
+    return str(getattr(reaction, "emoji", reaction.type))
 
 
 def _known(db: Database, column: str, message: int, chat: int, connection: str) -> list[sqlite3.Row]:

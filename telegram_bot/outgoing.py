@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ghost.errors import BotError
-from telegram_bot import history
+from telegram_bot import history, quality
 from telegram_bot.database import Database
 from telegram_bot.gateway import Call, DeliveryUnknown, Moved, Refused, RetryLater
 
@@ -80,7 +80,7 @@ def plan(
     """Within a transaction: plan a message. `pause`: seconds of typing before it.
 
     In the payload, `notice` is the person who is told that this is an AI, and `said` the row of `messages` with this
-    text. If Telegram refuses the message, both are undone.
+    text. If Telegram refuses the message, both are undone. `counts` are added to the figures once it is sent.
     """
     db.run(
         "INSERT INTO outgoing(conversation, chat, connection, thread, method, payload, pause, draft, at)"
@@ -229,6 +229,8 @@ class Sender:
         )
         if outcome != "sent" and (notice := payload.get("notice")):  # better to repeat the notice than to omit it
             db.run("DELETE FROM noticed WHERE conversation = ? AND person = ?", row["conversation"], notice)
+        if outcome == "sent" and (counts := payload.get("counts")):
+            quality.add(db, row["conversation"], counts)
         if said := payload.get("said"):
             if outcome == "sent":
                 db.run("UPDATE messages SET telegram = ? WHERE id = ?", message, said)

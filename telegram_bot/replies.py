@@ -6,8 +6,10 @@ pending in one transaction. A bot killed before that asks the model again; kille
 
 import asyncio
 import logging
+import secrets
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -28,7 +30,7 @@ from ghost.serving.client import (
 )
 from ghost.serving.client.prediction import check
 from replicate_deployment.chat_format import Turn, render_prompt
-from telegram_bot import commands, drafts, history
+from telegram_bot import commands, drafts, history, quality
 from telegram_bot.config import BotConfig
 from telegram_bot.database import DONE, Database, DiskFull
 from telegram_bot.gateway import as_messages, within
@@ -209,7 +211,7 @@ class ReplyWorker:
         if conversation["kind"] in ("private", "group"):
             typing = asyncio.create_task(self._show_typing(self._place(conversation)))
         try:
-            prediction, seconds = await self._ask(conversation, upto, inputs)
+            prediction, seconds = await self._ask_until_sound(conversation, upto, turns, inputs)
         finally:
             if typing:
                 typing.cancel()
@@ -234,33 +236,55 @@ class ReplyWorker:
         text = within(history.clean(prediction.output), config.limits.messages_per_reply) if prediction else ""
         spoken = conversation["kind"] in ("private", "group")
         if prediction:
-            state = "empty" if not text else "answered" if spoken else "drafted"
             db.run(
                 "UPDATE predictions SET state = ?, waited = ?, seconds = ?, ended = ?"
                 " WHERE conversation = ? AND state = 'asked'",
-                *(state, waited, seconds, prediction.metrics.get("ended_by_itself"), number),
+                *("answered" if spoken else "drafted", waited, seconds, prediction.metrics.get("ended_by_itself")),
+                number,
             )
         self._mark_answered(number, upto)
         if not spoken:
             if text:
                 drafts.offer(db, config, conversation, upto, turns, text)
             else:
-                drafts.outdated(db, config, number, "The model has nothing to say to this.")
+                drafts.outdated(db, config, number, "The model wrote nothing that could be sent.")
             return
-        pieces = as_messages(text, config.limits.messages_per_reply)
         place = self._place(conversation)
-        if not pieces:
+        if not prediction:
             plan(db, place, config.texts.failed)
             return
+        counts = quality.observed(config, turns, text) | {"waited": Counter([str(round(waited))])}
+        if ended := quality.ending(prediction.metrics):
+            counts["ended"] = Counter([ended])
         to = db.value("SELECT telegram FROM messages WHERE id = ?", upto) if conversation["kind"] == "group" else None
-        for place_in_reply, piece in enumerate(pieces):
+        for place_in_reply, piece in enumerate(as_messages(text, config.limits.messages_per_reply)):
             spent = waited if place_in_reply == 0 else 0.0
-            answered = to if place_in_reply == 0 else None
+            first: dict[str, Any] = {"reply_to": to, "counts": counts} if place_in_reply == 0 else {}
             # Add it to the history now, for replies to messages that arrive meanwhile; removed if Telegram refuses it.
             recorded = history.add_message(db, number, piece, self._clock.time(), mine=True, pending=False, slot=upto)
-            plan(
-                db, place, piece, pause=max(0.0, config.typing.seconds(piece) - spent), reply_to=answered, said=recorded
-            )
+            plan(db, place, piece, pause=max(0.0, config.typing.seconds(piece) - spent), said=recorded, **first)
+
+    async def _ask_until_sound(
+        self, conversation: sqlite3.Row, upto: int, turns: list[Turn], inputs: dict[str, object]
+    ) -> tuple[Prediction | None, float]:
+        """As `_ask`, and again with another seed if the reply is broken. None if all were."""
+        for _ in range(1 + self._config.checks.retries):
+            prediction, seconds = await self._ask(conversation, upto, inputs)
+            if prediction is None:
+                break
+            why = quality.broken(self._config, turns, history.clean(prediction.output))
+            if not why:
+                return prediction, seconds
+            log.warning("conversation %d: a broken reply (%s) is not sent", conversation["id"], why)
+            await self._db.write(partial(self._withhold, conversation["id"], why))
+            inputs = inputs | {"seed": secrets.randbits(31)}
+        return None, 0.0
+
+    def _withhold(self, number: int, why: str) -> None:
+        """Within a transaction: count a broken reply."""
+        state = "UPDATE predictions SET state = 'withheld' WHERE conversation = ? AND state = 'asked'"
+        if self._db.changed(state, number):  # not if forgotten meanwhile
+            quality.add(self._db, number, {"withheld": {why: 1}})
 
     async def _ask(
         self, conversation: sqlite3.Row, upto: int, inputs: dict[str, object]

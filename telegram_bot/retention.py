@@ -12,6 +12,7 @@ def forget(db: Database, conversations: list[int]) -> None:
             " ON c.id = p.conversation WHERE c.id = ? AND p.state <> 'refused' AND p.at > ?",
             *(conversation, db.clock.time() - PACE_SECONDS),
         )
+        _fold_figures(db, "conversation = ?", conversation)
         for table in ("messages", "outgoing", "drafts", "noticed"):
             db.run(f"DELETE FROM {table} WHERE conversation = ?", conversation)
         # Keep the predictions for the day's budget, without their conversation.
@@ -30,6 +31,16 @@ def forget_writer(db: Database, chat: int, writer: int) -> None:
     )
     db.run(f"DELETE FROM messages WHERE conversation IN ({theirs}) AND writer = ?", chat, writer)
     db.set_meta("scrub", "due")
+
+
+def _fold_figures(db: Database, which: str, *values: int) -> None:
+    """Within a transaction: add these counts to those without a conversation."""
+    db.run(
+        f"INSERT INTO figures SELECT 0, week, figure, kind, sum(count) FROM figures WHERE {which}"
+        " GROUP BY week, figure, kind ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        *values,
+    )
+    db.run(f"DELETE FROM figures WHERE {which}", *values)
 
 
 def expire(db: Database, messages_days: int, corrections_days: int) -> None:
@@ -51,5 +62,6 @@ def expire(db: Database, messages_days: int, corrections_days: int) -> None:
         before,
     )
     db.run("DELETE FROM noticed WHERE conversation NOT IN (SELECT id FROM conversations)")
+    _fold_figures(db, "conversation <> 0 AND conversation NOT IN (SELECT id FROM conversations)")
     if gone:
         db.set_meta("scrub", "due")

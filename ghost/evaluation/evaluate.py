@@ -125,7 +125,7 @@ def person_figures(exchanges: Sequence[Exchange], labels: Labels, seed: int) -> 
             "themselves": vars(authorship.classifier_auc(own[::2], own[1::2], seed, (talks[::2], talks[1::2]))),
             "others": vars(others),
         },
-        "style": style.variation(exchanges),
+        "style": {key: vars(one) for key, one in style.variation(exchanges).items()},
     }
 
 

@@ -445,7 +445,7 @@ def _compared(
 ) -> StyleFigure | None:
     by_kind = feature.measure == "jensen_shannon"
     means = (None, None) if by_kind else (_mean(feature, own), _mean(feature, said))
-    if not apart or (not by_kind and None in means):
+    if not apart or not floors or (not by_kind and None in means):
         return None
     return StyleFigure(
         key=feature.key,
@@ -493,12 +493,21 @@ LIVE = tuple(feature for feature in FEATURES if feature.key != "own_spellings")
 SIZES = (20, 50, 100, 200)  # replies in a row whose distances from the person's others are carried
 
 
-def variation(own: Sequence[Exchange]) -> dict[str, Any]:
-    """The person's counts, for evaluation.json. By feature: `counts` by kind of all replies, and for each of SIZES that
-    is at most half of them, `floors`, the distances of so many replies in a row from all of them.
+@dataclass(frozen=True)
+class Variation:
+    """One feature of the person's replies.
 
-    Replies in a row, since a week's replies share partners and topics. `own` in the order of time.
+    counts  by kind, of all of them
+    floors  for each of SIZES that is at most half of them: the distances of so many replies in a row from all of them.
+            In a row, since a week's replies share partners and topics
     """
+
+    counts: dict[str, int]
+    floors: dict[str, list[float]]
+
+
+def variation(own: Sequence[Exchange]) -> dict[str, Variation]:
+    """By feature, for evaluation.json. `own` in the order of time."""
     reference = Reference.of(own)
     sizes = [size for size in SIZES if size <= len(own) // 2]
     found = {}
@@ -512,11 +521,11 @@ def variation(own: Sequence[Exchange]) -> dict[str, Any]:
             floors[str(size)] = [
                 round(distance, 4) for row in rows if (distance := _distance(feature, row, counts)) is not None
             ]
-        found[feature.key] = {"counts": counts, "floors": floors}
+        found[feature.key] = Variation(counts, floors)
     return found
 
 
-def held_against(person: Mapping[str, Any], said: Mapping[str, Counter[str]], replies: int) -> list[StyleFigure]:
+def held_against(person: Mapping[str, Variation], said: Mapping[str, Counter[str]], replies: int) -> list[StyleFigure]:
     """One figure for each feature that both sides have; none if `said` counts fewer than FEWEST `replies`.
 
     person  what `variation` returned
@@ -526,11 +535,11 @@ def held_against(person: Mapping[str, Any], said: Mapping[str, Counter[str]], re
     for feature in LIVE:
         if (known := person.get(feature.key)) is None:
             continue
-        size = max((size for size in map(int, known["floors"]) if size <= replies), default=None)
-        counts, counted = Counter[str](known["counts"]), said.get(feature.key, Counter[str]())
+        size = max((size for size in map(int, known.floors) if size <= replies), default=None)
+        counts, counted = Counter(known.counts), said.get(feature.key, Counter[str]())
         if size is None or (distance := _distance(feature, counted, counts)) is None:
             continue
-        figures.append(_compared(feature, counts, counted, [distance], known["floors"][str(size)], replies))
+        figures.append(_compared(feature, counts, counted, [distance], known.floors[str(size)], replies))
     return [figure for figure in figures if figure is not None]
 
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from ghost.errors import BotError
-from telegram_bot.config import BotConfig, Drafts, Limits, Typing
+from telegram_bot.config import BotConfig, Checks, Drafts, Limits, Typing
 from telegram_bot.database import Clock, Database
 from telegram_bot.texts import Texts
 from tests.ghost.serving.cog_server import url  # noqa: F401  (a fixture)
@@ -102,6 +102,7 @@ class World:
             waking_seconds=4.0,
             typing=Typing(characters_per_second=1e6, longest_seconds=0),
             limits=Limits(replies_per_minute=1000),
+            checks=Checks(retries=0, loop_share=0, copied_words=1000),  # the model repeats what it is asked
         )
 
     def set(self, **changes: Any) -> None:

@@ -374,7 +374,7 @@ def test_replies_are_those_that_somebody_got(business: World) -> None:
         api.say_in_business(LINK, PEER, PEER, "hi")
         draft = offered(business, "HI")
         told = status()
-        assert "Replies today: 0\nEnded by an end token: 100% of 2" in told
+        assert "Replies today: 0\nEnded by an end token: 100% of 1" in told
         assert "Predictions today: 2 of 500" in told
         api.press(OWNER, draft, "Send")
         api.until(lambda: state(business) == ["sent"])

@@ -170,6 +170,7 @@ class Completions(Backend):
                     )
                     return
                 turns = turns[(len(turns) + 1) // 2 :]
+        metrics["ended_by_stop_sequence"] = int(scanner.stopped is not None)
         yield Prediction(id, "succeeded", output + scanner.finish(), metrics=metrics)
 
     def _turns(self, prompt: str) -> list[Turn]:

@@ -159,7 +159,8 @@ class Prediction:
     output: str = ""  # the pieces so far, joined
     error: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """predict_time and time_to_first_token in seconds, input_tokens, output_tokens, ended_by_itself (0, 1)."""
+    """predict_time and time_to_first_token in seconds, input_tokens, output_tokens, ended_by_itself and
+    ended_by_stop_sequence (0, 1)."""
     urls: Mapping[str, str] = field(default_factory=dict)
     created_at: str = ""  # this and the next two: ISO 8601, Replicate only
     started_at: str = ""

@@ -1,0 +1,163 @@
+"""Refuse broken replies, and count what was sent, by conversation and week, to compare it with the person's replies.
+
+Only counts are kept: of a reply's length, marks, emoji, the person's commonest words and the like. They are added in
+the transaction that records a message as sent. /forget leaves them without their conversation.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ghost.errors import ConfigError
+from ghost.evaluation import style
+from ghost.evaluation.data import Exchange
+from replicate_deployment.chat_format import Turn
+from telegram_bot.config import BotConfig, Checks
+from telegram_bot.database import Database
+from training.extraction.languages import UNDETERMINED, detect
+
+Counts = Mapping[str, Mapping[str, int]]
+"""By figure and kind. Figures are the keys of style.LIVE and:
+
+    replies       of the ghost that were sent
+    ended         how they ended, where the server tells it: itself, stop sequence, length
+    waited        whole seconds from the message to the reply
+    withheld      replies that were not sent, by what was wrong
+    drafts        outcomes: sent, edited, another, discarded
+    edited        per cent of a draft's text that the owner changed
+    reactions     to the ghost's messages, by emoji
+"""
+
+
+class _Person(msgspec.Struct):
+    style: dict[str, style.Variation]
+
+
+class _Evaluation(msgspec.Struct):
+    person: _Person
+
+
+class Person(NamedTuple):
+    """`style` by feature; `fingerprint` identifies the evaluation."""
+
+    style: Mapping[str, style.Variation]
+    fingerprint: str
+
+
+NOBODY = Person({}, "")
+
+
+@lru_cache(1)
+def person(evaluation: str) -> Person:
+    """Read the person's variation from evaluation.json; without a path, there is none to compare with.
+
+    Raises ConfigError if the file cannot be used.
+    """
+    if not evaluation:
+        return NOBODY
+    try:
+        content = Path(evaluation).read_bytes()
+        found = msgspec.json.decode(content, type=_Evaluation).person.style
+        most = max(style.SIZES)
+        style.held_against(found, {key: Counter(one.counts) for key, one in found.items()}, most)  # can it be used?
+    except OSError as error:
+        raise ConfigError(
+            f"evaluation: {evaluation}: {error.strerror}; write it with: ghost evaluate models/merged"
+        ) from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ConfigError(
+            f"evaluation: {evaluation}: not figures that this version of ghost evaluate writes ({error}); write them "
+            "anew: ghost evaluate models/merged"
+        ) from error
+    return Person(found, sha256(content).hexdigest())
+
+
+# Replies that are not sent.
+
+TAIL = 600  # bytes of a reply in which a loop is looked for: a loop goes on to the end, and long texts compress anyway
+LEAST_TAIL = 80  # bytes; shorter refrains are what people write
+KNOWN_TURNS = 3  # whose language is certain, before a reply's can be called foreign
+
+
+def broken(config: BotConfig, turns: Sequence[Turn], reply: str) -> str:
+    """Return what is visibly wrong with a reply to the last of these turns, else "": empty, loop, copy or language."""
+    checks = config.checks
+    if not reply:
+        return "empty"
+    if _is_loop(checks, reply):
+        return "loop"
+    said, asked = style.words(reply), style.words(turns[-1].text)
+    if len(said) >= checks.copied_words and f" {' '.join(said)} " in f" {' '.join(asked)} ":
+        return "copy"
+    if sum(map(str.isalpha, reply)) >= checks.foreign_letters:
+        *around, own = detect([*(turn.text for turn in turns), reply])
+        known = [language for language in around if language != UNDETERMINED]
+        usual = person(config.evaluation).style.get("language")
+        if len(known) >= KNOWN_TURNS and own not in (UNDETERMINED, *known, *(usual.counts if usual else ())):
+            return "language"
+    return ""
+
+
+def _is_loop(checks: Checks, reply: str) -> bool:
+    tail = reply.encode("utf-8", "surrogatepass")[-TAIL:]
+    return len(tail) >= LEAST_TAIL and len(zlib.compress(tail)) < checks.loop_share * len(tail)
+
+
+# Counts of what was sent.
+
+
+def observed(config: BotConfig, turns: Sequence[Turn], reply: str) -> dict[str, Counter[str]]:
+    """Return the counts of one reply to the last of these turns; those of style only if `evaluation` is set."""
+    own = person(config.evaluation).style
+    reference = style.Reference(frozenset(own["function_words"].counts if "function_words" in own else ()), frozenset())
+    exchange = Exchange(tuple(turns), reply)
+    return {
+        "replies": Counter([""]),
+        **{feature.key: feature.observe(exchange, reference) for feature in style.LIVE if feature.key in own},
+    }
+
+
+def ending(metrics: Mapping[str, float]) -> str:
+    """Return how a prediction ended, "" if its server does not tell."""
+    if metrics.get("ended_by_itself"):
+        return "itself"
+    if metrics.get("ended_by_stop_sequence"):
+        return "stop sequence"
+    return "length" if metrics.keys() >= {"ended_by_itself", "ended_by_stop_sequence"} else ""
+
+
+def add(db: Database, conversation: int | None, counts: Counts) -> None:
+    """Within a transaction: add counts to those of this week."""
+    week = db.clock.week()
+    for figure, kinds in counts.items():
+        for kind, count in kinds.items():
+            if count:
+                db.run(
+                    "INSERT INTO figures VALUES(?, ?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET count = count + excluded.count",
+                    *(conversation or 0, week, figure, kind, count),
+                )
+
+
+def by_week(db: Database, conversation: int | None = None) -> dict[str, dict[str, Counter[str]]]:
+    """Return the counts of each week, oldest first: of all conversations or of one."""
+    where = "" if conversation is None else "WHERE conversation = ?"
+    rows = db.rows(
+        f"SELECT week, figure, kind, sum(count) FROM figures {where} GROUP BY week, figure, kind ORDER BY week",
+        *(() if conversation is None else (conversation,)),
+    )
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for week, figure, kind, count in rows:
+        found.setdefault(week, {}).setdefault(figure, Counter())[kind] = count
+    return found
+
+
+def figures(config: BotConfig, counts: Mapping[str, Counter[str]]) -> list[style.StyleFigure]:
+    """Return the figures of style of these counts, against the person's; none for too few replies."""
+    return style.held_against(person(config.evaluation).style, counts, counts.get("replies", Counter()).total())

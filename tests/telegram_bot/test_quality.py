@@ -1,0 +1,199 @@
+"""Broken replies are not sent, and what was sent is counted and held against the person's own variation."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ghost.demo.people import NOA
+from ghost.errors import ConfigError
+from ghost.evaluation import style
+from replicate_deployment.chat_format import Turn
+from telegram_bot import quality
+from telegram_bot.config import BotConfig, Checks, Limits
+from telegram_bot.texts import Texts
+from tests.ghost.evaluation.invented import exchanges
+from tests.telegram_bot.conftest import FRIEND, LINK, OWNER, PEER, World, offered, state
+
+TALK = [
+    Turn("B:", "tu fais quoi ce soir avec les autres ?"),
+    Turn("A:", "je reste chez moi, j'ai encore du travail pour demain"),
+    Turn("B:", "dommage, on voulait aller au cinéma tous ensemble"),
+]
+
+
+def counted(world: World, chat: int | None = None) -> dict[str, Counter[str]]:
+    """All weeks' counts; of one chat only, if given."""
+    db = world.look()
+    try:
+        number = None if chat is None else db.value("SELECT id FROM conversations WHERE chat = ?", chat) or -1
+        weeks = quality.by_week(db, number)
+    finally:
+        db.close()
+    found: dict[str, Counter[str]] = {}
+    for week in weeks.values():
+        for figure, kinds in week.items():
+            found[figure] = found.get(figure, Counter()) + kinds
+    return found
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> str:
+    path = tmp_path / "evaluation.json"
+    own = style.variation(exchanges(NOA))
+    path.write_text(json.dumps({"person": {"style": {key: vars(one) for key, one in own.items()}}}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ("", "empty"),
+        ("je ne sais pas. " * 8, "loop"),
+        ("d'accord, alors " + "😂" * 40, "loop"),
+        ("哈" * 40, "loop"),
+        ("Bien sûr que oui, je viens avec Léa. " + "a " * 300, "loop"),
+        ("On voulait aller au cinéma tous ensemble !", "copy"),
+        ("I really would like to come along, but I have to work tonight", "language"),
+        ("au cinéma ?", ""),
+        ("mdr ok", ""),
+        ("hahahahaha non non non non", ""),
+        (
+            "ah oui, vous allez voir lequel ? moi je n'ai pas vu le dernier, il paraît que c'est bien mais un peu long",
+            "",
+        ),
+    ],
+)
+def test_what_is_visibly_broken(reply: str, why: str) -> None:
+    assert quality.broken(BotConfig(owner=1, backend="x"), TALK, reply) == why
+
+
+def test_a_language_that_somebody_in_the_chat_or_the_person_writes_is_not_foreign(evaluation: str) -> None:
+    english = "I really would like to come along, but I have to work tonight"
+    config = BotConfig(owner=1, backend="x")
+    assert not quality.broken(config, [*TALK, Turn("B:", "we could also go to the beach tomorrow")], english)
+    assert not quality.broken(config, TALK[:1], english)  # too little is known of this chat
+    assert not quality.broken(BotConfig(owner=1, backend="x", evaluation=evaluation), TALK, english)  # Noa's too
+
+
+def test_a_broken_reply_is_asked_for_again_with_another_seed(world: World) -> None:
+    world.set(checks=Checks())
+    replies = iter(["ok " * 60, "", "fine"])
+    world.model.reply = lambda prompt: next(replies)
+    with world.bot():
+        world.api.say(FRIEND, "hello")
+        world.wait(FRIEND, "fine")
+        world.api.say(OWNER, "/status")
+        world.api.until(lambda: any("broken, not sent: 2" in text for text in world.api.texts(OWNER)))
+    seeds = [inputs.get("seed") for inputs in world.model.inputs]
+    assert seeds[0] is None
+    assert len({*seeds}) == 3
+    assert counted(world, FRIEND)["withheld"] == {"loop": 1, "empty": 1}
+    assert counted(world, FRIEND)["replies"].total() == 1
+
+
+def test_after_two_more_attempts_it_says_that_it_failed(world: World) -> None:
+    world.set(checks=Checks())
+    world.model.reply = lambda prompt: ""
+    with world.bot():
+        world.api.say(FRIEND, "hello")
+        world.wait(FRIEND, Texts().failed)
+    assert len(world.model.prompts) == 3
+
+
+def test_attempts_count_in_the_budget(world: World) -> None:
+    world.set(checks=Checks(), limits=Limits(predictions_per_day=2))
+    world.model.reply = lambda prompt: ""
+    with world.bot():
+        world.api.say(FRIEND, "hello")
+        world.wait(FRIEND, Texts().enough)
+    assert len(world.model.prompts) == 2
+
+
+def test_only_what_was_sent_is_counted(world: World, evaluation: str) -> None:
+    world.set(evaluation=evaluation)
+    with world.bot():
+        world.api.say(FRIEND, "salut ça va")
+        world.wait(FRIEND, "SALUT ÇA VA")
+        world.api.faults.append(refused())
+        world.api.say(FRIEND, "et toi ?")
+        world.recorded()
+        world.api.until(lambda: world.value("SELECT count(*) FROM outgoing WHERE state = 'refused'"))
+    found = counted(world, FRIEND)
+    assert found["replies"].total() == 1
+    assert found["ended"] == {"itself": 1}
+    assert found["words"] == {"3": 1}
+    assert found["all_caps"]["yes"] == 3
+    assert found["waited"].total() == 1
+
+
+def refused() -> Any:
+    from tests.telegram_bot.fake_bot_api import Fault
+
+    return Fault("sendMessage", 400)
+
+
+def test_forget_leaves_counts_without_their_chat(world: World, evaluation: str) -> None:
+    world.set(evaluation=evaluation)
+    with world.bot():
+        for number in (1, 2):
+            world.api.say(FRIEND, "salut")
+            sent = "SELECT sum(count) FROM figures WHERE figure = 'replies'"
+            world.api.until(lambda number=number: world.value(sent) == number)
+            world.api.say(FRIEND, "/forget")
+            world.api.until(lambda number=number: world.replies(FRIEND).count(Texts().forgotten) == number)
+    assert counted(world, FRIEND) == {}
+    assert counted(world)["replies"].total() == 2
+    assert world.value("SELECT count(DISTINCT conversation) FROM figures") == 1
+
+
+def test_what_became_of_drafts(business: World, evaluation: str) -> None:
+    business.set(evaluation=evaluation)
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "tu viens ?")
+        api.press(OWNER, offered(business, "TU VIENS ?"), "Send")
+        api.until(lambda: state(business) == ["sent"])
+        api.say_in_business(LINK, PEER, PEER, "alors")
+        query = api.press(OWNER, offered(business, "ALORS"), "Another")
+        api.until(lambda: query in api.answered and business.value("SELECT version FROM drafts WHERE id = 2") == 2)
+        api.press(OWNER, offered(business, "ALORS"), "Discard")
+        api.until(lambda: state(business) == ["sent", "discarded"])
+    found = counted(business, PEER)
+    assert found["drafts"] == {"sent": 1, "discarded": 1, "another": 1}
+    assert found["replies"].total() == found["words"].total() == 1
+
+
+def test_reactions_to_its_messages(world: World) -> None:
+    thumb, heart = {"type": "emoji", "emoji": "👍"}, {"type": "emoji", "emoji": "❤"}
+    with world.bot():
+        asked = world.api.say(FRIEND, "hello")
+        world.wait(FRIEND, "HELLO")
+        reply = world.api.sent[-1].id
+        for message, old, new in ((reply, [], [thumb]), (reply, [thumb], [thumb, heart]), (asked, [], [heart])):
+            reaction = {"old_reaction": old, "new_reaction": new, "message_id": message, "date": 0}
+            world.api.push(message_reaction=reaction | {"chat": world.api.chat(FRIEND), "user": world.api.user(FRIEND)})
+        world.recorded()
+    assert counted(world, FRIEND)["reactions"] == {"👍": 1, "❤": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "No such file"),
+        ("{", "not figures that this version"),
+        ('{"person": {"authorship": {}}}', "not figures that this version"),
+        ('{"person": {"style": {"words": {"counts": {"many": 1}, "floors": {"20": [0.1]}}}}}', "not figures that"),
+        ('{"person": {"style": {"words": {"counts": {"2": 1}, "floors": {"few": [0.1]}}}}}', "not figures that"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_used_is_refused(tmp_path: Path, content: str | None, told: str) -> None:
+    path = tmp_path / "evaluation.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=told) as raised:
+        quality.person(str(path))
+    assert "ghost evaluate" in str(raised.value)
+    assert "\n" not in str(raised.value)
