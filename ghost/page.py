@@ -50,7 +50,7 @@ class Line(NamedTuple):
 
     points: Sequence[tuple[float, float]]
     tone: int
-    style: Literal["dotted", "plain", "faint"] = "dotted"
+    style: Literal["dotted", "plain", "faint", "area"] = "dotted"  # area: filled down to the axis
 
 
 class Strip(NamedTuple):
@@ -187,12 +187,13 @@ def columns(
 def lines(
     describe: str, rows: Sequence[Line], *, ticks: Mapping[float, str], mark: float | None = None, percent: bool = False
 ) -> Html:
-    """Lines over an axis that begins at 0 only with `percent`. Values that are not finite are left out.
+    """Lines over an axis that begins at 0 only with `percent` or an area. Values that are not finite are left out.
 
     `ticks` are labels and `mark` a vertical line, both by share of the width.
     """
     finite = [[point for point in row.points if isfinite(point[1])] for row in rows]
     values = [value for points in finite for _, value in points] or [0.0]
+    values += [0.0] * any(row.style == "area" for row in rows)
     step = 0.5 if percent else scale(max(values) - min(values))[1]
     first, last = (0, 2) if percent else (floor(min(values) / step), ceil(max(values) / step))
     steps = [round(step * number, 12) for number in range(first, max(last, first + 1) + 1)]
@@ -202,7 +203,9 @@ def lines(
             f"{_number(1000 * x)} {_number(HEADROOM + HEIGHT * (steps[-1] - value) / (steps[-1] - steps[0]))}"
             for x, value in points
         ]
-        shapes = {"faint" if row.style == "faint" else "line": "M" + "L".join(places)}
+        shapes: dict[str, str] = {row.style if row.style in ("faint", "area") else "line": "M" + "L".join(places)}
+        if row.style == "area" and points:
+            shapes["area"] += f"V{HEADROOM + HEIGHT}H{_number(1000 * points[0][0])}Z"
         if row.style == "dotted" or len(places) == 1:
             shapes["dots"] = "".join(f"M{place}h0" for place in places)
         for kind, shape in shapes.items():

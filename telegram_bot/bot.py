@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ghost.console import console
@@ -21,14 +23,8 @@ def corrections(config: BotConfig, out: Path) -> int:
     Only the file's owner can read `out`. The bot may be running. Raises BotError when there is no database yet, or
     when `out` holds something else, or corrections that the database does not have.
     """
-    path = Path(config.database)
-    db = Database(path, exclusive=False)
-    try:
+    with _reading(config) as db:
         found = db.rows("SELECT context, draft, text FROM drafts WHERE state = 'edited' AND context <> '' ORDER BY id")
-    except sqlite3.Error as error:
-        raise failure(error, path) or not_a_database(error, path) from error
-    finally:
-        db.close()
     sides = {config.labels.me: "me", config.labels.other: "other"}
     lines = []
     for row in found:
@@ -37,15 +33,45 @@ def corrections(config: BotConfig, out: Path) -> int:
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     if lost := _lost(out, lines):
         raise BotError(f"{out}: {lost}; name another file, or move it away")
+    _write(out, "".join(lines))
+    return len(found)
+
+
+def quality_page(config: BotConfig, out: Path) -> None:
+    """Write the page of what was sent to `out`, which only the file's owner can read. The bot may be running.
+
+    Raises BotError when there is no database yet, or when `out` holds something else.
+    """
+    from telegram_bot import live_page
+
+    if out.exists() and not (out.is_file() and live_page.HEADING.encode() in out.read_bytes()):
+        raise BotError(f"{out}: not a page of what was sent; name another file, or move it away")
+    with _reading(config) as db:
+        text = live_page.page(db, config)
+    _write(out, text)
+
+
+@contextmanager
+def _reading(config: BotConfig) -> Iterator[Database]:
+    path = Path(config.database)
+    db = Database(path, exclusive=False)
+    try:
+        yield db
+    except sqlite3.Error as error:
+        raise failure(error, path) or not_a_database(error, path) from error
+    finally:
+        db.close()
+
+
+def _write(out: Path, text: str) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-            stream.writelines(lines)
+            stream.write(text)
         os.replace(partial, out)
     finally:  # on a full disk, leave no messages behind in a hidden file
         partial.unlink(missing_ok=True)
-    return len(found)
 
 
 def _lost(out: Path, lines: list[str]) -> str:
@@ -71,6 +97,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the drafts that you rewrote to FILE, for `ghost prepare --corrections`, and exit",
     )
+    parser.add_argument(
+        "--quality",
+        type=Path,
+        metavar="FILE",
+        help="write a page of figures of what was sent, by week and chat, to FILE, such as report/live.html, and exit",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,6 +113,10 @@ def run(args: argparse.Namespace) -> int:
             f"{count:,} corrections in {args.corrections}; next: ghost prepare --corrections {args.corrections}",
             soft_wrap=True,
         )
+        return 0
+    if args.quality:
+        quality_page(config, args.quality)
+        console.print(f"figures of what was sent in {args.quality}; open it in a browser", soft_wrap=True)
         return 0
     from telegram_bot import service  # imports the Bot API client
 

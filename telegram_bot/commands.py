@@ -1,10 +1,11 @@
-"""Answer /start, /reset, /forget, /help and /status, within the transaction that records them."""
+"""Answer /start, /reset, /forget, /help, /status and /quality, within the transaction that records them."""
 
 from statistics import median
 
-from telegram_bot import drafts, retention
+from telegram_bot import drafts, quality, retention
 from telegram_bot.config import BotConfig
 from telegram_bot.database import DONE, Database
+from telegram_bot.gateway import fitting
 from telegram_bot.outgoing import Place, plan
 
 
@@ -53,7 +54,7 @@ def status(db: Database, config: BotConfig, *, owner: bool) -> str:
     return "\n".join(lines)
 
 
-COMMANDS = ("start", "reset", "forget", "help", "status")
+COMMANDS = ("start", "reset", "forget", "help", "status", "quality")
 
 
 def parse_command(text: str, bot: str) -> str | None:
@@ -95,11 +96,16 @@ def answer(db: Database, config: BotConfig, place: Place, command: str, writer: 
         chats = db.rows(f"SELECT id FROM conversations WHERE id = ? OR ({own})", conversation, place.chat)
         retention.forget(db, [row["id"] for row in chats])
         plan(db, place._replace(conversation=None), texts.forgotten)
+    elif command.split()[0] == "quality" and owner and place.chat == writer:
+        plan(db, place, fitting(quality.summary(db, config)))
     elif command.split()[0] == "status":
         plan(db, place, status(db, config, owner=owner and place.chat == writer))
     else:
-        owners = "\n/forget all – delete what is stored of every chat, your edits of drafts too" if owner else ""
-        plan(db, place, texts.help + owners)
+        owners = (
+            "\n/forget all – delete what is stored of every chat, your edits of drafts too"
+            "\n/quality – what I wrote this week, beside how you write"
+        )
+        plan(db, place, texts.help + owners * owner)
 
 
 def _clear_what_waits(db: Database, place: Place) -> None:

@@ -173,6 +173,8 @@ class Database:
                 raise BotError(f"{path}: written by another version of the bot ({found}; this one knows {VERSION})")
             if exclusive:
                 self._open(new=found == 0)
+            elif not self.value("SELECT 1 FROM sqlite_master WHERE name = 'figures'"):
+                raise BotError(f"{path}: written by an older version of the bot; start this one once: ghost bot")
         except (sqlite3.Error, BotError) as error:
             self.close()
             if isinstance(error, BotError):

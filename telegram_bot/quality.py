@@ -4,6 +4,7 @@ Only counts are kept: of a reply's length, marks, emoji, the person's commonest 
 the transaction that records a message as sent. /forget leaves them without their conversation.
 """
 
+import statistics
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from ghost.errors import ConfigError
-from ghost.evaluation import style
+from ghost.evaluation import style, verdict
 from ghost.evaluation.data import Exchange
 from replicate_deployment.chat_format import Turn
 from telegram_bot.config import BotConfig, Checks
@@ -161,3 +162,64 @@ def by_week(db: Database, conversation: int | None = None) -> dict[str, dict[str
 def figures(config: BotConfig, counts: Mapping[str, Counter[str]]) -> list[style.StyleFigure]:
     """Return the figures of style of these counts, against the person's; none for too few replies."""
     return style.held_against(person(config.evaluation).style, counts, counts.get("replies", Counter()).total())
+
+
+# In words, for /quality and the page.
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+WEEKS = 12  # in the line of blocks
+MOVED = 3  # figures that are named
+
+
+def style_in_words(config: BotConfig, counts: Mapping[str, Counter[str]]) -> str:
+    found = figures(config, counts)
+    if not found:
+        return "too few to compare" if person(config.evaluation).style else "not compared: set evaluation in the config"
+    return f"{sum(not one.is_off for one in found)} of {len(found)} figures of style as you vary"
+
+
+def deviation(figure: style.StyleFigure) -> str:
+    [one] = style.as_json([figure]).values()
+    return verdict.deviation(one)
+
+
+def median(numbers: Counter[str]) -> float | None:
+    return statistics.median(map(float, numbers.elements())) if numbers else None
+
+
+def summary(db: Database, config: BotConfig) -> str:
+    """The text of /quality: the last week that can be compared, in five lines at most."""
+    weeks = by_week(db)
+    if not weeks:
+        return "Nothing has been sent yet."
+    compared = {week: figures(config, counts) for week, counts in weeks.items()}
+    week = next((week for week in reversed(weeks) if compared[week]), list(weeks)[-1])
+    counts = weeks[week]
+    said = [f"Week of {week}: {_told(counts, 'replies') or 0} replies, {style_in_words(config, counts)}"]
+    if compared[week]:
+        recent = list(compared.items())[-WEEKS:]
+        blocks = "".join(_block(found) for _, found in recent)
+        said.append(f"Share of figures that are off, by week since {recent[0][0]}: {blocks}")
+        off = sorted((one for one in compared[week] if one.is_off), key=lambda one: one.floor_high - one.distance)
+        said.append("; ".join(map(deviation, off[:MOVED])) or "No figure has left your own variation")
+    parts = [f"withheld: {_told(counts, 'withheld') or 'none'}"]
+    if ended := counts.get("ended"):
+        parts.insert(0, ", ".join(f"{kind} {count / ended.total():.0%}" for kind, count in ended.most_common()))
+        parts[0] = f"ended by {parts[0]}"
+    if (waited := median(counts.get("waited", Counter()))) is not None:
+        parts.append(f"wait {waited:.0f} s (median)")
+    said.append("; ".join(parts).capitalize())
+    last = [f"{figure}: {told}" for figure in ("drafts", "reactions") if (told := _told(counts, figure))]
+    if (change := median(counts.get("edited", Counter()))) is not None:
+        last.insert(1, f"edits change {change:.0f}% (median)")
+    return "\n".join([*said, "; ".join(last).capitalize()]).strip()
+
+
+def _told(counts: Mapping[str, Counter[str]], figure: str) -> str:
+    return ", ".join(f"{kind} {count:,}".strip() for kind, count in counts.get(figure, Counter()).most_common(8))
+
+
+def _block(found: Sequence[style.StyleFigure]) -> str:
+    """ "·" for a week that cannot be compared."""
+    off = sum(one.is_off for one in found)
+    return BLOCKS[round(off / len(found) * (len(BLOCKS) - 1))] if found else "·"

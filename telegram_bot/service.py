@@ -14,7 +14,7 @@ from telegram import Update
 
 from ghost.errors import BotError
 from ghost.serving.client import backend
-from telegram_bot import drafts, intake, retention
+from telegram_bot import drafts, intake, quality, retention
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Clock, Database, failure
 from telegram_bot.gateway import PolledElsewhere, Refused, RetryLater, Telegram
@@ -61,6 +61,7 @@ async def serve(
 async def _run(config: BotConfig, token: str, clock: Clock | None) -> None:
     """Run until cancelled or until a task fails."""
     server = backend(config.backend, Path(config.ghost))
+    quality.person(config.evaluation)  # raises what is wrong with it
     db = Database(Path(config.database), clock=clock)
     async with AsyncExitStack() as stack:
         stack.callback(db.close)

@@ -136,10 +136,11 @@ def _style_steps(figures: Figures, ours: Figures) -> Iterator[Step]:
     for key, one in ours.get("style", {}).items():
         if one["off"]:
             weight = one["distance"] - one["floor"]
-            yield Step(weight, f"{_deviation(one)}: {_advice(one, base.get(key))}")
+            yield Step(weight, f"{deviation(one)}: {_advice(one, base.get(key))}")
 
 
-def _deviation(one: Figures) -> str:
+def deviation(one: Figures) -> str:
+    """Say how far one figure of `style.as_json` is off."""
     title = one["title"][0].upper() + one["title"][1:]
     if one["own"] is None:
         kind, own, said = max(one["kinds"], key=lambda kind: abs(kind[1] - kind[2]))

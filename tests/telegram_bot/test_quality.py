@@ -1,18 +1,21 @@
 """Broken replies are not sent, and what was sent is counted and held against the person's own variation."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ghost.demo.people import NOA
+from ghost.demo.another import ROMY
+from ghost.demo.people import NOA, Person
 from ghost.errors import ConfigError
 from ghost.evaluation import style
 from replicate_deployment.chat_format import Turn
-from telegram_bot import quality
+from telegram_bot import bot, intake, quality
 from telegram_bot.config import BotConfig, Checks, Limits
+from telegram_bot.database import Database
 from telegram_bot.texts import Texts
 from tests.ghost.evaluation.invented import exchanges
 from tests.telegram_bot.conftest import FRIEND, LINK, OWNER, PEER, World, offered, state
@@ -140,8 +143,8 @@ def test_forget_leaves_counts_without_their_chat(world: World, evaluation: str) 
     with world.bot():
         for number in (1, 2):
             world.api.say(FRIEND, "salut")
-            sent = "SELECT sum(count) FROM figures WHERE figure = 'replies'"
-            world.api.until(lambda number=number: world.value(sent) == number)
+            world.api.until(lambda number=number: world.replies(FRIEND).count("SALUT") == number)
+            world.api.until(lambda: counted(world, FRIEND))
             world.api.say(FRIEND, "/forget")
             world.api.until(lambda number=number: world.replies(FRIEND).count(Texts().forgotten) == number)
     assert counted(world, FRIEND) == {}
@@ -177,6 +180,56 @@ def test_reactions_to_its_messages(world: World) -> None:
             world.api.push(message_reaction=reaction | {"chat": world.api.chat(FRIEND), "user": world.api.user(FRIEND)})
         world.recorded()
     assert counted(world, FRIEND)["reactions"] == {"👍": 1, "❤": 1}
+
+
+def say(db: Database, world: World, person: Person, count: int, seed: int = 8) -> None:
+    """`count` replies that somebody writes as `person`, counted as sent this week."""
+    with db.transaction():
+        number = intake.open_conversation(db, "private", FRIEND, "", 0, "Malo <b>", db.clock.time())
+        for one in exchanges(person, count, seed):
+            counts = quality.observed(world.config, one.context, one.reply)
+            quality.add(db, number, counts | {"waited": Counter(["2"]), "ended": Counter(["itself"])})
+
+
+def test_what_left_the_persons_variation_is_named_and_drawn(world: World, evaluation: str, tmp_path: Path) -> None:
+    world.set(evaluation=evaluation)
+    db = Database(Path(world.config.database), clock=world.clock)
+    say(db, world, NOA, 60)
+    as_noa = quality.summary(db, world.config).splitlines()
+    world.clock.skip(7 * 86400)
+    say(db, world, ROMY, 60)
+    as_romy = quality.summary(db, world.config).splitlines()
+    db.close()
+    assert len(as_noa) == len(as_romy) == 4  # nothing to say of drafts and reactions
+    alike = [int(re.findall(r"(\d+) of \d+ figures", text[0])[0]) for text in (as_noa, as_romy)]
+    assert alike[0] > alike[1] + 5
+    assert "▁" <= as_romy[1][-2] < as_romy[1][-1] <= "█"
+    assert "wait 2 s" in as_romy[3]  # its median
+
+    bot.quality_page(world.config, tmp_path / "new" / "live.html")
+    text = (tmp_path / "new" / "live.html").read_text()
+    assert (tmp_path / "new" / "live.html").stat().st_mode & 0o077 == 0
+    assert text.count('class="area t5"') == len(style.LIVE)
+    assert "Malo &lt;b&gt;" in text
+    assert not [one.reply for one in exchanges(ROMY, 60, 8) if len(one.reply) > 20 and one.reply in text]
+
+
+def test_quality_is_for_the_owner(world: World) -> None:
+    with world.bot():
+        world.api.say(OWNER, "hello")
+        world.wait(OWNER, "HELLO")
+        world.api.until(lambda: world.value("SELECT count(*) FROM figures"))
+        world.api.say(OWNER, "/quality")
+        world.api.until(lambda: any("1 replies, not compared" in text for text in world.api.texts(OWNER)))
+        world.api.say(FRIEND, "/quality")
+        world.api.until(lambda: any("/help – this text" in text for text in world.api.texts(FRIEND)))
+    assert not any("Week of" in text for text in world.api.texts(FRIEND))
+
+
+def test_a_page_without_a_reply_says_so(world: World, tmp_path: Path) -> None:
+    Database(Path(world.config.database)).close()
+    bot.quality_page(world.config, tmp_path / "live.html")
+    assert "Nothing has been sent yet." in (tmp_path / "live.html").read_text()
 
 
 @pytest.mark.parametrize(
