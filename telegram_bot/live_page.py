@@ -45,7 +45,7 @@ def page(db: Database, config: BotConfig) -> str:
             "Style by week",
             *style,
             words="Distances from your own replies: 0 is alike, 1 is the most. Grey is as far as so many of your own "
-            "replies in a row are from all of them, 19 times in 20. What is off the most comes first.",
+            "replies in a row are from the others, 19 times in 20. What is off the most comes first.",
         ),
         section("What was sent", *(one for one in counted if one is not None)),
         section("By chat", *chats, words=f"The last {WEEKS} weeks with replies of each."),

@@ -498,7 +498,7 @@ class Variation:
     """One feature of the person's replies.
 
     counts  by kind, of all of them
-    floors  for each of SIZES that is at most half of them: the distances of so many replies in a row from all of them.
+    floors  for each of SIZES that is at most half of them: the distances of so many replies in a row from the others.
             In a row, since a week's replies share partners and topics
     """
 
@@ -519,7 +519,7 @@ def variation(own: Sequence[Exchange]) -> dict[str, Variation]:
             starts = (draw * len(own) // DRAWS for draw in range(DRAWS))
             rows = (pooled((observed + observed)[start : start + size]) for start in starts)
             floors[str(size)] = [
-                round(distance, 4) for row in rows if (distance := _distance(feature, row, counts)) is not None
+                round(distance, 4) for row in rows if (distance := _distance(feature, row, counts - row)) is not None
             ]
         found[feature.key] = Variation(counts, floors)
     return found

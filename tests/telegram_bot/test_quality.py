@@ -174,6 +174,7 @@ def test_reactions_to_its_messages(world: World) -> None:
     with world.bot():
         asked = world.api.say(FRIEND, "hello")
         world.wait(FRIEND, "HELLO")
+        world.api.until(lambda: world.value("SELECT count(*) FROM figures"))  # it knows what it has sent
         reply = world.api.sent[-1].id
         for message, old, new in ((reply, [], [thumb]), (reply, [thumb], [thumb, heart]), (asked, [], [heart])):
             reaction = {"old_reaction": old, "new_reaction": new, "message_id": message, "date": 0}
