@@ -4,6 +4,7 @@ Only counts are kept: of a reply's length, marks, emoji, the person's commonest 
 the transaction that records a message as sent. /forget leaves them without their conversation.
 """
 
+import json
 import statistics
 import zlib
 from collections import Counter
@@ -134,7 +135,7 @@ def ending(metrics: Mapping[str, float]) -> str:
 
 
 def add(db: Database, conversation: int | None, counts: Counts) -> None:
-    """Within a transaction: add counts to those of this week."""
+    """Within a transaction: add counts to this week's and, if they are a reply's, to those that `watch` tests."""
     week = db.clock.week()
     for figure, kinds in counts.items():
         for kind, count in kinds.items():
@@ -144,6 +145,11 @@ def add(db: Database, conversation: int | None, counts: Counts) -> None:
                     " ON CONFLICT DO UPDATE SET count = count + excluded.count",
                     *(conversation or 0, week, figure, kind, count),
                 )
+    if "replies" in counts:
+        block = _block_of(db)
+        for figure, kinds in counts.items():
+            block[figure] = block.get(figure, Counter()) + Counter(kinds)
+        db.set_meta("block", json.dumps(block))
 
 
 def by_week(db: Database, conversation: int | None = None) -> dict[str, dict[str, Counter[str]]]:
@@ -162,6 +168,74 @@ def by_week(db: Database, conversation: int | None = None) -> dict[str, dict[str
 def figures(config: BotConfig, counts: Mapping[str, Counter[str]]) -> list[style.StyleFigure]:
     """Return the figures of style of these counts, against the person's; none for too few replies."""
     return style.held_against(person(config.evaluation).style, counts, counts.get("replies", Counter()).total())
+
+
+# The alarm: a sequential test for each figure of style, on blocks of style.FEWEST replies, and for broken replies.
+#
+# The evidence of a figure is multiplied by a likelihood ratio for each block, and is never below 1 before it: a CUSUM,
+# which is an e-detector (Shin, Ramdas and Rinaldo 2023, arXiv:2203.03532). If the person's own writing is outside in at
+# most the share `usual` of blocks, the mean time until a false alarm by any of m figures at evidence m × EVENTS is at
+# least EVENTS blocks, however they depend on each other. `usual` was chosen on six other people of the dataset of
+# benchmarks/live_quality.py, whose writing drifts over months.
+
+
+class Bet(NamedTuple):
+    """Shares of blocks outside: of the person at most, and of a ghost that is worth an alarm."""
+
+    usual: float
+    alarming: float
+
+
+BEYOND = 1.25  # times the 95th percentile: outside
+OFF, WITHHELD = Bet(0.25, 0.9), Bet(1 / 50, 1 / 2)
+EVENTS = 1000
+
+
+def _block_of(db: Database) -> dict[str, Counter[str]]:
+    return {figure: Counter(kinds) for figure, kinds in json.loads(db.meta("block") or "{}").items()}
+
+
+def watch(db: Database, config: BotConfig, *, broken: bool) -> list[str]:
+    """Within a transaction: add what the model has just written, and each block that was sent, to the evidence.
+
+    Return the alarms to tell the owner. Each figure has one; a new evaluation.json starts afresh.
+    """
+    fingerprint = person(config.evaluation).fingerprint
+    state = json.loads(db.meta("evidence") or "{}")
+    if state.get("of") != fingerprint:
+        state = {"of": fingerprint, "evidence": {}, "told": []}
+        db.set_meta("block", "")
+    tested = {"withheld": (broken, WITHHELD, _many_broken(db) if broken else "")}
+    block = _block_of(db)
+    if block.get("replies", Counter()).total() >= style.FEWEST:
+        db.set_meta("block", "")
+        for one in figures(config, block):
+            outside = one.distance > max(BEYOND * one.floor_high, style.AUDIBLE)
+            tested[one.key] = outside, OFF, f"{deviation(one)}: this has left your own variation for good. {ADVICE}"
+    alarms = []
+    for key, (outside, (usual, alarming), text) in tested.items():
+        ratio = alarming / usual if outside else (1 - alarming) / (1 - usual)
+        evidence = max(1.0, state["evidence"].get(key, 1.0)) * ratio
+        state["evidence"][key] = evidence
+        if evidence >= EVENTS * (len(style.LIVE) + 1) and key not in state["told"]:
+            state["told"].append(key)
+            alarms.append(text)
+    db.set_meta("evidence", json.dumps(state))
+    return alarms
+
+
+ADVICE = (
+    "ghost bot --quality report/live.html shows since when. If the model or its sampling changed then, go back to what "
+    "was before; else train on newer chats, evaluate, and set the new evaluation.json."
+)
+
+
+def _many_broken(db: Database) -> str:
+    counts = by_week(db).get(db.clock.week(), {})
+    return (
+        f"The model writes broken replies, which are not sent ({_told(counts, 'withheld')} this week). Restart its "
+        "server, or go back to the model before."
+    )
 
 
 # In words, for /quality and the page.

@@ -242,6 +242,7 @@ class ReplyWorker:
                 *("answered" if spoken else "drafted", waited, seconds, prediction.metrics.get("ended_by_itself")),
                 number,
             )
+            self._watch(broken=False)
         self._mark_answered(number, upto)
         if not spoken:
             if text:
@@ -285,6 +286,12 @@ class ReplyWorker:
         state = "UPDATE predictions SET state = 'withheld' WHERE conversation = ? AND state = 'asked'"
         if self._db.changed(state, number):  # not if forgotten meanwhile
             quality.add(self._db, number, {"withheld": {why: 1}})
+            self._watch(broken=True)
+
+    def _watch(self, *, broken: bool) -> None:
+        """Within a transaction: tell the owner what has left the person's variation for good."""
+        for alarm in quality.watch(self._db, self._config, broken=broken):
+            plan(self._db, Place(self._config.owner), alarm)
 
     async def _ask(
         self, conversation: sqlite3.Row, upto: int, inputs: dict[str, object]

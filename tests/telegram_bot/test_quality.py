@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,51 @@ def test_what_left_the_persons_variation_is_named_and_drawn(world: World, evalua
     assert text.count('class="area t5"') == len(style.LIVE)
     assert "Malo &lt;b&gt;" in text
     assert not [one.reply for one in exchanges(ROMY, 60, 8) if len(one.reply) > 20 and one.reply in text]
+
+
+def alarms(world: World, persons: Sequence[Person], seed: int = 8) -> list[tuple[int, str]]:
+    """(number of the block, alarm), of blocks that `persons` write, one each."""
+    found = []
+    db = Database(Path(world.config.database), clock=world.clock)
+    for number, person in enumerate(persons):
+        say(db, world, person, style.FEWEST, seed + number)
+        with db.transaction():
+            found += [(number, text) for text in quality.watch(db, world.config, broken=False)]
+    db.close()
+    return found
+
+
+def test_an_alarm_comes_once_when_a_figure_is_off_for_good(world: World, evaluation: str) -> None:
+    world.set(evaluation=evaluation)
+    found = alarms(world, [NOA] * 10 + [ROMY] + [NOA] * 5 + [ROMY] * 20)
+    assert found
+    assert min(number for number, _ in found) >= 10 + 1 + 5 + 3  # not by a single day
+    assert min(number for number, _ in found) <= 10 + 1 + 5 + 9
+    titles = [text.split(" is off")[0] for _, text in found if " is off" in text]
+    assert len(titles) == len({*titles})
+    assert "Lines all in lower case" in titles
+
+
+def test_another_evaluation_starts_afresh(world: World, evaluation: str) -> None:
+    world.set(evaluation=evaluation)
+    assert alarms(world, [ROMY] * 10)
+    path = Path(evaluation).with_name("later.json")
+    path.write_text(Path(evaluation).read_text() + " ")
+    world.set(evaluation=str(path))
+    assert not alarms(world, [ROMY] * 2)
+    assert alarms(world, [ROMY] * 10)
+
+
+def test_the_owner_is_told_of_a_model_that_loops(world: World) -> None:
+    world.set(checks=Checks())
+    world.model.reply = lambda prompt: "ok " * 60
+    with world.bot():
+        for number in (1, 2, 3, 4):
+            world.api.say(FRIEND, "hello")
+            world.api.until(lambda number=number: len(world.replies(FRIEND)) == number)
+    told = [text for text in world.api.texts(OWNER) if "broken" in text]
+    assert len(told) == 1
+    assert "loop" in told[0]
 
 
 def test_quality_is_for_the_owner(world: World) -> None:
