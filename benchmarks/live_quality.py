@@ -152,7 +152,7 @@ def replay(exchanges: Sequence[tuple[int, Exchange]], evaluation: Path, reply: C
         chats = {number: 1000 + number for number, _ in exchanges}
         world.set(allow=[*chats.values()], debounce_seconds=0.0, checks=Checks(), evaluation=str(evaluation))
         with world.bot():
-            for place, (number, exchange) in enumerate(exchanges):  # noqa: B007  (the model reads it)
+            for place, (number, exchange) in enumerate(exchanges):
                 chat = chats[number]
                 before = len(api.texts(chat))
                 first = not before

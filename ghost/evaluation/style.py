@@ -14,7 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from math import fsum, log2
 from statistics import fmean
 from typing import Any, Literal
@@ -223,6 +223,7 @@ def _common_words(exchange: Exchange, reference: Reference) -> Observation:
     return Counter(word if word in reference.common else OTHER_WORDS for word in words(exchange.reply))
 
 
+@lru_cache(1)  # for both features that ask of one exchange
 def _detected(exchange: Exchange) -> tuple[str, str]:
     """The languages of the turn that is answered and of the reply, given the turns before them."""
     *_, asked, answered = detect(["", *(turn.text for turn in exchange.context), exchange.reply])
