@@ -174,7 +174,7 @@ def replay(exchanges: Sequence[tuple[int, Exchange]], evaluation: Path, reply: C
     return Replay(len(exchanges), alarms, dict(total), apologies)
 
 
-def replays(conversations: list[list[real.Message]], person: str, base: Path | None, most: int) -> list[str]:
+def replays(conversations: list[list[real.Message]], person: str, base: Path, most: int) -> list[str]:
     theirs = [talk for talk in conversations if any(one.sender == person for one in talk)]
     theirs.sort(key=lambda talk: talk[0].timestamp)
     tenth = len(theirs) // 10
@@ -189,15 +189,8 @@ def replays(conversations: list[list[real.Message]], person: str, base: Path | N
         def loops(place: int, own: str) -> str:
             return own if place < LOOPS_FROM * DAILY else (f"{own} " * 300)[:300]
 
-        ghosts: dict[str, tuple[int, Callable[[int, str], str]]] = {
-            "the person": (len(held_out), lambda _, own: own),
-            f"the person, from day {LOOPS_FROM + 1} on a loop": (min(len(held_out), 30 * DAILY), loops),
-        }
-        if base:
-            said = base_replies(base, [one for _, one in held_out[:BASE_REPLIES]])
-            ghosts["the base"] = len(said), lambda place, _: said[place]
-        for name, (count, reply) in ghosts.items():
-            found = replay(held_out[:count], evaluation, reply)
+        def measure(name: str, exchanges: Sequence[tuple[int, Exchange]], reply: Callable[[int, str], str]) -> None:
+            found = replay(exchanges, evaluation, reply)
             told = "; ".join(f"day {day}: {text.split('. ')[0]}" for day, text in found.alarms) or "none"
             withheld = ", ".join(f"{kind} {number}" for kind, number in found.withheld.items()) or "0"
             rows.append(
@@ -205,6 +198,11 @@ def replays(conversations: list[list[real.Message]], person: str, base: Path | N
                 f" {told} |"
             )
             print(rows[-1], file=sys.stderr, flush=True)
+
+        measure("the person", held_out, lambda _, own: own)
+        measure(f"the person, from day {LOOPS_FROM + 1} on a loop", held_out[: 30 * DAILY], loops)
+        said = base_replies(base, [one for _, one in held_out[:BASE_REPLIES]])
+        measure("the base", held_out[: len(said)], lambda place, _: said[place])
     return [
         f"## {DAILY} messages a day, through the bot",
         "| ghost | messages | days | attempts withheld | messages without a reply | alarms |\n"

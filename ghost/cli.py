@@ -99,7 +99,7 @@ VERBS = {
         "telegram_bot.bot",
         "run the Telegram bot: chat with the ghost, approve drafts",
         "bot",
-        ("telegram", "httpx2", "filelock", "rapidfuzz"),
+        ("telegram", "httpx2", "filelock", "rapidfuzz", "regex"),
     ),
     "release": Verb(
         "ghost.serving.release",

@@ -142,6 +142,7 @@ def held_out_facts(exchanges: Sequence[Exchange], total: int, seed: int) -> Mapp
 
 
 FIGURES, PAGE = "evaluation.json", "report.html"
+LIVE_PAGE = "live.html"  # of `ghost bot --quality`, which compares with the figures that are replaced
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -192,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
         return quiz.score(args)
     if args.blind:
         return quiz.make(args)
-    refuse_foreign_files(args.out, (FIGURES, PAGE))
+    refuse_foreign_files(args.out, (FIGURES, PAGE, LIVE_PAGE))
     found, exchanges, results = evaluate(args)
     text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
     with replace_folder(args.out) as folder:

@@ -11,7 +11,7 @@ import pytest
 
 from ghost.demo.another import ROMY
 from ghost.demo.people import NOA, Person
-from ghost.errors import ConfigError
+from ghost.errors import BotError, ConfigError
 from ghost.evaluation import style
 from replicate_deployment.chat_format import Turn
 from telegram_bot import bot, intake, quality
@@ -277,6 +277,31 @@ def test_a_page_without_a_reply_says_so(world: World, tmp_path: Path) -> None:
     Database(Path(world.config.database)).close()
     bot.quality_page(world.config, tmp_path / "live.html")
     assert "Nothing has been sent yet." in (tmp_path / "live.html").read_text()
+
+
+def test_the_page_replaces_only_itself(world: World, tmp_path: Path) -> None:
+    Database(Path(world.config.database)).close()
+    out = tmp_path / "live.html"
+    for _ in range(2):
+        bot.quality_page(world.config, out)
+    out.write_text("a diary")
+    with pytest.raises(BotError, match="not a page of what was sent"):
+        bot.quality_page(world.config, out)
+    assert out.read_text() == "a diary"
+
+
+def test_a_database_of_an_older_version_or_a_damaged_one_is_one_line(world: World, tmp_path: Path) -> None:
+    path = Path(world.config.database)
+    db = Database(path)
+    db.run("DROP TABLE figures")
+    db.close()
+    with pytest.raises(BotError, match="start this one once: ghost bot"):
+        bot.quality_page(world.config, tmp_path / "live.html")
+    Database(path).close()  # which adds what is missing
+    bot.quality_page(world.config, tmp_path / "live.html")
+    path.write_bytes(b"x" * 8192)
+    with pytest.raises(BotError, match="not the bot's database"):
+        bot.quality_page(world.config, tmp_path / "live.html")
 
 
 @pytest.mark.parametrize(
