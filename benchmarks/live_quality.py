@@ -49,6 +49,8 @@ MOST_FALSE = 1 / 200  # committed, with the limits of the config, before the fir
 DAILY = 20  # messages
 LOOPS_FROM = 20  # days
 BASE_REPLIES = 200
+UNDER_WAY = """SELECT (SELECT count(*) FROM messages WHERE pending)
+    + (SELECT count(*) FROM outgoing WHERE state IN ('planned', 'sending'))"""
 LIMIT_MS, GROWN_MB = 2.0, 10
 CONFIG = BotConfig(owner=1, backend="unused")
 
@@ -146,19 +148,17 @@ def replay(exchanges: Sequence[tuple[int, Exchange]], evaluation: Path, reply: C
     `reply(place of the exchange, what the person wrote)` is what the model answers.
     """
     place = 0
-    api, model, alarms = FakeBotAPI(), FakeModel(lambda _: reply(place, exchanges[place][1].reply)), []
+    api, model = FakeBotAPI(), FakeModel(lambda _: reply(place, exchanges[place][1].reply))
+    alarms: list[tuple[int, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         world = World(api, model, Path(folder))
         chats = {number: 1000 + number for number, _ in exchanges}
         world.set(allow=[*chats.values()], debounce_seconds=0.0, checks=Checks(), evaluation=str(evaluation))
         with world.bot():
             for place, (number, exchange) in enumerate(exchanges):
-                chat = chats[number]
-                before = len(api.texts(chat))
-                first = not before
-                api.say(chat, exchange.context[-1].text)
-                answered = "SELECT count(*) FROM messages WHERE pending"
-                api.until(lambda: len(api.texts(chat)) > before + first and world.value(answered) == 0)  # noqa: B023
+                api.say(chats[number], exchange.context[-1].text)
+                world.recorded()
+                api.until(lambda: world.value(UNDER_WAY) == 0)
                 alarms += [(place // DAILY + 1, text) for text in api.texts(OWNER)[len(alarms) :]]
                 if place % DAILY == DAILY - 1:
                     world.clock.skip(86400)
