@@ -209,11 +209,11 @@ def test_kubernetes_is_told_the_same_flags() -> None:
 
 
 def test_ray_serve_accepts_its_configuration(engines: Path, ghosts: Ghosts, tmp_path: Path) -> None:
-    """By the checks with which the application begins, before it starts a cluster; and vLLM's own classes take what
-    they are handed."""
+    """By the checks with which its application begins, before a cluster; and vLLM's classes take what they are handed."""
     (tmp_path / "ghosts").symlink_to(ghosts.folder / "kept")
     begin = "serve.run(build_openai_app("
-    program, call = block("scaling.md", "from ray import serve").replace("BUCKET", "bucket").split(begin)
+    snippet = block("scaling.md", "from ray import serve").replace("BUCKET", "bucket")
+    program, call = snippet.replace("mistralai/Mistral-7B-v0.3", str((ghosts.folder / "base").resolve())).split(begin)
     program += f"arguments = {call.rpartition('), blocking')[0]}\n"
     program += textwrap.dedent(
         """
