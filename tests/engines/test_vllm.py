@@ -209,7 +209,7 @@ def test_kubernetes_is_told_the_same_flags() -> None:
 
 
 def test_ray_serve_accepts_its_configuration(engines: Path, ghosts: Ghosts, tmp_path: Path) -> None:
-    """By the checks with which its application begins, before a cluster; and vLLM's classes take what they are handed."""
+    """By the checks with which its application begins; and vLLM's classes take what they are handed."""
     (tmp_path / "ghosts").symlink_to(ghosts.folder / "kept")
     begin = "serve.run(build_openai_app("
     snippet = block("scaling.md", "from ray import serve").replace("BUCKET", "bucket")
