@@ -97,8 +97,9 @@ $(VENV)/.installed: pyproject.toml $(wildcard requirements/*.lock)
 
 # Renew the lock: the newest versions that the ranges allow, for Python 3.11 to 3.13 on Linux and macOS, but what runs in
 # the container stays at the versions of the container. Then run `make test`. CUDA's libraries stand apart, since torch's
-# CPU build needs none of them. The bot's image takes its packages from the same versions, and so does the container, but
-# for torch and for what belongs to it: CUDA, which is another there, and setuptools.
+# CPU build needs none of them. The images of the bot and of a GGUF file at home take their packages from the same
+# versions, and so does the container, but for torch and for what belongs to it: CUDA, which is another there, and
+# setuptools.
 UV_COMPILE = .cache/uv/bin/uv pip compile --quiet --custom-compile-command "make lock"
 UV_LOCK = $(UV_COMPILE) --generate-hashes --no-annotate --upgrade --universal
 lock:
@@ -108,8 +109,8 @@ lock:
 	  --output-file .cache/all.lock pyproject.toml
 	awk '/^[a-z]/ { cuda = /^(nvidia-|cuda-|triton)/ } { print > (cuda ? "requirements/cuda.lock" : \
 	  "requirements/environment.lock") }' .cache/all.lock
-	$(UV_LOCK) --python-version 3.12 --extra bot --constraint .cache/all.lock \
-	  --output-file requirements/bot.lock pyproject.toml
+	for extra in bot home; do $(UV_LOCK) --python-version 3.12 --extra $$extra --constraint .cache/all.lock \
+	  --output-file requirements/$$extra.lock pyproject.toml || exit 1; done
 	sed -n '/^torch==/d; /^setuptools==/d; s/ *\\$$//; /^[a-z]/p' requirements/environment.lock > .cache/locked.txt
 	$(UV_COMPILE) --no-annotate --python-version $(call COG,python_version) --python-platform linux \
 	  --constraint .cache/locked.txt requirements/container.in > .cache/requirements.txt

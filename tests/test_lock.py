@@ -54,11 +54,12 @@ def test_every_line_of_a_lock_has_a_hash() -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_bot_follows_the_lock(python: str) -> None:
-    locked, bot = (pins(ROOT / "requirements" / name, python) for name in ("environment.lock", "bot.lock"))
-    if python != "3.11":  # the image has 3.12
-        assert bot.items() <= locked.items()
-    assert {canonicalize_name(dependency.name) for dependency in wanted("bot")} <= set(bot)
+@pytest.mark.parametrize("extra", ["bot", "home"])
+def test_the_images_follow_the_lock(extra: str, python: str) -> None:
+    locked, image = (pins(ROOT / "requirements" / name, python) for name in ("environment.lock", f"{extra}.lock"))
+    if python != "3.11":  # the images have 3.12
+        assert image.items() <= locked.items()
+    assert {canonicalize_name(dependency.name) for dependency in wanted(extra)} <= set(image)
 
 
 @pytest.mark.parametrize("python", PYTHONS)
