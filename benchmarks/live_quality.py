@@ -14,6 +14,7 @@ People are the busiest writers of the Chit Chat Challenge dataset (ghost.demo.re
 
 import argparse
 import json
+import logging
 import os
 import re
 import sys
@@ -259,6 +260,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=2000, help="messages of a replay at most (%(default)s)")
     parser.add_argument("--record", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
+    logging.disable()  # a line for each broken reply
     base, dataset = real.fetch(args.cache)
     conversations = real.chats(dataset)
     people = real.busiest(conversations)[:PEOPLE]

@@ -82,8 +82,8 @@ def person(evaluation: str) -> Person:
 
 # Replies that are not sent.
 
-TAIL = 600  # bytes of a reply in which a loop is looked for: a loop goes on to the end, and long texts compress anyway
-LEAST_TAIL = 80  # bytes; shorter refrains are what people write
+TAIL = 600  # characters in which a loop is looked for: it goes on to the end of a reply, and long texts compress anyway
+LEAST_TAIL = 80  # characters; shorter refrains are what people write
 KNOWN_TURNS = 3  # whose language is certain, before a reply's can be called foreign
 
 
@@ -107,7 +107,9 @@ def broken(config: BotConfig, turns: Sequence[Turn], reply: str) -> str:
 
 
 def _is_loop(checks: Checks, reply: str) -> bool:
-    tail = reply.encode("utf-8", "surrogatepass")[-TAIL:]
+    places: dict[str, int] = {}
+    # A byte a character: in UTF-8, those of one script share bytes, so that any Hindi would compress well.
+    tail = bytes(places.setdefault(letter, len(places)) % 256 for letter in reply[-TAIL:])
     return len(tail) >= LEAST_TAIL and len(zlib.compress(tail)) < checks.loop_share * len(tail)
 
 
@@ -174,8 +176,8 @@ def figures(config: BotConfig, counts: Mapping[str, Counter[str]]) -> list[style
 #
 # The evidence of a figure is multiplied by a likelihood ratio for each block, and is never below 1 before it: a CUSUM,
 # which is an e-detector (Shin, Ramdas and Rinaldo 2023, arXiv:2203.03532). If the person's own writing is outside in at
-# most the share `usual` of blocks, the mean time until a false alarm by any of m figures at evidence m × EVENTS is at
-# least EVENTS blocks, however they depend on each other. `usual` was chosen on six other people of the dataset of
+# most the share `usual` of blocks, the mean time until a false alarm by any of m figures at evidence m × BETWEEN_ALARMS
+# is at least BETWEEN_ALARMS blocks, however they depend on each other. `usual` was chosen on six other people of the dataset of
 # benchmarks/live_quality.py, whose writing drifts over months.
 
 
@@ -188,7 +190,7 @@ class Bet(NamedTuple):
 
 BEYOND = 1.25  # times the 95th percentile: outside
 OFF, WITHHELD = Bet(0.25, 0.9), Bet(1 / 50, 1 / 2)
-EVENTS = 1000
+BETWEEN_ALARMS = 1000  # false ones, in blocks
 
 
 def _block_of(db: Database) -> dict[str, Counter[str]]:
@@ -217,7 +219,7 @@ def watch(db: Database, config: BotConfig, *, broken: bool) -> list[str]:
         ratio = alarming / usual if outside else (1 - alarming) / (1 - usual)
         evidence = max(1.0, state["evidence"].get(key, 1.0)) * ratio
         state["evidence"][key] = evidence
-        if evidence >= EVENTS * (len(style.LIVE) + 1) and key not in state["told"]:
+        if evidence >= BETWEEN_ALARMS * (len(style.LIVE) + 1) and key not in state["told"]:
             state["told"].append(key)
             alarms.append(text)
     db.set_meta("evidence", json.dumps(state))

@@ -56,13 +56,16 @@ def evaluation(tmp_path: Path) -> str:
     [
         ("", "empty"),
         ("je ne sais pas. " * 8, "loop"),
-        ("d'accord, alors " + "😂" * 40, "loop"),
-        ("哈" * 40, "loop"),
+        ("d'accord, alors " + "😂" * 90, "loop"),
+        ("哈" * 90, "loop"),
+        ("honestly I would rather stay at home tonight and read something, but you go on without me " * 3, "loop"),
         ("Bien sûr que oui, je viens avec Léa. " + "a " * 300, "loop"),
         ("On voulait aller au cinéma tous ensemble !", "copy"),
         ("I really would like to come along, but I have to work tonight", "language"),
         ("au cinéma ?", ""),
         ("mdr ok", ""),
+        ("Я вчера ходил в магазин за хлебом, а там была огромная очередь, и я решил вернуться домой.", ""),
+        ("मुझे लगता है कि हम कल शाम को मिल सकते हैं, अगर बारिश नहीं हुई तो पार्क में चलेंगे", ""),
         ("hahahahaha non non non non", ""),
         (
             "ah oui, vous allez voir lequel ? moi je n'ai pas vu le dernier, il paraît que c'est bien mais un peu long",

@@ -155,7 +155,8 @@ def test_a_reply_that_ends_by_itself(engine: Engine, tiny_merged: Path) -> None:
     engine.written = " ok\ufffd\n\u00e9 <"
     prediction = ask(engine, tiny_merged, lambda server: server.answer({"prompt": "B: hey\nA:"}))
     tokens = len(encode_prompt(load_tokenizer(tiny_merged), [Turn("B:", "hey")], DEFAULT_LABELS, "windows"))
-    assert (prediction.output, prediction.metrics) == ("ok\né <", {"input_tokens": tokens, "output_tokens": 7})
+    metrics = {"input_tokens": tokens, "output_tokens": 7, "ended_by_stop_sequence": 0}
+    assert (prediction.output, prediction.metrics) == ("ok\né <", metrics)
 
 
 def test_sampling_is_as_recorded_unless_the_caller_says_otherwise(engine: Engine, tiny_merged: Path) -> None:
