@@ -64,8 +64,8 @@ def evaluation(tmp_path: Path) -> str:
         ("I really would like to come along, but I have to work tonight", "language"),
         ("au cinéma ?", ""),
         ("mdr ok", ""),
-        ("Я вчера ходил в магазин за хлебом, а там была огромная очередь, и я решил вернуться домой.", ""),
-        ("मुझे लगता है कि हम कल शाम को मिल सकते हैं, अगर बारिश नहीं हुई तो पार्क में चलेंगे", ""),
+        ("Я вчера ходил в магазин за хлебом, а там была огромная очередь, и я решил вернуться домой.", "language"),
+        ("मुझे लगता है कि हम कल शाम को मिल सकते हैं, अगर बारिश नहीं हुई तो पार्क में चलेंगे", "language"),
         ("hahahahaha non non non non", ""),
         (
             "ah oui, vous allez voir lequel ? moi je n'ai pas vu le dernier, il paraît que c'est bien mais un peu long",
