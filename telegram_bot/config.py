@@ -65,7 +65,7 @@ class Checks(Struct, frozen=True):
     """When a reply is broken. False alarms on people's own replies: benchmarks/results/live_quality.md."""
 
     retries: Annotated[int, Meta(ge=0, le=2)] = 2
-    loop_share: Annotated[float, Meta(ge=0, lt=1)] = 0.5
+    loop_share: Annotated[float, Meta(ge=0, lt=1)] = 0.45
     copied_words: Count = 6
     foreign_letters: Count = 30
 

@@ -177,8 +177,8 @@ def figures(config: BotConfig, counts: Mapping[str, Counter[str]]) -> list[style
 # The evidence of a figure is multiplied by a likelihood ratio for each block, and is never below 1 before it: a CUSUM,
 # which is an e-detector (Shin, Ramdas and Rinaldo 2023, arXiv:2203.03532). If the person's own writing is outside in at
 # most the share `usual` of blocks, the mean time until a false alarm by any of m figures at evidence m × BETWEEN_ALARMS
-# is at least BETWEEN_ALARMS blocks, however they depend on each other. `usual` was chosen on six other people of the dataset of
-# benchmarks/live_quality.py, whose writing drifts over months.
+# is at least BETWEEN_ALARMS blocks, however they depend on each other. `usual` was chosen on the second to seventh
+# busiest people of the dataset of benchmarks/live_quality.py, whose writing drifts over months.
 
 
 class Bet(NamedTuple):
