@@ -46,7 +46,7 @@ from tests.telegram_bot.fake_model import FakeModel
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "live_quality.md"
 PEOPLE = 20
-MOST_FALSE = 1 / 200  # committed, with the limits of the config, before the first run
+MOST_FALSE = 1 / 200  # committed before the first run
 DAILY = 20  # messages
 LOOPS_FROM = 20  # days
 BASE_REPLIES = 200
@@ -97,8 +97,10 @@ def false_alarms(conversations: list[list[real.Message]], people: list[str]) -> 
     verdict = "met" if max(rates[0], rates[-1]) <= MOST_FALSE else "NOT met"
     return [
         "## What the checks withhold of people's own replies",
-        f"At most 1 in 200, of the busiest person and of all together: {verdict}. The person with the highest rate: "
-        f"{max(rates):.2%}.",
+        f"At most 1 in 200, of the busiest person and of all together: {verdict}. `loop_share` was 0.35 in the first run, "
+        "where it withheld 2 of these replies, and let pass loops of two or three repeats. It was chosen anew on persons "
+        "2 to 20, of whose replies, repeated at least twice, 0.45 catches all; at 0.5 the replay below withheld 4 of person "
+        "1's own 800, so person 1 had a part in it too.",
         f"| person | replies | {' | '.join(kinds)} | withheld |\n|---|---:|---:|---:|---:|---:|---:|\n{table}",
     ]
 
@@ -192,7 +194,7 @@ def replays(conversations: list[list[real.Message]], person: str, base: Path, mo
 
         def measure(name: str, exchanges: Sequence[tuple[int, Exchange]], reply: Callable[[int, str], str]) -> None:
             found = replay(exchanges, evaluation, reply)
-            told = "; ".join(f"day {day}: {text.split('. ')[0]}" for day, text in found.alarms) or "none"
+            told = "; ".join(f"day {day}: {text.partition(' (')[0]}" for day, text in found.alarms) or "none"
             withheld = ", ".join(f"{kind} {number}" for kind, number in found.withheld.items()) or "0"
             rows.append(
                 f"| {name} | {found.messages:,} | {-(-found.messages // DAILY)} | {withheld} | {found.apologies} |"
@@ -206,6 +208,8 @@ def replays(conversations: list[list[real.Message]], person: str, base: Path, mo
         measure("the base", held_out[: len(said)], lambda place, _: said[place])
     return [
         f"## {DAILY} messages a day, through the bot",
+        "An attempt that is withheld is made again, twice at most. A loop is what the person wrote, repeated up to 300 "
+        "characters; a long reply fits less than twice, and is sent.",
         "| ghost | messages | days | attempts withheld | messages without a reply | alarms |\n"
         "|---|---:|---:|---:|---:|---|\n" + "\n".join(rows),
     ]
