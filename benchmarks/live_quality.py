@@ -97,10 +97,11 @@ def false_alarms(conversations: list[list[real.Message]], people: list[str]) -> 
     verdict = "met" if max(rates[0], rates[-1]) <= MOST_FALSE else "NOT met"
     return [
         "## What the checks withhold of people's own replies",
-        f"At most 1 in 200, of the busiest person and of all together: {verdict}. `loop_share` was 0.35 in the first run, "
-        "where it withheld 2 of these replies, and let pass loops of two or three repeats. It was chosen anew on persons "
-        "2 to 20, of whose replies, repeated at least twice, 0.45 catches all; at 0.5 the replay below withheld 4 of person "
-        "1's own 800, so person 1 had a part in it too.",
+        f"At most 1 in 200, of the busiest person and of all together: {verdict}. "
+        "`loop_share` was 0.35 in the first run, where it withheld 2 of these replies and let pass loops of two "
+        "or three repeats. It was chosen anew on persons 2 to 20, of whose replies, repeated at least twice, 0.45"
+        " catches all; at 0.5 the replay below withheld 4 of person 1's own 800 replies, so person 1 had a part "
+        "in it too.",
         f"| person | replies | {' | '.join(kinds)} | withheld |\n|---|---:|---:|---:|---:|---:|---:|\n{table}",
     ]
 
