@@ -207,21 +207,21 @@ def watch(db: Database, config: BotConfig, *, broken: bool) -> list[str]:
     if state.get("of") != fingerprint:
         state = {"of": fingerprint, "evidence": {}, "told": []}
         db.set_meta("block", "")
-    tested = {"withheld": (broken, WITHHELD, _many_broken(db) if broken else "")}
+    tested: dict[str, tuple[bool, Bet, style.StyleFigure | None]] = {"withheld": (broken, WITHHELD, None)}
     block = _block_of(db)
     if block.get("replies", Counter()).total() >= style.FEWEST:
         db.set_meta("block", "")
         for one in figures(config, block):
-            outside = one.distance > max(BEYOND * one.floor_high, style.AUDIBLE)
-            tested[one.key] = outside, OFF, f"{deviation(one)}: this has left your own variation for good. {ADVICE}"
+            tested[one.key] = one.distance > max(BEYOND * one.floor_high, style.AUDIBLE), OFF, one
     alarms = []
-    for key, (outside, (usual, alarming), text) in tested.items():
+    for key, (outside, (usual, alarming), figure) in tested.items():
         ratio = alarming / usual if outside else (1 - alarming) / (1 - usual)
         evidence = max(1.0, state["evidence"].get(key, 1.0)) * ratio
         state["evidence"][key] = evidence
         if evidence >= BETWEEN_ALARMS * (len(style.LIVE) + 1) and key not in state["told"]:
             state["told"].append(key)
-            alarms.append(text)
+            told = f"{deviation(figure)}: this has left your own variation for good. {ADVICE}" if figure else ""
+            alarms.append(told or _many_broken(db))
     db.set_meta("evidence", json.dumps(state))
     return alarms
 

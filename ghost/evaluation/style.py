@@ -386,7 +386,7 @@ class StyleFigure:
 
 def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) -> list[StyleFigure]:
     """One figure for each feature; none if one side has nothing to count, such as lower-case lines in a script without
-    capitals.
+    capitals, or neither side has any kind, such as emoji.
 
     own   the person's held-out replies, each once: an exchange whose reply is in several windows should come with one
     said  generated replies, best to the same contexts
@@ -446,7 +446,7 @@ def _compared(
 ) -> StyleFigure | None:
     by_kind = feature.measure == "jensen_shannon"
     means = (None, None) if by_kind else (_mean(feature, own), _mean(feature, said))
-    if not apart or not floors or (not by_kind and None in means):
+    if not apart or not floors or (None in means if not by_kind else not (own or said)):
         return None
     return StyleFigure(
         key=feature.key,

@@ -8,7 +8,7 @@ import pytest
 
 from ghost.demo.another import ROMY
 from ghost.demo.people import NOA
-from ghost.evaluation import report_page, style
+from ghost.evaluation import report_page, style, verdict
 from ghost.evaluation.data import Exchange
 from ghost.evaluation.style import FEATURES, Reference, difference, emoji, jensen_shannon, kolmogorov_smirnov, words
 from replicate_deployment.chat_format import Turn
@@ -125,6 +125,14 @@ def test_who_writes_no_letters_has_no_share_of_capitals() -> None:
     assert (
         report_page.plot_style({"contenders": {"base": contenders["merged"], "merged": contenders["base"]}}) is not None
     )
+
+
+def test_kinds_that_neither_side_has_are_no_figure() -> None:
+    own = [replace(one, reply="oui") for one in exchanges(NOA, 60)]
+    said = {one.key: style.pooled(one.observe(each, Reference.of(own)) for each in own) for one in style.LIVE}
+    for figures in (style.compare(own, own), style.held_against(style.variation(own), said, 60)):
+        assert {one.key for one in figures} & {"emoji", "marks", "words"} == {"words"}
+        assert [verdict.deviation(one) for one in style.as_json(figures).values()]
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
