@@ -185,6 +185,7 @@ def value(found: Mapping[str, Any], measure: str) -> float:
         "style_off": lambda: sum(one["off"] for one in style),
         "authorship": lambda: found["authorship"]["value"],
         "itself": lambda: found["stopping"]["itself"]["value"],
+        "labels": lambda: found["stopping"]["other_labels"]["value"],
         "context": lambda: found["context"]["gain"]["value"],
     }
     return float(values[measure]())

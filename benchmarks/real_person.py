@@ -84,6 +84,7 @@ MEASURES = {
     "style": "mean distance of the figures of style",
     "authorship": "classifier's AUC",
     "itself": "replies that end by themselves",
+    "labels": "replies with a line such as `C: Hi`",
 }
 
 # Committed before the run. A recipe replaces `windows, all` as the one that README recommends if, on average over the

@@ -32,6 +32,7 @@ from training.finetuning.train import with_arguments
 
 CLEANED, PROCESSED = Path("data/cleaned"), Path("data/processed")
 ANSWERS = FOLDER / "start.json"
+RECIPE = "conversations"  # benchmarks/results/real_person.md; `ghost prepare` alone takes windows, the recipe of record
 LEFT = "left; your answers are kept. To continue, type: ghost start"
 HOMES = {
     "laptop": "a computer of yours, by llama.cpp: nothing to pay",
@@ -162,9 +163,9 @@ def prepare(args: argparse.Namespace, answers: Answers) -> int:
     settle_names(args, answers)
     made, sources = PROCESSED / "ghost.json", [*CLEANED.rglob("*.*"), speakers.CONFIG]
     if made.exists() and all(source.stat().st_mtime_ns <= made.stat().st_mtime_ns for source in sources):
-        console.print(f"{PROCESSED} is up to date. To make it again: ghost prepare", soft_wrap=True)
+        console.print(f"{PROCESSED} is up to date. To make it again: ghost prepare --recipe {RECIPE}", soft_wrap=True)
         return 0
-    return call("prepare")
+    return call("prepare", "--recipe", RECIPE)
 
 
 def settle_names(args: argparse.Namespace, answers: Answers) -> None:
