@@ -164,7 +164,8 @@ def run(args: argparse.Namespace) -> int:
     if facts["modelfile"]:
         lines += [
             f"beside   Modelfile, for Ollama{'; FROM names the base file' if args.gguf_adapter else ''}",
-            f"next     {facts['llama_server']}",
+            *([] if args.gguf_adapter else [f"next     ghost serve {shlex.quote(facts['file'])}"]),
+            f"{'next' if args.gguf_adapter else 'or  '}     {facts['llama_server']}",
             f"or       ollama create {NAME} -f {shlex.quote(facts['modelfile'])}",
         ]
     if args.gguf_adapter:

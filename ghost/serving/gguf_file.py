@@ -616,7 +616,7 @@ def check_file(path: Path) -> dict[str, int | str | None]:
         if not path.exists():
             raise ConversionError(f"{path}: no such file; ghost export writes GGUF files")
         if not path.is_file():
-            raise ValueError("not a regular file")
+            raise ConversionError(f"{path}: not a file; name a GGUF file, which ghost export writes")
         with path.open("rb") as stream:
             return _Header(stream, path.stat().st_size).check()
     except OSError as error:
