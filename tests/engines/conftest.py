@@ -84,7 +84,7 @@ def _make(folder: Path) -> None:
         merge = ["merge", adapter, "--base", folder / "base", "--base-weights", "original", "--out", merged]
         for line in (
             ["extract", folder / "raw", "--out", cleaned, *me],
-            ["prepare", "--cleaned", cleaned, "--out", processed, *me, *plan],
+            ["prepare", "--cleaned", cleaned, "--out", processed, *me, *plan, "--force"],
             ["train", "--data", processed, "--out", adapter, *plan],
             [*merge, "--keep-adapter", folder / "kept" / name],
         ):
