@@ -138,7 +138,7 @@ def test_the_verb_says_what_it_wrote(tiny_merged: Path, tmp_path: Path, capsys: 
     assert facts["bytes"] == (out / "ghost-q8_0.gguf").stat().st_size
     assert main(["export", str(tiny_merged), "--gguf", "q8_0", "--out", str(out)]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "llama-server" in line)
-    command = shlex.split(line.partition("next")[2])
+    command = shlex.split(line[line.index("llama-server") :])
     assert command[:4] == ["llama-server", "-m", str(out / "ghost-q8_0.gguf"), "--jinja"]
     # llama-server reads escapes in what follows -r.
     stops = [word.encode().decode("unicode_escape") for flag, word in pairwise(command) if flag == "-r"]
