@@ -21,11 +21,10 @@ def engine(tiny_merged: Path) -> Engine:
     return Engine.load(tiny_merged, device="cpu", hashes=False)
 
 
-def processes(url: str) -> list[psutil.Process]:
-    """The server and its worker."""
-    port = int(url.rpartition(":")[2])
+def processes() -> list[psutil.Process]:
+    """Cog's server, of which one is running, and its worker."""
     family = psutil.Process().children(recursive=True)
-    servers = [one for one in family for at in one.net_connections() if (at.laddr.port, at.status) == (port, "LISTEN")]
+    servers = [one for one in family if "cog.server.http" in one.cmdline()]
     return [servers[0], *servers[0].children(recursive=True)]
 
 
@@ -240,7 +239,7 @@ def test_memory_does_not_grow_with_predictions(url: str, http: httpx2.Client) ->
     long = "B: " + "hey you there " * 500
 
     def resident() -> int:
-        return sum(process.memory_info().rss for process in processes(url))
+        return sum(process.memory_info().rss for process in processes())
 
     for _ in range(10):
         post(http, prompt=long, max_new_tokens=2)
