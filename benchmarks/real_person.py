@@ -49,11 +49,15 @@ from training import config as training_config
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "real_person.md"
 SEEDS = (42,)
-TRAINED = 400  # messages of the person, and the rest of the conversation in which that many are reached
+TRAINED = 800  # messages of the person, and the rest of the conversation in which that many are reached
 HELD_OUT = 0.1  # of the conversations, the newest
 TURNS = 60  # held-out replies
 WINDOWS_EPOCHS = 1
+# Whole weights: rounding to 4 bits cost this small base more than training on 400 messages gained (on 12 replies 3.593
+# nats a token for the base, 3.511 for base + adapter on whole weights, 3.638 merged onto rounded ones).
 TRAINING: dict[str, Any] = {
+    "adapter": "lora",
+    "load_in_4bit": False,
     "bf16": False,
     "learning_rate": 0.0005,
     "lora_dropout": 0.0,
