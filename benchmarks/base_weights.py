@@ -10,7 +10,6 @@ seeds at least. Toy weights decide here.
 """
 
 import argparse
-import dataclasses
 import shutil
 import statistics
 import sys
@@ -20,9 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import trainings
 from benchmarks.extraction import machine
-from benchmarks.recipe_runs import ROOT, ghost, prepare
+from benchmarks.trainings import ROOT, ghost
 from ghost.demo import demo
+from ghost.demo.people import NOA
 from ghost.demo.starter import starter_base
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
@@ -89,13 +90,10 @@ def run(scratch: Path, base: Base, seed: int) -> dict[str, Heard]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    data, work = scratch / "sample" / "windows", scratch / "work"
+    data, work = scratch / "sample", scratch / "work"
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    config = dataclasses.replace(training_config.load(ROOT / demo.CONFIG), seed=seed, load_best_model_at_end=False)
-    (work / "config.yaml").write_text(training_config.dump(config), encoding="utf-8")
-    adapter = work / "adapter"
-    ghost("train", "--config", work / "config.yaml", "--data", data, "--base", base.folder, "--out", adapter)
+    adapter = trainings.train(work, data, base.folder, seed=seed)
+    config = training_config.load(work / "config.yaml")
     split = read_split(data / "val.jsonl", load_tokenizer(base.folder), ghost_json.read(data), config)
     heard = {TRAINED: hear(trained(adapter, base, config), split)}
     for weights, name in MERGED.items():
@@ -148,7 +146,7 @@ def main() -> int:
     args = parser.parse_args()
     args.scratch.mkdir(parents=True, exist_ok=True)
     base = resolve_base(str(starter_base(ROOT / demo.CACHE)), None)
-    prepare(args.scratch / "sample", base.folder, demo.SEED)
+    trainings.prepare(args.scratch / "sample", NOA, base.folder)
     runs = {seed: run(args.scratch, base, seed) for seed in SEEDS}
     lines = list(report(runs))
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -23,21 +23,19 @@ from statistics import fmean
 from textwrap import fill
 from typing import Any
 
+from benchmarks import trainings
 from benchmarks.extraction import machine
-from benchmarks.recipe_runs import ghost
+from benchmarks.trainings import ROOT, ghost
 from ghost.demo import demo
-from ghost.demo.another import write_cleaned
 from ghost.demo.people import NOA
 from ghost.demo.starter import starter_base
 from ghost.evaluation.likelihood import scorer
 from ghost.evaluation.memorisation import CHANCE, SAMPLE, SPACE, Exposure, by_repetitions, continuer, exposures
 from replicate_deployment.engine import Engine
-from training import config as training_config
 from training.preparation import canaries
 from training.preparation.canaries import Canary
 from training.preparation.prepare import REPETITIONS
 
-ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "canaries.md"
 SEEDS = (42, 43, 44)
 EACH = 10
@@ -55,7 +53,8 @@ def main() -> None:
     args = parser.parse_args()
     args.scratch.mkdir(parents=True, exist_ok=True)
     base = starter_base(ROOT / demo.CACHE)
-    data = prepare(args.scratch, base)
+    data = args.scratch / "processed"
+    trainings.prepare(data, NOA, base, "--canaries", EACH * len(REPETITIONS))
     asked = [*canaries.read(data), *never_planted()]
     rows: dict[str, list[list[dict[str, Any]]]] = {"base": [], "trained": []}
     for seed in args.seeds:
@@ -71,35 +70,16 @@ def main() -> None:
         sys.exit(f"{args.out}: {VERDICT}: NOT met")
 
 
-def prepare(scratch: Path, base: Path) -> Path:
-    data = scratch / "processed"
-    if not data.exists():
-        write_cleaned(scratch / "cleaned", NOA, seed=demo.SEED, messages=demo.MESSAGES)
-        ghost(
-            *("prepare", "--cleaned", scratch / "cleaned", "--me", NOA.name, "--config", ROOT / demo.CONFIG),
-            *("--base", base, "--out", data, "--canaries", EACH * len(REPETITIONS)),
-        )
-    return data
-
-
 def never_planted() -> list[Canary]:
     """Secrets of the same form, under the number 0."""
     return [dataclasses.replace(one, repetitions=0) for one in canaries.draw(EACH, [1], "never planted")]
 
 
 def train(scratch: Path, data: Path, base: Path, seed: int, epochs: int) -> Path:
-    config = dataclasses.replace(
-        training_config.load(ROOT / demo.CONFIG),
-        seed=seed,
-        num_epochs=epochs,
-        load_best_model_at_end=False,
-        evals_per_epoch=1,
-    )
-    path, adapter, merged = (scratch / f"{name}-{seed}" for name in ("config", "adapter", "merged"))
-    path.write_text(training_config.dump(config), encoding="utf-8")
-    ghost("train", "--config", path, "--data", data, "--base", base, "--out", adapter, "--resume")
-    ghost("merge", adapter, "--base", base, "--out", merged)
-    return merged
+    folder = scratch / f"ghost-{seed}"
+    adapter = trainings.train(folder, data, base, seed=seed, num_epochs=epochs)
+    ghost("merge", adapter, "--base", base, "--out", folder / "merged")
+    return folder / "merged"
 
 
 def measure(merged: Path, base: Path, asked: list[Canary], seed: int) -> dict[str, Any]:

@@ -18,7 +18,6 @@ is kept in DIR, and a second start goes on.
 """
 
 import argparse
-import dataclasses
 import json
 import random
 import time
@@ -29,11 +28,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from benchmarks import trainings
 from benchmarks.extraction import machine
-from benchmarks.recipe_runs import ghost
+from benchmarks.trainings import ROOT, ghost
 from ghost import artifact
 from ghost.demo import demo
-from ghost.demo.another import ROMY, write_cleaned
+from ghost.demo.another import ROMY
 from ghost.demo.people import NOA
 from ghost.demo.starter import starter_base
 from ghost.evaluation import evaluate
@@ -43,9 +43,7 @@ from ghost.evaluation.replies import Result, run_contender
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS
 from replicate_deployment.engine import Engine
-from training import config as training_config
 
-ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "evaluation.md"
 SEEDS = (45, 46, 47)
 TURNS = 200
@@ -110,12 +108,7 @@ def prepare(scratch: Path, base: Path) -> None:
         ("wrong", ROMY, demo.SEED, demo.MESSAGES),
         ("held_out", NOA, HELD_OUT_SEED, HELD_OUT_MESSAGES),
     ):
-        if not (scratch / name).exists():
-            write_cleaned(scratch / f"{name}-cleaned", person, seed=seed, messages=messages)
-            ghost(
-                *("prepare", "--cleaned", scratch / f"{name}-cleaned", "--me", person.name),
-                *("--config", ROOT / demo.CONFIG, "--base", base, "--out", scratch / name),
-            )
+        trainings.prepare(scratch / name, person, base, seed=seed, messages=messages)
     if not (scratch / "little").exists():
         some(scratch / "full", scratch / "little")
 
@@ -133,24 +126,14 @@ def some(whole: Path, part: Path) -> None:
 
 
 def train(scratch: Path, name: str, base: Path, seed: int) -> Path:
-    """The merged model; that of the last step, as its name says how much it has learnt."""
+    """The merged model."""
     folder = scratch / f"{name}-{seed}"
-    if (folder / "merged").exists():
-        return folder / "merged"
-    folder.mkdir(exist_ok=True)
-    config = dataclasses.replace(
-        training_config.load(ROOT / demo.CONFIG),
-        seed=seed,
-        train_on_inputs=False,
-        num_epochs=EPOCHS[name],
-        load_best_model_at_end=False,
-        evals_per_epoch=1,
-    )
-    (folder / "config.yaml").write_text(training_config.dump(config), encoding="utf-8")
-    paths = ("--data", scratch / name, "--base", base, "--out", folder / "adapter")
-    ghost("train", "--config", folder / "config.yaml", *paths, "--resume")
-    ghost("merge", folder / "adapter", "--base", base, "--out", folder / "merged")
-    return folder / "merged"
+    merged = folder / "merged"
+    if not merged.exists():
+        changes = {"seed": seed, "train_on_inputs": False, "num_epochs": EPOCHS[name]}
+        adapter = trainings.train(folder, scratch / name, base, **changes)
+        ghost("merge", adapter, "--base", base, "--out", merged)
+    return merged
 
 
 def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> dict[str, Any]:

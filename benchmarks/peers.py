@@ -30,7 +30,7 @@ from typing import Any
 
 from benchmarks import real_person
 from benchmarks.extraction import machine
-from benchmarks.recipe_runs import ghost
+from benchmarks.trainings import ghost
 from ghost.demo import demo, real
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS

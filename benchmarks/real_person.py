@@ -34,7 +34,7 @@ from typing import Any
 
 from benchmarks.evaluation import value
 from benchmarks.extraction import machine
-from benchmarks.recipe_runs import ghost
+from benchmarks.trainings import ghost
 from ghost import artifact
 from ghost.demo import demo, real
 from ghost.evaluation import evaluate
