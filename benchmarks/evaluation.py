@@ -33,7 +33,6 @@ from benchmarks.extraction import machine
 from benchmarks.trainings import ROOT, ghost
 from ghost import artifact
 from ghost.demo import demo
-from ghost.demo.another import ROMY
 from ghost.demo.people import NOA
 from ghost.demo.starter import starter_base
 from ghost.evaluation import evaluate
@@ -43,6 +42,7 @@ from ghost.evaluation.replies import Result, run_contender
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS
 from replicate_deployment.engine import Engine
+from tests.ghost.demo.another import ROMY
 
 RESULT = Path(__file__).parent / "results" / "evaluation.md"
 SEEDS = (45, 46, 47)

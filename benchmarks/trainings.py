@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ghost.demo import demo
-from ghost.demo.another import write_cleaned
 from ghost.demo.people import Person
+from tests.ghost.demo.another import write_cleaned
 from training import config as training_config
 
 ROOT = Path(__file__).parents[1]

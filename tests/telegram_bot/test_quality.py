@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ghost.demo.another import ROMY
 from ghost.demo.people import NOA, Person
 from ghost.errors import BotError, ConfigError
 from ghost.evaluation import style
@@ -18,6 +17,7 @@ from telegram_bot import bot, intake, quality
 from telegram_bot.config import BotConfig, Checks, Limits
 from telegram_bot.database import Database
 from telegram_bot.texts import Texts
+from tests.ghost.demo.another import ROMY
 from tests.ghost.evaluation.invented import exchanges
 from tests.telegram_bot.conftest import FRIEND, LINK, OWNER, PEER, World, offered, state
 

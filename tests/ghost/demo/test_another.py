@@ -3,9 +3,9 @@
 import csv
 from pathlib import Path
 
-from ghost.demo.another import ROMY, SHARES, retold, write_cleaned
 from ghost.demo.chats import Kind, messages, noa_chats
 from ghost.demo.people import NOA
+from tests.ghost.demo.another import ROMY, SHARES, retold, write_cleaned
 
 
 def test_the_others_say_the_same_word_for_word() -> None:

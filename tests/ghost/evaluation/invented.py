@@ -2,11 +2,11 @@
 
 import random
 
-from ghost.demo.another import SHARES, retold
 from ghost.demo.chats import turns
 from ghost.demo.people import Person
 from ghost.evaluation.data import Exchange
 from replicate_deployment.chat_format import Turn
+from tests.ghost.demo.another import SHARES, retold
 
 
 def exchanges(person: Person, count: int = 160, seed: int = 7) -> list[Exchange]:

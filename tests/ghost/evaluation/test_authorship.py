@@ -5,11 +5,11 @@ import warnings
 
 import pytest
 
-from ghost.demo.another import ROMY
 from ghost.demo.people import NOA
 from ghost.evaluation import authorship
 from ghost.evaluation.authorship import classifier_auc, is_informative, too_few
 from ghost.evaluation.data import Estimate
+from tests.ghost.demo.another import ROMY
 from tests.ghost.evaluation.invented import exchanges
 
 

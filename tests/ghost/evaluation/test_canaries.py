@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from ghost.cli import main
-from ghost.demo.another import write_cleaned
 from ghost.demo.people import NOA
 from ghost.errors import DataError
 from ghost.evaluation import likelihood, memorisation
@@ -19,6 +18,7 @@ from ghost.evaluation.memorisation import SAMPLE, Exposure, by_repetitions, expo
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, parse_line
 from replicate_deployment.engine import Engine
+from tests.ghost.demo.another import write_cleaned
 from training.preparation import canaries as planting
 from training.preparation import checks
 from training.preparation.canaries import Canary

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from ghost.demo.another import ROMY
 from ghost.demo.people import NOA
 from ghost.evaluation import report_page, style, verdict
 from ghost.evaluation.data import Exchange
 from ghost.evaluation.style import FEATURES, Reference, difference, emoji, jensen_shannon, kolmogorov_smirnov, words
 from replicate_deployment.chat_format import Turn
+from tests.ghost.demo.another import ROMY
 from tests.ghost.evaluation.invented import exchanges
 
 
