@@ -111,12 +111,7 @@ def _optional(field: Any) -> bool:
 
 
 def _property(field: Any) -> dict[str, Any]:
-    facts = {
-        "default": field.default,
-        "description": field.description,
-        "minimum": field.ge,
-        "maximum": field.le,
-    }
+    facts = {"default": field.default, "description": field.description, "minimum": field.ge, "maximum": field.le}
     title = field.name.replace("_", " ").title()
     found = {name: value for name, value in facts.items() if value is not None}
     if _optional(field):
@@ -139,20 +134,8 @@ PRIVATE_PORTS = (1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 656
 # The variables that Cog's server gets, by how they begin: what Python, torch and the compilers read. No token, proxy or
 # address to report to.
 ENVIRONMENT = (
-    *(
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "LANG",
-        "LC_",
-        "TZ",
-        "XDG_CACHE_HOME",
-        "LD_",
-        "DYLD_",
-        "PYTHON",
-        "VIRTUAL_ENV",
-    ),
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TZ", "XDG_CACHE_HOME", "LD_", "DYLD_"),
+    *("PYTHON", "VIRTUAL_ENV"),
     *("CUDA", "NVIDIA_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTORCH_", "TRITON_", "CC", "CXX", "BNB_"),
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_", "TRANSFORMERS_", "TOKENIZERS_"),
     *("USE_HUB_KERNELS", "DO_NOT_TRACK", "COG_LOG_LEVEL"),
@@ -312,15 +295,13 @@ def _name(model: str) -> str:
 
 
 @contextmanager
-def running_server(
-    weights: Path, port: int = 0, host: str = "127.0.0.1", *, context: Path = CONTEXT, log: Path | None = None
-) -> Iterator[str]:
-    """Yield the base URL of a READY server and stop it at the end of the block; port 0 picks a free one.
+def running_server(weights: Path, *, context: Path = CONTEXT, log: Path | None = None) -> Iterator[str]:
+    """Yield the base URL of a READY server on a free port of this machine and stop it at the end of the block.
 
     `context` is the folder whose predict.py is served, `log` the file for the server's output. Raises WeightsError when
     the weights cannot be served, ServerError when the server does not become ready.
     """
-    with _started(weights, port, host, context, log) as server:
+    with _started(weights, 0, LOOPBACK, context, log) as server:
         yield server.url
 
 
