@@ -32,8 +32,6 @@ COMMANDS = {
     "/quit": "leave; so do /exit and Ctrl-D",
 }
 KEYS = "Alt-Enter starts a new line. Ctrl-C stops a reply. Type // to start a message with /."
-# Control characters in a reply could clear the screen or set the window's title.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def talk(chat: Chat, ask: Callable[[], str]) -> None:
@@ -67,18 +65,13 @@ def answer(chat: Chat, message: str) -> None:
     try:
         for piece in chat.answer(unescaped(message)):
             lead = "" if shown else GHOST
-            text = visible(piece).replace("\n", "\n" + " " * len(GHOST))
-            console.print(lead + text, end="", style="green", soft_wrap=True)
+            console.print(lead + piece.replace("\n", "\n" + " " * len(GHOST)), end="", style="green", soft_wrap=True)
             shown = True
     except GhostError:
         if shown:
             console.print()
         raise
     console.print() if shown else console.print("(empty reply)", style="dim")
-
-
-def visible(text: str) -> str:
-    return _CONTROL.sub("", text)
 
 
 def is_command(message: str) -> bool:

@@ -98,7 +98,8 @@ def test_nothing_said_is_said(one: Chat, parrot: Parrot, capsys: pytest.CaptureF
 def test_a_reply_cannot_command_the_terminal(one: Chat, parrot: Parrot, capsys: pytest.CaptureFixture[str]) -> None:
     parrot.pieces = ["\x1b]0;pwned\x07a\x1b[2Jb\rc\x9bd [bold]e[/bold] 👩‍👩‍👧"]
     chat.talk(one, typed("hi"))
-    assert "ghost  ]0;pwneda[2Jbcd [bold]e[/bold] 👩‍👩‍👧\n" in capsys.readouterr().out
+    spelled = r"ghost  \u001b]0;pwned\u0007a\u001b[2Jb\u000dc\u009bd [bold]e[/bold] 👩‍👩‍👧"
+    assert f"{spelled}\n" in capsys.readouterr().out
 
 
 def test_commands(one: Chat, parrot: Parrot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
