@@ -15,8 +15,8 @@ from ghost.evaluation.contenders import Kind, line_up
 from ghost.evaluation.data import Estimate, Exchange, Learnt, read_held_out, read_learnt, sample, shots
 from ghost.evaluation.likelihood import breakdowns, clusters, gain, likelihood
 from ghost.evaluation.prompts import labels_in
-from ghost.evaluation.replies import Result, check, run_contender, run_served, stopping
-from ghost.serving.client import SERVERS
+from ghost.evaluation.replies import Result, run_contender, run_served, stopping
+from ghost.serving.client import SERVERS, check
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
 from replicate_deployment.errors import WeightsError

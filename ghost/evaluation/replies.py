@@ -158,19 +158,6 @@ def run_served(where: str, folder: Path, exchanges: Sequence[Exchange], labels: 
     return Result("served", None, None, None, asyncio.run(_answers(where, folder, exchanges, labels, seed)))
 
 
-def check(where: str, folder: Path) -> None:
-    """Check that the server is ready, before minutes of other work. Raises ServerError if it is not. For Replicate,
-    which starts a model on demand, check only the form of the name and the token."""
-    asyncio.run(_check(where, folder))
-
-
-async def _check(where: str, folder: Path) -> None:
-    from ghost.serving.client import backend
-
-    async with backend(where, folder) as server:
-        await server.ready()
-
-
 async def _answers(where: str, folder: Path, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Answers:
     from ghost.serving.client import backend
 

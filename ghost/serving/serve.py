@@ -5,7 +5,6 @@ port of door.py.
 """
 
 import argparse
-import asyncio
 import contextlib
 import importlib.util
 import ipaddress
@@ -34,7 +33,7 @@ from ghost.console import console, progress
 from ghost.errors import ServerError, UsageError
 from ghost.serving.chat.chat import add_lora, add_server_facts, read_labels, read_lora
 from ghost.serving.chat.conversation import COMPLETIONS, is_gguf, is_server, read_folder
-from ghost.serving.client import SERVERS, Backend, backend
+from ghost.serving.client import SERVERS, backend, check
 from ghost.serving.client.prediction import reason
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
@@ -209,7 +208,7 @@ def run(args: argparse.Namespace) -> int:
         if args.openai is not None:  # now, not after minutes of loading
             listener = stack.enter_context(_listening(args.host, args.openai, "--openai"))
         if remote:
-            asyncio.run(_check(backend(args.model, args.ghost)))
+            check(args.model, args.ghost)
         else:
             host = LOOPBACK if listener else args.host  # other machines must not get around the key
             with progress("loading the model"):
@@ -281,11 +280,6 @@ def refuse_4bit(model: str) -> None:
             "--load-in-4bit is for a GPU; on a CPU llama.cpp is at least four times as fast. Serve a GGUF file: "
             f"ghost export {shlex.quote(model)} --gguf q4_0, then ghost serve models/gguf/ghost-q4_0.gguf"
         )
-
-
-async def _check(server: Backend) -> None:
-    async with server:
-        await server.ready()
 
 
 def _name(model: str) -> str:

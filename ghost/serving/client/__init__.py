@@ -22,6 +22,7 @@ __all__ = [
     "ServerStarting",
     "ServerUnreachable",
     "backend",
+    "check",
     "predict",
 ]
 
@@ -44,6 +45,17 @@ def backend(where: str, folder: Path = Path("models/merged")) -> Backend:
     if scheme == "completions":
         return Completions(rest, folder)
     raise UsageError(f"{where!r} is not a server; give {SERVERS}")
+
+
+def check(where: str, folder: Path) -> None:
+    """Check that the server can answer, before other work. Raises ServerError if it cannot. For Replicate, which starts
+    a model on demand, check only the form of the name and the token."""
+
+    async def ready() -> None:
+        async with backend(where, folder) as server:
+            await server.ready()
+
+    asyncio.run(ready())
 
 
 def predict(url: str, prompt: str, **inputs: Any) -> str:

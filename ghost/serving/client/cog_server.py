@@ -58,9 +58,6 @@ class CogServer(Backend):
         if status not in ("READY", "BUSY"):
             raise ServerError(f"{self.url}: its health is {status or 'unknown'}, not READY; wait, or look at its log")
 
-    async def get(self, id: str) -> Prediction:
-        raise ServerError(f"{self.url} stores no predictions: {id} can be followed only by the connection that made it")
-
     async def cancel(self, id: str) -> None:
         url = f"{self._prediction(id)}/cancel"
         with connection_errors(url):

@@ -122,9 +122,6 @@ class Completions(Backend):
         self._ollama: bool | None = None  # not asked yet
         self._takes_ids = True
 
-    async def get(self, id: str) -> Prediction:
-        raise ServerError(f"{self.url} stores no predictions: {id} can be followed only by the connection that made it")
-
     async def cancel(self, id: str) -> None:
         """Do nothing: only the connection that made it can end it, by closing."""
 

@@ -176,6 +176,7 @@ class Backend(ABC):
     """A server that makes predictions; an async context manager. Calls raise ServerErrors (ghost/errors.py)."""
 
     http: "httpx2.AsyncClient"
+    url: str
 
     async def __aenter__(self) -> Self:
         return self
@@ -188,9 +189,9 @@ class Backend(ABC):
     async def ready(self) -> None:  # noqa: B027  a server that cannot be asked is found out by the first request
         """Check that the server can answer, before other work. Raises ServerError if it cannot."""
 
-    @abstractmethod
     async def get(self, id: str) -> Prediction:
         """Return its current state. Raises ServerError if the server stores no predictions."""
+        raise ServerError(f"{self.url} stores no predictions: {id} can be followed only by the connection that made it")
 
     @abstractmethod
     async def cancel(self, id: str) -> None:

@@ -15,8 +15,8 @@ from ghost.errors import DataError, ServerError
 from ghost.evaluation import evaluate
 from ghost.evaluation.data import Exchange
 from ghost.evaluation.prompts import labels_in
-from ghost.evaluation.replies import GeneratedReply, check, run_served, stopping
-from ghost.serving.client import CogServer, Prediction, PredictionFailed
+from ghost.evaluation.replies import GeneratedReply, run_served, stopping
+from ghost.serving.client import CogServer, Prediction, PredictionFailed, check
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from tests.ghost.evaluation.test_data import write
 from training.preparation import canaries

@@ -15,8 +15,8 @@ import pytest
 from ghost import cli
 from ghost.errors import PredictionLost, ServerBusy, ServerError, ServerStarting, ServerUnreachable, UsageError
 from ghost.evaluation.data import Exchange
-from ghost.evaluation.replies import check, run_served
-from ghost.serving.client import Completions, PredictionFailed, backend, completions
+from ghost.evaluation.replies import run_served
+from ghost.serving.client import Completions, PredictionFailed, backend, check, completions
 from ghost.serving.client.completions import KEY
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, render_prompt
 from replicate_deployment.errors import WeightsError
