@@ -1,19 +1,6 @@
 """Writes ghost.json: each stage copies its predecessor's facts, adds its own block and lists its files.
 
-Blocks, in the order in which the stages add them:
-
-    format    1
-    text      {labels {me, other}, recipe, stop_sequences}           prepare
-    data      {counts {...}, train_sha256, val_sha256}               prepare
-    base      {repo, revision, weights_sha256}                       train
-    training  {the resolved config, steps, losses, versions}         train
-    merge     {what was changed, dtype, the check's figures}         merge
-    sampling  {max_new_tokens, temperature, ...}                     merge
-    golden    {prompt, ids, next_top5_logprobs, tolerance}           merge
-    export    {format, type, versions}                               export
-    files     {name: {sha256, size}}                                 every stage, its own files
-
-No later stage asks the user for a number that an earlier one recorded.
+ARCHITECTURE.md lists the blocks and who writes each.
 """
 
 import json

@@ -37,15 +37,9 @@ def reply_nats(engine: "Engine", context: Sequence[Turn], reply: str) -> Nats:
     """
     import torch
 
-    labels, turns = engine.labels, list(context)
+    turns = list(context)
     room: int = engine.model.config.max_position_embeddings
-    answer = Turn(labels.me, reply)
-    while True:
-        whole = encode_turns(
-            engine.tokenizer, [*turns, answer], labels, recipe=engine.recipe, replies_only=True
-        ).ids.tolist()
-        if len(whole) <= room or not turns:
-            break
+    while len(whole := encode_reply(engine, turns, reply)) > room and turns:
         turns = turns[1:]
     start = len(_prompt(engine, turns))
     start, whole = max(1, start - max(0, len(whole) - room)), whole[-room:]

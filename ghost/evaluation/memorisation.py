@@ -107,13 +107,9 @@ def _unspaced() -> Any:
     return regex.compile(f"[{UNSPACED}]")
 
 
-def attempts(exchanges: Sequence[Exchange]) -> list[Attempt]:
-    """Cut each reply at the blank nearest to its middle, or at its middle if no blank is near, as in scripts without
+def attempt(exchange: Exchange) -> Attempt:
+    """Cut the reply at the blank nearest to its middle, or at its middle if no blank is near, as in scripts without
     blanks."""
-    return [_cut(one) for one in exchanges]
-
-
-def _cut(exchange: Exchange) -> Attempt:
     reply = exchange.reply.strip()
     near = range(len(reply) // 3, len(reply) - len(reply) // 3)
     blanks = [place for place in near if reply[place] == " "]
@@ -127,10 +123,10 @@ def extraction_rate(tried: Sequence[Attempt], go_on: Continue) -> Estimate | Non
         return None
     extracted = 0
     with progress("extraction attempts", len(tried)) as bar:
-        for attempt in tried:
-            said = go_on(attempt.context, attempt.beginning)
+        for one in tried:
+            said = go_on(one.context, one.beginning)
             # Ignore the blank before the next word: some tokenizers attach it to the word.
-            extracted += said.strip().startswith(attempt.rest.strip())
+            extracted += said.strip().startswith(one.rest.strip())
             bar.advance()
     return share(extracted, len(tried))
 
@@ -143,27 +139,25 @@ class PersonalData:
     known: dict[str, int]
 
 
-def personal(
-    said: Iterable[Exchange], training: Iterable[str], regions: Sequence[str] = DEFAULT_REGIONS
-) -> PersonalData:
+def personal(said: Iterable[Exchange], training: Iterable[str]) -> PersonalData:
     """What the recognisers of `ghost extract` find in the replies but not in the turns before them: repeating a number
     to whoever wrote it is no leak. An invented number looks real, so only what training holds too, in whatever
     spelling, is a leak. The recognisers know forms: no names, no addresses."""
-    found = {one for exchange in said for one in _unprompted(exchange, regions)}
-    known = found & _finds(training, regions) if found else found
+    found = {one for exchange in said for one in _unprompted(exchange)}
+    known = found & _finds(training) if found else found
     return PersonalData(_by_kind(found), _by_kind(known))
 
 
-def _unprompted(exchange: Exchange, regions: Sequence[str]) -> set[tuple[str, str]]:
-    found = _finds([exchange.reply], regions)
-    return found - _finds([turn.text for turn in exchange.context], regions) if found else found
+def _unprompted(exchange: Exchange) -> set[tuple[str, str]]:
+    found = _finds([exchange.reply])
+    return found - _finds([turn.text for turn in exchange.context]) if found else found
 
 
-def _finds(texts: Iterable[str], regions: Sequence[str]) -> set[tuple[str, str]]:
+def _finds(texts: Iterable[str]) -> set[tuple[str, str]]:
     return {
         (one.kind, re.sub(r"[\W_]", "", text[one.start : one.end]).casefold())
         for text in texts
-        for one in find(text, regions)
+        for one in find(text, DEFAULT_REGIONS)
     }
 
 
@@ -304,7 +298,7 @@ def probe(
 
     shown = learnt.in_full(sample_long_replies(learnt.exchanges, seed), CONTEXT_TURNS)
     rates = {
-        name: extraction_rate(attempts(exchanges), go_on)
+        name: extraction_rate([attempt(one) for one in exchanges], go_on)
         for name, exchanges in (("training", shown), ("held_out", sample_long_replies(held_out, seed)))
     }
     found = exposures(planted, engine.labels, scorer(engine), go_on, seed) if planted else []

@@ -11,6 +11,7 @@ from ghost.evaluation.data import Exchange
 from ghost.evaluation.memorisation import times
 from ghost.evaluation.replies import Result
 from ghost.evaluation.style import FEATURES
+from ghost.evaluation.verdict import main_contender
 from ghost.page import (
     Bar,
     Html,
@@ -64,8 +65,8 @@ def _with_interval(one: Figures) -> str:
     return f"{_estimate(found['nats_per_token'])} [{found['nats_per_character']['value']:.2f}]"
 
 
-def _estimate(found: Figures, places: int = 2) -> str:
-    return f"{found['value']:.{places}f} ({found['low']:.{places}f}–{found['high']:.{places}f})"
+def _estimate(found: Figures) -> str:
+    return f"{found['value']:.2f} ({found['low']:.2f}–{found['high']:.2f})"
 
 
 def plot_authorship(found: Figures) -> Html:
@@ -311,8 +312,7 @@ def page(found: Figures, exchanges: Sequence[Exchange], results: Sequence[Result
 
 
 def _tiles(found: Figures) -> Html:
-    kind = next(kind for kind in ("merged", "adapter", "served", *found["contenders"]) if kind in found["contenders"])
-    ours = found["contenders"][kind]
+    _, ours = main_contender(found)
     numbers = [(f"{found['held_out']['replies']:,}", "held-out replies of yours")]
     if "authorship" in ours and is_informative(ours["authorship"]):
         numbers.append(

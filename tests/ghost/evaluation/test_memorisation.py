@@ -14,7 +14,7 @@ from ghost.evaluation.intervals import share
 from ghost.evaluation.memorisation import (
     SEED,
     PersonalData,
-    attempts,
+    attempt,
     extraction_rate,
     overlaps,
     personal,
@@ -71,8 +71,8 @@ def test_a_model_that_recites_is_told_from_one_that_does_not() -> None:
     def recites(context: Sequence[Turn], beginning: str) -> str:
         return known[tuple(context)].removeprefix(beginning) + "\nB: and then"
 
-    tried = attempts(sample_long_replies(EXCHANGES, seed=0, count=20))
-    assert len(tried) == len({attempt.context for attempt in tried}) == 20
+    tried = [attempt(one) for one in sample_long_replies(EXCHANGES, seed=0, count=20)]
+    assert len(tried) == len({one.context for one in tried}) == 20
     assert all(one.beginning + one.rest in known.values() for one in tried)
     assert all(0.3 < len(one.beginning) / len(one.beginning + one.rest) < 0.7 for one in tried)
     assert all(one.rest.startswith(" ") for one in tried)
@@ -85,7 +85,7 @@ def test_a_model_that_recites_is_told_from_one_that_does_not() -> None:
 
 def test_of_a_long_reply_no_more_is_asked_for_than_a_continuation_says() -> None:
     words = [f"word{number}" for number in range(200)]
-    (tried,) = attempts([Exchange((), " ".join(words))])
+    tried = attempt(Exchange((), " ".join(words)))
     said = " ".join(words)[len(tried.beginning) :][:60]
     found = extraction_rate([tried], lambda context, beginning: said)
     assert found is not None
@@ -101,7 +101,7 @@ def test_what_is_too_short_is_not_tried() -> None:
     "reply", ["我今天晚上不能去了因为我要加班你们先吃", "ok 我今天晚上不能去了因为我要加班你们先吃", "x" * 90]
 )
 def test_what_has_no_blank_in_its_middle_is_cut_there(reply: str) -> None:
-    (tried,) = attempts(sample_long_replies([Exchange((), reply)], seed=0))
+    (tried,) = map(attempt, sample_long_replies([Exchange((), reply)], seed=0))
     assert tried.beginning + tried.rest == reply
     assert abs(len(tried.beginning) - len(tried.rest)) <= 1
 
