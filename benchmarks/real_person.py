@@ -12,6 +12,9 @@ at random, are trained on. All contenders answer the same held-out contexts:
 - `windows, all`, `windows, reply`, `conversations`: the three trainings, at equal work (tokens computed, within 5%).
 - `wrong person`: the recipe of record on as many messages by the second busiest writer.
 
+Does a reply fit its message, or any message of the person's? For each model the page ranks the true reply among fifty
+of the person's own, in its context; also for `conversations` after one epoch.
+
 Each finished part is kept in DIR, and the same command goes on where it was stopped.
 """
 
@@ -39,7 +42,9 @@ from ghost import artifact
 from ghost.demo import demo, real
 from ghost.evaluation import evaluate
 from ghost.evaluation.contenders import Contender, line_up
-from ghost.evaluation.data import SHOTS, Exchange, read_held_out, read_learnt, sample, shots
+from ghost.evaluation.data import SHOTS, Estimate, Exchange, read_held_out, read_learnt, sample, shots
+from ghost.evaluation.intervals import ratio
+from ghost.evaluation.likelihood import CANDIDATES, clusters, ranks, scorer
 from ghost.evaluation.replies import run_contender
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS, Recipe, Turn
@@ -250,24 +255,45 @@ def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> 
             path.write_text(json.dumps({"figures": figures, "replies": texts, "seconds": time.monotonic() - started}))
         judged[name] = json.loads(path.read_text(encoding="utf-8"))
 
-    for name, model in models.items():
-        kept(name, Contender("merged", Engine.load(model, accelerate=False)))
+    ranked = {}
+    for name, model in {**models, ONCE: once}.items():
+        contender = Contender("merged", Engine.load(model, accelerate=False))
+        ranked[name] = reciprocals(scratch, name, contender, exchanges, seed)
+        if name in WAYS:
+            kept(name, contender)
     learnt = read_learnt(scratch / "0-windows" / "train.jsonl", ghost_json.read(scratch / "0-windows"))
     shown = shots(learnt, DEFAULT_LABELS, seed)
     for contender in line_up(models["windows, all"], None, str(base), shown, {}):
         if contender.kind == "base":
+            ranked["prompt"] = reciprocals(scratch, "prompt", contender, exchanges, seed)
             kept("prompt", contender)
             kept("retrieval", Retrieval("few_shot", contender.engine, past=learnt.exchanges))
         elif contender.kind == "few_shot":
             kept("few turns", contender)
     return {
         "contenders": judged,
+        "ranks": ranked,
         "person": evaluate.person_figures(exchanges, DEFAULT_LABELS, seed),
         "tokens": {name: computed(model) for name, model in models.items()},
         "epochs": epochs,
     }
 
 
+def reciprocals(
+    scratch: Path, name: str, contender: Contender, exchanges: Sequence[Exchange], seed: int
+) -> list[float]:
+    """1 / the rank of each true reply among CANDIDATES of the person's, in the order of the exchanges."""
+    path = scratch / f"{seed}-ranks-{name.replace(', ', '-').replace(' ', '-')}.json"
+    if not path.exists():
+        shown = [contender.prompt(one.context) for one in exchanges]
+        found = ranks(shown, exchanges, scorer(contender.engine), seed, lambda: None)
+        if found is None or len(found.reciprocals) < len(exchanges) or found.candidates < CANDIDATES:
+            raise ValueError(f"{len(exchanges)} held-out replies: too few of other conversations, or more than RANKED")
+        path.write_text(json.dumps(found.reciprocals), encoding="utf-8")
+    return [float(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+
+
+ONCE = "conversations, 1 epoch"
 ORDER = ("prompt", "few turns", "retrieval", "windows, all", "windows, reply", "conversations", "wrong person")
 
 
@@ -317,8 +343,39 @@ def page(scratch: Path, rows: Sequence[Mapping[str, Any]], exchanges: Sequence[E
         f"{person['authorship']['themselves']['value']:.3f}. "
         f"`conversations` trained {rows[0]['epochs']} epochs, `windows` {WINDOWS_EPOCHS}.",
         "",
+        *ranking_table(rows, exchanges),
     ]
     return "\n".join(lines)
+
+
+def ranking_table(rows: Sequence[Mapping[str, Any]], exchanges: Sequence[Exchange]) -> list[str]:
+    """The mean reciprocal rank of each model; where there are several seeds, of each reply's mean over them."""
+    groups = clusters(exchanges)
+
+    def mean(values: Sequence[float]) -> str:
+        return _interval(ratio(values, [1] * len(values), groups, 0))
+
+    of = {
+        name: [fmean(each) for each in zip(*(row["ranks"][name] for row in rows), strict=True)]
+        for name in (*ORDER, ONCE)
+        if name in rows[0]["ranks"]
+    }
+    chance = fmean(1 / rank for rank in range(1, CANDIDATES + 1))
+    lines = [
+        f"The true reply's rank among {CANDIDATES} of the person's own, by how much likelier its context makes each: "
+        f"mean of 1 / rank with its 95% interval, on the same {len(exchanges)} replies; chance gives {chance:.3f}.",
+        "",
+        "| model | mean reciprocal rank | minus the base's | minus that of `windows, all` | ranks, quartiles |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, values in of.items():
+        minus = [
+            "" if name == other else mean([one - two for one, two in zip(values, of[other], strict=True)])
+            for other in ("prompt", "windows, all")
+        ]
+        places = [round(1 / one) for row in rows for one in row["ranks"][name]]
+        lines.append(f"| {name} | {mean(values)} | {' | '.join(minus)} | {_quartiles(places)} |")
+    return [*lines, ""]
 
 
 def replies_page(row: Mapping[str, Any], exchanges: Sequence[Exchange]) -> str:
@@ -341,6 +398,10 @@ def _line(text: str) -> str:
 
 def _quartiles(values: Sequence[int]) -> str:
     return ", ".join(f"{one:.0f}" for one in quantiles(values, n=4))
+
+
+def _interval(found: Estimate) -> str:
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -216,12 +216,21 @@ class Ranking:
     candidates: int
 
 
-def ranking(
-    contexts: Sequence[Context], exchanges: Sequence[Exchange], score: Score, seed: int, advance: Callable[[], None]
-) -> Ranking | None:
-    """Rank the reply of each exchange; `contexts` are what the contender is shown before each.
+class Ranks(NamedTuple):
+    """`reciprocals[n]` is 1 / the rank, among `candidates`, of the reply of the exchange `places[n]`."""
 
-    The others are held-out replies of other conversations, each text once. None if fewer than ten are there.
+    places: list[int]
+    reciprocals: list[float]
+    candidates: int
+
+
+def ranks(
+    contexts: Sequence[Context], exchanges: Sequence[Exchange], score: Score, seed: int, advance: Callable[[], None]
+) -> Ranks | None:
+    """Rank the replies of at most RANKED exchanges; `contexts` are what the contender is shown before each.
+
+    The others are held-out replies of other conversations, each text once, the same for every contender. None if fewer
+    than ten are there.
     """
     rng, groups = random.Random(seed), clusters(exchanges)
     drawn = sorted(rng.sample(range(len(exchanges)), min(RANKED, len(exchanges))))
@@ -238,10 +247,21 @@ def ranking(
         true, *rest = (found - alone[reply] for found, reply in zip(scores, replies, strict=True))
         reciprocals.append(1 / (1 + sum(one >= true for one in rest)))
         advance()
+    return Ranks(drawn, reciprocals, candidates)
+
+
+def ranking(
+    contexts: Sequence[Context], exchanges: Sequence[Exchange], score: Score, seed: int, advance: Callable[[], None]
+) -> Ranking | None:
+    """The mean over `ranks`, with its interval."""
+    found = ranks(contexts, exchanges, score, seed, advance)
+    if found is None:
+        return None
+    groups = clusters(exchanges)
     return Ranking(
-        ratio(reciprocals, [1] * len(drawn), [groups[place] for place in drawn], seed),
-        sum(1 / rank for rank in range(1, candidates + 1)) / candidates,
-        candidates,
+        ratio(found.reciprocals, [1] * len(found.places), [groups[place] for place in found.places], seed),
+        sum(1 / rank for rank in range(1, found.candidates + 1)) / found.candidates,
+        found.candidates,
     )
 
 
