@@ -42,9 +42,9 @@ from ghost import artifact
 from ghost.demo import demo, real
 from ghost.evaluation import evaluate
 from ghost.evaluation.contenders import Contender, line_up
-from ghost.evaluation.data import SHOTS, Estimate, Exchange, read_held_out, read_learnt, sample, shots
+from ghost.evaluation.data import SHOTS, Exchange, read_held_out, read_learnt, sample, shots
 from ghost.evaluation.intervals import ratio
-from ghost.evaluation.likelihood import CANDIDATES, clusters, ranks, scorer
+from ghost.evaluation.likelihood import Ranks, clusters, ranks, scorer
 from ghost.evaluation.replies import run_contender
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS, Recipe, Turn
@@ -57,6 +57,7 @@ SEEDS = (42,)
 TRAINED = 800  # messages of the person, and the rest of the conversation in which that many are reached
 HELD_OUT = 0.1  # of the conversations, the newest
 TURNS = 60  # held-out replies
+RANKED_REPLIES = 30  # of them; each takes some ten seconds of CPU a model
 WINDOWS_EPOCHS = 1
 # Whole weights: rounding to 4 bits cost this small base more than training on 400 messages gained (on 12 replies 3.593
 # nats a token for the base, 3.511 for base + adapter on whole weights, 3.638 merged onto rounded ones).
@@ -258,14 +259,14 @@ def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> 
     ranked = {}
     for name, model in {**models, ONCE: once}.items():
         contender = Contender("merged", Engine.load(model, accelerate=False))
-        ranked[name] = reciprocals(scratch, name, contender, exchanges, seed)
+        ranked[name] = ranked_replies(scratch, name, contender, exchanges, seed)
         if name in WAYS:
             kept(name, contender)
     learnt = read_learnt(scratch / "0-windows" / "train.jsonl", ghost_json.read(scratch / "0-windows"))
     shown = shots(learnt, DEFAULT_LABELS, seed)
     for contender in line_up(models["windows, all"], None, str(base), shown, {}):
         if contender.kind == "base":
-            ranked["prompt"] = reciprocals(scratch, "prompt", contender, exchanges, seed)
+            ranked["prompt"] = ranked_replies(scratch, "prompt", contender, exchanges, seed)
             kept("prompt", contender)
             kept("retrieval", Retrieval("few_shot", contender.engine, past=learnt.exchanges))
         elif contender.kind == "few_shot":
@@ -279,18 +280,13 @@ def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> 
     }
 
 
-def reciprocals(
-    scratch: Path, name: str, contender: Contender, exchanges: Sequence[Exchange], seed: int
-) -> list[float]:
-    """1 / the rank of each true reply among CANDIDATES of the person's, in the order of the exchanges."""
+def ranked_replies(scratch: Path, name: str, contender: Contender, exchanges: Sequence[Exchange], seed: int) -> Ranks:
     path = scratch / f"{seed}-ranks-{name.replace(', ', '-').replace(' ', '-')}.json"
     if not path.exists():
         shown = [contender.prompt(one.context) for one in exchanges]
-        found = ranks(shown, exchanges, scorer(contender.engine), seed, lambda: None)
-        if found is None or len(found.reciprocals) < len(exchanges) or found.candidates < CANDIDATES:
-            raise ValueError(f"{len(exchanges)} held-out replies: too few of other conversations, or more than RANKED")
-        path.write_text(json.dumps(found.reciprocals), encoding="utf-8")
-    return [float(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+        found = ranks(shown, exchanges, scorer(contender.engine), seed, lambda: None, RANKED_REPLIES)
+        path.write_text(json.dumps(found), encoding="utf-8")
+    return Ranks(*json.loads(path.read_text(encoding="utf-8")))
 
 
 ONCE = "conversations, 1 epoch"
@@ -349,32 +345,32 @@ def page(scratch: Path, rows: Sequence[Mapping[str, Any]], exchanges: Sequence[E
 
 
 def ranking_table(rows: Sequence[Mapping[str, Any]], exchanges: Sequence[Exchange]) -> list[str]:
-    """The mean reciprocal rank of each model; where there are several seeds, of each reply's mean over them."""
-    groups = clusters(exchanges)
+    """Of the first seed. All models rank the same replies among the same others."""
+    of: dict[str, Ranks] = {name: rows[0]["ranks"][name] for name in (*ORDER, ONCE) if name in rows[0]["ranks"]}
+    places, candidates = of["prompt"].places, of["prompt"].candidates
+    groups = clusters([exchanges[place] for place in places])
 
     def mean(values: Sequence[float]) -> str:
-        return _interval(ratio(values, [1] * len(values), groups, 0))
+        found = ratio(values, [1] * len(values), groups, 0)
+        return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
-    of = {
-        name: [fmean(each) for each in zip(*(row["ranks"][name] for row in rows), strict=True)]
-        for name in (*ORDER, ONCE)
-        if name in rows[0]["ranks"]
-    }
-    chance = fmean(1 / rank for rank in range(1, CANDIDATES + 1))
+    chance = fmean(1 / rank for rank in range(1, candidates + 1))
     lines = [
-        f"The true reply's rank among {CANDIDATES} of the person's own, by how much likelier its context makes each: "
-        f"mean of 1 / rank with its 95% interval, on the same {len(exchanges)} replies; chance gives {chance:.3f}.",
+        f"Rank of the true reply among {candidates} of the person's own, by how much likelier its context makes each: "
+        f"mean of 1 / rank with its 95% interval, on the same {len(places)} replies. Chance: {chance:.3f}.",
         "",
-        "| model | mean reciprocal rank | minus the base's | minus that of `windows, all` | ranks, quartiles |",
+        "| model | mean reciprocal rank | minus the base's | minus that of `windows, all` | rank, quartiles |",
         "|---|---:|---:|---:|---:|",
     ]
-    for name, values in of.items():
+    for name, found in of.items():
         minus = [
-            "" if name == other else mean([one - two for one, two in zip(values, of[other], strict=True)])
+            mean([one - two for one, two in zip(found.reciprocals, of[other].reciprocals, strict=True)])
+            if name != other
+            else ""
             for other in ("prompt", "windows, all")
         ]
-        places = [round(1 / one) for row in rows for one in row["ranks"][name]]
-        lines.append(f"| {name} | {mean(values)} | {' | '.join(minus)} | {_quartiles(places)} |")
+        quartiles = _quartiles([round(1 / one) for one in found.reciprocals])
+        lines.append(f"| {name} | {mean(found.reciprocals)} | {' | '.join(minus)} | {quartiles} |")
     return [*lines, ""]
 
 
@@ -398,10 +394,6 @@ def _line(text: str) -> str:
 
 def _quartiles(values: Sequence[int]) -> str:
     return ", ".join(f"{one:.0f}" for one in quantiles(values, n=4))
-
-
-def _interval(found: Estimate) -> str:
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -197,7 +197,7 @@ def context_use(
 
 RANKED = 100  # held-out replies: the interval of the mean is then about ±0.06
 CANDIDATES = 50
-BATCH = 64  # replies that are scored at a time: some hundred megabytes of logits for a vocabulary of 32,768
+BATCH = 8  # replies of similar length that are scored at a time
 
 
 Score = Callable[[Sequence[Turn], Sequence[str]], Sequence[float]]
@@ -225,15 +225,20 @@ class Ranks(NamedTuple):
 
 
 def ranks(
-    contexts: Sequence[Context], exchanges: Sequence[Exchange], score: Score, seed: int, advance: Callable[[], None]
+    contexts: Sequence[Context],
+    exchanges: Sequence[Exchange],
+    score: Score,
+    seed: int,
+    advance: Callable[[], None],
+    most: int = RANKED,
 ) -> Ranks | None:
-    """Rank the replies of at most RANKED exchanges; `contexts` are what the contender is shown before each.
+    """Rank the replies of at most `most` exchanges; `contexts` are what the contender is shown before each.
 
     The others are held-out replies of other conversations, each text once, the same for every contender. None if fewer
     than ten are there.
     """
     rng, groups = random.Random(seed), clusters(exchanges)
-    drawn = sorted(rng.sample(range(len(exchanges)), min(RANKED, len(exchanges))))
+    drawn = sorted(rng.sample(range(len(exchanges)), min(most, len(exchanges))))
     others = {place: _others(exchanges, groups, place) for place in drawn}
     candidates = min(CANDIDATES, 1 + min(map(len, others.values()), default=0))
     if candidates < FEWEST:
@@ -278,13 +283,17 @@ def scorer(engine: "Engine") -> Score:
 
     def score(context: Sequence[Turn], replies: Sequence[str]) -> list[float]:
         rows = [encode_reply(engine, context, reply) for reply in replies]
-        shared, found, read = _shared(rows), list[float](), None
+        shared, found, read = _shared(rows), [0.0] * len(rows), None
+        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))  # or most of a batch would be padding
         with torch.inference_mode():
             if shared > 1:  # read it once; the last shared token predicts where the rows part
                 ids = torch.tensor([rows[0][: shared - 1]], device=engine.model.device)
                 read = engine.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
             for start in range(0, len(rows), BATCH):
-                found += _scored(engine, [row[shared - 1 :] for row in rows[start : start + BATCH]], read)
+                places = order[start : start + BATCH]
+                scores = _scored(engine, [rows[place][shared - 1 :] for place in places], read)
+                for place, value in zip(places, scores, strict=True):
+                    found[place] = value
         return found
 
     return score
