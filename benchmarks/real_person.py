@@ -30,6 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, quantiles
@@ -44,8 +45,8 @@ from ghost.evaluation import evaluate
 from ghost.evaluation.contenders import Contender, line_up
 from ghost.evaluation.data import SHOTS, Exchange, read_held_out, read_learnt, sample, shots
 from ghost.evaluation.intervals import ratio
-from ghost.evaluation.likelihood import Ranks, clusters, ranks, scorer
-from ghost.evaluation.replies import run_contender
+from ghost.evaluation.likelihood import Ranks, clusters, ranks, reply_nats, scorer
+from ghost.evaluation.replies import Result, answer
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS, Recipe, Turn
 from replicate_deployment.engine import Engine
@@ -250,27 +251,31 @@ def run(scratch: Path, base: Path, exchanges: Sequence[Exchange], seed: int) -> 
         path = scratch / f"{seed}-{name.replace(', ', '-').replace(' ', '-')}.json"
         if not path.exists():
             started = time.monotonic()
-            found = run_contender(contender, exchanges, contender.engine.settings, seed)
+            nats = [reply_nats(contender.engine, contender.prompt(one.context), one.reply) for one in exchanges]
+            answers = answer(contender, exchanges, contender.engine.settings, seed)
+            found = Result(contender.kind, nats, None, None, answers)
             figures = evaluate.contender_figures(found, None, exchanges, DEFAULT_LABELS, seed)
             texts = [one.exchange.reply for one in found.answers.said]
             path.write_text(json.dumps({"figures": figures, "replies": texts, "seconds": time.monotonic() - started}))
         judged[name] = json.loads(path.read_text(encoding="utf-8"))
 
-    ranked = {}
-    for name, model in {**models, ONCE: once}.items():
-        contender = Contender("merged", Engine.load(model, accelerate=False))
-        ranked[name] = ranked_replies(scratch, name, contender, exchanges, seed)
-        if name in WAYS:
-            kept(name, contender)
+    trained = {
+        name: Contender("merged", Engine.load(model, accelerate=False))
+        for name, model in {**models, ONCE: once}.items()
+    }
+    for name in models:
+        kept(name, trained[name])
     learnt = read_learnt(scratch / "0-windows" / "train.jsonl", ghost_json.read(scratch / "0-windows"))
     shown = shots(learnt, DEFAULT_LABELS, seed)
-    for contender in line_up(models["windows, all"], None, str(base), shown, {}):
-        if contender.kind == "base":
-            ranked["prompt"] = ranked_replies(scratch, "prompt", contender, exchanges, seed)
-            kept("prompt", contender)
-            kept("retrieval", Retrieval("few_shot", contender.engine, past=learnt.exchanges))
-        elif contender.kind == "few_shot":
-            kept("few turns", contender)
+    # Not the fourth, which would put its adapter onto the base.
+    _, prompted, few_turns = islice(line_up(models["windows, all"], None, str(base), shown, {}), 3)
+    kept("prompt", prompted)
+    kept("retrieval", Retrieval("few_shot", prompted.engine, past=learnt.exchanges))
+    kept("few turns", few_turns)
+    ranked = {
+        name: ranked_replies(scratch, name, contender, exchanges, seed)
+        for name, contender in {"prompt": prompted, **trained}.items()
+    }
     return {
         "contenders": judged,
         "ranks": ranked,
