@@ -30,8 +30,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import islice
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any
