@@ -1,4 +1,4 @@
-"""What Cog's server adds to a reply: milliseconds a request, the time to cancel, memory over 500 predictions.
+"""What Cog's server adds to a reply: milliseconds a request, and the time to cancel.
 
     python -m benchmarks.server --weights demo/merged
 
@@ -37,9 +37,7 @@ from tests.models import write_tiny_base, write_tiny_merged
 # Committed before the run that they judge.
 OVERHEAD_MS = 5.0  # the median, of each kind of request
 CANCEL_MS = 500.0  # the slowest
-GROWTH_MB = 20.0  # over the predictions after the first hundred: a cache that is kept would be some MB each
 
-WARM_UP = 100  # predictions before memory is compared; allocators have their sizes by then
 RESULT = Path(__file__).parent / "results" / "server.md"
 # The real predictor, with a clock in its engine.
 PREDICTOR = """
@@ -130,19 +128,6 @@ def cancels(times: int, scratch: Path) -> list[float]:
     return found
 
 
-def memory(http: httpx2.Client, server: psutil.Process, predictions: int) -> list[tuple[int, float]]:
-    """(predictions so far, resident MB of server and worker) after the warm-up and each fifth of the rest."""
-    family = [server, *server.children(recursive=True)]
-    found = []
-    prompts = histories()
-    for number in range(WARM_UP + predictions + 1):
-        if number >= WARM_UP and (number - WARM_UP) % max(1, predictions // 5) == 0:
-            found.append((number - WARM_UP, sum(process.memory_info().rss for process in family) / 1e6))
-        wait_until(http, "READY")
-        http.post("/predictions", json={"input": {"prompt": next(prompts), "max_new_tokens": 8}}).raise_for_status()
-    return found
-
-
 def spread(values: Sequence[float]) -> str:
     cuts = statistics.quantiles(values, n=100, method="inclusive")
     return (
@@ -154,7 +139,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=Path("demo/merged"), help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=300, help="of each kind (default: %(default)s)")
-    parser.add_argument("--predictions", type=int, default=500, help="for memory (default: %(default)s)")
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
     kinds = {f"{tokens} tokens, {'streamed' if stream else 'whole'}": (tokens, stream)
@@ -162,23 +146,21 @@ def main() -> int:
     rows: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "predict.py").write_text(PREDICTOR, encoding="utf-8")
-        with running_server(args.weights, context=Path(folder)) as url, progress("asking", len(kinds) + 1) as bar:
-            server = psutil.Process().children()[-1]
-            with httpx2.Client(base_url=url, trust_env=False, timeout=600) as http:
-                overheads(http, 20, 8, stream=True)  # warm
-                for kind, (tokens, stream) in kinds.items():
-                    rows[kind] = overheads(http, args.requests, tokens, stream)
-                    bar.advance()
-                rows["1 tokens, streamed, over a kept connection"] = overheads(http, args.requests, 1, True, keep=True)
-                resident = memory(http, server, args.predictions)
+        with (
+            running_server(args.weights, context=Path(folder)) as url,
+            progress("asking", len(kinds)) as bar,
+            httpx2.Client(base_url=url, trust_env=False, timeout=600) as http,
+        ):
+            overheads(http, 20, 8, stream=True)  # warm
+            for kind, (tokens, stream) in kinds.items():
+                rows[kind] = overheads(http, args.requests, tokens, stream)
                 bar.advance()
+            rows["1 tokens, streamed, over a kept connection"] = overheads(http, args.requests, 1, True, keep=True)
         rows["cancel"] = cancels(max(2, args.requests // 15), Path(folder))
-    growth = resident[-1][1] - resident[0][1]
     slowest = max(statistics.median(rows[kind]) for kind in kinds)
     verdicts = [
         (slowest <= OVERHEAD_MS, f"overhead, slowest median of a kind: {slowest:.1f} ms (limit {OVERHEAD_MS:g})"),
         (max(rows["cancel"]) <= CANCEL_MS, f"cancel, slowest: {max(rows['cancel']):.0f} ms (limit {CANCEL_MS:g})"),
-        (growth <= GROWTH_MB, f"memory over {args.predictions} predictions: {growth:+.1f} MB (limit {GROWTH_MB:g})"),
     ]
     said = [f"- {'met' if met else 'NOT MET'}: {what}" for met, what in verdicts]
     model = ghost_json.read(args.weights).block("files")
@@ -201,12 +183,6 @@ def main() -> int:
         "| request | least | median | 95% | 99% | most |",
         "|---|---:|---:|---:|---:|---:|",
         *(f"| {kind} | {spread(values)} |" for kind, values in rows.items()),
-        "",
-        f"Resident memory of server and worker, after {WARM_UP} predictions that are not counted:",
-        "",
-        "| predictions | MB |",
-        "|---:|---:|",
-        *(f"| {count} | {megabytes:.1f} |" for count, megabytes in resident),
         "",
     ]
     args.result.write_text("\n".join(lines), encoding="utf-8")
