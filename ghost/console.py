@@ -134,6 +134,10 @@ class Bar:
         return f"{self._label}: {self._done:,.0f} of {self._total:,}" + (f", {left}" if left else "")
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def duration(seconds: float) -> str:
     """To within about 1%, as a person would say it: `50 s`, `41 min`, `3 h 12 min`."""
     if seconds < 90:

@@ -12,11 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from ghost.errors import DataError, UsageError
+from replicate_deployment.ghost_json import sha256
 from training.extraction import csv_file
 from training.extraction.deduplication import LONG, time_and_text
 from training.extraction.platform import Chat, Kind, Record
@@ -79,7 +80,7 @@ def rows_of(platform: str, read: Sequence[Record], written: Sequence[Record], pa
     pairs = enumerate(zip(read, written, strict=True))
     changed = [row for row, (here, there) in pairs if here is not there and here.text is not there.text]
     return {
-        "sha256": _sha256(path),
+        "sha256": sha256(path),
         "chats": "".join(_hash(platform, key) for key in {each.chat.key for each in read}),
         "senders": "".join(_hash(sender) for sender in {each.sender for each in written}),
         "rows": "".join(_hashes(platform, written)),
@@ -105,11 +106,6 @@ def _hash(*parts: str) -> str:
     return blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=SIZE).hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
-
-
 def read_removals(out: Path, patterns: Sequence[str]) -> Removals:
     """Compare the CSV files in `out` with what the last extraction wrote there.
 
@@ -124,7 +120,7 @@ def read_removals(out: Path, patterns: Sequence[str]) -> Removals:
         for file, entry in written["files"].items():
             if (out / file).exists():
                 kept.update(_pieces(entry["chats"]))
-                if _sha256(out / file) != entry["sha256"]:
+                if sha256(out / file) != entry["sha256"]:
                     found.messages += _deleted(entry, _present(out / file, entry))
         for file, entry in written["files"].items():
             if not (out / file).exists():

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ghost.console import console
+from ghost.console import console, counted
 from training.extraction.date_order import ASK, NAMES
 from training.extraction.platform import Kind, Record
 from training.extraction.platforms import HINT
@@ -168,8 +168,8 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
         for line in (_orders(account.files), *(_evidence(account.files) if few else ()), *_notes(account.files)):
             console.print(line, soft_wrap=True)
     passed_over = [
-        *([_counted(account.attachments, "attachment")] if account.attachments else []),
-        *([f"{_counted(account.beside_json, 'HTML page')} whose JSON is read"] if account.beside_json else []),
+        *([counted(account.attachments, "attachment")] if account.attachments else []),
+        *([f"{counted(account.beside_json, 'HTML page')} whose JSON is read"] if account.beside_json else []),
         *(f"{folder}, which ghost wrote" for folder in account.own_folders),
     ]
     if passed_over:
@@ -194,7 +194,7 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
     _say_what_was_not_understood(problems)
     if account.messages:
         console.print(
-            f"{_counted(account.messages, 'message')} in {_counted(len(account.conversations), 'conversation')} → {out}"
+            f"{counted(account.messages, 'message')} in {counted(len(account.conversations), 'conversation')} → {out}"
         )
         if not few:
             console.print(f"file by file: {out / report}")
@@ -231,17 +231,17 @@ def _recurring(account: Account, report: str) -> str:
     hidden = sum(not each.shown for each in account.recurring)
     rows = sum(each.rows for each in account.recurring)
     verb = "were left out, as they look" if account.is_without_recurring else "look"
-    parts = [*shown, *([f"{_counted(hidden, 'wording')} not shown here"] if hidden else [])]
+    parts = [*shown, *([f"{counted(hidden, 'wording')} not shown here"] if hidden else [])]
     advice = "" if account.is_without_recurring else "; --without-app-rows leaves them out"
-    return f"{_counted(rows, 'message')} {verb} like the app's own: {', '.join(parts)}. {report} says where{advice}"
+    return f"{counted(rows, 'message')} {verb} like the app's own: {', '.join(parts)}. {report} says where{advice}"
 
 
 def _left_out_on_purpose(account: Account) -> Iterator[str]:
     deleted = sum(file.kinds[Kind.REMOVED] for file in account.files)
     if deleted:
-        yield f"left out, since you deleted them from an earlier extraction: {_counted(deleted, 'message')}"
+        yield f"left out, since you deleted them from an earlier extraction: {counted(deleted, 'message')}"
     if account.excluded:
-        yield f"left out by exclude_messages: {_counted(sum(account.excluded), 'message')}"
+        yield f"left out by exclude_messages: {counted(sum(account.excluded), 'message')}"
     for number, messages in enumerate(account.excluded, start=1):
         if not messages:
             yield f"exclude_messages: no message matches pattern {number}"
@@ -278,10 +278,6 @@ def _names(files: Sequence[FileAccount]) -> list[str]:
     names = [part[-1] if alike[part[-1]] == 1 and part[-1] != "_chat.txt" else "/".join(part[-2:]) for part in parts]
     room = max(console.width - OTHERS, NARROWEST)
     return [name if len(name) <= room else f"…{name[1 - room :]}" for name in names]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _say_what_was_not_understood(problems: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ghost.console import counted
 from training.extraction.languages import UNDETERMINED, languages
 from training.extraction.speakers import matching, platform_of
 from training.preparation.checks import (
@@ -299,10 +300,6 @@ def left_out(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
     }
     messages = {reason: left["messages"] for reason, left in reasons.items()}
     return [f"{counted(messages[reason], 'message')} {what}" for reason, what in kinds.items() if messages[reason]]
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def _why_not(figures: Mapping[str, Any]) -> str:

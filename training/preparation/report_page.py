@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ghost.console import counted
 from ghost.page import (
     Bar,
     Html,
@@ -38,7 +39,7 @@ from ghost.page import (
 )
 from training.preparation.checks import Concern, TokenLengths
 from training.preparation.dataset import WHY, Prepared
-from training.preparation.report import Report, counted
+from training.preparation.report import Report
 
 # A few examples, drawn at random: what one line of train.jsonl looks like as a chat.
 
