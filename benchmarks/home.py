@@ -1,11 +1,11 @@
 """A ghost at home: GGUF files through `ghost serve` beside llama.cpp's own server, the engine and transformers.
 
-    python -m benchmarks.home MERGED                       a merged SmolLM2; some 8 minutes, 1 GB of disk
-    python -m benchmarks.home MERGED --large SCRATCH       also llama.cpp at Mistral-7B's shape, random weights in q4_0:
-                                                           some 6 minutes more, 4.2 GB of disk, 10 GB of memory
+    python -m benchmarks.home MERGED              a merged SmolLM2; some 8 minutes, 1 GB of disk
+    python -m benchmarks.home --large SCRATCH     llama.cpp at Mistral-7B's shape, random weights in q4_0:
+                                                  some 6 minutes, 4.2 GB of disk, 10 GB of memory
 
-Needs the extras serve and home, bitsandbytes and psutil. Each way is a process of its own with one thread (two at the
-7B's shape), asked in turns over HTTP (`generate`: a pipe), with the default sampling settings. Core-seconds are those
+Needs the extras serve and home, bitsandbytes and psutil. Each way is a process of its own with one thread, asked in
+turns over HTTP (`generate`: a pipe), with the default sampling settings. Core-seconds are those
 of all its processes, from request to answer; seconds are the client's. Stop sequences are left out, so that every reply
 has its length. Resident memory is the highest seen after a reply; pages of the file that are mapped can be dropped.
 """
@@ -41,7 +41,7 @@ from replicate_deployment.chat_format import DEFAULT_LABELS
 from replicate_deployment.settings import Settings
 from training.merging.weights import row_blocks
 
-RESULT = Path(__file__).parent / "results" / "home.md"
+RESULTS = Path(__file__).parent / "results"
 TYPES = ("f16", "q8_0", "q4_0")
 WITHIN = 0.05  # of llama.cpp's own server on the same file; written before the run that it judges
 LINES = ("hey tu fais quoi ce soir", "pas grand chose, I was about to cook something 😂", "ok cool, see you there then")
@@ -191,12 +191,12 @@ def without_stops(model: Path, folder: Path, *, golden: bool = True) -> Path:
     return folder
 
 
-def write_large(file: Path) -> None:
+def write_large(file: Path, layers: int) -> None:
     """A 7B in q4_0: the same random rows all over, which take as long to read."""
     import numpy as np
 
     config = file.with_name("config.json")
-    config.write_text(json.dumps(CONFIG | {"num_hidden_layers": LAYERS}), encoding="utf-8")
+    config.write_text(json.dumps(CONFIG | {"num_hidden_layers": layers}), encoding="utf-8")
     decoder = gguf_file.read_decoder(file.parent)
     tokenizer = make_tokenizer([*LINES] * 50, 512)
     vocabulary = gguf_file.read_vocabulary(tokenizer, decoder.shapes.vocabulary)
@@ -247,26 +247,12 @@ def table(ways: list[Way]) -> Iterator[str]:
             )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a merged model")
-    parser.add_argument(
-        "--large", type=Path, metavar="SCRATCH", help="folder for the file of the 7B, deleted afterwards"
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    lines = ["# A ghost at home", "", "```", "python -m benchmarks.home MERGED --large SCRATCH", "```", ""]
-    packages = ", ".join(f"{name} {version(name)}" for name in ("xllamacpp", "torch", "transformers", "bitsandbytes"))
-    lines += [
-        f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; {packages}. {args.rounds} rounds, medians; see the module.",
-        "",
-    ]
+def measure_small(model: Path, rounds: int) -> list[str]:
+    """Return the lines of the table for the merged `model`."""
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.model.resolve().parent)))
-        merged = without_stops(args.model.resolve(), scratch / "merged")
-        in_4bit = served(without_stops(args.model.resolve(), scratch / "4bit", golden=False), load_in_4bit=True)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=model.parent)))
+        merged = without_stops(model, scratch / "merged")
+        in_4bit = served(without_stops(model, scratch / "4bit", golden=False), load_in_4bit=True)
         ways = [
             Way("the engine, float32", *stack.enter_context(served(merged))),
             Way("transformers' generate, float32", *stack.enter_context(generate(merged))),
@@ -276,41 +262,73 @@ def main() -> None:
             file = Path(export.export(merged, scratch / kind, kind)["file"])
             ways.append(Way(f"`ghost serve`, {kind}", *stack.enter_context(served(file)), file=file))
             ways.append(Way(f"llama.cpp's server, {kind}", *stack.enter_context(llama_server(file)), file=file))
-        for number in range(args.rounds):
+        for number in range(rounds):
             for way in ways if number % 2 else reversed(ways):
                 way.measure(number, turns=14)
-            print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
-        lines += [f"## {args.model.name}: replies of 64 tokens (4 bits: 8), histories of 15 turns, one thread", ""]
-        lines += table(ways)
-    args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if args.large:
-        os.environ["OMP_NUM_THREADS"] = "2"
-        args.large.mkdir(parents=True, exist_ok=True)
-        file = args.large / "ghost-q4_0.gguf"
-        try:
-            write_large(file)
-            kinds = {"`ghost serve`, q4_0": served, "llama.cpp's server, q4_0": llama_server}
-            large: dict[str, Way] = {}
-            for name in (*kinds, *reversed(kinds)):  # one at a time: each takes 8 GB
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        return [f"## {model.name}: replies of 64 tokens (4 bits: 8), histories of 15 turns", "", *table(ways)]
+
+
+def measure_large(scratch: Path, layers: int, rounds: int) -> list[str]:
+    """Return the lines of the table for the 7B, of which `layers` are enough for a trial."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    file = scratch / "ghost-q4_0.gguf"
+    try:
+        write_large(file, layers)
+        kinds = {"`ghost serve`, q4_0": served, "llama.cpp's server, q4_0": llama_server}
+        ways: dict[str, Way] = {}
+        for number in range(rounds):
+            for name in kinds if number % 2 else reversed(kinds):  # one at a time: each takes 8 GB
                 with kinds[name](file) as (ask, process):
-                    way = large.setdefault(name, Way(name, ask, process, tokens=16, file=file))
+                    way = ways.setdefault(name, Way(name, ask, process, tokens=16, file=file))
                     way.ask, way.process = ask, process
-                    for number in range(2):
-                        way.measure(number, turns=4)
-            size = file.stat().st_size / 1e9
-        finally:
-            file.unlink(missing_ok=True)
-        lines += [
-            "",
-            f"## Mistral-7B's shape, random weights in q4_0 ({size:.2f} GB): 16 tokens, 5 turns, two threads",
-            "",
-        ]
-        lines += table([*large.values()])
-        rate = 1 / statistics.median(next(iter(large.values())).seconds)
-        lines += [f"- each token reads the file once: {rate:.1f} tokens a second are {rate * size:.0f} GB a second"]
-    args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(args.out.read_text(encoding="utf-8"))
+                    way.measure(number, turns=4)
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        size = file.stat().st_size / 1e9
+    finally:
+        file.unlink(missing_ok=True)
+    ordered = [ways[name] for name in kinds]
+    rate = 1 / statistics.median(ordered[0].core_seconds)
+    return [
+        f"## Mistral-7B's widths, {layers} layers, random weights in q4_0 ({size:.2f} GB): 16 tokens, 5 turns",
+        "",
+        *table(ordered),
+        f"- each token reads the file once: {rate:.2f} tokens a core-second are {rate * size:.1f} GB a core-second",
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?", help="a merged model")
+    parser.add_argument(
+        "--large", type=Path, metavar="SCRATCH", help="folder for the file of the 7B, deleted afterwards"
+    )
+    parser.add_argument("--layers", type=int, default=LAYERS, help="of the 7B (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    packages = ", ".join(f"{name} {version(name)}" for name in ("xllamacpp", "torch", "transformers", "bitsandbytes"))
+    load = f"load {psutil.getloadavg()[0]:.1f} at the start"
+    head = f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; {packages}; {load}. {args.rounds} rounds, medians, one thread."
+    for page, command, asked, measured in (
+        ("home.md", "MERGED", args.model, lambda: measure_small(args.model.resolve(), args.rounds)),
+        ("home_7b.md", "--large SCRATCH", args.large, lambda: measure_large(args.large, args.layers, args.rounds)),
+    ):
+        if asked:
+            lines = [
+                "# A ghost at home",
+                "",
+                f"```\npython -m benchmarks.home {command}\n```",
+                "",
+                head,
+                "",
+                *measured(),
+            ]
+            (args.out / page).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            print("\n".join(lines))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
