@@ -129,10 +129,18 @@ def read_ghost(file: Path, lora: Path | None = None) -> Ghost:
     facts = gguf_file.read_facts(file)
     if lora is None:
         if facts["kind"] == "adapter":
-            raise WeightsError(f"{file} is an adapter; name its base, and this file after --lora")
+            raise WeightsError(
+                f"{file} is an adapter; name its base, and this file after --lora. The base's file is written by: "
+                "ghost export --base BASE --gguf q4_0"
+            )
         if facts["kind"] == "base":
-            raise WeightsError(f"{file} is a base that nobody's messages changed; name an adapter too: --lora FILE")
+            raise WeightsError(
+                f"{file} is a base that nobody's messages changed; name an adapter too: --lora FILE, which is written "
+                "by: ghost export ADAPTER --gguf-adapter"
+            )
     else:
+        if lora.is_dir():
+            raise WeightsError(f"--lora {lora} is a folder; type: ghost export {lora} --gguf-adapter")
         base, facts = facts, gguf_file.read_facts(lora)
         if facts["kind"] != "adapter":
             raise WeightsError(f"--lora {lora} is a {facts['kind']} model; name what ghost export --gguf-adapter wrote")

@@ -216,13 +216,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add_lora(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lora", type=Path, metavar="FILE", help="with the GGUF file of a base, the adapter over it")
+    parser.add_argument(
+        "--lora",
+        type=Path,
+        metavar="FILE",
+        help="with the GGUF file of a base, the adapter over it: what ghost export ADAPTER --gguf-adapter writes",
+    )
 
 
 def read_lora(lora: Path | None, model: str) -> Path | None:
     """Raises UsageError if there is no GGUF file for it to run over."""
     if lora and not is_gguf(model):
-        raise UsageError(f"--lora runs over the GGUF file of a base, not over {model}; name that file")
+        raise UsageError(
+            f"--lora runs over the GGUF file of a base, not over {model}; type: ghost export --base BASE --gguf q4_0"
+        )
     return lora
 
 

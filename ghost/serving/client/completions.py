@@ -32,13 +32,13 @@ from ghost.serving.client.prediction import (
     reason,
 )
 from ghost.serving.client.replicate import retry_after
-from replicate_deployment import ghost_json, settings
+from replicate_deployment import ghost_json, golden, settings
 from replicate_deployment.chat_format import CONTEXT_TURNS, Turn, read_prompt
 from replicate_deployment.errors import PromptError, SettingsError, WeightsError
 from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
 from replicate_deployment.stopping import ReplyScanner
-from replicate_deployment.tokenization import Tokenizer, encode_prompt, load_tokenizer, template_for
+from replicate_deployment.tokenization import Tokenizer, encode, encode_prompt, load_tokenizer, template_for
 
 if TYPE_CHECKING:
     import httpx2
@@ -121,18 +121,37 @@ class Completions(Backend):
         self._key_is_set = bool(key)
         self._ollama: bool | None = None  # not asked yet
         self._takes_ids = True
+        self._ids_compared = False
 
     async def cancel(self, id: str) -> None:
         """Do nothing: only the connection that made it can end it, by closing."""
 
     async def ready(self) -> None:
-        """Find out which kind of server this is."""
+        """Find out which kind of server this is. Raises ServerError when its model has another vocabulary."""
         if self._ollama is None:
             url = f"{self.origin}/api/version"
             with connection_errors(self.url):
                 response = await self.http.get(url)
             self._ollama = response.status_code == 200 and "version" in parsed(response)
             self._takes_ids = not self._ollama
+        if self._takes_ids and not self._ids_compared:
+            await self._compare_ids()
+
+    async def _compare_ids(self) -> None:
+        """Compare the ids of a text where the server has /tokenize, as llama.cpp and vLLM have: a model with another
+        vocabulary reads our ids as other words."""
+        text = "\n".join(turn.text for turn in golden.turns(self.format.ghost.labels)[::2])
+        ours = encode(self.format.tokenizer, text).ids
+        body = {"content": text, "prompt": text} | ({"model": self.model} if self.model else {})  # llama.cpp, vLLM
+        with connection_errors(self.url):
+            response = await self.http.post(f"{self.origin}/tokenize", json=body)
+        self._ids_compared = response.status_code != 503  # still loading
+        found, half = parsed(response).get("tokens"), len(ours) // 2  # they differ in what they put before a text
+        if response.status_code == 200 and isinstance(found, list) and found[-half:] != ours[-half:]:
+            raise ServerError(
+                f"{self.url} serves a model with another vocabulary than {self.format.ghost.folder}; name the folder "
+                "of the model that is served there"
+            )
 
     async def states(self, inputs: Mapping[str, Any], seconds: float) -> AsyncGenerator[Prediction, None]:
         """The inputs are those of predict.py. Leaving closes the connection, upon which these servers stop."""

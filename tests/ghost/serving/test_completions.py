@@ -39,6 +39,7 @@ class Engine:
         self.kind, self.written = kind, WRITTEN + " and on" * 100_000
         self.status, self.error, self.body = 200, "", b""
         self.models = ["ghost"]
+        self.tokenize: Callable[[str], tuple[int, Any]] | None = None  # text → status and tokens
         self.longest = 10_000  # characters or ids of a prompt
         self.url = ""
         self.keys: list[str | None] = []
@@ -60,6 +61,10 @@ def handler(engine: Engine) -> type[QuietHandler]:
         def do_POST(self) -> None:
             engine.keys.append(self.headers["Authorization"])
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path == "/tokenize":
+                status, tokens = engine.tokenize(asked["content"]) if engine.tokenize else (404, None)
+                self.answer(status, {"tokens": tokens})
+                return
             engine.asked.append(asked)
             path = "/api/generate" if engine.kind == "ollama" else "/v1/completions"
             if engine.status != 200 or self.path != path:
@@ -262,6 +267,44 @@ def test_an_answer_that_is_no_completion(
     with pytest.raises(ServerError, match=words) as failure:
         answer(one, tiny_merged)
     assert type(failure.value) is kind
+
+
+def test_a_model_of_another_vocabulary_is_refused(engine: Engine, tiny_merged: Path) -> None:
+    """Ids mean other words there, and its replies would be noise that nobody can explain."""
+    engine.tokenize = lambda text: (200, [*text.encode()])
+    if engine.kind == "ollama":  # has no such route
+        assert answer(engine, tiny_merged) == REPLY
+        return
+    with pytest.raises(ServerError, match=f"another vocabulary than {tiny_merged}; name the folder") as refused:
+        answer(engine, tiny_merged)
+    assert "\n" not in str(refused.value)
+    assert engine.asked == []
+    with pytest.raises(ServerError, match="another vocabulary"):
+        check(f"completions:{engine.url}#ghost", tiny_merged)
+
+
+def test_the_folders_own_vocabulary_is_taken(one: Engine, tiny_merged: Path) -> None:
+    tokenizer = load_tokenizer(tiny_merged)
+    one.tokenize = lambda text: (200, [0, 0, *tokenizer(text, add_special_tokens=False)["input_ids"]])
+    assert answer(one, tiny_merged) == REPLY
+
+
+@pytest.mark.parametrize(("status", "tokens"), [(404, None), (401, None), (200, None), (200, {"a": 1}), (500, [1])])
+def test_a_server_that_cannot_say_is_taken(one: Engine, tiny_merged: Path, status: int, tokens: Any) -> None:
+    one.tokenize = lambda _: (status, tokens)
+    assert answer(one, tiny_merged) == REPLY
+
+
+def test_a_server_that_is_loading_is_asked_again(one: Engine, tiny_merged: Path) -> None:
+    answers = iter([(503, None), (200, [1])])
+    one.tokenize = lambda _: next(answers)
+
+    async def twice(server: Completions) -> None:
+        await server.ready()
+        with pytest.raises(ServerError, match="another vocabulary"):
+            await server.ready()
+
+    ask(one, tiny_merged, twice)
 
 
 def test_nobody_there(tiny_merged: Path) -> None:
