@@ -19,6 +19,7 @@ SHIPPED = _WHEEL if CLONE is None else _ROOT / FOLDER
 # File that `ghost init` writes → the shipped file it copies.
 EDITED = {
     "training_config.yaml": "training_config.yaml",
+    "preferences.yaml": "preferences.yaml",
     "bases.yaml": "bases.yaml",
     "gpu_prices.yaml": "gpu_prices.yaml",
     "user_config.json": "user_config.example.json",

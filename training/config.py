@@ -18,6 +18,7 @@ from ghost.errors import BaseModelError, ConfigError
 
 DEFAULT_PATH = Path("config/training_config.yaml")
 BASES = "bases.yaml"
+PREFERENCES = "preferences.yaml"
 BASE_HELP = "a folder, a Hub repo, or a name that `ghost bases` lists"  # for the help of --base
 DEFAULT = f"default: {DEFAULT_PATH}, or ghost's own where there is none"  # for the help of --config
 
@@ -91,6 +92,21 @@ class TrainingConfig:
     @property
     def windows_per_step(self) -> int:
         return self.micro_batch_size * self.gradient_accumulation_steps
+
+
+@dataclass(frozen=True)
+class PreferenceConfig:
+    """The comments in config/preferences.yaml explain each field."""
+
+    beta: PositiveFloat
+    num_epochs: Positive
+    learning_rate: PositiveFloat
+    replies_per_step: Positive
+
+
+def load_preferences() -> PreferenceConfig:
+    """Load config/preferences.yaml of the current folder, or else ghost's own. Raises ConfigError."""
+    return config.load(PreferenceConfig, PREFERENCES)
 
 
 def load(path: Path | None = None) -> TrainingConfig:

@@ -173,11 +173,13 @@ class Watch:
 
     def evaluated(self, number: int, heldout: HeldoutLoss, sampled: Mapping[str, float] | None = None) -> None:
         """Report the held-out loss after `number` steps, and the figures of the sampled replies
-        (report.SampledReplies)."""
+        (report.SampledReplies) and of held-out preferences (preferences.Objective)."""
         sampled = sampled or {}
         figures = [f"{sampled['ended']:.0%} of replies end by themselves"] if "ended" in sampled else []
         if "distinct_2" in sampled:
             figures.append(f"distinct-2 {sampled['distinct_2']:.2f}")
+        if "margin" in sampled:
+            figures.append(f"margin of held-out preferences {sampled['margin']:.3f}")
         losses = (f"held-out loss {heldout.loss:.3f}", f"of replies alone {heldout.reply_loss:.3f}")
         self._print(number, *losses, *figures)
 

@@ -9,14 +9,13 @@ from typing import Any
 
 from ghost.console import console
 from ghost.errors import ConfigError, TrainingError
-from training import config as training_config
 from training.config import TrainingConfig
-from training.finetuning import hardware
+from training.finetuning import hardware, preferences
 from training.finetuning.base import Shapes, shapes_of
 from training.finetuning.data import Split, read_facts, read_split
 from training.finetuning.hardware import Budget, Device, Gpu, Load, Memory, Range, load_of, needed
 from training.finetuning.packing import Plan
-from training.finetuning.train import add_source_arguments, make_plan, with_arguments
+from training.finetuning.train import add_source_arguments, config_of, make_plan
 from training.tokens import CountingTokenizer, EstimatingTokenizer, try_load_tokenizer
 
 # Tokenise a sample of a longer file. For 38,000 windows with a mean of 141 or of 646 tokens, the sample came within 3%
@@ -98,8 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = with_arguments(training_config.load(args.config), args.data, args.base, None)
-    found = make(config)
+    found = make(config_of(args, None), args.preferences)
     if args.json:
         print(json.dumps(figures(found), indent=2))
     else:
@@ -107,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make(config: TrainingConfig) -> Estimate:
+def make(config: TrainingConfig, corrections: Path | None = None) -> Estimate:
     """Raises what `ghost train` would raise about data, config and base, and TrainingError if no known GPU suffices."""
     shapes = shapes_of(config.base_model, config.revision_of_model)
     if 0 < shapes.positions < config.sequence_len:
@@ -118,9 +116,14 @@ def make(config: TrainingConfig) -> Estimate:
     ghost = read_facts(train_path, val_path)
     found = try_load_tokenizer(config.base_model, config.revision_of_model)
     tokenizer = EstimatingTokenizer() if found is None else CountingTokenizer(found)
-    train = read_split(train_path, tokenizer, ghost, config, at_most=CHARACTERS)
     val = read_split(val_path, tokenizer, ghost, config, at_most=CHARACTERS)
-    plan = make_plan(train, train_path, config)
+    if corrections:
+        wanted = preferences.read(corrections, tokenizer, preferences.lineage(Path(config.base_model), ghost), config)
+        train, val = wanted.split, wanted.measured_with(val)
+        plan = wanted.plan(config)
+    else:
+        train = read_split(train_path, tokenizer, ghost, config, at_most=CHARACTERS)
+        plan = make_plan(train, train_path, config)
     return estimate(config, shapes, plan, train, val, "estimate" if found is None else "tokenizer")
 
 

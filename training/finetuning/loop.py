@@ -29,6 +29,7 @@ from training.finetuning.checkpoint import (
 from training.finetuning.curve import CURVE, Watch, curve_page, heldout_loss
 from training.finetuning.data import Example
 from training.finetuning.packing import Plan, Step, forward_backward
+from training.finetuning.preferences import Objective
 from training.finetuning.processes import Alone
 from training.finetuning.report import SampledReplies, Samples, collapsed
 
@@ -69,6 +70,7 @@ class Loop:
         )
         self.rate = learning_rate(self.optimizer, len(plan), config)
         self.evaluate_at = evaluation_steps(plan.epochs, config.evals_per_epoch)
+        self.objective: Objective | None = None  # another loss than the likelihood
         self.saved: int | None = None  # step of the checkpoint on disk
         self._started = time.monotonic() - state.seconds["total"]
 
@@ -170,7 +172,10 @@ class Loop:
 
         while True:
             total: Any = torch.zeros((), device=self.device)
+            objective_loss: float | None = None
             try:
+                if self.objective:
+                    step, objective_loss = self.objective.weigh(step, self.state.budget)
                 for segments in self.processes.begin(self.state.step, step, self.state.budget):
                     self.interruption.check()
                     total += forward_backward(self.segment_loss, segments, step.labels, bf16=self.config.bf16)
@@ -178,7 +183,7 @@ class Loop:
                 total = None  # free memory outside of this block: the traceback holds tensors
             loss = self.processes.end(total)
             if loss is not None:
-                return loss
+                return loss if objective_loss is None else objective_loss
             self._halve()
 
     def _halve(self) -> None:
@@ -212,6 +217,7 @@ class Loop:
         try:
             with self.interruption.at_once():
                 loss = heldout_loss(self.segment_loss, self.heldout, state.budget, self.config, self.processes)
+                preferred = self.objective.measure(state.budget) if self.objective else {}
         except (TrainingError, RuntimeError) as error:  # RuntimeError: PyTorch's, from a kernel or the device
             tell(f"step {state.step:,}: held-out loss not measured: {(str(error).splitlines() or [repr(error)])[0]}")
             return
@@ -219,8 +225,9 @@ class Loop:
             return
         said = self._sample()
         state.seconds["evaluating"] += time.monotonic() - started
-        state.evaluations.append({"step": state.step, **asdict(loss), **(said.figures if said else {})})
-        watch.evaluated(state.step, loss, said.figures if said else {})
+        figures = preferred | (said.figures if said else {})
+        state.evaluations.append({"step": state.step, **asdict(loss), **figures})
+        watch.evaluated(state.step, loss, figures)
         # Step 0 measures the base, so there is no adapter to keep.
         if state.step and state.selection.consider(state.step, loss.reply_loss) and self.config.load_best_model_at_end:
             state.best = adapter(self.model)

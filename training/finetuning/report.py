@@ -239,7 +239,7 @@ def _too_long(name: str, split: Split) -> str:
 def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
     """Describe the result. `out` is the adapter's folder."""
     first, last = facts["heldout"]["before"], facts["heldout"]["after"]
-    lines = [f"trained   {_price_and_speed(facts)}"]
+    lines = [f"trained   {price_and_speed(facts)}"]
     if first and last:
         lines.append(f"held out  loss of replies {first['reply_loss']:.3f} → {last['reply_loss']:.3f} nats a token")
         if last["tokens"] != last["reply_tokens"]:
@@ -260,7 +260,7 @@ def notes(facts: Facts, config: TrainingConfig) -> list[str]:
     return [*_learnt_nothing(facts), *_memorised(facts, config), *_kept_a_worse(facts, config)]
 
 
-def _price_and_speed(facts: Facts) -> str:
+def price_and_speed(facts: Facts) -> str:
     seconds, speed = facts["seconds"]["total"], facts["tokens_per_second"] or 0
     words = f"in {duration(seconds)}, {speed:,.0f} tokens/s"
     if facts["tokens"]["saved"] >= 0.01:  # less is rounding

@@ -1,4 +1,4 @@
-"""`ghost train`: train a LoRA adapter on train.jsonl by QLoRA. Every number comes from the config."""
+"""`ghost train`: train a LoRA adapter on train.jsonl, by QLoRA, or on preferences. The config holds every number."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ from replicate_deployment.ghost_json import read as read_ghost
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training import config as training_config
 from training.config import TrainingConfig
-from training.finetuning import curve, hardware, report
+from training.finetuning import curve, hardware, preferences, report
 from training.finetuning.base import Base, find_base, resolve_base, shapes_of
 from training.finetuning.checkpoint import (
     CONFIG,
@@ -39,6 +39,8 @@ from training.finetuning.processes import Alone, Follower, Leader, ProcessLost, 
 from training.finetuning.report import Samples
 
 REPORT = "training_report.json"
+MERGED = "models/merged"  # what --preferences teaches
+SUFFIX = "-preferences"  # of the adapter's folder
 DAYS_ON_CPU = 3  # at best; if it takes longer, torch has most likely missed a GPU, so ask
 
 
@@ -62,6 +64,13 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base", metavar="BASE", help=f"instead of the config's base_model: {training_config.BASE_HELP}"
     )
+    parser.add_argument(
+        "--preferences",
+        type=Path,
+        metavar="FILE",
+        help="learn from what became of the bot's drafts, as `ghost bot --corrections FILE` writes it, on a new "
+        f"adapter over the merged ghost in --base ({MERGED}); --out is then the config's output_dir with {SUFFIX!r} at its end",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             processes.follow()
             code = 0
         else:
-            config = with_arguments(training_config.load(args.config), args.data, args.base, args.out)
+            config = config_of(args, args.out)
             out = Path(config.output_dir)
             if out.name in ("", ".."):
                 raise UsageError(f"--out {out}: name a folder; the checkpoint is written beside it")
@@ -101,18 +110,33 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     if finished and not (args.resume or args.overwrite):
         raise TrainingError(f"{out} holds a finished adapter. Merge it: ghost merge {out}; {overwrite}")
     train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
-    ghost = read_facts(train_path, val_path)
+    data = ghost = read_facts(train_path, val_path)
     outline = find_base(config.base_model, config.revision_of_model)
     config = dataclasses.replace(config, revision_of_model=None if outline.revision == "local" else outline.revision)
 
     shapes, tokenizer = shapes_of(str(outline.folder)), load_tokenizer(outline.folder)
-    train = read_split(train_path, tokenizer, ghost, config)
-    val = read_split(val_path, tokenizer, ghost, config)
-    plan = make_plan(train, train_path, config)
-    load = load_of(plan, val, config)
+    val, settings = read_split(val_path, tokenizer, data, config), training_config.as_dict(config)
+    wanted = None
+    if args.preferences:
+        if processes.count > 1:
+            raise UsageError(f"--preferences: {processes.count} processes, but it trains in one; type: ghost train …")
+        ghost = preferences.lineage(outline.folder, data)
+        wanted = preferences.read(args.preferences, tokenizer, ghost, config)
+        settings |= {"preferences": preferences.block(wanted, args.preferences, val_path)}
+        train, plan = wanted.split, wanted.plan(config)
+        load = load_of(plan, wanted.measured_with(val), config)
+    else:
+        train = read_split(train_path, tokenizer, data, config)
+        plan = make_plan(train, train_path, config)
+        load = load_of(plan, val, config)
     device = hardware.device_at_hand(processes.count)
     budget = device.budget(shapes, config, load, longest=plan.longest)
-    output.print(report.before(config, outline, train, val, plan, budget.tokens, device.name), soft_wrap=True)
+    what = (
+        preferences.before(wanted, config, outline, plan, device.name)
+        if wanted
+        else report.before(config, outline, train, val, plan, budget.tokens, device.name)
+    )
+    output.print(what, soft_wrap=True)
     seconds = device.seconds(load, shapes, config, budget)
     output.print(f"expected  {hardware.expectation(device, seconds)}", soft_wrap=True)
     if not device.cuda and seconds and seconds.low > DAYS_ON_CPU * 86400 and not args.allow_cpu:
@@ -125,7 +149,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     base = resolve_base(
         config.base_model, config.revision_of_model
     )  # download gigabytes only now that they are known to fit
-    identity = fingerprint(training_config.as_dict(config), ghost.block("data"), base.weights_sha256)
+    identity = fingerprint(settings, ghost.block("data"), base.weights_sha256)
     if args.resume and not checkpoint.exists() and is_trained(out, identity):
         facts = json.loads((out / REPORT).read_text(encoding="utf-8"))
         print(json.dumps({**facts, "out": str(out)}, indent=2) if args.json else f"{out} is trained already")
@@ -149,6 +173,9 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     count = 0 if isinstance(processes, Leader) and processes.sharded else config.sample_replies
     samples = Samples(val.examples, tokenizer, ghost.labels, count=count, out=out, start=state.step)
     loop = Loop(model, plan, val.examples, config, state, checkpoint, identity, interruption, processes, samples)
+    if wanted:
+        beta = settings["preferences"]["beta"]
+        loop.objective = preferences.Objective(wanted, beta, loop.segment_loss, state.budget, bf16=config.bf16)
     if tensors:
         loop.resume(tensors)
     with interruption.deferred():
@@ -170,8 +197,10 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
             raise TrainingError(f"step {state.step + 1:,}: {first}; {where_it_stands(loop, resume)}") from error
         loop.finish()
         facts = report.facts(checkpointed, train, val, plan, state, device.name, device.price)
+        if wanted and loop.objective:
+            facts |= preferences.facts(wanted, loop.objective, state.budget)
         try:
-            write_adapter(out, model, tokenizer, base, config, ghost, facts)
+            write_adapter(out, model, tokenizer, base, config, ghost, facts, settings)
         except OSError as error:
             why = error.strerror or error
             raise TrainingError(f"{out}: not written ({why}); {where_it_stands(loop, resume)}") from error
@@ -183,13 +212,15 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     if args.json:
         print(json.dumps({**facts, "out": str(out)}, indent=2))
     else:
-        console.print(report.after(facts, config, out), soft_wrap=True)
+        after = preferences.after(facts, base.folder, out) if wanted else report.after(facts, config, out)
+        console.print(after, soft_wrap=True)
     return 0
 
 
 def command(args: argparse.Namespace, program: str, flag: str) -> str:
     """Return this command with `flag`, ready to type."""
     flags = {"--config": args.config, "--data": args.data, "--base": args.base, "--out": args.out}
+    flags["--preferences"] = args.preferences
     given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
     switches = {"--json": args.json, "--overwrite": args.overwrite, "--allow-cpu": args.allow_cpu}
     given += [name for name, is_on in switches.items() if is_on and name != flag]
@@ -248,8 +279,9 @@ def write_adapter(
     config: TrainingConfig,
     ghost: Ghost,
     facts: dict[str, Any],
+    settings: dict[str, Any],
 ) -> None:
-    """Replace `out` with the whole artifact: weights, tokenizer, config, report, ghost.json.
+    """Replace `out` with the whole artifact: weights, tokenizer, config, report, ghost.json, which records `settings`.
 
     Raises TrainingError if a weight is not finite; `out` is then unchanged.
     """
@@ -265,8 +297,18 @@ def write_adapter(
             folder,
             ghost.facts,
             base={"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256},
-            training=training_block(training_config.as_dict(config), facts),
+            training=training_block(settings, facts),
         )
+
+
+def config_of(args: argparse.Namespace, out: Path | None) -> TrainingConfig:
+    """Load the config and apply the command line."""
+    config = training_config.load(args.config)
+    if args.preferences is None:
+        return with_arguments(config, args.data, args.base, out)
+    out = out or Path(f"{config.output_dir}{SUFFIX}")
+    config = with_arguments(config, args.data, args.base or MERGED, out)
+    return preferences.configured(config, training_config.load_preferences())
 
 
 def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, out: Path | None) -> TrainingConfig:

@@ -1,37 +1,49 @@
-"""Bot drafts that the person rewrote before sending: more replies to learn, and preference pairs.
+"""What became of the bot's drafts, as `ghost bot --corrections FILE` writes it, a JSON line for each draft:
 
-The bot exports them (`ghost bot --corrections FILE`) as JSON lines:
+    {"context": [["other", "on mange où ?"]], "label": "edited", "draft": "au restaurant", "final": "chez moi",
+     "time": "2025-03-02T18:04:11+00:00"}
 
-    {"context": [["other", "on mange où ?"]], "draft": "au restaurant", "final": "chez moi"}
+    sent       as the ghost wrote it: `final` is the draft
+    edited     rewritten by the person before it was sent
+    another    refused for another draft; `final` is what was sent in the end, or null
+    discarded  `final` is null
+    own        the person answered by hand instead, with `final`
 
-`final` is what the person sent, so it becomes a training line after its context. Both become a pair of
-preferences.jsonl, with the keys `prompt`, `chosen` and `rejected` of preference trainers (DPO, arXiv:2305.18290):
-prompt + chosen is the text of the training line without its last end token.
+`ghost prepare --corrections` trains on what the person wrote themselves: the finals of `edited` and `own`.
+`ghost train --preferences` learns from all of it.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
 from ghost.errors import DataError
-from replicate_deployment.chat_format import Labels, Turn, escape, render_line
-from training.extraction.pii import Masker
+from replicate_deployment.chat_format import Labels, Turn, render_line, well_formed
 from training.preparation.dataset import SIZES, Prepared
 
-NAME = "preferences.jsonl"
-FIELDS = ("context", "draft", "final")
+Outcome = Literal["sent", "edited", "another", "discarded", "own"]
+WRITTEN: tuple[Outcome, ...] = ("edited", "own")  # by the person
 
 
-class Correction(NamedTuple):
-    """`context` ends with the other side's turn; draft and final are un-escaped, and differ."""
+class Correction(msgspec.Struct, frozen=True):
+    """`context` ends with the other side's turn; draft and final are un-escaped."""
 
     context: tuple[Turn, ...]
+    label: Outcome
     draft: str
-    final: str
+    final: str | None
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    context: list[tuple[Literal["me", "other"], str]]
+    label: Outcome
+    draft: str
+    final: str | None
+    time: str
 
 
 @dataclass(frozen=True)
@@ -40,56 +52,43 @@ class Corrections:
 
     used: list[Correction]
     counts: Counter[str]
-    masked: int
 
     @property
     def figures(self) -> dict[str, Any]:
-        return {"read": sum(self.counts.values()), **dict(self.counts), "masked": self.masked}
+        return {"read": sum(self.counts.values()), **dict(self.counts)}
 
 
 def read(path: Path, prepared: Prepared) -> Corrections:
-    """Read the corrections of a file, and mask personal data as extraction does.
+    """Read the replies that the person wrote themselves.
 
-    Leave out, and count, repeated ones and those whose reply is also in the chats: it would count double in training,
-    or leak if held out. Raises DataError with the line that the bot did not write.
+    Leave out, and count, drafts that they did not rewrite, repeated replies, and those that are also in the chats: such
+    a reply would count double in training, or leak if held out. Raises DataError as `parse` does.
     """
-    masker, counts = Masker(), Counter({"used": 0, "repeated": 0, "in_train": 0, "in_val": 0})
+    counts = Counter({"used": 0, "not_rewritten": 0, "repeated": 0, "in_train": 0, "in_val": 0})
     in_train, in_val = (_replies(prepared, half) for half in ("train", "val"))
-    used: dict[Correction, None] = {}
-    for found in _parsed(path, prepared.labels):
-        context = tuple(Turn(turn.label, masker.mask(turn.text)) for turn in found.context)
-        one = Correction(context, masker.mask(found.draft), masker.mask(found.final))
-        key = (context[-1].text, one.final)
-        why = "repeated" if one in used else "in_val" if key in in_val else "in_train" if key in in_train else "used"
+    used: dict[tuple[tuple[Turn, ...], str | None], Correction] = {}
+    for one in parse(path, prepared.labels):
+        key = (one.context[-1].text, one.final)
+        if one.label not in WRITTEN:
+            why = "not_rewritten"
+        elif (one.context, one.final) in used:
+            why = "repeated"
+        else:
+            why = "in_val" if key in in_val else "in_train" if key in in_train else "used"
         counts[why] += 1
         if why == "used":
-            used[one] = None
-    return Corrections(list(used), counts, sum(masker.counts.values()))
+            used[one.context, one.final] = one
+    return Corrections(list(used.values()), counts)
 
 
 def lines(corrections: Sequence[Correction], prepared: Prepared) -> bytes:
     """Their lines of train.jsonl, newlines included: at most as many turns of context as the longest window, and the
     reply."""
     labels, recipe = prepared.labels, prepared.recipe
-    turns = ([*one.context[-SIZES[-1] :], Turn(labels.me, one.final)] for one in corrections)
+    turns = ([*one.context[-SIZES[-1] :], Turn(labels.me, one.final or "")] for one in corrections)
     return b"".join(
         b'{"text": ' + msgspec.json.encode(render_line(some, labels, recipe=recipe)) + b"}\n" for some in turns
     )
-
-
-def preferences(corrections: Sequence[Correction], prepared: Prepared) -> bytes:
-    """The lines of preferences.jsonl. A reply begins with the space that follows the tag in the prompt."""
-    labels, recipe = prepared.labels, prepared.recipe
-    pairs = (
-        {
-            "prompt": f"{render_line(one.context[-SIZES[-1] :], labels, recipe=recipe)}\n{labels.me}",
-            "chosen": f" {escape(one.final, labels)}",
-            "rejected": f" {escape(one.draft, labels)}",
-        }
-        for one in corrections
-        if one.draft != one.final  # masking can make them the same
-    )
-    return b"".join(msgspec.json.encode(pair) + b"\n" for pair in pairs)
 
 
 def account(figures: dict[str, Any], corrections: Corrections) -> None:
@@ -111,7 +110,8 @@ def _replies(prepared: Prepared, half: str) -> set[tuple[str, str]]:
     }
 
 
-def _parsed(path: Path, labels: Labels) -> Iterator[Correction]:
+def parse(path: Path, labels: Labels) -> Iterator[Correction]:
+    """Yield the corrections of a file, in its order. Raises DataError with the line that the bot did not write."""
     try:
         rows = path.read_bytes().splitlines()
     except OSError as error:
@@ -120,11 +120,31 @@ def _parsed(path: Path, labels: Labels) -> Iterator[Correction]:
         if not row.strip():
             continue
         try:
-            document = msgspec.json.decode(row)
-            context, draft, final = (document[name] for name in FIELDS)
-            turns = tuple(Turn({"me": labels.me, "other": labels.other}[side], str(text)) for side, text in context)
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}, line {number}: not a correction as ghost bot writes it") from error
-        if not turns or turns[-1].label != labels.other or not str(final).strip():
-            raise DataError(f"{path}, line {number}: a correction answers the other side, with a text")
-        yield Correction(turns, str(draft).strip(), str(final).strip())
+            line = msgspec.json.decode(row, type=_Line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a ValidationError is a DecodeError
+            raise DataError(
+                f"{path}, line {number}: not as ghost bot writes it ({error}); write a file anew: "
+                "ghost bot --corrections NEW --again"
+            ) from error
+        sides = {"me": labels.me, "other": labels.other}
+        turns = tuple(Turn(sides[side], well_formed(text)) for side, text in line.context)
+        draft = well_formed(line.draft).strip()
+        final = None if line.final is None else well_formed(line.final).strip()
+        if why := _contradiction(turns, line.label, draft, final, labels):
+            raise DataError(f"{path}, line {number}: {why}")
+        yield Correction(turns, line.label, draft, final)
+
+
+def _contradiction(turns: Sequence[Turn], label: Outcome, draft: str, final: str | None, labels: Labels) -> str:
+    """What cannot be, or an empty text."""
+    if not turns or turns[-1].label != labels.other:
+        return "its context does not end with a turn of the other side"
+    if not draft or final == "":
+        return "an empty text"
+    if label == "discarded" and final is not None:
+        return "discarded, but with a final text"
+    if label in ("sent", *WRITTEN) and final is None:
+        return f"{label}, but without a final text"
+    if label == "sent" and final != draft:
+        return "sent as it was, but the final text is not the draft"
+    return ""

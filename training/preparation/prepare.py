@@ -86,8 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corrections",
         type=Path,
         metavar="FILE",
-        help="also train on the drafts that you rewrote, as `ghost bot --corrections FILE` writes them, and write "
-        "preferences.jsonl",
+        help="also train on the drafts that you rewrote or answered yourself, as `ghost bot --corrections FILE` writes "
+        "them",
     )
     parser.add_argument("--force", action="store_true", help="prepare even if the data would waste a training run")
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON")
@@ -136,7 +136,6 @@ def run(args: argparse.Namespace) -> int:
         digests = _write_lines(prepared, folder)
         if rewritten:
             _add_lines(folder, digests, corrections.lines(rewritten.used, prepared))
-            (folder / corrections.NAME).write_bytes(corrections.preferences(rewritten.used, prepared))
             corrections.account(figures, rewritten)
         if args.canaries:
             from training.preparation import canaries

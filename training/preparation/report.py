@@ -254,9 +254,7 @@ def summary(
             (groups["own_turns"]["count"], f"of your turns are from groups ({groups['own_turns']['share']:.0%})")
         )
     if rewritten := figures.get("corrections"):
-        noted.append(
-            (rewritten["used"], f"of {rewritten['read']:,} corrections train too, and are in preferences.jsonl")
-        )
+        noted.append((rewritten["used"], f"of {rewritten['read']:,} drafts train too, as you wrote them yourself"))
     if planted := figures.get("canaries"):
         noted.append((planted["lines"], f"lines hold {planted['planted']:,} invented secrets (canaries.json)"))
     notes = [f"note: {count:,} {what}" for count, what in noted if count]
