@@ -35,8 +35,9 @@ from training.preparation import corrections
 from training.preparation.corrections import Correction
 from training.tokens import fit_window
 
-LEAST = 50  # pairs, or labels; fewer are refused
+LEAST = 50  # pairs, or drafts with a label; fewer are refused
 FEW = 300  # below this many, warn
+SUFFIX = "-preferences"  # of the folders of the adapter and of what is merged from it
 HELD_OUT = 0.1  # the share that is not learnt: the latest, as in preparation
 
 Reply = tuple[tuple[Turn, ...], str]
@@ -63,6 +64,7 @@ class Preferences:
 
     split        all replies that are learnt, as examples; `read` counts lines, `skipped` comparisons that are too long
     pairs        different pairs in the file
+    drafts       different drafts in it
     desirable    different replies in it that were sent
     undesirable  different replies in it that were refused
     """
@@ -72,6 +74,7 @@ class Preferences:
     heldout: list[Comparison]
     split: Split
     pairs: int
+    drafts: int
     desirable: int
     undesirable: int
 
@@ -130,11 +133,12 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, config: TrainingConfig)
     judged = _judged(found)
     desirable = sum(judged.values())
     undesirable = len(judged) - desirable
-    if len(pairs) < LEAST and (len(judged) < LEAST or not desirable or not undesirable):
+    drafts = len({(one.context, one.draft) for one in found})
+    if len(pairs) < LEAST and (drafts < LEAST or not desirable or not undesirable):
         raise DataError(
-            f"{path}: {len(pairs)} pairs (a draft, and what you sent instead), {desirable} replies that you sent and "
-            f"{undesirable} that you refused; at least {LEAST} pairs are needed, or {LEAST} replies of both kinds. "
-            f"Answer more drafts, then: ghost bot --corrections {path}"
+            f"{path}: {drafts} drafts, {len(pairs)} of them with what you sent instead; {desirable} replies were sent "
+            f"and {undesirable} refused. At least {LEAST} of the second are needed, or {LEAST} drafts with replies of both "
+            f"kinds. Answer more drafts, then: ghost bot --corrections {path}"
         )
     rows: Iterable[tuple[tuple[Turn, ...], str, str, bool]]
     if len(pairs) >= LEAST:
@@ -162,7 +166,7 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, config: TrainingConfig)
     paired = len(pairs) >= LEAST
     learnt = [example for one in train for example in ((one.first, one.second) if paired else (one.first,))]
     split = Split("windows", learnt, len(found), shortened, skipped)
-    return Preferences("dpo" if paired else "kto", train, heldout, split, len(pairs), desirable, undesirable)
+    return Preferences("dpo" if paired else "kto", train, heldout, split, len(pairs), drafts, desirable, undesirable)
 
 
 def _judged(found: Sequence[Correction]) -> dict[Reply, bool]:
@@ -358,7 +362,7 @@ def before(wanted: Preferences, config: TrainingConfig, base: Outline, plan: Pla
     """Describe the plan."""
     paired, split = wanted.method == "dpo", wanted.split
     what = "pairs" if paired else "replies"
-    count = len(wanted.train) + len(wanted.heldout)
+    count = wanted.pairs if paired else wanted.drafts
     lines = [
         f"ghost     {base.folder}",
         f"{what:<9} {len(wanted.train):,} to learn, {len(wanted.heldout):,} held out, of {split.read:,} corrections",
@@ -366,13 +370,15 @@ def before(wanted: Preferences, config: TrainingConfig, base: Outline, plan: Pla
         f"steps     {len(plan):,}: {config.num_epochs} epochs, {config.windows_per_step} {what} a step",
         f"device    {device}, computing in {'bfloat16' if config.bf16 else 'float32'}",
     ]
+    if paired and (rest := split.read - wanted.pairs):
+        lines.append(f"note      {rest:,} corrections are left out: repeated, or nothing else was sent instead")
     if split.shortened or split.skipped:
         lines.append(
             f"note      longer than sequence_len: {split.shortened:,} lost turns of their context, "
             f"{split.skipped:,} were left out"
         )
     if count < FEW:
-        lines.append(f"note      {count:,} {what} are few; expect less change than from {FEW}")
+        lines.append(f"note      {count:,} {'pairs' if paired else 'drafts'} are few; from {FEW} on more is learnt")
     return "\n".join(lines)
 
 
@@ -388,7 +394,7 @@ def facts(wanted: Preferences, objective: Objective, budget: int) -> dict[str, A
         notes.append(
             "on held-out preferences the margin may be 0: raise num_epochs in preferences.yaml, or correct more"
         )
-    counts = {name: getattr(wanted, name) for name in ("method", "pairs", "desirable", "undesirable")}
+    counts = {name: getattr(wanted, name) for name in ("method", "pairs", "drafts", "desirable", "undesirable")}
     return {"preferences": counts | {"margin": margins}, "notes": notes}
 
 
@@ -396,7 +402,7 @@ def after(facts: dict[str, Any], ghost: Path, out: Path) -> str:
     """Describe the result. `ghost` is the folder of the model that was taught, `out` the adapter's."""
     places = {"train": "on what was learnt", "heldout": "on held-out ones"}
     margins = [
-        f"{one['value']:+.3f} ({one['low']:.3f} to {one['high']:.3f}) {places[name]}, {one['preferred']:.0%} of them right"
+        f"{one['value']:+.3f} ({one['low']:.3f} to {one['high']:.3f}) {places[name]}, {one['preferred']:.0%} above 0"
         for name, one in facts["preferences"]["margin"].items()
     ]
     lines = [f"trained   {price_and_speed(facts)}", f"margin    {'; '.join(margins)}; nats a token"]
@@ -404,7 +410,7 @@ def after(facts: dict[str, Any], ghost: Path, out: Path) -> str:
     if first and last:
         lines.append(f"held out  loss of replies {first['reply_loss']:.3f} → {last['reply_loss']:.3f} nats a token")
     lines += [f"note      {note}" for note in facts["notes"]]
-    merged = ghost.with_name(out.name.replace("adapter", ghost.name)) if "adapter" in out.name else f"{out}-merged"
+    merged = ghost.with_name(f"{ghost.name}{SUFFIX}")
     return "\n".join(
         [
             *lines,

@@ -40,7 +40,6 @@ from training.finetuning.report import Samples
 
 REPORT = "training_report.json"
 MERGED = "models/merged"  # what --preferences teaches
-SUFFIX = "-preferences"  # of the adapter's folder
 DAYS_ON_CPU = 3  # at best; if it takes longer, torch has most likely missed a GPU, so ask
 
 
@@ -69,7 +68,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="learn from what became of the bot's drafts, as `ghost bot --corrections FILE` writes it, on a new "
-        f"adapter over the merged ghost in --base ({MERGED}); --out is then the config's output_dir with {SUFFIX!r} at its end",
+        f"adapter over the merged ghost in --base ({MERGED}); --out is output_dir with {preferences.SUFFIX} then",
     )
 
 
@@ -306,7 +305,7 @@ def config_of(args: argparse.Namespace, out: Path | None) -> TrainingConfig:
     config = training_config.load(args.config)
     if args.preferences is None:
         return with_arguments(config, args.data, args.base, out)
-    out = out or Path(f"{config.output_dir}{SUFFIX}")
+    out = out or Path(f"{config.output_dir}{preferences.SUFFIX}")
     config = with_arguments(config, args.data, args.base or MERGED, out)
     return preferences.configured(config, training_config.load_preferences())
 
