@@ -137,8 +137,8 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, config: TrainingConfig)
     if len(pairs) < LEAST and (drafts < LEAST or not desirable or not undesirable):
         raise DataError(
             f"{path}: {drafts} drafts, {len(pairs)} of them with what you sent instead; {desirable} replies were sent "
-            f"and {undesirable} refused. At least {LEAST} of the second are needed, or {LEAST} drafts with replies of both "
-            f"kinds. Answer more drafts, then: ghost bot --corrections {path}"
+            f"and {undesirable} refused. At least {LEAST} of the second are needed, or {LEAST} drafts with replies of "
+            f"both kinds. Answer more drafts, then: ghost bot --corrections {path}"
         )
     rows: Iterable[tuple[tuple[Turn, ...], str, str, bool]]
     if len(pairs) >= LEAST:
