@@ -3,7 +3,8 @@
     python -m benchmarks.preferences GHOST DATA --scratch DIR                  # three seeds
     python -m benchmarks.preferences GHOST DATA --scratch DIR --sweep          # where the voice begins to pay
 
-GHOST is a merged ghost, DATA the prepared folder of its person, whose val.jsonl no training has seen.
+GHOST is a merged ghost, DATA the prepared folder of its person, whose val.jsonl no training has seen. Without DATA,
+GHOST is what `ghost demo --invented` merged, and other chats of its person are made.
 
 The invented owner writes as the person does, but never with emoji, always in lower case, and never in more than two
 lines. The ghost drafts replies to 300 held-out messages. A draft that is to their taste is sent as it is; of the others
@@ -26,8 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.extraction import machine
+from benchmarks.real_person import hold_out_everything
 from benchmarks.recipe_runs import ghost
 from ghost import artifact
+from ghost.demo import demo, exports
 from ghost.evaluation import style
 from ghost.evaluation.contenders import Contender
 from ghost.evaluation.data import Estimate, Exchange, read_held_out, sample
@@ -42,6 +45,7 @@ from training import config as training_config
 RESULT = Path(__file__).parent / "results" / "preferences.md"
 SEEDS = (0, 1, 2)
 DRAFTS, REPLIES = 300, 160
+MESSAGES = 4_000  # of the invented person's other chats
 TURNS = 4  # of context: enough for a taste, and a core trains on some hundred tokens a second
 LINES = 2
 EDIT, ANOTHER = 0.6, 0.9  # borders of what the owner does with a draft that is not to their taste
@@ -81,14 +85,14 @@ def against(text: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ghost", type=Path)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--scratch", type=Path, required=True, help="kept, so that a run can be continued")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="(default: %(default)s)")
     parser.add_argument("--sweep", action="store_true", help="β and epochs, with one seed")
     parser.add_argument("--name", default="", help="added to the name of the result")
     args = parser.parse_args()
     args.scratch.mkdir(parents=True, exist_ok=True)
-    run = Replay(args.ghost.resolve(), args.data, args.scratch.resolve())
+    run = Replay(args.ghost.resolve(), args.data or invented(args.scratch), args.scratch.resolve())
     chosen = training_config.load_preferences()
     settings = [(chosen.beta, chosen.num_epochs)]
     rows = [
@@ -99,6 +103,18 @@ def main() -> None:
     result = RESULT.with_stem(f"preferences{'_sweep' * args.sweep}{args.name}")
     result.write_text(page(run, rows, sweep=args.sweep), encoding="utf-8")
     print(result.read_text(encoding="utf-8"))
+
+
+def invented(scratch: Path) -> Path:
+    """Prepare other chats of the demo's person, all held out."""
+    folder = scratch / "held_out"
+    if not folder.exists():
+        summary = exports.write_exports(scratch / "raw", seed=demo.SEED + 1, messages=MESSAGES)
+        ghost("extract", scratch / "raw", "--out", scratch / "cleaned")
+        names = [word for name in summary.names for word in ("--me", name)]
+        ghost("prepare", "--cleaned", scratch / "cleaned", *names, "--recipe", "conversations", "--out", folder)
+        hold_out_everything(folder)
+    return folder
 
 
 class Replay:
