@@ -54,10 +54,11 @@ TRAINING: dict[str, Any] = {  # whole weights: rounding a small base to 4 bits c
     "adapter": "lora",
     "load_in_4bit": False,
     "bf16": False,
+    "learning_rate": 0.0005,  # as these small ghosts were trained
     "micro_batch_tokens": 1024,
     "sample_replies": 0,
 }
-SWEEP = [(0.1, 1), (0.1, 3), (0.1, 6), (0.1, 12), (0.03, 6), (0.3, 6), (1.0, 6)]  # (beta, epochs)
+SWEEP = [(0.1, 1), (0.1, 2), (0.1, 4), (0.1, 8), (0.03, 2), (0.3, 2), (0.3, 4)]  # (beta, epochs)
 
 # The rule, committed before the run. A figure of style has moved if the replies after differ from those before by more
 # than two halves of those before differ (ghost.evaluation.style: above the 95th percentile), in at least two of three
@@ -302,7 +303,7 @@ def page(run: Replay, rows: Sequence[dict[str, Any]], *, sweep: bool) -> str:
         f"{run.engine.ghost.block('data')['counts'].get('own_turns')} turns of one person ({run.engine.recipe}). "
         f"{len(run.asked)} drafts gave {preferences['pairs']} pairs, {preferences['desirable']} replies that were sent "
         f"and {preferences['undesirable']} that were refused; {len(run.judged)} replies are judged. "
-        f"Learning rate {chosen.learning_rate:g}, {chosen.replies_per_step} pairs a step.",
+        f"Learning rate {TRAINING['learning_rate']:g}, {chosen.replies_per_step} pairs a step.",
         "",
         f"| seed | β | epochs | {' | '.join(COLUMNS.values())} | characters | gain on the person's replies | on the "
         "owner's | margin, held out | moved beyond what the taste moves |",

@@ -100,7 +100,6 @@ class PreferenceConfig:
 
     beta: PositiveFloat
     num_epochs: Positive
-    learning_rate: PositiveFloat
     replies_per_step: Positive
 
 

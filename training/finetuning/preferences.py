@@ -94,7 +94,6 @@ def configured(config: TrainingConfig, chosen: PreferenceConfig) -> TrainingConf
     return dataclasses.replace(
         config,
         num_epochs=chosen.num_epochs,
-        learning_rate=chosen.learning_rate,
         micro_batch_size=chosen.replies_per_step,
         gradient_accumulation_steps=1,
         lora_dropout=0.0,

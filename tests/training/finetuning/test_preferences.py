@@ -44,7 +44,7 @@ def teach(tiny_merged: Path, prepared: Path, write_config: WriteConfig, tmp_path
     def run(lines: Sequence[dict[str, Any]], *flags: str, out: str = "adapter", **keys: Any) -> int:
         path = tmp_path / "corrections.jsonl"
         path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), encoding="utf-8")
-        keys = {"adapter": "lora", "load_in_4bit": False, **keys}
+        keys = {"adapter": "lora", "load_in_4bit": False, "learning_rate": 0.005, **keys}
         paths = ["--data", str(prepared), "--base", str(tiny_merged), "--out", str(tmp_path / out)]
         config = ["--config", str(write_config(**keys))]
         return cli.main(["train", *config, *paths, "--preferences", str(path), *flags])
@@ -56,7 +56,7 @@ def teach(tiny_merged: Path, prepared: Path, write_config: WriteConfig, tmp_path
 def strong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers with which random weights learn in some steps."""
     (tmp_path / "config").mkdir()
-    text = "beta: 0.5\nnum_epochs: 6\nlearning_rate: 0.005\nreplies_per_step: 8\n"
+    text = "beta: 0.5\nnum_epochs: 6\nreplies_per_step: 8\n"
     (tmp_path / "config" / "preferences.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
 
