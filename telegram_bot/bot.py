@@ -8,33 +8,67 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ghost.console import console
-from ghost.errors import BotError
+from ghost.errors import BotError, UsageError
+from replicate_deployment.chat_format import BURST_SECONDS
 from telegram_bot import config as configuration
 from telegram_bot.config import BotConfig
-from telegram_bot.database import Database, failure, not_a_database
+from telegram_bot.database import Clock, Database, failure, not_a_database
+
+if TYPE_CHECKING:
+    from training.extraction.pii import Masker
 
 
-def corrections(config: BotConfig, out: Path) -> int:
-    """Write the drafts that the owner rewrote to `out`, for `ghost prepare --corrections`, and return their number.
+# What became of a draft that is no longer open: training.preparation.corrections says what each label means.
+JUDGED = "context <> '' AND (state IN ('sent', 'edited', 'discarded', 'own') OR state = 'outdated' AND refused <> '[]')"
+
+
+def corrections(config: BotConfig, out: Path, *, again: bool = False, clock: Clock | None = None) -> tuple[int, int]:
+    """Add what became of drafts since the last export to `out`, masked as extraction masks; with `again`, what was
+    exported before too. Return the number of lines added, and of all in the file.
 
     Only the file's owner can read `out`. The bot may be running. Raises BotError when there is no database yet, or
-    when `out` holds something else, or corrections that the database does not have.
+    when `out` holds something else.
     """
-    with _reading(config) as db:
-        found = db.rows("SELECT context, draft, text FROM drafts WHERE state = 'edited' AND context <> '' ORDER BY id")
+    from training.extraction.pii import Masker
+
+    before = _exported(out)
+    with _opened(config, writable=True, clock=clock) as db:
+        now = db.clock.time()
+        fresh = "" if again else "AND exported IS NULL"
+        finished = "state <> 'own' OR at < ?"  # more of such an answer may follow
+        found = db.rows(
+            f"SELECT * FROM drafts WHERE {JUDGED} {fresh} AND ({finished}) ORDER BY id", now - BURST_SECONDS
+        )
+        masker = Masker()
+        lines = [line for row in found for line in _labels_of(row, config, masker)]
+        added = list(dict.fromkeys(line for line in lines if line not in before))
+        _write(out, "".join([*before, *added]))
+        with db.transaction():
+            for row in found:
+                db.run("UPDATE drafts SET exported = ? WHERE id = ?", now, row["id"])
+    return len(added), len(before) + len(added)
+
+
+def _labels_of(row: sqlite3.Row, config: BotConfig, masker: "Masker") -> Iterator[str]:
+    """A line for each draft of this row: those refused for another, and the last one."""
     sides = {config.labels.me: "me", config.labels.other: "other"}
-    lines = []
-    for row in found:
-        context = [[sides[label], text] for label, text in json.loads(row["context"]) if label in sides]
-        line = {"context": context, "draft": row["draft"], "final": row["text"]}
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    if lost := _lost(out, lines):
-        raise BotError(f"{out}: {lost}; name another file, or move it away")
-    _write(out, "".join(lines))
-    return len(found)
+    turns = [(sides[label], text) for label, text in json.loads(row["context"]) if label in sides]
+    if not turns or turns[-1][0] != "other":  # the labels of the config were others then
+        return
+    context = [[side, masker.mask(text)] for side, text in turns]
+    final = masker.mask(row["text"]) if row["state"] in ("sent", "edited", "own") else None
+    drafts = [("another", text, at) for text, at in json.loads(row["refused"])]
+    if row["draft"] and row["state"] != "outdated":
+        drafts.append((row["state"], row["draft"], row["at"]))
+    for label, text, at in drafts:
+        line = {"context": context, "label": label, "draft": masker.mask(text), "final": final}
+        time = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+        yield json.dumps({**line, "time": time}, ensure_ascii=False) + "\n"
 
 
 def quality_page(config: BotConfig, out: Path) -> None:
@@ -46,15 +80,15 @@ def quality_page(config: BotConfig, out: Path) -> None:
 
     if out.exists() and not (out.is_file() and live_page.HEADING.encode() in out.read_bytes()):
         raise BotError(f"{out}: not a page of what was sent; name another file, or move it away")
-    with _reading(config) as db:
+    with _opened(config) as db:
         text = live_page.page(db, config)
     _write(out, text)
 
 
 @contextmanager
-def _reading(config: BotConfig) -> Iterator[Database]:
+def _opened(config: BotConfig, *, writable: bool = False, clock: Clock | None = None) -> Iterator[Database]:
     path = Path(config.database)
-    db = Database(path, exclusive=False)
+    db = Database(path, exclusive=False, writable=writable, clock=clock)
     try:
         yield db
     except sqlite3.Error as error:
@@ -74,19 +108,18 @@ def _write(out: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _lost(out: Path, lines: list[str]) -> str:
-    """What replacing `out` by these lines would lose, or an empty text."""
+def _exported(out: Path) -> list[str]:
+    """The lines of an earlier export. Raises BotError when the file is something else."""
     if not out.exists():
-        return ""
+        return []
     try:
-        before = out.read_text(encoding="utf-8").splitlines(keepends=True) if out.is_file() else ["no file"]
-        ours = all(json.loads(line).keys() == {"context", "draft", "final"} for line in before)
+        text = out.read_text(encoding="utf-8") if out.is_file() else "no file"
+        before = [f"{line}\n" for line in text.split("\n") if line]
+        if all(json.loads(line).keys() == {"context", "label", "draft", "final", "time"} for line in before):
+            return before
     except (ValueError, AttributeError):
-        ours = False
-    if not ours:
-        return "not a file of corrections"
-    gone = len({*before} - {*lines})
-    return f"holds {gone:,} corrections that the bot's database does not" if gone else ""
+        pass
+    raise BotError(f"{out}: not a file of corrections that this version writes; name another file, or move it away")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +128,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corrections",
         type=Path,
         metavar="FILE",
-        help="write the drafts that you rewrote to FILE, for `ghost prepare --corrections`, and exit",
+        help="add what became of drafts since the last time to FILE, for `ghost train --preferences` and `ghost "
+        "prepare --corrections`, and exit",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="with --corrections: also what was written to a file before"
     )
     parser.add_argument(
         "--quality",
@@ -106,11 +143,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.again and not args.corrections:
+        raise UsageError("--again: belongs to --corrections FILE")
     config = configuration.load(args.config)
     if args.corrections:
-        count = corrections(config, args.corrections)
+        added, total = corrections(config, args.corrections, again=args.again)
         console.print(
-            f"{count:,} corrections in {args.corrections}; next: ghost prepare --corrections {args.corrections}",
+            f"{added:,} drafts added to {args.corrections}, which holds {total:,}; next: "
+            f"ghost train --preferences {args.corrections}",
             soft_wrap=True,
         )
         return 0

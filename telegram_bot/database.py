@@ -8,7 +8,8 @@
                    (broken, asked again), unused, failed, lost or refused
     outgoing       each call of Telegram that must not be repeated: planned → sending → sent, refused or doubtful
                    (delivery unknown)
-    drafts         the drafts offered to the owner, and their states
+    drafts         the drafts offered to the owner, and their states; `refused`: [text, time] of those for which
+                   another was asked; `exported`: when they were written to a file of corrections
     figures        counts of what was sent, by conversation (0: one that is forgotten) and week: telegram_bot/quality.py
     pace           the last minute's rate-limited events: commands by person, and replies deleted by /forget
 
@@ -70,7 +71,7 @@ CREATE INDEX outgoing_states ON outgoing(state) WHERE state IN ('doubtful', 'ref
 CREATE TABLE drafts(
     id INTEGER PRIMARY KEY AUTOINCREMENT, conversation INTEGER NOT NULL, upto INTEGER NOT NULL, state TEXT NOT NULL,
     context TEXT NOT NULL, draft TEXT NOT NULL, text TEXT NOT NULL, version INTEGER NOT NULL DEFAULT 1, shown INTEGER,
-    closing TEXT, distance REAL, at REAL NOT NULL);
+    closing TEXT, distance REAL, at REAL NOT NULL, refused TEXT NOT NULL DEFAULT '[]', exported REAL);
 CREATE INDEX drafts_of ON drafts(conversation);
 """
 ADDED_TABLES = (  # which older files lack
@@ -78,11 +79,10 @@ ADDED_TABLES = (  # which older files lack
     "CREATE TABLE IF NOT EXISTS figures(conversation INTEGER NOT NULL, week TEXT NOT NULL, figure TEXT NOT NULL,"
     " kind TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY(conversation, week, figure, kind)) WITHOUT ROWID",
 )
-ADDED_COLUMNS = {
-    "quoted": "INTEGER",
-    "quote": "TEXT",
-    "writer": "INTEGER",
-}  # columns of `messages` that older files lack
+ADDED_COLUMNS = {  # which older files lack
+    "messages": {"quoted": "INTEGER", "quote": "TEXT", "writer": "INTEGER"},
+    "drafts": {"refused": "TEXT NOT NULL DEFAULT '[]'", "exported": "REAL"},
+}
 PACE_SECONDS = 60
 DONE = "('answered', 'unsent', 'drafted')"  # states of completed predictions
 FULL_SECONDS = 5.0  # between two attempts to write to a full disk
@@ -140,12 +140,15 @@ def not_a_database(error: sqlite3.Error, path: Path) -> BotError:
 
 
 class Database:
-    """The database. One process at a time owns it; `exclusive=False` opens it read-only beside a running bot.
+    """The database. One process at a time owns it; `exclusive=False` opens it beside a running bot, and without
+    `writable` only to read.
 
     Opening raises BotError when another bot holds the file, or it cannot be used.
     """
 
-    def __init__(self, path: Path, *, exclusive: bool = True, clock: Clock | None = None) -> None:
+    def __init__(
+        self, path: Path, *, exclusive: bool = True, writable: bool = False, clock: Clock | None = None
+    ) -> None:
         from filelock import FileLock, Timeout
 
         self.path = path
@@ -165,7 +168,7 @@ class Database:
         self._writable = asyncio.Event()
         self._writable.set()
         try:
-            where = f"file:{quote(str(path))}?mode={'rw' if exclusive else 'ro'}"
+            where = f"file:{quote(str(path))}?mode={'rw' if exclusive or writable else 'ro'}"
             self._db = sqlite3.connect(where, uri=True, isolation_level=None, timeout=60)
             self._db.row_factory = sqlite3.Row
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -173,7 +176,7 @@ class Database:
                 raise BotError(f"{path}: written by another version of the bot ({found}; this one knows {VERSION})")
             if exclusive:
                 self._open(new=found == 0)
-            elif not self.value("SELECT 1 FROM sqlite_master WHERE name = 'figures'"):
+            elif not self.value("SELECT 1 FROM pragma_table_info('drafts') WHERE name = 'exported'"):
                 raise BotError(f"{path}: written by an older version of the bot; start this one once: ghost bot")
         except (sqlite3.Error, BotError) as error:
             self.close()
@@ -191,9 +194,10 @@ class Database:
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
         for table in ADDED_TABLES:
             self._db.execute(table)
-        known = {row["name"] for row in self._db.execute("PRAGMA table_info(messages)")}
-        for column in ADDED_COLUMNS.keys() - known:
-            self._db.execute(f"ALTER TABLE messages ADD COLUMN {column} {ADDED_COLUMNS[column]}")
+        for table, columns in ADDED_COLUMNS.items():
+            known = {row["name"] for row in self._db.execute(f"PRAGMA table_info({table})")}
+            for column in columns.keys() - known:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
         if self.meta("scrub"):
             self.scrub()
 

@@ -1,10 +1,13 @@
 """Drafts for the owner to approve, with the buttons Send, Edit, Another and Discard. Only the owner can send them.
 
     writing ─▶ offered ─▶ sending ─▶ sent      unchanged
-       ▲          │  ▲       │ └───▶ edited    rewritten by the owner: a correction to train on
+       ▲          │  ▲       │ └───▶ edited    rewritten by the owner
        └ Another ─┤  └───────┘ refused by Telegram: open again, with the unsent rest
                   ├─────▶ discarded
-                  └─────▶ outdated     the other side wrote again or deleted its message, or the owner answered
+                  ├─────▶ own          answered by the owner in the chat; `text` is that answer
+                  └─────▶ outdated     the other side wrote again or deleted its message
+
+What becomes of a draft is a label to learn from (`ghost bot --corrections`), also each draft refused for another.
 
 Each change happens in the transaction that records its cause: a press, a message or the outcome of a call. A second
 press of a button finds another state and does nothing. `version` distinguishes current buttons from outdated ones.
@@ -17,7 +20,7 @@ import sqlite3
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from replicate_deployment.chat_format import Turn
+from replicate_deployment.chat_format import BURST_SECONDS, Turn
 from telegram_bot import history, quality
 from telegram_bot.config import BotConfig
 from telegram_bot.database import Database
@@ -35,6 +38,7 @@ REFUSED = (
 )
 _DRAFT = re.compile(r"Draft (\d+)[:,]")
 GONE = "This draft is no longer open."
+OPEN = "conversation = ? AND state IN ('offered', 'writing')"
 
 
 def offer(
@@ -59,15 +63,35 @@ def offer(
 
 def outdated(db: Database, config: BotConfig, conversation: int, why: str) -> None:
     """Within a transaction: mark the open drafts of this conversation as outdated."""
-    open_ones = "conversation = ? AND state IN ('offered', 'writing')"
-    for draft in db.rows(f"SELECT * FROM drafts WHERE {open_ones}", conversation):
+    for draft in db.rows(f"SELECT * FROM drafts WHERE {OPEN}", conversation):
         db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
         _close(db, config, draft, why)
 
 
+def answered_by_hand(db: Database, config: BotConfig, conversation: int, text: str, now: float) -> None:
+    """Within a transaction, before the owner's message in this chat is recorded: it is the answer instead of the open
+    draft, or goes on with such an answer as part of its burst."""
+    text = history.clean(text)
+    going_on = (
+        "id = (SELECT max(id) FROM drafts WHERE conversation = ?) AND state = 'own' AND at >= ?"
+        " AND (SELECT mine FROM messages WHERE conversation = ? ORDER BY id DESC LIMIT 1)"
+    )
+    db.run(
+        f"UPDATE drafts SET text = text || char(10) || ?, at = ? WHERE {going_on}",
+        *(text, now, conversation, now - BURST_SECONDS, conversation),
+    )
+    for draft in db.rows(f"SELECT * FROM drafts WHERE {OPEN}", conversation):
+        db.run("UPDATE drafts SET state = 'own', text = ?, at = ? WHERE id = ?", text, now, draft["id"])
+        quality.add(db, conversation, {"drafts": {"own": 1}})
+        _close(db, config, draft, "You have answered yourself.")
+
+
 def message_deleted(db: Database, config: BotConfig, message: sqlite3.Row) -> None:
     """Within a transaction, before this message is deleted: outdate open drafts that answer it, remove it from the
-    context of other open ones, and clear the context of the rest, which are then no longer training data."""
+    context of other open ones, and clear the context of the rest and of those that it was sent for, which are then no
+    longer training data."""
+    if draft := _draft_of(db, message):
+        db.run("UPDATE drafts SET context = '' WHERE id = ?", draft["id"])
     stored = history.StoredMessage(message["mine"], message["text"], message["at"], quote=message["quote"])
     for draft, context, place, words in _drafts_citing(db, message, history.with_quote(stored), message["text"]):
         if draft["state"] in ("offered", "writing"):
@@ -80,9 +104,22 @@ def message_deleted(db: Database, config: BotConfig, message: sqlite3.Row) -> No
 
 
 def message_edited(db: Database, message: sqlite3.Row, old: str, new: str) -> None:
-    """Within a transaction: replace `old` by `new` in the drafts whose context holds this message."""
+    """Within a transaction: replace `old` by `new` in the drafts whose context holds this message, and in the one that
+    it was sent for."""
+    if old != new and (draft := _draft_of(db, message)):
+        text = f"\n{draft['text']}\n".replace(f"\n{old}\n", f"\n{new}\n", 1).strip("\n")
+        state = "edited" if draft["state"] == "sent" else draft["state"]
+        db.run("UPDATE drafts SET text = ?, state = ? WHERE id = ?", text, state, draft["id"])
     for draft, context, place, words in _drafts_citing(db, message, old):
         _replace(db, draft, context, place, words, new)
+
+
+def _draft_of(db: Database, message: sqlite3.Row) -> sqlite3.Row | None:
+    """The draft that this message of the owner was sent for, or instead of."""
+    sent = "conversation = ? AND upto < ? AND context <> '' AND state IN ('sent', 'edited', 'own')"
+    found = db.rows(f"SELECT * FROM drafts WHERE {sent} ORDER BY id DESC", message["conversation"], message["id"])
+    held = (draft for draft in found if f"\n{message['text']}\n" in f"\n{draft['text']}\n")
+    return next(held, None) if message["mine"] else None
 
 
 def _drafts_citing(
@@ -145,12 +182,13 @@ def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
         )
         return "Write it below"
     if action == "another":
-        db.run("UPDATE drafts SET state = 'writing' WHERE id = ?", number)
+        refused = json.dumps([*json.loads(draft["refused"]), [draft["draft"], db.clock.time()]], ensure_ascii=False)
+        db.run("UPDATE drafts SET state = 'writing', draft = '', refused = ? WHERE id = ?", refused, number)
         quality.add(db, conversation, {"drafts": {"another": 1}})
         _close(db, config, draft, "Writing another…")
         return "Writing another"
     if action == "discard":
-        db.run("UPDATE drafts SET state = 'discarded' WHERE id = ?", number)
+        db.run("UPDATE drafts SET state = 'discarded', at = ? WHERE id = ?", db.clock.time(), number)
         quality.add(db, conversation, {"drafts": {"discarded": 1}})
         _close(db, config, draft, "Discarded.")
         return "Discarded"
@@ -231,7 +269,11 @@ def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) 
     elif draft["context"]:  # as the ghost wrote it
         counts |= quality.observed(config, [Turn(*turn) for turn in json.loads(draft["context"])], text)
     quality.add(db, conversation, counts)
-    db.run("UPDATE drafts SET state = ?, text = ?, distance = ? WHERE id = ?", state, text, distance, draft["id"])
+    now = db.clock.time()
+    db.run(
+        "UPDATE drafts SET state = ?, text = ?, distance = ?, at = ? WHERE id = ?",
+        *(state, text, distance, now, draft["id"]),
+    )
     written = "SELECT max(id) FROM predictions WHERE conversation = ? AND upto = ? AND state = 'drafted'"
     db.run(f"UPDATE predictions SET state = 'answered' WHERE id = ({written})", conversation, draft["upto"])
     _close(db, config, draft, f"To {name}, sent by you:\n\n{text}" if connection else "Yours to copy:")

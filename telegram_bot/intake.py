@@ -234,7 +234,7 @@ def _business(db: Database, config: BotConfig, message: "Message", now: float) -
     mine = writer.id == config.owner
     if mine:
         db.run("UPDATE messages SET pending = 0 WHERE conversation = ?", conversation)
-        drafts.outdated(db, config, conversation, "You have answered yourself.")
+        drafts.answered_by_hand(db, config, conversation, text, now)
     history.add_message(
         *(db, conversation, text, now),
         mine=mine,

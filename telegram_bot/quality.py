@@ -31,7 +31,7 @@ Counts = Mapping[str, Mapping[str, int]]
     ended         how they ended, where the server tells it: itself, stop sequence, length
     waited        whole seconds from the message to the reply
     withheld      replies that were not sent, by what was wrong
-    drafts        outcomes: sent, edited, another, discarded
+    drafts        outcomes: sent, edited, another, discarded, own (the owner answered by hand)
     edited        per cent of a draft's text that the owner changed
     reactions     to the ghost's messages, by emoji
 """

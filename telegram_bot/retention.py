@@ -49,7 +49,8 @@ def expire(db: Database, messages_days: int, corrections_days: int) -> None:
     before, long_before = now - messages_days * 86400, now - corrections_days * 86400
     gone = db.changed("DELETE FROM messages WHERE at < ? AND NOT pending", before)
     gone += db.changed("DELETE FROM outgoing WHERE at < ? AND state NOT IN ('planned', 'sending')", before)
-    due = "at < CASE state WHEN 'edited' THEN ? ELSE ? END"
+    judged = "state IN ('sent', 'edited', 'discarded', 'own') OR refused <> '[]'"
+    due = f"at < CASE WHEN {judged} THEN ? ELSE ? END"
     gone += db.changed(f"DELETE FROM drafts WHERE {due}", long_before, before)
     db.run("DELETE FROM predictions WHERE at < ?", before)
     db.run("DELETE FROM strangers WHERE at < ?", before)

@@ -133,7 +133,7 @@ def test_what_is_old_goes_by_itself(world: World) -> None:
                 *(id, id, at),
             )
             db.run("INSERT INTO messages(conversation, mine, text, at) VALUES(?, 0, ?, ?)", id, f"{SECRET}{id}", at)
-            for state in ("edited", "discarded"):
+            for state in ("edited", "outdated"):
                 db.run(
                     "INSERT INTO drafts(conversation, upto, state, context, draft, text, at)"
                     " VALUES(?, 0, ?, '', '', ?, ?)",
@@ -145,7 +145,7 @@ def test_what_is_old_goes_by_itself(world: World) -> None:
     assert not found_in_files(world, f"{SECRET}1")
     assert found_in_files(world, f"{SECRET}2")
     assert found_in_files(world, "edited1")
-    assert not found_in_files(world, "discarded1")
+    assert not found_in_files(world, "outdated1")
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
@@ -328,12 +328,14 @@ def test_a_disk_that_breaks_ends_it_with_one_line(world: World, disk: Callable[[
 def test_a_file_from_before_replies_were_shown_is_read(tmp_path: Path) -> None:
     Database(tmp_path / "ghost.sqlite3").close()
     with sqlite3.connect(tmp_path / "ghost.sqlite3") as old:
-        for column in database.ADDED_COLUMNS:
-            old.execute(f"ALTER TABLE messages DROP COLUMN {column}")
+        for table, columns in database.ADDED_COLUMNS.items():
+            for column in columns:
+                old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         old.execute("INSERT INTO messages(conversation, mine, text, at) VALUES(1, 0, 'hi', 0)")
     old.close()
     db = Database(tmp_path / "ghost.sqlite3")
     assert db.value("SELECT quote FROM messages") is None
+    assert not db.rows("SELECT refused, exported FROM drafts")
     db.close()
 
 
@@ -374,13 +376,16 @@ def test_the_log_is_empty_before_a_forgetting_counts_as_done(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(("messages", "corrections", "left"), [(30, 60, 1), (30, 10, 0), (5, 60, 1)])
-def test_corrections_have_a_retention_of_their_own(tmp_path: Path, messages: int, corrections: int, left: int) -> None:
+@pytest.mark.parametrize("judged", [("edited", "[]"), ("sent", "[]"), ("own", "[]"), ("outdated", '[["x", 1]]')])
+def test_corrections_have_a_retention_of_their_own(
+    tmp_path: Path, messages: int, corrections: int, left: int, judged: tuple[str, str]
+) -> None:
     db = Database(tmp_path / "ghost.sqlite3")
     with db.transaction():
         db.run(
-            "INSERT INTO drafts(conversation, upto, state, context, draft, text, at)"
-            " VALUES(1, 0, 'edited', '', '', '', ?)",
-            time.time() - 20 * 86400,
+            "INSERT INTO drafts(conversation, upto, state, context, draft, text, at, refused)"
+            " VALUES(1, 0, ?, '', '', '', ?, ?)",
+            *(judged[0], time.time() - 20 * 86400, judged[1]),
         )
     retention.expire(db, messages, corrections)
     assert db.value("SELECT count(*) FROM drafts") == left

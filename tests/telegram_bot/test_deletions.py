@@ -93,7 +93,7 @@ def test_a_draft_does_not_remember_what_was_deleted(business: World, tmp_path: P
         assert state(business) == ["edited", "offered"]  # it answers something else
         assert business.value("SELECT context FROM drafts WHERE id = 1") == ""
         assert "secr" not in business.value("SELECT context FROM drafts WHERE id = 2")
-        assert bot.corrections(business.config, tmp_path / "corrections.jsonl") == 0
+        assert bot.corrections(business.config, tmp_path / "corrections.jsonl") == (0, 0)
         deleted(business, second)
         api.until(lambda: draft.text == "What this answered was deleted." and not draft.buttons)
     assert state(business) == ["edited", "outdated"]

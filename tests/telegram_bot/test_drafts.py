@@ -1,13 +1,14 @@
 """Drafts: offered to the owner, sent by nobody else, corrected by nobody else."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ghost.errors import BotError
-from replicate_deployment.chat_format import Turn
+from replicate_deployment.chat_format import BURST_SECONDS, DEFAULT_LABELS, Turn
 from telegram_bot import bot, commands, drafts, intake
 from telegram_bot.config import Typing
 from telegram_bot.database import Database
@@ -15,6 +16,7 @@ from telegram_bot.texts import Texts
 from tests.telegram_bot import fake_model
 from tests.telegram_bot.conftest import FRIEND, LINK, OWNER, PEER, World, offered, state
 from tests.telegram_bot.fake_bot_api import Fault, Sent
+from training.preparation.corrections import parse
 
 
 def forwarded(world: World, writer: int | None, text: str) -> None:
@@ -94,20 +96,114 @@ def test_edit_then_send_is_a_correction(business: World, tmp_path: Path) -> None
     assert row is not None
     assert (row["state"], row["draft"], row["text"]) == ("edited", "HI", "salut toi")
     assert json.loads(row["context"]) == [["B:", "hi"]]
+    assert labels(business, tmp_path) == [("edited", "HI", "salut toi")]
+
+
+Label = tuple[str, str, str | None]
+
+
+def labels(world: World, folder: Path) -> list[Label]:
+    """What `ghost bot --corrections` writes of all that the database holds."""
+    out = folder / "all.jsonl"
+    out.unlink(missing_ok=True)
+    bot.corrections(world.config, out, again=True, clock=world.clock)
+    found = [(one.label, one.draft, one.final) for one in parse(out, DEFAULT_LABELS)]
+    return [(str(label), draft, final) for label, draft, final in found]
+
+
+def test_every_outcome_is_a_label(business: World, tmp_path: Path) -> None:
+    api = business.api
+    said = iter(["as it is", "first", "second", "never", "third"])
+    business.model.reply = lambda prompt: next(said)
+
+    def asked(text: str, draft: str) -> Sent:
+        api.say_in_business(LINK, PEER, PEER, text)
+        return offered(business, draft)
+
+    with business.bot():
+        api.press(OWNER, asked("one", "as it is"), "Send")
+        api.until(lambda: state(business) == ["sent"])
+        api.press(OWNER, asked("two", "first"), "Another")
+        api.press(OWNER, offered(business, "second"), "Send")
+        api.until(lambda: state(business)[-1] == "sent")
+        api.press(OWNER, asked("three", "never"), "Discard")
+        api.until(lambda: state(business)[-1] == "discarded")
+        asked("four", "third")
+        with business.clock.stopped():
+            for text in ("my mail:", "ada@example.org"):
+                api.say_in_business(LINK, OWNER, PEER, text)
+            business.recorded()
+        assert ("own", "third", None) not in labels(business, tmp_path)  # more of it may follow
+        business.clock.skip(BURST_SECONDS + 1)
+        api.say_in_business(LINK, OWNER, PEER, "later")  # no part of that burst
+        business.recorded()
+    assert labels(business, tmp_path) == [
+        ("sent", "as it is", "as it is"),
+        ("another", "first", "second"),
+        ("sent", "second", "second"),
+        ("discarded", "never", None),
+        ("own", "third", "my mail:\n[email]"),
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert lines[1]["context"][-1] == ["other", "two"]
+    assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
+
+
+def test_an_export_adds_what_is_new(business: World, tmp_path: Path) -> None:
     out = tmp_path / "corrections.jsonl"
-    assert bot.corrections(business.config, out) == 1
-    assert json.loads(out.read_text()) == {"context": [["other", "hi"]], "draft": "HI", "final": "salut toi"}
+    with business.bot():
+        for number, text in enumerate(("one", "two")):
+            business.api.say_in_business(LINK, PEER, PEER, text)
+            business.api.press(OWNER, offered(business, text.upper()), "Send")
+            business.api.until(lambda: state(business)[-1] == "sent")
+            assert bot.corrections(business.config, out) == (1, number + 1)  # the bot runs
+            assert bot.corrections(business.config, out) == (0, number + 1)
     assert out.stat().st_mode & 0o077 == 0
-    assert bot.corrections(business.config, out) == 1  # its own file is written anew
-    for content, said in (
-        ("dear diary\n", "not a file of corrections"),
-        ('{"text": "a line of training data"}\n', "not a file of corrections"),
-        (json.dumps({"context": [], "draft": "x", "final": "y"}) + "\n", "holds 1 corrections that the bot's database"),
-    ):
+    other = tmp_path / "other.jsonl"
+    assert bot.corrections(business.config, other) == (0, 0)
+    assert bot.corrections(business.config, other, again=True) == (2, 2)
+    assert bot.corrections(business.config, out, again=True) == (0, 2)
+    assert out.read_text() == other.read_text()
+    for content in ("dear diary\n", '{"text": "a line of training data"}\n', "[]\n", '{"context": [], "draft": "x"}\n'):
         out.write_text(content)
-        with pytest.raises(BotError, match=said):
+        with pytest.raises(BotError, match="not a file of corrections"):
             bot.corrections(business.config, out)
         assert out.read_text() == content
+
+
+def test_what_is_deleted_or_reworded_after_it_was_sent_is_learnt_so(business: World, tmp_path: Path) -> None:
+    api = business.api
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        api.press(OWNER, offered(business, "HI"), "Send")
+        api.until(lambda: state(business) == ["sent"])
+        api.say_in_business(LINK, PEER, PEER, "and you?")
+        offered(business, "AND YOU?")
+        number = api.say_in_business(LINK, OWNER, PEER, "fnie")
+        message = api.message(OWNER, "fine", PEER, business_connection_id=LINK) | {"message_id": number}
+        api.push(edited_business_message=message | {"edit_date": 1})
+        business.recorded()
+        business.clock.skip(BURST_SECONDS + 1)
+        assert labels(business, tmp_path) == [("sent", "HI", "HI"), ("own", "AND YOU?", "fine")]
+        gone = {"business_connection_id": LINK, "chat": api.chat(PEER), "message_ids": [number]}
+        api.push(deleted_business_messages=gone)
+        business.recorded()
+    assert labels(business, tmp_path) == [("sent", "HI", "HI")]
+
+
+def test_forget_removes_labels(business: World, tmp_path: Path) -> None:
+    api = business.api
+    said = iter(["first", "second"])
+    business.model.reply = lambda prompt: next(said)
+    with business.bot():
+        api.say_in_business(LINK, PEER, PEER, "hi")
+        api.press(OWNER, offered(business, "first"), "Another")
+        api.press(OWNER, offered(business, "second"), "Discard")
+        api.until(lambda: state(business) == ["discarded"])
+        assert len(labels(business, tmp_path)) == 2
+        api.say(OWNER, "/forget all")
+        api.until(lambda: any("every other one" in text for text in api.texts(OWNER)))
+    assert labels(business, tmp_path) == []
 
 
 def test_another_then_discard(business: World) -> None:
@@ -191,13 +287,13 @@ def test_what_telegram_refuses_to_send_was_not_said_and_can_be_sent_later(busine
         assert [button["text"] for button in again.buttons] == ["Send", "Edit", "Another", "Discard"]
         assert not edited.buttons
         assert state(business) == ["offered"]
-        assert bot.corrections(business.config, tmp_path / "corrections.jsonl") == 0  # nobody was told that
+        assert labels(business, tmp_path) == []  # nobody was told that
         api.quiet.clear()
         api.press(OWNER, again, "Send")
         api.until(lambda: again.text == "To Ines, sent by you:\n\nhi, you\ntwo")
     assert api.texts(PEER) == ["hi, you", "two"]
     assert state(business) == ["edited"]
-    assert bot.corrections(business.config, tmp_path / "corrections.jsonl") == 1
+    assert labels(business, tmp_path) == [("edited", "HI", "hi, you\ntwo")]
 
 
 def test_the_next_prompt_knows_nothing_of_what_was_refused(business: World) -> None:

@@ -296,7 +296,7 @@ def test_the_page_replaces_only_itself(world: World, tmp_path: Path) -> None:
 def test_a_database_of_an_older_version_or_a_damaged_one_is_one_line(world: World, tmp_path: Path) -> None:
     path = Path(world.config.database)
     db = Database(path)
-    db.run("DROP TABLE figures")
+    db.run("ALTER TABLE drafts DROP COLUMN exported")
     db.close()
     with pytest.raises(BotError, match="start this one once: ghost bot"):
         bot.quality_page(world.config, tmp_path / "live.html")

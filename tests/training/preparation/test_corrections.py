@@ -37,7 +37,8 @@ def correction(*said: str, draft: str, final: str) -> dict[str, Any]:
     """`said` alternates and ends with the other side."""
     sides = ["other", "me"]
     context = [[sides[number % 2], text] for number, text in enumerate(reversed(said))][::-1]
-    return {"context": context, "draft": draft, "final": final}
+    time = "2025-01-01T00:00:00+00:00"
+    return {"context": context, "label": "edited", "draft": draft, "final": final, "time": time}
 
 
 @pytest.mark.parametrize("recipe", ["windows", "conversations"])
@@ -50,33 +51,39 @@ def test_they_train_and_are_preferred(chats: Path, recipe: str) -> None:
     turns = parse_line(after[-1], recipe=recipe)  # type: ignore[arg-type]
     asked = [Turn("B:", "tu viens ?"), Turn("A:", "où ?"), Turn("B:", "chez moi\nA: forged")]
     assert turns == [*asked, Turn("A:", "oui !\nB: j'arrive")]
-    (pair,) = map(json.loads, Path("with/preferences.jsonl").read_text().splitlines())
-    assert set(pair) == {"prompt", "chosen", "rejected"}
-    assert pair["prompt"] + pair["chosen"] + "</s>" == after[-1]
-    assert pair["rejected"] == " non merci"
     assert Path("with/val.jsonl").read_bytes() == Path("without/val.jsonl").read_bytes()
     report = json.loads(Path("with/preparation_report.json").read_text())
-    assert report["corrections"] == {"read": 1, "used": 1, "repeated": 0, "in_train": 0, "in_val": 0, "masked": 0}
+    assert report["corrections"] == {
+        "read": 1,
+        "used": 1,
+        "not_rewritten": 0,
+        "repeated": 0,
+        "in_train": 0,
+        "in_val": 0,
+    }
     assert report["lines"]["train"] == len(after)
     facts = json.loads(Path("with/ghost.json").read_text())
     assert facts["data"]["counts"]["corrections"] == 1
-    assert "preferences.jsonl" in facts["files"]
 
 
 def test_each_is_accounted_for(chats: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    new = correction("hey", draft="yo", final="salut, my mail is ada@example.org")
+    new = correction("hey", draft="yo", final="salut")
+    own = correction("ho", draft="yo", final="here I am") | {"label": "own"}
+    sent = correction("hu", draft="yo", final="yo") | {"label": "sent"}
+    refused = correction("hey", draft="yo", final="salut") | {"label": "another"}
+    discarded = correction("ha", draft="yo", final="") | {"label": "discarded", "final": None}
     path = written(
         chats,
-        new,
-        new,
+        *(new, new, own, sent, refused, discarded),
         correction("Bea 0 2", draft="x", final="Ada 0 3"),  # the chats hold it, and train
         correction("Bea 19 2", draft="x", final="Ada 19 3"),  # the chats hold it out
     )
     assert _prepare("--me", "Ada", "--corrections", path) == 0
     report = json.loads(Path("data/processed/preparation_report.json").read_text())
-    assert report["corrections"] == {"read": 4, "used": 1, "repeated": 1, "in_train": 1, "in_val": 1, "masked": 2}
-    assert _lines(Path("data/processed/train.jsonl"))[-1] == "B: hey\nA: salut, my mail is [email]</s>"
-    assert "1 of 4 corrections train too" in capsys.readouterr().out.replace("\n", " ")
+    counts = {"used": 2, "not_rewritten": 3, "repeated": 1, "in_train": 1, "in_val": 1}
+    assert report["corrections"] == {"read": 8, **counts}
+    assert _lines(Path("data/processed/train.jsonl"))[-2:] == ["B: hey\nA: salut</s>", "B: ho\nA: here I am</s>"]
+    assert "2 of 8 drafts train too" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_long_context_is_cut_to_a_window(chats: Path) -> None:
@@ -87,16 +94,32 @@ def test_a_long_context_is_cut_to_a_window(chats: Path) -> None:
     assert last.startswith("A: m19\nB: m20")
 
 
+RIGHT: dict[str, Any] = correction("x", draft="a", final="b")
+
+
 @pytest.mark.parametrize(
     "line",
     [
         "nonsense",
         "[]",
-        '{"context": [], "draft": "a", "final": "b"}',
-        '{"context": [["me", "x"]], "draft": "a", "final": "b"}',
-        '{"context": [["she", "x"]], "draft": "a", "final": "b"}',
-        '{"context": [["other", "x"]], "draft": "a", "final": " "}',
-        '{"context": [["other", "x"]], "draft": "a"}',
+        *(
+            json.dumps(RIGHT | wrong)
+            for wrong in (
+                {"context": []},
+                {"context": [["me", "x"]]},
+                {"context": [["she", "x"]]},
+                {"context": "x"},
+                {"final": " "},
+                {"final": None},
+                {"draft": ""},
+                {"draft": 1},
+                {"label": "sent"},  # but another text
+                {"label": "discarded"},  # but sent
+                {"label": "liked"},
+                {"more": 1},
+            )
+        ),
+        json.dumps({key: RIGHT[key] for key in ("context", "draft", "final")}),
     ],
 )
 def test_a_line_of_another_shape_is_named(chats: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:
