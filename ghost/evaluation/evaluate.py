@@ -264,12 +264,14 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
 
 
 def model_facts(model: Ghost, prepared: Ghost) -> dict[str, Any]:
-    """What identifies the model, and whether it was trained on, and held out from, these lines."""
+    """What identifies the model, whether it was trained on, and held out from, these lines, and whether it was taught
+    preferences, so that its base is the ghost before."""
     base, data, lines = model.block("base"), model.block("data"), prepared.block("data")
     return {
         "ghost_sha256": ghost_json.sha256(model.folder / ghost_json.NAME),
         "base": {key: base.get(key) for key in ("repo", "revision")},
         "recipe": model.recipe,
+        "taught": "preferences" in (model.facts.get("training") or {}).get("config", {}),
         "sampling": model.block("sampling"),
         "held_out_from_it": data.get("val_sha256") == lines.get("val_sha256"),
         "train_sha256": data.get("train_sha256"),

@@ -30,7 +30,30 @@ def sentences(figures: Figures) -> list[str]:
     base = figures["contenders"].get("base", {})
     said = [*_authorship(figures, ours, base), *_style(ours, base), *_endings(ours, kind), *_likelihood(ours, base)]
     model = figures.get("model")  # nothing is known of one that is only served
+    if model and model.get("taught") and "gain" in ours:
+        said = [_cost(ours, base), *said]
     return [SEEN, *said] if model and not model["held_out_from_it"] else said
+
+
+def _cost(ours: Figures, ghost: Figures) -> str:
+    """What got worse than in the ghost that preferences were taught to, by more than its interval."""
+    worse = []
+    if ours["gain"]["high"] < 0:
+        worse.append(f"your replies are {-ours['gain']['value']:.3f} nats a token less likely")
+    if ours["stopping"]["itself"]["high"] < ghost["stopping"]["itself"]["low"]:
+        shares = (one["stopping"]["itself"]["value"] for one in (ours, ghost))
+        worse.append("{:.0%} of replies end by themselves, {:.0%} before".format(*shares))
+    for key, one in ours["style"].items():
+        before = ghost["style"].get(key)
+        if one["off"] and before and one["distance"] - before["distance"] > one["floor_high"] - one["floor"]:
+            said = deviation(one)
+            worse.append(said[0].lower() + said[1:])
+    if not worse:
+        return "Against the ghost before its preferences (the base here), nothing got worse by more than its interval."
+    return (
+        f"Against the ghost before its preferences (the base here), got worse: {'; '.join(worse)}. If that is not what "
+        "you prefer, train with a larger beta or fewer epochs (config/preferences.yaml)."
+    )
 
 
 def steps(figures: Figures) -> list[str]:

@@ -53,6 +53,33 @@ def test_a_classifier_that_could_learn_nothing_is_not_said_to_be_guessing(told: 
     assert words in found
 
 
+def taught(ours: dict[str, Any], ghost: dict[str, Any]) -> str:
+    """The first sentence of a ghost that was taught preferences."""
+    found = figures(merged=ours)
+    found["contenders"]["base"] = found["contenders"]["merged"] | ghost
+    found["contenders"]["merged"]["stopping"]["sequence"] = estimate(0.0)
+    return verdict.sentences(found | {"model": {"held_out_from_it": True, "taught": True}})[0]
+
+
+def test_what_preferences_cost_the_voice_is_said_where_it_exceeds_its_interval() -> None:
+    def ended(value: float) -> dict[str, Any]:
+        shares = {"itself": estimate(value, value - 0.1)} | {key: estimate(0.0) for key in ("sequence", "length")}
+        return {"stopping": shares | {"for_the_other": estimate(0.0)}}
+
+    def style(distance: float, *, off: bool) -> dict[str, Any]:
+        one = figures()["contenders"]["merged"]["style"]["lower_case"]
+        return {"style": {"lower_case": one | {"distance": distance, "said": 0.9 - distance, "off": off}}}
+
+    same = ended(0.9) | style(0.02, off=False) | {"gain": estimate(0.001, -0.01)}
+    assert "nothing got worse" in taught(same, same)
+    assert "0.020 nats a token less likely" in taught(same | {"gain": estimate(-0.02, -0.03)}, same)
+    assert "50% of replies end by themselves, 90% before" in taught(same | ended(0.5), same)
+    assert "nothing got worse" in taught(same | ended(0.85), same)
+    assert "off by 40 points" in taught(same | style(0.4, off=True), same)
+    assert "nothing got worse" in taught(same | style(0.4, off=True), same | style(0.39, off=True))
+    assert "got worse" not in verdict.sentences(figures(merged=same))[0]
+
+
 def test_what_is_said_first_needs_no_unit() -> None:
     merged = {"authorship": estimate(0.7), "likelihood": {"perplexity": estimate(24.0)}}
     found = verdict.sentences({"contenders": {"merged": merged}, "person": {"authorship": {"others": estimate(0.9)}}})
