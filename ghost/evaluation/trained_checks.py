@@ -69,7 +69,10 @@ def _scan(weights: Weights, name: str, shape: tuple[int, ...]) -> bool:
 
 def loss(model: Trained) -> str:
     """What training measured on replies that it did not learn from; parity carries it over to the merged model."""
-    measured = (model.ghost.facts.get("training") or {}).get("heldout") or {}
+    training = model.ghost.facts.get("training") or {}
+    if margins := (training.get("preferences") or {}).get("margin"):  # which may cost some of the loss
+        return _margin(margins["train"])
+    measured = training.get("heldout") or {}
     before, after = (measured.get(when) or {} for when in ("before", "after"))
     kind = next((kind for kind in ("reply_loss", "loss") if before.get(kind) is not None), "")
     if not kind or after.get(kind) is None:
@@ -77,6 +80,14 @@ def loss(model: Trained) -> str:
     found = f"{before[kind]:.3f} before training, {after[kind]:.3f} after, nats a token of held-out replies"
     if not after[kind] < before[kind]:  # not `>=`: a NaN must fail too
         raise Problem(f"{found}: nothing was learnt", f"{AGAIN}, with a lower learning_rate or more chats")
+    return found
+
+
+def _margin(measured: dict[str, float]) -> str:
+    """How much likelier what the owner sent has become than what they refused."""
+    found = f"preferred replies {measured['value']:+.3f} nats a token against refused ones, of {measured['n']}"
+    if not measured["low"] > 0:
+        raise Problem(f"{found}, and it may be 0: nothing was learnt", f"{AGAIN}, for more epochs or with more drafts")
     return found
 
 

@@ -407,7 +407,8 @@ def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
 def training_block(config: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Make the `training` block of ghost.json. `facts` as in training_report.json."""
     settings = {key: value for key, value in config.items() if key not in LOCAL_KEYS}
-    return {"config": settings, **{key: facts[key] for key in ("steps", "kept_step", "heldout", "versions")}}
+    named = ("steps", "kept_step", "heldout", "preferences", "versions")
+    return {"config": settings, **{key: facts[key] for key in named if key in facts}}
 
 
 def outcome(state: State) -> dict[str, Any]:

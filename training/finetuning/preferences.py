@@ -203,15 +203,9 @@ def _encode(
 # The steps of a training, and the weights of their replies.
 
 
-@dataclass(frozen=True)
-class PreferenceStep(Step):
-    """Its segments are those of its comparisons, not yet weighted."""
-
-    comparisons: list[Comparison]
-
-
 class PreferencePlan(Plan):
-    """All comparisons in each epoch, in another order each time."""
+    """All comparisons in each epoch, in another order each time. A step's segments are the first and the second reply
+    of each of its comparisons, not yet weighted."""
 
     def __init__(self, preferences: Preferences, config: TrainingConfig) -> None:
         super().__init__(preferences.split, config)
@@ -245,7 +239,7 @@ class PreferencePlan(Plan):
 
     def _compare(self, epoch: int, some: list[Comparison]) -> Step:
         segments = [run for one in some for run in one.segments]
-        return PreferenceStep(epoch, segments, len(some), float(len(some)), some)
+        return Step(epoch, segments, len(some), float(len(some)))
 
 
 Ratios = NDArray[np.float64]
@@ -260,6 +254,9 @@ def dpo(ratios: Ratios, beta: float) -> tuple[NDArray[np.float64], Ratios]:
     return np.logaddexp(0, -margin), np.stack([weight, -weight], axis=1)
 
 
+ANCHOR = 1.0  # weight of the preferred reply's own loss a token beside DPO's
+
+
 def kto(ratios: Ratios, beta: float, desirable: NDArray[np.bool_]) -> tuple[NDArray[np.float64], Ratios]:
     """As `dpo`, of labelled replies: 1 − σ(β (Δ − z)) for a desirable one and 1 − σ(β (z − Δ)) for an undesirable one,
     where z is the mean Δ of the second replies, at least 0 (arXiv:2402.01306, section 4.1). z gets no gradient, so the
@@ -271,13 +268,14 @@ def kto(ratios: Ratios, beta: float, desirable: NDArray[np.bool_]) -> tuple[NDAr
 
 
 class Objective:
-    """Turns a PreferenceStep into a step whose weighted loss has the gradient of DPO or KTO.
+    """Turns a step of a PreferencePlan into one whose weighted loss has the gradient of DPO or KTO.
 
     Measures the reference at once. `segment_loss` holds the PeftModel that is trained.
     """
 
     def __init__(self, preferences: Preferences, beta: float, segment_loss: Any, budget: int, *, bf16: bool) -> None:
         self._preferences, self._beta, self._segment_loss, self._bf16 = preferences, beta, segment_loss, bf16
+        self._comparisons = {one.segments[0]: one for one in preferences.train}
         wanted = [one.desirable for one in preferences.train]
         # Both kinds count alike, however many there are of each.
         self._balance = {kind: len(wanted) / (2 * max(1, wanted.count(kind))) for kind in (True, False)}
@@ -287,8 +285,7 @@ class Objective:
 
     def weigh(self, step: Step, budget: int) -> tuple[Step, float]:
         """Return the step to run, and its loss, the mean over its comparisons. Raises torch.OutOfMemoryError."""
-        assert isinstance(step, PreferenceStep)
-        some = step.comparisons
+        some = [self._comparisons[first] for first in step.segments[::2]]
         losses, weights = self._losses(some, self._ratios(some, budget))
         segments = [
             dataclasses.replace(run, weights=(run.weights * weight).astype(np.float32))
@@ -325,7 +322,10 @@ class Objective:
 
     def _losses(self, some: Sequence[Comparison], ratios: Ratios) -> tuple[NDArray[np.float64], Ratios]:
         if self._preferences.method == "dpo":
-            return dpo(ratios, self._beta)
+            losses, weights = dpo(ratios, self._beta)
+            # DPO alone makes both replies less likely, and soon all others (arXiv:2404.19733 adds the same term).
+            weights[:, 0] += ANCHOR / np.array([len(one.segments[0].labels) for one in some])
+            return losses, weights
         losses, weights = kto(ratios, self._beta, np.array([one.desirable for one in some]))
         balance = np.array([self._balance[one.desirable] for one in some])
         return losses * balance, weights * balance[:, None]
