@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.extraction import machine
 from benchmarks.real_person import hold_out_everything
-from benchmarks.recipe_runs import ghost
+from benchmarks.trainings import ghost
 from ghost import artifact
 from ghost.demo import demo, exports
 from ghost.evaluation import style
