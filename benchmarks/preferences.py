@@ -41,6 +41,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Turn, render_line
 from replicate_deployment.engine import Engine
 from training import config as training_config
+from training.finetuning.preferences import RATE
 
 RESULT = Path(__file__).parent / "results" / "preferences.md"
 SEEDS = (0, 1, 2)
@@ -54,11 +55,11 @@ TRAINING: dict[str, Any] = {  # whole weights: rounding a small base to 4 bits c
     "adapter": "lora",
     "load_in_4bit": False,
     "bf16": False,
-    "learning_rate": 0.0005,  # as these small ghosts were trained
+    "learning_rate": 0.0005,  # as these small ghosts were trained with; 0.4 of it is used
     "micro_batch_tokens": 1024,
     "sample_replies": 0,
 }
-SWEEP = [(0.1, 1), (0.1, 2), (0.1, 4), (0.1, 8), (0.03, 2), (0.3, 2), (0.3, 4)]  # (beta, epochs)
+SWEEP = [(0.1, 1), (0.1, 2), (0.1, 4), (0.1, 8), (0.5, 4)]  # (beta, epochs)
 
 # The rule, committed before the run. A figure of style has moved if the replies after differ from those before by more
 # than two halves of those before differ (ghost.evaluation.style: above the 95th percentile), in at least two of three
@@ -91,11 +92,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="(default: %(default)s)")
     parser.add_argument("--sweep", action="store_true", help="β and epochs, with one seed")
     parser.add_argument("--name", default="", help="added to the name of the result")
+    parser.add_argument("--epochs", type=int, help="instead of those of preferences.yaml")
     args = parser.parse_args()
     args.scratch.mkdir(parents=True, exist_ok=True)
     run = Replay(args.ghost.resolve(), args.data or invented(args.scratch), args.scratch.resolve())
     chosen = training_config.load_preferences()
-    settings = [(chosen.beta, chosen.num_epochs)]
+    settings = [(chosen.beta, args.epochs or chosen.num_epochs)]
     rows = [
         run.row(seed, *some)
         for some in (SWEEP if args.sweep else settings)
@@ -303,7 +305,7 @@ def page(run: Replay, rows: Sequence[dict[str, Any]], *, sweep: bool) -> str:
         f"{run.engine.ghost.block('data')['counts'].get('own_turns')} turns of one person ({run.engine.recipe}). "
         f"{len(run.asked)} drafts gave {preferences['pairs']} pairs, {preferences['desirable']} replies that were sent "
         f"and {preferences['undesirable']} that were refused; {len(run.judged)} replies are judged. "
-        f"Learning rate {TRAINING['learning_rate']:g}, {chosen.replies_per_step} pairs a step.",
+        f"Learning rate {RATE * TRAINING['learning_rate']:g}, {chosen.replies_per_step} pairs a step.",
         "",
         f"| seed | β | epochs | {' | '.join(COLUMNS.values())} | characters | gain on the person's replies | on the "
         "owner's | margin, held out | moved beyond what the taste moves |",

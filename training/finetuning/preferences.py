@@ -38,6 +38,7 @@ from training.tokens import fit_window
 LEAST = 50  # pairs, or drafts with a label; fewer are refused
 FEW = 300  # below this many, warn
 SUFFIX = "-preferences"  # of the folders of the adapter and of what is merged from it
+RATE = 0.4  # of the training config's learning rate: all of it costs likelihood (docs/decisions/training.md)
 HELD_OUT = 0.1  # the share that is not learnt: the latest, as in preparation
 
 Reply = tuple[tuple[Turn, ...], str]
@@ -89,11 +90,15 @@ class Preferences:
 
 
 def configured(config: TrainingConfig, chosen: PreferenceConfig) -> TrainingConfig:
-    """The training config with the numbers of config/preferences.yaml. No dropout, which the measurement before a step
-    would not see, and no choice by held-out loss, which would keep what has learnt least."""
+    """The training config with the numbers of config/preferences.yaml, and RATE of its learning rate.
+
+    No dropout, which the measurement before a step would not see, and no choice by held-out loss, which would keep what
+    has learnt least.
+    """
     return dataclasses.replace(
         config,
         num_epochs=chosen.num_epochs,
+        learning_rate=RATE * config.learning_rate,
         micro_batch_size=chosen.replies_per_step,
         gradient_accumulation_steps=1,
         lora_dropout=0.0,

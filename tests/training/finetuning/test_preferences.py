@@ -44,7 +44,7 @@ def teach(tiny_merged: Path, prepared: Path, write_config: WriteConfig, tmp_path
     def run(lines: Sequence[dict[str, Any]], *flags: str, out: str = "adapter", **keys: Any) -> int:
         path = tmp_path / "corrections.jsonl"
         path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), encoding="utf-8")
-        keys = {"adapter": "lora", "load_in_4bit": False, "learning_rate": 0.005, **keys}
+        keys = {"adapter": "lora", "load_in_4bit": False, "learning_rate": 0.0125, **keys}
         paths = ["--data", str(prepared), "--base", str(tiny_merged), "--out", str(tmp_path / out)]
         config = ["--config", str(write_config(**keys))]
         return cli.main(["train", *config, *paths, "--preferences", str(path), *flags])
