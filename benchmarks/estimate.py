@@ -19,7 +19,7 @@ from training.config import TrainingConfig
 from training.finetuning import estimate
 from training.finetuning.base import Shapes, shapes_of
 from training.finetuning.data import Example, Split
-from training.finetuning.hardware import Gpu, Range, Work, gpu_of, on_gpu, spell_duration
+from training.finetuning.hardware import Gpu, Range, Work, gpu_of, load_of, on_gpu, spell_duration
 from training.finetuning.packing import Plan
 from training.preparation.dataset import training_conversations, window_examples
 
@@ -110,9 +110,10 @@ def main() -> None:
     h100 = gpu_of("NVIDIA H100 80GB HBM3")
     assert h100 is not None
     found = {
-        nested: estimate.estimate(settings, shapes, Plan(train, settings), train, val, "tokenizer")
+        nested: estimate.estimate(settings, shapes, plan, train, val, load_of(plan, val, settings), "tokenizer")
         for nested in (False, True)
         for settings in [replace(config, collapse_nested_windows=nested)]
+        for plan in [Plan(train, settings)]
     }
     rows = [("one window at a time", train.tokens, one_at_a_time(train, val, h100, shapes, config))]
     for name, nested in (("packed", False), ("packed, nested windows collapsed", True)):

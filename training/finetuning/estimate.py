@@ -119,17 +119,19 @@ def make(config: TrainingConfig, corrections: Path | None = None) -> Estimate:
     val = read_split(val_path, tokenizer, ghost, config, at_most=CHARACTERS)
     if corrections:
         wanted = preferences.read(corrections, tokenizer, preferences.lineage(Path(config.base_model), ghost), config)
-        train, val = wanted.split, wanted.measured_with(val)
-        plan = wanted.plan(config)
+        train, plan = wanted.split, wanted.plan(config)
+        load = load_of(plan, wanted.measured_with(val), config)
     else:
         train = read_split(train_path, tokenizer, ghost, config, at_most=CHARACTERS)
         plan = make_plan(train, train_path, config)
-    return estimate(config, shapes, plan, train, val, "estimate" if found is None else "tokenizer")
+        load = load_of(plan, val, config)
+    return estimate(config, shapes, plan, train, val, load, "estimate" if found is None else "tokenizer")
 
 
-def estimate(config: TrainingConfig, shapes: Shapes, plan: Plan, train: Split, val: Split, counted_by: str) -> Estimate:
+def estimate(
+    config: TrainingConfig, shapes: Shapes, plan: Plan, train: Split, val: Split, load: Load, counted_by: str
+) -> Estimate:
     """Raises TrainingError if no known GPU suffices."""
-    load = load_of(plan, val, config)
     table = hardware.load_prices()
     choices = [choose(_device(gpu), shapes, config, plan, load) for gpu in table.gpus]
     if not any(choice.budget for choice in choices):
@@ -206,7 +208,8 @@ def _row_figures(choice: Choice) -> dict[str, Any]:
 
 def summary(estimate: Estimate) -> str:
     config, shapes, load = estimate.config, estimate.shapes, estimate.load
-    what, epochs = estimate.train.recipe, "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
+    what = "replies" if isinstance(estimate.plan, preferences.PreferencePlan) else estimate.train.recipe
+    epochs = "1 epoch" if config.num_epochs == 1 else f"{config.num_epochs} epochs"
     by = "" if estimate.counted_by == "tokenizer" else ", by estimate"
     nested = f"; {load.tokens:,} go through the model, since windows that begin alike share a pass"
     about = "about " if estimate.train.share < 1 else ""
