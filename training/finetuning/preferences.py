@@ -1,11 +1,10 @@
 """`ghost train --preferences`: learn from what became of the bot's drafts, on a new adapter over the merged ghost.
 
-What was sent is preferred over the draft that it replaced: such pairs are learnt by DPO (arXiv:2305.18290), beside what
-was sent as it was, which keeps the model where it is good. Where there are too few pairs, each reply that was sent is
-desirable and each that was refused undesirable: KTO (arXiv:2402.01306). Both losses depend on the model only through
-log π(reply | context) − log π_ref(reply | context), so their gradient is that of a weighted negative log-likelihood. A
-step measures its replies without gradient, computes the weights, and then runs as any other step. The reference is the
-same model with its adapter disabled, measured once.
+What was sent is preferred over the draft that it replaced: such pairs are learnt by DPO (arXiv:2305.18290). Where there
+are too few of them, each reply that was sent is desirable and each that was refused undesirable: KTO
+(arXiv:2402.01306). Both losses depend on the model only through log π(reply | context) − log π_ref(reply | context), so
+their gradient is that of a weighted negative log-likelihood. A step measures its replies without gradient, computes the
+weights, and then runs as any other step. The reference is the same model with its adapter disabled, measured once.
 """
 
 import dataclasses
@@ -48,22 +47,16 @@ Reply = tuple[tuple[Turn, ...], str]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two replies to one context. DPO: the preferred and the refused one, or twice one that was sent as it was. KTO: a
-    labelled reply, and that of another comparison, which tells how far the model has moved on replies that nobody
-    judged."""
+    """Two replies to one context. DPO: the preferred and the refused one. KTO: a labelled reply, and that of another
+    comparison, which tells how far the model has moved on replies that nobody judged."""
 
     first: Example
     second: Example
     desirable: bool = True
 
-    @property
-    def alone(self) -> bool:
-        return self.second is self.first
-
     @cached_property
     def segments(self) -> tuple[Segment, Segment]:
-        first = segment([self.first])
-        return first, first if self.alone else segment([self.second])
+        return segment([self.first]), segment([self.second])
 
 
 @dataclass(frozen=True)
@@ -172,17 +165,10 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, config: TrainingConfig)
     while 0 < border < len(usable) and usable[border - 1][0] == usable[border][0]:  # no context on both sides
         border -= 1
     train, heldout = ([one for _, one in some] for some in (usable[:border], usable[border:]))
-    if len(pairs) >= LEAST:
-        kept = {(context, final) for context, final, _ in pairs} | {(context, "") for context, _ in usable[border:]}
-        for context, reply in [reply for reply, wanted in judged.items() if wanted]:
-            if not kept & {(context, reply), (context, "")}:
-                both, _ = _encode(tokenizer, ghost, config.sequence_len, context, (reply,))
-                train += [Comparison(one, one) for one in both]
     if not train:
         raise DataError(f"{path}: the replies are longer than sequence_len: {config.sequence_len}; raise it")
     paired = len(pairs) >= LEAST
     learnt = [example for one in train for example in ((one.first, one.second) if paired else (one.first,))]
-    learnt = list({id(example): example for example in learnt}.values())
     split = Split("windows", learnt, len(found), shortened, skipped)
     return Preferences("dpo" if paired else "kto", train, heldout, split, len(pairs), drafts, desirable, undesirable)
 
@@ -273,7 +259,7 @@ def dpo(ratios: Ratios, beta: float) -> tuple[NDArray[np.float64], Ratios]:
     return np.logaddexp(0, -margin), np.stack([weight, -weight], axis=1)
 
 
-ANCHOR = 1.0  # weight of a sent reply's own loss a token beside DPO's
+ANCHOR = 1.0  # weight of the preferred reply's own loss a token beside DPO's
 
 
 def kto(ratios: Ratios, beta: float, desirable: NDArray[np.bool_]) -> tuple[NDArray[np.float64], Ratios]:
@@ -303,7 +289,7 @@ class Objective:
             self._reference = self._likelihoods(segments, budget)
 
     def weigh(self, step: Step, budget: int) -> tuple[Step, float]:
-        """Return the step to run, and its loss, the mean over its pairs or labels. Raises torch.OutOfMemoryError."""
+        """Return the step to run, and its loss, the mean over its comparisons. Raises torch.OutOfMemoryError."""
         some = [self._comparisons[first] for first in step.segments[::2]]
         losses, weights = self._losses(some, self._ratios(some, budget))
         segments = [
@@ -312,7 +298,7 @@ class Objective:
             for run, weight in zip(one.segments, pair, strict=True)
             if weight
         ]
-        return Step(step.epoch, segments, step.windows, step.labels), float(losses.mean()) if len(losses) else 0.0
+        return Step(step.epoch, segments, step.windows, step.labels), float(losses.mean())
 
     def measure(self, budget: int) -> dict[str, float]:
         """The figures of the held-out comparisons, for the log; empty if there are none."""
@@ -325,7 +311,6 @@ class Objective:
         """How much likelier than to the reference the wanted replies are than the unwanted ones, in nats a token: with
         pairs the mean of both replies' differences per token, else the difference of the means; its 95% interval
         (normal); and the share of replies that moved the right way (`preferred`)."""
-        some = [one for one in some if not one.alone]
         ratios = self._ratios(some, budget)
         per_token = ratios / [[len(run.labels) for run in one.segments] for one in some]
         if self._preferences.method == "dpo":
@@ -344,10 +329,8 @@ class Objective:
         if self._preferences.method == "dpo":
             losses, weights = dpo(ratios, self._beta)
             # DPO alone makes both replies less likely, and soon all others (arXiv:2404.19733 adds the same term).
-            alone = np.array([one.alone for one in some])
-            weights[alone] = 0
             weights[:, 0] += ANCHOR / np.array([len(one.segments[0].labels) for one in some])
-            return losses[~alone], weights
+            return losses, weights
         losses, weights = kto(ratios, self._beta, np.array([one.desirable for one in some]))
         balance = np.array([self._balance[one.desirable] for one in some])
         return losses * balance, weights * balance[:, None]
@@ -359,7 +342,7 @@ class Objective:
     def _likelihoods(self, segments: Sequence[Segment], budget: int) -> dict[Segment, float]:
         """The log-likelihood of each segment's targets, in nats."""
         found: dict[Segment, float] = {}
-        for batch in pack(list(dict.fromkeys(segments)), budget):
+        for batch in pack(segments, budget):
             losses = token_losses(self._segment_loss, batch, bf16=self._bf16)
             parts = np.split(losses, np.cumsum([len(run.labels) for run in batch])[:-1])
             found |= {run: -float(part.sum()) for run, part in zip(batch, parts, strict=True)}
@@ -383,18 +366,16 @@ def before(wanted: Preferences, config: TrainingConfig, base: Outline, plan: Pla
     """Describe the plan."""
     paired, split = wanted.method == "dpo", wanted.split
     what = "pairs" if paired else "replies"
-    count, alone = wanted.pairs if paired else wanted.drafts, sum(one.alone for one in wanted.train)
+    count = wanted.pairs if paired else wanted.drafts
     lines = [
         f"ghost     {base.folder}",
-        f"{what:<9} {len(wanted.train) - alone:,} to learn, {len(wanted.heldout):,} held out, of {split.read:,} drafts",
+        f"{what:<9} {len(wanted.train):,} to learn, {len(wanted.heldout):,} held out, of {split.read:,} corrections",
         f"loss      {'DPO' if paired else f'KTO: only {wanted.pairs} pairs, and DPO needs {LEAST}'}",
         f"steps     {len(plan):,}: {config.num_epochs} epochs, {config.windows_per_step} {what} a step",
         f"device    {device}, computing in {'bfloat16' if config.bf16 else 'float32'}",
     ]
-    if alone:
-        lines.append(f"sent      {alone:,} as they were, learnt as in any training")
-    if paired and (rest := split.read - wanted.pairs - alone):
-        lines.append(f"note      {rest:,} drafts are left out: repeated, held out, or nothing was sent instead")
+    if paired and (rest := split.read - wanted.pairs):
+        lines.append(f"note      {rest:,} corrections are left out: repeated, or nothing else was sent instead")
     if split.shortened or split.skipped:
         lines.append(
             f"note      longer than sequence_len: {split.shortened:,} lost turns of their context, "

@@ -242,16 +242,3 @@ def test_it_is_estimated_before(
     assert cli.main(["estimate", "--config", str(write_config()), *flags, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["steps"] == 6 * 7  # 54 pairs, 8 a step
-
-
-@pytest.mark.usefixtures("strong")
-def test_what_was_sent_as_it_was_is_learnt_beside_pairs(
-    teach: Teach, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert teach([*pairs(60), *(line(100 + number, "sent", "d'accord !", "d'accord !") for number in range(20))]) == 0
-    printed = capsys.readouterr().out
-    assert "54 to learn, 6 held out, of 80 drafts" in printed
-    assert "20 as they were" in printed
-    report = json.loads((tmp_path / "adapter" / train.REPORT).read_text())
-    assert report["preferences"]["margin"]["train"]["n"] == 54
-    assert report["planned_steps"] == 6 * 10  # 74, 8 a step
