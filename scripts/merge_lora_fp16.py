@@ -111,6 +111,8 @@ def merge_folder(args: argparse.Namespace, folder: Path) -> int:
     clock = Clock()
     with clock("identity"):
         base = provenance.find_base(ghost, args.base)
+    if args.out.resolve() == base.folder.resolve():
+        raise UsageError(f"--out {args.out}: the base that the adapter was trained on; name another folder, to keep it")
     choices = Choices(args.base_weights, int(args.shard_size * 1e9), args.thorough)
     replaces = args.out.exists()
     block = merge(ghost, base, args.out, choices, clock)

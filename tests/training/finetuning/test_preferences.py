@@ -153,6 +153,8 @@ def test_pairs_are_learnt_and_merge_and_serve(
     assert facts["base"]["repo"] == tiny_merged.name
     assert facts["training"]["config"]["preferences"]["method"] == "dpo"
     merged = str(tmp_path / "merged")
+    over = ["--base", str(tiny_merged), "--out", str(tiny_merged)]
+    assert cli.main(["merge", str(tmp_path / "adapter"), *over]) == 2  # it would replace its own base
     assert cli.main(["merge", str(tmp_path / "adapter"), "--base", str(tiny_merged), "--out", merged]) == 0
     assert cli.main(["check", merged]) == 0
     assert ghost_json.read(tmp_path / "merged").facts["before"] == facts["before"]
