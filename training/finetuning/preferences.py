@@ -138,14 +138,15 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, config: TrainingConfig)
     desirable = sum(judged.values())
     undesirable = len(judged) - desirable
     drafts = len({(one.context, one.draft) for one in found})
-    if len(pairs) < LEAST and (drafts < LEAST or not desirable or not undesirable):
+    paired = len(pairs) >= LEAST
+    if not paired and (drafts < LEAST or not desirable or not undesirable):
         raise DataError(
             f"{path}: {drafts} drafts, {len(pairs)} of them with what you sent instead; {desirable} replies were sent "
             f"and {undesirable} refused. At least {LEAST} of the second are needed, or {LEAST} drafts with replies of "
             f"both kinds. Answer more drafts, then: ghost bot --corrections {path}"
         )
     rows: Iterable[tuple[tuple[Turn, ...], str, str, bool]]
-    if len(pairs) >= LEAST:
+    if paired:
         rows = [(context, preferred or "", refused, True) for context, preferred, refused in pairs]
     else:
         order = np.random.default_rng(config.seed).permutation(len(judged))
@@ -167,7 +168,6 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, config: TrainingConfig)
     train, heldout = ([one for _, one in some] for some in (usable[:border], usable[border:]))
     if not train:
         raise DataError(f"{path}: the replies are longer than sequence_len: {config.sequence_len}; raise it")
-    paired = len(pairs) >= LEAST
     learnt = [example for one in train for example in ((one.first, one.second) if paired else (one.first,))]
     split = Split("windows", learnt, len(found), shortened, skipped)
     return Preferences("dpo" if paired else "kto", train, heldout, split, len(pairs), drafts, desirable, undesirable)
@@ -237,14 +237,11 @@ class PreferencePlan(Plan):
     def _epoch(self, number: int) -> list[Step]:
         order = np.random.default_rng([self._config.seed, number, 1]).permutation(len(self._comparisons))
         size = self._config.windows_per_step
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
         return [
-            self._compare(number, [self._comparisons[place] for place in order[start : start + size]])
-            for start in range(0, len(order), size)
+            Step(number, [run for place in part for run in self._comparisons[place].segments], len(part), len(part))
+            for part in parts
         ]
-
-    def _compare(self, epoch: int, some: list[Comparison]) -> Step:
-        segments = [run for one in some for run in one.segments]
-        return Step(epoch, segments, len(some), float(len(some)))
 
 
 Ratios = NDArray[np.float64]
@@ -340,10 +337,19 @@ class Objective:
         return np.array([[found[run] - self._reference[run] for run in one.segments] for one in some])
 
     def _likelihoods(self, segments: Sequence[Segment], budget: int) -> dict[Segment, float]:
-        """The log-likelihood of each segment's targets, in nats."""
+        """The log-likelihood of each segment's targets, in nats. Halves the budget when memory runs out; raises
+        torch.OutOfMemoryError if even one segment does not fit."""
+        import torch
+
         found: dict[Segment, float] = {}
         for batch in pack(segments, budget):
-            losses = token_losses(self._segment_loss, batch, bf16=self._bf16)
+            try:
+                losses = token_losses(self._segment_loss, batch, bf16=self._bf16)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                found |= self._likelihoods(batch, sum(len(run.ids) for run in batch) // 2)
+                continue
             parts = np.split(losses, np.cumsum([len(run.labels) for run in batch])[:-1])
             found |= {run: -float(part.sum()) for run, part in zip(batch, parts, strict=True)}
         return found
