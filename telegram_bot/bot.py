@@ -45,12 +45,14 @@ def corrections(config: BotConfig, out: Path, *, again: bool = False, clock: Clo
             f"SELECT * FROM drafts WHERE {JUDGED} {fresh} AND ({finished}) ORDER BY id", now - BURST_SECONDS
         )
         masker = Masker()
-        lines = [line for row in found for line in _labels_of(row, config, masker)]
-        added = list(dict.fromkeys(line for line in lines if line not in before))
+        lines = {row["id"]: [*_labels_of(row, config, masker)] for row in found}
+        held = set(before)
+        added = list(dict.fromkeys(line for some in lines.values() for line in some if line not in held))
         _write(out, "".join([*before, *added]))
         with db.transaction():
-            for row in found:
-                db.run("UPDATE drafts SET exported = ? WHERE id = ?", now, row["id"])
+            for id, some in lines.items():
+                if some:  # else those that the config's labels can read may still be written
+                    db.run("UPDATE drafts SET exported = ? WHERE id = ?", now, id)
     return len(added), len(before) + len(added)
 
 
