@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from replicate_deployment.chat_format import BURST_SECONDS, Labels, Turn
+from replicate_deployment.chat_format import BURST_SECONDS, CONTEXT_TURNS, DROPPED_TURNS, Labels, Turn
 from telegram_bot.database import Database
 
 NEAR = 4  # turns: do not quote an answered message within so many turns before its answer
@@ -24,20 +24,24 @@ def recent_messages(db: Database, conversation: int, upto: int, turns: int) -> l
     """Return the messages up to number `upto`, oldest first: up to ten per turn for so many `turns`.
 
     Each of the ghost's messages follows what it answers, even if others wrote in between. A partly sent answer to
-    `upto` itself is left out, so a history always ends with the message to be answered.
+    `upto` itself is left out, so a history always ends with the message to be answered. The first one is the same for
+    the next `turns` * 10 messages, up to twice as many as asked for.
     """
     rows = db.rows(
-        "SELECT mine, text, at, telegram, quoted, quote FROM messages"
+        "WITH said AS (SELECT *, coalesce(slot, id) AS place FROM messages"
         " WHERE conversation = ? AND coalesce(slot, id) <= ? AND slot IS NOT ?"
-        " AND coalesce(slot, id) > (SELECT since FROM conversations WHERE id = ?)"
-        " ORDER BY coalesce(slot, id) DESC, mine DESC, id DESC LIMIT ?",
-        *(conversation, upto, upto, conversation, turns * 10),
+        " AND coalesce(slot, id) > (SELECT since FROM conversations WHERE id = ?))"
+        " SELECT mine, text, at, telegram, quoted, quote FROM said"
+        " ORDER BY place DESC, mine DESC, id DESC LIMIT ? + (SELECT count(*) FROM said) % ?",
+        *(conversation, upto, upto, conversation, turns * 10, turns * 10),
     )
     return [StoredMessage(bool(mine), *rest) for mine, *rest in reversed(rows)]
 
 
 def as_turns(messages: Iterable[StoredMessage], labels: Labels, at_most: int) -> list[Turn]:
     """Join bursts into turns, as preparation does, and return the last `at_most`.
+
+    If servers leave out older ones themselves, return up to 7 more, so that most prompts begin like the one before.
 
     If the other side replies to a message more than NEAR turns back, its text starts with that message, each line
     prefixed "> ". Training has no quotes, so this uses the notation of mail and forums, which every base has read. The
@@ -50,7 +54,8 @@ def as_turns(messages: Iterable[StoredMessage], labels: Labels, at_most: int) ->
             bursts[-1].append(message)
         else:
             bursts.append([message])
-    bursts = bursts[-at_most:]
+    step = DROPPED_TURNS if at_most >= CONTEXT_TURNS else 1
+    bursts = bursts[max(0, len(bursts) - at_most) // step * step :]
     places = {message.telegram: place for place, burst in enumerate(bursts) for message in burst if message.telegram}
     turns = []
     for place, burst in enumerate(bursts):

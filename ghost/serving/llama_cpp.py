@@ -23,6 +23,7 @@ from ghost.errors import ConversionError
 from ghost.installed import install_command
 from ghost.serving import gguf_file
 from replicate_deployment import predict, settings
+from replicate_deployment.chat_format import first_turn
 from replicate_deployment.engine import Engine, format_ids
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
@@ -165,9 +166,6 @@ def read_ghost(file: Path, lora: Path | None = None) -> Ghost:
 # The model.
 
 CONTEXT = 2048  # tokens: 1,024 for the history, where training windows are cut, and 1,024 for the longest reply
-# A chat longer than 20 turns loses so many at once, so that the next three replies continue what was read: a 7B takes
-# half a minute to read 20 turns on two cores. The last 13 to 20 remain.
-DROPPED_TURNS = 8
 # Read a prompt in pieces of this many tokens: a cancellation waits for one at most.
 PREFILL_TOKENS = 64
 
@@ -394,8 +392,7 @@ class LlamaCppEngine(Engine):
         return int(self.model.context)
 
     def _oldest(self, count: int) -> int:
-        """Leave out `DROPPED_TURNS` at a time."""
-        return -(-super()._oldest(count) // DROPPED_TURNS) * DROPPED_TURNS
+        return first_turn(count)
 
     @contextmanager
     def _decoder(self, tokens: int) -> Iterator[Decoder]:

@@ -1,11 +1,12 @@
 """Talking to the ghost: context, bursts, commands, groups, and what nobody can make it do."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from replicate_deployment.chat_format import DEFAULT_LABELS, Turn, parse
+from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS, DROPPED_TURNS, Turn, first_turn, parse
 from telegram_bot.config import Typing
 from telegram_bot.gateway import Code, without_links
 from telegram_bot.texts import Texts
@@ -45,6 +46,22 @@ def test_the_context_rolls(world: World) -> None:
             world.api.say(FRIEND, text)
             world.api.until(lambda number=number: len(world.replies(FRIEND)) == number)
     assert world.model.prompts == ["B: a\nA:", "B: a\nA: A\nB: b\nA:", "B: b\nA: B\nB: c\nA:"]
+
+
+def test_a_long_chats_prompts_begin_like_the_one_before(world: World) -> None:
+    """After 20 turns too, so that a server that keeps the last prompt reads the new turns only."""
+    count = 120
+    with world.bot():
+        for number in range(1, count + 1):
+            world.api.say(FRIEND, f"{number}")
+            world.api.until(lambda number=number: len(world.replies(FRIEND)) == number)
+    histories = [turns(prompt) for prompt in world.model.prompts]
+    for number, history in enumerate(histories, 1):
+        assert history[-1] == Turn("B:", f"{number}")
+        assert min(2 * number - 1, CONTEXT_TURNS) <= len(history) < CONTEXT_TURNS + DROPPED_TURNS
+    read = [history[first_turn(len(history)) :] for history in histories]
+    continued = [later[: len(one)] == one for one, later in pairwise(read)]
+    assert continued.count(False) <= 30  # of 110 that are too long
 
 
 def test_nobody_forges_a_turn(world: World) -> None:

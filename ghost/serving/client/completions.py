@@ -33,7 +33,7 @@ from ghost.serving.client.prediction import (
 )
 from ghost.serving.client.replicate import retry_after
 from replicate_deployment import ghost_json, golden, settings
-from replicate_deployment.chat_format import CONTEXT_TURNS, Turn, read_prompt
+from replicate_deployment.chat_format import Turn, first_turn, read_prompt
 from replicate_deployment.errors import PromptError, SettingsError, WeightsError
 from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
@@ -195,7 +195,8 @@ class Completions(Backend):
         if labels.split_tag(prompt.split("\n", 1)[0]) is None:
             where = self.format.ghost.folder / ghost_json.NAME
             raise PromptError(f"the prompt starts with neither {labels.me} nor {labels.other}, the labels of {where}")
-        return read_prompt(prompt, labels)[-CONTEXT_TURNS:]
+        turns = read_prompt(prompt, labels)
+        return turns[first_turn(len(turns)) :]
 
     async def _written(
         self, turns: Sequence[Turn], sampling: Settings, seed: int, metrics: dict[str, float]
