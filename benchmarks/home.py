@@ -5,9 +5,9 @@
                                                   some 6 minutes, 4.2 GB of disk, 10 GB of memory
 
 Needs the extras serve and home, bitsandbytes and psutil. Each way is a process of its own with one thread, asked in
-turns over HTTP (`generate`: a pipe), with the default sampling settings. Core-seconds are those
-of all its processes, from request to answer; seconds are the client's. Stop sequences are left out, so that every reply
-has its length. Resident memory is the highest seen after a reply; pages of the file that are mapped can be dropped.
+turns over HTTP (`generate`: a pipe), with the default sampling settings. Core-seconds are those of all its processes,
+from request to answer; seconds are the client's. Stop sequences are left out, so that every reply has its length.
+Resident memory is the highest seen after a reply; pages of the file that are mapped can be dropped.
 """
 
 import argparse
