@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ghost.serving.guard import BODY_BYTES, FAILED, RETRY_SECONDS, Guard, logged, refused, until_disconnected
+from ghost.serving.guard import FAILED, RETRY_SECONDS, Guard, logged, refused, until_disconnected
 from replicate_deployment.settings import RANGES
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -64,7 +64,6 @@ class Door:
             ],
             middleware=[Middleware(Guard, host=host)],
             exception_handlers={HTTPException: failed, Exception: broken},
-            max_body_size=BODY_BYTES,
         )
 
     async def get(self, request: Request) -> ASGIApp:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +19,10 @@ from urllib.parse import urlsplit
 import h11
 import uvicorn
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 BODY_BYTES = 4_000_000  # of one request; the model reads the last few kilobytes of a history
@@ -28,6 +30,7 @@ REQUEST_SECONDS = 30  # for a whole request to arrive
 CONNECTIONS = 256  # beyond it, the one that has kept its request back for longest is closed
 DRAIN_SECONDS = 10  # for running replies when the server is stopped
 RETRY_SECONDS = 5  # what a refused client is told to wait
+TOO_LARGE = 413, f"the request has more than {BODY_BYTES:,} bytes; send the end of the conversation only"
 FAILED = "the server has failed; its output says where"
 
 
@@ -57,11 +60,20 @@ class Guard:
     refused: Callable[[int, str], Response] = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self.app
+        app, size = self.app, 0
         if scope["type"] != "lifespan" and (refusal := self.refusal(Headers(scope=scope))):
             app = self.refused(*refusal)
+
+        async def bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > BODY_BYTES:  # one without Content-Length; the app's own handler gives the answer its form
+                raise HTTPException(*TOO_LARGE)
+            return message
+
         with suppress(ClientDisconnect, asyncio.CancelledError):  # the client has left, or the server is stopped
-            await app(scope, receive, send)
+            await app(scope, bounded, send)
 
     def refusal(self, headers: Headers) -> tuple[int, str] | None:
         host, site = headers.get("host", ""), headers.get("sec-fetch-site", "none")
@@ -69,6 +81,8 @@ class Guard:
         # A link that a person follows is no harm: the page that holds it cannot read the answer.
         if foreign or (site not in ("none", "same-origin") and headers.get("sec-fetch-dest") != "document"):
             return 403, "requests from web pages are refused; call this server from a program"
+        if (length := headers.get("content-length", "0")).isdecimal() and int(length) > BODY_BYTES:
+            return TOO_LARGE
         if not self.key:
             return (
                 None if self._is_ours(host) else (403, "this Host is not known here; use an address such as 127.0.0.1")
@@ -89,7 +103,7 @@ class Guard:
         return True
 
 
-class _Bounded(H11Protocol):
+class Bounded(H11Protocol):
     """Close a connection whose request does not arrive in time, or the oldest such of too many.
 
     uvicorn itself would wait for ever. Who waits in vain is also who keeps a connection open between two requests.
@@ -97,11 +111,23 @@ class _Bounded(H11Protocol):
 
     _late: asyncio.TimerHandle | None = None
 
+    def __init__(self, *arguments: Any, refused: Callable[[int, str], Response] = refused, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.refused = refused
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or has endless headers, in the form of the app's other errors."""
+        answer = self.refused(400, msg)
+        head = h11.Response(status_code=400, headers=[*answer.raw_headers, (b"connection", b"close")])
+        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > CONNECTIONS:
-            waiting = {one._late.when(): one for one in self.connections if isinstance(one, _Bounded) and one._late}
+            waiting = {one._late.when(): one for one in self.connections if isinstance(one, Bounded) and one._late}
             oldest = waiting[min(waiting)]
             oldest._arrived()  # of connections that come at once, each closes another one
             oldest.transport.abort()
@@ -134,7 +160,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for running replies, but for no request that has not arrived."""
         for one in list(self.server_state.connections):
-            if isinstance(one, _Bounded) and one._late:
+            if isinstance(one, Bounded) and one._late:
                 one.transport.abort()
         await super().shutdown(sockets)
 
@@ -162,12 +188,18 @@ async def until_disconnected(receive: Receive) -> AsyncGenerator[None, None]:
 
 @contextmanager
 def running(
-    app: ASGIApp, listener: socket.socket, client: AbstractAsyncContextManager[Any] | None = None
+    app: ASGIApp,
+    listener: socket.socket,
+    client: AbstractAsyncContextManager[Any] | None = None,
+    refused: Callable[[int, str], Response] = refused,
 ) -> Iterator[None]:
-    """Serve `app` on `listener` in a thread, with `client` open; at the end of the block, let replies finish."""
+    """Serve `app` on `listener` in a thread, with `client` open; at the end of the block, let replies finish.
+
+    `refused` gives the app's form to the answer to what is no HTTP.
+    """
     config = uvicorn.Config(
         app,
-        http=_Bounded,
+        http=partial(Bounded, refused=refused),  # type: ignore[arg-type]
         lifespan="off",
         ws="none",
         log_level="critical",

@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable
 from ghost.serving.chat.conversation import SEEDS, normalized
 from ghost.serving.client import Backend, Prediction, PredictionFailed
-from ghost.serving.guard import BODY_BYTES, FAILED, RETRY_SECONDS, Guard, logged, until_disconnected
+from ghost.serving.guard import FAILED, RETRY_SECONDS, Guard, logged, until_disconnected
 from replicate_deployment.chat_format import Labels, Turn, read_prompt, render_prompt
 from replicate_deployment.errors import GhostError, PromptError, SettingsError
 from replicate_deployment.settings import RANGES, Settings
@@ -196,7 +196,6 @@ class Api:
             ],
             middleware=[Middleware(Guard, host=host, key=key, refused=guarded)],
             exception_handlers={HTTPException: refused, GhostError: failed, Exception: failed},
-            max_body_size=BODY_BYTES,
         )
 
     async def models(self, request: Request) -> Response:

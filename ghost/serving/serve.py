@@ -139,6 +139,17 @@ ENVIRONMENT = (
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_", "TRANSFORMERS_", "TOKENIZERS_"),
     *("USE_HUB_KERNELS", "DO_NOT_TRACK", "COG_LOG_LEVEL"),
 )
+# Cog's server, which ends with its workers when its standard input does: so it does not outlive a ghost that was killed.
+COG = """
+import os, runpy, signal, threading
+
+def end():
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL) if hasattr(os, "killpg") else os._exit(1)
+
+threading.Thread(target=end, daemon=True).start()
+runpy.run_module("cog.server.http", run_name="__main__", alter_sys=True)
+"""
 LOOK_SECONDS = 2  # between two health checks
 HEALTH_SECONDS = 10  # timeout of a health check
 EVERYWHERE = "0.0.0.0"  # not an address to connect to
@@ -237,7 +248,7 @@ def run(args: argparse.Namespace) -> int:
                 ghost.labels if ghost else labels or Labels(),
                 from_facts(ghost.facts.get("sampling", {})) if ghost else Settings(),  # an adapter has none recorded
             )
-            stack.enter_context(guard.running(api.app(args.host, key), listener, api.backend))
+            stack.enter_context(guard.running(api.app(args.host, key), listener, api.backend, openai_api.guarded))
             url = f"{_url(args.host, listener.getsockname()[1])}/v1"
             console.print(f"OpenAI's API: {url} (model {api.name}); press Ctrl-C to stop", soft_wrap=True)
         if not _only_this_machine(args.host) and not (listener and key):
@@ -355,17 +366,17 @@ class _Server:
 
     def stop(self, seconds: float = DRAIN_SECONDS) -> None:
         """Let a running prediction go on for so long; then kill the server."""
-        if seconds:
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                if self.process.wait(seconds) == 0:
-                    return
-        if sys.platform == "win32":
-            self.process.kill()
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)  # includes a worker that outlived its server
-        self.process.wait()
+        with self.process:  # waits, and closes our end of its pipe
+            if seconds:
+                self.process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    if self.process.wait(seconds) == 0:
+                        return
+            if sys.platform == "win32":
+                self.process.kill()
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)  # includes a worker that outlived its server
 
 
 @contextmanager
@@ -412,10 +423,10 @@ def _started(
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             return subprocess.Popen(
-                [sys.executable, "-m", "cog.server.http", "--host", private[0]],
+                [sys.executable, "-c", COG, "--host", private[0]],
                 cwd=own,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C reaches ghost only, which then lets the server finish

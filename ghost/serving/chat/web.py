@@ -55,10 +55,14 @@ def prepared(speaker: Speaker, changes: Mapping[str, float], seed: int | None, w
 
 def launch(page: Any, host: str, port: int) -> str:
     """Serve the page and return its URL."""
+    import uvicorn.config
     from starlette.middleware import Middleware
 
     from ghost.serving.chat.gradio_page import THEME
-    from ghost.serving.guard import Guard
+    from ghost.serving.guard import Bounded, Guard
+
+    # gradio has no option for the protocol of its server.
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{Bounded.__module__}:{Bounded.__name__}"
 
     # gradio sends itself a request to see whether it runs; a proxy could not reach this machine.
     for name in ("no_proxy", "NO_PROXY"):
