@@ -29,6 +29,7 @@ BODY_BYTES = 4_000_000  # of one request; the model reads the last few kilobytes
 REQUEST_SECONDS = 30  # for a whole request to arrive
 CONNECTIONS = 256  # beyond it, the one that has kept its request back for longest is closed
 DRAIN_SECONDS = 10  # for running replies when the server is stopped
+TRANSPORT = "ghost.transport"  # in a request's scope: the connection, to which door.py writes chunks as they came
 RETRY_SECONDS = 5  # what a refused client is told to wait
 TOO_LARGE = 413, f"the request has more than {BODY_BYTES:,} bytes; send the end of the conversation only"
 FAILED = "the server has failed; its output says where"
@@ -145,6 +146,8 @@ class Bounded(H11Protocol):
         self._arrived()
 
     def _watch(self) -> None:
+        if self.scope:
+            self.scope[TRANSPORT] = self.transport  # type: ignore[literal-required]
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._arrived()
         elif not self._late:
