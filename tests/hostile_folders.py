@@ -311,10 +311,30 @@ FOLDERS = [
         "this is an adapter",
     ),
     # weights, of a base
-    Hostile("base", "an index that leads outside", index("../outside/secret"), "no safetensors file of this folder"),
-    Hostile("base", "an index with an absolute path", index("/etc/passwd"), "no safetensors file of this folder"),
-    Hostile("base", "an index that names a pickle", index("pytorch_model.bin"), "no safetensors file of this folder"),
-    Hostile("base", "an index with a number for a name", index(7), "no safetensors file of this folder"),
+    Hostile(
+        "base",
+        "an index that leads outside",
+        index("../outside/secret"),
+        "no safetensors file of this folder|the index and the shards",
+    ),
+    Hostile(
+        "base",
+        "an index with an absolute path",
+        index("/etc/passwd"),
+        "no safetensors file of this folder|the index and the shards",
+    ),
+    Hostile(
+        "base",
+        "an index that names a pickle",
+        index("pytorch_model.bin"),
+        "no safetensors file of this folder|the index and the shards",
+    ),
+    Hostile(
+        "base",
+        "an index with a number for a name",
+        index(7),
+        "no safetensors file of this folder|the index and the shards",
+    ),
     Hostile(
         "base",
         "an index without entries",
@@ -454,7 +474,12 @@ FOLDERS = [
         "native code",
     ),
     Hostile("merged", "10⁷ layers", change("config.json", num_hidden_layers=10**7), "from 1 to 256"),
-    Hostile("merged", "an index that leads outside", index("../outside/secret"), "no safetensors file of this folder"),
+    Hostile(
+        "merged",
+        "an index that leads outside",
+        index("../outside/secret"),
+        "no safetensors file of this folder|the index and the shards",
+    ),
     Hostile("merged", "a pickle, listed", text("old.bin", "x"), "can run code"),
     Hostile("merged", "a pickle in capitals, listed", text("OLD.BIN", "x"), "can run code"),
     Hostile("merged", "a pickle in capitals, not listed", text("OLD.PKL", "x"), "not listed", listed=False),

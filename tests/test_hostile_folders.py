@@ -13,11 +13,16 @@ import pytest
 
 from ghost import console
 from ghost.cli import main
+from ghost.serving import preflight
 from ghost.serving.gguf_file import check_file
+from replicate_deployment import ghost_json
 from replicate_deployment.errors import GhostError
 from replicate_deployment.model_folder import TOKENIZER_FILES
 from replicate_deployment.tokenization import load_tokenizer
 from scripts import sanity_check
+from tests.ghost.hub.conftest import REPO, hub, logged_in  # noqa: F401
+from tests.ghost.hub.fake_hub import FakeHub
+from tests.ghost.hub.fake_repos import Repo
 from tests.hostile_folders import CODE, FOLDERS, Hostile, change, make, page
 from tests.training.merging.conftest import adapter, make_adapter, make_base, merged  # noqa: F401
 from training.finetuning.base import load_base, resolve_base
@@ -171,6 +176,69 @@ def test_a_merged_model(
     assert watched == []
     assert not (folder / "ran").exists()
     assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("hostile", of_kind("merged"), ids=named)
+def test_preflight(
+    hostile: Hostile,
+    merged: Path,  # noqa: F811
+    tmp_path: Path,
+    watched: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = shutil.copytree(preflight.PACKAGE, tmp_path / "context", ignore=shutil.ignore_patterns("weights"))
+    folder = make(hostile, merged, context / "weights")
+    monkeypatch.setattr(preflight, "locate", lambda: context)
+    monkeypatch.setattr(preflight, "CHECKS", {})  # of the context itself, in which "outside" now lies
+    watched.clear()
+    refused(lambda: main(["preflight"]), hostile, capsys)
+    assert watched == []
+    assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("hostile", of_kind("merged"), ids=named)
+def test_pull(
+    hostile: Hostile,
+    merged: Path,  # noqa: F811
+    hub: FakeHub,  # noqa: F811
+    logged_in: None,  # noqa: F811
+    tmp_path: Path,
+    watched: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, out = make(hostile, merged, tmp_path / "merged"), tmp_path / "out"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size < 1e8]
+    hub.repos[REPO] = Repo(private=True)
+    hub.repos[REPO].commit({path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
+    watched.clear()
+    code = main(["pull", REPO, "--out", str(out)])
+    said = "".join(capsys.readouterr())
+    assert [one for one in watched if not one.startswith("socket.connect")] == []
+    assert "Traceback" not in said
+    if code:
+        assert not out.exists()
+        return
+    listed = {ghost_json.NAME, *ghost_json.read(out).block("files")}
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*")} == listed
+    if hostile.listed:  # what the hashes vouch for is refused by whoever loads it
+        refused(lambda: in_serving(out), hostile, capsys)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [pytest.param(one, marks=pytest.mark.exhaustive if one.listed else ()) for one in of_kind("merged")],
+    ids=named,
+)
+def test_serve(
+    hostile: Hostile,
+    merged: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make(hostile, merged, tmp_path / "merged")
+    refused(lambda: main(["serve", str(folder), "--port", "0"]), hostile, capsys)
+    assert not (folder / "ran").exists()
 
 
 @pytest.mark.parametrize("hostile", of_kind("template"), ids=named)

@@ -110,7 +110,7 @@ def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
         failed |= result.status == "failed"
         yield result
     place = folder / "weights"
-    there = (place / ghost_json.NAME).is_file()
+    there = (place / ghost_json.NAME).exists()  # a pipe or a device is refused when it is read
     if weights and not there:
         failed = True
         shards = any(place.glob("*.safetensors"))

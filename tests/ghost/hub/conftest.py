@@ -106,9 +106,8 @@ class Ghost:
 
 
 @pytest.fixture
-def ghost(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Ghost]:
+def logged_in(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The Hub of this process is the fake one."""
     from huggingface_hub import close_session, constants
 
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
@@ -116,8 +115,13 @@ def ghost(
     # Read when huggingface_hub was imported; a login on the machine that runs the tests is none of their business.
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield Ghost(capfd)
+    yield
     close_session()
+
+
+@pytest.fixture
+def ghost(logged_in: None, capfd: pytest.CaptureFixture[str]) -> Ghost:
+    return Ghost(capfd)
 
 
 @pytest.fixture
