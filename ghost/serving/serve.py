@@ -139,7 +139,7 @@ ENVIRONMENT = (
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_", "TRANSFORMERS_", "TOKENIZERS_"),
     *("USE_HUB_KERNELS", "DO_NOT_TRACK", "COG_LOG_LEVEL"),
 )
-# Cog's server, which ends with its workers when its standard input does: so it does not outlive a ghost that was killed.
+# Cog's server; it ends when its standard input does, so that neither it nor its worker outlives a ghost that is killed.
 COG = """
 import os, runpy, signal, threading
 

@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from ghost.serving import door, guard, serve
@@ -291,6 +294,31 @@ def test_the_environment_is_chosen_and_the_temporary_folder_its_own(
     scratch = Path(told.split("TMPDIR=")[1].split()[0])
     assert scratch.parent.name.startswith("ghost-serve-")
     assert not scratch.exists()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from ghost.serving import serve
+with serve._started(Path(sys.argv[1]), 0, "127.0.0.1", Path(sys.argv[2])) as server:
+    print(server.process.pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_cogs_server_ends_with_a_ghost_that_is_killed(tiny_merged: Path, tmp_path: Path) -> None:
+    (tmp_path / "predict.py").write_text(PREDICTOR)
+    command = [sys.executable, "-c", KILLED, str(tiny_merged), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    group = int(done.stdout)  # of the server and its worker
+    until(lambda: not any(os.getpgid(one.pid) == group for one in psutil.process_iter() if alive(one)))
+
+
+def alive(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def test_no_prediction_leaves_a_folder(tiny_merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

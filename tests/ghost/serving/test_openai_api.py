@@ -22,9 +22,10 @@ import pytest
 
 from ghost import cli
 from ghost.errors import PredictionLost, ServerBusy, ServerStarting, ServerUnreachable
+from ghost.serving import guard
 from ghost.serving.client import Backend, CogServer, Prediction
 from ghost.serving.guard import running
-from ghost.serving.openai_api import IGNORED_HEADER, QUEUE, Api
+from ghost.serving.openai_api import IGNORED_HEADER, QUEUE, Api, guarded
 from replicate_deployment.chat_format import Labels
 from replicate_deployment.settings import RANGES, Settings
 from tests.ghost.serving.cog_server import wait_until
@@ -83,7 +84,7 @@ def served(backend: Backend, *, key: str = "", labels: Labels | None = None) -> 
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     api = Api(backend, "noa", labels or Labels(), Settings())
     with (
-        running(api.app("127.0.0.1", key), listener, api.backend),
+        running(api.app("127.0.0.1", key), listener, api.backend, guarded),
         httpx2.Client(base_url=url, timeout=60, trust_env=False) as http,
     ):
         yield http
@@ -435,6 +436,23 @@ def test_ghost_serve_beside_cogs_server_and_over_a_running_one(
             process.send_signal(signal.SIGTERM)
             output, errors = process.communicate()
             assert (process.returncode, "zebracorn" in output + errors) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "length", [f"Content-Length: {guard.BODY_BYTES + 1}", "Transfer-Encoding: chunked", "x" * 99_999]
+)
+def test_what_is_too_long_is_refused_in_openais_form(length: str) -> None:
+    with served(Fake()) as http, socket.create_connection((http.base_url.host, http.base_url.port or 0)) as raw:
+        raw.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n".encode())
+        if "chunked" in length:
+            raw.sendall(b"%x\r\n" % (guard.BODY_BYTES + 1) + b" " * (guard.BODY_BYTES + 1))
+        raw.settimeout(30)
+        said = b""
+        while b"}}" not in said and (more := raw.recv(10_000)):
+            said += more
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == (400 if length.startswith("x") else 413)
+    assert json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])["error"]["type"] == "invalid_request_error"
 
 
 def test_what_ghost_serve_refuses(tiny_merged: Path, capsys: pytest.CaptureFixture[str]) -> None:

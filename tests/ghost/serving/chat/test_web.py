@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import pytest
 from benchmarks.pictures import browser
 from ghost.cli import main
 from ghost.errors import ServerError
+from ghost.serving import guard
+from ghost.serving.chat import web
 from ghost.serving.chat.gradio_page import changes_of, turns_of
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.errors import SettingsError
 from replicate_deployment.settings import Settings
+from tests.ghost.serving.chat.speaker import Parrot
 
 ROOT = Path(__file__).parents[4]
 program = browser.found()
@@ -154,6 +158,29 @@ def test_the_page_and_its_server_ask_nobody_else(page: Page) -> None:
     assert outside == set()
     assert page.browser.complaints == []
     assert not page.asked.exists(), page.asked.read_text()
+
+
+def test_the_page_bounds_what_a_client_sends(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    page = web.prepared(Parrot(), {}, None, ThreadPoolExecutor(1))
+    try:
+        web.launch(page, "127.0.0.1", port)
+        head = (
+            f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {guard.BODY_BYTES + 1}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", port)) as large:
+            large.sendall(head.encode())
+            large.settimeout(30)
+            assert large.recv(100).split()[1] == b"413"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(guard, "REQUEST_SECONDS", 0.2)
+            with socket.create_connection(("127.0.0.1", port)) as slow:
+                slow.sendall(b"GET / HT")
+                slow.settimeout(30)
+                assert slow.recv(1) == b""
+    finally:
+        page.close(verbose=False)
 
 
 def test_what_was_not_answered_is_no_turn() -> None:
