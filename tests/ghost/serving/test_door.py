@@ -148,6 +148,42 @@ def test_a_stream_passes_piece_by_piece(http: httpx2.Client) -> None:
         assert http.get("/health-check").json()["status"] == "BUSY"
 
 
+def test_chunks_pass_whole_however_they_arrive() -> None:
+    body = b"3\r\n0\r\n\r\n1f;name=value\r\n" + b"0\r\n\r\n" * 6 + b"x\r\n" + b"0\r\nTrailer: 1\r\n\r\n"
+    last = body.index(b"0\r\nTrailer")
+    for step in range(1, len(body)):
+        passed = rest = b""
+        ended = False
+        for start in range(0, len(body), step):
+            chunks, rest, ended = door.whole_chunks(rest + body[start : start + step])
+            passed += chunks
+            if ended:
+                break
+        assert (ended, passed) == (True, body[:last])
+    with pytest.raises(door.h11.RemoteProtocolError):
+        door.whole_chunks(b"data\r\n")
+
+
+def test_a_client_of_http_1_0_gets_the_stream_without_chunks(http: httpx2.Client) -> None:
+    sent = json.dumps(HEY).encode()
+    lines = (
+        "POST /predictions HTTP/1.0",
+        "Host: localhost",
+        f"Content-Length: {len(sent)}",
+        "Accept: text/event-stream",
+    )
+    head = "\r\n".join((*lines, "", ""))
+    with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as old:
+        old.sendall(head.encode() + sent)
+        old.settimeout(30)
+        said = b""
+        while more := old.recv(10_000):
+            said += more
+    body = said.partition(b"\r\n\r\n")[2]
+    assert body.startswith(b"event: start\n")
+    assert b"event: completed\n" in body
+
+
 IDS = ["%00", "a" * 65, "..", "%2Ftmp%2Fx", "a%2Fb", "a.b", "é", "a%20", "a%0A", "%"]
 
 

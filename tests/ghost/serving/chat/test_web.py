@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,10 @@ from benchmarks.pictures import browser
 from ghost.cli import main
 from ghost.errors import ServerError
 from ghost.serving import guard
-from ghost.serving.chat import web
 from ghost.serving.chat.gradio_page import changes_of, turns_of
 from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.errors import SettingsError
 from replicate_deployment.settings import Settings
-from tests.ghost.serving.chat.speaker import Parrot
 
 ROOT = Path(__file__).parents[4]
 program = browser.found()
@@ -160,27 +157,38 @@ def test_the_page_and_its_server_ask_nobody_else(page: Page) -> None:
     assert not page.asked.exists(), page.asked.read_text()
 
 
+QUICK = """
+import runpy, sys
+from ghost.serving import guard
+guard.REQUEST_SECONDS = 1
+runpy.run_module("tests.ghost.serving.chat.page", run_name="__main__")
+"""
+
+
 def test_the_page_bounds_what_a_client_sends(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    page = web.prepared(Parrot(), {}, None, ThreadPoolExecutor(1))
-    try:
-        web.launch(page, "127.0.0.1", port)
-        head = (
-            f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {guard.BODY_BYTES + 1}\r\n\r\n"
-        )
-        with socket.create_connection(("127.0.0.1", port)) as large:
-            large.sendall(head.encode())
-            large.settimeout(30)
-            assert large.recv(100).split()[1] == b"413"
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(guard, "REQUEST_SECONDS", 0.2)
-            with socket.create_connection(("127.0.0.1", port)) as slow:
+    command = [sys.executable, "-c", QUICK, str(tmp_path / "log.jsonl")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:(\d+)/", server.stdout.readline())
+            assert found
+            at = ("127.0.0.1", int(found[1]))
+            lines = (
+                "POST /gradio_api/queue/join HTTP/1.1",
+                f"Host: {at[0]}",
+                f"Content-Length: {guard.BODY_BYTES + 1}",
+            )
+            head = "\r\n".join((*lines, "", ""))
+            with socket.create_connection(at) as large:
+                large.sendall(head.encode())
+                large.settimeout(30)
+                assert large.recv(100).split()[1] == b"413"
+            with socket.create_connection(at) as slow:
                 slow.sendall(b"GET / HT")
                 slow.settimeout(30)
                 assert slow.recv(1) == b""
-    finally:
-        page.close(verbose=False)
+        finally:
+            server.terminate()
 
 
 def test_what_was_not_answered_is_no_turn() -> None:
