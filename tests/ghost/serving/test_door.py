@@ -166,13 +166,9 @@ def test_chunks_pass_whole_however_they_arrive() -> None:
 
 def test_a_client_of_http_1_0_gets_the_stream_without_chunks(http: httpx2.Client) -> None:
     sent = json.dumps(HEY).encode()
-    lines = (
-        "POST /predictions HTTP/1.0",
-        "Host: localhost",
-        f"Content-Length: {len(sent)}",
-        "Accept: text/event-stream",
-    )
-    head = "\r\n".join((*lines, "", ""))
+    lines = ["POST /predictions HTTP/1.0", "Host: localhost", f"Content-Length: {len(sent)}"]
+    lines += ["Content-Type: application/json", "Accept: text/event-stream"]
+    head = "\r\n".join([*lines, "", ""])
     with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as old:
         old.sendall(head.encode() + sent)
         old.settimeout(30)
