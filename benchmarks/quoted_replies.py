@@ -31,7 +31,7 @@ from statistics import quantiles
 from typing import Any
 
 from benchmarks.extraction import machine
-from benchmarks.recipe_runs import ROOT
+from benchmarks.trainings import ROOT
 from ghost.demo import demo, real
 from ghost.evaluation.data import Estimate
 from ghost.evaluation.intervals import ratio
@@ -328,7 +328,14 @@ def main() -> None:
 
 
 def page(measured: Mapping[str, Sequence[Case]], found: Measured, apart: Sequence[int]) -> Iterator[str]:
-    yield from ("# Quoted replies", "", "```", "python -m benchmarks.quoted_replies --links DIR", "```", "")
+    yield from (
+        "# Quoted replies",
+        "",
+        "```",
+        "python -m benchmarks.quoted_replies --links DIR --scratch DIR",
+        "```",
+        "",
+    )
     yield (
         f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}, transformers "
         f"{version('transformers')}. SmolLM2-135M-Instruct; one epoch on {TRAINED} windows of {WINDOW} messages."
