@@ -137,7 +137,12 @@ def extract(args: argparse.Namespace, answers: Answers) -> int:
     answers.extracted = True
     answers.save()
     if code:
-        console.print(f"Going on without what was not understood. Once it is mended: {again}", soft_wrap=True)
+        refused = json.loads(report.read_text(encoding="utf-8"))["refused"]
+        if any("--date-order" in problem for problem in refused):
+            again += " --date-order dmy (day first), or mdy (month first)"
+        console.print(
+            f"Going on without what was not understood. To read it too, mend it and type: {again}", soft_wrap=True
+        )
     return 0
 
 
@@ -213,7 +218,8 @@ def settle_names(args: argparse.Namespace, answers: Answers) -> None:
             *proposal.reasons,
             f"Type every name under which you appear, or its number, separated by commas{default}.",
         ]
-        wanted = ask("\n".join(lines), "--me NAME", identified)
+        names = ", ".join(map(shlex.quote, listed))
+        wanted = ask("\n".join(lines), f"--me NAME; these wrote most: {names}", identified)
     if (wanted := checked(wanted)) != given:
         save_names(wanted)
     if not answers.others_agree:

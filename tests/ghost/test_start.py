@@ -223,7 +223,25 @@ def test_a_file_that_cannot_be_read_is_said_and_the_others_go_on(capsys: Capture
     assert cli.main(start()) == 0
     told = capsys.readouterr().out
     assert "not understood: exports/notes.txt" in told
-    assert "Once it is mended: ghost extract exports" in told
+    assert "mend it and type: ghost extract exports\n" in told
+
+
+@pytest.mark.usefixtures("home")
+def test_an_export_whose_dates_fit_two_orders_names_the_flag_that_reads_it(capsys: Capture) -> None:
+    lines = [f"0{day}/03/2022, 10:00 - {name}: ça va" for day in (1, 2, 5) for name in ("Zoé", "Noa")]
+    Path("exports/WhatsApp Chat with Zoé.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert cli.main(start()) == 0
+    again = capsys.readouterr().out.partition("mend it and type: ")[2].partition(" (day first)")[0]
+    assert again == "ghost extract exports --date-order dmy"
+    assert cli.main(shlex.split(again)[1:]) == 0
+
+
+@pytest.mark.usefixtures("home")
+def test_without_a_terminal_the_error_lists_who_can_be_meant(capsys: Capture) -> None:
+    assert cli.main(start("--exports")) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "--me NAME" in error
+    assert all(name in error for name in ("Noa", "Malo", "'Bea, the younger'"))
 
 
 @pytest.mark.usefixtures("home")

@@ -25,6 +25,7 @@ CONFIG = Path("config/user_config.json")
 # WhatsApp wraps phone numbers and some names in invisible direction marks.
 DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 LISTED = 10  # senders shown in an error
+YOURS = "YOUR NAME"  # stands in a proposed config where only the user knows which sender they are
 EXAMPLE, ALIKE = "user_config.example.json", 0.85  # config.json has a ratio of 0.81, user_config.json.txt 0.89
 EXTRACTION_REPORT = "extraction_report.json"
 NAMES = ("exclude_people", "exclude_conversations")  # keys that hold a list of names
@@ -220,9 +221,9 @@ def _check_platforms(named: Iterable[str], present: Iterable[str], path: Path) -
 class Proposal:
     """listing      the senders who wrote most, the most first, with their numbers of messages
     others       how many more there are
-    identifiers  who is probably you: names for all platforms, or for each
+    identifiers  who is probably you: names for all platforms, or for each; YOURS where several senders could be you
     reasons      why
-    certain      False if another sender could as well be you
+    certain      False if several senders could be you
     """
 
     listing: list[tuple[str, int]]
@@ -254,13 +255,14 @@ def propose(chats: Mapping[str, Mapping[str, int]], owners: Mapping[str, Sequenc
             reasons.append(f"{where}the export is the account of {', '.join(owning)}")
             continue
         candidates = sorted(presence, key=lambda sender: (-presence[sender], -senders[sender], sender))
-        likely[platform] = (candidates[0],)
         most = presence[candidates[0]]
         tied = [sender for sender in candidates if presence[sender] == most]
         share = f"{most:,} of {len(of_platform):,} chats"
         if len(tied) == 1:
+            likely[platform] = (tied[0],)
             reasons.append(f"{where}{tied[0]} is in {share}, more than anyone else")
             continue
+        likely[platform] = (YOURS,)
         certain = False
         who = ", ".join(tied) if len(tied) <= LISTED else f"{len(tied):,} people"
         reasons.append(f"{where}{who} are each in {share}: only you know which is you")
@@ -280,6 +282,7 @@ def _advice(proposal: Proposal, path: Path) -> str:
     """The proposal in words, and what to write to the config at `path`."""
     line = f'"user_identifiers": {json.dumps(proposal.identifiers, ensure_ascii=False)}'
     where = f"this line in {path}:  {line}" if path.exists() else f"{path} with this line:  {{{line}}}"
+    which = f"If you are {' and '.join(proposal.names)}" if proposal.certain else f"With your name instead of {YOURS}"
     flags = " ".join(f"--me {json.dumps(name, ensure_ascii=False)}" for name in proposal.names)
     return "\n".join(
         [
@@ -287,7 +290,7 @@ def _advice(proposal: Proposal, path: Path) -> str:
             *(f"  {count:>9,}  {sender}" for sender, count in proposal.listing),
             *([f"  and {proposal.others:,} more"] if proposal.others else []),
             *proposal.reasons,
-            f"If you are {' and '.join(proposal.names)}, write {where}",
+            f"{which}, write {where}",
             "(list every name under which you appear)",
             f"or pass it for this run only:  {flags}",
         ]

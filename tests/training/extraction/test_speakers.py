@@ -203,8 +203,8 @@ def test_when_nobody_matches_the_senders_are_listed(
     assert listed[:4] == ["Charles", "Ada", "ADA", "00"]
     assert "and 5 more" in message
     assert "whatsapp: 15 people are each in 1 of 1 chats: only you know which is you" in message
-    assert '"user_identifiers": ["Charles"]' in message
-    assert '--me "Charles"' in message
+    assert '"user_identifiers": ["YOUR NAME"]' in message
+    assert '--me "YOUR NAME"' in message
 
 
 def _proposal(chats: dict[str, dict[str, int]], **arguments: Any) -> str:
@@ -221,7 +221,11 @@ def test_who_is_in_the_most_chats_is_proposed_even_if_others_wrote_more() -> Non
 
 
 def test_two_people_of_one_chat_are_both_possible() -> None:
-    assert "telegram: Bob, ada_l are each in 1 of 1 chats: only you know which is you" in _proposal(TELEGRAM)
+    told = _proposal(TELEGRAM)
+    assert "telegram: Bob, ada_l are each in 1 of 1 chats: only you know which is you" in told
+    assert "If you are" not in told
+    assert told.endswith('--me "YOUR NAME"')
+    assert '{"telegram": ["YOUR NAME"], "whatsapp": ["Ada"]}' in _proposal({**FAMILY, **TELEGRAM})
 
 
 def test_the_account_that_an_export_is_of_is_proposed_if_it_wrote(tmp_path: Path) -> None:
