@@ -40,6 +40,8 @@ INSTAGRAM_ONLY = re.compile(
     r'"uri": *"your_(instagram)_activity/|"joinable_mode":[^}]*"https://(ig\.me)/|"(original_content_owner)":'
     r'|"content": *"(Liked a message)\s*"'
 )
+# Somebody can have typed `Liked a message` on Facebook.
+FACEBOOK_ONLY = re.compile(r'"uri": *"your_(?:facebook_activity|activity_across_facebook)/|"https://m\.me/')
 
 # What the apps put behind an edited message, in the account's language.
 EDITED = re.compile(
@@ -105,7 +107,7 @@ def is_instagram(source: Source, evidence: Evidence) -> str | None:
     if is_page(source, evidence):
         return "a page whose times have no seconds" if INSTAGRAM_TIME.search(evidence.head) else None
     sign = INSTAGRAM_ONLY.search(evidence.head)
-    if sign is None or _has_more_files(source):
+    if sign is None or FACEBOOK_ONLY.search(evidence.head) or _has_more_files(source):
         return None
     return f"with {sign[sign.lastindex or 0]}, which only Instagram writes"
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, groupby, islice, repeat
+from itertools import chain, groupby, islice, pairwise, repeat
 from operator import itemgetter
 from pathlib import PurePath
 from typing import NamedTuple
@@ -38,9 +38,10 @@ BROAD = True  # a date, a time and a name head many logs
 COMPANIONS: frozenset[str] = frozenset()
 
 VISIBLE = re.compile(rf"[^\s{MARKS.pattern[1:-1]}]")
-# What stands for a name in logs: `INFO`, `app.main - ERROR - retry`, `sshd[812]`, `server.go:12`.
+# What stands for a name in logs: `INFO`, `app.main - ERROR - retry`, `sshd[812]`, `server.go:12`, `kernel`.
 LOG = re.compile(
     r"\b(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL|SEVERE|LOG)\b|\w\[\d+\]$|\.\w{1,4}:\d+$"
+    r"|^(?:root|kernel|daemon|nobody|init|sudo|su|(?i:cron)|(?:audit|container|cron|dbus|docker|http|ssh|syslog|system|udev)d)$"
 )
 UNMARKED = ("date time", "date time:")
 FEW = 20  # headers that are looked at
@@ -125,6 +126,7 @@ def read(source: Source, date_order: str | None) -> Reading:
     if header is None or not runs:
         raise ExportError(f"{source}: no line starts with a WhatsApp date and time; is this a chat export?")
     known = _times(source, clocks)
+    _refuse_bare_twelve_hours(source, header, text, known)
     orders = _orders(source, header, runs, date_order)
     name = title(source)
     facts |= {
@@ -180,6 +182,26 @@ def _times(source: Source, clocks: Counter[str]) -> dict[str, str | None]:
             " may mean the morning or the afternoon. Write AM or PM instead, and extract again"
         )
     return known
+
+
+def _refuse_bare_twelve_hours(source: Source, header: Header, text: str, known: Mapping[str, str | None]) -> None:
+    """Raises ExportError where a 12-hour clock without AM and PM goes round within a day: 12:59 before 1:04."""
+    if any(headers.letters(clock) or (time or "00")[:2] not in TWELVE for clock, time in known.items()):
+        return
+    for day, same in groupby(header.pattern.finditer(text), key=itemgetter("date")):
+        for one, two in pairwise(match["clock"] for match in same):
+            if _hour(known[two]) + 1 < _hour(known[one]):
+                raise ExportError(
+                    f"{source}: {printable(one)} comes before {printable(two)} on {printable(day)}, and nothing tells "
+                    "morning from afternoon: set the phone to the 24-hour clock, and export again"
+                )
+
+
+TWELVE = frozenset(f"{hour:02}" for hour in range(1, 13))
+
+
+def _hour(time: str | None) -> int:
+    return int((time or "00")[:2])
 
 
 def _orders(source: Source, header: Header, runs: list[Run], answer: str | None) -> dict[int, DateOrder]:

@@ -69,6 +69,11 @@ def test_words_about_instagram_are_no_sign_of_it(tmp_path: Path, words: str) -> 
     assert platform(save(tmp_path, thread(row(words)))) == "messenger"
 
 
+def test_what_facebook_writes_outweighs_what_somebody_can_have_typed(tmp_path: Path) -> None:
+    photo = row(None, photos=[{"uri": "your_facebook_activity/messages/inbox/bob_1/photos/1.jpg"}])
+    assert platform(save(tmp_path, thread(row("Liked a message"), photo))) == "messenger"
+
+
 def test_the_files_of_a_thread_do_not_part_when_one_has_a_sign(tmp_path: Path) -> None:
     first = save(tmp_path, thread(row("Liked a message")), "message_1.json")
     assert platform(first) == "instagram"

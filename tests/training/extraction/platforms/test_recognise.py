@@ -119,6 +119,8 @@ NO_CHATS = {
     "log, level second": "2024-01-02 10:05:03 - app - INFO - up: 1\n2024-01-02 10:05:04 - app - ERROR - no: 2\n",
     "log in brackets": "[2024-01-02 10:05:03] local.ERROR: no\n[2024-01-02 10:05:04] local.INFO: yes\n",
     "system log": "[2024-01-02 10:05:03] sshd[812]: open\n[2024-01-02 10:05:04] sshd[813]: close\n",
+    "messages of the system": "[2024-01-02 10:05:03] kernel: usb up\n[2024-01-02 10:05:04] root: session opened\n",
+    "services": "2024-01-02 10:05:03 - systemd: started\n2024-01-02 10:05:04 - CRON: run\n",
     "server": "2024/01/02 10:05:03 server.go:12: up\n2024/01/02 10:05:04 server.go:40: down\n",
     "commits": "2024-01-02 10:05:03 +0100 Lea: fix\n2024-01-03 10:05:03 +0100 Noa: mend\n",
     "stamps": "2024-01-02 03:04:05 Lea\nhi\n\n2024-01-02 03:07:08 Noa\nsee: the map\n",
