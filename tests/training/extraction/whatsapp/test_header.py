@@ -194,6 +194,18 @@ def test_halves_of_the_day_in_every_language(tmp_path: Path, language: str, form
     ]
 
 
+@pytest.mark.parametrize("form", ["25/11/2021, {} - ", "[25/11/2021, {}:01] "])
+def test_a_12_hour_clock_without_halves_of_the_day_is_refused(tmp_path: Path, form: str) -> None:
+    def chat(*times: str) -> Path:
+        return save(tmp_path, "".join(f"{form.format(time)}Lea: hi\n" for time in times))
+
+    with pytest.raises(ExportError, match="12:59.* comes before 1:04.* on 25/11/2021.* 24-hour clock"):
+        records(chat("9:30", "12:59", "1:04"))
+    # 24 hours: a late message of the same hour, an hour after noon, a day without a message after noon.
+    for times in (("9:30", "10:01", "9:59"), ("11:30", "13:04", "1:04"), ("8:30", "9:59", "12:04")):
+        assert len(records(chat(*times))) == 3
+
+
 @pytest.mark.parametrize("time", ["10:05 zzt", "zzt 10:05"])
 def test_an_unknown_word_beside_the_time_asks(tmp_path: Path, time: str) -> None:
     path = save(tmp_path, f"25/11/2021, {time} - Lea: hi\n25/11/2021, {time} - Marc: yo\n")
