@@ -199,7 +199,7 @@ def test_a_12_hour_clock_without_halves_of_the_day_is_refused(tmp_path: Path, fo
     def chat(*times: str) -> Path:
         return save(tmp_path, "".join(f"{form.format(time)}Lea: hi\n" for time in times))
 
-    with pytest.raises(ExportError, match="12:59.* comes before 1:04.* on 25/11/2021.* 24-hour clock"):
+    with pytest.raises(ExportError, match=r"12:59.* comes before 1:04.* on 25/11/2021.* 24-hour clock"):
         records(chat("9:30", "12:59", "1:04"))
     # 24 hours: a late message of the same hour, an hour after noon, a day without a message after noon.
     for times in (("9:30", "10:01", "9:59"), ("11:30", "13:04", "1:04"), ("8:30", "9:59", "12:04")):
