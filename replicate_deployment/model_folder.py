@@ -311,6 +311,12 @@ def shard_names(folder: Path) -> list[str]:
     return sorted(set(shards.values()))
 
 
+def refuse_adapter(folder: Path) -> None:
+    """Raises WeightsError if the folder holds an adapter, which needs its base to compute anything."""
+    if (folder / ADAPTER_CONFIG).exists():
+        raise WeightsError(f"{folder}: an adapter, not a model; merge it first: ghost merge {folder}")
+
+
 def load_model(folder: Path, **how: Any) -> Any:
     """Load the folder's causal language model by transformers; `how` is passed to from_pretrained.
 

@@ -4,22 +4,23 @@ Each is an Engine, so all are prompted and sampled as in serving. Only one is in
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ghost.errors import BaseModelError, UsageError
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import Turn
+from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.errors import GhostError, WeightsError
-from replicate_deployment.model_folder import load_model, path_of
+from replicate_deployment.model_folder import load_model, path_of, refuse_adapter
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
     from training.finetuning.base import Base
 
-Kind = Literal["merged", "base", "few_shot", "adapter", "served"]
+Kind = str
+"""One of NAMES; of another ghost, its folder as it was typed."""
 NAMES: dict[Kind, str] = {
     "base": "base",
     "few_shot": "base, shown a few turns",
@@ -30,12 +31,28 @@ NAMES: dict[Kind, str] = {
 
 
 @dataclass(frozen=True)
+class Size:
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Contender:
     """`shots` are few-shot examples in front of every prompt."""
 
     kind: Kind
     engine: "Engine"
     shots: tuple[Turn, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return NAMES.get(self.kind, self.kind)
+
+    @property
+    def size(self) -> "Size":
+        """Of the weights as they are in memory; matrices that two layers share count once."""
+        parameters = list(self.engine.model.parameters())
+        return Size(sum(one.numel() for one in parameters), sum(one.nbytes for one in parameters))
 
     def prompt(self, context: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """The shots and as many of the last turns as the engine's context still holds."""
@@ -99,6 +116,32 @@ def line_up(
         missing["adapter"] = f"{adapter}: cannot be loaded ({str(error).strip().splitlines()[0]})"
         return
     yield Contender("adapter", replace(shell, model=adapted))
+
+
+def check_others(folders: Sequence[Path], model: Path, labels: Labels) -> None:
+    """Raises UsageError if one of the ghosts to compare with is named twice or writes other labels than the held-out
+    lines, WeightsError if one is not whole."""
+    known = {model.resolve()}
+    for folder in folders:
+        ghost = ghost_json.read(folder)
+        if ghost.labels != labels:
+            raise UsageError(
+                f"--contender {folder}: its labels are {ghost.labels.me} and {ghost.labels.other}, those of the "
+                f"held-out lines {labels.me} and {labels.other}; name a ghost that was trained on the same labels"
+            )
+        refuse_adapter(folder)
+        ghost_json.verify(ghost)
+        if folder.resolve() in known:
+            raise UsageError(f"--contender {folder}: named twice; name each ghost once")
+        known.add(folder.resolve())
+
+
+def others(folders: Sequence[Path]) -> Iterator[Contender]:
+    """Yield each ghost to compare with. Drop each before asking for the next."""
+    from replicate_deployment.engine import Engine
+
+    for folder in folders:
+        yield Contender(str(folder), Engine.load(folder, accelerate=False))
 
 
 def check_adapter(folder: Path, ghost: ghost_json.Ghost) -> None:

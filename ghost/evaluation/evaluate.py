@@ -11,7 +11,7 @@ from ghost.atomic import refuse_foreign_files, replace_folder
 from ghost.console import console, progress
 from ghost.errors import ServerError, UsageError
 from ghost.evaluation import authorship, memorisation, quiz, style, verdict
-from ghost.evaluation.contenders import Kind, line_up
+from ghost.evaluation.contenders import Kind, check_others, line_up, others
 from ghost.evaluation.data import Estimate, Exchange, Learnt, read_held_out, read_learnt, sample, shots
 from ghost.evaluation.likelihood import breakdowns, clusters, gain, likelihood
 from ghost.evaluation.prompts import labels_in
@@ -71,6 +71,9 @@ def contender_figures(
         "unanswered": result.answers.unanswered,
         "seconds": round(result.answers.seconds, 1),
     }
+    if result.size is not None:
+        drawn = sum(one.tokens or 0 for one in said)
+        found["cost"] = {**asdict(result.size), "tokens_a_second": round(drawn / result.answers.seconds, 2)}
     if result.nats is not None:
         found["likelihood"] = likelihood(exchanges, result.nats, seed).as_json()
         found["likelihood_by"] = {
@@ -159,6 +162,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base", metavar="BASE", help=f"{BASE_HELP} (default: the one it was trained on, if it is on this disk)"
     )
+    parser.add_argument(
+        "--contender",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="also evaluate this merged ghost, on the same replies, such as a smaller one; repeat it for more",
+    )
     parser.add_argument("--url", help=f"also evaluate a served model: {SERVERS}")
     parser.add_argument(
         "--val",
@@ -224,6 +235,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
     continuations: list[Exchange] = []
     facts: dict[str, Any] = {}
     shown = shots(learnt, held_out.ghost.labels, args.seed, {canary.answer for canary in planted})
+    check_others(args.contender, args.model, held_out.ghost.labels)
     if args.url is not None:
         check(args.url, args.model)
     lined_up = line_up(args.model, args.adapter, args.base, shown, missing)
@@ -239,6 +251,12 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
         if args.url is None or results:
             raise
         missing["merged"] = str(error)
+    unlike: dict[Kind, str] = {}
+    for contender in others(args.contender):
+        results.append(run_contender(contender, exchanges, contender.engine.settings, args.seed))
+        if contender.engine.ghost.block("data").get("val_sha256") != held_out.ghost.block("data").get("val_sha256"):
+            unlike[contender.kind] = "it was trained on other data, and may have learnt these replies"
+        del contender  # free the model before the next one loads
     if args.url is not None:
         try:
             results.append(run_served(args.url, args.model, exchanges, held_out.ghost.labels, args.seed))
@@ -252,6 +270,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
             "model": facts,
             "held_out": held_out_facts(exchanges, len(held_out.exchanges), args.seed),
             "missing": missing,
+            "unlike": unlike,
             **compared(results, exchanges, held_out.ghost.labels, learnt, args.seed, continuations),
         }
         found["leaks"] = {**found["leaks"], **leaking}

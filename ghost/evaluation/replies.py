@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghost.console import progress
-from ghost.evaluation.contenders import NAMES, Contender, Kind
+from ghost.evaluation.contenders import Contender, Kind, Size
 from ghost.evaluation.data import Estimate, Exchange
 from ghost.evaluation.intervals import share
 from ghost.evaluation.likelihood import (
@@ -58,7 +58,7 @@ def answer(contender: Contender, exchanges: Sequence[Exchange], settings: "Setti
     said: list[GeneratedReply] = []
     unanswered = 0
     started = time.monotonic()
-    with progress(f"replies: {NAMES[contender.kind]}", len(exchanges)) as bar:
+    with progress(f"replies: {contender.name}", len(exchanges)) as bar:
         for number, exchange in enumerate(exchanges):
             bar.advance()
             try:
@@ -129,11 +129,12 @@ class Result:
     context: ContextUse | None
     ranking: Ranking | None
     answers: Answers
+    size: Size | None = None
 
 
 def run_contender(contender: Contender, exchanges: Sequence[Exchange], settings: "Settings", seed: int) -> Result:
     with_context = contender.kind in CONTEXT_MEASURED
-    with progress(f"likelihoods: {NAMES[contender.kind]}", len(exchanges) * (3 if with_context else 1)) as bar:
+    with progress(f"likelihoods: {contender.name}", len(exchanges) * (3 if with_context else 1)) as bar:
 
         def measure(context: Context, reply: str) -> Nats:
             bar.advance()
@@ -143,10 +144,11 @@ def run_contender(contender: Contender, exchanges: Sequence[Exchange], settings:
         context = context_use(exchanges, nats, measure, seed) if with_context else None
     ranked = None
     if with_context:
-        with progress(f"ranks of replies: {NAMES[contender.kind]}", min(RANKED, len(exchanges))) as bar:
+        with progress(f"ranks of replies: {contender.name}", min(RANKED, len(exchanges))) as bar:
             shown = [contender.prompt(one.context) for one in exchanges]
             ranked = ranking(shown, exchanges, scorer(contender.engine), seed, bar.advance)
-    return Result(contender.kind, nats, context, ranked, answer(contender, exchanges, settings, seed))
+    answers = answer(contender, exchanges, settings, seed)
+    return Result(contender.kind, nats, context, ranked, answers, contender.size)
 
 
 # A model behind HTTP gives replies, but no likelihoods.

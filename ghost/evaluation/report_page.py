@@ -32,21 +32,31 @@ from ghost.page import (
 
 Figures = Mapping[str, Any]
 
-NAMES: Mapping[str, str] = dict(contenders.NAMES.items())  # keys of evaluation.json are plain strings
-
 OURS, BASE, ADAPTER, FEW_SHOT, YOU = range(1, 6)  # tones
 TONES = {"merged": OURS, "served": OURS, "adapter": ADAPTER, "base": BASE, "few_shot": FEW_SHOT}
 ENDINGS = {"by itself": OURS, "at a stop sequence": BASE, "at the length limit": FEW_SHOT}
 
 
 def shown(found: Figures) -> list[str]:
-    """The contenders, in the order of the page: from the base to what is served."""
-    return [kind for kind in NAMES if kind in found["contenders"]]
+    """The contenders, in the order of the page: from the base to what is served, then other ghosts."""
+    return sorted(found["contenders"], key=_place)
+
+
+def _place(kind: str) -> int:
+    return list(contenders.NAMES).index(kind) if kind in contenders.NAMES else len(contenders.NAMES)
+
+
+def name_of(kind: str) -> str:
+    return contenders.NAMES.get(kind, kind)
+
+
+def tone_of(kind: str) -> int:
+    return TONES.get(kind, ADAPTER)
 
 
 def plot_loss(found: Figures) -> Html:
     rows = [
-        Bar(NAMES[kind], {TONES[kind]: one["likelihood"]["nats_per_token"]["value"]}, _with_interval(one))
+        Bar(name_of(kind), {tone_of(kind): one["likelihood"]["nats_per_token"]["value"]}, _with_interval(one))
         for kind in shown(found)
         if "likelihood" in (one := found["contenders"][kind])
     ]
@@ -76,7 +86,7 @@ def plot_authorship(found: Figures) -> Html:
         Bar(name, {tone: one["value"]}, _estimate(one)) if is_informative(one) else Bar(name, {}, "too few to tell")
         for name, tone, one in (
             ("two halves of your own", YOU, person["themselves"]),
-            *((NAMES[kind], TONES[kind], one) for kind, one in by.items()),
+            *((name_of(kind), tone_of(kind), one) for kind, one in by.items()),
             ("those you write with", YOU, person["others"]),
         )
     ]
@@ -95,9 +105,9 @@ def plot_endings(found: Figures) -> Html:
             continue
         ended = [one["stopping"][key]["value"] for key in ("itself", "sequence", "length")]
         figure_of = " · ".join(f"{share:.0%}" for share in ended)
-        rows.append(Bar(NAMES[kind], dict(zip(ENDINGS.values(), ended, strict=True)), figure_of))
+        rows.append(Bar(name_of(kind), dict(zip(ENDINGS.values(), ended, strict=True)), figure_of))
         shares = (one["stopping"][key]["value"] for key in ("for_the_other", "on_and_on", "other_labels", "empty"))
-        asides.append(f"{NAMES[kind]}: {', '.join(f'{share:.0%}' for share in shares)}")
+        asides.append(f"{name_of(kind)}: {', '.join(f'{share:.0%}' for share in shares)}")
     return figure(
         "How replies end",
         bars("Share of replies by how they end", rows),
@@ -110,11 +120,11 @@ def plot_endings(found: Figures) -> Html:
 
 def plot_context(found: Figures) -> Html | None:
     rows = [
-        Bar(f"{NAMES[kind]}, {what}", {tone: one[key]["value"]}, f"{one[key]['value']:.2f}")
+        Bar(f"{name_of(kind)}, {what}", {tone: one[key]["value"]}, f"{one[key]['value']:.2f}")
         for kind in shown(found)
         if (one := found["contenders"][kind].get("context")) is not None
         for key, what, tone in (
-            ("true", "what was said", TONES[kind]),
+            ("true", "what was said", tone_of(kind)),
             ("shuffled", "another conversation", YOU),
             ("none", "nothing", YOU),
         )
@@ -124,7 +134,7 @@ def plot_context(found: Figures) -> Html | None:
     gain = found["contenders"].get("merged", {}).get("context", {}).get("gain")
     words = "" if gain is None else f" The true one is worth {_estimate(gain)} nats a token to the merged model."
     ranked = {kind: found["contenders"][kind].get("ranking") for kind in shown(found)}
-    if means := [f"{NAMES[kind]} {_estimate(one['reciprocal'])}" for kind, one in ranked.items() if one is not None]:
+    if means := [f"{name_of(kind)} {_estimate(one['reciprocal'])}" for kind, one in ranked.items() if one is not None]:
         one = next(filter(None, ranked.values()))
         words += (
             f" Asked which of {one['candidates']} replies of yours follows a context, by how much likelier the context "
@@ -149,9 +159,9 @@ def plot_groups(found: Figures, name: str, title: str) -> Html | None:
         return None
     series = [
         Series(
-            f"nats a token, {NAMES[kind]}",
+            f"nats a token, {name_of(kind)}",
             [round(some[one]["nats_per_token"]["value"], 3) for one in names],
-            TONES[kind],
+            tone_of(kind),
         )
         for kind, some in by.items()
     ]
@@ -160,7 +170,7 @@ def plot_groups(found: Figures, name: str, title: str) -> Html | None:
         title,
         columns(title, names, series, ticks=dict(enumerate(names))),
         f"Nats a token; replies: {counts}. Groups below ten are left out.",
-        tones={NAMES[kind]: TONES[kind] for kind in by},
+        tones={name_of(kind): tone_of(kind) for kind in by},
     )
 
 
@@ -174,22 +184,54 @@ def plot_style(found: Figures) -> Html | None:
     for key, one in sorted(by[kind].items(), key=lambda item: item[1]["floor_high"] - item[1]["distance"]):
         parts = {YOU: min(one["distance"], one["floor_high"])}
         if one["distance"] > one["floor_high"]:
-            parts[TONES[kind]] = one["distance"] - one["floor_high"]
+            parts[tone_of(kind)] = one["distance"] - one["floor_high"]
         others = [f"yourself {one['floor']:.2f}"]
         # A model that writes nothing that the feature counts has no figure.
         others += [
-            f"{NAMES[other]} {some[key]['distance']:.2f}" for other, some in by.items() if other != kind and key in some
+            f"{name_of(other)} {some[key]['distance']:.2f}"
+            for other, some in by.items()
+            if other != kind and key in some
         ]
         rows.append(Bar(one["title"], parts, f"{one['distance']:.2f} ({'; '.join(others)})"))
     return figure(
         "How far it is from your style",
         bars("Distances from your style", rows),
-        f"Distances of {NAMES[kind]} from 0, alike, to 1; what is off the most comes first. Grey is as far as two "
+        f"Distances of {name_of(kind)} from 0, alike, to 1; what is off the most comes first. Grey is as far as two "
         "samples of your own replies are apart 19 times in 20: without another colour, it writes as you do, as far as "
         "this figure can tell.",
-        tones={NAMES[kind]: TONES[kind], "your own variation": YOU},
+        tones={name_of(kind): tone_of(kind), "your own variation": YOU},
         wide=True,
     )
+
+
+def plot_costs(found: Figures) -> Html | None:
+    """What each contender keeps of the person, and what it costs."""
+    rows = [f"{name_of(kind)}: {_kept(one)}" for kind in shown(found) if "cost" in (one := found["contenders"][kind])]
+    if not rows:
+        return None
+    return figure(
+        "How much of you each keeps, for how much memory and time",
+        element("ul", *(element("li", row) for row in rows)),
+        "Nats a character of your held-out replies, which models with other tokenizers can be compared by; figures of "
+        "style as you vary yourself; the classifier's AUC; replies that end by themselves; the weights in memory here, "
+        "without the context's cache; tokens drawn a second, prompts included, on this machine.",
+    )
+
+
+def _kept(one: Figures) -> str:
+    parts = [f"{one['likelihood']['nats_per_character']['value']:.2f} nats"] if "likelihood" in one else []
+    if one.get("style"):
+        parts.append(f"style {sum(not part['off'] for part in one['style'].values())} of {len(one['style'])}")
+    if "authorship" in one and is_informative(one["authorship"]):
+        parts.append(f"AUC {one['authorship']['value']:.2f}")
+    if "stopping" in one:
+        parts.append(f"ends {one['stopping']['itself']['value']:.0%}")
+    return " · ".join([*parts, _cost(one["cost"])])
+
+
+def _cost(cost: Figures) -> str:
+    millions, megabytes = cost["parameters"] / 1e6, cost["bytes"] / 1e6
+    return f"{millions:,.1f} million weights in {megabytes:,.0f} MB · {cost['tokens_a_second']:.1f} tokens/s"
 
 
 def plot_leaks(found: Figures) -> Html:
@@ -236,8 +278,9 @@ def summary(found: Figures, page: Path) -> str:
     if count is None:
         lines.append("             no figures by platform and language: val.about.jsonl is missing or damaged")
     lines += found["verdict"]["summary"]
-    lines += [f"{NAMES[kind]:<24}{_figures(found['contenders'][kind])}" for kind in shown(found)]
-    lines += [f"not judged   {NAMES[kind]}: {why}" for kind, why in found["missing"].items()]
+    lines += [f"{name_of(kind):<24} {_figures(found['contenders'][kind])}" for kind in shown(found)]
+    lines += [f"not judged   {name_of(kind)}: {why}" for kind, why in found["missing"].items()]
+    lines += [f"{kind}: {why}" for kind, why in found.get("unlike", {}).items()]
     lines += [f"next step    {step}" for step in found["verdict"]["steps"]]
     return "\n".join([*lines, f"report       {page}"])
 
@@ -253,7 +296,7 @@ def _figures(one: Figures) -> str:
         parts.append(f"AUC {one['authorship']['value']:.2f}")
     if "stopping" in one:
         parts.append(f"ends by itself {one['stopping']['itself']['value']:.0%}")
-    return ", ".join([*parts, f"{one['seconds']:.0f} s"])
+    return ", ".join([*parts, *([_cost(one["cost"])] if "cost" in one else []), f"{one['seconds']:.0f} s"])
 
 
 class Measure(NamedTuple):
@@ -286,6 +329,7 @@ def page(found: Figures, exchanges: Sequence[Exchange], results: Sequence[Result
         plot_authorship(found),
         plot_endings(found),
         plot_loss(found),
+        plot_costs(found),
         plot_context(found),
         plot_groups(found, "platform", "Loss by platform"),
         plot_groups(found, "language", "Loss by language"),
@@ -336,7 +380,8 @@ def _steps(found: Figures) -> list[Html]:
 
 
 def _notes(found: Figures) -> list[Html]:
-    notes = [f"Not judged: {NAMES[kind]}. {why}" for kind, why in found["missing"].items()]
+    notes = [f"Not judged: {name_of(kind)}. {why}" for kind, why in found["missing"].items()]
+    notes += [f"{kind}: {why}." for kind, why in found.get("unlike", {}).items()]
     if found["model"] and not found["model"]["learnt_by_it"]:
         notes.append(
             "The train.jsonl beside them is not the one that this model learnt from: what it may give away was looked "
@@ -372,9 +417,9 @@ def _samples(found: Figures, exchanges: Sequence[Exchange], results: Sequence[Re
         exchange = exchanges[place]
         said = [bubble(exchange.context[-1].text, LONGEST), element("small", "you")]
         said.append(bubble(exchange.reply, LONGEST, mine=True, target=True))
-        for one in sorted(whole, key=lambda one: list(NAMES).index(one.kind)):
+        for one in sorted(whole, key=lambda one: _place(one.kind)):
             said += [
-                element("small", NAMES[one.kind]),
+                element("small", name_of(one.kind)),
                 bubble(one.answers.said[place].exchange.reply, LONGEST, mine=True),
             ]
         parts.append(card("", chat(*said)))

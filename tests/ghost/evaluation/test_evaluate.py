@@ -199,6 +199,47 @@ def test_a_foreign_adapter_or_base_is_refused_before_anything_is_judged(
     assert run(made, "--seed", "-1", *report) == 2
 
 
+def test_another_ghost_is_judged_beside_it_with_what_it_costs(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, report = tmp_path / "smaller", tmp_path / "report"
+    shutil.copytree(made / "merged", other)
+    facts = json.loads((other / "ghost.json").read_text(encoding="utf-8"))
+    facts["data"]["val_sha256"] = "0" * 64
+    (other / "ghost.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert run(made, "--contender", str(other), "--out", str(report)) == 0
+    assert f"{other}: it was trained on other data" in capsys.readouterr().out
+    found = json.loads((report / "evaluation.json").read_text(encoding="utf-8"))["contenders"]
+    same, ours = found[str(other)], found["merged"]
+    assert same["likelihood"] == ours["likelihood"]
+    assert same["style"] == ours["style"]
+    assert same["cost"]["parameters"] == ours["cost"]["parameters"] == found["base"]["cost"]["parameters"]
+    assert same["cost"]["bytes"] == 4 * same["cost"]["parameters"] < found["adapter"]["cost"]["bytes"]
+    assert str(other) in (report / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_judged(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate, "run_contender", lambda *_: pytest.fail("minutes of work before it"))
+    other = tmp_path / "other"
+    shutil.copytree(made / "merged", other)
+    facts = json.loads((other / "ghost.json").read_text(encoding="utf-8"))
+    facts["text"]["labels"]["me"] = "Me:"
+    (other / "ghost.json").write_text(json.dumps(facts), encoding="utf-8")
+    for folder, why in (
+        (other, "its labels are Me: and B:"),
+        (made / "merged", "named twice"),
+        (made / "adapter", "merge it first"),
+        (tmp_path, "no ghost.json"),
+        (tmp_path / "nowhere", str(tmp_path / "nowhere")),
+    ):
+        assert run(made, "--contender", str(folder), "--out", str(tmp_path / "report")) in (1, 2)
+        error = capsys.readouterr().err
+        assert why in error
+        assert error.count("\n") == 1
+
+
 def test_an_adapter_in_place_of_the_model_is_told_how_to_become_one(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
