@@ -59,6 +59,7 @@ class TrainingConfig:
     test_datasets: tuple[Dataset]
     sequence_len: Annotated[int, Meta(ge=16)]
     train_on_inputs: bool
+    goldfish_k: Annotated[int, Meta(ge=2)] | None
     micro_batch_size: Positive
     gradient_accumulation_steps: Positive
     micro_batch_tokens: Positive | Literal["auto"]

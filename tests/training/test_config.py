@@ -51,7 +51,7 @@ AXOLOTL = {
     },
 }
 AXOLOTL_DATASET = {"path", "split", "type"}  # datasets.py, SFTDataset
-OURS = {"micro_batch_tokens", "collapse_nested_windows", "checkpoint_minutes", "sample_replies"}
+OURS = {"goldfish_k", "micro_batch_tokens", "collapse_nested_windows", "checkpoint_minutes", "sample_replies"}
 
 # What Axolotl itself validates with, by the card it trains on: an H100 with torch 2.11, its lowest. Prints what it
 # understood of each file, or why it refuses it.
@@ -150,6 +150,7 @@ def test_a_number_that_yaml_takes_for_text_is_a_number(tmp_path: Path) -> None:
         ({"micro_batch_tokens": "all"}, "micro_batch_tokens: 'all' is not one of auto or a number"),
         ({"micro_batch_tokens": 0}, "micro_batch_tokens: expected a whole number >= 1, found 0"),
         ({"micro_batch_tokens": None}, "micro_batch_tokens: expected a whole number or text, found nothing"),
+        ({"goldfish_k": 1}, "goldfish_k: expected a whole number >= 2, found 1"),
         ({"early_stopping_patience": 0}, "early_stopping_patience: expected a whole number >= 1, found 0"),
         ({"gradient_checkpointing": "auto"}, "gradient_checkpointing: expected true or false"),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes: expected a number > 0.0, found 0"),

@@ -58,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " (default: %(default)s)",
     )
     parser.add_argument("--pseudonyms", action="store_true", help="give everyone but you an invented name")
+    parser.add_argument(
+        "--private", action="store_true", help="for a model that others may use: the same as --pii mask --pseudonyms"
+    )
     parser.add_argument("--platform", choices=PLATFORMS, help="read every file as an export of this platform")
     parser.add_argument("--date-order", choices=DATE_ORDERS, help="date order to use where a file fits more than one")
     parser.add_argument("--min-chars", type=int, default=1, help="drop shorter messages (default: %(default)s)")
@@ -72,6 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.min_chars < 1:
         raise UsageError(f"--min-chars {args.min_chars}: must be at least 1")
+    if args.private and args.pii == "off":
+        raise UsageError("--private masks personal data, and --pii off keeps it; leave one of them out")
+    args.pseudonyms |= args.private
     atomic.refuse_foreign_files(args.out, own_files(args.out))
     config = speakers.load(args.user_config)
     removed = removals.read_removals(args.out, config.exclude_messages)

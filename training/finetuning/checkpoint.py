@@ -213,10 +213,13 @@ CHANGEABLE |= {"checkpoint_minutes", "sample_replies", "logging_steps"}
 _FIELDS = [item.name for item in dataclasses.fields(State) if item.name not in ("selection", "best", "rng")]
 
 
-def fingerprint(settings: dict[str, Any], data: dict[str, Any], weights_sha256: str) -> dict[str, Any]:
-    """What must be equal to continue a checkpoint: data, base, and each setting that changes what is learnt.
+def fingerprint(
+    settings: dict[str, Any], data: dict[str, Any], weights_sha256: str, continues: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What must be equal to resume a checkpoint: data, base, adapter that it continues, and each setting that changes
+    what is learnt.
 
-    `settings` is the config as a mapping, `data` the block of ghost.json.
+    `settings` is the config as a mapping, `data` the block of ghost.json, `continues` Parent.lineage.
     """
     return {
         **{key: value for key, value in settings.items() if key not in CHANGEABLE},
@@ -224,6 +227,7 @@ def fingerprint(settings: dict[str, Any], data: dict[str, Any], weights_sha256: 
         "train.jsonl": data["train_sha256"],
         "val.jsonl": data["val_sha256"],
         "base": weights_sha256,
+        "continued adapter": continues and continues["adapter_sha256"],
     }
 
 
@@ -231,14 +235,16 @@ def fingerprint(settings: dict[str, Any], data: dict[str, Any], weights_sha256: 
 class Origin:
     """What is needed to make an adapter from a checkpoint.
 
-    config  the text of training_config.yaml
-    ghost   the facts of the data's ghost.json
-    base    the `base` block of ghost.json
+    config     the text of training_config.yaml
+    ghost      the facts of the data's ghost.json
+    base       the `base` block of ghost.json
+    continues  Parent.lineage of the adapter that it continues
     """
 
     config: str
     ghost: dict[str, Any]
     base: dict[str, Any]
+    continues: dict[str, Any] | None = None
 
 
 class Checkpoint:
@@ -399,7 +405,8 @@ def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     # peft's names in files leave out the adapter's name.
     tensors = {name.replace(".default.", "."): tensor for name, tensor in held.items()}
     write_adapter_files(folder, tensors, lora_of(config), origin.base["repo"], origin.base["revision"])
-    block = training_block(training_config.as_dict(config), outcome(state)) | {"interrupted": True}
+    facts = {**outcome(state), "continues": origin.continues}
+    block = training_block(training_config.as_dict(config), facts) | {"interrupted": True}
     artifact.write(folder, origin.ghost, base=origin.base, training=block)
     return block
 
@@ -408,7 +415,8 @@ def training_block(config: dict[str, Any], facts: Mapping[str, Any]) -> dict[str
     """Make the `training` block of ghost.json. `facts` as in training_report.json."""
     settings = {key: value for key, value in config.items() if key not in LOCAL_KEYS}
     named = ("steps", "kept_step", "heldout", "preferences", "versions")
-    return {"config": settings, **{key: facts[key] for key in named if key in facts}}
+    lineage = {"continues": facts["continues"]} if facts.get("continues") else {}
+    return {"config": settings, **{key: facts[key] for key in named if key in facts}, **lineage}
 
 
 def outcome(state: State) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,16 @@ class Example:
 
 
 def encode_turns(
-    tokenizer: Tokenizer, turns: Sequence[Turn], labels: Labels, *, recipe: Recipe, replies_only: bool
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    labels: Labels,
+    *,
+    recipe: Recipe,
+    replies_only: bool,
+    goldfish_k: int | None = None,
 ) -> Example:
-    """Encode turns as an example. All tokens are learnt, or only the replies with `replies_only`.
+    """Encode turns as an example. All tokens are learnt, or only the replies with `replies_only`; with `goldfish_k`,
+    all of these but what `goldfish` leaves out.
 
     The space after a tag belongs to the reply, since a prompt ends with the bare tag.
     """
@@ -49,7 +57,47 @@ def encode_turns(
         reply |= (first == end) & (last == end)
     learnt = reply.copy() if replies_only else np.ones(len(ids), dtype=np.bool_)
     learnt[0] = False
-    return Example(np.array(ids, dtype=np.int32), learnt, reply)
+    found_ids = np.array(ids, dtype=np.int32)
+    if goldfish_k is not None:
+        tags = accumulate((len(render([turn], labels)) + 1 for turn in turns[:-1]), initial=0)
+        texts = [start + len(turn.label) for start, turn in zip(tags, turns, strict=True)]
+        left_out = goldfish(found_ids, np.searchsorted(last, texts, side="right"), goldfish_k)
+        learnt &= ~left_out | (found_ids == tokenizer.eos_token_id)
+    return Example(found_ids, learnt, reply)
+
+
+# Goldfish loss (Hans et al. 2024, arXiv:2406.10209): leave one token in k out of the loss, chosen by a hash of the h
+# tokens before it, so that wherever a text is repeated the same tokens are missing, and greedy decoding goes wrong at
+# them. It lowers what a model can recite. It hides nothing from whoever guesses the missing tokens.
+#
+# A turn is in about seven windows, which start at different turns, and in a seed. What one of them leaves out, all must
+# leave out, or nothing is gained. So the h tokens reach back no further than to the text of the turn before, which
+# every line has but for its first turn; there, only tokens with h tokens of that turn before them are learnt. (The
+# paper's code learns the first h tokens of every row.) Short replies then depend on what they answer: with `A:` alone
+# before it, the first word of every reply would have one hash, and all of them would be learnt or none.
+
+GOLDFISH_H = 13  # the paper's: with fewer, the tokens inside common phrases would never be learnt (section 3.1)
+
+
+def goldfish(ids: NDArray[np.int32], texts: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+    """Return which tokens to leave out, (tokens,). `texts[j]` is the index of the first token of turn j's text."""
+    places = np.arange(len(ids))
+    turn = np.searchsorted(texts, places, side="right") - 1  # the newline and the tag after a text belong to its turn
+    reach = places - texts[np.maximum(turn - 1, 0)]
+    key = np.zeros(len(ids), dtype=np.uint64)
+    for lag in range(min(GOLDFISH_H, len(ids) - 1), 0, -1):
+        before = np.concatenate([np.zeros(lag, np.uint64), ids[:-lag].astype(np.uint64)])
+        key = np.where(lag <= reach, _mixed(key + before + np.uint64(1)), key)
+    left_out: NDArray[np.bool_] = (key % np.uint64(k) == 0) | ((turn <= 0) & (reach < GOLDFISH_H))
+    return left_out
+
+
+def _mixed(key: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's step (Steele et al. 2014, doi:10.1145/2660193.2660195): the same on every machine."""
+    key = key + np.uint64(0x9E3779B97F4A7C15)
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return key ^ (key >> np.uint64(31))
 
 
 # The recipe `conversations`: cut every conversation at turn borders into consecutive pieces of at most `sequence_len`
@@ -107,6 +155,7 @@ class Pieces:
     labels: Labels
     conversations: Sequence[Conversation]
     sequence_len: int
+    goldfish_k: int | None = None
 
     @property
     def _limit(self) -> int:
@@ -115,7 +164,14 @@ class Pieces:
     def cut(self, *, epoch: int | None = None, seed: int = 0) -> list[Example]:
         """Return the pieces that contain a turn of the person, in file order. Without `epoch`, cut without offsets."""
         return [
-            encode_turns(self.tokenizer, turns, self.labels, recipe="conversations", replies_only=True)
+            encode_turns(
+                self.tokenizer,
+                turns,
+                self.labels,
+                recipe="conversations",
+                replies_only=True,
+                goldfish_k=self.goldfish_k,
+            )
             for turns in self._turns(epoch, seed)
         ]
 
@@ -252,7 +308,14 @@ def _read_windows(path: Path, lines: Lines, tokenizer: Tokenizer, labels: Labels
     shortened = skipped = 0
 
     def encode_window(turns: Sequence[Turn]) -> Example:
-        return encode_turns(tokenizer, turns, labels, recipe="windows", replies_only=not config.train_on_inputs)
+        return encode_turns(
+            tokenizer,
+            turns,
+            labels,
+            recipe="windows",
+            replies_only=not config.train_on_inputs,
+            goldfish_k=config.goldfish_k,
+        )
 
     def count_tokens(turns: Sequence[Turn]) -> int:
         return len(encode(tokenizer, render(turns, labels), end=True).ids)
@@ -282,7 +345,7 @@ def _read_conversations(
             turns = read_line(line, labels, f"{path}, line {number}", recipe="conversations")
             conversations.append(measure(tokenizer, turns, labels))
             bar.advance()
-    pieces = Pieces(tokenizer, labels, conversations, config.sequence_len)
+    pieces = Pieces(tokenizer, labels, conversations, config.sequence_len, config.goldfish_k)
     shortened, skipped = pieces.losses()
     return Split("conversations", pieces.cut(), len(lines), shortened, skipped, pieces)
 

@@ -89,6 +89,24 @@ def refuse_other_heads(model: Any, repo: str) -> None:
         )
 
 
+def load_adapter(model: Any, path: Path) -> None:
+    """Set the adapter to the weights of a file that `save_adapter` wrote. Raises TrainingError if it has others."""
+    import torch
+    from safetensors.torch import load
+
+    tensors = load(path.read_bytes())
+    own = {
+        name.replace(".default.", "."): parameter  # peft's names in files leave out the adapter's name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    if {name: one.shape for name, one in tensors.items()} != {name: one.shape for name, one in own.items()}:
+        raise TrainingError(f"{path}: holds other matrices than this training has; train from the start")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+
+
 def save_adapter(model: Any, base: Base, folder: Path) -> None:
     """Write adapter_model.safetensors, and adapter_config.json, which names the base by repo and revision.
 

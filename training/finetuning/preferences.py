@@ -93,7 +93,7 @@ def configured(config: TrainingConfig, chosen: PreferenceConfig) -> TrainingConf
     """The training config with the numbers of config/preferences.yaml, and RATE of its learning rate.
 
     No dropout, which the measurement before a step would not see, and no choice by held-out loss, which would keep what
-    has learnt least.
+    has learnt least. No goldfish loss: every token of a judged reply counts.
     """
     return dataclasses.replace(
         config,
@@ -102,6 +102,7 @@ def configured(config: TrainingConfig, chosen: PreferenceConfig) -> TrainingConf
         micro_batch_size=chosen.replies_per_step,
         gradient_accumulation_steps=1,
         lora_dropout=0.0,
+        goldfish_k=None,
         evals_per_epoch=1,
         load_best_model_at_end=False,
         early_stopping_patience=None,

@@ -216,6 +216,11 @@ def before(
         f"steps     {len(plan):,}: {epochs}, {config.windows_per_step} {what} a step, {budget:,} tokens at a time",
         f"device    {device}, computing in {'bfloat16' if config.bf16 else 'float32'}",
     ]
+    if config.goldfish_k is not None:
+        whole = train.recipe == "windows" and config.train_on_inputs
+        targets = sum(len(one.ids) - 1 if whole else int(one.reply.sum()) for one in train.examples)
+        left_out = f"{targets - train.learnt:,} of {targets:,} tokens of the loss are left out"
+        lines.append(f"goldfish  {left_out} (goldfish_k: {config.goldfish_k})")
     for name, split in (("training", train), ("held-out", val)):
         if split.shortened or split.skipped:
             lines.append(f"note      longer than {config.sequence_len:,} tokens: {_too_long(name, split)}")
@@ -286,9 +291,10 @@ def _learnt_nothing(facts: Facts) -> Iterator[str]:
     first, trained = facts["heldout"]["before"], _trained(facts)
     if first and trained and _best(trained)["reply_loss"] >= first["reply_loss"]:
         losses = f"{first['reply_loss']:.3f} before, {_best(trained)['reply_loss']:.3f} at best"
+        start = "the adapter that it continues" if facts.get("continues") else "the base itself"
         yield (
-            f"no step was better on held-out replies than the base itself ({losses}): learning_rate is too high, or "
-            "there is too little to learn from"
+            f"no step was better on held-out replies than {start} ({losses}): learning_rate is too high, or there is "
+            "too little to learn from"
         )
 
 
@@ -341,11 +347,18 @@ def _epoch(facts: Facts, step: int) -> str:
 
 
 def facts(
-    config: TrainingConfig, train: Split, val: Split, plan: Plan, state: State, device: str, price: float | None
+    config: TrainingConfig,
+    train: Split,
+    val: Split,
+    plan: Plan,
+    state: State,
+    device: str,
+    price: float | None,
+    continues: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make the content of training_report.json. `tokens.computed` went through the model; `tokens.windows` is what that
     would have been one window at a time. `config` holds the resolved `gradient_checkpointing`; `price` is in dollars
-    per hour."""
+    per hour; `continues` is Parent.lineage."""
     seconds = state.seconds["training"]
     share = plan.tokens / plan.window_tokens
     found = {
@@ -369,6 +382,7 @@ def facts(
         "tokens_per_second": round(state.tokens / seconds, 1) if seconds else None,
         "device": device,
         "dollars_per_hour": price,
+        "continues": continues,
         "log": state.log,
     }
     return {**found, "notes": notes(found, config)}

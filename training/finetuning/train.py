@@ -17,6 +17,7 @@ from replicate_deployment.ghost_json import Ghost, verify
 from replicate_deployment.ghost_json import read as read_ghost
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training import config as training_config
+from training import lineage
 from training.config import TrainingConfig
 from training.finetuning import curve, hardware, preferences, report
 from training.finetuning.base import Base, find_base, resolve_base, shapes_of
@@ -33,12 +34,14 @@ from training.finetuning.checkpoint import (
 from training.finetuning.curve import Watch
 from training.finetuning.data import Split, read_facts, read_split
 from training.finetuning.hardware import load_of
-from training.finetuning.model import save_adapter
+from training.finetuning.model import load_adapter, save_adapter
 from training.finetuning.packing import Plan
 from training.finetuning.processes import Alone, Follower, Leader, ProcessLost, joined, leave
 from training.finetuning.report import Samples
 
 REPORT = "training_report.json"
+# `--private`: the config's numbers, or these where they memorise less. Chosen by benchmarks/results/memorising.md.
+PRIVATE = {"goldfish_k": 4, "num_epochs": 2, "early_stopping_patience": 1}
 MERGED = "models/merged"  # what --preferences teaches
 DAYS_ON_CPU = 3  # at best; if it takes longer, torch has most likely missed a GPU, so ask
 
@@ -46,7 +49,14 @@ DAYS_ON_CPU = 3  # at best; if it takes longer, torch has most likely missed a G
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument("--out", type=Path, help="write the adapter to this folder instead of the config's output_dir")
-    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint, if there is one")
+    parser.add_argument("--resume", action="store_true", help="finish an interrupted training, if there is one")
+    parser.add_argument(
+        "--continue",
+        dest="parent",
+        type=Path,
+        metavar="ADAPTER",
+        help="start from this finished adapter: for more epochs, or on new chats (ghost prepare --continue ADAPTER)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the finished adapter in --out")
     parser.add_argument(
         "--allow-cpu",
@@ -63,6 +73,12 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base", metavar="BASE", help=f"instead of the config's base_model: {training_config.BASE_HELP}"
     )
+    least = ", ".join(f"{key} {value}" for key, value in PRIVATE.items())
+    parser.add_argument(
+        "--private",
+        action="store_true",
+        help=f"memorise less: {least}, or less where the config says so, and load_best_model_at_end",
+    )
     parser.add_argument(
         "--preferences",
         type=Path,
@@ -78,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
             processes.follow()
             code = 0
         else:
+            if args.preferences and args.parent:
+                raise UsageError("--preferences trains a new adapter over a merged ghost; leave out --continue")
             config = config_of(args, args.out)
             out = Path(config.output_dir)
             if out.name in ("", ".."):
@@ -109,12 +127,17 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     if finished and not (args.resume or args.overwrite):
         raise TrainingError(f"{out} holds a finished adapter. Merge it: ghost merge {out}; {overwrite}")
     train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
+    parent = None if args.parent is None else lineage.Parent.read(args.parent)
     data = ghost = read_facts(train_path, val_path)
+    if parent:
+        parent.check_data(ghost)
+        parent.check_lora(config)
     outline = find_base(config.base_model, config.revision_of_model)
     config = dataclasses.replace(config, revision_of_model=None if outline.revision == "local" else outline.revision)
 
     shapes, tokenizer = shapes_of(str(outline.folder)), load_tokenizer(outline.folder)
-    val, settings = read_split(val_path, tokenizer, data, config), training_config.as_dict(config)
+    settings = training_config.as_dict(config)
+    val = read_split(val_path, tokenizer, data, dataclasses.replace(config, goldfish_k=None))  # measure every token
     wanted = None
     if args.preferences:
         if processes.count > 1:
@@ -137,6 +160,8 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     )
     output.print(what, soft_wrap=True)
     seconds = device.seconds(load, shapes, config, budget)
+    if parent:
+        output.print(f"continues {args.parent}", soft_wrap=True)
     output.print(f"expected  {hardware.expectation(device, seconds)}", soft_wrap=True)
     if not device.cuda and seconds and seconds.low > DAYS_ON_CPU * 86400 and not args.allow_cpu:
         raise TrainingError(
@@ -148,7 +173,10 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     base = resolve_base(
         config.base_model, config.revision_of_model
     )  # download gigabytes only now that they are known to fit
-    identity = fingerprint(settings, ghost.block("data"), base.weights_sha256)
+    if parent:
+        parent.check_base(base.repo, base.weights_sha256)
+    continues = parent.lineage if parent else None
+    identity = fingerprint(settings, ghost.block("data"), base.weights_sha256, continues)
     if args.resume and not checkpoint.exists() and is_trained(out, identity):
         facts = json.loads((out / REPORT).read_text(encoding="utf-8"))
         print(json.dumps({**facts, "out": str(out)}, indent=2) if args.json else f"{out} is trained already")
@@ -158,7 +186,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
             f"{out} holds the adapter of another training and there is no checkpoint to resume; {overwrite}"
         )
     base_block = {"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256}
-    checkpoint.origin = Origin(training_config.dump(config), ghost.facts, base_block)
+    checkpoint.origin = Origin(training_config.dump(config), ghost.facts, base_block, continues)
     state, tensors = begin(config, budget.tokens, checkpoint, identity)
     if args.resume:
         found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"
@@ -167,6 +195,8 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     set_seed(config.seed)
     checkpointed = dataclasses.replace(config, gradient_checkpointing=budget.checkpointing)
     model = processes.model(base, checkpointed, tokenizer)
+    if parent:
+        load_adapter(model, parent.ghost.folder / lineage.WEIGHTS)
     interruption = Interruption()
     # A sharded layer computes only for all processes at once, and only this one would sample.
     count = 0 if isinstance(processes, Leader) and processes.sharded else config.sample_replies
@@ -195,7 +225,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
             first = str(error).splitlines()[0]
             raise TrainingError(f"step {state.step + 1:,}: {first}; {where_it_stands(loop, resume)}") from error
         loop.finish()
-        facts = report.facts(checkpointed, train, val, plan, state, device.name, device.price)
+        facts = report.facts(checkpointed, train, val, plan, state, device.name, device.price, continues)
         if wanted and loop.objective:
             facts |= preferences.facts(wanted, loop.objective, state.budget)
         try:
@@ -218,10 +248,21 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
 
 def command(args: argparse.Namespace, program: str, flag: str) -> str:
     """Return this command with `flag`, ready to type."""
-    flags = {"--config": args.config, "--data": args.data, "--base": args.base, "--out": args.out}
-    flags["--preferences"] = args.preferences
+    flags = {
+        "--config": args.config,
+        "--data": args.data,
+        "--base": args.base,
+        "--out": args.out,
+        "--continue": args.parent,
+        "--preferences": args.preferences,
+    }
     given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
-    switches = {"--json": args.json, "--overwrite": args.overwrite, "--allow-cpu": args.allow_cpu}
+    switches = {
+        "--private": args.private,
+        "--json": args.json,
+        "--overwrite": args.overwrite,
+        "--allow-cpu": args.allow_cpu,
+    }
     given += [name for name, is_on in switches.items() if is_on and name != flag]
     return f"{program} {shlex.join([*given, flag])}"
 
@@ -258,7 +299,8 @@ def is_trained(out: Path, identity: dict[str, Any]) -> bool:
         ghost = read_ghost(out)
         verify(ghost)
         data, base, training = (ghost.block(name) for name in ("data", "base", "training"))
-        return fingerprint(training["config"], data, base["weights_sha256"]) == identity
+        found = fingerprint(training["config"], data, base["weights_sha256"], training.get("continues"))
+        return found == identity
     except (WeightsError, KeyError):
         return False
 
@@ -301,17 +343,24 @@ def write_adapter(
 
 
 def config_of(args: argparse.Namespace, out: Path | None) -> TrainingConfig:
-    """Load the config and apply the command line."""
+    """Load the config and apply the command line. Raises UsageError if flags exclude each other."""
     config = training_config.load(args.config)
     if args.preferences is None:
-        return with_arguments(config, args.data, args.base, out)
+        return with_arguments(config, args.data, args.base, out, args.private)
+    if args.private:
+        raise UsageError("--preferences has epochs of its own (config/preferences.yaml); leave out --private")
     out = out or Path(f"{config.output_dir}{preferences.SUFFIX}")
     config = with_arguments(config, args.data, args.base or MERGED, out)
     return preferences.configured(config, training_config.load_preferences())
 
 
-def with_arguments(config: TrainingConfig, data: Path | None, base: str | None, out: Path | None) -> TrainingConfig:
+def with_arguments(
+    config: TrainingConfig, data: Path | None, base: str | None, out: Path | None, private: bool = False
+) -> TrainingConfig:
     """Apply the command line to the config. Another base drops the config's pinned revision."""
+    if private:
+        least: dict[str, Any] = {key: min(value, getattr(config, key) or value) for key, value in PRIVATE.items()}
+        config = dataclasses.replace(config, **least, load_best_model_at_end=True)
     if data is not None:
         files = (config.datasets[0], config.test_datasets[0])
         train, val = (dataclasses.replace(file, path=str(data / Path(file.path).name)) for file in files)

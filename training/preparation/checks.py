@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from replicate_deployment.chat_format import Turn, render, spans
 from replicate_deployment.tokenization import encode
-from training.preparation.dataset import Prepared
+from training.preparation.dataset import HeldOut, Prepared
 from training.tokens import CountingTokenizer, EstimatingTokenizer, fit_window
 
 # What training and held-out conversations share, and how much of the data is not conversation.
@@ -129,13 +129,18 @@ def near_duplicates(texts: Iterable[str], others: Iterable[str]) -> int:
 
 
 def _training_rows(prepared: Prepared) -> NDArray[np.bool_]:
-    """Which messages train, computed from the table's times to check the split independently."""
+    """Which messages train, computed from the table's times to check the split independently, except where the
+    training is continued, so that times alone do not tell."""
 
     conversation = prepared.table["conversation"].to_numpy()
     opening = np.flatnonzero(np.diff(conversation, prepend=-1))
-    by_start = np.argsort(_instants(prepared)[opening], kind="stable")
+    if prepared.held_out == "continued":
+        firsts = [talk.first for talk in prepared.conversations[: prepared.training]]
+        by_split = np.searchsorted(prepared.table["turn"].to_numpy()[opening], firsts)
+    else:
+        by_split = np.argsort(_instants(prepared)[opening], kind="stable")[: prepared.training]
     trains = np.zeros(len(opening), bool)
-    trains[by_start[: prepared.training]] = True
+    trains[by_split] = True
     return np.repeat(trains, np.diff(opening, append=len(conversation)))
 
 
@@ -403,7 +408,7 @@ def find_concerns(
     """Refusals first. `leakage` and `languages` are `leakage` and `own_languages` of the same data set."""
     train, val = leakage["targets"]["train"], leakage["targets"]["val"]
     found = [
-        *_amount(train, val),
+        *_amount(train, val, prepared.held_out),
         *_leaks(leakage),
         *_sources(prepared),
         *_shift(prepared, languages),
@@ -434,7 +439,7 @@ def planted(figures: Mapping[str, Any]) -> Iterator[Concern]:
         )
 
 
-def _amount(train: int, val: int) -> Iterator[Concern]:
+def _amount(train: int, val: int, held_out: HeldOut) -> Iterator[Concern]:
     if train < FEWEST_REPLIES:
         yield Concern(
             "too_few_replies",
@@ -449,10 +454,13 @@ def _amount(train: int, val: int) -> Iterator[Concern]:
             "thousands your style, with this few your pet phrases. Export more chats, or older ones.",
         )
     if not val:
+        why = "no turn border leaves replies on both sides"
+        if held_out == "continued":
+            why = "no conversation is of the time that the continued adapter held out, or newer"
         yield Concern(
             "nothing_held_out",
-            "0 of your replies are held out: no turn border leaves replies on both sides. Nothing will tell learning "
-            "from memorising, and ghost evaluate will have nothing to judge. Export more chats.",
+            f"0 of your replies are held out: {why}. Nothing will tell learning from memorising, and ghost evaluate "
+            "will have nothing to judge. Export more chats.",
         )
     elif val < FEWEST_HELD_OUT:
         yield Concern(

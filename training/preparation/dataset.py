@@ -42,6 +42,7 @@ from replicate_deployment.chat_format import (
 )
 from training.extraction import csv_file
 from training.extraction.speakers import Mine, UserConfig, platform_of
+from training.lineage import Known, Span
 
 # ISO 8601 texts → instants in UTC. When clocks are put back, an hour occurs twice.
 
@@ -442,12 +443,13 @@ def _silent(total: int, never: int) -> dict[str, Any]:
 # has no held-out loss to stop by, and `ghost evaluate` nothing to measure. So hold out the last conversation instead,
 # or, if that costs too much, its end.
 
-HeldOut = Literal["by_rule", "last_conversation", "end_of_last_conversation", "nothing"]
+HeldOut = Literal["by_rule", "last_conversation", "end_of_last_conversation", "nothing", "continued"]
 WHY: Mapping[HeldOut, str] = {
     "last_conversation": "no conversation in the last tenth of the turns gives an example, so the last one that gives "
     "any is held out",
     "end_of_last_conversation": "no conversation in the last tenth of the turns gives an example, so the end of the "
     "last one that gives any is held out; its two parts count as two conversations",
+    "continued": "what the continued adapter held out stays held out, and the last tenth of what is newer joins it",
 }
 MOST = 5  # a last conversation of more than a fifth of all turns is cut rather than lost to training
 
@@ -503,15 +505,34 @@ def split(conversations: Sequence[Sequence[bool]], gives_line: Callable[[Sequenc
     return Split(training, 0, "nothing")
 
 
+def split_again(
+    talks: Sequence[Conversation], labels: Labels, gives_line: Callable[[Sequence[bool]], bool], known: Known
+) -> Mask:
+    """Which conversations validate when the training that knew `known` is continued.
+
+    Those that it held out do. Others that are not newer than its data have trained, or are from chats that are new to
+    it; they train. What is newer is split by the rule.
+    """
+    validates = np.array([any(one.first <= talk.start <= one.last for one in known.held_out) for talk in talks], bool)
+    newer = [number for number, talk in enumerate(talks) if talk.start > known.until]
+    sides = [[turn.label == labels.me for turn in talks[number].turns] for number in newer]
+    training = training_conversations(list(map(len, sides)))
+    if not validates.any() and not any(map(gives_line, sides[training:])):
+        training = next((number for number in reversed(range(len(sides))) if gives_line(sides[number])), training)
+    validates[newer[training:]] = True
+    return validates
+
+
 @dataclass(frozen=True)
 class Prepared:
     """One data set.
 
     recipe         how conversations become lines: windows or conversations
     table          a row per message, arranged: path, instant, sender, text, mine, turn, conversation
-    conversations  in order of their first message; the first `training` of them train, the others validate
+    conversations  the first `training` of them train, the others validate; both in order of their first message
     examples       windows and seeds of each conversation, by position of its turns
     held_out       what `split` held out; where it cut a conversation, its parts are two conversations here
+    known          what a training that continues this one must know
     """
 
     config: UserConfig
@@ -522,6 +543,7 @@ class Prepared:
     examples: Examples
     training: int
     held_out: HeldOut = "by_rule"
+    known: Known | None = None
 
     @classmethod
     def of(
@@ -532,24 +554,42 @@ class Prepared:
         table: pd.DataFrame,
         mine: Mine | Set[str],
         borders: Mask | None = None,
+        known: Known | None = None,
     ) -> "Prepared":
-        """From the rows to use, to the split. `mine` and `borders` as in `arrange`."""
+        """From the rows to use, to the split. `mine` and `borders` as in `arrange`; `known` to the training that this
+        one continues."""
 
         labels = config.labels
 
         def sides() -> list[list[bool]]:
             return [[turn.label == labels.me for turn in talk.turns] for talk in talks]
 
+        borders = np.zeros(len(table), bool) if borders is None else borders.copy()
+        spans = [] if known is None else [*known.held_out]
+        for span in spans:
+            if span.cuts:
+                before = table["instant"].shift() < span.first
+                borders |= (before & (table["instant"] >= span.first)).to_numpy()
         arranged = arrange(table, mine, borders)
         talks = conversations(arranged, labels)
-        training, cut, held_out = split(sides(), partial(gives_line, recipe))
-        if cut:
-            borders = np.zeros(len(table), bool) if borders is None else borders.copy()
-            borders[arranged["turn"].searchsorted(talks[training - 1].first + cut)] = True
-            arranged = arrange(table, mine, borders)
-            talks = conversations(arranged, labels)
+        held_out: HeldOut
+        if known is None:
+            training, cut, held_out = split(sides(), partial(gives_line, recipe))
+            if cut:
+                borders[arranged["turn"].searchsorted(talks[training - 1].first + cut)] = True
+                arranged = arrange(table, mine, borders)
+                talks = conversations(arranged, labels)
+        else:
+            validates = split_again(talks, labels, partial(gives_line, recipe), known)
+            talks = [talks[number] for number in np.argsort(validates, kind="stable").tolist()]
+            training, cut, held_out = int((~validates).sum()), 0, "continued"
+        starts = [talk.start.to_pydatetime() for talk in talks]
+        fresh = [start for start in starts[training:] if known is None or start > known.until]
+        if fresh:
+            spans.append(Span(fresh[0], fresh[-1], bool(cut)))
+        known = Known(spans, max(starts if known is None else [*starts, known.until]))
         examples = make_examples(recipe, sides())
-        return cls(config, recipe, messages, arranged, talks, examples, training, held_out)
+        return cls(config, recipe, messages, arranged, talks, examples, training, held_out, known)
 
     @cached_property
     def labels(self) -> Labels:

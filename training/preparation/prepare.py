@@ -15,6 +15,7 @@ from ghost.console import console, echo, progress
 from ghost.errors import ConfigError, DataError, UsageError
 from replicate_deployment.chat_format import RECIPES
 from training import config as training_config
+from training import lineage
 from training.extraction import csv_file, speakers
 from training.tokens import load_tokenizer, try_load_tokenizer
 
@@ -89,6 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also train on the drafts that you rewrote or answered yourself, as `ghost bot --corrections FILE` writes "
         "them",
     )
+    parser.add_argument(
+        "--continue",
+        dest="parent",
+        type=Path,
+        metavar="ADAPTER",
+        help="prepare old and new chats for ghost train --continue: what this finished adapter held out stays held out",
+    )
     parser.add_argument("--force", action="store_true", help="prepare even if the data would waste a training run")
     parser.add_argument("--json", action="store_true", help="print only the report, as JSON")
 
@@ -104,7 +112,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--out {args.out} lies in --cleaned {args.cleaned}, which ghost extract replaces as a whole")
     repetitions = repetitions_of(args.canaries, args.canary_repetitions)
     refuse_foreign_files(args.out, artifact.own_files(args.out, "data"))
-    prepared, kept = prepare(args, config)
+    parent = None if args.parent is None else lineage.Parent.read(args.parent)
+    if parent:
+        parent.check_text(config.labels, args.recipe)
+    prepared, kept = prepare(args, config, None if parent is None else parent.known)
     rewritten = None
     if args.corrections:
         from training.preparation import corrections
@@ -157,6 +168,10 @@ def run(args: argparse.Namespace) -> int:
         page = report_page.page(prepared, found, figures, told, cards)
         (folder / PAGE).write_text(page, encoding="utf-8")
         blocks = {"text": _text_block(prepared), "data": _data_block(figures, hashes)}
+        if prepared.known:
+            blocks["data"]["known"] = prepared.known.to_json()
+        if parent:
+            blocks["data"]["continues"] = parent.hashes
         artifact.write(folder, None, hashes, **blocks)
     if args.json:
         echo(json.dumps(figures, ensure_ascii=False, indent=2))
@@ -168,8 +183,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def prepare(args: argparse.Namespace, config: speakers.UserConfig) -> "tuple[Prepared, Kept]":
-    """The data set, and what was left out of it. Raises DataError if nothing in it can be learnt."""
+def prepare(
+    args: argparse.Namespace, config: speakers.UserConfig, known: lineage.Known | None = None
+) -> "tuple[Prepared, Kept]":
+    """The data set, and what was left out of it. `known`: see Prepared.of. Raises DataError if nothing in it can be
+    learnt."""
     from training.preparation import dataset, privacy
 
     messages = dataset.read(args.cleaned, config.zone)
@@ -177,7 +195,7 @@ def prepare(args: argparse.Namespace, config: speakers.UserConfig) -> "tuple[Pre
         config, args.me, dataset.senders(messages.table), args.user_config, speakers.owners(args.cleaned)
     )
     kept = privacy.keep(config, messages.table, mine, args.cleaned, args.user_config)
-    found = dataset.Prepared.of(config, args.recipe, messages, kept.table, mine, kept.borders)
+    found = dataset.Prepared.of(config, args.recipe, messages, kept.table, mine, kept.borders, known)
     if not any(found.examples.windows[: found.training]):
         yours = int(found.table["mine"].sum())
         raise DataError(

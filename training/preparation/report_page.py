@@ -268,8 +268,12 @@ def plot_split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], fi
         strips(
             "Conversations of each chat on the time line", rows, tones=(TRAINING, VALIDATION), ticks=ticks, mark=border
         ),
-        f"The first {counts['train']:,} conversations train, the {counts['val']:,} after them validate: split "
-        "by time, so the model is never tested on what it could know from later. No turn is on both sides."
+        (
+            f"{counts['train']:,} conversations train, {counts['val']:,} validate. No turn is on both sides."
+            if prepared.held_out == "continued"
+            else f"The first {counts['train']:,} conversations train, the {counts['val']:,} after them validate: split "
+            "by time, so the model is never tested on what it could know from later. No turn is on both sides."
+        )
         + (f" Here {why}." if why else ""),
         tones=HALVES,
         wide=True,

@@ -225,6 +225,12 @@ def test_pseudonyms_leave_nobody_but_me(tmp_path: Path) -> None:
     assert messages[1][2] == f"ok @{senders[0]}, ask {senders[2]}"
     assert "Martin" not in str(rows)
     assert extract(tmp_path, "--pseudonyms", "--me", "Zoé")[0] == rows
+    assert extract(tmp_path, "--private", "--me", "Zoé")[0] == rows
+
+
+def test_private_cannot_keep_personal_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract", str(tmp_path), "--out", str(tmp_path / "out"), "--private", "--pii", "off"]) == 2
+    assert "--private masks personal data, and --pii off keeps it" in capsys.readouterr().err
 
 
 def test_pseudonyms_need_to_know_who_is_who(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

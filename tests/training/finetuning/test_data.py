@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,19 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import DEFAULT_LABELS, Recipe, Turn, parse
 from replicate_deployment.tokenization import encode_prompt, load_tokenizer
 from tests.training.finetuning.conftest import LINES, write_prepared
+from tests.training.finetuning.test_packing import targets_of_segment, targets_one_by_one
 from training.config import TrainingConfig
-from training.finetuning.data import EXTRA_TOKENS, Example, Pieces, cut, encode_turns, measure, read_facts, read_split
+from training.finetuning.data import (
+    EXTRA_TOKENS,
+    Example,
+    Pieces,
+    cut,
+    encode_turns,
+    measure,
+    read_facts,
+    read_split,
+)
+from training.finetuning.packing import collapse
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +287,55 @@ def test_a_turn_too_long_for_any_piece_is_counted(tokenizer: Any) -> None:
     cut_up = [Turn("B:", "mdr"), Turn("A:", "ok")] * 12
     measured = [measure(tokenizer, talk, DEFAULT_LABELS) for talk in (long, cut_up, cut_up[:2])]
     assert Pieces(tokenizer, DEFAULT_LABELS, measured, 40).losses() == (1, 1)
+
+
+spoken = st.lists(
+    st.builds(
+        Turn,
+        st.sampled_from(["A:", "B:"]),
+        st.lists(st.sampled_from(["ok", "zutabe", "12", "😂", "</s>", "mirlo."]), min_size=1, max_size=12).map(
+            " ".join
+        ),
+    ),
+    min_size=3,
+    max_size=9,
+)
+
+
+@given(spoken, st.data(), st.sampled_from(["windows", "conversations"]))
+def test_what_goldfish_leaves_out_no_line_learns(tokenizer: Any, turns: list[Turn], data: Any, recipe: Recipe) -> None:
+    """A line that begins later, as other windows, pieces and seeds do, learns nothing that the whole leaves out; from
+    its second turn on, the same."""
+    start = data.draw(st.integers(1, len(turns) - 2))
+
+    def learnt(some: list[Turn]) -> Any:
+        one = encode_turns(tokenizer, some, DEFAULT_LABELS, recipe=recipe, replies_only=False, goldfish_k=3)
+        return one.ids, one.learnt
+
+    (ids, whole), (later_ids, later) = learnt(turns), learnt(turns[start:])
+    second = len(learnt(turns[start : start + 1])[0]) + 4  # its newline and tag, and another end token
+    shared = len(later_ids) - 4  # the BOS and the first tag are spelled otherwise inside of a text
+    assert later_ids[-shared:].tolist() == ids[-shared:].tolist()
+    assert not (later[-shared:] & ~whole[-shared:]).any()
+    if second < len(later):
+        assert later[second:].tolist() == whole[len(whole) - len(later) + second :].tolist()
+    ends = later_ids == tokenizer.eos_token_id
+    assert later[ends].all()
+
+
+def test_goldfish_leaves_out_one_token_in_k(tokenizer: Any) -> None:
+    words = [f"{number * 7919} mirlo {number}" for number in range(400)]
+    turns = [Turn("AB"[number % 2] + ":", word) for number, word in enumerate(words)]
+    for k in (2, 4):
+        one = encode_turns(tokenizer, turns, DEFAULT_LABELS, recipe="windows", replies_only=False, goldfish_k=k)
+        assert 1 - one.learnt.mean() == pytest.approx(1 / k, rel=0.1)
+
+
+def test_goldfish_applies_to_training_windows_as_they_are_collapsed(
+    tokenizer: Any, prepared: Path, recipe: TrainingConfig
+) -> None:
+    """Nested windows that go through the model once teach what they teach one at a time."""
+    whole, some = read(tokenizer, prepared, recipe), read(tokenizer, prepared, recipe, goldfish_k=2)
+    assert 0 < some.learnt < whole.learnt
+    collapsed = sum((targets_of_segment(group) for group in collapse(some.examples)), Counter())
+    assert collapsed == targets_one_by_one(some.examples)

@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_adapter(ghost_train: Ghost, tmp_path: Path
 )
 def test_how_a_step_is_computed_does_not_change_it(ghost_train: Ghost, tmp_path: Path, keys: dict[str, Any]) -> None:
     # Windows differ in length: a mean of means instead of a mean over tokens would show.
-    common = {"micro_batch_tokens": 512, "num_epochs": 1, "learning_rate": 1e-3}
+    common = {"micro_batch_tokens": 512, "num_epochs": 1, "learning_rate": 1e-3, "goldfish_k": 3}
     assert ghost_train(out="a", **common) == 0
     assert ghost_train(out="b", **{**common, **keys}) == 0
     one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
@@ -405,6 +405,17 @@ def test_another_base_drops_the_pinned_revision(recipe: TrainingConfig) -> None:
     assert moved.output_dir == "out"
 
 
+def test_private_takes_of_each_number_the_one_that_memorises_less(recipe: TrainingConfig) -> None:
+    def taken(**changes: Any) -> dict[str, Any]:
+        config = train.with_arguments(dataclasses.replace(recipe, **changes), None, None, None, private=True)
+        assert config.load_best_model_at_end
+        return {key: getattr(config, key) for key in train.PRIVATE}
+
+    assert taken(load_best_model_at_end=False) == train.PRIVATE
+    assert taken(goldfish_k=2, num_epochs=1) == {**train.PRIVATE, "goldfish_k": 2, "num_epochs": 1}
+    assert taken(early_stopping_patience=9) == train.PRIVATE
+
+
 @pytest.mark.parametrize(
     ("epochs", "times", "steps"),
     [([2, 2], 1, {0, 2, 4}), ([3, 5], 2, {0, 2, 3, 6, 8}), ([1, 1], 4, {0, 1, 2}), ([813], 1, {0, 813})],
@@ -421,3 +432,101 @@ def test_the_learning_rate_follows_the_step(recipe: TrainingConfig, name: str, h
     rate = loop.learning_rate(torch.optim.AdamW([torch.zeros(1)]), 110, config)
     assert [rate(0), rate(1), rate(11)] == pytest.approx([0.0, 2 / 11, 2.0])
     assert (rate(60) + rate(61)) / 2 == pytest.approx(2 * half)
+
+
+def test_a_finished_adapter_is_continued(
+    ghost_train: Ghost, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From its weights, with a schedule of its own; ghost.json names its ancestors."""
+    assert ghost_train(load_best_model_at_end=False) == 0
+    parent = tmp_path / "adapter"
+    capsys.readouterr()
+    keys = {"num_epochs": 2, "warmup_ratio": 0.5, "learning_rate": 1e-3, "load_best_model_at_end": False}
+    assert ghost_train("--continue", str(parent), "--json", out="second", **keys) == 0
+    report = json.loads(capsys.readouterr().out)
+    first = json.loads((parent / train.REPORT).read_text(encoding="utf-8"))
+    assert report["heldout"]["before"]["loss"] == pytest.approx(first["heldout"]["after"]["loss"], abs=1e-4)
+    assert report["heldout"]["after"]["loss"] < report["heldout"]["before"]["loss"]
+    assert [entry["learning_rate"] for entry in report["log"]][:2] == [0, 5e-4]
+    facts = [ghost_json.read(tmp_path / name).facts for name in ("adapter", "second")]
+    data = ghost_json.read(prepared).block("data")
+    assert facts[1]["training"]["continues"] == {
+        "adapter_sha256": facts[0]["files"]["adapter_model.safetensors"]["sha256"],
+        "train_sha256": data["train_sha256"],
+        "val_sha256": data["val_sha256"],
+        "steps": 6,
+    }
+    assert ghost_train("--continue", str(tmp_path / "second"), out="third", **keys) == 0
+    continues = ghost_json.read(tmp_path / "third").block("training")["continues"]
+    assert continues["continues"] == facts[1]["training"]["continues"]
+
+
+def test_a_continued_training_resumes_as_itself(
+    ghost_train: Ghost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ghost_train(num_epochs=1) == 0
+    parent = str(tmp_path / "adapter")
+    assert ghost_train("--continue", parent, out="whole", num_epochs=2) == 0
+
+    def full(*arguments: Any, **keywords: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(artifact, "write", full)
+        assert ghost_train("--continue", parent, out="halves", num_epochs=2) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f" --continue {parent} " in line.rpartition("ghost train ")[2]
+    assert ghost_train("--resume", out="halves", num_epochs=2) == 1
+    assert "continued adapter was " in capsys.readouterr().err
+    assert cli.main(shlex.split(line.rpartition("Continue: ghost ")[2])) == 0
+    whole, halves = (tmp_path / name / "adapter_model.safetensors" for name in ("whole", "halves"))
+    assert whole.read_bytes() == halves.read_bytes()
+    assert ghost_train("--continue", parent, "--resume", out="halves", overwrite=False, num_epochs=2) == 0
+    assert "is trained already" in capsys.readouterr().out
+
+
+def test_what_a_training_cannot_continue_is_refused(
+    ghost_train: Ghost, tiny_base: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    assert ghost_train(num_epochs=1) == 0
+    parent, other = tmp_path / "adapter", tmp_path / "other-base"
+    shutil.copytree(tiny_base, other)
+    model = AutoModelForCausalLM.from_pretrained(other)
+    model.lm_head.weight.data.mul_(2)
+    model.save_pretrained(other)
+    newer = write_prepared(tmp_path / "newer", LINES * 5, LINES[:2])
+    capsys.readouterr()
+    for keywords, complaint in (
+        ({"lora_r": 8}, "its lora_r is 16, that of the config 8; take its own config: --config "),
+        ({"lora_target_modules": ("q_proj",)}, "its lora_target_modules is q_proj, k_proj"),
+        ({"data": newer}, f"was held out; type: ghost prepare --continue {parent}"),
+        ({"base": other}, "trained on tiny-base, and other-base has other weights; name its own base"),
+    ):  # fmt: skip
+        assert ghost_train("--continue", str(parent), out="second", **keywords) == 1  # type: ignore[arg-type]
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"ghost train: --continue {parent}: ")
+        assert complaint in line
+    assert not (tmp_path / "second").exists()
+    ghost = newer / "ghost.json"
+    facts = json.loads(ghost.read_text(encoding="utf-8"))
+    data = ghost_json.read(prepared).block("data")
+    facts["data"]["continues"] = {key: data[key] for key in ("train_sha256", "val_sha256")}
+    ghost.write_text(json.dumps(facts), encoding="utf-8")
+    assert ghost_train("--continue", str(parent), out="second", data=newer, num_epochs=1) == 0
+
+
+def test_goldfish_leaves_tokens_out_of_training_and_none_out_of_measuring(
+    ghost_train: Ghost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = []
+    for k in (None, 2):
+        assert ghost_train("--json", out=f"k{k}", num_epochs=1, goldfish_k=k) == 0
+        printed = capsys.readouterr()
+        reports.append(json.loads(printed.out))
+        assert ("tokens of the loss are left out (goldfish_k: 2)" in printed.err) == (k == 2)
+    whole, some = reports
+    assert some["tokens"]["epoch_predicted"] < whole["tokens"]["epoch_predicted"]
+    assert some["heldout"]["before"] == whole["heldout"]["before"]
+    assert some["log"][0]["loss"] != whole["log"][0]["loss"]

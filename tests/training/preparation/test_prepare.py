@@ -464,3 +464,114 @@ def test_each_held_out_line_is_told_where_it_is_from(processed: Path) -> None:
     assert sum(report["held_out_lines"]["platform"].values()) == len(told)
     assert set(report["held_out_lines"]["language"]) == {"fr", "en"}
     assert "val.about.jsonl" in json.loads((processed / "ghost.json").read_text(encoding="utf-8"))["files"]
+
+
+def _told(folder: Path, name: str, days: range, *, first: int = 0) -> None:
+    """A chat with a conversation of 13 numbered messages each day, Ada's and Bea's in turn."""
+    rows = []
+    for day in days:
+        for number in range(13):
+            moment = NOON + timedelta(days=day, minutes=4 * number)
+            rows.append((moment.isoformat(), ["Bea", "Ada"][number % 2], f"{name} day {day} {number + first}"))
+    write_csv(folder / f"{name}.csv", rows)
+
+
+def _adapter_of(data: Path, folder: Path) -> Path:
+    """What `ghost train` leaves of it, as far as `ghost prepare --continue` looks."""
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    base = {"repo": "r", "revision": "local", "weights_sha256": "0"}
+    artifact.write(folder, ghost_json.read(data).facts, base=base, training={"config": {}, "kept_step": 7})
+    return folder
+
+
+def _turns(folder: Path, half: str, recipe: str) -> set[str]:
+    lines = _lines(folder / f"{half}.jsonl")
+    return {turn.text for line in lines for turn in parse_line(line, recipe=recipe)}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("recipe", ["windows", "conversations"])
+def test_what_an_adapter_held_out_stays_held_out(cleaned: Path, tmp_path: Path, recipe: str) -> None:
+    """Whatever is added: a chat from before, newer days and another chat of the same time, newer days again."""
+    flags = ("--me", "Ada", "--recipe", recipe)
+    _told(cleaned, "mirlo", range(20, 60))
+    assert _prepare(*flags, "--out", "first") == 0
+    train, val = (_turns(Path("first"), half, recipe) for half in ("train", "val"))
+    assert val
+    parent = _adapter_of(Path("first"), tmp_path / "adapter")
+    for until, name, days in ((60, "older", range(20)), (90, "beside", range(50, 58)), (100, "older", range(20))):
+        _told(cleaned, "mirlo", range(20, until))
+        _told(cleaned, name, days)
+        out = Path(f"until{until}")
+        assert _prepare(*flags, "--out", out, "--continue", parent) == 0
+        now_train, now_val = (_turns(out, half, recipe) for half in ("train", "val"))
+        assert not now_train & val
+        assert not now_val & train
+        assert val <= now_val
+        assert any(f"mirlo day {until - 1} " in turn for turn in now_val)
+        assert any("older day 0 " in turn for turn in now_train)
+        last = ghost_json.read(parent).block("data")
+        continues = {key: last[key] for key in ("train_sha256", "val_sha256")}
+        assert ghost_json.read(out).block("data")["continues"] == continues
+        train, val = train | now_train, val | now_val
+        parent = _adapter_of(out, tmp_path / f"adapter{until}")
+
+
+def test_only_new_chats_hold_out_their_own_end(cleaned: Path, tmp_path: Path) -> None:
+    _told(cleaned, "mirlo", range(30))
+    assert _prepare("--me", "Ada", "--out", "first") == 0
+    parent = _adapter_of(Path("first"), tmp_path / "adapter")
+    shutil.rmtree(cleaned)
+    _told(cleaned, "mirlo", range(30, 40))
+    assert _prepare("--me", "Ada", "--out", "second", "--continue", parent) == 0
+    assert {turn.split()[2] for turn in _turns(Path("second"), "val", "windows")} == {"39"}
+
+
+def test_the_rest_of_a_conversation_that_was_cut_stays_held_out(cleaned: Path, tmp_path: Path) -> None:
+    write_csv(cleaned / "one.csv", _alternating(60))
+    assert _prepare("--me", "Ada", "--out", "first") == 0
+    assert json.loads(Path("first/preparation_report.json").read_text())["held_out"] == "end_of_last_conversation"
+    train, val = (_turns(Path("first"), half, "windows") for half in ("train", "val"))
+    parent = _adapter_of(Path("first"), tmp_path / "adapter")
+    write_csv(cleaned / "one.csv", [*_alternating(61), *_alternating(40, timedelta(days=1))])
+    assert _prepare("--me", "Ada", "--out", "second", "--continue", parent) == 0
+    now_train, now_val = (_turns(Path("second"), half, "windows") for half in ("train", "val"))
+    assert not now_train & val
+    assert not now_val & train
+    assert now_train - train
+
+
+def test_what_cannot_be_continued_is_refused_by_what_it_is(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    _told(cleaned, "mirlo", range(10))
+    assert _prepare("--me", "Ada", "--out", "first") == 0
+    parent = _adapter_of(Path("first"), tmp_path / "adapter")
+    merged, unfinished, old = tmp_path / "merged", tmp_path / "half", tmp_path / "old"
+    (tmp_path / "half.checkpoint").mkdir()
+    merged.mkdir()
+    artifact.write(merged, ghost_json.read(parent).facts, merge={"adapter_sha256": "0", "base_weights": "0"})
+    shutil.copytree(parent, old)
+    facts = json.loads((old / "ghost.json").read_text())
+    del facts["data"]["known"]
+    (old / "ghost.json").write_text(json.dumps(facts))
+    capsys.readouterr()
+    for folder, flags, complaint in (
+        (tmp_path / "none", (), "--continue: {}: no such folder"),
+        (Path(), (), "Name a folder that ghost train wrote"),
+        (merged, (), "--continue {}: a merged model; name the adapter that it was merged from"),
+        (Path("first"), (), "--continue {}: holds no adapter; name a folder that ghost train wrote"),
+        (unfinished, (), "--continue {}: this training is not finished; finish it: ghost train --resume --out {}"),
+        (tmp_path / "half.checkpoint", (), "this training is not finished; finish it: ghost train --resume --out "),
+        (
+            parent,
+            ("--recipe", "conversations"),
+            "--continue {}: trained with the recipe windows, and the data has conversations;",
+        ),
+        (old, (), "--continue {}: an earlier version of ghost prepared its data"),
+    ):
+        assert _prepare("--me", "Ada", "--out", "second", "--continue", folder, *flags) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert complaint.format(folder, folder) in line
+    assert not Path("second").exists()
+    (parent / "adapter_model.safetensors").write_bytes(b"Weights")
+    assert _prepare("--me", "Ada", "--out", "second", "--continue", parent) == 1
+    assert "its SHA-256 is not the one in ghost.json" in capsys.readouterr().err

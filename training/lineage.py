@@ -1,0 +1,159 @@
+"""The finished adapter that a training continues: `ghost prepare --continue` and `ghost train --continue`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ghost.errors import TrainingError
+from replicate_deployment import ghost_json
+from replicate_deployment.chat_format import Labels, Recipe
+from replicate_deployment.errors import WeightsError
+from replicate_deployment.model_folder import path_of
+from training.config import TrainingConfig
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Held out were the conversations that started from `first` to `last`, both included, in UTC.
+
+    With `cuts`, `first` is inside of a conversation, whose beginning trained.
+    """
+
+    first: datetime
+    last: datetime
+    cuts: bool = False
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a data set held out, and when the last of all its conversations started.
+
+    It holds times, not hashes of conversations: times still fit after messages were masked otherwise, a chat was
+    renamed or its last conversation went on. And hashes in ghost.json, which travels, would let short messages be
+    guessed.
+    """
+
+    held_out: Sequence[Span]
+    until: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        spans = [
+            {"first": span.first.isoformat(), "last": span.last.isoformat(), "cuts": span.cuts}
+            for span in self.held_out
+        ]
+        return {"held_out": spans, "until": self.until.isoformat()}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "Known":
+        """Raises KeyError, TypeError or ValueError on anything that `to_json` has not written."""
+        when = datetime.fromisoformat
+        spans = [Span(when(one["first"]), when(one["last"]), bool(one["cuts"])) for one in found["held_out"]]
+        known = cls(spans, when(found["until"]))
+        if any(one.tzinfo is None for one in (known.until, *(span.first for span in spans))):
+            raise ValueError("a time without an offset")
+        return known
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A finished adapter."""
+
+    ghost: ghost_json.Ghost
+
+    @classmethod
+    def read(cls, folder: Path) -> "Parent":
+        """Raises TrainingError, beginning with --continue, if the folder holds none, and says what to name instead."""
+        given, whole = f"--continue {folder}", folder.parent / folder.name.removesuffix(".checkpoint")
+        finished = whole == folder and (folder / ghost_json.NAME).exists()
+        if not finished and (whole.parent / f"{whole.name}.checkpoint").is_dir():
+            raise TrainingError(
+                f"{given}: this training is not finished; finish it: ghost train --resume --out {whole}"
+            )
+        try:
+            ghost = ghost_json.read(folder)
+            if "merge" in ghost.facts:
+                raise TrainingError(f"{given}: a merged model; name the adapter that it was merged from")
+            if "training" not in ghost.facts:
+                raise TrainingError(f"{given}: holds no adapter; name a folder that ghost train wrote")
+            ghost_json.verify(ghost)
+            ghost.block("data"), ghost.block("base"), path_of(folder, WEIGHTS)
+        except WeightsError as error:
+            raise TrainingError(f"--continue: {error}. Name a folder that ghost train wrote") from error
+        return cls(ghost)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The hashes of its data, by which its successors are told."""
+        data = self.ghost.block("data")
+        return {key: data[key] for key in ("train_sha256", "val_sha256")}
+
+    @property
+    def known(self) -> Known:
+        """Raises TrainingError if an earlier version of ghost prepared its data."""
+        found = self.ghost.block("data").get("known")
+        if found is None:
+            raise TrainingError(
+                f"--continue {self.ghost.folder}: an earlier version of ghost prepared its data, which did not record "
+                "what it held out; train on that same data, or from the start on all chats"
+            )
+        try:
+            return Known.from_json(found)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"{self.ghost.folder / ghost_json.NAME}: data.known is damaged ({error})") from error
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """For ghost.json of its successor: what it was, and what it continued itself."""
+        training = self.ghost.block("training")
+        older = {"continues": training["continues"]} if "continues" in training else {}
+        weights = self.ghost.block("files")[WEIGHTS]["sha256"]
+        return {"adapter_sha256": weights, **self.hashes, "steps": training.get("kept_step"), **older}
+
+    def check_text(self, labels: Labels, recipe: Recipe) -> None:
+        """Raises TrainingError if it was trained on text of another form."""
+        own, data = (
+            (f"{one.me} and {one.other}", form)
+            for one, form in ((self.ghost.labels, self.ghost.recipe), (labels, recipe))
+        )
+        for name, was, now in zip(("labels", "recipe"), own, data, strict=True):
+            if was != now:
+                raise TrainingError(
+                    f"--continue {self.ghost.folder}: trained with the {name} {was}, and the data has {now}; prepare "
+                    "it with those, or train from the start"
+                )
+
+    def check_lora(self, config: TrainingConfig) -> None:
+        """Raises TrainingError if the config asks for matrices of another shape or scale."""
+        trained = self.ghost.block("training")["config"]
+        for key in ("lora_r", "lora_alpha", "lora_target_modules"):
+            found, now = trained.get(key), getattr(config, key)
+            same = sorted(found or ()) == sorted(now) if key == "lora_target_modules" else found == now
+            if not same:
+                shown = [", ".join(one) if isinstance(one, (list, tuple)) else one for one in (found, now)]
+                raise TrainingError(
+                    f"--continue {self.ghost.folder}: its {key} is {shown[0]}, that of the config {shown[1]}; take its "
+                    f"own config: --config {self.ghost.folder / 'training_config.yaml'}"
+                )
+
+    def check_data(self, ghost: ghost_json.Ghost) -> None:
+        """Raises TrainingError unless the data is its own, or was prepared to continue it."""
+        self.check_text(ghost.labels, ghost.recipe)
+        data = ghost.block("data")
+        if self.hashes not in (data.get("continues"), {key: data[key] for key in self.hashes}):
+            raise TrainingError(
+                f"--continue {self.ghost.folder}: {ghost.folder} was not prepared to continue it, so it may train on "
+                f"what was held out; type: ghost prepare --continue {self.ghost.folder}"
+            )
+
+    def check_base(self, name: str, weights_sha256: str) -> None:
+        """Raises TrainingError if it was trained on another base than `name`."""
+        base = self.ghost.block("base")
+        if base["weights_sha256"] != weights_sha256:
+            raise TrainingError(
+                f"--continue {self.ghost.folder}: trained on {base['repo']}, and {name} has other weights; name its "
+                "own base: --base BASE"
+            )
