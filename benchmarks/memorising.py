@@ -404,7 +404,7 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> str:
         drawn.append(element("text", f"{left + step * right[1]:.4g}", x=x, y=y + 18, text_anchor="middle"))
     under = "Held-out loss of replies, nats a token (right: worse for the person)"
     drawn.append(element("text", under, x=WIDTH - 90, y=HEIGHT - 12, text_anchor="end"))
-    for (k, line), colour in zip(points.items(), COLOURS, strict=True):
+    for row, ((k, line), colour) in enumerate(zip(points.items(), COLOURS, strict=True)):
         placed = [place(point) for point in line]
         path = " ".join(f"{x},{y}" for x, y in placed)
         drawn.append(element("polyline", points=path, fill="none", stroke=colour, stroke_width=2))
@@ -413,9 +413,9 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> str:
                 element("circle", cx=x, cy=y, r=4, fill=colour),
                 element("text", str(done), x=x + 7, y=y - 5, fill=colour),
             ]
-        x, y = placed[-1]
-        named = f"epochs, k {k}" if k else "epochs, off"
-        drawn.append(element("text", named, x=x + 7 + 8 * len(str(EPOCHS[-1])), y=y - 5, fill=colour))
+        x, y = place((last, 0))
+        named = f"goldfish_k {k or 'off'}; epochs"
+        drawn.append(element("text", named, x=x, y=y - 80 + 20 * row, fill=colour, text_anchor="end"))
     return element(
         "svg",
         element("rect", width=WIDTH, height=HEIGHT, fill="#fff"),
