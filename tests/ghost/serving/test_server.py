@@ -24,7 +24,7 @@ def engine(tiny_merged: Path) -> Engine:
 def processes() -> list[psutil.Process]:
     """Cog's server, of which one is running, and its worker."""
     family = psutil.Process().children(recursive=True)
-    servers = [one for one in family if "cog.server.http" in one.cmdline()]
+    servers = [one for one in family if any("cog.server.http" in word for word in one.cmdline())]
     return [servers[0], *servers[0].children(recursive=True)]
 
 
