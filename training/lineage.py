@@ -115,16 +115,18 @@ class Parent:
 
     def check_text(self, labels: Labels, recipe: Recipe) -> None:
         """Raises TrainingError if it was trained on text of another form."""
-        own, data = (
-            (f"{one.me} and {one.other}", form)
-            for one, form in ((self.ghost.labels, self.ghost.recipe), (labels, recipe))
-        )
-        for name, was, now in zip(("labels", "recipe"), own, data, strict=True):
-            if was != now:
-                raise TrainingError(
-                    f"--continue {self.ghost.folder}: trained with the {name} {was}, and the data has {now}; prepare "
-                    "it with those, or train from the start"
-                )
+        given = f"--continue {self.ghost.folder}"
+        if self.ghost.labels != labels:
+            own, other = (f"{one.me} and {one.other}" for one in (self.ghost.labels, labels))
+            raise TrainingError(
+                f"{given}: trained with the labels {own}, and the data has {other}; train from the start, without "
+                "--continue"
+            )
+        if self.ghost.recipe != recipe:
+            raise TrainingError(
+                f"{given}: trained with the recipe {self.ghost.recipe}, and the data has {recipe}; type: ghost prepare "
+                f"{given} --recipe {self.ghost.recipe}"
+            )
 
     def check_lora(self, config: TrainingConfig) -> None:
         """Raises TrainingError if the config asks for matrices of another shape or scale."""
