@@ -116,13 +116,19 @@ class AskedChat(Asked, kw_only=True):
 
 
 class AskedText(Asked, kw_only=True):
-    prompt: str | list[str]
+    prompt: str | list[str | int]
 
     ignored = 0
 
     def text(self, labels: Labels) -> str:
         """Return the rendered turns of a message or a history. Raises PromptError if it is neither."""
-        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        given = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        prompts = [text for text in given if isinstance(text, str)]
+        if len(prompts) < len(given):
+            raise PromptError(
+                "prompt: token ids are not taken; send text. For ghost chat, bot and evaluate drop completions: and "
+                "give the address of this server's Cog API"
+            )
         if len(prompts) != 1:
             raise PromptError(f"prompt: {len(prompts)} prompts in one request are not supported; send one")
         return render_prompt(read_prompt(prompts[0], labels), labels)

@@ -230,6 +230,11 @@ def test_a_text_prompt_is_a_message_or_a_history(prompt: Any) -> None:
     assert asked({"prompt": prompt}, "/v1/completions")[1]["prompt"] == "B: hey\nA:"
 
 
+def test_token_ids_are_refused_with_what_takes_them_instead() -> None:
+    answer, _ = asked({"prompt": [1, 2]}, "/v1/completions")
+    assert "Cog API" in refusal(answer)
+
+
 @pytest.mark.parametrize("prompt", ["", " ", "B: hey\nA: yo", [], ["hey", "you"], [1, 2], None])
 def test_a_text_prompt_is_one_that_ends_with_the_other_side(prompt: Any) -> None:
     answer, inputs = asked({"prompt": prompt}, "/v1/completions")
