@@ -30,6 +30,7 @@ from training.extraction.source import OwnFolder, Source, discover, printable
 REPORT = "extraction_report.json"
 LANGUAGES = "languages.json"
 BATCH = 20_000  # records between two updates of the progress bar
+NAMELESS = "Unknown"  # who wrote a message whose export names nobody: a CSV's row needs a sender
 CHAT = itemgetter(Record._fields.index("chat"))
 EXPORTS = re.compile(r"message_\d+\.json|result\.json|main\.jsonl|messages\.json|_chat\.txt")
 
@@ -216,15 +217,24 @@ def _recognise_all(
     return ordered
 
 
-ARCHIVES = re.compile(rb"7z\xbc\xaf|Rar!|\x1f\x8b|\xfd7zXZ|BZh|(?s:.{257})ustar")
+# What a file that no platform knows is by its first bytes, and what to do.
+FORMS = {
+    rb"7z\xbc\xaf|Rar!|\x1f\x8b|\xfd7zXZ|BZh|(?s:.{257})ustar": (
+        "an archive, of which only zips are read; unpack it and pass the folder"
+    ),
+    rb"PK\x03\x04": "a zip or an Office document by another name; name it .zip, or save the chat as text",
+    rb"%PDF": "a PDF; pass what the app exported",
+    rb"[^\0]*\0": "not text in UTF-8; save the chat as that, or pass what the app exported",
+}
 
 
 def _unknown(source: Source) -> str:
     """Why nothing reads a file."""
     with source.open() as stream:
         head = stream.read(512)
-    if ARCHIVES.match(head):
-        return "an archive, of which only zips are read; unpack it and pass the folder"
+    for form, advice in FORMS.items():
+        if re.match(form, head):
+            return advice
     return f"not a known chat export{HINT}" if head else "empty file"
 
 
@@ -250,8 +260,10 @@ def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict
                 file.leave_out(record)
             elif len(record.text.strip()) < min_chars:
                 file.kinds[Kind.EMPTY] += 1
-            else:
+            elif record.sender and not record.sender.isspace():
                 kept.append(record)
+            else:
+                kept.append(record._replace(sender=NAMELESS))
         for chat, messages in groupby(kept, key=CHAT):
             chats.setdefault(chat, []).extend(messages)
         bar.describe(f"{file.records:,} records of {file.file}")

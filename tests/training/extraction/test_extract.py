@@ -322,6 +322,33 @@ def test_what_ghost_wrote_below_the_folder_is_not_read_again(
     assert "which ghost wrote" in capsys.readouterr().out
 
 
+def test_a_message_that_names_nobody_is_in_a_csv_that_can_be_read_again(tmp_path: Path) -> None:
+    people = [{"name": "Lea"}, {"name": "Noa"}]
+    words = [{"sender_name": name, "timestamp_ms": 1714557600000, "content": "hi"} for name in ("Noa", None, " ")]
+    thread = save(tmp_path, {"participants": people, "title": "Lea", "messages": words}, "message_1.json")
+    assert extract(tmp_path, thread)[0] == 0
+    (file,) = (tmp_path / "cleaned/messenger").iterdir()
+    assert sorted(row[1] for row in rows(file)[1:]) == ["Noa", "Unknown", "Unknown"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (CHAT.encode("utf-16-le"), "not text in UTF-8"),
+        (json.dumps({"messages": []}).encode("utf-16"), "not text in UTF-8"),
+        (b"{\\rtf1 " + CHAT.encode(), "rich text; save it as plain text"),
+        (b"PK\x03\x04" + bytes(99), "a zip or an Office document"),
+        (b"%PDF-1.7", "a PDF"),
+    ],
+    ids=["utf-16 without its mark", "json in utf-16", "rich text", "zip", "pdf"],
+)
+def test_a_file_that_is_no_text_is_named(
+    tmp_path: Path, content: bytes, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert extract(tmp_path, save(tmp_path, content, "chat.txt"))[0] == 1
+    assert f"chat.txt: {says}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("head", [b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a", b"\x1f\x8b\x08", b"x" * 257 + b"ustar"])
 def test_an_archive_that_is_not_read_is_to_be_unpacked(
     tmp_path: Path, head: bytes, capsys: pytest.CaptureFixture[str]

@@ -54,6 +54,8 @@ def recognise(source: Source, override: str | None = None) -> Recognised | None:
     if override is not None:
         return Recognised(PLATFORMS[override], "named by --platform")
     evidence = evidence_of(source.head())
+    if evidence.head.startswith("{\\rtf"):  # its lines may read as a chat, with codes in the words
+        raise ExportError(f"{source}: rich text; save it as plain text in UTF-8")
     for broad in (False, True):
         claims = [
             Recognised(platform, reason)

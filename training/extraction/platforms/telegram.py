@@ -187,9 +187,9 @@ def _record(chat: Chat, message: Any, position: int) -> Record:
         return Record(chat, "", "", "", Kind.SYSTEM if kind == "unsupported" else Kind.UNREADABLE, position)
     text = line_breaks(_text(message.get("text")))
     # Ids count from 1 in each chat. Without the chat's id, two chats of one title may be merged.
-    number = str(message.get("id", "")) if chat.is_id else ""
+    number = str(message["id"]) if chat.is_id and message.get("id") is not None else ""
     kind = Kind.BOT if _is_bot(message, chat) else _kind(message, text)
-    answers = str(message.get("reply_to_message_id", "")) if number and "reply_to_peer_id" not in message else ""
+    answers = str(message.get("reply_to_message_id") or "") if number and "reply_to_peer_id" not in message else ""
     return Record(
         chat,
         timestamp,
@@ -236,7 +236,7 @@ def _kind(message: dict[str, Any], text: str) -> Kind:
 def _text(text: Any) -> str:
     """Join the parts without a separator: `he**llo**` is one word."""
     if isinstance(text, list):
-        return "".join(str(part.get("text", "")) if isinstance(part, dict) else str(part) for part in text)
+        return "".join(str((part.get("text") if isinstance(part, dict) else part) or "") for part in text)
     return str(text or "")
 
 

@@ -291,7 +291,7 @@ def ios_body(mark: str) -> Classify:
 
     def classify(body: str, marked: bool) -> tuple[Kind, str]:
         if f"<{mark}" in body:  # until 2018
-            body = body.replace(f"<{mark}", f"{mark}<")
+            body = re.sub(rf"<{mark}(?=[^<>\n]*>)", f"{mark}<", body)
         if body.endswith(">"):
             body = _without_edit_mark(body, mark)
         if mark not in body:

@@ -7,7 +7,7 @@ a header is part of the match: a pattern that starts with a literal lets `re` sk
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from functools import cache, lru_cache
 from typing import NamedTuple
 from unicodedata import category, normalize
@@ -15,7 +15,7 @@ from unicodedata import category, normalize
 from training.extraction.date_order import Triple
 from training.extraction.whatsapp import wording
 
-SP = "[ \u00a0\u202f\u2009]"
+SP = "[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"
 
 ERAS = {"R": 2018, "令和": 2018, "H": 1988, "平成": 1988, "S": 1925, "昭和": 1925, "T": 1911, "大正": 1911, "M": 1867}
 ERAS |= {"民國": 1911, "民国": 1911}
@@ -33,6 +33,7 @@ SECONDS_OF_A_DAY = 86_400  # there are no more times, in one spelling
 
 Hours = tuple[int, int]  # from, before
 ANY_HOUR = (0, 24)
+ONE_LETTER = frozenset("ap")  # `2:05p`: a half of the day only where that is how the file writes them
 
 
 @lru_cache(maxsize=4096)
@@ -123,11 +124,14 @@ def times(clocks: Counter[str]) -> tuple[dict[str, str | None], Counter[str]]:
     their times are None, and they are returned with the number of their headers.
     """
     hours = dict(day_periods())
-    unknown: Counter[str] = Counter()
+    words: Counter[str] = Counter()
     for text, headers in clocks.items():
         for word in _words(text):
-            if letters(word) not in hours:
-                unknown[word] += headers
+            words[word] += headers
+    halves = {word: headers for word, headers in words.items() if _is_half(word)}
+    if 2 * sum(halves[word] for word in halves if letters(word) in ONE_LETTER) < sum(halves.values()):
+        hours = {word: known for word, known in hours.items() if word not in ONE_LETTER}
+    unknown = Counter({word: headers for word, headers in words.items() if letters(word) not in hours})
     for text in clocks:
         if not 0 < _numbers(text)[0] <= 12:
             for word in unknown.keys() & set(_words(text)):
@@ -139,7 +143,11 @@ def times(clocks: Counter[str]) -> tuple[dict[str, str | None], Counter[str]]:
 @lru_cache(maxsize=SECONDS_OF_A_DAY)
 def _words(clock: str) -> tuple[str, ...]:
     """What stands before and after the numbers of a time."""
-    return tuple(word for side in AROUND.split(clock) if letters(word := side.strip(" \u00a0\u202f\u2009")))
+    return tuple(word for side in AROUND.split(clock) if letters(word := side.strip()))
+
+
+def _is_half(word: str) -> bool:
+    return day_periods().get(letters(word), ANY_HOUR) != ANY_HOUR
 
 
 def _unknown(clock: str) -> bool:
@@ -210,19 +218,23 @@ COMMA = rf"[,،.]?{MARK}{SP}"
 DASH = rf"{SP}[-–]{SP}"
 # The look-ahead spares most headers the walk through a long alternative.
 WORD = r"(?=[^\W\d_])[^\d\n:,،\[\]()<>/|\"]{1,30}?"
+IN_PARENTHESES = rf"\({WORD}\)"  # `2:05 (PM)`
 ENGLISH = rf"[AaPp]\.?{SP}?[Mm]\.?"
 BARE = "date time"
 
 
-def _families(before: str, after: str) -> dict[str, str]:
+def _families(before: str, after: str, beside_name: str) -> dict[str, str]:
     """The headers by family, with the words that may stand before and after a time.
 
     Each family is a style of its own: a line in another one is something that somebody pasted into a message.
+
+    beside_name  the words after a time that a colon and the name follow at once: any word would take in the name
     """
-    clock = rf"(?P<clock>(?:{before}{SP}?)?{HOUR}(?:{SP}?{after})?)"
+    hour = rf"(?:{before}{SP}?)?{HOUR}"
+    clock = rf"(?P<clock>{hour}(?:{SP}?{after})?)"
+    short = rf"(?P<clock>{hour}(?:{SP}?{beside_name})?)"
     date_first = rf"{MARK}{DATE}{COMMA}{clock}\.?"
     clock_first = rf"{MARK}{clock}{COMMA}{DATE}"
-    short = rf"(?P<clock>(?:{before}{SP}?)?{HOUR}(?:{SP}?(?:{ENGLISH}|[صم]))?)"  # any word would take in names
     return {
         "[date time]": rf"(?P<mark>{MARK})\[{date_first}\]{SP}?",
         "[time date]": rf"(?P<mark>{MARK})\[{clock_first}\]{SP}?",  # Vietnamese
@@ -235,7 +247,11 @@ def _families(before: str, after: str) -> dict[str, str]:
     }
 
 
-ANY = _families(WORD, WORD)
+ANY_WORD = f"(?:{WORD}|{IN_PARENTHESES})"
+# A letter behind a blank may be the whole name of a person.
+LETTER = rf"(?<=\d)[AaPp]\.?|[AaPp]\.?(?=:{SP}[^:\n]+:{SP})"
+ANY_BESIDE_NAME = rf"(?:{ENGLISH}|\({ENGLISH}\)|\([AaPp]\.?\)|[صم]|{LETTER})(?!\w)"
+ANY = _families(ANY_WORD, ANY_WORD, ANY_BESIDE_NAME)
 WITH_MONTHS = ("day month time -", "time day month -")
 # The first ": " ends the name, so `User:)` is one; the body may be empty or, of a vanished message, a single dot. The
 # first alternative is the common case of the second, at a quarter of its cost.
@@ -281,8 +297,10 @@ def choose(text: str) -> Header | None:
     family = max(found, key=lambda each: len(found[each]))
     if not found[family]:
         return None
-    header = _families(*_beside_times([each["clock"] for each in found[family]]))[family]
-    return Header(family, newline, re.compile(newline + header + SENDER.format(_name(family, found[family]))))
+    matches = found[family]
+    words = _beside_times([each["clock"] for each in matches])
+    header = _families(*words, _beside_name(matches))[family]
+    return Header(family, newline, re.compile(newline + header + SENDER.format(_name(family, matches))))
 
 
 def _beside_times(clocks: list[str]) -> tuple[str, str]:
@@ -290,18 +308,36 @@ def _beside_times(clocks: list[str]) -> tuple[str, str]:
 
     Any word where a file's headers have one, so that an unknown one is seen; else only English and the known halves of
     the day that a few headers have: a line `13.3.22 10:05 Uhr - Marc: …` in such a file is something somebody wrote.
+    Words in parentheses, and halves of one letter, only where a file's headers have them.
     """
     patterns = []
     around = list(map(AROUND.split, clocks))
     for place in (0, -1):
         words = [sides[place].strip() for sides in around if letters(sides[place])]
-        if words and len(words) >= min(len(clocks) / 2, max(2, SOME * len(clocks))):
-            patterns.append(WORD)
-        else:
-            known = {re.escape(word) for word in words if day_periods().get(letters(word), ANY_HOUR) != ANY_HOUR}
-            patterns.append("|".join([*sorted(known), ENGLISH]))
+        bare = [word for word in words if word[-1:] != ")"]
+        shapes = [
+            shape
+            for shape, those in ((WORD, bare), (IN_PARENTHESES, [word for word in words if word[-1:] == ")"]))
+            if _are_style(those, clocks)
+        ]
+        if WORD not in shapes:
+            known = {re.escape(word) for word in bare if _is_half(word) and letters(word) not in ONE_LETTER}
+            shapes = [*sorted(known), ENGLISH, *shapes]
+        patterns.append(f"(?:{'|'.join(shapes)})")
     before, after = patterns
-    return f"(?:{before})", f"(?:{after})"
+    return before, after
+
+
+def _are_style(words: Sized, headers: Sized) -> bool:
+    """Whether enough of a file's headers have a word to show a style."""
+    return len(words) > 0 and len(words) >= min(len(headers) / 2, max(2, SOME * len(headers)))
+
+
+def _beside_name(matches: list[re.Match[str]]) -> str:
+    """A pattern for what stands between a time and the colon that follows it at once."""
+    halves = [word for each in matches for word in _words(each["clock"]) if _is_half(word)]
+    known = set(map(re.escape, halves)) if _are_style(halves, matches) else set()
+    return f"(?:{'|'.join(sorted({*known, ENGLISH, '[صم]'}, key=len, reverse=True))})(?!\\w)"
 
 
 def _separated_by_crlf(sample: str, found: dict[str, list[re.Match[str]]]) -> dict[str, list[re.Match[str]]] | None:

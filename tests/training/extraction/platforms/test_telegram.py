@@ -90,9 +90,14 @@ def test_the_bot_that_a_chat_is_with_is_nobodys_voice(tmp_path: Path) -> None:
     assert [each.kind for each in records(save(tmp_path, chat(*rows)))] == [Kind.MESSAGE] * 2
 
 
-@pytest.mark.parametrize("text", [None, "", []])
+@pytest.mark.parametrize("text", [None, "", [], [None], [{"type": "plain", "text": None}]])
 def test_no_text_is_empty_text(tmp_path: Path, text: Any) -> None:
     assert records(save(tmp_path, chat(message(text))))[0].text == ""
+
+
+def test_messages_without_ids_are_not_taken_for_one(tmp_path: Path) -> None:
+    read = records(save(tmp_path, chat(message("hi", id=None), message("ho", id=None))))
+    assert [each.id for each in read] == ["", ""]
 
 
 @pytest.mark.parametrize(

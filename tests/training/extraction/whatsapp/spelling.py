@@ -48,6 +48,8 @@ IOS = {
     "ios ar, 12 hours": "[\u200f{d}\u200f/{m}\u200f/{yyyy}، {h}:{MM}:{SS}\u00a0{ص}] ",
     "ios fa, Persian digits": "[{yyyy}/{m}/{d}، {HH}:{MM}:{SS}] ",
     "ios he": "[{d}.{m}.{yyyy}, {HH}:{MM}:{SS}] ",
+    "ios, half of the day in parentheses": "[{dd}/{mm}/{yyyy}, {h}:{MM}:{SS} ({AM})] ",
+    "ios, half of the day as one letter": "[{m}/{d}/{yy}, {h}:{MM}:{SS}\u202f{a}] ",
 }
 ANDROID = {
     "android en-US": "{m}/{d}/{yy}, {h}:{MM}\u202f{AM} - ",
@@ -79,6 +81,8 @@ ANDROID = {
     "android id": "{dd}/{mm}/{yy} {HH}.{MM} - ",
     "android fi": "{d}.{m}.{yyyy} klo {H}.{MM} - ",
     "android da": "{dd}.{mm}.{yyyy} kl. {HH}.{MM} - ",
+    "android, half of the day in parentheses": "{m}/{d}/{yy}, {h}:{MM}\u202f({AM}) - ",
+    "android, half of the day as one letter": "{yyyy}-{mm}-{dd}, {h}:{MM}{a} - ",
     "android vi, time first": "{HH}:{MM}, {dd}/{mm}/{yyyy} - ",
     "android, en dash": "{dd}/{mm}/{yyyy}, {HH}:{MM} – ",
     "android, day periods": "{dd}/{mm}/{yyyy}, {h}:{MM} {in the morning} - ",
@@ -140,7 +144,7 @@ def _fields(when: datetime) -> dict[str, str]:
         "a. m.": ("a. m.", "p. m.")[half],
         "a.\u00a0m.": ("a.\u00a0m.", "p.\u00a0m.")[half],
     }
-    for halves in ("AM PM", "am pm", "a.m. p.m.", "ص م", "午前 午後", "上午 下午", "오전 오후"):
+    for halves in ("AM PM", "a p", "am pm", "a.m. p.m.", "ص م", "午前 午後", "上午 下午", "오전 오후"):
         fields[halves.split()[0]] = halves.split()[half]
     return fields
 

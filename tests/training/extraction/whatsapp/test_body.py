@@ -43,6 +43,7 @@ VOICE = [
     "the <Media omitted> mark is ugly",
     "ok",
     "<3",
+    "5 <\u200e 7",
     ":)",
     "👨‍👩‍👧‍👦 🏳️‍🌈 👍🏿 🇫🇷",
     "j’ai l'été à Noël, ça va?",

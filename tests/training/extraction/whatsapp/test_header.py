@@ -176,6 +176,10 @@ HALVES = {
     "es, periods": ("10:05 de la mañana", "1:15 de la tarde", "8:01 de la noche"),
     "zh, periods": ("上午10:05", "下午1:15", "晚上8:01"),
     "fr-CA": ("10 h 05", "13 h 15", "20 h 01"),
+    "el, in parentheses": ("10:05 (π.μ.)", "1:15 (μ.μ.)", "8:01 (μ.μ.)"),
+    "en, in parentheses": ("10:05 (a.m.)", "1:15 (PM)", "8:01 (p. m.)"),
+    "en, a letter": ("10:05a", "1:15 p", "8:01\u202fP."),
+    "en, in other spellings": ("10:05\u2007AM.", "1:15Pm", "8:01\u3000P.M."),
     "a word that no list has, beside 13 o'clock": ("10:05 zzt", "13:15 zzt", "20:01 zzt"),
 }
 
@@ -248,6 +252,39 @@ def test_a_line_that_somebody_typed_with_a_word_beside_its_time_is_no_header(tmp
     typed = "look:\n13.03.22 um 15:00 Uhr - Treffen: am See"
     text = f"13.03.22, 14:56 - Lea: {typed}\n13.03.22, 14:57 - Marc: ok\n"
     assert [each.text for each in records(save(tmp_path, text))] == [typed, "ok"]
+
+
+HEADS = {
+    "ios": "[13/03/2022, 14:56:00] ",
+    "ios without seconds": "[13/03/22 14:56] ",
+    "ios, 12 hours": "[13/03/2022, 2:56:00 PM] ",
+    "android": "13/03/2022, 14:56 - ",
+    "android, 12 hours": "13/03/2022, 2:56 PM - ",
+    "colon": "13/03/2022 14:56:00: ",
+}
+TYPED = (
+    "2:05p meet me: at five",
+    "[12/03 lunch: with Piet",
+    "[12/03/2022 lunch: with Piet",
+    "[12/03/2022, 14:00 lunch: with Piet",
+    "12/03/2022, 14:00] lunch: with Piet",
+    "12/03/2022, 2:05 (PM) - meet me: at five",
+    "12/03/2022 14:00 (outside): with Piet",
+)
+
+
+@pytest.mark.parametrize("typed", TYPED)
+@pytest.mark.parametrize("head", HEADS)
+def test_a_line_in_another_style_than_the_files_is_text(tmp_path: Path, head: str, typed: str) -> None:
+    bodies = [f"hi\n{typed}", "ok", "yes", "no"]
+    text = "".join(f"{HEADS[head]}Lea: {body}\n" for body in bodies)
+    assert [each.text for each in records(save(tmp_path, text))] == bodies
+
+
+def test_one_letter_beside_one_time_of_many_is_no_half_of_the_day(tmp_path: Path) -> None:
+    known = "25/11/2021, 1:15 PM - Lea: hi\n" * 99
+    read = records(save(tmp_path, f"{known}25/11/2021, 1:15p - meet me: at five\n"))
+    assert [(each.kind, each.position) for each in read if each.kind is not Kind.MESSAGE] == [(Kind.UNREADABLE, 100)]
 
 
 def test_one_of_two_lines_may_have_a_word_beside_its_time(tmp_path: Path) -> None:
