@@ -9,8 +9,9 @@ GHOST is what `ghost demo --invented` merged, and other chats of its person are 
 The invented owner writes as the person does, but never with emoji, always in lower case, and never in more than two
 lines. The ghost drafts replies to 300 held-out messages. A draft that is to their taste is sent as it is; of the others
 they edit six in ten to their taste, ask for another for three (up to twice, then edit) and discard one. `ghost train
---preferences` learns from that. Before and after, the ghost answers 160 messages of other conversations, with the seeds
-of sampling that it had before, and the loss of the true replies to them is measured.
+--preferences` learns from that: with DPO, and with KTO as if the owner had only sent or discarded each draft. Before
+and after, the ghost answers 160 messages of other conversations, with the seeds of sampling that it had before, and the
+loss of the true replies to them is measured.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from training.finetuning.preferences import RATE
 
 RESULT = Path(__file__).parent / "results" / "preferences.md"
 SEEDS = (0, 1, 2)
+METHODS = ("dpo", "kto")
 DRAFTS, REPLIES = 300, 160
 MESSAGES = 4_000  # of the invented person's other chats
 TURNS = 4  # of context: enough for a taste, and a core trains on some hundred tokens a second
@@ -69,6 +71,7 @@ SWEEP = [(0.1, 1), (0.1, 2), (0.1, 4), (0.1, 8), (0.5, 4), (0.5, 6), (1.0, 6)]  
 #   3. the owner's own replies (the person's, rewritten to the taste) are not less likely: the interval of the gain does
 #      not lie below 0 in two of three seeds,
 #   4. replies do not end by themselves less often: intervals not apart in two of three seeds.
+# DPO and KTO are judged apart, each by this rule. KTO has the same β, epochs and learning rate, chosen for DPO.
 
 
 def taste(text: str) -> str:
@@ -90,16 +93,17 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="kept, so that a run can be continued")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="(default: %(default)s)")
     parser.add_argument("--sweep", action="store_true", help="β and epochs, with one seed")
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS, help="(default: %(default)s)")
     parser.add_argument("--name", default="", help="added to the name of the result")
     parser.add_argument("--epochs", type=int, help="instead of those of preferences.yaml")
     args = parser.parse_args()
     args.scratch.mkdir(parents=True, exist_ok=True)
     run = Replay(args.ghost.resolve(), args.data or invented(args.scratch), args.scratch.resolve())
     chosen = training_config.load_preferences()
-    settings = [(chosen.beta, args.epochs or chosen.num_epochs)]
+    settings = [(method, chosen.beta, args.epochs or chosen.num_epochs) for method in args.methods]
     rows = [
         run.row(seed, *some)
-        for some in (SWEEP if args.sweep else settings)
+        for some in ([("dpo", *one) for one in SWEEP] if args.sweep else settings)
         for seed in args.seeds[: 1 if args.sweep else None]
     ]
     result = RESULT.with_stem(f"preferences{'_sweep' * args.sweep}{args.name}")
@@ -117,6 +121,11 @@ def invented(scratch: Path) -> Path:
         ghost("prepare", "--cleaned", scratch / "cleaned", *names, "--recipe", "conversations", "--out", folder)
         hold_out_everything(folder)
     return folder
+
+
+def without_pair(line: dict[str, Any]) -> dict[str, Any]:
+    """The line of an owner who only sends and discards."""
+    return line if line["label"] == "sent" else line | {"label": "discarded", "final": None}
 
 
 class Replay:
@@ -140,6 +149,9 @@ class Replay:
         if not self.corrections.exists():
             lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in self.corrected()]
             self.corrections.write_text("".join(lines), encoding="utf-8")
+        self.labels = scratch / "labels.jsonl"
+        found = map(json.loads, self.corrections.read_text(encoding="utf-8").splitlines())
+        self.labels.write_text("".join(json.dumps(without_pair(line)) + "\n" for line in found), encoding="utf-8")
         self.hold_out()
 
     def hold_out(self) -> None:
@@ -195,9 +207,10 @@ class Replay:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
-    def row(self, seed: int, beta: float, epochs: int) -> dict[str, Any]:
+    def row(self, seed: int, method: str, beta: float, epochs: int) -> dict[str, Any]:
         """The figures of one training."""
-        folder = self.scratch / f"{seed}-{beta:g}-{epochs}"
+        folder = self.scratch / f"{seed}-{method}-{beta:g}-{epochs}"
+        taught = self.corrections if method == "dpo" else self.labels
         (folder / "config").mkdir(parents=True, exist_ok=True)
         chosen = dataclasses.replace(training_config.load_preferences(), beta=beta, num_epochs=epochs)
         (folder / "config" / "preferences.yaml").write_text(json.dumps(dataclasses.asdict(chosen)), encoding="utf-8")
@@ -205,13 +218,14 @@ class Replay:
         (folder / "training.yaml").write_text(training_config.dump(config), encoding="utf-8")
         with chdir(folder):
             if not Path("merged").exists():
-                flags = ("--preferences", self.corrections, "--base", self.model, "--data", self.data)
+                flags = ("--preferences", taught, "--base", self.model, "--data", self.data)
                 ghost("train", "--config", "training.yaml", *flags, "--out", "adapter", "--resume")
                 ghost("merge", "adapter", "--base", self.model, "--out", "merged")
         after = self.measure(Engine.load(folder / "merged", accelerate=False), folder / "after.json")
         report = json.loads((folder / "adapter" / "training_report.json").read_text(encoding="utf-8"))
         return {
             "seed": seed,
+            "method": method,
             "beta": beta,
             "epochs": epochs,
             **self.figures(after, seed),
@@ -288,7 +302,12 @@ COLUMNS = {
 
 def page(run: Replay, rows: Sequence[dict[str, Any]], *, sweep: bool) -> str:
     first, chosen = rows[0], training_config.load_preferences()
-    preferences = first["report"]["preferences"]
+    counts = {row["method"]: row["report"]["preferences"] for row in rows}
+    given = [
+        f"{method.upper()} {one['pairs']} pairs, {one['desirable']} replies that were sent and {one['undesirable']} "
+        "that were refused"
+        for method, one in counts.items()
+    ]
     lines = [
         "# Preferences",
         "",
@@ -299,14 +318,13 @@ def page(run: Replay, rows: Sequence[dict[str, Any]], *, sweep: bool) -> str:
         f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; torch {version('torch')}, transformers {version('transformers')}, "
         f"peft {version('peft')}. Ghost: {run.engine.ghost.block('base')['repo']} trained on "
         f"{run.engine.ghost.block('data')['counts'].get('own_turns')} turns of one person ({run.engine.recipe}). "
-        f"{len(run.asked)} drafts gave {preferences['pairs']} pairs, {preferences['desirable']} replies that were sent "
-        f"and {preferences['undesirable']} that were refused; {len(run.judged)} replies are judged. "
-        f"Learning rate {RATE * TRAINING['learning_rate']:g}, {chosen.replies_per_step} pairs a step.",
+        f"{len(run.asked)} drafts gave {'; '.join(given)}. {len(run.judged)} replies are judged. "
+        f"Learning rate {RATE * TRAINING['learning_rate']:g}, {chosen.replies_per_step} pairs or replies a step.",
         "",
-        f"| seed | β | epochs | {' | '.join(COLUMNS.values())} | characters | gain on the person's replies | on the "
-        "owner's | margin, held out | moved beyond what the taste moves |",
-        f"|---|---:|---:|{'---:|' * (len(COLUMNS) + 4)}---|",
-        f"| before | | | {' | '.join(_share(first[name]['before']) for name in COLUMNS)} | "
+        f"| loss | seed | β | epochs | {' | '.join(COLUMNS.values())} | characters | gain on the person's replies | on "
+        "the owner's | margin, held out | moved beyond what the taste moves |",
+        f"|---|---|---:|---:|{'---:|' * (len(COLUMNS) + 4)}---|",
+        f"| before | | | | {' | '.join(_share(first[name]['before']) for name in COLUMNS)} | "
         f"{first['characters']['before']:.0f} | | | | |",
     ]
     for row in rows:
@@ -315,7 +333,9 @@ def page(run: Replay, rows: Sequence[dict[str, Any]], *, sweep: bool) -> str:
         others = sorted({*row["moved"]} - {*row["may"]})
         cells = [*(_share(row[name]["after"]) for name in COLUMNS), f"{row['characters']['after']:.0f}", *gains]
         cells += [_interval(margin) if margin else "", ", ".join(others) or "none"]
-        lines.append(f"| {row['seed']} | {row['beta']:g} | {row['epochs']} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {row['method'].upper()} | {row['seed']} | {row['beta']:g} | {row['epochs']} | {' | '.join(cells)} |"
+        )
     lines += [
         "",
         "Shares of replies with Wilson's 95% intervals. Gain: nats a token likelier than before, with the interval "
@@ -323,7 +343,10 @@ def page(run: Replay, rows: Sequence[dict[str, Any]], *, sweep: bool) -> str:
         "",
     ]
     if not sweep:
-        lines += ["The rule stands at the head of the benchmark, committed before the run:", "", *verdict(rows), ""]
+        lines += ["The rule stands at the head of the benchmark, committed before the run:"]
+        for method in counts:
+            lines += ["", f"{method.upper()}:", "", *verdict([row for row in rows if row["method"] == method])]
+        lines += [""]
     return "\n".join(lines) + "\n"
 
 
