@@ -106,12 +106,19 @@ class Parent:
             raise TrainingError(f"{self.ghost.folder / ghost_json.NAME}: data.known is damaged ({error})") from error
 
     @property
+    def epochs(self) -> int:
+        """The epochs that were planned for it and for all that it continued."""
+        training = self.ghost.block("training")
+        return int(training["config"]["num_epochs"]) + int(training.get("continues", {}).get("epochs", 0))
+
+    @property
     def lineage(self) -> dict[str, Any]:
         """For ghost.json of its successor: what it was, and what it continued itself."""
         training = self.ghost.block("training")
         older = {"continues": training["continues"]} if "continues" in training else {}
         weights = self.ghost.block("files")[WEIGHTS]["sha256"]
-        return {"adapter_sha256": weights, **self.hashes, "steps": training.get("kept_step"), **older}
+        done = {"steps": training.get("kept_step"), "epochs": self.epochs}
+        return {"adapter_sha256": weights, **self.hashes, **done, **older}
 
     def check_text(self, labels: Labels, recipe: Recipe) -> None:
         """Raises TrainingError if it was trained on text of another form."""

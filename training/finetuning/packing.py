@@ -178,13 +178,14 @@ class Plan:
     run. A step takes groups until it has `windows_per_step` windows and splits the last group; an epoch's last step
     takes the rest. Raises DataError if there is nothing to train on.
 
-    For a sample of the data, it plans the sample only; `share` is the sample's share of the whole.
+    For a sample of the data, it plans the sample only; `share` is the sample's share of the whole. `done`: the epochs
+    of the training that this one continues, whose shuffles it does not repeat.
     """
 
-    def __init__(self, split: Split, config: TrainingConfig) -> None:
+    def __init__(self, split: Split, config: TrainingConfig, done: int = 0) -> None:
         if not split.examples:
             raise DataError("nothing to train on")
-        self._split, self._config = split, config
+        self._split, self._config, self._done = split, config, done
         self._nested = split.recipe == "windows"
         self.share = split.share
 
@@ -196,7 +197,7 @@ class Plan:
         """Examples of each epoch. With the recipe `conversations`, epochs may differ."""
         pieces, seed = self._split.pieces, self._config.seed
         return [
-            len(self._split.examples) if pieces is None else pieces.count(epoch=epoch, seed=seed)
+            len(self._split.examples) if pieces is None else pieces.count(epoch=self._done + epoch, seed=seed)
             for epoch in range(self._config.num_epochs)
         ]
 
@@ -238,8 +239,9 @@ class Plan:
 
     def _taken(self, epoch: int) -> Iterator[list[Group]]:
         """The groups of each step."""
-        groups = self._groups if self._nested else [[piece] for piece in self._split.epoch(epoch, self._config.seed)]
-        order = np.random.default_rng([self._config.seed, epoch, 1]).permutation(len(groups))
+        seed, number = self._config.seed, self._done + epoch
+        groups = self._groups if self._nested else [[piece] for piece in self._split.epoch(number, seed)]
+        order = np.random.default_rng([seed, number, 1]).permutation(len(groups))
         return _fill((groups[place] for place in order), self._config)
 
     @cached_property

@@ -149,7 +149,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
         load = load_of(plan, wanted.measured_with(val), config)
     else:
         train = read_split(train_path, tokenizer, data, config)
-        plan = make_plan(train, train_path, config)
+        plan = make_plan(train, train_path, config, parent.epochs if parent else 0)
         load = load_of(plan, val, config)
     device = hardware.device_at_hand(processes.count)
     budget = device.budget(shapes, config, load, longest=plan.longest)
@@ -267,7 +267,7 @@ def command(args: argparse.Namespace, program: str, flag: str) -> str:
     return f"{program} {shlex.join([*given, flag])}"
 
 
-def make_plan(train: Split, path: Path, config: TrainingConfig) -> Plan:
+def make_plan(train: Split, path: Path, config: TrainingConfig, done: int = 0) -> Plan:
     """Raises DataError if there is nothing to train on, or more than half of the data is too long."""
     if not train.examples:
         why = f"all {train.skipped:,} are longer than sequence_len" if train.read else "it is empty"
@@ -277,7 +277,7 @@ def make_plan(train: Split, path: Path, config: TrainingConfig) -> Plan:
             f"{path}: {train.skipped:,} of {train.read:,} {train.recipe} hold a turn too long for sequence_len: "
             f"{config.sequence_len}; raise it"
         )
-    return Plan(train, config)
+    return Plan(train, config, done)
 
 
 def begin(

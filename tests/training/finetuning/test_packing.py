@@ -117,9 +117,9 @@ def test_a_row_restarts_its_positions_and_moves_its_places() -> None:
     assert row["weights"].tolist() == [2, 1, 1, 1, 1, 1]
 
 
-def plan(recipe: TrainingConfig, some: list[Example], **changes: object) -> Plan:
+def plan(recipe: TrainingConfig, some: list[Example], *, done: int = 0, **changes: object) -> Plan:
     quick: dict[str, object] = {"gradient_accumulation_steps": 4, "num_epochs": 3} | changes
-    return Plan(Split("windows", some, len(some), 0, 0), dataclasses.replace(recipe, **quick))  # type: ignore[arg-type]
+    return Plan(Split("windows", some, len(some), 0, 0), dataclasses.replace(recipe, **quick), done)  # type: ignore[arg-type]
 
 
 def spelled(steps: list[Step]) -> list[tuple[int, int, float, Counter[tuple[int, ...]]]]:
@@ -170,6 +170,16 @@ def test_epochs_are_shuffled_and_seeded(recipe: TrainingConfig) -> None:
     first, again, other = (spelled(list(plan(recipe, some, seed=seed).steps())) for seed in (1, 1, 2))
     assert first == again != other
     assert [step[3] for step in first[:10]] != [step[3] for step in first[10:20]]
+
+
+def test_a_training_that_continues_two_epochs_shuffles_as_a_longer_one_would(recipe: TrainingConfig) -> None:
+    some = [example([place % 50, place // 50]) for place in range(40)]
+    longer, continued = (
+        list(plan(recipe, some, num_epochs=4).steps()),
+        list(plan(recipe, some, num_epochs=2, done=2).steps()),
+    )
+    assert [step[1:] for step in spelled(longer)[20:]] == [step[1:] for step in spelled(continued)]
+    assert [step.epoch for step in continued] == [0] * 10 + [1] * 10
 
 
 def test_a_step_that_learns_less_divides_by_less(recipe: TrainingConfig) -> None:

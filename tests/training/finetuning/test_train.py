@@ -455,10 +455,35 @@ def test_a_finished_adapter_is_continued(
         "train_sha256": data["train_sha256"],
         "val_sha256": data["val_sha256"],
         "steps": 6,
+        "epochs": 3,
     }
     assert ghost_train("--continue", str(tmp_path / "second"), out="third", **keys) == 0
     continues = ghost_json.read(tmp_path / "third").block("training")["continues"]
     assert continues["continues"] == facts[1]["training"]["continues"]
+    assert continues["epochs"] == 3 + 2
+
+
+@pytest.mark.parametrize("text_recipe", ["windows", "conversations"])
+def test_more_epochs_come_in_an_order_of_their_own(
+    ghost_train: Ghost, tmp_path: Path, text_recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With next to no learning rate, the loss of each step is that of what it shows."""
+    lines = [f"B: tu fais quoi {day}\nA: something</s>\nB: ok {day}\nA: mdr {day}</s>" for day in range(20)]
+    data = write_prepared(tmp_path / "chats", lines, lines[:2])
+    facts = json.loads((data / "ghost.json").read_text(encoding="utf-8"))
+    facts["text"]["recipe"] = text_recipe
+    (data / "ghost.json").write_text(json.dumps(facts), encoding="utf-8")
+    keys: dict[str, Any] = {"data": data, "learning_rate": 1e-12, "sequence_len": 64, "load_best_model_at_end": False}
+
+    def losses(*flags: str, epochs: int, out: str) -> list[float]:
+        capsys.readouterr()
+        assert ghost_train(*flags, "--json", out=out, num_epochs=epochs, **keys) == 0
+        return [entry["loss"] for entry in json.loads(capsys.readouterr().out)["log"]]
+
+    longer, first = losses(epochs=4, out="longer"), losses(epochs=2, out="first")
+    more = losses("--continue", str(tmp_path / "first"), epochs=2, out="more")
+    assert first + more == pytest.approx(longer, abs=1e-5)
+    assert first != pytest.approx(more, abs=1e-5)
 
 
 def test_a_continued_training_resumes_as_itself(
