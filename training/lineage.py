@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ghost.errors import TrainingError
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import Labels, Recipe
+from replicate_deployment.chat_format import SILENCE_SECONDS, Labels, Recipe
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.model_folder import path_of
 from training.config import TrainingConfig
@@ -18,14 +18,21 @@ WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class Span:
-    """Held out were the conversations that started from `first` to `last`, both included, in UTC.
+    """Held out were the conversations that started from `first` to `last`, both included, in UTC. Their last message is
+    of `end`.
 
     With `cuts`, `first` is inside of a conversation, whose beginning trained.
     """
 
     first: datetime
     last: datetime
-    cuts: bool = False
+    cuts: bool
+    end: datetime
+
+    def holds(self, time: datetime) -> bool:
+        """Whether a reply of this time may be in them: up to half an hour after a message, it belongs to the same
+        conversation."""
+        return self.first <= time <= self.end + timedelta(seconds=SILENCE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,12 @@ class Known:
 
     def to_json(self) -> dict[str, Any]:
         spans = [
-            {"first": span.first.isoformat(), "last": span.last.isoformat(), "cuts": span.cuts}
+            {
+                "first": span.first.isoformat(),
+                "last": span.last.isoformat(),
+                "cuts": span.cuts,
+                "end": span.end.isoformat(),
+            }
             for span in self.held_out
         ]
         return {"held_out": spans, "until": self.until.isoformat()}
@@ -51,11 +63,26 @@ class Known:
     def from_json(cls, found: dict[str, Any]) -> "Known":
         """Raises KeyError, TypeError or ValueError on anything that `to_json` has not written."""
         when = datetime.fromisoformat
-        spans = [Span(when(one["first"]), when(one["last"]), bool(one["cuts"])) for one in found["held_out"]]
+        spans = [
+            # Earlier versions did not record `end`.
+            Span(when(one["first"]), when(one["last"]), bool(one["cuts"]), when(one.get("end", one["last"])))
+            for one in found["held_out"]
+        ]
         known = cls(spans, when(found["until"]))
-        if any(one.tzinfo is None for one in (known.until, *(span.first for span in spans))):
+        times = (known.until, *(time for span in spans for time in (span.first, span.last, span.end)))
+        if any(time.tzinfo is None for time in times):
             raise ValueError("a time without an offset")
         return known
+
+    @classmethod
+    def of(cls, ghost: ghost_json.Ghost) -> "Known | None":
+        """What the data of `ghost` held out; None if an earlier version of ghost prepared it. Raises TrainingError if
+        the record is damaged."""
+        found = ghost.block("data").get("known")
+        try:
+            return None if found is None else cls.from_json(found)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TrainingError(f"{ghost.folder / ghost_json.NAME}: data.known is damaged ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -94,16 +121,13 @@ class Parent:
     @property
     def known(self) -> Known:
         """Raises TrainingError if an earlier version of ghost prepared its data."""
-        found = self.ghost.block("data").get("known")
+        found = Known.of(self.ghost)
         if found is None:
             raise TrainingError(
                 f"--continue {self.ghost.folder}: an earlier version of ghost prepared its data, which did not record "
                 "what it held out; train on that same data, or from the start on all chats"
             )
-        try:
-            return Known.from_json(found)
-        except (KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"{self.ghost.folder / ghost_json.NAME}: data.known is damaged ({error})") from error
+        return found
 
     @property
     def epochs(self) -> int:

@@ -118,7 +118,8 @@ def make(config: TrainingConfig, corrections: Path | None = None) -> Estimate:
     tokenizer = EstimatingTokenizer() if found is None else CountingTokenizer(found)
     val = read_split(val_path, tokenizer, ghost, config, at_most=CHARACTERS)
     if corrections:
-        wanted = preferences.read(corrections, tokenizer, preferences.lineage(Path(config.base_model), ghost), config)
+        merged = preferences.lineage(Path(config.base_model), ghost)
+        wanted = preferences.read(corrections, tokenizer, merged, ghost, config)
         train, plan = wanted.split, wanted.plan(config)
         load = load_of(plan, wanted.measured_with(val), config)
     else:

@@ -31,6 +31,7 @@ from training.finetuning.curve import CURVE
 from training.finetuning.data import Example, Split, encode_turns
 from training.finetuning.packing import Plan, Segment, Step, pack, segment, token_losses
 from training.finetuning.report import price_and_speed, prompt_of
+from training.lineage import Known
 from training.preparation import corrections
 from training.preparation.corrections import Correction
 from training.tokens import fit_window
@@ -68,6 +69,8 @@ class Preferences:
     drafts       different drafts in it
     desirable    different replies in it that were sent
     undesirable  different replies in it that were refused
+    held_out     drafts that are left out, since their replies may be in the held-out conversations; None if the data
+                 does not say when these were
     """
 
     method: Literal["dpo", "kto"]
@@ -78,6 +81,7 @@ class Preferences:
     drafts: int
     desirable: int
     undesirable: int
+    held_out: int | None
 
     def plan(self, config: TrainingConfig) -> Plan:
         return PreferencePlan(self, config)
@@ -130,9 +134,14 @@ def lineage(folder: Path, data: Ghost) -> Ghost:
     return Ghost(folder, kept | {"before": before})
 
 
-def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, config: TrainingConfig) -> Preferences:
-    """Raises DataError on a line that the bot did not write, and if there are too few pairs and labels."""
-    found = list(corrections.parse(path, ghost.labels))
+def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, data: Ghost, config: TrainingConfig) -> Preferences:
+    """Leave out what may be a reply of a conversation that `ghost` or `data` held out. Raises DataError on a line that
+    the bot did not write, and if there are too few pairs and labels."""
+    read = list(corrections.parse(path, ghost.labels))
+    known = [one for one in (Known.of(ghost), Known.of(data)) if one]
+    spans = [span for one in known for span in one.held_out]
+    found = [one for one in read if not any(span.holds(one.time) for span in spans)]
+    held_out = len(read) - len(found) if known else None
     pairs = list(dict.fromkeys((one.context, one.final, one.draft) for one in found if one.final))
     pairs = [pair for pair in pairs if pair[1] != pair[2]]  # masking can make them the same
     judged = _judged(found)
@@ -144,7 +153,7 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, config: TrainingConfig)
         raise DataError(
             f"{path}: {drafts} drafts, {len(pairs)} of them with what you sent instead; {desirable} replies were sent "
             f"and {undesirable} refused. At least {LEAST} of the second are needed, or {LEAST} drafts with replies of "
-            f"both kinds. Answer more drafts, then: ghost bot --corrections {path}"
+            f"both kinds.{_held_out(held_out)} Answer more drafts, then: ghost bot --corrections {path}"
         )
     rows: Iterable[tuple[tuple[Turn, ...], str, str, bool]]
     if paired:
@@ -170,8 +179,13 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, config: TrainingConfig)
     if not train:
         raise DataError(f"{path}: the replies are longer than sequence_len: {config.sequence_len}; raise it")
     learnt = [example for one in train for example in ((one.first, one.second) if paired else (one.first,))]
-    split = Split("windows", learnt, len(found), shortened, skipped)
-    return Preferences("dpo" if paired else "kto", train, heldout, split, len(pairs), drafts, desirable, undesirable)
+    split = Split("windows", learnt, len(read), shortened, skipped)
+    method: Literal["dpo", "kto"] = "dpo" if paired else "kto"
+    return Preferences(method, train, heldout, split, len(pairs), drafts, desirable, undesirable, held_out)
+
+
+def _held_out(count: int | None) -> str:
+    return f" {count:,} more are left out: they fall in the time of held-out conversations." if count else ""
 
 
 def _judged(found: Sequence[Correction]) -> dict[Reply, bool]:
@@ -381,7 +395,17 @@ def before(wanted: Preferences, config: TrainingConfig, base: Outline, plan: Pla
         f"steps     {len(plan):,}: {config.num_epochs} epochs, {config.windows_per_step} {what} a step",
         f"device    {device}, computing in {'bfloat16' if config.bf16 else 'float32'}",
     ]
-    if paired and (rest := split.read - wanted.pairs):
+    if wanted.held_out:
+        lines.append(
+            f"note      {wanted.held_out:,} corrections are left out: they fall in the time of held-out conversations, "
+            "on which the result is evaluated"
+        )
+    if wanted.held_out is None:
+        lines.append(
+            "note      corrections may also be in the held-out conversations: an earlier version of ghost prepared the "
+            "data, which did not record when these were; to leave them out, run ghost prepare again"
+        )
+    if paired and (rest := split.read - (wanted.held_out or 0) - wanted.pairs):
         lines.append(f"note      {rest:,} corrections are left out: repeated, or nothing else was sent instead")
     if split.shortened or split.skipped:
         lines.append(
@@ -405,7 +429,8 @@ def facts(wanted: Preferences, objective: Objective, budget: int) -> dict[str, A
         notes.append(
             "on held-out preferences the margin may be 0: raise num_epochs in preferences.yaml, or correct more"
         )
-    counts = {name: getattr(wanted, name) for name in ("method", "pairs", "drafts", "desirable", "undesirable")}
+    names = ("method", "pairs", "drafts", "desirable", "undesirable", "held_out")
+    counts = {name: getattr(wanted, name) for name in names}
     return {"preferences": counts | {"margin": margins}, "notes": notes}
 
 

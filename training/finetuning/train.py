@@ -143,7 +143,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
         if processes.count > 1:
             raise UsageError(f"--preferences: {processes.count} processes, but it trains in one; type: ghost train …")
         ghost = preferences.lineage(outline.folder, data)
-        wanted = preferences.read(args.preferences, tokenizer, ghost, config)
+        wanted = preferences.read(args.preferences, tokenizer, ghost, data, config)
         settings |= {"preferences": preferences.block(wanted, args.preferences, val_path)}
         train, plan = wanted.split, wanted.plan(config)
         load = load_of(plan, wanted.measured_with(val), config)

@@ -16,8 +16,9 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -36,6 +37,7 @@ class Correction(msgspec.Struct, frozen=True):
     label: Outcome
     draft: str
     final: str | None
+    time: datetime
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,7 +45,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     label: Outcome
     draft: str
     final: str | None
-    time: str
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def parse(path: Path, labels: Labels) -> Iterator[Correction]:
         final = None if line.final is None else well_formed(line.final).strip()
         if why := _contradiction(turns, line.label, draft, final, labels):
             raise DataError(f"{path}, line {number}: {why}")
-        yield Correction(turns, line.label, draft, final)
+        yield Correction(turns, line.label, draft, final, line.time)
 
 
 def _contradiction(turns: Sequence[Turn], label: Outcome, draft: str, final: str | None, labels: Labels) -> str:

@@ -15,7 +15,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -584,9 +584,16 @@ class Prepared:
             talks = [talks[number] for number in np.argsort(validates, kind="stable").tolist()]
             training, cut, held_out = int((~validates).sum()), 0, "continued"
         starts = [talk.start.to_pydatetime() for talk in talks]
+        behind = arranged["turn"].searchsorted([talk.first + len(talk.turns) for talk in talks[training:]])
+        ends = [end.to_pydatetime() for end in arranged["instant"].iloc[behind - 1]]
         fresh = [start for start in starts[training:] if known is None or start > known.until]
         if fresh:
-            spans.append(Span(fresh[0], fresh[-1], bool(cut)))
+            spans.append(Span(fresh[0], fresh[-1], bool(cut), fresh[-1]))
+        times = [*zip(starts[training:], ends, strict=True)]
+        spans = [  # a conversation that was held out may have gone on
+            replace(one, end=max([one.end, *(end for start, end in times if one.first <= start <= one.last)]))
+            for one in spans
+        ]
         known = Known(spans, max(starts if known is None else [*starts, known.until]))
         examples = make_examples(recipe, sides())
         return cls(config, recipe, messages, arranged, talks, examples, training, held_out, known)

@@ -193,6 +193,52 @@ def test_too_few_are_refused_with_their_number(
     assert "ghost bot --corrections" in error
 
 
+def hold_out(folder: Path, *spans: dict[str, Any]) -> None:
+    """Record in the ghost.json of `folder` when its held-out conversations were."""
+    path = folder / ghost_json.NAME
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts["data"]["known"] = {"held_out": spans, "until": spans[-1]["last"]}
+    path.write_text(json.dumps(facts), encoding="utf-8")
+
+
+SPAN = {"first": "2025-03-01T10:00:00+00:00", "last": "2025-03-02T10:00:00+00:00", "cuts": False}
+DURING = ("2025-03-01T10:00:00+00:00", "2025-03-01T19:00:00+02:00", "2025-03-02T11:20:00+00:00")
+NOT_DURING = ("2025-03-01T09:59:59+00:00", "2025-03-02T11:40:00+00:00")
+
+
+def test_what_may_be_held_out_is_not_learnt(
+    teach: Teach, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the start of the first conversation to half an hour after the last message of the last."""
+    hold_out(prepared, {**SPAN, "end": "2025-03-02T11:00:00+00:00"})
+    leaking = [one | {"time": DURING[number % 3]} for number, one in enumerate(pairs(60)[-9:])]
+    others = [one | {"time": NOT_DURING[number % 2]} for number, one in enumerate(pairs(51))]
+    assert teach([*others, *leaking]) == 0
+    printed = capsys.readouterr().out
+    assert "9 corrections are left out: they fall in the time of held-out conversations" in printed
+    assert "repeated" not in printed
+    report = json.loads((tmp_path / "adapter" / train.REPORT).read_text())
+    assert (report["preferences"]["pairs"], report["preferences"]["held_out"]) == (51, 9)
+    assert teach([*others[2:], *leaking], out="few") == 1
+    assert "49 drafts, 49 of them with what you sent instead" in (error := capsys.readouterr().err)
+    assert "9 more are left out" in error
+
+
+def test_spans_of_earlier_versions(
+    teach: Teach, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They had no `end`; before that there were none."""
+    late = [one | {"time": "2025-03-02T10:20:00+00:00"} for one in pairs(60)[-9:]]
+    assert teach([*pairs(51), *late], out="none") == 0
+    assert "which did not record when these were" in capsys.readouterr().out
+    hold_out(prepared, SPAN)
+    assert teach([*pairs(51), *late]) == 0
+    assert "9 corrections are left out" in capsys.readouterr().out
+    hold_out(prepared, {**SPAN, "end": "2025-03-02T11:00:00"})
+    assert teach(pairs(60), out="damaged") == 1
+    assert "data.known is damaged (a time without an offset)" in capsys.readouterr().err
+
+
 def test_what_is_no_ghost_is_refused(
     teach: Teach, tiny_base: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import END_TOKEN, Turn, parse, parse_line, render
 from tests.training.preparation import literal
 from tests.training.preparation.test_dataset import NOON, write_csv
+from training.lineage import Known
 
 ROOT = Path(__file__).parents[3]
 Capture = pytest.CaptureFixture[str]
@@ -539,6 +540,28 @@ def test_the_rest_of_a_conversation_that_was_cut_stays_held_out(cleaned: Path, t
     assert not now_train & val
     assert not now_val & train
     assert now_train - train
+
+
+def test_it_is_recorded_when_the_held_out_conversations_were(cleaned: Path, tmp_path: Path) -> None:
+    """From their first message to their last, also after a conversation went on."""
+
+    def check(folder: str) -> None:
+        known = Known.of(ghost_json.read(Path(folder)))
+        assert known
+        for half in ("train", "val"):
+            moments = [
+                datetime.fromisoformat(turn.removeprefix("[at] ")) for turn in _turns(Path(folder), half, "windows")
+            ]
+            assert {any(span.holds(one) for span in known.held_out) for one in moments} == {half == "val"}
+
+    write_csv(cleaned / "one.csv", _alternating(60))
+    assert _prepare("--me", "Ada", "--out", "first") == 0
+    check("first")
+    write_csv(cleaned / "one.csv", [*_alternating(100), *_alternating(60, timedelta(days=1))])
+    assert (
+        _prepare("--me", "Ada", "--out", "second", "--continue", _adapter_of(Path("first"), tmp_path / "adapter")) == 0
+    )
+    check("second")
 
 
 def test_what_cannot_be_continued_is_refused_by_what_it_is(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
