@@ -18,8 +18,8 @@ WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class Span:
-    """Held out were the conversations that started from `first` to `last`, both included, in UTC. Their last message is
-    of `end`.
+    """Held out were the conversations that started from `first` to `last`, both included, in UTC. `end` is the time of
+    their last message.
 
     With `cuts`, `first` is inside of a conversation, whose beginning trained.
     """
@@ -76,9 +76,9 @@ class Known:
 
     @classmethod
     def of(cls, ghost: ghost_json.Ghost) -> "Known | None":
-        """What the data of `ghost` held out; None if an earlier version of ghost prepared it. Raises TrainingError if
-        the record is damaged."""
-        found = ghost.block("data").get("known")
+        """What the data of `ghost` held out; None if an earlier version of ghost or another program prepared it. Raises
+        TrainingError if the record is damaged."""
+        found = (ghost.facts.get("data") or {}).get("known")
         try:
             return None if found is None else cls.from_json(found)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

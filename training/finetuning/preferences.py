@@ -137,11 +137,11 @@ def lineage(folder: Path, data: Ghost) -> Ghost:
 def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, data: Ghost, config: TrainingConfig) -> Preferences:
     """Leave out what may be a reply of a conversation that `ghost` or `data` held out. Raises DataError on a line that
     the bot did not write, and if there are too few pairs and labels."""
-    read = list(corrections.parse(path, ghost.labels))
+    lines = list(corrections.parse(path, ghost.labels))
     known = [one for one in (Known.of(ghost), Known.of(data)) if one]
     spans = [span for one in known for span in one.held_out]
-    found = [one for one in read if not any(span.holds(one.time) for span in spans)]
-    held_out = len(read) - len(found) if known else None
+    found = [one for one in lines if not any(span.holds(one.time) for span in spans)]
+    held_out = len(lines) - len(found) if known else None
     pairs = list(dict.fromkeys((one.context, one.final, one.draft) for one in found if one.final))
     pairs = [pair for pair in pairs if pair[1] != pair[2]]  # masking can make them the same
     judged = _judged(found)
@@ -179,7 +179,7 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, data: Ghost, config: Tr
     if not train:
         raise DataError(f"{path}: the replies are longer than sequence_len: {config.sequence_len}; raise it")
     learnt = [example for one in train for example in ((one.first, one.second) if paired else (one.first,))]
-    split = Split("windows", learnt, len(read), shortened, skipped)
+    split = Split("windows", learnt, len(lines), shortened, skipped)
     method: Literal["dpo", "kto"] = "dpo" if paired else "kto"
     return Preferences(method, train, heldout, split, len(pairs), drafts, desirable, undesirable, held_out)
 

@@ -16,6 +16,7 @@ from training import config as training_config
 from training.config import TrainingConfig
 from training.finetuning import preferences, train
 from training.finetuning.preferences import dpo, kto
+from training.lineage import Known
 
 ASKED = ("tu viens ?", "on mange où", "did you see it", "hey", "ça va ?")
 
@@ -227,7 +228,8 @@ def test_what_may_be_held_out_is_not_learnt(
 def test_spans_of_earlier_versions(
     teach: Teach, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They had no `end`; before that there were none."""
+    """They had no `end`; before that there were none, and an adapter of another program has no `data` at all."""
+    assert Known.of(ghost_json.Ghost(tmp_path, {})) is None
     late = [one | {"time": "2025-03-02T10:20:00+00:00"} for one in pairs(60)[-9:]]
     assert teach([*pairs(51), *late], out="none") == 0
     assert "which did not record when these were" in capsys.readouterr().out
