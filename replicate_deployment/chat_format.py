@@ -33,6 +33,7 @@ DROPPED_TURNS = 8
 # a conversation.
 BURST_SECONDS = 3 * 60
 SILENCE_SECONDS = 30 * 60
+LONGEST_LABEL = 200  # characters: expressions are made of the labels
 
 Recipe = Literal["windows", "conversations"]
 """Where end tokens go. `windows`: after the last turn, if it is the person's. `conversations`: after each of the
@@ -79,7 +80,8 @@ class Span(NamedTuple):
 class Labels:
     """Labels of the two sides: `me` is the person the ghost imitates, `other` is everyone else.
 
-    Raises ValueError when a label is not one word ending in its only colon, or both are the same.
+    Raises ValueError when a label is not one word ending in its only colon, is longer than LONGEST_LABEL, or both are
+    the same.
     """
 
     me: str = "A:"
@@ -90,6 +92,8 @@ class Labels:
 
     def __post_init__(self) -> None:
         for label in (self.me, self.other):
+            if len(label) > LONGEST_LABEL:
+                raise ValueError(f"label {label!r:.40}… is too long: at most {LONGEST_LABEL} characters")
             if not re.fullmatch(r"[^\s<:]+:", label):
                 raise ValueError(f"label {label!r}: one word that ends in its only colon, as in 'A:'")
         if self.me == self.other:

@@ -3,14 +3,21 @@
 `ghost/errors.py` draws the whole tree. The root is here because this folder imports nothing from outside it.
 """
 
+LONGEST_MESSAGE = 2_000  # characters
+
 
 class GhostError(Exception):
     """A failure whose message says what is wrong, what was found and what to type next.
 
-    Programs print `str(error)` on one line and exit with `exit_code`. A traceback means a bug.
+    Programs print `str(error)` on one line and exit with `exit_code`. A traceback means a bug. A message that quotes a
+    long value is cut in the middle.
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST_MESSAGE else f"{text[:800]} … {text[-200:]}"
 
 
 class PromptError(GhostError):

@@ -101,8 +101,6 @@ def read(folder: Path) -> Ghost:
     try:
         labels, stops = facts["text"]["labels"], facts["text"]["stop_sequences"]
         Labels(me=labels["me"], other=labels["other"])
-        if max(map(len, labels.values())) > LONGEST_STOP:
-            raise ValueError("a label is too long")
         if not (isinstance(stops, list) and len(stops) <= MOST_STOPS):
             raise ValueError(f"stop_sequences must be a list of at most {MOST_STOPS}")
         if not all(isinstance(stop, str) and 0 < len(stop) <= LONGEST_STOP for stop in stops):

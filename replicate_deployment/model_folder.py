@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ LARGEST |= dict.fromkeys(OLDER_TOKENIZERS, 32 * MEGABYTE)
 LARGEST_OTHER = 4 * MEGABYTE
 LARGEST_HEADER = 100 * MEGABYTE  # of a safetensors file: the format's own limit
 DEEPEST = 32
+LONGEST_TEXT = 100_000  # characters of a key or a value. Chat templates have 20,000.
 LONGEST_NUMBER = 40  # digits. Tokenizers spell "no limit" as 10^30.
 
 
@@ -82,7 +84,8 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:
-    """Raises WeightsError on a key given twice, NaN, half a surrogate pair, a long number, or more than 32 levels."""
+    """Raises WeightsError on a key given twice, NaN, half a surrogate pair, a long number or text, or more than 32
+    levels."""
     try:
         text = content.decode("utf-8")
         found = json.loads(
@@ -92,7 +95,11 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
             raise ValueError(f"a {type(found).__name__} instead of an object")
         level: list[Any] = [found]
         for _ in range(DEEPEST):
-            values = (value for part in level for value in (part.values() if isinstance(part, dict) else part))
+            values = [
+                value for part in level for value in ([*part, *part.values()] if isinstance(part, dict) else part)
+            ]
+            if any(len(value) > LONGEST_TEXT for value in values if isinstance(value, str)):
+                raise ValueError(f"a text of more than {LONGEST_TEXT:,} characters")
             level = [value for value in values if isinstance(value, (dict, list))]
         if level:
             raise ValueError(f"more than {DEEPEST} levels")
@@ -108,8 +115,7 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"{twice[:40]!r} is there twice")
     return found
 
@@ -397,7 +403,8 @@ def check_tokenizer(folder: Path) -> None:
             "merges that are not pairs": not all(isinstance(merge, str) or len(merge) == 2 for merge in merges),
         }
         rules = {name: value for name, value in found.items() if name not in ("model", "added_tokens")}
-        complaints |= _of_rules(rules)
+        too_large = len(json.dumps(rules)) > LARGEST_RULES
+        complaints |= {"rules that are too large": True} if too_large else _of_rules(rules)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise WeightsError(f"{path}: not a tokenizer ({type(error).__name__}: {_first_line(error)})") from error
     if complaint := next((text for text, met in complaints.items() if met), None):
@@ -411,7 +418,6 @@ def _of_rules(rules: dict[str, Any]) -> dict[str, bool]:
     replacing = [str(part["content"]) for part in parts if part.get("type") == "Replace"]
     prepended = [str(part["prepend"]) for part in parts if "prepend" in part]
     return {
-        "rules that are too large": len(json.dumps(rules)) > LARGEST_RULES,
         "a padding of more than a million tokens": re.search(r"\d{7}", json.dumps(rules.get("padding"))) is not None,
         "replacements that multiply a text": len(replacing) > 8 or any(len(text) > 4 for text in replacing),
         "a long text before each text": any(len(text) > 16 for text in prepended),
@@ -426,7 +432,8 @@ def may_explode(pattern: str) -> bool:
     """
     if len(pattern) > 2_000 or re.search(r"\\[1-9k]", pattern):
         return True
-    bare = re.sub(r"\\.|\[\^?\]?(?:\\.|\[:\w+:\]|[^\]\\])*\]", "x", pattern)  # without escapes and classes
+    # Without escapes and classes. One that is never closed ends with the text: else each [ would be tried to the end.
+    bare = re.sub(r"\\.|\[\^?\]?(?:\\.|\[:\w+:\]|[^\]\\])*(?:\]|\Z)", "x", pattern)
     repeats = re.compile(r"[*+]|\{\d*,\d*\}|\{\d{3,}\}")
     inside = [False]
     for place, character in enumerate(bare):

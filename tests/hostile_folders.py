@@ -71,6 +71,12 @@ def raw(name: str, before: str, after: str) -> Edit:
     return edit
 
 
+def twice(name: str) -> Edit:
+    """A key given twice, after many others."""
+    others = ",".join(f'"{number}":0' for number in range(250_000))
+    return text(name, f'{{{others},"x":0,"x":0}}')
+
+
 def link(name: str, target: str) -> Edit:
     """`target` is relative to the folder's parent, where the test keeps what no one may read."""
 
@@ -156,9 +162,12 @@ def normalizer(*parts: dict[str, Any]) -> Edit:
     return change("tokenizer.json", normalizer={"type": "Sequence", "normalizers": [*parts]})
 
 
-def split(pattern: str) -> Edit:
-    part = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    return change("tokenizer.json", pre_tokenizer=part)
+def split(*patterns: str) -> Edit:
+    parts = [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        for pattern in patterns
+    ]
+    return change("tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": parts})
 
 
 def pieces(found: dict[str, int]) -> Edit:
@@ -394,6 +403,14 @@ FOLDERS = [
     Hostile("base", "a piece of 20,000 letters, which takes quadratic time", pieces({"a" * 20_000: 600}), "too long"),
     Hostile("base", "100,000 added tokens", added(100_000), "added tokens"),
     Hostile("base", "a regular expression that takes exponential time", split("(a+)+$"), "time may explode"),
+    Hostile("base", "10,000 regular expressions", split(*["[a" * 1_000] * 10_000), "rules that are too large"),
+    Hostile("base", "a key that is there twice, after 250,000 others", twice("tokenizer.json"), "twice"),
+    Hostile(
+        "base",
+        "a chat template of a million letters",
+        change("tokenizer_config.json", chat_template="a" * 10**6),
+        "a text of more than 100,000",
+    ),
     Hostile("base", "replacements that multiply a text by 4¹²", normalizer(*[MULTIPLY] * 12), "multiply"),
     Hostile(
         "base", "a long text before each text", normalizer({"type": "Prepend", "prepend": "x" * 10**5}), "long text"
@@ -451,6 +468,12 @@ FOLDERS = [
         "targets by an expression that never ends",
         change("adapter_config.json", target_modules="(.*)*x"),
         "for ever",
+    ),
+    Hostile(
+        "adapter",
+        "1,500 targets by expressions that are never closed",
+        change("adapter_config.json", target_modules=["[^" * 1_000] * 1_500),
+        "adapter",
     ),
     Hostile("adapter", "a rank of 10¹²", change("adapter_config.json", r=10**12), "adapter"),
     Hostile("adapter", "a config 100,000 levels deep", text("adapter_config.json", DEEP), "more than 32 levels"),
@@ -527,12 +550,6 @@ FOLDERS = [
         listed=False,
     ),
     Hostile("merged", "a tolerance of 10⁹", deeper("ghost.json", "golden", "tolerance", value=1e9), "tolerance"),
-    Hostile(
-        "merged",
-        "a golden prompt of a million letters",
-        deeper("ghost.json", "golden", "prompt", value="a" * 10**6),
-        "too long",
-    ),
     Hostile("merged", "golden ids that are texts", deeper("ghost.json", "golden", "ids", value=["1"]), "whole number"),
     Hostile("merged", "a base whose name is a list", deeper("ghost.json", "base", "repo", value=["x"]), "base.repo"),
     Hostile(
@@ -547,11 +564,30 @@ FOLDERS = [
         deeper("ghost.json", "text", "stop_sequences", value=["x"] * 10**6),
         "at most 64",
     ),
-    Hostile(
-        "merged",
-        "a label of a million letters",
-        deeper("ghost.json", "text", "labels", "me", value="a" * 10**6 + ":"),
-        "too long",
+    *(
+        Hostile(
+            "merged",
+            f"a {what} of a million letters",
+            deeper("ghost.json", *keys, value="a" * 10**6 + ":"),
+            "a text of more than 100,000",
+        )
+        for what, *keys in (
+            ("label", "text", "labels", "me"),
+            ("golden prompt", "golden", "prompt"),
+            ("recipe", "text", "recipe"),
+            ("stop sequence", "text", "stop_sequences"),
+            ("sampling setting", "sampling", "top_k"),
+            ("key", "text", "a" * 10**6),
+        )
+    ),
+    *(
+        Hostile("merged", f"a {what} of 90,000 letters", deeper("ghost.json", *keys, value="a" * 90_000 + ":"), says)
+        for what, says, *keys in (
+            ("label", "too long", "text", "labels", "other"),
+            ("golden prompt", "too long", "golden", "prompt"),
+            ("recipe", "are known", "text", "recipe"),
+            ("sampling setting", "whole number", "sampling", "top_k"),
+        )
     ),
     # The chat template: `ghost check` compares it as text.
     Hostile(

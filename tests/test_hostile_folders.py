@@ -120,6 +120,7 @@ def refused(run: Callable[[], int], hostile: Hostile, capsys: pytest.CaptureFixt
     assert code == 1, (said.out, said.err)
     assert re.search(hostile.says, said.err or said.out), (said.out, said.err)
     assert said.err.count("\n") == (1 if said.err else 0)
+    assert max(map(len, [*said.out.splitlines(), said.err])) < 2_500
     assert "Traceback" not in said.out + said.err
     assert "\x1b" not in said.out + said.err
 

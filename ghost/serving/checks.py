@@ -26,7 +26,7 @@ CONFIGS = ("config.json", "generation_config.json")
 COPY = "copy or pull the merged folder again"
 
 
-class Problem(Exception):
+class Problem(GhostError):
     """A failed check: what was found, and what to type."""
 
     def __init__(self, found: str, todo: str) -> None:
@@ -56,7 +56,7 @@ def result(name: str, look: Callable[[Subject], str], subject: Subject) -> Resul
         return Result(name, "failed", str(error))
     except (OSError, ValueError, KeyError, TypeError) as error:
         # A file that is missing or malformed.
-        return Result(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Result(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:1000]}")
 
 
 class Model:

@@ -179,7 +179,11 @@ def test_parse_refuses_a_text_without_an_opening_tag() -> None:
         parse("hello\nA: hi")
 
 
-@pytest.mark.parametrize("pair", [("A", "B:"), ("A:", "A:"), ("A b:", "B:"), ("<A:", "B:"), ("A:B:", "B:"), ("", "B:")])
+@pytest.mark.parametrize(
+    "pair",
+    [("A", "B:"), ("A:", "A:"), ("A b:", "B:"), ("<A:", "B:"), ("A:B:", "B:"), ("", "B:"), ("a" * 10**6 + ":", "B:")],
+    ids=lambda pair: repr(pair)[:20],
+)
 def test_labels_that_could_not_be_told_from_text_are_refused(pair: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="label"):
         Labels(*pair)
