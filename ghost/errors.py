@@ -20,6 +20,7 @@
     │   └── DiskFull              its disk is full (telegram_bot.database)
     ├── HubError                  the Hub is unreachable, refuses, or holds other files than expected
     ├── ArtifactError             ghost.json missing, malformed or contradicted by the files beside it
+    ├── Problem                   a check that failed; `.todo` says what to type (ghost.serving.checks)
     ├── PromptError               a prompt that cannot be answered      ┐
     ├── SettingsError             a sampling setting out of range       │ replicate_deployment.errors
     └── WeightsError              a model folder that must not be served ┘

@@ -221,6 +221,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
     for where in (
         "training.finetuning.processes",
+        "ghost.serving.checks",
         "ghost.serving.client.prediction",
         "telegram_bot.database",
     ):  # where some of them live
