@@ -224,8 +224,7 @@ def speed(number: int = 100_000) -> tuple[float, dict[str, str]]:
     for _ in range(5):
         masker = Masker()
         start = time.process_time()
-        for message in messages:
-            masker.mask(message)
+        masker.mask_all(messages)
         best = min(best, time.process_time() - start)
     shares = {
         "characters, mean": f"{sum(map(len, messages)) / number:.0f}",

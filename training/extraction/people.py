@@ -351,13 +351,14 @@ class Anonymizer:
         if self._people is None:
             return records
         senders = {name: self._people.sender(name) for name in {record.sender for record in records}}
+        are_kept = all(name == renamed for name, renamed in senders.items())
         rename = self._people.body
         texts = [rename(record.text) for record in records]
         if self._masker:
-            texts = list(map(self._masker.mask, texts))
+            texts = self._masker.mask_all(texts)
         return [
             record
-            if text is record.text and senders[record.sender] == record.sender
+            if text is record.text and (are_kept or senders[record.sender] == record.sender)
             else record._replace(sender=senders[record.sender], text=text)
             for record, text in zip(records, texts, strict=True)
         ]

@@ -267,6 +267,11 @@ def test_masking_twice_is_masking_once(text: str) -> None:
     assert mask(once) is once
 
 
+@given(st.lists(NEAR | st.text() | SENTENCES, max_size=200))
+def test_masking_many_is_masking_each(texts: list[str]) -> None:
+    assert Masker().mask_all(texts) == list(map(mask, texts))
+
+
 @given(NEAR | st.text() | SENTENCES)
 def test_finds_are_in_order_and_apart(text: str) -> None:
     finds = find(text)
