@@ -246,7 +246,7 @@ def test_an_unreadable_file_is_named_as_it_must_be_opened(tmp_path: Path, capsys
     save(tmp_path, "%PDF-1.7", f"{NUMBER}.bin")
     save(tmp_path, CHAT, "chat.txt")
     assert main(["extract", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert f"{NUMBER}.bin: not a known chat export" in capsys.readouterr().out.replace("\n", "")
+    assert f"{NUMBER}.bin: a PDF" in capsys.readouterr().out.replace("\n", "")
     report = (tmp_path / "out" / "extraction_report.json").read_text("utf-8")
     assert not any(part in report for part in ("39 98", "3998", "+33"))
 
