@@ -40,6 +40,12 @@ VERBS = {
         "train",
         ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "filelock", "safetensors"),
     ),
+    "distill": Verb(
+        "training.finetuning.distill",
+        "train a smaller model to write as a ghost does",
+        "train,serve",
+        ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "filelock", "safetensors"),
+    ),
     "merge": Verb(
         "scripts.merge_lora_fp16",
         "adapter + base → FP16 safetensors, with a check that both give the same logits",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ghost.console import echo
 from ghost.errors import TrainingError
@@ -33,6 +33,9 @@ from training.finetuning.preferences import Objective
 from training.finetuning.processes import Alone
 from training.finetuning.report import SampledReplies, Samples, collapsed
 
+if TYPE_CHECKING:
+    from training.finetuning.distill import Teacher
+
 
 class Loop:
     """One training, continued from `state`. `heldout` are examples for evaluation only."""
@@ -49,6 +52,7 @@ class Loop:
         interruption: Interruption,
         processes: Alone | None = None,
         samples: Samples | None = None,
+        teacher: "Teacher | None" = None,
     ) -> None:
         import torch
 
@@ -56,7 +60,8 @@ class Loop:
 
         self.model, self.plan, self.heldout, self.config, self.state = model, plan, heldout, config, state
         self.checkpoint, self.identity, self.interruption = checkpoint, identity, interruption
-        self.segment_loss = SegmentLoss(model).train()
+        self.teacher = teacher
+        self.segment_loss = (SegmentLoss(model) if teacher is None else teacher.loss(model)).train()
         self.samples = samples
         self.processes = processes or Alone()
         self.processes.use(self.segment_loss, bf16=config.bf16)
@@ -133,6 +138,8 @@ class Loop:
         import torch
 
         state, started = self.state, time.monotonic()
+        if self.teacher is not None:
+            step = self.teacher.replies_of_student(step, self.segment_loss, state.step)
         loss = self._gradients(step)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         if not math.isfinite(loss) or not math.isfinite(norm):
@@ -146,7 +153,8 @@ class Loop:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        tokens, seconds = sum(len(segment.ids) for segment in step.segments), time.monotonic() - started
+        tokens = step.drawn + sum(len(segment.ids) for segment in step.segments)
+        seconds = time.monotonic() - started
         state.step += 1
         state.tokens += tokens
         state.seconds["training"] += seconds

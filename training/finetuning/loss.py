@@ -1,9 +1,11 @@
 """The training loss: the weighted negative log-likelihood of a packed row's targets."""
 
+import math
 from typing import Any
 
 import torch
 from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
 
 # Logits computed at once: 128 MB in float32, a thousand targets of Mistral's vocabulary. All targets of 8,192 tokens
 # would need 1 GB for the logits and as much again for their gradient.
@@ -43,6 +45,57 @@ class SegmentLoss(torch.nn.Module):
             input_ids=input_ids, position_ids=position_ids, lengths=lengths, use_cache=False
         ).last_hidden_state[0]
         return states[places], causal.lm_head.weight, labels
+
+
+class DistillationLoss(SegmentLoss):
+    """The loss of a student beside its teacher, of the same vocabulary, on the same packed rows.
+
+    On the person's own lines: half the negative log-likelihood, half KL(teacher ‖ student), the cross-entropy with soft
+    and hard targets of Hinton et al. (arXiv:1503.02531). On the student's own replies (`own_replies`): the generalised
+    Jensen-Shannon divergence of GKD (arXiv:2306.13649, eq. 1) with β = 1/2.
+    """
+
+    own_replies = False
+
+    def __init__(self, model: Any, teacher: Any) -> None:
+        super().__init__(model)
+        self._teacher = [teacher]  # in a list: it is no part of what is trained, saved or switched to training
+
+    def forward(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
+        hidden, head, labels = self._states(**row)
+        teacher, words = self._teacher[0], ("input_ids", "position_ids", "lengths")
+        with torch.no_grad():
+            told = teacher.model(**{word: row[word] for word in words}, use_cache=False).last_hidden_state[0]
+        told, other = told[row["places"]], teacher.lm_head.weight
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            size = max(1, CHUNK // len(head))
+            for rows in torch.split(torch.arange(len(labels), device=hidden.device), size):
+                # Computed again in the backward pass, so that no logits are kept.
+                part = checkpoint(
+                    self._part, hidden[rows], head, told[rows], other, labels[rows], weights[rows], use_reentrant=False
+                )
+                total = total + part
+        return total
+
+    def _part(self, hidden: Any, head: Any, told: Any, other: Any, labels: Any, weights: Any) -> Any:
+        known = min(len(head), len(other))  # a vocabulary may be padded; the ids beyond the tokenizer's mean nothing
+        student = linear(hidden.to(head.dtype), head[:known]).float().log_softmax(-1)
+        teacher = linear(told.to(other.dtype), other[:known]).float().log_softmax(-1)
+        if self.own_replies:
+            return weights @ jensen_shannon(teacher, student)
+        return weights @ ((divergence(teacher, student) - student.gather(1, labels[:, None])[:, 0]) / 2)
+
+
+def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(p ‖ q) in nats, (rows,), of log-probabilities (rows, vocabulary)."""
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def jensen_shannon(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """The Jensen-Shannon divergence in nats, (rows,), of log-probabilities (rows, vocabulary): from 0 to log 2."""
+    middle = torch.logaddexp(p, q) - math.log(2)
+    return (divergence(p, middle) + divergence(q, middle)) / 2
 
 
 class _Loss(torch.autograd.Function):

@@ -163,12 +163,15 @@ def token_losses(segment_loss: Any, batch: MicroBatch, *, bf16: bool) -> Any:
 @dataclass(frozen=True)
 class Step:
     """One optimiser step. `windows` counts the examples that its segments cover; `labels`, the sum of their weights,
-    divides the summed loss, as if each window had gone through the model by itself."""
+    divides the summed loss, as if each window had gone through the model by itself. `examples` are those windows;
+    `drawn` counts the tokens that the model ran to sample the segments, if it did."""
 
     epoch: int
     segments: list[Segment]
     windows: int
     labels: float
+    examples: list[Example]
+    drawn: int = 0
 
 
 class Plan:
@@ -252,8 +255,13 @@ class Plan:
         return groups if self._config.collapse_nested_windows else [[one] for group in groups for one in group]
 
     def _step(self, epoch: int, groups: Sequence[Group]) -> Step:
-        segments = [segment(run) for run in self._runs(groups)]
-        return Step(epoch, segments, sum(map(len, groups)), float(sum(run.weights.sum() for run in segments)))
+        return step_of(epoch, self._runs(groups))
+
+
+def step_of(epoch: int, runs: Sequence[Group], drawn: int = 0) -> Step:
+    """The step that learns these groups, each in one run."""
+    segments, examples = [segment(run) for run in runs], [one for run in runs for one in run]
+    return Step(epoch, segments, len(examples), float(sum(run.weights.sum() for run in segments)), examples, drawn)
 
 
 def _fill(groups: Iterator[Group], config: TrainingConfig) -> Iterator[list[Group]]:

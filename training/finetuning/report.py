@@ -79,16 +79,7 @@ class Samples:
 
     def answer(self, segment_loss: Any, *, bf16: bool) -> SampledReplies:
         """Reply with the current model of `segment_loss`. Leaves it in the mode that it was in."""
-        from training.finetuning import attention
-
-        mode, causal = segment_loss.training, segment_loss.model.get_base_model()
-        segment_loss.eval()
-        causal.set_attn_implementation("sdpa")  # attention by segments has no cache
-        try:
-            drawn = self._draw(causal, bf16)
-        finally:
-            attention.use(causal)
-            segment_loss.train(mode)
+        drawn = draw(segment_loss, [prompt.ids for prompt in self.prompts], self._end, NEW_TOKENS, bf16=bf16)
         ended = [self._end in ids for ids in drawn]
         texts = [self._text(ids) for ids in drawn]
         return SampledReplies(sum(ended) / len(ended), distinct(texts, 2), texts)
@@ -106,40 +97,6 @@ class Samples:
             stream.write("\n\n".join(blocks) + "\n\n\n")
         self._fresh = False
 
-    def _draw(self, causal: Any, bf16: bool) -> list[list[int]]:
-        """Decode greedily, for each prompt up to its end token."""
-        import torch
-        from transformers import DynamicCache
-
-        from replicate_deployment.decoding import cache_argument
-
-        device = next(causal.parameters()).device
-        longest = max(len(prompt.ids) for prompt in self.prompts)
-        rows = [[self._end] * (longest - len(prompt.ids)) + prompt.ids for prompt in self.prompts]
-        there = [[0] * (longest - len(prompt.ids)) + [1] * len(prompt.ids) for prompt in self.prompts]
-        ids, mask = torch.tensor(rows, device=device), torch.tensor(there, device=device)
-        cache = {cache_argument(causal): DynamicCache(config=causal.config)}
-        drawn: list[list[int]] = [[] for _ in rows]
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            for _ in range(NEW_TOKENS):
-                places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-                logits = causal(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=places,
-                    use_cache=True,
-                    logits_to_keep=1,
-                    **cache,
-                ).logits
-                ids = logits[:, -1].argmax(-1, keepdim=True)
-                mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-                for reply, token in zip(drawn, ids[:, 0].tolist(), strict=True):
-                    if self._end not in reply:
-                        reply.append(token)
-                if all(self._end in reply for reply in drawn):
-                    break
-        return drawn
-
     def _text(self, ids: Sequence[int]) -> str:
         text = self._decode(ids)
         stops = [place for stop in self._labels.stop_sequences if (place := text.find(stop)) >= 0]
@@ -147,6 +104,54 @@ class Samples:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return b"".join(self._bytes[token] for token in ids).decode("utf-8", "ignore")
+
+
+def draw(
+    segment_loss: Any, prompts: Sequence[Sequence[int]], end: int, new_tokens: int, *, bf16: bool, sample: bool = False
+) -> list[list[int]]:
+    """Decode each prompt up to its end token, greedily or by sampling at temperature 1, with the current model of
+    `segment_loss`. Leave it in the mode that it was in."""
+    from training.finetuning import attention
+
+    mode, causal = segment_loss.training, segment_loss.model.get_base_model()
+    segment_loss.eval()
+    causal.set_attn_implementation("sdpa")  # attention by segments has no cache
+    try:
+        return _decode(causal, prompts, end, new_tokens, bf16, sample)
+    finally:
+        attention.use(causal)
+        segment_loss.train(mode)
+
+
+def _decode(
+    causal: Any, prompts: Sequence[Sequence[int]], end: int, new_tokens: int, bf16: bool, sample: bool
+) -> list[list[int]]:
+    import torch
+    from transformers import DynamicCache
+
+    from replicate_deployment.decoding import cache_argument
+
+    device = next(causal.parameters()).device
+    longest = max(map(len, prompts))
+    rows = [[end] * (longest - len(prompt)) + [*prompt] for prompt in prompts]
+    there = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    ids, mask = torch.tensor(rows, device=device), torch.tensor(there, device=device)
+    cache = {cache_argument(causal): DynamicCache(config=causal.config)}
+    drawn: list[list[int]] = [[] for _ in rows]
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for _ in range(new_tokens):
+            places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            logits = causal(
+                input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1, **cache
+            ).logits[:, -1]
+            ids = logits.float().softmax(-1).multinomial(1) if sample else logits.argmax(-1, keepdim=True)
+            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+            for reply, token in zip(drawn, ids[:, 0].tolist(), strict=True):
+                if end not in reply:
+                    reply.append(token)
+            if all(end in reply for reply in drawn):
+                break
+    return drawn
 
 
 def prompt_of(example: Example) -> Prompt | None:

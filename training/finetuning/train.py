@@ -5,7 +5,7 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ghost import artifact
 from ghost.atomic import refuse_foreign_files, replace_folder
@@ -39,6 +39,9 @@ from training.finetuning.packing import Plan
 from training.finetuning.processes import Alone, Follower, Leader, ProcessLost, joined, leave
 from training.finetuning.report import Samples
 
+if TYPE_CHECKING:
+    from training.finetuning.distill import Teacher
+
 REPORT = "training_report.json"
 # `--private`: the config's numbers, or these where they memorise less. Chosen by benchmarks/results/memorising.md.
 PRIVATE = {"goldfish_k": 4, "num_epochs": 2, "early_stopping_patience": 1}
@@ -49,7 +52,6 @@ DAYS_ON_CPU = 3  # at best; if it takes longer, torch has most likely missed a G
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument("--out", type=Path, help="write the adapter to this folder instead of the config's output_dir")
-    parser.add_argument("--resume", action="store_true", help="finish an interrupted training, if there is one")
     parser.add_argument(
         "--continue",
         dest="parent",
@@ -57,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADAPTER",
         help="start from this finished adapter: for more epochs, or on new chats (ghost prepare --continue ADAPTER)",
     )
+    add_run_arguments(parser)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resume", action="store_true", help="finish an interrupted training, if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace the finished adapter in --out")
     parser.add_argument(
         "--allow-cpu",
@@ -88,7 +95,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, teacher: "Teacher | None" = None) -> int:
     with joined() as processes:
         if isinstance(processes, Follower):
             processes.follow()
@@ -101,14 +108,14 @@ def run(args: argparse.Namespace) -> int:
             if out.name in ("", ".."):
                 raise UsageError(f"--out {out}: name a folder; the checkpoint is written beside it")
             with Checkpoint(out).alone():
-                code = lead(args, config, processes)
+                code = lead(args, config, processes, teacher)
     if processes.sharded:
         leave(code)
     return code
 
 
-def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> int:
-    """Run the training, in the first or only process."""
+def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, teacher: "Teacher | None" = None) -> int:
+    """Run the training, in the first or only process; with a teacher, the distillation."""
     import torch
     from transformers import set_seed
 
@@ -116,14 +123,13 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
 
     output = PlainConsole(stderr=True) if args.json else console
     out = Path(config.output_dir)
-    checkpoint, resume = Checkpoint(out), command(args, processes.command, "--resume")
+    started_by = processes.command if teacher is None else teacher.command
+    checkpoint, resume = Checkpoint(out), command(args, started_by, "--resume")
     finished = artifact.own_files(out, "training")
     refuse_foreign_files(out, finished)
     if checkpoint.exists() and not args.resume:
         raise TrainingError(f"{checkpoint.describe()}. Continue: {resume}; or start over: {checkpoint.remove_command}")
-    overwrite = (
-        f"train to another folder: --out FOLDER; or replace it: {command(args, processes.command, '--overwrite')}"
-    )
+    overwrite = f"train to another folder: --out FOLDER; or replace it: {command(args, started_by, '--overwrite')}"
     if finished and not (args.resume or args.overwrite):
         raise TrainingError(f"{out} holds a finished adapter. Merge it: ghost merge {out}; {overwrite}")
     train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
@@ -149,9 +155,16 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
         load = load_of(plan, wanted.measured_with(val), config)
     else:
         train = read_split(train_path, tokenizer, data, config)
+        if teacher is not None:
+            if processes.count > 1:
+                raise UsageError("ghost distill runs in one process; start it without accelerate launch or torchrun")
+            train = teacher.teach(train, train_path, tokenizer, data, config, out, output)
+            settings |= {"distillation": teacher.block}
         plan = make_plan(train, train_path, config, parent.epochs if parent else 0)
         load = load_of(plan, val, config)
     device = hardware.device_at_hand(processes.count)
+    if teacher is not None:
+        device = dataclasses.replace(device, free=device.free - teacher.memory(config))
     budget = device.budget(shapes, config, load, longest=plan.longest)
     what = (
         preferences.before(wanted, config, outline, plan, device.name)
@@ -162,12 +175,14 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     seconds = device.seconds(load, shapes, config, budget)
     if parent:
         output.print(f"continues {args.parent}", soft_wrap=True)
+    if teacher is not None and seconds is not None:
+        seconds = seconds.scaled(1 + teacher.work(shapes, config))
     output.print(f"expected  {hardware.expectation(device, seconds)}", soft_wrap=True)
     if not device.cuda and seconds and seconds.low > DAYS_ON_CPU * 86400 and not args.allow_cpu:
         raise TrainingError(
             f"torch finds no GPU here, and on this CPU it would take {hardware.spell_duration(seconds)}. "
             "Run `ghost estimate` to see which GPU to rent, or choose a smaller --base. "
-            f"To train here anyway, type: {command(args, processes.command, '--allow-cpu')}"
+            f"To train here anyway, type: {command(args, started_by, '--allow-cpu')}"
         )
 
     base = resolve_base(
@@ -175,6 +190,8 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     )  # download gigabytes only now that they are known to fit
     if parent:
         parent.check_base(base.repo, base.weights_sha256)
+    if teacher is not None:
+        teacher.refuse(base)
     continues = parent.lineage if parent else None
     identity = fingerprint(settings, ghost.block("data"), base.weights_sha256, continues)
     if args.resume and not checkpoint.exists() and is_trained(out, identity):
@@ -201,7 +218,9 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
     # A sharded layer computes only for all processes at once, and only this one would sample.
     count = 0 if isinstance(processes, Leader) and processes.sharded else config.sample_replies
     samples = Samples(val.examples, tokenizer, ghost.labels, count=count, out=out, start=state.step)
-    loop = Loop(model, plan, val.examples, config, state, checkpoint, identity, interruption, processes, samples)
+    loop = Loop(
+        model, plan, val.examples, config, state, checkpoint, identity, interruption, processes, samples, teacher
+    )
     if wanted:
         beta = settings["preferences"]["beta"]
         loop.objective = preferences.Objective(wanted, beta, loop.segment_loss, state.budget, bf16=config.bf16)
@@ -234,6 +253,8 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone) -> 
             why = error.strerror or error
             raise TrainingError(f"{out}: not written ({why}); {where_it_stands(loop, resume)}") from error
         checkpoint.remove()
+        if teacher is not None:
+            teacher.forget(out)
     try:
         interruption.check()
     except Stopped as stop:
@@ -251,7 +272,7 @@ def command(args: argparse.Namespace, program: str, flag: str) -> str:
     flags = {
         "--config": args.config,
         "--data": args.data,
-        "--base": args.base,
+        "--student" if "distill" in program else "--base": args.base,
         "--out": args.out,
         "--continue": args.parent,
         "--preferences": args.preferences,

@@ -1,0 +1,178 @@
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ghost import cli
+from replicate_deployment import ghost_json
+from replicate_deployment.tokenization import load_tokenizer
+from tests import models
+from tests.training.finetuning.conftest import LINES, WriteConfig, quick, weights, write_prepared
+from training.config import TrainingConfig
+from training.finetuning import distill, loop
+from training.finetuning.base import resolve_base
+from training.finetuning.checkpoint import Checkpoint
+
+Distill = Callable[..., int]
+
+
+@pytest.fixture
+def taught(tiny_base: Path, recipe: TrainingConfig) -> Path:
+    """`processed`, and `merged`, a ghost trained on it."""
+
+    def make(folder: Path) -> None:
+        data = write_prepared(folder / "processed", LINES * 4, LINES[:2])
+        config = folder / "config.yaml"
+        config.write_text(quick(recipe), encoding="utf-8")
+        base = ["--base", str(tiny_base)]
+        paths = ["--data", str(data), "--out", str(folder / "adapter")]
+        assert cli.main(["train", "--config", str(config), *base, *paths]) == 0
+        assert cli.main(["merge", str(folder / "adapter"), *base, "--out", str(folder / "merged")]) == 0
+
+    return models.shared("taught", make)
+
+
+@pytest.fixture
+def ghost_distill(taught: Path, write_config: WriteConfig, tmp_path: Path) -> Distill:
+    def run(*arguments: str, teacher: Path = taught / "merged", data: Path = taught / "processed", **keys: Any) -> int:
+        config = write_config(**{"load_in_4bit": False, "adapter": "lora", **keys})
+        paths = ["--config", str(config), "--data", str(data), "--out", str(tmp_path / "student")]
+        return cli.main(["distill", str(teacher), *paths, *arguments])
+
+    return run
+
+
+def test_layers_of_the_teacher_learn_to_write_like_it_and_merge(
+    ghost_distill: Distill, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = json.loads((taught / "merged" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+    assert ghost_distill("--layers", str(layers - 1)) == 0
+    assert "same token ids" in capsys.readouterr().out
+    out, base = tmp_path / "student", tmp_path / "student.base"
+    facts, teacher = ghost_json.read(out), resolve_base(str(taught / "merged"), None)
+    block = facts.block("training")["config"]["distillation"]
+    assert (block["teacher_sha256"], block["way"]) == (teacher.weights_sha256, "logits")
+    assert facts.block("data") == ghost_json.read(taught / "merged").block("data")
+    assert facts.block("base")["weights_sha256"] == resolve_base(str(base), None).weights_sha256
+    assert cli.main(["merge", str(out), "--base", str(base), "--out", str(tmp_path / "merged")]) == 0
+    assert ghost_json.read(tmp_path / "merged").block("training")["config"]["distillation"] == block
+
+
+def test_an_interrupted_distillation_goes_on_as_it_would_have(
+    ghost_distill: Distill, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = ["--student", str(tiny_base)]
+    assert ghost_distill(*student) == 0
+    whole = weights(tmp_path / "student")
+    found = json.loads((tmp_path / "student" / "training_report.json").read_text(encoding="utf-8"))
+    assert found["heldout"]["after"]["reply_loss"] < found["heldout"]["before"]["reply_loss"]
+    step = loop.Loop._step
+
+    def failing(self: Any, *arguments: Any) -> None:
+        if self.state.step == 3:
+            raise OSError(5, "the terminal is gone")
+        step(self, *arguments)
+
+    monkeypatch.setattr(loop.Loop, "_step", failing)
+    assert ghost_distill(*student, "--overwrite") == 1
+    assert Checkpoint(tmp_path / "student").exists()
+    monkeypatch.setattr(loop.Loop, "_step", step)
+    assert ghost_distill(*student, "--resume") == 0
+    for name, tensor in weights(tmp_path / "student").items():
+        assert tensor.equal(whole[name]), name
+
+
+def test_other_ids_are_taught_by_replies(
+    ghost_distill: Distill,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kind = type(load_tokenizer(tiny_base))
+    vocabulary = kind.get_vocab
+    monkeypatch.setattr(kind, "get_vocab", lambda one: {**vocabulary(one), str(id(one)): 0})
+    monkeypatch.setattr(distill, "fault", lambda text, ended, said: "" if text.strip() else "dropped")
+    assert ghost_distill("--student", str(tiny_base), num_epochs=1) == 0
+    assert "other token ids" in capsys.readouterr().out
+    block = ghost_json.read(tmp_path / "student").block("training")["config"]["distillation"]
+    assert block["way"] == "replies"
+    # One of the sample's four lines ends in a reply to nobody but the person.
+    asked = sum(block["teacher_replies"].values())
+    assert asked in (distill.ANSWERS * 4 * 4, distill.ANSWERS * 4 * 3)
+    found = json.loads((tmp_path / "student" / "training_report.json").read_text(encoding="utf-8"))
+    assert found["windows"]["train"]["used"] == 4 * len(LINES) + block["teacher_replies"]["kept"]
+    assert not distill.replies_of(tmp_path / "student").exists()
+
+
+def test_what_cannot_teach_is_refused_in_one_line(
+    ghost_distill: Distill, taught: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = ["--student", str(tiny_base)]
+    others = write_prepared(tmp_path / "others", LINES[:3], LINES[:1])
+    cases: list[tuple[list[str], dict[str, Path], str]] = [
+        (student, {"teacher": tiny_base}, "no ghost.json"),
+        (student, {"teacher": tmp_path / "nowhere"}, "nowhere"),
+        (student, {"teacher": taught / "adapter"}, "merge it first"),
+        (student, {"data": others}, "is not what"),
+        (["--student", str(taught / "merged")], {}, "the teacher's own weights"),
+        (["--layers", "99"], {}, "--layers 99: the teacher has"),
+    ]
+    for arguments, folders, why in cases:
+        capsys.readouterr()
+        assert ghost_distill(*arguments, **folders) in (1, 2)
+        error = capsys.readouterr().err
+        assert why in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "kept"),
+    [
+        ("see you there", "end_token", True),
+        ("see you there", "length", False),
+        ("see you there", "stop_sequence", False),
+        (" ", "end_token", False),
+        ("did you see?", "end_token", False),
+        ("no no no no no no no no", "end_token", False),
+    ],
+)
+def test_replies_that_teach_nothing_are_dropped(text: str, ended: str, kept: bool) -> None:
+    assert (not distill.fault(text, ended, "did you see?")) is kept
+
+
+def test_the_divergence_is_the_textbook_one() -> None:
+    import torch
+
+    from training.finetuning.loss import jensen_shannon
+
+    p, q = torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[0.2, 0.2, 0.6]])
+    middle = (p + q) / 2
+    expected = ((p * (p / middle).log()).sum() + (q * (q / middle).log()).sum()) / 2
+    assert torch.allclose(jensen_shannon(p.log(), q.log()), expected[None])
+    assert torch.allclose(jensen_shannon(p.log(), p.log()), torch.zeros(1), atol=1e-6)
+
+
+def test_a_student_that_is_its_teacher_learns_nothing_from_its_own_replies(
+    tiny_base: Path, taught: Path, recipe: TrainingConfig
+) -> None:
+    from training.finetuning.loss import DistillationLoss
+    from training.finetuning.model import trainable
+    from training.finetuning.packing import flatten, segment
+
+    config = dataclasses.replace(recipe, load_in_4bit=False, adapter="lora", bf16=False, lora_dropout=0.0)
+    base = resolve_base(str(tiny_base), None)
+    teacher = distill.Teacher(taught / "merged")
+    teacher.base, teacher._config = base, config
+    loss = teacher.loss(trainable(base, config, load_tokenizer(tiny_base)))
+    assert isinstance(loss, DistillationLoss)
+    for own in (True, False):
+        loss.own_replies = own
+        loss.zero_grad()
+        loss(**flatten([segment([distill.own_reply(range(5, 12), range(20, 30))])], "cpu")).backward()
+        largest = max(float(one.grad.abs().max()) for one in loss.parameters() if one.grad is not None)
+        assert (largest < 1e-5) is own  # on the person's lines, the hard targets still pull

@@ -1,0 +1,271 @@
+"""`ghost distill`: train a small student to write as a ghost does, its teacher, by the same loop as `ghost train`.
+
+If both have the same token ids, the student learns the teacher's probabilities: in half of the steps on the person's
+own lines, in the others on replies that it samples itself to the same contexts (GKD, arXiv:2306.13649). Otherwise it
+learns replies that the teacher samples beforehand, beside the person's own (Kim and Rush 2016, arXiv:1606.07947).
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ghost.atomic import refuse_foreign_files, replace_folder
+from ghost.console import progress
+from ghost.errors import DataError, UsageError
+from replicate_deployment import ghost_json, model_folder
+from replicate_deployment.chat_format import Labels, Recipe, Turn, render_line
+from replicate_deployment.errors import PromptError
+from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.tokenization import Tokenizer, load_tokenizer
+from training import config as training_config
+from training.config import TrainingConfig
+from training.finetuning import train
+from training.finetuning.base import Base, Shapes, load_base, resolve_base, shapes_of
+from training.finetuning.data import Example, Pieces, Split, encode_turns, measure, read_line
+from training.finetuning.hardware import forward_flops, training_flops
+from training.finetuning.packing import Step, step_of
+from training.finetuning.report import NEW_TOKENS, distinct, draw, prompt_of
+
+OWN_REPLIES = 0.5  # share of steps on the student's own replies; TRL's GKD has this default too
+ANSWERS = 2  # replies of the teacher to each context, if the student has other token ids
+LOOPING = 0.5  # distinct-2 below which a reply of the teacher goes round in circles
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("teacher", type=Path, help="the ghost to learn from: a folder that `ghost merge` wrote")
+    student = parser.add_mutually_exclusive_group(required=True)
+    student.add_argument("--student", dest="base", metavar="BASE", help=f"train {training_config.BASE_HELP}")
+    student.add_argument(
+        "--layers", type=int, metavar="N", help="train N layers of the teacher, evenly spaced; written to OUT.base"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"the training config ({training_config.DEFAULT})")
+    parser.add_argument("--data", type=Path, help="folder that the teacher learnt, instead of the config's datasets")
+    parser.add_argument(
+        "--out", type=Path, default=Path("models/distilled"), help="write the adapter here (default: %(default)s)"
+    )
+    train.add_run_arguments(parser)
+    parser.set_defaults(preferences=None, parent=None, private=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    teacher = Teacher(args.teacher)
+    if args.layers is not None:
+        args.base = str(select_layers(args.teacher, args.layers, args.out.with_name(args.out.name + ".base")))
+    return train.run(args, teacher)
+
+
+def select_layers(teacher: Path, count: int, out: Path) -> Path:
+    """Write a base of `count` layers of the teacher, evenly spaced from the first to the last, and its other weights.
+
+    The layers of a trained decoder change its residual stream little, so some can go (Sajjad et al. 2023,
+    arXiv:2004.03844). Raises UsageError if the teacher does not have more.
+    """
+    layers = shapes_of(str(teacher)).layers
+    if not 0 < count < layers:
+        raise UsageError(f"--layers {count}: the teacher has {layers}; choose from 1 to {layers - 1}")
+    refuse_foreign_files(out, {path.name for path in out.iterdir()} if (out / model_folder.CONFIG).exists() else ())
+    with progress(f"writing {out}"):
+        model = load_base(resolve_base(str(teacher), None), nf4=False, bf16=True).half()
+        places = np.linspace(0, layers - 1, count).round().astype(int).tolist()
+        kept = model.model.layers.__class__(model.model.layers[place] for place in places)
+        model.model.layers, model.config.num_hidden_layers = kept, count
+        if (types := getattr(model.config, "layer_types", None)) is not None:
+            model.config.layer_types = [types[place] for place in places]
+        with replace_folder(out) as folder:
+            model.save_pretrained(folder)
+            load_tokenizer(teacher).save_pretrained(folder)
+    return out
+
+
+class Teacher:
+    """The ghost to learn from. Raises WeightsError if the folder is not a whole merged ghost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ghost = ghost_json.read(folder)
+        model_folder.refuse_adapter(folder)
+        ghost_json.verify(self.ghost)
+        self.base = resolve_base(str(folder), None)
+        self.shapes = shapes_of(str(folder))
+        self.command = f"ghost distill {folder}"
+        self.same_ids = True
+        self.counts: dict[str, int] = {}
+
+    @property
+    def block(self) -> dict[str, Any]:
+        """For ghost.json, where it stands in training.config.distillation."""
+        way = "logits" if self.same_ids else "replies"
+        return {"teacher_sha256": self.base.weights_sha256, "way": way, "teacher_replies": self.counts}
+
+    def teach(
+        self, own: Split, path: Path, tokenizer: Tokenizer, data: Ghost, config: TrainingConfig, out: Path, output: Any
+    ) -> Split:
+        """Choose the way by the tokenizers and say so. Return what the student learns: the person's own lines, and with
+        other ids the teacher's replies too.
+
+        Raises UsageError if the teacher did not learn these lines: their leaks could not be told.
+        """
+        if self.ghost.block("data").get("train_sha256") != data.block("data")["train_sha256"]:
+            raise UsageError(f"{path} is not what {self.folder} learnt; name the folder that it was trained on: --data")
+        mine = load_tokenizer(self.folder)
+        self._config, self._end = config, tokenizer.eos_token_id
+        self.same_ids = mine.get_vocab() == tokenizer.get_vocab() and (mine.bos_token_id, mine.eos_token_id) == (
+            tokenizer.bos_token_id,
+            tokenizer.eos_token_id,
+        )
+        if self.same_ids:
+            output.print("teaching  same token ids: the teacher's probabilities, and the student's own replies")
+            return own
+        lines = self._answered(path, data, out)
+        told = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
+        output.print(f"teaching  other token ids: replies of the teacher beside the person's ({told})", soft_wrap=True)
+        return joined(own, lines, tokenizer, data.labels, config)
+
+    def refuse(self, student: Base) -> None:
+        """Raises UsageError if the student is the teacher."""
+        if student.weights_sha256 == self.base.weights_sha256:
+            raise UsageError(f"--student {student.folder}: these are the teacher's own weights; choose a smaller base")
+
+    def memory(self, config: TrainingConfig) -> int:
+        """Bytes of the teacher beside the student."""
+        return self.shapes.parameters * (2 if config.bf16 else 4) if self.same_ids else 0
+
+    def work(self, student: Shapes, config: TrainingConfig) -> float:
+        """Work beside the student's training, as a share of it: the teacher's forward pass, and the student's own
+        replies, each about as long as its line."""
+        if not self.same_ids:
+            return 0.0
+        forward = forward_flops(self.shapes, config, 0) + OWN_REPLIES * forward_flops(student, config, 0)
+        return forward / training_flops(student, config, 0, checkpointing=False)
+
+    def loss(self, model: Any) -> Any:
+        """The loss of the student `model`."""
+        from training.finetuning import attention
+        from training.finetuning.loss import DistillationLoss, SegmentLoss
+        from training.finetuning.model import refuse_other_heads
+
+        if not self.same_ids:
+            return SegmentLoss(model)
+        teacher = load_base(self.base, nf4=False, bf16=self._config.bf16).eval().requires_grad_(False)
+        refuse_other_heads(teacher, str(self.folder))
+        attention.use(teacher)
+        return DistillationLoss(model, teacher)
+
+    def replies_of_student(self, step: Step, loss: Any, number: int) -> Step:
+        """Return step `number`, or in a share OWN_REPLIES of steps the same contexts with replies that the student
+        samples now. Which steps depends on the seed alone, and replies on torch's random state, so that a resumed
+        distillation goes on as it would have."""
+        if not self.same_ids:
+            return step
+        loss.own_replies = random.Random(f"{self._config.seed} {number}").random() < OWN_REPLIES
+        room = self._config.sequence_len - NEW_TOKENS
+        found = [one.ids for example in step.examples if (one := prompt_of(example)) and len(one.ids) <= room]
+        if not loss.own_replies or not found:
+            loss.own_replies = False
+            return step
+        drawn = draw(loss, found, self._end, NEW_TOKENS, bf16=self._config.bf16, sample=True)
+        examples = [own_reply(prompt, reply) for prompt, reply in zip(found, drawn, strict=True)]
+        return step_of(step.epoch, [[one] for one in examples], sum(len(one.ids) for one in examples))
+
+    def forget(self, out: Path) -> None:
+        """Remove the teacher's replies, once the student has learnt them."""
+        replies_of(out).unlink(missing_ok=True)
+
+    def _answered(self, path: Path, data: Ghost, out: Path) -> list[list[Turn]]:
+        """The training lines with the teacher's replies in place of the person's. They are kept beside `out` until the
+        student is written, so that an interrupted distillation does not ask again."""
+        identity = {"teacher": self.base.weights_sha256, "train.jsonl": data.block("data")["train_sha256"]}
+        file = replies_of(out)
+        try:
+            header, *texts = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+            if header["of"] == identity:
+                self.counts = header["counts"]
+                return [read_line(json.dumps(one), data.labels, str(file), recipe=data.recipe) for one in texts]
+        except (OSError, ValueError, KeyError, TypeError, DataError):
+            pass  # none yet, or damaged: ask
+        lines = self._ask(path, data)
+        texts = [{"text": render_line(turns, data.labels, recipe=data.recipe)} for turns in lines]
+        rows = [{"of": identity, "counts": self.counts}, *texts]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f"{file.name}.part")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        part.replace(file)
+        return lines
+
+    def _ask(self, path: Path, data: Ghost) -> list[list[Turn]]:
+        from replicate_deployment.engine import Engine
+
+        engine, counts = Engine.load(self.folder, accelerate=False), Counter[str]()
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        found: list[list[Turn]] = []
+        with progress("replies of the teacher", ANSWERS * len(lines)) as bar:
+            for seed in range(ANSWERS * len(lines)):
+                number = seed // ANSWERS
+                turns = read_line(lines[number], data.labels, f"{path}, line {number + 1}", recipe=data.recipe)
+                answered = list(turns)
+                for place in asked(turns, data.labels, data.recipe):
+                    try:
+                        reply = engine.reply(turns[:place], engine.settings, seed=seed)
+                        text = "".join(reply)
+                    except PromptError:
+                        counts["too long to ask"] += 1
+                        continue
+                    why = fault(text, str(reply.finish_reason), turns[place - 1].text)
+                    counts[why or "kept"] += 1
+                    if not why:
+                        answered[place] = Turn(data.labels.me, text)
+                if answered != turns:
+                    found.append(answered)
+                bar.advance()
+        self.counts = dict(counts)
+        return found
+
+
+def replies_of(out: Path) -> Path:
+    return out.with_name(out.name + ".teacher.jsonl")
+
+
+def asked(turns: Sequence[Turn], labels: Labels, recipe: Recipe) -> Iterator[int]:
+    """Places of the turns that the teacher answers anew: those that the recipe teaches and that answer somebody."""
+    first = len(turns) - 1 if recipe == "windows" else 1
+    for place in range(first, len(turns)):
+        if turns[place].label == labels.me != turns[place - 1].label:
+            yield place
+
+
+def fault(text: str, ended: str, said: str) -> str:
+    """Why a reply of the teacher teaches nothing; empty if it does."""
+    if ended != "end_token":
+        return "dropped because they run on"
+    variety = distinct([text], 2)
+    if not text.strip() or text == said or (variety is not None and variety < LOOPING):
+        return "dropped as empty, a loop or an echo"
+    return ""
+
+
+def own_reply(prompt: Sequence[int], reply: Sequence[int]) -> Example:
+    """The example that teaches this reply."""
+    learnt = np.arange(len(prompt) + len(reply)) >= len(prompt)
+    return Example(np.array([*prompt, *reply], dtype=np.int32), learnt, learnt)
+
+
+def joined(
+    own: Split, lines: Sequence[Sequence[Turn]], tokenizer: Tokenizer, labels: Labels, config: TrainingConfig
+) -> Split:
+    """The person's lines and the teacher's, of which only the replies are learnt."""
+    if own.pieces is not None:
+        conversations = [*own.pieces.conversations, *(measure(tokenizer, turns, labels) for turns in lines)]
+        pieces = Pieces(tokenizer, labels, conversations, config.sequence_len)
+        return dataclasses.replace(own, examples=pieces.cut(), pieces=pieces)
+    told = [encode_turns(tokenizer, turns, labels, recipe=own.recipe, replies_only=True) for turns in lines]
+    fitting = [one for one in told if len(one.ids) <= config.sequence_len]
+    return dataclasses.replace(own, examples=[*own.examples, *fitting])
