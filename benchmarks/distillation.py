@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recipe_runs import ghost
+
 from benchmarks.evaluation import value
 from benchmarks.extraction import machine
 from benchmarks.real_person import ROOT, TRAINING
-from benchmarks.recipe_runs import ghost
 from ghost.demo import demo
 from ghost.evaluation import evaluate
 from ghost.evaluation.contenders import Contender

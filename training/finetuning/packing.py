@@ -170,7 +170,7 @@ class Step:
     segments: list[Segment]
     windows: int
     labels: float
-    examples: list[Example]
+    examples: Sequence[Example] = ()
     drawn: int = 0
 
 
