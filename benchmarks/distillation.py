@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recipe_runs import ghost
+from benchmarks.trainings import ghost
 
 from benchmarks.evaluation import value
 from benchmarks.extraction import machine
