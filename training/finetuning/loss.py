@@ -50,9 +50,9 @@ class SegmentLoss(torch.nn.Module):
 class DistillationLoss(SegmentLoss):
     """The loss of a student beside its teacher, of the same vocabulary, on the same packed rows.
 
-    On the person's own lines: half the negative log-likelihood, half KL(teacher ‖ student), the cross-entropy with soft
-    and hard targets of Hinton et al. (arXiv:1503.02531). On the student's own replies (`own_replies`): the generalised
-    Jensen-Shannon divergence of GKD (arXiv:2306.13649, eq. 1) with β = 1/2.
+    On the training lines: half the negative log-likelihood of the targets, half KL(teacher ‖ student) over all tokens
+    of the row, the cross-entropy with hard and soft targets of Hinton et al. (arXiv:1503.02531). On the student's own
+    replies (`own_replies`): the generalised Jensen-Shannon divergence of GKD (arXiv:2306.13649, eq. 1) with β = 1/2.
     """
 
     own_replies = False
@@ -62,29 +62,31 @@ class DistillationLoss(SegmentLoss):
         self._teacher = [teacher]  # in a list: it is no part of what is trained, saved or switched to training
 
     def forward(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
-        hidden, head, labels = self._states(**row)
-        teacher, words = self._teacher[0], ("input_ids", "position_ids", "lengths")
+        causal, teacher = self.model.get_base_model(), self._teacher[0]
+        words = {word: row[word] for word in ("input_ids", "position_ids", "lengths")}
+        hidden, head = causal.model(**words, use_cache=False).last_hidden_state[0], causal.lm_head.weight
         with torch.no_grad():
-            told = teacher.model(**{word: row[word] for word in words}, use_cache=False).last_hidden_state[0]
-        told, other = told[row["places"]], teacher.lm_head.weight
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+            told, other = teacher.model(**words, use_cache=False).last_hidden_state[0], teacher.lm_head.weight
+        places, total = row["places"], torch.zeros((), dtype=torch.float32, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
-            size = max(1, CHUNK // len(head))
-            for rows in torch.split(torch.arange(len(labels), device=hidden.device), size):
+            if not self.own_replies:
+                nll = _Loss.apply(hidden[places], head, row["labels"], weights)  # type: ignore[no-untyped-call]
+                total = total + nll / 2
+                places = torch.arange(len(hidden), device=hidden.device)
+                weights = weights.sum().expand(len(hidden)) / (2 * len(hidden))
+            for rows in torch.split(torch.arange(len(places), device=hidden.device), max(1, CHUNK // len(head))):
                 # Computed again in the backward pass, so that no logits are kept.
-                part = checkpoint(
-                    self._part, hidden[rows], head, told[rows], other, labels[rows], weights[rows], use_reentrant=False
+                where = places[rows]
+                total = total + checkpoint(
+                    self._part, hidden[where], head, told[where], other, weights[rows], use_reentrant=False
                 )
-                total = total + part
         return total
 
-    def _part(self, hidden: Any, head: Any, told: Any, other: Any, labels: Any, weights: Any) -> Any:
+    def _part(self, hidden: Any, head: Any, told: Any, other: Any, weights: Any) -> Any:
         known = min(len(head), len(other))  # a vocabulary may be padded; the ids beyond the tokenizer's mean nothing
         student = linear(hidden.to(head.dtype), head[:known]).float().log_softmax(-1)
         teacher = linear(told.to(other.dtype), other[:known]).float().log_softmax(-1)
-        if self.own_replies:
-            return weights @ jensen_shannon(teacher, student)
-        return weights @ ((divergence(teacher, student) - student.gather(1, labels[:, None])[:, 0]) / 2)
+        return weights @ (jensen_shannon if self.own_replies else divergence)(teacher, student)
 
 
 def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
