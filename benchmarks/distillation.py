@@ -4,9 +4,8 @@
 
 DIR is that of benchmarks.real_person. The teacher is SmolLM2-135M trained there by the recipe `conversations`; the
 student has a third of its layers. `direct` trains the student on the person's lines, by `ghost train`; `distilled` by
-`ghost distill`; `distilled, lines alone` without the student's own replies. All start from the same layers of the
-teacher. `direct` has at least the work of `distilled` in tokens that the student computes, to an epoch: what it runs to
-sample its own replies counts, what the teacher runs does not.
+`ghost distill`. Both start from the same layers of the teacher, at equal work in tokens that the student computes, to
+an epoch: what it runs to sample its own replies counts, what the teacher runs does not.
 """
 
 import argparse
@@ -31,12 +30,11 @@ from ghost.evaluation.replies import run_contender
 from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS
 from replicate_deployment.engine import Engine
 from training import config as training_config
-from training.finetuning import distill
 
 RESULT = Path(__file__).parent / "results" / "distillation.md"
 TEACHER, DATA = "conversations-42", "0-conversations"
 LAYERS = 10  # of 30
-OWN_REPLIES = {"distilled": distill.OWN_REPLIES, "distilled, lines alone": 0.0}  # shares of steps
+STUDENTS = ("distilled", "direct")
 EPOCHS = 8
 TURNS = 60  # held-out replies
 SEED = 42
@@ -60,24 +58,21 @@ def main() -> None:
     teacher, data = args.scratch / TEACHER / "merged", args.scratch / DATA
     args.out.mkdir(parents=True, exist_ok=True)
     base = args.out / "distilled.base"
-    for name, share in OWN_REPLIES.items():
-        if not (args.out / name).exists():
-            distill.OWN_REPLIES = share
-            student = ("--student", base) if base.exists() else ("--layers", LAYERS)
-            paths = ("--data", data, "--out", args.out / name, "--config", config_of(args.out, name, EPOCHS))
-            ghost("distill", teacher, *student, *paths, "--resume")
+    if not (args.out / "distilled").exists():
+        student = ("--student", base) if base.exists() else ("--layers", LAYERS)
+        paths = ("--data", data, "--out", args.out / "distilled", "--config", config_of(args.out, "distilled", EPOCHS))
+        ghost("distill", teacher, *student, *paths, "--resume")
     if not (args.out / "direct").exists():
         done = report(args.out / "distilled")["tokens"]
         epochs = -(-done["computed"] // done["epoch"])  # whole ones, so the baseline has a little more work
         paths = ("--data", data, "--out", args.out / "direct", "--config", config_of(args.out, "direct", epochs))
         ghost("train", "--base", base, *paths, "--resume")
-    students = (*OWN_REPLIES, "direct")
-    for name in students:
+    for name in STUDENTS:
         if not (args.out / f"{name}-merged").exists():
             ghost("merge", args.out / name, "--base", base, "--out", args.out / f"{name}-merged")
     held_out = read_held_out(args.scratch / "held_out" / "val.jsonl", CONTEXT_TURNS)
     exchanges = sample(held_out.exchanges, TURNS, 0)
-    folders = {name: args.out / f"{name}-merged" for name in students} | {"teacher": teacher}
+    folders = {name: args.out / f"{name}-merged" for name in STUDENTS} | {"teacher": teacher}
     found: dict[str, Any] = {}
     for name, folder in folders.items():
         path = args.out / f"{name}.json"
@@ -88,7 +83,7 @@ def main() -> None:
             path.write_text(json.dumps(figures), encoding="utf-8")
             del contender
         found[name] = json.loads(path.read_text(encoding="utf-8"))
-        write(found, {name: report(args.out / name) for name in students})
+        write(found, {name: report(args.out / name) for name in STUDENTS})
     print(RESULT.read_text(encoding="utf-8"))
 
 
