@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import StatisticsError
@@ -25,7 +25,9 @@ from benchmarks.trainings import ghost
 from ghost.demo import demo
 from ghost.evaluation import evaluate
 from ghost.evaluation.contenders import Contender
-from ghost.evaluation.data import read_held_out, sample
+from ghost.evaluation.data import Exchange, read_held_out, sample
+from ghost.evaluation.intervals import Estimate, ratio
+from ghost.evaluation.likelihood import clusters, reply_nats
 from ghost.evaluation.replies import run_contender
 from replicate_deployment.chat_format import CONTEXT_TURNS, DEFAULT_LABELS
 from replicate_deployment.engine import Engine
@@ -83,8 +85,18 @@ def main() -> None:
             path.write_text(json.dumps(figures), encoding="utf-8")
             del contender
         found[name] = json.loads(path.read_text(encoding="utf-8"))
-        write(found, {name: report(args.out / name) for name in STUDENTS})
+    write(found, {name: report(args.out / name) for name in STUDENTS}, gain(args.out, exchanges))
     print(RESULT.read_text(encoding="utf-8"))
+
+
+def gain(out: Path, exchanges: Sequence[Exchange]) -> Estimate:
+    """By how many nats a character the same replies are likelier to `distilled` than to `direct`."""
+    nats = {}
+    for name in STUDENTS:
+        engine = Engine.load(out / f"{name}-merged", accelerate=False)
+        nats[name] = [reply_nats(engine, one.context, one.reply).reply for one in exchanges]
+    differences = [direct - taught for taught, direct in zip(nats["distilled"], nats["direct"], strict=True)]
+    return ratio(differences, [len(one.reply) for one in exchanges], clusters(exchanges), SEED)
 
 
 def config_of(out: Path, name: str, epochs: int) -> Path:
@@ -110,14 +122,11 @@ def measured(figures: Mapping[str, Any], measure: str) -> float:
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-    if not {"distilled", "direct"} <= found.keys():
-        return "Not yet decided."
     better = all(measured(found["distilled"], one) < measured(found["direct"], one) for one in DECIDING)
     return f"Distillation {'beats' if better else 'does not beat'} the direct student by the rule."
 
 
-def write(found: Mapping[str, Any], trainings: Mapping[str, Any]) -> None:
-    """Write the page with what is judged so far."""
+def write(found: Mapping[str, Any], trainings: Mapping[str, Any], gained: Estimate) -> None:
     lines = [
         "# A student of a third of the layers, taught or trained directly",
         "",
@@ -142,6 +151,17 @@ def write(found: Mapping[str, Any], trainings: Mapping[str, Any]) -> None:
         cells = [f"{measured(figures, one):.3f}" for one in MEASURES]
         size = f"{cost['parameters'] / 1e6:.0f} million | {cost['bytes'] / 1e6:,.0f}"
         lines.append(f"| {name} | {size} | {work} | {cost['tokens_a_second']:.1f} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"The same replies are likelier to the distilled student by {gained.value:.3f} nats a character "
+        f"({gained.low:.3f} to {gained.high:.3f}, over conversations).",
+        "",
+        "Held-out loss of replies, nats a token, after each epoch:",
+        "",
+    ]
+    for name, told in trainings.items():
+        losses = ", ".join(f"{one['reply_loss']:.2f}" for one in told["evaluations"])
+        lines.append(f"- {name}: {losses}")
     RESULT.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
