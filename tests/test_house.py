@@ -60,6 +60,7 @@ FLAGS = {
     **{verb: ["x", "a/b"] for verb in ("push",)},
     **{verb: ["a/b"] for verb in ("pull", "release")},
     "export": ["x", "--gguf", "f16"],
+    "distill": ["x", "--layers", "1"],
 }
 
 
