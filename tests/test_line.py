@@ -42,6 +42,7 @@ def test_every_verb_passes_without_a_network(
     plan = ["--config", "config/demo_config.yaml", "--data", str(out / "processed"), "--base", str(tiny_base)]
     assert cli.main(["bases"]) == 0
     assert cli.main(["estimate", *plan]) == 0
+    assert cli.main(["distill", merged, "--layers", "1", *plan[:4], "--out", str(out / "smaller")]) == 0
     assert cli.main(["check", merged]) == 0
     assert cli.main(["try", merged, "--held-out", held_out, "--limit", "2"]) == 0
     assert cli.main(["export", merged, "--gguf", "f16", "--out", str(out / "gguf")]) == 0
@@ -59,6 +60,7 @@ def test_every_verb_passes_without_a_network(
         "start",
         "bases",
         "estimate",
+        "distill",
         "check",
         "try",
         "export",
