@@ -602,6 +602,9 @@ class Prepared:
     def labels(self) -> Labels:
         return self.config.labels
 
+    def has_reply(self, talk: Conversation) -> bool:
+        return bool(replies([turn.label == self.labels.me for turn in talk.turns]))
+
     @cached_property
     def exposure(self) -> Exposure:
         sides = [[turn.label == self.labels.me for turn in talk.turns] for talk in self.conversations]

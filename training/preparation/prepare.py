@@ -188,7 +188,7 @@ def prepare(
 ) -> "tuple[Prepared, Kept]":
     """The data set, and what was left out of it. `known`: see Prepared.of. Raises DataError if nothing in it can be
     learnt."""
-    from training.preparation import dataset, privacy
+    from training.preparation import dataset, privacy, report
 
     messages = dataset.read(args.cleaned, config.zone)
     mine = speakers.recognise(
@@ -196,12 +196,17 @@ def prepare(
     )
     kept = privacy.keep(config, messages.table, mine, args.cleaned, args.user_config)
     found = dataset.Prepared.of(config, args.recipe, messages, kept.table, mine, kept.borders, known)
-    if not any(found.examples.windows[: found.training]):
-        yours = int(found.table["mine"].sum())
+    if not any(found.examples.windows[: found.training]) or not any(
+        map(found.has_reply, found.conversations[: found.training])
+    ):
+        yours, written = int(found.table["mine"].sum()), int(dataset.written_by(messages.table, mine).sum())
+        advice = f"Are all your names in {args.user_config}, and were whole chats exported?"
+        if yours < written:
+            left_out = "; ".join(report.left_out(kept.left_out))
+            advice = f"{args.user_config} leaves out {written - yours:,} messages of yours; in all {left_out}."
         raise DataError(
             f"nothing to train on: {yours:,} of {len(found.table):,} messages are yours, but no turn of yours comes "
-            "after another's within half an hour in the conversations that train. "
-            f"Are all your names in {args.user_config}, and were whole chats exported?"
+            f"after another's within half an hour in the conversations that train. {advice}"
         )
     return found, kept
 

@@ -134,6 +134,10 @@ def figures(prepared: Prepared) -> dict[str, Any]:
         "conversations": {
             **_halves([1] * len(turns), training),
             "without_a_line": sum(not some for some in found.by_conversation),
+            "with_a_line_but_no_reply": sum(
+                bool(some) and not prepared.has_reply(talk)
+                for talk, some in zip(conversations, found.by_conversation, strict=True)
+            ),
         },
         "turns": {
             **_halves(turns, training),
@@ -229,20 +233,23 @@ def summary(
         rows.append(("windows", f"{windows['total']:,} (by turns of context: {sizes})"))
         rows.append(("instruct seeds", f"{figures['seeds']['total']:,}"))
     times, silent = exposure["times_a_turn_is_shown"]["mean"], exposure["replies"]["share"]
+    answers = f"{1 - silent:.0%} of your replies are answers in it" + ", the others context only" * bool(silent)
+    if figures["recipe"] == "conversations":
+        answers = f"{exposure['replies']['total']:,} of your {exposure['own_turns']['total']:,} turns answer another's"
     rows += [
-        (
-            "an epoch",
-            f"shows each turn {times:.1f} times on average; {1 - silent:.0%} of your replies are answers in it"
-            + ", the others context only" * bool(silent),
-        ),
+        ("an epoch", f"shows each turn {times:.1f} times on average; {answers}"),
         ("tokens", f"{_tokens(figures['recipe'], figures['lengths'], figures.get('canaries'))}"),
-        ("held out", f"{_held_out(figures['leakage'])}"),
+        ("held out", f"{_held_out(figures['recipe'], figures['leakage'])}"),
         ("train / val", f"{lines['train']:,} / {lines['val']:,} lines in {out}"),
     ]
     noted = [
         (
             messages["used"] - shown["messages"],
             f"messages are in no line ({messages['yours'] - shown['yours']:,} of them yours): {_why_not(figures)}",
+        ),
+        (
+            figures["conversations"]["with_a_line_but_no_reply"],
+            "lines hold no reply of yours to anybody: they teach how you write, not how you answer",
         ),
         (messages["placed_by_timezone"], f"messages without a UTC offset were placed in {figures['timezone']}"),
         (messages["empty"], "empty messages were left out"),
@@ -315,11 +322,11 @@ def _tokens(recipe: str, lengths: dict[str, Any], canaries: dict[str, Any] | Non
     return f"{about}{lengths['tokens_per_epoch']:,}{more} an epoch, {within}{by}{rest}"
 
 
-def _held_out(leakage: dict[str, Any]) -> str:
+def _held_out(recipe: str, leakage: dict[str, Any]) -> str:
     targets, torn = leakage["targets"], leakage["turns_on_both_sides"]
     repeats = f"training repeats {targets['exact']:,} word for word and {targets['near']:,} nearly"
     return (
-        f"{targets['val']:,} of your replies"
+        f"{targets['val']:,} of your {'replies' if recipe == 'windows' else 'turns'}"
         + f"; of the {targets['compared']:,} long ones among them, {repeats}" * bool(targets["compared"])
         + f"; {torn:,} turns are on both sides" * bool(torn)
     )

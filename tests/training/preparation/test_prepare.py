@@ -330,6 +330,34 @@ def test_what_was_left_out_is_named_where_too_little_is_left(cleaned: Path, tmp_
     assert "Left out by mine.json: 1 message (since, until)." in capsys.readouterr().err
 
 
+def test_what_left_out_all_that_is_yours_is_named(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    write_csv(cleaned / "club.csv", _alternating(40))
+    write_csv(cleaned / "others.csv", [(NOON.isoformat(), "Bea", "hello")])
+    (tmp_path / "mine.json").write_text('{"user_identifiers": ["Ada"], "exclude_conversations": ["club"]}')
+    assert _prepare("--user-config", "mine.json") == 1
+    said = capsys.readouterr().err
+    assert "mine.json leaves out 20 messages of yours; in all 40 messages in 1 chat (exclude_conversations)" in said
+    assert "your names" not in said
+
+
+def test_chats_with_one_side_alone_are_refused_by_either_recipe(cleaned: Path, capsys: Capture) -> None:
+    write_csv(cleaned / "chat.csv", [row for row in _alternating(400) if row[1] == "Ada"])
+    for recipe in ("windows", "conversations"):
+        assert _prepare("--me", "Ada", "--recipe", recipe) == 1
+        assert "nothing to train on: 200 of 200 messages are yours" in capsys.readouterr().err
+
+
+def test_conversations_without_a_reply_are_counted(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
+    alone = [row for row in _alternating(6, timedelta(days=1)) if row[1] == "Ada"]
+    write_csv(cleaned / "chat.csv", [*_alternating(80), *alone, *_alternating(8, timedelta(days=2))])
+    assert _prepare("--me", "Ada", "--recipe", "conversations") == 0
+    told = capsys.readouterr().out
+    assert "44 of your 47 turns answer another's" in told
+    assert any(line.startswith("note: 1 line") and "no reply" in line for line in told.splitlines())
+    report = json.loads((tmp_path / "data/processed/preparation_report.json").read_text(encoding="utf-8"))
+    assert report["conversations"]["with_a_line_but_no_reply"] == 1
+
+
 def test_bases_and_folders_that_cannot_be_meant_are_refused(cleaned: Path, tmp_path: Path, capsys: Capture) -> None:
     write_csv(cleaned / "chat.csv", _alternating(40))
     assert _prepare("--me", "Ada", "--base", str(tmp_path / "nothing")) == 1
