@@ -137,6 +137,8 @@ def _in_words(error: str, document: Any, name: str) -> str:
     complaint = complaint.partition(", got ")[0].replace("Invalid RFC3339 encoded date", "Expected `date`")
     complaint = re.sub("`(.*?)`", lambda kinds: " or ".join(_WORDS.get(k, k) for k in kinds[1].split(" | ")), complaint)
     found = "" if document is ... else f", found {_kind(document)}"
+    if isinstance(document, str) and "a list" in complaint:
+        found += f"; write {json.dumps([document], ensure_ascii=False)}" * (_kind(document) == repr(document))
     return f"{place or 'the file'}: {complaint[:1].lower()}{complaint[1:]}{found}"
 
 

@@ -10,16 +10,19 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from ghost import config
 from ghost.console import console
-from ghost.errors import ConfigError, UsageError
+from ghost.errors import ConfigError, DataError, UsageError
 from ghost.installed import CLONE, FOLDER, install_command
 from ghost.signals import Stopped
 from replicate_deployment.errors import GhostError
@@ -43,6 +46,10 @@ HOMES = {
 STOPPED = 128  # exit codes from here on: interrupted by a signal
 REPO = re.compile(r"[\w.-]+/[\w.-]+")
 SMALL = 1e9  # weights below which 4 bits cost too much: docs/serving.md
+WHOLE_WEIGHTS = (
+    "ghost init && sed -i.bak 's/^adapter: qlora/adapter: lora/; s/^load_in_4bit: true/load_in_4bit: false/' "
+    f"{FOLDER}/training_config.yaml"
+)
 SETTINGS = ("training_config.yaml", "bases.yaml", "gpu_prices.yaml", "accelerate")
 # What runs of a clone, without anybody's chats or names.
 CODE = "pyproject.toml,setup.py,README.md,ghost,training,scripts,replicate_deployment,"
@@ -88,13 +95,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     answers = config.load(Answers, ANSWERS.name, ANSWERS) if ANSWERS.exists() else Answers()
+    keep_flags(args, answers)
     try:
-        if code := extract(args, answers) or prepare(args, answers):
+        with undone_for_wrong_names(args, answers):
+            if code := extract(args, answers):
+                return code
+            settle_names(args, answers)
+        if code := prepare():
             return code
         found = choose_base(args, answers)
         if code := call("estimate", "--base", answers.base):
             return code
-        choose_home(args, answers, found)
+        choose_home(answers, found)
     except (Stopped, EOFError) as stop:  # EOFError: Ctrl-D
         raise Stopped(stop.number if isinstance(stop, Stopped) else signal.SIGINT, LEFT) from None
     console.print(
@@ -111,6 +123,37 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def keep_flags(args: argparse.Namespace, answers: Answers) -> None:
+    """Save the flags that can be checked before any chat is read, so that a later error does not lose them."""
+    if args.base:
+        training_config.base_named(args.base)
+    if args.base in training_config.load_bases():  # anything else is kept once it has been read
+        answers.base = args.base
+    answers.home = args.home or answers.home
+    answers.repo = checked_repo(args.repo) if args.repo else answers.repo
+    if (args.base, args.home, args.repo) != (None, None, None):
+        answers.save()
+
+
+@contextmanager
+def undone_for_wrong_names(args: argparse.Namespace, answers: Answers) -> Iterator[None]:
+    """If the names are not in the new exports, put back data/cleaned and the exports that it was made of."""
+    if not (args.exports and (CLEANED / speakers.EXTRACTION_REPORT).exists()):
+        yield
+        return
+    before = replace(answers)
+    with TemporaryDirectory(dir=CLEANED.parent, prefix=".cleaned.") as folder:
+        shutil.copytree(CLEANED, aside := Path(folder) / "before")
+        try:
+            yield
+        except (ConfigError, DataError):
+            shutil.rmtree(CLEANED)
+            os.replace(aside, CLEANED)
+            before.save()
+            console.print(f"{CLEANED} and the exports to read are again what they were", soft_wrap=True)
+            raise
+
+
 def extract(args: argparse.Namespace, answers: Answers) -> int:
     report = CLEANED / speakers.EXTRACTION_REPORT
     exports = existing(args.exports) if args.exports else answers.exports
@@ -120,6 +163,7 @@ def extract(args: argparse.Namespace, answers: Answers) -> int:
             "how to export the chats of 18 apps."
         )
         exports = ask(question, "--exports PATH", lambda said: existing([said] if exists(said) else shlex.split(said)))
+    before_that = (answers.exports, answers.extracted)
     if exports != answers.exports:
         answers.exports, answers.extracted = exports, False
         answers.save()
@@ -131,7 +175,8 @@ def extract(args: argparse.Namespace, answers: Answers) -> int:
     code = call("extract", *exports)
     if not report.exists() or report.stat().st_ino == before:
         if code < STOPPED:
-            answers.exports = ()  # nothing in them can be read: ask again
+            # Nothing in them can be read: ask again, or stay with the exports that could.
+            answers.exports, answers.extracted = before_that if before_that[1] else ((), False)
             answers.save()
         return code
     answers.extracted = True
@@ -162,10 +207,8 @@ def existing(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(Path(path).expanduser()) for path in paths)
 
 
-def prepare(args: argparse.Namespace, answers: Answers) -> int:
-    """Ask whose chats they are and who must not be learnt from; then run the verb, unless its output is newer than all
-    that it is made of."""
-    settle_names(args, answers)
+def prepare() -> int:
+    """Run the verb, unless its output is newer than all that it is made of."""
     made, sources = PROCESSED / "ghost.json", [*CLEANED.rglob("*.*"), speakers.CONFIG]
     if made.exists() and all(source.stat().st_mtime_ns <= made.stat().st_mtime_ns for source in sources):
         console.print(f"{PROCESSED} is up to date. To make it again: ghost prepare --recipe {RECIPE}", soft_wrap=True)
@@ -174,7 +217,8 @@ def prepare(args: argparse.Namespace, answers: Answers) -> int:
 
 
 def settle_names(args: argparse.Namespace, answers: Answers) -> None:
-    """Write config/user_config.json if a flag or an answer changes it."""
+    """Ask whose chats they are and who must not be learnt from. Write config/user_config.json if a flag or an answer
+    changes it."""
     from training.preparation import dataset, privacy
 
     given = speakers.load()
@@ -207,14 +251,15 @@ def settle_names(args: argparse.Namespace, answers: Answers) -> None:
             raise UsageError("type `yes`, or name whom to leave out. To ask them first, press Ctrl-C: you can continue")
         return checked(replace(wanted, exclude_people=names_in(said, listed, chats)))
 
-    listed = [name for name, _ in proposal.listing]
+    listed = [name for name, _ in proposal.listing[: speakers.LISTED]]
     if args.me:
         wanted = checked(replace(wanted, user_identifiers=tuple(args.me)), args.me)
     elif not given.names:
         default = f", or press Enter for {' and '.join(proposal.names)}" if proposal.certain else ""
         lines = [
             "Who are you? These wrote most:",
-            *numbered(proposal.listing, proposal.others),
+            *numbered(proposal.listing)[: speakers.LISTED],
+            *([f"and {more:,} more"] if (more := len(proposal.listing) - speakers.LISTED) > 0 else []),
             *proposal.reasons,
             f"Type every name under which you appear, or its number, separated by commas{default}.",
         ]
@@ -227,7 +272,7 @@ def settle_names(args: argparse.Namespace, answers: Answers) -> None:
         listed = [name for name, _ in others]
         lines = [
             "The others wrote half of it, and each of them may say no. Did all of them agree to be learnt from?",
-            *numbered(others, proposal.others),
+            *numbered(others),
             "Type `yes`, or the names or numbers of those to leave out, separated by commas.",
         ]
         save_names(ask("\n".join(lines), "--others-agree or --leave-out NAME", without))
@@ -235,20 +280,29 @@ def settle_names(args: argparse.Namespace, answers: Answers) -> None:
     answers.save()
 
 
-def numbered(senders: Sequence[tuple[str, int]], more: int) -> list[str]:
+def numbered(senders: Sequence[tuple[str, int]]) -> list[str]:
     rows = [(f"{number}", name, f"{count:,} messages") for number, (name, count) in enumerate(senders, 1)]
-    return [*hardware.align(rows, left=(1,)), *([f"and {more:,} more"] if more else [])]
+    return hardware.align(rows, left=(1,))
 
 
 def names_in(said: str, listed: Sequence[str], chats: dict[str, dict[str, int]]) -> tuple[str, ...]:
     """Names, or numbers in the list, separated by commas. A name may hold a comma itself."""
-    if speakers.matching([said], {name for senders in chats.values() for name in senders}):
+    everybody = {name for senders in chats.values() for name in senders}
+    if speakers.matching([said], everybody):
         return (said,)
     pieces = [piece.strip() for piece in said.split(",") if piece.strip()]
     if not pieces:
         raise UsageError("type a name or its number")
-    numbers = {f"{number}": name for number, name in enumerate(listed, 1)}
-    return tuple(numbers.get(piece, piece) for piece in pieces)
+    return tuple(piece if speakers.matching([piece], everybody) else by_number(piece, listed) for piece in pieces)
+
+
+def by_number(said: str, listed: Sequence[str]) -> str:
+    """What has this number in the list, or `said` itself if it is no number."""
+    if not said.isdecimal():
+        return said
+    if not 1 <= int(said) <= len(listed):
+        raise UsageError(f"there is no number {said}: the list goes from 1 to {len(listed)}")
+    return listed[int(said) - 1]
 
 
 def save_names(changed: UserConfig) -> None:
@@ -292,13 +346,14 @@ def choose_base(args: argparse.Namespace, answers: Answers) -> Estimate:
             "`ghost bases` says more, such as their languages. Type a number, a name or a Hub repo; or press "
             f"Enter for {names[0]}.",
         ]
-        numbers = {f"{number}": name for number, name in enumerate(names, 1)} | {"": names[0]}
-        answers.base, found = ask("\n".join(lines), "--base NAME", lambda said: estimated(numbers.get(said, said)))
+        answers.base, found = ask(
+            "\n".join(lines), "--base NAME", lambda said: estimated(by_number(said or "1", names))
+        )
     answers.save()
     return found
 
 
-def choose_home(args: argparse.Namespace, answers: Answers, found: Estimate) -> None:
+def choose_home(answers: Answers, found: Estimate) -> None:
     homes = {f"{number}": home for number, home in enumerate(HOMES, 1)} | {home: home for home in HOMES}
 
     def home(said: str) -> str:
@@ -306,28 +361,25 @@ def choose_home(args: argparse.Namespace, answers: Answers, found: Estimate) -> 
             raise UsageError(f"type a number from 1 to {len(HOMES)}, or {', '.join(HOMES)}")
         return homes[said]
 
-    if args.home:
-        answers.home = args.home
-    elif answers.home not in HOMES:
+    if answers.home not in HOMES:
         rows = hardware.align([(f"{number}", *row) for number, row in enumerate(HOMES.items(), 1)], left=(1, 2))
         question = "\n".join(["Where will your ghost live?", *rows, "Type a number."])
         answers.home = ask(question, f"--home {'|'.join(HOMES)}", home)
     answers.save()
 
-    def repo(said: str) -> str:
-        if not REPO.fullmatch(said):
-            raise UsageError(f"{said or 'nothing'}: a repo is named OWNER/NAME, such as ada/ghost")
-        return said
-
-    if args.repo:
-        answers.repo = repo(args.repo)
-    elif not answers.repo and (found.best.device.gpu or answers.home == "replicate"):
+    if not answers.repo and (found.best.device.gpu or answers.home == "replicate"):
         question = (
             "Which private repo on huggingface.co shall hold the model? Type YOUR-NAME/ghost, for example. It is made "
             "when you push."
         )
-        answers.repo = ask(question, "--repo YOU/NAME", repo)
+        answers.repo = ask(question, "--repo YOU/NAME", checked_repo)
     answers.save()
+
+
+def checked_repo(said: str) -> str:
+    if not REPO.fullmatch(said):
+        raise UsageError(f"{said or 'nothing'}: a repo is named OWNER/NAME, such as ada/ghost")
+    return said
 
 
 def next_steps(answers: Answers, found: Estimate) -> list[tuple[str, list[str]]]:
@@ -337,6 +389,7 @@ def next_steps(answers: Answers, found: Estimate) -> list[tuple[str, list[str]]]
     file = f"models/gguf/ghost-{kind}.gguf"
     at_home = answers.home in ("laptop", "server")
     train = [
+        *([WHOLE_WEIGHTS] if found.shapes.parameters < SMALL and found.config.load_in_4bit else []),
         f"ghost train --base {shlex.quote(answers.base)}",
         "ghost merge models/adapter",
         "ghost check models/merged",

@@ -14,6 +14,7 @@ import pytest
 
 from ghost import cli
 from tests.light import one_line
+from training import config as training_config
 from training.finetuning import hardware
 
 ROOT = Path(__file__).parents[2]
@@ -251,3 +252,79 @@ def test_exports_without_a_message_are_asked_for_again(monkeypatch: pytest.Monke
     assert answer(monkeypatch, "exports", "^C") == 128 + signal.SIGINT
     assert "Where are your exports?" in capsys.readouterr().out
     assert read("config/start.json")["exports"] == ["exports"]
+
+
+NEW = ["--exports", "new", "--me", "Nora", "--home", "nowhere", "--repo", "nora/ghost"]
+
+
+def test_names_that_are_not_in_new_exports_leave_everything_as_it_was_but_the_valid_flags(
+    home: Path, capsys: Capture
+) -> None:
+    assert cli.main(start()) == 0
+    before = {path: path.read_bytes() for path in home.glob("data/cleaned/**/*") if path.is_file()}
+    kept = read("config/start.json")
+    Path("new").mkdir()
+    chat = "".join(f"17/03/2022, 10:0{minute} - Zoé: salut\n" for minute in range(6))
+    Path("new/WhatsApp Chat with Zoé.txt").write_text(chat, encoding="utf-8")
+    assert cli.main(["start", *NEW]) == 1
+    assert "--me 'Nora' sent none of these messages" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in home.glob("data/cleaned/**/*") if path.is_file()} == before
+    assert [path.name for path in Path("data").iterdir() if path.name.startswith(".")] == []
+    assert read("config/start.json") == kept | {"home": "nowhere", "repo": "nora/ghost"}
+    assert cli.main(["start"]) == 0
+
+
+@pytest.mark.usefixtures("home")
+def test_exports_without_a_message_do_not_replace_those_that_were_read() -> None:
+    assert cli.main(start()) == 0
+    Path("empty").mkdir()
+    assert cli.main(start(exports="empty")) == 1
+    assert read("config/start.json")["exports"] == ["exports"]
+    assert cli.main(["start"]) == 0
+
+
+@pytest.mark.usefixtures("home")
+def test_flags_that_need_no_chats_are_kept_when_the_names_are_wrong() -> None:
+    assert cli.main(start(me="Nora")) == 1
+    assert [read("config/start.json")[key] for key in ("base", "home", "repo")] == ["qwen3-4b", "server", "noa/ghost"]
+    assert cli.main(start("--me", "--others-agree")) == 0
+
+
+@pytest.mark.usefixtures("home")
+def test_consent_is_asked_for_everybody_by_name(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    people = [f"Person {number}" for number in range(20)]
+    chat = "".join(f"20/03/2022, 10:{minute:02} - {name}: salut\n" for minute, name in enumerate([*people, "Noa"]))
+    Path("exports/WhatsApp Chat with Club.txt").write_text(chat, encoding="utf-8")
+    assert answer(monkeypatch, "exports", "Noa") == 128 + signal.SIGINT
+    question = capsys.readouterr().out.partition("Did all of them agree")[2]
+    assert all(name in question for name in [*people, "Malo", "Bea, the younger"])
+    assert answer(monkeypatch, "22") == 128 + signal.SIGINT
+    assert len(read("config/user_config.json")["exclude_people"]) == 1
+
+
+@pytest.mark.usefixtures("home")
+def test_a_number_that_is_not_in_the_list_is_refused_as_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    answer(monkeypatch, "exports", "99", "Noa", "1, 99", "yes", "99")
+    told = capsys.readouterr().out
+    for last in (3, 2, 6):  # who are you, who does not agree, which base
+        assert f"there is no number 99: the list goes from 1 to {last}" in told
+    assert read("config/user_config.json") == {"user_identifiers": ["Noa"], "exclude_people": []}
+
+
+@pytest.mark.parametrize(("base", "quantised"), [("smollm2-135m", False), ("qwen3-4b", True)])
+@pytest.mark.parametrize("rate", [1.0, 1e14])
+@pytest.mark.usefixtures("home")
+def test_a_small_base_is_trained_on_whole_weights(
+    base: str, quantised: bool, rate: float, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "measure_core", lambda: rate)
+    assert cli.main(start(base=base)) == 0
+    lines = commands(capsys.readouterr().out)
+    (train,) = (number for number, line in enumerate(lines) if line.startswith("ghost train"))
+    if lines[train - 1].startswith("ghost init && "):
+        assert cli.main(["init"]) == 0
+        subprocess.run(["bash", "-c", lines[train - 1].removeprefix("ghost init && ")], check=True)
+    config = training_config.load()
+    assert (config.load_in_4bit, config.adapter) == ((True, "qlora") if quantised else (False, "lora"))
+    assert cli.main(start(base=base)) == 0
+    assert "sed -i" not in capsys.readouterr().out.partition("Now read ")[2] or quantised

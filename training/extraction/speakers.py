@@ -219,15 +219,13 @@ def _check_platforms(named: Iterable[str], present: Iterable[str], path: Path) -
 
 @dataclass(frozen=True)
 class Proposal:
-    """listing      the senders who wrote most, the most first, with their numbers of messages
-    others       how many more there are
+    """listing      the senders with their numbers of messages, the most first
     identifiers  who is probably you: names for all platforms, or for each; YOURS where several senders could be you
     reasons      why
     certain      False if several senders could be you
     """
 
     listing: list[tuple[str, int]]
-    others: int
     identifiers: tuple[str, ...] | Mapping[str, tuple[str, ...]]
     reasons: list[str]
     certain: bool
@@ -268,7 +266,7 @@ def propose(chats: Mapping[str, Mapping[str, int]], owners: Mapping[str, Sequenc
         reasons.append(f"{where}{who} are each in {share}: only you know which is you")
     names = UserConfig(likely).names
     one_list = all(some == names for some in likely.values()) or "" in likely
-    return Proposal(ranked[:LISTED], max(0, len(ranked) - LISTED), names if one_list else likely, reasons, certain)
+    return Proposal(ranked, names if one_list else likely, reasons, certain)
 
 
 def _by_platform(chats: Mapping[str, Mapping[str, int]]) -> dict[str, Counter[str]]:
@@ -287,11 +285,11 @@ def _advice(proposal: Proposal, path: Path) -> str:
     return "\n".join(
         [
             "The senders, by messages:",
-            *(f"  {count:>9,}  {sender}" for sender, count in proposal.listing),
-            *([f"  and {proposal.others:,} more"] if proposal.others else []),
+            *(f"  {count:>9,}  {sender}" for sender, count in proposal.listing[:LISTED]),
+            *([f"  and {more:,} more"] if (more := len(proposal.listing) - LISTED) > 0 else []),
             *proposal.reasons,
             f"{which}, write {where}",
             "(list every name under which you appear)",
-            f"or pass it for this run only:  {flags}",
+            f"or pass it by flag:  {flags}",
         ]
     )

@@ -78,7 +78,8 @@ def test_what_is_left_out_is_read_into_typed_fields(tmp_path: Path) -> None:
     ("values", "complaint"),
     [
         ({"user_identifier": ["Ada"]}, "unknown key user_identifier; did you mean user_identifiers"),
-        ({"user_identifiers": "Ada"}, "user_identifiers: expected keys or a list, found 'Ada'"),
+        ({"user_identifiers": "Ada"}, r'user_identifiers: expected keys or a list, found \'Ada\'; write \["Ada"\]'),
+        ({"exclude_people": "Bob"}, r'exclude_people: expected a list, found \'Bob\'; write \["Bob"\]'),
         ({"user_identifiers": ["Ada", " "]}, "user_identifiers: a name is blank"),
         ({"user_identifiers": [7]}, r"user_identifiers\[0\]: expected text, found 7"),
         ({"timezone": "Europe/Pariss"}, "not an IANA time zone; a valid one is 'Europe/Paris'"),
