@@ -163,7 +163,7 @@ def extract(args: argparse.Namespace, answers: Answers) -> int:
             "how to export the chats of 18 apps."
         )
         exports = ask(question, "--exports PATH", lambda said: existing([said] if exists(said) else shlex.split(said)))
-    before_that = (answers.exports, answers.extracted)
+    old = (answers.exports, answers.extracted)
     if exports != answers.exports:
         answers.exports, answers.extracted = exports, False
         answers.save()
@@ -176,7 +176,7 @@ def extract(args: argparse.Namespace, answers: Answers) -> int:
     if not report.exists() or report.stat().st_ino == before:
         if code < STOPPED:
             # Nothing in them can be read: ask again, or stay with the exports that could.
-            answers.exports, answers.extracted = before_that if before_that[1] else ((), False)
+            answers.exports, answers.extracted = old if old[1] else ((), False)
             answers.save()
         return code
     answers.extracted = True
@@ -225,7 +225,7 @@ def settle_names(args: argparse.Namespace, answers: Answers) -> None:
     left_out = tuple(dict.fromkeys([*given.exclude_people, *(args.leave_out or ())]))
     wanted = replace(given, exclude_people=left_out)
     answers.others_agree = answers.others_agree or args.others_agree or bool(left_out)
-    if given.names and answers.others_agree and wanted == given and not args.me:
+    if given.names and answers.others_agree and wanted == given and not (args.me or args.exports):
         answers.save()
         return
     messages = dataset.read(CLEANED, given.zone)
