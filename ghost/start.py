@@ -125,14 +125,17 @@ def run(args: argparse.Namespace) -> int:
 
 def keep_flags(args: argparse.Namespace, answers: Answers) -> None:
     """Save the flags that can be checked before any chat is read, so that a later error does not lose them."""
+    answers.home = args.home or answers.home
+    if args.base in training_config.load_bases():  # a folder or a repo is kept once it has been read
+        answers.base = args.base
+    if args.repo and REPO.fullmatch(args.repo):
+        answers.repo = args.repo
+    if args.base or args.home or args.repo:
+        answers.save()
     if args.base:
         training_config.base_named(args.base)
-    if args.base in training_config.load_bases():  # anything else is kept once it has been read
-        answers.base = args.base
-    answers.home = args.home or answers.home
-    answers.repo = checked_repo(args.repo) if args.repo else answers.repo
-    if (args.base, args.home, args.repo) != (None, None, None):
-        answers.save()
+    if args.repo:
+        checked_repo(args.repo)
 
 
 @contextmanager

@@ -294,6 +294,16 @@ def test_flags_that_need_no_chats_are_kept_when_the_names_are_wrong() -> None:
 
 
 @pytest.mark.usefixtures("home")
+def test_a_wrong_flag_is_refused_before_a_chat_is_read_and_the_valid_ones_are_kept() -> None:
+    for wrong, value in {"base": "qwen3", "repo": "ghost"}.items():
+        Path("config/start.json").unlink(missing_ok=True)
+        assert cli.main(start(**{wrong: value})) in (1, 2)
+        right = {"base": "qwen3-4b", "home": "server", "repo": "noa/ghost"} | {wrong: ""}
+        assert {key: read("config/start.json")[key] for key in right} == right
+        assert not Path("data/cleaned").exists()
+
+
+@pytest.mark.usefixtures("home")
 def test_consent_is_asked_for_everybody_by_name(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     people = [f"Person {number}" for number in range(20)]
     chat = "".join(f"20/03/2022, 10:{minute:02} - {name}: salut\n" for minute, name in enumerate([*people, "Noa"]))
