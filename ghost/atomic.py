@@ -22,9 +22,12 @@ def replace_folder(final: Path) -> Iterator[Path]:
     A folder cannot be renamed over another, so the old one is renamed first.
     """
     final = final.resolve()
-    final.parent.mkdir(parents=True, exist_ok=True)
-    mend(final)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}.", suffix=".part", dir=final.parent))
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        mend(final)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}.", suffix=".part", dir=final.parent))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(final)) from error  # not the temporary folder
     try:
         yield temporary
         put_in_place(temporary, final)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 # What became of a draft that is no longer open: training.preparation.corrections says what each label means.
+FEWEST = 50  # as in training.finetuning.preferences, which the bot's installation cannot load
 JUDGED = "context <> '' AND (state IN ('sent', 'edited', 'discarded', 'own') OR state = 'outdated' AND refused <> '[]')"
 
 
@@ -150,11 +151,10 @@ def run(args: argparse.Namespace) -> int:
     config = configuration.load(args.config)
     if args.corrections:
         added, total = corrections(config, args.corrections, again=args.again)
-        console.print(
-            f"{added:,} drafts added to {args.corrections}, which holds {total:,}; next: "
-            f"ghost train --preferences {args.corrections}",
-            soft_wrap=True,
-        )
+        then = f"next: ghost train --preferences {args.corrections}"
+        if total < FEWEST:
+            then = f"ghost train --preferences learns from at least {FEWEST}, so answer more drafts first"
+        console.print(f"{added:,} drafts added to {args.corrections}, which holds {total:,}; {then}", soft_wrap=True)
         return 0
     if args.quality:
         quality_page(config, args.quality)

@@ -23,6 +23,14 @@ def test_a_folder_is_swapped_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    with pytest.raises(FileExistsError) as caught, replace_folder(out):
+        pass
+    assert caught.value.filename == str(out)
+
+
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     final = tmp_path / "model"
     final.mkdir()

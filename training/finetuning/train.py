@@ -370,6 +370,11 @@ def config_of(args: argparse.Namespace, out: Path | None) -> TrainingConfig:
         return with_arguments(config, args.data, args.base, out, args.private)
     if args.private:
         raise UsageError("--preferences has epochs of its own (config/preferences.yaml); leave out --private")
+    if args.base is None and not Path(MERGED).exists():
+        raise UsageError(
+            f"--preferences teaches a merged ghost, and {MERGED}: no such folder; merge first: ghost merge ADAPTER, or "
+            "name one: --base FOLDER"
+        )
     out = out or Path(f"{config.output_dir}{preferences.SUFFIX}")
     config = with_arguments(config, args.data, args.base or MERGED, out)
     return preferences.configured(config, training_config.load_preferences())

@@ -11,6 +11,7 @@ import pytest
 from ghost import cli
 from replicate_deployment import ghost_json
 from replicate_deployment.tokenization import load_tokenizer
+from telegram_bot import bot
 from tests.training.finetuning.conftest import WriteConfig, weights
 from training import config as training_config
 from training.config import TrainingConfig
@@ -241,6 +242,10 @@ def test_spans_of_earlier_versions(
     assert "data.known is damaged (a time without an offset)" in capsys.readouterr().err
 
 
+def test_the_bot_knows_how_many_are_enough() -> None:
+    assert bot.FEWEST == preferences.LEAST
+
+
 def test_what_is_no_ghost_is_refused(
     teach: Teach, tiny_base: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,8 +254,8 @@ def test_what_is_no_ghost_is_refused(
     flags = ["--data", str(prepared), "--preferences", str(path)]
     assert cli.main(["train", "--base", str(tiny_base), "--out", str(tmp_path / "a"), *flags]) == 1
     assert "name it: --base FOLDER" in capsys.readouterr().err
-    assert cli.main(["train", "--out", str(tmp_path / "a"), *flags]) == 1
-    assert "models/merged: no such folder" in capsys.readouterr().err
+    assert cli.main(["train", "--out", str(tmp_path / "a"), *flags]) == 2
+    assert "models/merged: no such folder; merge first" in capsys.readouterr().err
     path.write_text(path.read_text() + "{}\n")
     assert teach([*pairs(60), {"context": []}]) == 1
     assert "corrections.jsonl, line 61: " in capsys.readouterr().err
