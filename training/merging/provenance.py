@@ -229,9 +229,15 @@ def _refuse_whole_run(folder: Path) -> None:
 def read_facts(folder: Path, recipe: Recipe | None = None, labels: Labels | None = None) -> Ghost:
     """Read the adapter's ghost.json and verify its files; without one, return what the text format needs.
 
-    Raises UsageError if `recipe` or `labels` contradict ghost.json.
+    Raises UsageError if there is no adapter, or if `recipe` or `labels` contradict ghost.json.
     """
-    if folder.is_dir() and not (folder / ghost_json.NAME).exists() and (folder / CONFIG).is_file():
+    if folder.is_dir() and not (folder / ghost_json.NAME).exists():
+        if not (folder / CONFIG).is_file():
+            found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+            raise UsageError(
+                f"{folder}: no adapter here ({CONFIG} is missing; found {found}); name the folder that ghost train, "
+                "peft, Axolotl or Unsloth wrote"
+            )
         chosen = labels or DEFAULT_LABELS
         text = {
             "labels": {"me": chosen.me, "other": chosen.other},

@@ -133,7 +133,7 @@ def test_pickles_are_not_read(elsewhere: Make, tmp_path: Path, capsys: pytest.Ca
 def test_a_folder_that_is_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     code, error = refusal(capsys, str(tmp_path / "empty"), "--out", str(tmp_path / "out"))
-    assert (code, "is this the folder that a ghost stage wrote?" in error) == (1, True)
+    assert (code, "no adapter here (adapter_config.json is missing; found nothing)" in error) == (2, True)
 
 
 def test_a_pad_token_that_is_the_end_token_is_dropped(
