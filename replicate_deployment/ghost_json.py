@@ -75,7 +75,7 @@ class Ghost:
             if recipe == named:
                 return recipe
         raise WeightsError(
-            f"{self.folder / NAME}: text.recipe is {named!r}, and only {' and '.join(RECIPES)} are known; "
+            f"{self.folder / NAME}: text.recipe is {named!r:.40}, and only {' and '.join(RECIPES)} are known; "
             "update ghost, or run ghost prepare again"
         )
 
