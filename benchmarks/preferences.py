@@ -1,6 +1,6 @@
 """An owner with a known taste corrects a ghost's drafts: what preference training moves, and what else.
 
-    python -m benchmarks.preferences GHOST DATA --scratch DIR                  # three seeds
+    python -m benchmarks.preferences GHOST DATA --scratch DIR --epochs 4       # three seeds
     python -m benchmarks.preferences GHOST DATA --scratch DIR --sweep          # where the voice begins to pay
 
 GHOST is a merged ghost, DATA the prepared folder of its person, whose val.jsonl no training has seen. Without DATA,
