@@ -1,14 +1,15 @@
 """What the bot's checks withhold of people's own replies, and how soon it notices that a ghost went wrong.
 
-    python -m benchmarks.live_quality --record          # some six minutes on one core
+    python -m benchmarks.live_quality --ghost DIR/conversations-42/merged --record    # some 20 minutes on one core
 
 People are the busiest writers of the Chit Chat Challenge dataset (ghost.demo.real).
 
 1. False alarms of the checks in config/bot.example.yaml, on every reply that these people wrote: at most 1 in 200.
 2. The newest tenth of the busiest person's conversations, driven through the bot on the loopback Telegram, twenty
-   messages a day. evaluation.json is made of 200 replies of the tenth before it. The ghost is the person (the replies
-   that they wrote), SmolLM2-135M-Instruct without training, or the person until day 20 and then a loop. The alarm was
-   set on other people (telegram_bot/quality.py) and committed before the first run.
+   messages a day. evaluation.json is made of 200 replies of the tenth before it. Who answers: the person (the replies
+   that they wrote); their ghost, trained by benchmarks.real_person on 800 messages; SmolLM2-135M-Instruct without
+   training; and the person, or the ghost, until day 20 and then a loop. The alarm was set on other people
+   (telegram_bot/quality.py) and committed before the first run.
 3. Alarms about people themselves: 1,000 replies from the middle of each person's history on, against 200 of the half
    before it. The alarm was set on persons 2 to 7, so these are the others.
 4. 20,000 replies through everything that the bot does for quality, and what it costs.
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -51,7 +52,7 @@ PEOPLE = 20
 MOST_FALSE = 1 / 200  # committed before the first run
 DAILY = 20  # messages
 LOOPS_FROM = 20  # days
-BASE_REPLIES = 200
+MODEL_REPLIES = {"the base": 200, "the ghost": 600}
 UNDER_WAY = """SELECT (SELECT count(*) FROM messages WHERE pending)
     + (SELECT count(*) FROM outgoing WHERE state IN ('planned', 'sending'))"""
 LIMIT_MS, GROWN_MB = 2.0, 10
@@ -117,14 +118,14 @@ def exchange_list(talks: list[list[real.Message]], person: str) -> list[tuple[in
     ]
 
 
-def base_replies(base: Path, exchanges: Sequence[Exchange]) -> list[str]:
+def model_replies(folder: Path, exchanges: Sequence[Exchange]) -> list[str]:
     """Sampled as the server does by default, but of at most 48 tokens; cut at the stop sequences."""
     import torch
     import transformers
 
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(base, padding_side="left")
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.manual_seed(0)
     found: list[str] = []
     for start in range(0, len(exchanges), 16):
@@ -134,7 +135,7 @@ def base_replies(base: Path, exchanges: Sequence[Exchange]) -> list[str]:
             ids = model.generate(**inputs, max_new_tokens=48, do_sample=True, temperature=0.7, repetition_penalty=1.2)
         texts = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         found += [re.split(r"\n(?:A:|B:|<|\n)", text)[0].strip() for text in texts]
-        print(f"base: {len(found)} of {len(exchanges)} replies", file=sys.stderr, flush=True)
+        print(f"{folder}: {len(found)} of {len(exchanges)} replies", file=sys.stderr, flush=True)
     return found
 
 
@@ -180,7 +181,7 @@ def replay(exchanges: Sequence[tuple[int, Exchange]], evaluation: Path, reply: C
     return Replay(len(exchanges), alarms, dict(total), apologies)
 
 
-def replays(conversations: list[list[real.Message]], person: str, base: Path, most: int) -> list[str]:
+def replays(conversations: list[list[real.Message]], person: str, models: Mapping[str, Path], most: int) -> list[str]:
     theirs = [talk for talk in conversations if any(one.sender == person for one in talk)]
     theirs.sort(key=lambda talk: talk[0].timestamp)
     tenth = len(theirs) // 10
@@ -190,11 +191,11 @@ def replays(conversations: list[list[real.Message]], person: str, base: Path, mo
     with tempfile.TemporaryDirectory() as folder:
         evaluation = write_evaluation(sample(judged, 200, 0), Path(folder))
 
-        def loops(place: int, own: str) -> str:
-            return own if place < LOOPS_FROM * DAILY else (f"{own} " * 300)[:300]
+        def loops(place: int, reply: str) -> str:
+            return reply if place < LOOPS_FROM * DAILY else (f"{reply} " * 300)[:300]
 
-        def measure(name: str, exchanges: Sequence[tuple[int, Exchange]], reply: Callable[[int, str], str]) -> None:
-            found = replay(exchanges, evaluation, reply)
+        def measure(name: str, count: int, reply: Callable[[int, str], str]) -> None:
+            found = replay(held_out[:count], evaluation, reply)
             told = "; ".join(f"day {day}: {text.partition(' (')[0]}" for day, text in found.alarms) or "none"
             withheld = ", ".join(f"{kind} {number}" for kind, number in found.withheld.items()) or "0"
             rows.append(
@@ -203,14 +204,18 @@ def replays(conversations: list[list[real.Message]], person: str, base: Path, mo
             )
             print(rows[-1], file=sys.stderr, flush=True)
 
-        measure("the person", held_out, lambda _, own: own)
-        measure(f"the person, from day {LOOPS_FROM + 1} on a loop", held_out[: 30 * DAILY], loops)
-        said = base_replies(base, [one for _, one in held_out[:BASE_REPLIES]])
-        measure("the base", held_out[: len(said)], lambda place, _: said[place])
+        until_loop, looping = 30 * DAILY, f"from day {LOOPS_FROM + 1} on a loop"
+        measure("the person", most, lambda _, own: own)
+        measure(f"the person, {looping}", until_loop, loops)
+        for name, model in models.items():
+            said = model_replies(model, [one for _, one in held_out[: MODEL_REPLIES[name]]])
+            measure(name, len(said), lambda place, _, said=said: said[place])
+            if len(said) >= until_loop:
+                measure(f"{name}, {looping}", until_loop, lambda place, _, said=said: loops(place, said[place]))
     return [
         f"## {DAILY} messages a day, through the bot",
-        "An attempt that is withheld is made again, twice at most. A loop is what the person wrote, repeated up to 300 "
-        "characters; a long reply fits less than twice, and is sent.",
+        "An attempt that is withheld is made again, twice at most. A loop is the reply, repeated up to 300 characters; "
+        "a long reply fits less than twice, and is sent.",
         "| ghost | messages | days | attempts withheld | messages without a reply | alarms |\n"
         "|---|---:|---:|---:|---:|---|\n" + "\n".join(rows),
     ]
@@ -305,6 +310,7 @@ def cost(conversations: list[list[real.Message]], people: list[str], count: int)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=ROOT / demo.REAL_CACHE, help="of weights and chats (%(default)s)")
+    parser.add_argument("--ghost", type=Path, metavar="DIR", help="replay this merged ghost of the person too")
     parser.add_argument("--only", nargs="+", choices=("checks", "replays", "drift", "cost"), help="these parts")
     parser.add_argument("--most", type=int, default=2000, help="messages of a replay at most (%(default)s)")
     parser.add_argument("--record", action="store_true", help=f"write {RESULT.name}")
@@ -313,11 +319,15 @@ def main() -> int:
     base, dataset = real.fetch(args.cache)
     conversations = real.chats(dataset)
     people = real.busiest(conversations)[:PEOPLE]
-    parts = ["# Quality while it talks", "```\npython -m benchmarks.live_quality --record\n```"]
+    models = ({"the ghost": args.ghost} if args.ghost else {}) | {"the base": base}
+    parts = [
+        "# Quality while it talks",
+        f"```\npython -m benchmarks.live_quality{' --ghost DIR' if args.ghost else ''} --record\n```",
+    ]
     parts.append(f"{date.today()}; {machine()}.")
     runs = {
         "checks": lambda: false_alarms(conversations, people),
-        "replays": lambda: replays(conversations, people[0], base, args.most),
+        "replays": lambda: replays(conversations, people[0], models, args.most),
         "drift": lambda: drift(conversations, people),
         "cost": lambda: cost(conversations, people, 20_000),
     }
