@@ -221,7 +221,7 @@ def generate(merged: Path, held_out: Path, tokens: int, rounds: int) -> Iterator
     engine.model.generation_config.eos_token_id = None  # write on: equally many tokens each
     settings = engine.settings.replace(max_new_tokens=tokens, temperature=0.0, repetition_penalty=1.0)
     exchanges = read_held_out(held_out / "val.jsonl", CONTEXT_TURNS).exchanges
-    prompts = [engine._context(one.context, tokens) for one in Random(0).sample(exchanges, PROMPTS)]
+    prompts = [engine.prompt_ids(one.context, tokens) for one in Random(0).sample(exchanges, PROMPTS)]
 
     def ours(ids: list[int]) -> list[int]:
         return list(engine._draw(ids, settings, seed=0))

@@ -176,14 +176,14 @@ class Engine:
         one turn. The same `seed` gives the same reply. Raises PromptError when the last turn alone does not fit,
         SettingsError on an empty stop sequence.
         """
-        if not turns or turns[-1].label != self.labels.other:
-            raise PromptError(f"the conversation ends with no turn of {self.labels.other} to answer")
-        prompt_ids = self._context(turns, settings.max_new_tokens)
+        prompt_ids = self.prompt_ids(turns, settings.max_new_tokens)
         scanner = ReplyScanner([*self.ghost.stop_sequences, *stop_sequences], self.labels)
         return Reply(self, prompt_ids, self._draw(prompt_ids, settings, seed), scanner)
 
-    def _context(self, turns: Sequence[Turn], max_new_tokens: int) -> list[int]:
-        """Return the prompt ids of as many of the last turns as fit."""
+    def prompt_ids(self, turns: Sequence[Turn], max_new_tokens: int) -> list[int]:
+        """Return the prompt of as many of the last turns as fit. Raises PromptError as `reply` does."""
+        if not turns or turns[-1].label != self.labels.other:
+            raise PromptError(f"the conversation ends with no turn of {self.labels.other} to answer")
         room = self.positions - max_new_tokens
         encoded: dict[int, list[int]] = {}
 

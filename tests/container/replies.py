@@ -51,7 +51,7 @@ def replies(engine: Engine) -> dict[str, Any]:
         next(left, "")
         left.close()
         said[f"left after its first piece: {prompt}"] = [left.output_tokens, list(left)]
-        said[f"ids: {prompt}"] = engine._context(turns, 40)
+        said[f"ids: {prompt}"] = engine.prompt_ids(turns, 40)
     return said
 
 

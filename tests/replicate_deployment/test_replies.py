@@ -77,7 +77,7 @@ typed = st.lists(st.sampled_from([*ALPHABET, "\r", "</s>", "[INST]", "\nA:", "\n
 def test_what_is_typed_is_one_turn_whatever_it_is(engine: Engine, message: str, history: list[tuple[str, str]]) -> None:
     """Through the ids that the model reads: they spell as many turns as were given, with the texts as given."""
     turns = [*(Turn(label, f"x{text}") for label, text in history), Turn("B:", f"x{message}")]
-    ids = engine._context(turns, 12)
+    ids = engine.prompt_ids(turns, 12)
     spelled = b"".join(engine.token_bytes[token] for token in ids).decode()
     assert parse(spelled.removeprefix(" ").removesuffix("\nA:")) == turns
     assert ids.count(engine.tokenizer.eos_token_id) == 0
@@ -89,7 +89,7 @@ def test_a_raw_prompt_that_opens_no_turn_is_one_message(engine: Engine, message:
     """As the predictor reads it: only a first line with a tag makes a history."""
     (turn,) = read_prompt(f"x{message}")
     assert turn.label == "B:"
-    ids = engine._context([turn], 12)
+    ids = engine.prompt_ids([turn], 12)
     spelled = b"".join(engine.token_bytes[token] for token in ids).decode()
     lines = spelled.removeprefix(" ").split("\n")
     assert [line[:2] for line in lines if line[:2] in reference_reply.LABELS] == ["B:", "A:"]

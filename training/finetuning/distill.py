@@ -22,8 +22,10 @@ from ghost.console import progress
 from ghost.errors import DataError, UsageError
 from replicate_deployment import ghost_json, model_folder
 from replicate_deployment.chat_format import Labels, Recipe, Turn, render_line
+from replicate_deployment.engine import Engine
 from replicate_deployment.errors import PromptError
 from replicate_deployment.ghost_json import Ghost
+from replicate_deployment.stopping import ReplyScanner
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training import config as training_config
 from training.config import TrainingConfig
@@ -32,9 +34,10 @@ from training.finetuning.base import Base, Shapes, load_base, resolve_base, shap
 from training.finetuning.data import Example, Pieces, Split, encode_turns, measure, read_line
 from training.finetuning.hardware import forward_flops, training_flops
 from training.finetuning.packing import Step, step_of
-from training.finetuning.report import NEW_TOKENS, distinct, draw, prompt_of
+from training.finetuning.report import NEW_TOKENS, decode, distinct, draw, prompt_of
 
 OWN_REPLIES = 0.25  # share of the steps after the first epoch that are on the student's own replies
+BATCH = 16  # replies of the teacher at a time
 ANSWERS = 2  # replies of the teacher to each context, if the student has other token ids
 LOOPING = 0.5  # distinct-2 below which a reply of the teacher goes round in circles
 
@@ -117,10 +120,20 @@ class Teacher:
         return {"teacher_sha256": self.base.weights_sha256, "way": way, "teacher_replies": self.counts}
 
     def teach(
-        self, own: Split, path: Path, tokenizer: Tokenizer, data: Ghost, config: TrainingConfig, out: Path, output: Any
+        self,
+        own: Split,
+        path: Path,
+        tokenizer: Tokenizer,
+        data: Ghost,
+        config: TrainingConfig,
+        out: Path,
+        output: Any,
+        *,
+        ask: bool,
     ) -> Split:
         """Choose the way by the tokenizers and say so. Return what the student learns: the person's own lines, and with
-        other ids the teacher's replies too.
+        other ids the teacher's replies too. Without `ask`, where `out` is finished and nothing will be trained, only
+        count those that it learnt.
 
         Raises UsageError if the teacher did not learn these lines: their leaks could not be told.
         """
@@ -135,7 +148,10 @@ class Teacher:
         if self.same_ids:
             output.print("teaching  same token ids: the teacher's probabilities, and the student's own replies")
             return own
-        lines = self._answered(path, data, out)
+        lines = self._answered(path, data, out) if ask else []
+        if not ask:
+            learnt = ghost_json.read(out).block("training")["config"].get("distillation", {})
+            self.counts = learnt.get("teacher_replies", {})
         told = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
         output.print(f"teaching  other token ids: replies of the teacher beside the person's ({told})", soft_wrap=True)
         return joined(own, lines, tokenizer, data.labels, config)
@@ -217,32 +233,52 @@ class Teacher:
         return lines
 
     def _ask(self, path: Path, data: Ghost) -> list[list[Turn]]:
-        from replicate_deployment.engine import Engine
+        """The teacher's replies, BATCH at a time: a GPU reads all its weights for each token, of one reply or of
+        many."""
+        import torch
 
         engine, counts = Engine.load(self.folder, accelerate=False), Counter[str]()
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        found: list[list[Turn]] = []
-        with progress("replies of the teacher", ANSWERS * len(lines)) as bar:
-            for seed in range(ANSWERS * len(lines)):
-                number = seed // ANSWERS
-                turns = read_line(lines[number], data.labels, f"{path}, line {number + 1}", recipe=data.recipe)
-                answered = list(turns)
-                for place in asked(turns, data.labels, data.recipe):
+        given = [
+            read_line(line, data.labels, f"{path}, line {number}", recipe=data.recipe)
+            for number, line in enumerate(lines, 1)
+            for _ in range(ANSWERS)
+        ]
+        answered = [list(turns) for turns in given]
+        wanted = [
+            (number, place) for number, turns in enumerate(given) for place in asked(turns, data.labels, data.recipe)
+        ]
+        torch.manual_seed(self._config.seed)
+        with progress("replies of the teacher", len(wanted)) as bar:
+            for start in range(0, len(wanted), BATCH):
+                prompts: dict[tuple[int, int], list[int]] = {}
+                for number, place in wanted[start : start + BATCH]:
+                    context = given[number][:place]
                     try:
-                        reply = engine.reply(turns[:place], engine.settings, seed=seed)
-                        text = "".join(reply)
+                        prompts[number, place] = engine.prompt_ids(context, engine.settings.max_new_tokens)
                     except PromptError:
                         counts["too long to ask"] += 1
-                        continue
-                    why = fault(text, str(reply.finish_reason), turns[place - 1].text)
+                for (number, place), text in zip(prompts, replies(engine, list(prompts.values())), strict=True):
+                    why = fault(text, given[number][place - 1].text)
                     counts[why or "kept"] += 1
-                    if not why:
-                        answered[place] = Turn(data.labels.me, text)
-                if answered != turns:
-                    found.append(answered)
-                bar.advance()
+                    if text and not why:
+                        answered[number][place] = Turn(data.labels.me, text)
+                bar.advance(min(BATCH, len(wanted) - start))
         self.counts = dict(counts)
-        return found
+        return [new for new, old in zip(answered, given, strict=True) if new != old]
+
+
+def replies(engine: Engine, prompts: Sequence[Sequence[int]]) -> Iterator[str | None]:
+    """Yield the reply to each prompt; None where it does not end by itself."""
+    if not prompts:
+        return
+    end = engine.tokenizer.eos_token_id
+    drawn = decode(engine.model, prompts, end, engine.settings.max_new_tokens, temperature=engine.settings.temperature)
+    for *ids, last in drawn:
+        scanner = ReplyScanner(engine.ghost.stop_sequences, engine.labels)
+        written = b"".join(engine.token_bytes[one] for one in ids).decode("utf-8", "ignore")
+        text = scanner.feed(written) + scanner.finish()
+        yield text if last == end and scanner.stopped is None else None
 
 
 def replies_of(out: Path) -> Path:
@@ -257,12 +293,12 @@ def asked(turns: Sequence[Turn], labels: Labels, recipe: Recipe) -> Iterator[int
             yield place
 
 
-def fault(text: str, ended: str, said: str) -> str:
+def fault(text: str | None, said: str) -> str:
     """Why a reply of the teacher teaches nothing; empty if it does."""
-    if ended != "end_token":
+    if text is None:
         return "dropped because they run on"
     variety = distinct([text], 2)
-    if not text.strip() or text == said or (variety is not None and variety < LOOPING):
+    if not text or text == said or (variety is not None and variety < LOOPING):
         return "dropped as empty, a loop or an echo"
     return ""
 

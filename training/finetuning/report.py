@@ -117,15 +117,22 @@ def draw(
     segment_loss.eval()
     causal.set_attn_implementation("sdpa")  # attention by segments has no cache
     try:
-        return _decode(causal, prompts, end, new_tokens, bf16, sample)
+        return decode(causal, prompts, end, new_tokens, bf16=bf16, temperature=1.0 if sample else None)
     finally:
         attention.use(causal)
         segment_loss.train(mode)
 
 
-def _decode(
-    causal: Any, prompts: Sequence[Sequence[int]], end: int, new_tokens: int, bf16: bool, sample: bool
+def decode(
+    causal: Any,
+    prompts: Sequence[Sequence[int]],
+    end: int,
+    new_tokens: int,
+    *,
+    bf16: bool = False,
+    temperature: float | None = None,
 ) -> list[list[int]]:
+    """Decode all prompts as one batch, each up to its end token or `new_tokens`; greedily without a temperature."""
     import torch
     from transformers import DynamicCache
 
@@ -144,7 +151,7 @@ def _decode(
             logits = causal(
                 input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1, **cache
             ).logits[:, -1]
-            ids = logits.float().softmax(-1).multinomial(1) if sample else logits.argmax(-1, keepdim=True)
+            ids = (logits.float() / temperature).softmax(-1).multinomial(1) if temperature else logits.argmax(-1, True)
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
             for reply, token in zip(drawn, ids[:, 0].tolist(), strict=True):
                 if end not in reply:

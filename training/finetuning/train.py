@@ -158,7 +158,8 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
         if teacher is not None:
             if processes.count > 1:
                 raise UsageError("ghost distill runs in one process; start it without accelerate launch or torchrun")
-            train = teacher.teach(train, train_path, tokenizer, data, config, out, output)
+            ask = not (finished and not checkpoint.exists() and not args.overwrite)
+            train = teacher.teach(train, train_path, tokenizer, data, config, out, output, ask=ask)
             settings |= {"distillation": teacher.block}
         plan = make_plan(train, train_path, config, parent.epochs if parent else 0)
         load = load_of(plan, val, config)

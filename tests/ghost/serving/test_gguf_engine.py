@@ -113,7 +113,7 @@ def test_a_long_chat_continues_what_was_read(gguf: Path) -> None:
     engine = load_engine(gguf)
     turns, prompts = [Turn("B:", "0")], list[list[int]]()
     for number in range(1, 30):
-        prompts.append(engine._context(turns, 8))
+        prompts.append(engine.prompt_ids(turns, 8))
         text = b"".join(engine.token_bytes[token] for token in prompts[-1]).decode()
         assert min(len(turns), 13) <= text.count("B:") + text.count("A:") - 1 <= 20
         turns += [Turn("A:", f"{number}"), Turn("B:", f"{number}")]

@@ -8,6 +8,8 @@ import pytest
 
 from ghost import cli
 from replicate_deployment import ghost_json
+from replicate_deployment.chat_format import Turn
+from replicate_deployment.engine import Engine
 from replicate_deployment.tokenization import load_tokenizer
 from tests import models
 from tests.training.finetuning.conftest import LINES, WriteConfig, quick, weights, write_prepared
@@ -15,6 +17,7 @@ from training.config import TrainingConfig
 from training.finetuning import distill, loop
 from training.finetuning.base import resolve_base
 from training.finetuning.checkpoint import Checkpoint
+from training.finetuning.report import decode
 
 Distill = Callable[..., int]
 
@@ -43,6 +46,14 @@ def ghost_distill(taught: Path, write_config: WriteConfig, tmp_path: Path) -> Di
         return cli.main(["distill", str(teacher), *paths, *arguments])
 
     return run
+
+
+def other_ids(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
+    """No two tokenizers are alike, and every reply that ends is worth learning."""
+    kind = type(load_tokenizer(tiny_base))
+    vocabulary = kind.get_vocab
+    monkeypatch.setattr(kind, "get_vocab", lambda one: {**vocabulary(one), str(id(one)): 0})
+    monkeypatch.setattr(distill, "fault", lambda text, said: "" if text else "dropped")
 
 
 def test_layers_of_the_teacher_learn_to_write_like_it_and_merge(
@@ -92,10 +103,7 @@ def test_other_ids_are_taught_by_replies(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    kind = type(load_tokenizer(tiny_base))
-    vocabulary = kind.get_vocab
-    monkeypatch.setattr(kind, "get_vocab", lambda one: {**vocabulary(one), str(id(one)): 0})
-    monkeypatch.setattr(distill, "fault", lambda text, ended, said: "" if text.strip() else "dropped")
+    other_ids(monkeypatch, tiny_base)
     assert ghost_distill("--student", str(tiny_base), num_epochs=1) == 0
     assert "other token ids" in capsys.readouterr().out
     block = ghost_json.read(tmp_path / "student").block("training")["config"]["distillation"]
@@ -131,18 +139,51 @@ def test_what_cannot_teach_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("text", "ended", "kept"),
+    ("text", "kept"),
     [
-        ("see you there", "end_token", True),
-        ("see you there", "length", False),
-        ("see you there", "stop_sequence", False),
-        (" ", "end_token", False),
-        ("did you see?", "end_token", False),
-        ("no no no no no no no no", "end_token", False),
+        ("see you there", True),
+        (None, False),
+        ("", False),
+        ("did you see?", False),
+        ("no no no no no no no no", False),
     ],
 )
-def test_replies_that_teach_nothing_are_dropped(text: str, ended: str, kept: bool) -> None:
-    assert (not distill.fault(text, ended, "did you see?")) is kept
+def test_replies_that_teach_nothing_are_dropped(text: str | None, kept: bool) -> None:
+    assert (not distill.fault(text, "did you see?")) is kept
+
+
+def test_replies_of_a_batch_are_those_of_the_engine_one_by_one(tiny_merged: Path) -> None:
+    engine = Engine.load(tiny_merged, device="cpu")
+    contexts = [[Turn("B:", "hey")], [Turn("B:", "are you there?"), Turn("A:", "yes"), Turn("B:", "come over then")]]
+    prompts = [engine.prompt_ids(turns, 96) for turns in contexts]
+    end = decode(engine.model, prompts[:1], -1, 6)[0][-1]  # so that the first reply ends
+    engine.tokenizer.eos_token_id = end
+    greedy = engine.settings.replace(temperature=0.0, repetition_penalty=1.0)
+    engine = dataclasses.replace(engine, settings=greedy, end_ids=frozenset([end]))
+    one_by_one = []
+    for turns in contexts:
+        reply = engine.reply(turns, greedy)
+        text = "".join(reply)
+        one_by_one.append(text if reply.finish_reason == "end_token" else None)
+    assert list(distill.replies(engine, prompts)) == one_by_one
+    assert one_by_one[0]
+
+
+def test_a_finished_student_is_not_taught_again(
+    ghost_distill: Distill,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other_ids(monkeypatch, tiny_base)
+    student = ["--student", str(tiny_base)]
+    assert ghost_distill(*student, num_epochs=1) == 0
+    monkeypatch.setattr(distill, "replies", None)  # a teacher that is asked fails
+    assert ghost_distill(*student, "--resume", num_epochs=1) == 0
+    assert "is trained already" in capsys.readouterr().out
+    assert ghost_distill(*student, "--resume", num_epochs=2) == 1
+    assert "another training" in capsys.readouterr().err
 
 
 def test_the_divergence_is_the_textbook_one() -> None:
