@@ -4,15 +4,15 @@
 
 People are the busiest writers of the Chit Chat Challenge dataset (ghost.demo.real).
 
-1. False alarms of the checks in config/bot.example.yaml, on every reply that these people wrote: at most 1 in 200.
-2. The newest tenth of the busiest person's conversations, driven through the bot on the loopback Telegram, twenty
+1. 20,000 replies through everything that the bot does for quality, and what it costs.
+2. False alarms of the checks in config/bot.example.yaml, on every reply that these people wrote: at most 1 in 200.
+3. The newest tenth of the busiest person's conversations, driven through the bot on the loopback Telegram, twenty
    messages a day. evaluation.json is made of 200 replies of the tenth before it. Who answers: the person (the replies
    that they wrote); their ghost, trained by benchmarks.real_person on 800 messages; SmolLM2-135M-Instruct without
    training; and the person, or the ghost, until day 20 and then a loop. The alarm was set on other people
    (telegram_bot/quality.py) and committed before the first run.
-3. Alarms about people themselves: 1,000 replies from the middle of each person's history on, against 200 of the half
+4. Alarms about people themselves: 1,000 replies from the middle of each person's history on, against 200 of the half
    before it. The alarm was set on persons 2 to 7, so these are the others.
-4. 20,000 replies through everything that the bot does for quality, and what it costs.
 """
 
 import argparse
@@ -311,7 +311,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=ROOT / demo.REAL_CACHE, help="of weights and chats (%(default)s)")
     parser.add_argument("--ghost", type=Path, metavar="DIR", help="replay this merged ghost of the person too")
-    parser.add_argument("--only", nargs="+", choices=("checks", "replays", "drift", "cost"), help="these parts")
+    parser.add_argument("--only", nargs="+", choices=("cost", "checks", "replays", "drift"), help="these parts")
     parser.add_argument("--most", type=int, default=2000, help="messages of a replay at most (%(default)s)")
     parser.add_argument("--record", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
@@ -326,10 +326,10 @@ def main() -> int:
     ]
     parts.append(f"{date.today()}; {machine()}.")
     runs = {
+        "cost": lambda: cost(conversations, people, 20_000),  # first: memory that a model left would hide its growth
         "checks": lambda: false_alarms(conversations, people),
         "replays": lambda: replays(conversations, people[0], models, args.most),
         "drift": lambda: drift(conversations, people),
-        "cost": lambda: cost(conversations, people, 20_000),
     }
     for name in args.only or runs:
         parts += runs[name]()
