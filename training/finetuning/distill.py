@@ -12,6 +12,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import numpy as np
 
 from ghost.atomic import refuse_foreign_files, replace_folder
 from ghost.console import progress
-from ghost.errors import DataError, UsageError
+from ghost.errors import UsageError
 from replicate_deployment import ghost_json, model_folder
-from replicate_deployment.chat_format import Labels, Recipe, Turn, render_line
+from replicate_deployment.chat_format import Labels, Recipe, Turn
 from replicate_deployment.engine import Engine
 from replicate_deployment.errors import PromptError
 from replicate_deployment.ghost_json import Ghost
@@ -211,74 +212,78 @@ class Teacher:
         replies_of(out).unlink(missing_ok=True)
 
     def _answered(self, path: Path, data: Ghost, out: Path) -> list[list[Turn]]:
-        """The training lines with the teacher's replies in place of the person's. They are kept beside `out` until the
-        student is written, so that an interrupted distillation does not ask again."""
-        identity = {"teacher": self.base.weights_sha256, "train.jsonl": data.block("data")["train_sha256"]}
-        file = replies_of(out)
-        try:
-            header, *texts = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-            if header["of"] == identity:
-                self.counts = header["counts"]
-                return [read_line(json.dumps(one), data.labels, str(file), recipe=data.recipe) for one in texts]
-        except (OSError, ValueError, KeyError, TypeError, DataError):
-            pass  # none yet, or damaged: ask
-        lines = self._ask(path, data)
-        texts = [{"text": render_line(turns, data.labels, recipe=data.recipe)} for turns in lines]
-        rows = [{"of": identity, "counts": self.counts}, *texts]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.part")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        part.replace(file)
-        return lines
+        """The training lines, each ANSWERS times, with the teacher's replies in place of the person's.
 
-    def _ask(self, path: Path, data: Ghost) -> list[list[Turn]]:
-        """The teacher's replies, BATCH at a time: a GPU reads all its weights for each token, of one reply or of
-        many."""
+        Ask for BATCH at a time: a GPU reads all its weights for each token, of one reply or of many. They are kept
+        beside `out` until the student is written, so that an interrupted distillation does not ask again.
+        """
         import torch
 
-        engine, counts = Engine.load(self.folder, accelerate=False), Counter[str]()
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         given = [
             read_line(line, data.labels, f"{path}, line {number}", recipe=data.recipe)
             for number, line in enumerate(lines, 1)
             for _ in range(ANSWERS)
         ]
-        answered = [list(turns) for turns in given]
         wanted = [
             (number, place) for number, turns in enumerate(given) for place in asked(turns, data.labels, data.recipe)
         ]
-        torch.manual_seed(self._config.seed)
-        with progress("replies of the teacher", len(wanted)) as bar:
-            for start in range(0, len(wanted), BATCH):
-                prompts: dict[tuple[int, int], list[int]] = {}
-                for number, place in wanted[start : start + BATCH]:
-                    context = given[number][:place]
-                    try:
-                        prompts[number, place] = engine.prompt_ids(context, engine.settings.max_new_tokens)
-                    except PromptError:
-                        counts["too long to ask"] += 1
-                for (number, place), text in zip(prompts, replies(engine, list(prompts.values())), strict=True):
-                    why = fault(text, given[number][place - 1].text)
-                    counts[why or "kept"] += 1
-                    if text and not why:
-                        answered[number][place] = Turn(data.labels.me, text)
-                bar.advance(min(BATCH, len(wanted) - start))
-        self.counts = dict(counts)
+        identity = {"teacher": self.base.weights_sha256, "train.jsonl": data.block("data")["train_sha256"]}
+        file = replies_of(out)
+        found = read_replies(file, identity)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with (
+            os.fdopen(os.open(file, flags, 0o600), "w", encoding="utf-8") as stream,
+            progress("replies of the teacher", len(wanted)) as bar,
+        ):
+            stream.writelines(f"{json.dumps(one, ensure_ascii=False)}\n" for one in (identity, *found))
+            bar.advance(len(found))
+            engine = Engine.load(self.folder, accelerate=False) if len(found) < len(wanted) else None
+            while engine and len(found) < len(wanted):
+                torch.manual_seed(self._config.seed + len(found))
+                batch = wanted[len(found) : len(found) + BATCH]
+                found += (new := replies(engine, [given[number][:place] for number, place in batch]))
+                stream.writelines(f"{json.dumps(one, ensure_ascii=False)}\n" for one in new)
+                stream.flush()
+                bar.advance(len(new))
+        self.counts = dict(Counter(why or "kept" for _, why in found))
+        answered = [list(turns) for turns in given]
+        for (number, place), (text, why) in zip(wanted, found, strict=True):
+            if not why:
+                answered[number][place] = Turn(data.labels.me, text)
         return [new for new, old in zip(answered, given, strict=True) if new != old]
 
 
-def replies(engine: Engine, prompts: Sequence[Sequence[int]]) -> Iterator[str | None]:
-    """Yield the reply to each prompt; None where it does not end by itself."""
+def read_replies(file: Path, identity: dict[str, str]) -> list[tuple[str, str]]:
+    """Whole batches of replies that were asked for before; empty if there are none to these lines."""
+    try:
+        header, *found = map(json.loads, file.read_text(encoding="utf-8").split("\n")[:-1])
+    except (OSError, ValueError):
+        return []
+    if header != identity:
+        return []
+    return [(text, why) for text, why in found[: len(found) // BATCH * BATCH]]
+
+
+def replies(engine: Engine, contexts: Sequence[Sequence[Turn]]) -> list[tuple[str, str]]:
+    """(the engine's reply, why it teaches nothing; empty if it does) to each context."""
+    most, end = engine.settings.max_new_tokens, engine.tokenizer.eos_token_id
+    prompts: dict[int, list[int]] = {}
+    for number, turns in enumerate(contexts):
+        with suppress(PromptError):
+            prompts[number] = engine.prompt_ids(turns, most)
+    found = [("", "too long to ask")] * len(contexts)
     if not prompts:
-        return
-    end = engine.tokenizer.eos_token_id
-    drawn = decode(engine.model, prompts, end, engine.settings.max_new_tokens, temperature=engine.settings.temperature)
-    for *ids, last in drawn:
+        return found
+    drawn = decode(engine.model, list(prompts.values()), end, most, temperature=engine.settings.temperature)
+    for number, (*ids, last) in zip(prompts, drawn, strict=True):
         scanner = ReplyScanner(engine.ghost.stop_sequences, engine.labels)
         written = b"".join(engine.token_bytes[one] for one in ids).decode("utf-8", "ignore")
         text = scanner.feed(written) + scanner.finish()
-        yield text if last == end and scanner.stopped is None else None
+        ended = last == end and scanner.stopped is None
+        found[number] = text, fault(text, contexts[number][-1].text) if ended else "dropped because they run on"
+    return found
 
 
 def replies_of(out: Path) -> Path:
@@ -293,10 +298,8 @@ def asked(turns: Sequence[Turn], labels: Labels, recipe: Recipe) -> Iterator[int
             yield place
 
 
-def fault(text: str | None, said: str) -> str:
-    """Why a reply of the teacher teaches nothing; empty if it does."""
-    if text is None:
-        return "dropped because they run on"
+def fault(text: str, said: str) -> str:
+    """Why a reply of the teacher that ends by itself teaches nothing; empty if it does."""
     variety = distinct([text], 2)
     if not text or text == said or (variety is not None and variety < LOOPING):
         return "dropped as empty, a loop or an echo"

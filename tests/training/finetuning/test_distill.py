@@ -142,21 +142,19 @@ def test_what_cannot_teach_is_refused_in_one_line(
     ("text", "kept"),
     [
         ("see you there", True),
-        (None, False),
         ("", False),
         ("did you see?", False),
         ("no no no no no no no no", False),
     ],
 )
-def test_replies_that_teach_nothing_are_dropped(text: str | None, kept: bool) -> None:
+def test_replies_that_teach_nothing_are_dropped(text: str, kept: bool) -> None:
     assert (not distill.fault(text, "did you see?")) is kept
 
 
 def test_replies_of_a_batch_are_those_of_the_engine_one_by_one(tiny_merged: Path) -> None:
     engine = Engine.load(tiny_merged, device="cpu")
     contexts = [[Turn("B:", "hey")], [Turn("B:", "are you there?"), Turn("A:", "yes"), Turn("B:", "come over then")]]
-    prompts = [engine.prompt_ids(turns, 96) for turns in contexts]
-    end = decode(engine.model, prompts[:1], -1, 6)[0][-1]  # so that the first reply ends
+    end = decode(engine.model, [engine.prompt_ids(contexts[0], 96)], -1, 6)[0][-1]  # so that the first reply ends
     engine.tokenizer.eos_token_id = end
     greedy = engine.settings.replace(temperature=0.0, repetition_penalty=1.0)
     engine = dataclasses.replace(engine, settings=greedy, end_ids=frozenset([end]))
@@ -164,9 +162,41 @@ def test_replies_of_a_batch_are_those_of_the_engine_one_by_one(tiny_merged: Path
     for turns in contexts:
         reply = engine.reply(turns, greedy)
         text = "".join(reply)
-        one_by_one.append(text if reply.finish_reason == "end_token" else None)
-    assert list(distill.replies(engine, prompts)) == one_by_one
-    assert one_by_one[0]
+        one_by_one.append((text, "" if reply.finish_reason == "end_token" else "dropped because they run on"))
+    assert distill.replies(engine, contexts) == one_by_one
+    assert one_by_one[0][0]
+    assert not one_by_one[0][1]
+
+
+def test_an_interrupted_teacher_is_not_asked_again(
+    ghost_distill: Distill,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other_ids(monkeypatch, tiny_base)
+    student = ["--student", str(tiny_base)]
+    assert ghost_distill(*student, num_epochs=1) == 0
+    whole = ghost_json.read(tmp_path / "student").block("training")["config"]["distillation"]
+    learnt = weights(tmp_path / "student")
+    ask, batches = distill.replies, 0
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal batches
+        batches += 1
+        if batches == 2:
+            raise OSError(28, "No space left on device")
+        return ask(*arguments)
+
+    monkeypatch.setattr(distill, "replies", failing)
+    assert ghost_distill(*student, "--overwrite", num_epochs=1) == 1
+    with distill.replies_of(tmp_path / "student").open("a", encoding="utf-8") as stream:
+        stream.write('["a torn li')
+    assert ghost_distill(*student, "--overwrite", num_epochs=1) == 0
+    assert batches == 1 + -(-sum(whole["teacher_replies"].values()) // distill.BATCH)
+    assert ghost_json.read(tmp_path / "student").block("training")["config"]["distillation"] == whole
+    for name, tensor in weights(tmp_path / "student").items():
+        assert tensor.equal(learnt[name]), name
 
 
 def test_a_finished_student_is_not_taught_again(
