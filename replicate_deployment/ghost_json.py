@@ -96,7 +96,10 @@ def read(folder: Path) -> Ghost:
         raise WeightsError(f"{folder}: no such folder; ghost prepare, train and merge (or pull) write one each")
     if not path.exists():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
-        raise WeightsError(f"{folder}: no {NAME} here (found {found}); is this the folder that a ghost stage wrote?")
+        raise WeightsError(
+            f"{folder}: no {NAME} here (found {found}); name a folder that ghost prepare, train, merge or pull wrote, "
+            "or make one from your chats: ghost start"
+        )
     facts = read_json(folder, NAME)
     try:
         labels, stops = facts["text"]["labels"], facts["text"]["stop_sequences"]
