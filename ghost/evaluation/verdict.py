@@ -26,13 +26,32 @@ class Step(NamedTuple):
 
 def sentences(figures: Figures) -> list[str]:
     """The text on top of the page."""
-    kind, ours = main_contender(figures)
+    _, ours = main_contender(figures)
     base = figures["contenders"].get("base", {})
-    said = [*_authorship(figures, ours, base), *_style(ours, base), *_endings(ours, kind), *_likelihood(ours, base)]
+    said = [*_sentences(figures, ours, base)]
     model = figures.get("model")  # nothing is known of one that is only served
     if model and model.get("taught") and "gain" in ours:
         said = [_cost(ours, base), *said]
     return [SEEN, *said] if model and not model["held_out_from_it"] else said
+
+
+def _sentences(figures: Figures, ours: Figures, base: Figures) -> Iterator[str]:
+    if "authorship" in ours:
+        yield _authorship(figures, ours["authorship"], base)
+    if ours.get("style"):
+        of_base = f"; of the base's, {_alike(base)}" if base.get("style") else ""
+        yield f"{_alike(ours)} of {len(ours['style'])} figures of style are within your own variation{of_base}."
+    if found := ours.get("stopping"):
+        yield (
+            f"{found['itself']['value']:.0%} of its replies end by themselves, {found['sequence']['value']:.0%} at a "
+            f"stop sequence, {found['length']['value']:.0%} at the length limit."
+        )
+    if "likelihood" in ours:
+        of_base = f", the base among {_perplexity(base)}" if "likelihood" in base else ""
+        yield (
+            f"It expects your real replies as if it chose each token among {_perplexity(ours)} equally likely ones"
+            f"{of_base} (perplexity; lower is better)."
+        )
 
 
 def _cost(ours: Figures, ghost: Figures) -> str:
@@ -59,9 +78,7 @@ def _cost(ours: Figures, ghost: Figures) -> str:
 def steps(figures: Figures) -> list[str]:
     """At most STEPS, by falling weight."""
     _, ours = main_contender(figures)
-    rules = (_learnt_nothing, _endless, _both_sides, _style_steps, _deaf, _recites, _few)
-    found = [step for rule in rules for step in rule(figures, ours)]
-    return [step.text for step in sorted(found, key=lambda step: -step.weight)[:STEPS]]
+    return [step.text for step in sorted(_steps(figures, ours), key=lambda step: -step.weight)[:STEPS]]
 
 
 def main_contender(figures: Figures) -> tuple[str, Figures]:
@@ -72,59 +89,31 @@ def main_contender(figures: Figures) -> tuple[str, Figures]:
     return kind, figures["contenders"][kind]
 
 
-def _likelihood(ours: Figures, base: Figures) -> Iterator[str]:
-    if "likelihood" not in ours:
-        return
-    text = f"It expects your real replies as if it chose each token among {_perplexity(ours)} equally likely ones"
-    if "likelihood" in base:
-        text += f", the base among {_perplexity(base)}"
-    yield f"{text} (perplexity; lower is better)."
-
-
 def _perplexity(contender: Figures) -> str:
     return f"{contender['likelihood']['perplexity']['value']:.1f}"
-
-
-def _style(ours: Figures, base: Figures) -> Iterator[str]:
-    if not ours.get("style"):
-        return
-    text = f"{_alike(ours)} of {len(ours['style'])} figures of style are within your own variation"
-    yield text + (f"; of the base's, {_alike(base)}." if base.get("style") else ".")
 
 
 def _alike(contender: Figures) -> int:
     return sum(not one["off"] for one in contender["style"].values())
 
 
-def _authorship(figures: Figures, ours: Figures, base: Figures) -> Iterator[str]:
-    if "authorship" not in ours:
-        return
-    why = authorship.too_few(Estimate(**ours["authorship"]))
-    if not authorship.is_informative(ours["authorship"]):
-        yield f"How alike it is to you is not known: {why or 'too few conversations'}."
-        return
-    value = ours["authorship"]["value"]
-    alike = next(words for limit, words in ALIKE.items() if value <= limit)
-    text = f"{alike}: a classifier that separates your replies from its has an AUC of {value:.2f}"
+def _authorship(figures: Figures, ours: Figures, base: Figures) -> str:
+    why = authorship.too_few(Estimate(**ours))
+    if not authorship.is_informative(ours):
+        return f"How alike it is to you is not known: {why or 'too few conversations'}."
+    alike = next(words for limit, words in ALIKE.items() if ours["value"] <= limit)
     others = [
         ("the base", base.get("authorship")),
         ("the people you write with", figures["person"]["authorship"]["others"]),
     ]
     beside = [f"{one['value']:.2f} for {who}" for who, one in others if one and authorship.is_informative(one)]
-    yield f"{text} ({', '.join([*beside, '0.5 is guessing'])}{f'; {why}' * bool(why)})."
-
-
-def _endings(ours: Figures, kind: str) -> Iterator[str]:
-    if "stopping" not in ours:
-        return
-    found = ours["stopping"]
-    yield (
-        f"{found['itself']['value']:.0%} of its replies end by themselves, {found['sequence']['value']:.0%} at a stop "
-        f"sequence, {found['length']['value']:.0%} at the length limit."
+    return (
+        f"{alike}: a classifier that separates your replies from its has an AUC of {ours['value']:.2f} "
+        f"({', '.join([*beside, '0.5 is guessing'])}{f'; {why}' * bool(why)})."
     )
 
 
-def _learnt_nothing(figures: Figures, ours: Figures) -> Iterator[Step]:
+def _steps(figures: Figures, ours: Figures) -> Iterator[Step]:
     if "gain" in ours and ours["gain"]["low"] <= 0:
         yield Step(
             1.0,
@@ -132,34 +121,38 @@ def _learnt_nothing(figures: Figures, ours: Figures) -> Iterator[Step]:
             "and the interval holds 0): look at loss_curve.html, then raise num_epochs or learning_rate, or export "
             "more chats.",
         )
-
-
-def _endless(figures: Figures, ours: Figures) -> Iterator[Step]:
-    length = ours.get("stopping", {}).get("length", {}).get("value", 0.0)
-    if length > 0.03:
+    stopping = ours.get("stopping", {})
+    if (length := stopping.get("length", {}).get("value", 0.0)) > 0.03:
         yield Step(
             length,
             f"{length:.0%} of its replies run into max_new_tokens: it has not learnt to end. Prepare with "
             "--recipe conversations, which ends every turn of yours, or raise num_epochs.",
         )
-
-
-def _both_sides(figures: Figures, ours: Figures) -> Iterator[Step]:
-    other = ours.get("stopping", {}).get("for_the_other", {}).get("value", 0.0)
-    if other > 0.1:
+    if (other := stopping.get("for_the_other", {}).get("value", 0.0)) > 0.1:
         yield Step(
             other / 4,  # the stop sequence hides it from whoever uses this engine
             f"{other:.0%} of its replies go on as the other side, and only the stop sequence hides it: with "
             "ghost prepare --recipe conversations the end of a turn is learnt.",
         )
-
-
-def _style_steps(figures: Figures, ours: Figures) -> Iterator[Step]:
     base = figures["contenders"].get("base", {}).get("style", {})
     for key, one in ours.get("style", {}).items():
         if one["off"]:
-            weight = one["distance"] - one["floor"]
-            yield Step(weight, f"{deviation(one)}: {_advice(one, base.get(key))}")
+            yield Step(one["distance"] - one["floor"], f"{deviation(one)}: {_advice(one, base.get(key))}")
+    if "context" in ours and ours["context"]["gain"]["low"] <= 0:
+        yield Step(
+            0.3,
+            f"It hardly listens: another conversation's context costs it {ours['context']['gain']['value']:.3f} nats a "
+            "token, and the interval holds 0. Export more chats; with few, habits are all that can be learnt.",
+        )
+    for leak in figures["leaks"]["above_limit"]:
+        yield Step(0.9, leak)
+    if (count := figures["held_out"]["replies"]) < ENOUGH:
+        more = ", or raise --turns." if count < figures["held_out"]["of"] else "."
+        yield Step(
+            0.05,
+            f"Only {count} held-out replies were judged: do not choose between two trainings by figures whose "
+            f"intervals overlap. Export more chats{more}",
+        )
 
 
 def deviation(one: Figures) -> str:
@@ -186,29 +179,3 @@ def _advice(one: Figures, base: Figures | None) -> str:
         f"training has not moved it (base: {base['distance']:.2f}); raise learning_rate, and teach every reply of "
         "yours with ghost prepare --recipe conversations."
     )
-
-
-def _deaf(figures: Figures, ours: Figures) -> Iterator[Step]:
-    if "context" in ours and ours["context"]["gain"]["low"] <= 0:
-        gain = ours["context"]["gain"]["value"]
-        yield Step(
-            0.3,
-            f"It hardly listens: another conversation's context costs it {gain:.3f} nats a token, and the interval "
-            "holds 0. Export more chats; with few, habits are all that can be learnt.",
-        )
-
-
-def _recites(figures: Figures, ours: Figures) -> Iterator[Step]:
-    for leak in figures["leaks"]["above_limit"]:
-        yield Step(0.9, leak)
-
-
-def _few(figures: Figures, ours: Figures) -> Iterator[Step]:
-    count = figures["held_out"]["replies"]
-    more = ", or raise --turns." if count < figures["held_out"]["of"] else "."
-    if count < ENOUGH:
-        yield Step(
-            0.05,
-            f"Only {count} held-out replies were judged: do not choose between two trainings by figures whose "
-            f"intervals overlap. Export more chats{more}",
-        )
