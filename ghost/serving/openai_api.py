@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -137,35 +137,6 @@ class AskedText(Asked, kw_only=True):
 # What they get.
 
 
-class Said(Struct, omit_defaults=True):
-    role: str | None = None
-    content: str | None = None
-
-
-class Choice(Struct, kw_only=True):
-    index: int = 0
-    message: Said | UnsetType = UNSET
-    delta: Said | UnsetType = UNSET
-    text: str | UnsetType = UNSET
-    logprobs: None = None
-    finish_reason: str | None = None
-
-
-class Usage(Struct):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Completion(Struct, kw_only=True):
-    id: str
-    object: str
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: Usage | UnsetType = UNSET
-
-
 class EventStream(StreamingResponse):
     """Server-sent events; cancels the prediction when the client disconnects."""
 
@@ -222,13 +193,16 @@ class Api:
         id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
         headers = {IGNORED_HEADER: str(asked.ignored)} if asked.ignored else {}
 
-        def completion(*choices: Choice, usage: Usage | UnsetType = UNSET) -> Completion:
-            created = int(time.time())
-            return Completion(id=id, object=object, created=created, model=self.name, choices=[*choices], usage=usage)
+        def completion(*choices: dict[str, Any], **usage: dict[str, int]) -> dict[str, Any]:
+            head = {"id": id, "object": object, "created": int(time.time()), "model": self.name}
+            return head | {"choices": choices} | usage
 
-        def piece(text: str | None, reason: str | None = None, role: str | None = None) -> bytes:
-            delta = {"delta": Said(role, text)} if chat else {"text": text or ""}
-            return event(completion(Choice(finish_reason=reason, **delta)))
+        def choice(said: dict[str, Any], reason: str | None) -> dict[str, Any]:
+            return {"index": 0, **said, "logprobs": None, "finish_reason": reason}
+
+        def piece(text: str, **role: str) -> bytes:
+            said = {"delta": {**role, "content": text}} if chat else {"text": text}
+            return event(completion(choice(said, None)))
 
         async def events(prediction: Prediction) -> AsyncGenerator[bytes, None]:
             yield piece(prediction.output, role="assistant")
@@ -240,7 +214,8 @@ class Api:
             except GhostError as error:
                 yield event(problem(*status(error)))
                 return
-            yield piece(None, self._reason(prediction, inputs))
+            last = choice({"delta": {}} if chat else {"text": ""}, self._reason(prediction, inputs))
+            yield event(completion(last))
             if asked.stream_options and asked.stream_options.include_usage:
                 yield event(completion(usage=usage(prediction)))
             yield b"data: [DONE]\n\n"
@@ -253,9 +228,9 @@ class Api:
             return Response(status_code=499)  # nobody reads it
         if asked.stream:
             return EventStream(events(prediction), pieces, headers=headers | {"Cache-Control": "no-store"})
-        said = {"message": Said("assistant", prediction.output)} if chat else {"text": prediction.output}
-        choice = Choice(finish_reason=self._reason(prediction, inputs), **said)
-        return encoded(completion(choice, usage=usage(prediction)), headers=headers)
+        message = {"role": "assistant", "content": prediction.output}
+        said = choice({"message": message} if chat else {"text": prediction.output}, self._reason(prediction, inputs))
+        return encoded(completion(said, usage=usage(prediction)), headers=headers)
 
     async def _pieces(self, inputs: Mapping[str, Any]) -> AsyncGenerator[tuple[str, Prediction], None]:
         """Wait for the requests before this one, then yield as `Backend.pieces`."""
@@ -289,9 +264,9 @@ async def advance(pieces: AsyncGenerator[tuple[str, Prediction], None], *, to_th
     return prediction
 
 
-def usage(prediction: Prediction) -> Usage:
+def usage(prediction: Prediction) -> dict[str, int]:
     read, written = (int(prediction.metrics.get(name, 0)) for name in ("input_tokens", "output_tokens"))
-    return Usage(read, written, read + written)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 # Errors, in OpenAI's form.
