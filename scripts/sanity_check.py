@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ghost.console import console, echo, progress
 from ghost.errors import UsageError
 from ghost.evaluation import gguf_checks, trained_checks
 from ghost.evaluation.gguf_checks import GgufFile
 from ghost.evaluation.prompts import ENDS, PROMPTS, Format, answer, conversation, summarise
-from ghost.evaluation.trained_checks import Skipped, Trained
+from ghost.evaluation.trained_checks import Trained
 from ghost.serving import checks
 from ghost.serving.checks import Model, Result
 from replicate_deployment.chat_format import Turn
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.merged is not None and not args.model.is_file():
         raise UsageError(f"--merged goes with a GGUF file, and {args.model} is none")
     if args.model.is_file():
-        found = inspect_file(GgufFile(args.model, args.merged, args.adapter, args.base))
+        found = inspect(GgufFile(args.model, args.merged, args.adapter, args.base))
     else:
         found = inspect(Trained(args.model, args.adapter, args.base))
     for result in found:
@@ -70,27 +71,13 @@ def run(args: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
-def inspect(model: Trained) -> Iterator[Result]:
-    """Yield one result per check. Continue after a failure, unless the model cannot be used at all."""
-    for name, check in CHECKS.items():
-        try:
-            result = checks.result(name, check, model)
-        except Skipped as why:
-            result = Result(name, "skipped", str(why))
+def inspect(model: Trained | GgufFile) -> Iterator[Result]:
+    """Yield one result per check. Continue after a failure, unless the others need what failed."""
+    table: dict[str, Callable[[Any], str]] = gguf_checks.CHECKS if isinstance(model, GgufFile) else CHECKS
+    for name, check in table.items():
+        result = checks.result(name, check, model)
         yield result
-        if result.status == "failed" and check in (files, checks.golden_prompt, logits):
-            return  # incomplete, does not load, or cannot be sampled
-
-
-def inspect_file(file: GgufFile) -> Iterator[Result]:
-    """The same of a GGUF file; without its facts no other check runs."""
-    for name, check in gguf_checks.CHECKS.items():
-        try:
-            result = checks.result(name, check, file)
-        except Skipped as why:
-            result = Result(name, "skipped", str(why))
-        yield result
-        if result.status == "failed" and check in (gguf_checks.whole, gguf_checks.fits):
+        if result.status == "failed" and check in NEEDED:
             return
 
 
@@ -161,6 +148,8 @@ CHECKS: dict[str, Callable[[Trained], str]] = {
     "parity": trained_checks.same,
     "endings": endings,
 }
+# Without these a model is incomplete, does not load or cannot be sampled, and a file has no facts.
+NEEDED = (files, checks.golden_prompt, logits, gguf_checks.whole, gguf_checks.fits)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ from typing import Any
 
 from ghost.errors import ConversionError
 from ghost.evaluation.prompts import PROMPTS, conversation
-from ghost.evaluation.trained_checks import Skipped
 from ghost.installed import install_command
 from ghost.serving import gguf_file
-from ghost.serving.checks import Problem
+from ghost.serving.checks import Problem, Skipped
 from ghost.serving.gguf_file import PROBES, ByteLevelVocabulary, Decoder, Vocabulary, read_decoder
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, render_prompt

@@ -1,14 +1,10 @@
-"""The checks of a merged model that look at its training: is anything learnt, and is it what was trained?
-
-A check takes the Trained and returns what it found, raises Problem or an error of ours, or Skipped where what it would
-look at is not there.
-"""
+"""The checks of a merged model that look at its training: is anything learnt, and is it what was trained?"""
 
 from functools import cached_property
 from pathlib import Path
 
 from ghost.evaluation import contenders
-from ghost.serving.checks import Model, Problem
+from ghost.serving.checks import Model, Problem, Skipped
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import GhostError
 from training.merging import adapter as adapters
@@ -17,10 +13,6 @@ from training.merging.merge import Sources
 from training.merging.weights import Weights, row_blocks
 
 AGAIN = "ghost train"
-
-
-class Skipped(Exception):
-    """There is nothing to look at: why."""
 
 
 class Trained(Model):

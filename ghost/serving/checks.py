@@ -1,7 +1,7 @@
 """Checks of a merged model, used by `ghost check` and `ghost preflight`.
 
-A check takes what it inspects and returns its findings as text, or raises: Problem (what was found, what to type) or
-another GhostError.
+A check takes what it inspects and returns its findings as text, or raises: Problem (what was found, what to type),
+another GhostError, or Skipped where what it would look at is missing.
 """
 
 from collections.abc import Callable
@@ -34,6 +34,10 @@ class Problem(GhostError):
         self.todo = todo
 
 
+class Skipped(Exception):
+    """There is nothing to look at: why."""
+
+
 @dataclass(frozen=True)
 class Result:
     check: str
@@ -50,6 +54,8 @@ class Result:
 def result(name: str, look: Callable[[Subject], str], subject: Subject) -> Result:
     try:
         return Result(name, "ok", look(subject))
+    except Skipped as why:
+        return Result(name, "skipped", str(why))
     except Problem as problem:
         return Result(name, "failed", str(problem), problem.todo)
     except GhostError as error:

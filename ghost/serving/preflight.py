@@ -23,7 +23,7 @@ import replicate_deployment
 from ghost.console import console, progress
 from ghost.installed import CLONE, install_command
 from ghost.serving import checks
-from ghost.serving.checks import Problem, Result
+from ghost.serving.checks import Problem, Result, Subject
 from replicate_deployment import ghost_json
 
 PACKAGE = Path(replicate_deployment.__file__).parent
@@ -106,7 +106,7 @@ def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
     """
     failed = False
     for name, look in CHECKS.items():
-        result = checks.result(name, look, folder)
+        result = looked_at(name, look, folder)
         failed |= result.status == "failed"
         yield result
     place = folder / "weights"
@@ -128,10 +128,7 @@ def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
         if failed and look_at is checks.golden_prompt:
             yield Result(name, "skipped", "after a failure")
             continue
-        try:
-            result = checks.result(name, look_at, model)
-        except ModuleNotFoundError as error:
-            result = _not_installed(name, error)
+        result = looked_at(name, look_at, model)
         failed |= result.status == "failed"
         yield result
     if not (weights and there) or failed:
@@ -140,10 +137,15 @@ def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
         return
     del model  # frees its engine: a GPU may not have room for two
     gc.collect()
+    yield looked_at(SERVER, predicts, folder)
+
+
+def looked_at(name: str, look: Callable[[Subject], str], subject: Subject) -> Result:
+    """As `checks.result`; a check whose package is not installed is skipped."""
     try:
-        yield checks.result(SERVER, predicts, folder)
+        return checks.result(name, look, subject)
     except ModuleNotFoundError as error:
-        yield _not_installed(SERVER, error)
+        return Result(name, "skipped", f"{error.name} is not installed: {install_command('serve')}")
 
 
 def contents(folder: Path) -> Iterator[Path]:
@@ -296,7 +298,3 @@ def predicts(folder: Path) -> str:
     with running_server(folder / "weights", context=folder) as url:
         reply = predict(url, "hey", max_new_tokens=16, seed=0)
     return f"Cog's server became ready and replied with {len(reply)} characters"
-
-
-def _not_installed(name: str, error: ModuleNotFoundError) -> Result:
-    return Result(name, "skipped", f"{error.name} is not installed: {install_command('serve')}")

@@ -300,7 +300,7 @@ def test_the_loss_on_record_must_have_fallen(
 
 def test_what_cannot_be_looked_at_is_skipped_with_the_reason(merged: Path, adapter: Path, tmp_path: Path) -> None:
     lonely = Trained(merged)
-    with pytest.raises(trained_checks.Skipped, match="--adapter FOLDER names one"):
+    with pytest.raises(checks.Skipped, match="--adapter FOLDER names one"):
         trained_checks.adapter(lonely)
-    with pytest.raises(trained_checks.Skipped, match="say where it is: --base PATH"):
+    with pytest.raises(checks.Skipped, match="say where it is: --base PATH"):
         trained_checks.same(Trained(merged, adapter))
