@@ -27,6 +27,8 @@ class Verb(NamedTuple):
     needs: tuple[str, ...] = ()  # packages checked before any work starts, which may take hours
 
 
+TRAINING = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "filelock", "safetensors")
+RUNNING = ("torch", "transformers", "accelerate", "safetensors")
 VERBS = {
     "start": Verb("ghost.start", "begin here: questions, an estimate, and the commands that come next"),
     "init": Verb("ghost.installed", "write the configs that people edit into ./config"),
@@ -34,17 +36,9 @@ VERBS = {
     "prepare": Verb("training.preparation.prepare", "CSV → train.jsonl and val.jsonl of A:/B: windows"),
     "bases": Verb("training.finetuning.bases", "base models to choose from, and what fits this machine"),
     "estimate": Verb("training.finetuning.estimate", "what training will need and cost, before you rent a GPU"),
-    "train": Verb(
-        "training.finetuning.train",
-        "train a LoRA adapter on the JSONL with QLoRA",
-        "train",
-        ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "filelock", "safetensors"),
-    ),
+    "train": Verb("training.finetuning.train", "train a LoRA adapter on the JSONL with QLoRA", "train", TRAINING),
     "distill": Verb(
-        "training.finetuning.distill",
-        "train a smaller model to write as a ghost does",
-        "train,serve",
-        ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "filelock", "safetensors"),
+        "training.finetuning.distill", "train a smaller model to write as a ghost does", "train,serve", TRAINING
     ),
     "merge": Verb(
         "scripts.merge_lora_fp16",
@@ -53,17 +47,9 @@ VERBS = {
         ("torch", "transformers", "peft", "safetensors"),
     ),
     "check": Verb(
-        "scripts.sanity_check",
-        "check that a model is complete and is the one that was trained",
-        "serve",
-        ("torch", "transformers", "accelerate", "safetensors"),
+        "scripts.sanity_check", "check that a model is complete and is the one that was trained", "serve", RUNNING
     ),
-    "try": Verb(
-        "scripts.test_model",
-        "run a fixed set of prompts; show replies and timing",
-        "serve",
-        ("torch", "transformers", "accelerate", "safetensors"),
-    ),
+    "try": Verb("scripts.test_model", "run a fixed set of prompts; show replies and timing", "serve", RUNNING),
     "evaluate": Verb(
         "ghost.evaluation.evaluate",
         "measure on held-out messages whether it sounds like you; write a report page",
