@@ -11,7 +11,7 @@ from ghost.evaluation.data import Exchange
 from ghost.evaluation.memorisation import times
 from ghost.evaluation.replies import Result
 from ghost.evaluation.style import FEATURES
-from ghost.evaluation.verdict import main_contender
+from ghost.evaluation.verdict import alike, main_contender
 from ghost.page import (
     Bar,
     Html,
@@ -42,6 +42,11 @@ def shown(found: Figures) -> list[str]:
     return sorted(found["contenders"], key=_place)
 
 
+def having(found: Figures, figure: str) -> dict[str, Figures]:
+    """The contenders that have this figure, in the order of the page."""
+    return {kind: one for kind in shown(found) if (one := found["contenders"][kind]).get(figure)}
+
+
 def _place(kind: str) -> int:
     return list(contenders.NAMES).index(kind) if kind in contenders.NAMES else len(contenders.NAMES)
 
@@ -56,9 +61,12 @@ def tone_of(kind: str) -> int:
 
 def plot_loss(found: Figures) -> Html:
     rows = [
-        Bar(name_of(kind), {tone_of(kind): one["likelihood"]["nats_per_token"]["value"]}, _with_interval(one))
-        for kind in shown(found)
-        if "likelihood" in (one := found["contenders"][kind])
+        Bar(
+            name_of(kind),
+            {tone_of(kind): one["likelihood"]["nats_per_token"]["value"]},
+            f"{_estimate(one['likelihood']['nats_per_token'])} [{_nats_a_character(one):.2f}]",
+        )
+        for kind, one in having(found, "likelihood").items()
     ]
     gains = found["contenders"].get("merged", {}).get("gain")
     gained = "" if gains is None else f" The merged model is better than the base by {_estimate(gains)} nats a token."
@@ -70,9 +78,8 @@ def plot_loss(found: Figures) -> Html:
     )
 
 
-def _with_interval(one: Figures) -> str:
-    found = one["likelihood"]
-    return f"{_estimate(found['nats_per_token'])} [{found['nats_per_character']['value']:.2f}]"
+def _nats_a_character(one: Figures) -> float:
+    return float(one["likelihood"]["nats_per_character"]["value"])
 
 
 def _estimate(found: Figures) -> str:
@@ -81,12 +88,11 @@ def _estimate(found: Figures) -> str:
 
 def plot_authorship(found: Figures) -> Html:
     person = found["person"]["authorship"]
-    by = {kind: one["authorship"] for kind in shown(found) if "authorship" in (one := found["contenders"][kind])}
     rows = [
         Bar(name, {tone: one["value"]}, _estimate(one)) if is_informative(one) else Bar(name, {}, "too few to tell")
         for name, tone, one in (
             ("two halves of your own", YOU, person["themselves"]),
-            *((name_of(kind), tone_of(kind), one) for kind, one in by.items()),
+            *((name_of(kind), tone_of(kind), one["authorship"]) for kind, one in having(found, "authorship").items()),
             ("those you write with", YOU, person["others"]),
         )
     ]
@@ -100,9 +106,7 @@ def plot_authorship(found: Figures) -> Html:
 
 def plot_endings(found: Figures) -> Html:
     rows, asides = [], []
-    for kind in shown(found):
-        if "stopping" not in (one := found["contenders"][kind]):
-            continue
+    for kind, one in having(found, "stopping").items():
         ended = [one["stopping"][key]["value"] for key in ("itself", "sequence", "length")]
         figure_of = " · ".join(f"{share:.0%}" for share in ended)
         rows.append(Bar(name_of(kind), dict(zip(ENDINGS.values(), ended, strict=True)), figure_of))
@@ -120,9 +124,8 @@ def plot_endings(found: Figures) -> Html:
 
 def plot_context(found: Figures) -> Html | None:
     rows = [
-        Bar(f"{name_of(kind)}, {what}", {tone: one[key]["value"]}, f"{one[key]['value']:.2f}")
-        for kind in shown(found)
-        if (one := found["contenders"][kind].get("context")) is not None
+        Bar(f"{name_of(kind)}, {what}", {tone: one["context"][key]["value"]}, f"{one['context'][key]['value']:.2f}")
+        for kind, one in having(found, "context").items()
         for key, what, tone in (
             ("true", "what was said", tone_of(kind)),
             ("shuffled", "another conversation", YOU),
@@ -133,9 +136,9 @@ def plot_context(found: Figures) -> Html | None:
         return None
     gain = found["contenders"].get("merged", {}).get("context", {}).get("gain")
     words = "" if gain is None else f" The true one is worth {_estimate(gain)} nats a token to the merged model."
-    ranked = {kind: found["contenders"][kind].get("ranking") for kind in shown(found)}
-    if means := [f"{name_of(kind)} {_estimate(one['reciprocal'])}" for kind, one in ranked.items() if one is not None]:
-        one = next(filter(None, ranked.values()))
+    if ranked := {kind: one["ranking"] for kind, one in having(found, "ranking").items()}:
+        means = [f"{name_of(kind)} {_estimate(one['reciprocal'])}" for kind, one in ranked.items()]
+        one = next(iter(ranked.values()))
         words += (
             f" Asked which of {one['candidates']} replies of yours follows a context, by how much likelier the context "
             f"makes it, its mean reciprocal rank is: {', '.join(means)}; by chance {one['chance']:.2f}."
@@ -176,7 +179,7 @@ def plot_groups(found: Figures, name: str, title: str) -> Html | None:
 
 def plot_style(found: Figures) -> Html | None:
     """For each feature, the distance of the model that would be served from the person, beside the other models'."""
-    by = {kind: one["style"] for kind in shown(found) if (one := found["contenders"][kind]).get("style")}
+    by = {kind: one["style"] for kind, one in having(found, "style").items()}
     kind = next((kind for kind in ("merged", "adapter", "served", "base") if kind in by), None)
     if kind is None:
         return None
@@ -206,7 +209,10 @@ def plot_style(found: Figures) -> Html | None:
 
 def plot_costs(found: Figures) -> Html | None:
     """What each contender keeps of the person, and what it costs."""
-    rows = [f"{name_of(kind)}: {_kept(one)}" for kind in shown(found) if "cost" in (one := found["contenders"][kind])]
+    rows = []
+    for kind, one in having(found, "cost").items():
+        loss = f"{_nats_a_character(one):.2f} nats" if "likelihood" in one else ""
+        rows.append(f"{name_of(kind)}: {' · '.join(_in_short(one, loss, 'ends'))}")
     if not rows:
         return None
     return figure(
@@ -218,15 +224,16 @@ def plot_costs(found: Figures) -> Html | None:
     )
 
 
-def _kept(one: Figures) -> str:
-    parts = [f"{one['likelihood']['nats_per_character']['value']:.2f} nats"] if "likelihood" in one else []
+def _in_short(one: Figures, loss: str, ends: str) -> list[str]:
+    """The figures of one contender that sum it up; `loss` and `ends` are how two of them are said."""
+    parts = [loss] if loss else []
     if one.get("style"):
-        parts.append(f"style {sum(not part['off'] for part in one['style'].values())} of {len(one['style'])}")
+        parts.append(f"style {alike(one)} of {len(one['style'])}")
     if "authorship" in one and is_informative(one["authorship"]):
         parts.append(f"AUC {one['authorship']['value']:.2f}")
     if "stopping" in one:
-        parts.append(f"ends {one['stopping']['itself']['value']:.0%}")
-    return " · ".join([*parts, _cost(one["cost"])])
+        parts.append(f"{ends} {one['stopping']['itself']['value']:.0%}")
+    return [*parts, _cost(one["cost"])] if "cost" in one else parts
 
 
 def _cost(cost: Figures) -> str:
@@ -286,17 +293,11 @@ def summary(found: Figures, page: Path) -> str:
 
 
 def _figures(one: Figures) -> str:
-    parts = []
+    loss = ""
     if "likelihood" in one:
-        loss = one["likelihood"]["nats_per_token"]
-        parts.append(f"loss {loss['value']:.3f} ({loss['low']:.3f}-{loss['high']:.3f})")
-    if one.get("style"):
-        parts.append(f"style {sum(not part['off'] for part in one['style'].values())} of {len(one['style'])}")
-    if "authorship" in one and is_informative(one["authorship"]):
-        parts.append(f"AUC {one['authorship']['value']:.2f}")
-    if "stopping" in one:
-        parts.append(f"ends by itself {one['stopping']['itself']['value']:.0%}")
-    return ", ".join([*parts, *([_cost(one["cost"])] if "cost" in one else []), f"{one['seconds']:.0f} s"])
+        nats = one["likelihood"]["nats_per_token"]
+        loss = f"loss {nats['value']:.3f} ({nats['low']:.3f}-{nats['high']:.3f})"
+    return ", ".join([*_in_short(one, loss, "ends by itself"), f"{one['seconds']:.0f} s"])
 
 
 class Measure(NamedTuple):
@@ -363,8 +364,7 @@ def _tiles(found: Figures) -> Html:
             (f"{ours['authorship']['value']:.2f}", "AUC of a classifier between your replies and its; 0.5: guessing")
         )
     if ours.get("style"):
-        alike = sum(not one["off"] for one in ours["style"].values())
-        numbers.append((f"{alike} of {len(ours['style'])}", "figures of style as you vary yourself"))
+        numbers.append((f"{alike(ours)} of {len(ours['style'])}", "figures of style as you vary yourself"))
     if "stopping" in ours:
         numbers.append((f"{ours['stopping']['itself']['value']:.0%}", "of its replies end by themselves"))
     if "likelihood" in ours:

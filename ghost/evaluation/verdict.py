@@ -39,8 +39,8 @@ def _sentences(figures: Figures, ours: Figures, base: Figures) -> Iterator[str]:
     if "authorship" in ours:
         yield _authorship(figures, ours["authorship"], base)
     if ours.get("style"):
-        of_base = f"; of the base's, {_alike(base)}" if base.get("style") else ""
-        yield f"{_alike(ours)} of {len(ours['style'])} figures of style are within your own variation{of_base}."
+        of_base = f"; of the base's, {alike(base)}" if base.get("style") else ""
+        yield f"{alike(ours)} of {len(ours['style'])} figures of style are within your own variation{of_base}."
     if found := ours.get("stopping"):
         yield (
             f"{found['itself']['value']:.0%} of its replies end by themselves, {found['sequence']['value']:.0%} at a "
@@ -93,7 +93,7 @@ def _perplexity(contender: Figures) -> str:
     return f"{contender['likelihood']['perplexity']['value']:.1f}"
 
 
-def _alike(contender: Figures) -> int:
+def alike(contender: Figures) -> int:
     return sum(not one["off"] for one in contender["style"].values())
 
 
@@ -101,14 +101,14 @@ def _authorship(figures: Figures, ours: Figures, base: Figures) -> str:
     why = authorship.too_few(Estimate(**ours))
     if not authorship.is_informative(ours):
         return f"How alike it is to you is not known: {why or 'too few conversations'}."
-    alike = next(words for limit, words in ALIKE.items() if ours["value"] <= limit)
+    how = next(words for limit, words in ALIKE.items() if ours["value"] <= limit)
     others = [
         ("the base", base.get("authorship")),
         ("the people you write with", figures["person"]["authorship"]["others"]),
     ]
     beside = [f"{one['value']:.2f} for {who}" for who, one in others if one and authorship.is_informative(one)]
     return (
-        f"{alike}: a classifier that separates your replies from its has an AUC of {ours['value']:.2f} "
+        f"{how}: a classifier that separates your replies from its has an AUC of {ours['value']:.2f} "
         f"({', '.join([*beside, '0.5 is guessing'])}{f'; {why}' * bool(why)})."
     )
 
