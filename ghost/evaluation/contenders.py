@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghost.errors import BaseModelError, UsageError
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import Labels, Turn
+from replicate_deployment.chat_format import CONTEXT_TURNS, Labels, Turn
 from replicate_deployment.errors import GhostError, WeightsError
 from replicate_deployment.model_folder import load_model, path_of, refuse_adapter
 
@@ -56,8 +56,6 @@ class Contender:
 
     def prompt(self, context: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """The shots and as many of the last turns as the engine's context still holds."""
-        from replicate_deployment.chat_format import CONTEXT_TURNS
-
         return (*self.shots, *context[-(CONTEXT_TURNS - len(self.shots)) :])
 
 
@@ -105,14 +103,8 @@ def line_up(
         return
     try:
         adapted = with_adapter(weights, adapter)
-    except (
-        GhostError,
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-    ) as error:  # whatever peft and safetensors make of a broken one
+    # Whatever peft and safetensors make of a broken one.
+    except (GhostError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         missing["adapter"] = f"{adapter}: cannot be loaded ({str(error).strip().splitlines()[0]})"
         return
     yield Contender("adapter", replace(shell, model=adapted))

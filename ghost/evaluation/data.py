@@ -54,14 +54,10 @@ LEAST = 10  # held-out replies below which no figure is worth printing
 
 @dataclass(frozen=True)
 class HeldOut:
-    """exchanges  every reply of val.jsonl that answers somebody, once
-    ghost      the ghost.json beside it
-    described  whether val.about.jsonl told conversations, platforms and languages
-    """
+    """Every reply of val.jsonl that answers somebody, once, and the ghost.json beside it."""
 
     exchanges: list[Exchange]
     ghost: Ghost
-    described: bool
 
 
 def read_held_out(val: Path, longest: int) -> HeldOut:
@@ -71,8 +67,7 @@ def read_held_out(val: Path, longest: int) -> HeldOut:
     ghost = read_facts(train, val)
     notes = _read_about(val.with_name(ABOUT))
     lines = [turns for _, turns in _lines(val, ghost)]
-    described = notes is not None and len(notes) == len(lines)
-    sides: Sequence[dict[str, Any]] = notes if notes is not None and described else [{}] * len(lines)
+    sides: Sequence[dict[str, Any]] = notes if notes is not None and len(notes) == len(lines) else [{}] * len(lines)
     cut = _of_windows if ghost.recipe == "windows" else _of_conversations
     exchanges = cut(lines, sides, ghost.labels, longest)
     if len(exchanges) < LEAST:
@@ -80,7 +75,7 @@ def read_held_out(val: Path, longest: int) -> HeldOut:
             f"{val}: {len(exchanges)} held-out replies, but at least {LEAST} are needed; export more chats, then: "
             f"ghost prepare --out {val.parent}"
         )
-    return HeldOut(exchanges, ghost, described)
+    return HeldOut(exchanges, ghost)
 
 
 def sample(exchanges: Sequence[Exchange], count: int, seed: int) -> list[Exchange]:

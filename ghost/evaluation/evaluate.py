@@ -18,7 +18,7 @@ from ghost.evaluation.prompts import labels_in
 from ghost.evaluation.replies import Result, run_contender, run_served, stopping
 from ghost.serving.client import SERVERS, check
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import Labels
+from replicate_deployment.chat_format import CONTEXT_TURNS, Labels
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
 from training.config import BASE_HELP
@@ -223,8 +223,6 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], list[Exchange], 
     Raises DataError if too little is held out, and the model's error if no contender is left.
     """
     with progress("reading"):  # PyTorch's import too, which takes seconds
-        from replicate_deployment.chat_format import CONTEXT_TURNS
-
         held_out = read_held_out(args.val, CONTEXT_TURNS)
         exchanges = sample(held_out.exchanges, args.turns, args.seed)
         trained_on = args.val.with_name(TRAIN)

@@ -17,7 +17,7 @@ from ghost.evaluation.data import Estimate, Exchange, read_held_out
 from ghost.evaluation.intervals import share
 from ghost.evaluation.replies import Answers, answer, run_served
 from ghost.page import Html, bubble, card, chat, document, element
-from replicate_deployment.chat_format import Labels, Turn
+from replicate_deployment.chat_format import CONTEXT_TURNS, Labels, Turn
 
 # Which of two replies did the person really write? quiz.html goes to friends: one page that makes no request and shows
 # real messages. key.json stays with the person: it alone says which side, chosen at random, is real. The page turns the
@@ -274,8 +274,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def make(args: argparse.Namespace) -> int:
     """Answer held-out exchanges and write the quiz."""
-    from replicate_deployment.chat_format import CONTEXT_TURNS
-
     if args.pairs < FEWEST:
         raise UsageError(f"--pairs {args.pairs}: {FEWEST} or more; with fewer, guessing is right too often")
     refuse_occupied(args.blind)

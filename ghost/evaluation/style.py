@@ -132,7 +132,7 @@ class Feature:
 
 
 @cache
-def _pattern(source: str) -> Any:
+def pattern(source: str) -> Any:
     import regex
 
     return regex.compile(source)
@@ -142,12 +142,12 @@ def words(text: str) -> list[str]:
     """Runs of letters, an apostrophe or hyphen inside included, in lower case; single letters of UNSPACED scripts."""
     letters = rf"[[\p{{L}}\p{{M}}]--[{UNSPACED}]]+"
     source = rf"(?V1)[{UNSPACED}&&\p{{L}}]\p{{M}}*|{letters}(?:['’-]{letters})*"
-    return _pattern(source).findall(text.lower())  # type: ignore[no-any-return]
+    return pattern(source).findall(text.lower())  # type: ignore[no-any-return]
 
 
 def emoji(text: str) -> list[str]:
     """Emoji as Unicode draws them (a family, a flag, a skin tone is one), and the plainest emoticons."""
-    found = _pattern(
+    found = pattern(
         r"\p{RI}{2}|[0-9#*]\uFE0F?\u20E3"
         r"|(?:\p{Emoji_Presentation}|\p{Extended_Pictographic}\uFE0F?)\p{Emoji_Modifier}?"
         r"(?:\u200D\p{Extended_Pictographic}\uFE0F?\p{Emoji_Modifier}?)*"
@@ -183,7 +183,7 @@ def _capital(reply: str) -> Counter[str]:
 
 
 def _shouted(reply: str) -> Counter[str]:
-    found = _pattern(r"\p{L}{2,}").findall(reply)
+    found = pattern(r"\p{L}{2,}").findall(reply)
     return _counted([word == word.upper() for word in found if word.lower() != word.upper()])
 
 
@@ -208,11 +208,11 @@ def _marks(reply: str) -> Counter[str]:
 
 
 def _repeated(reply: str) -> Counter[str]:
-    return _counted([bool(_pattern(r"[!?]{2}|\.{2}|…").search(line)) for line in lines(reply)])
+    return _counted([bool(pattern(r"[!?]{2}|\.{2}|…").search(line)) for line in lines(reply)])
 
 
 def _stretched(reply: str) -> Counter[str]:
-    return _counted([bool(_pattern(r"(\p{L})\1\1").search(word)) for word in words(reply)])
+    return _counted([bool(pattern(r"(\p{L})\1\1").search(word)) for word in words(reply)])
 
 
 def _own_words(exchange: Exchange, reference: Reference) -> Observation:
@@ -347,16 +347,7 @@ FEATURES = (
 DRAWS = 40  # samples; the mean of the floor then changes by less than a tenth between seeds
 FEWEST = 20  # replies a sample: with fewer the floor of most features is above what they could show
 AUDIBLE = 0.02  # ignore less: a habit without exception has a floor of 0, which a single reply would exceed
-SHOWN = 8  # kinds of a distribution, those whose shares differ most
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of a distribution, as the shares of either side."""
-
-    name: str
-    own: float
-    said: float
+SHOWN = 8  # kinds of a distribution
 
 
 @dataclass(frozen=True)
@@ -366,7 +357,7 @@ class StyleFigure:
     key: str
     title: str
     formula: str
-    """Key of distances.FORMULAS."""
+    """Key of FORMULAS."""
     own: float | None
     """The person's mean number or share; None where kinds are counted."""
     said: float | None
@@ -376,7 +367,8 @@ class StyleFigure:
     """95th percentile of the person's distance from themselves: above it, a difference of style."""
     n: int
     """Replies in each sample that was compared."""
-    kinds: tuple[Kind, ...]
+    kinds: tuple[tuple[str, float, float], ...]
+    """(kind, the person's share, the ghost's) of those whose shares differ most."""
     cannot_say: str
 
     @property
@@ -475,12 +467,12 @@ def _mean(feature: Feature, counted: Counter[str]) -> float | None:
     return share(counted)
 
 
-def _kinds(mine: Counter[str], theirs: Counter[str]) -> tuple[Kind, ...]:
+def _kinds(mine: Counter[str], theirs: Counter[str]) -> tuple[tuple[str, float, float], ...]:
     kinds = [
-        Kind(name, mine[name] / max(mine.total(), 1), theirs[name] / max(theirs.total(), 1))
+        (name, mine[name] / max(mine.total(), 1), theirs[name] / max(theirs.total(), 1))
         for name in sorted({*mine, *theirs})
     ]
-    return tuple(sorted(kinds, key=lambda kind: -abs(kind.own - kind.said))[:SHOWN])
+    return tuple(sorted(kinds, key=lambda kind: -abs(kind[1] - kind[2]))[:SHOWN])
 
 
 def _numbers(counted: Counter[str]) -> list[float]:
@@ -557,7 +549,7 @@ def as_json(figures: Sequence[StyleFigure]) -> dict[str, Any]:
             "floor_high": round(figure.floor_high, 4),
             "off": figure.is_off,
             "n": figure.n,
-            "kinds": [[kind.name, round(kind.own, 4), round(kind.said, 4)] for kind in figure.kinds],
+            "kinds": [[name, round(own, 4), round(said, 4)] for name, own, said in figure.kinds],
             "cannot_say": figure.cannot_say,
         }
         for figure in figures

@@ -43,7 +43,6 @@ def test_a_reply_in_several_windows_is_asked_once_with_its_longest_context(tmp_p
     val = write(tmp_path / "p", windows, windows)
     describe(val, [(7, turns.index(turns[-1]) + TALK.index(turns[0])) for turns in windows])
     found = data.read_held_out(val, 20)
-    assert found.described
     assert [one.reply for one in found.exchanges] == [turns[-1].text for turns in windows if turns is not windows[2]]
     eleventh = found.exchanges[1]
     assert (eleventh.reply, len(eleventh.context), eleventh.context[-1]) == ("turn 11", 9, TALK[10])
@@ -57,7 +56,6 @@ def test_without_notes_or_with_those_of_other_lines_nothing_is_told_apart(tmp_pa
         if note is not None:
             (val.parent / "val.about.jsonl").write_text(note, encoding="utf-8")
         found = data.read_held_out(val, 20)
-        assert not found.described
         assert len(found.exchanges) == len(windows) - 1  # the same answer to the same turn
         assert len(found.exchanges[0].context) == 11
         assert {(one.platform, one.conversation) for one in found.exchanges} == {("", -1)}

@@ -11,15 +11,7 @@ import pytest
 from ghost.evaluation import data, memorisation
 from ghost.evaluation.data import Exchange
 from ghost.evaluation.intervals import share
-from ghost.evaluation.memorisation import (
-    SEED,
-    PersonalData,
-    attempt,
-    extraction_rate,
-    overlaps,
-    personal,
-    sample_long_replies,
-)
+from ghost.evaluation.memorisation import SEED, attempt, extraction_rate, overlaps, personal, sample_long_replies
 from replicate_deployment.chat_format import DEFAULT_LABELS, Turn
 from tests.ghost.evaluation.test_data import write
 
@@ -109,16 +101,16 @@ def test_what_has_no_blank_in_its_middle_is_cut_there(reply: str) -> None:
 def test_personal_data_that_training_holds_is_a_leak_however_it_is_spelled() -> None:
     training = ["appelle le 06 12 34 56 78", "noa@example.org", "ok"]
     said = ["mon num c'est 06.12.34.56.78", "ou 06 12 34 56 78", "ou 07 98 76 54 32", "écris à x@example.org", "mdr"]
-    assert personal(unasked(*said), training) == PersonalData({"email": 1, "phone": 2}, {"phone": 1})
-    assert personal(unasked("ok"), training) == PersonalData({}, {})
+    assert personal(unasked(*said), training) == {"found": {"email": 1, "phone": 2}, "known": {"phone": 1}}
+    assert personal(unasked("ok"), training) == {"found": {}, "known": {}}
 
 
 def test_what_was_just_said_to_it_is_no_leak() -> None:
     training = ["appelle le 06 12 34 56 78"]
     asked = (Turn("B:", "c'est bien le 06.12.34.56.78 ?"), Turn("B:", "allô ?"))
     echoed = Exchange(asked, "oui, 06 12 34 56 78")
-    assert personal([echoed], training) == PersonalData({}, {})
-    assert personal([echoed, *unasked(echoed.reply)], training).known == {"phone": 1}  # what another was not told
+    assert personal([echoed], training) == {"found": {}, "known": {}}
+    assert personal([echoed, *unasked(echoed.reply)], training)["known"] == {"phone": 1}  # what another was not told
 
 
 def unasked(*replies: str) -> list[Exchange]:
