@@ -8,9 +8,8 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ghost import artifact
 from ghost.atomic import mend, put_in_place, refuse_foreign_files
@@ -46,31 +45,25 @@ def run(args: argparse.Namespace) -> int:
     hub = connect(args.repo, again, lambda line: None if args.json else console.print(line, soft_wrap=True))
     with resumable(again, str(args.out.parent)):
         pulled = pull(hub, args.revision, args.out)
-    print(json.dumps(asdict(pulled), indent=2)) if args.json else console.print(pulled.summary(), soft_wrap=True)
+    print(json.dumps(pulled, indent=2)) if args.json else console.print(summary(pulled), soft_wrap=True)
     return 0
 
 
-@dataclass(frozen=True)
-class Pulled:
-    repo: str
-    commit: str
-    out: str
-    files: int
-    bytes: int
-    downloaded: bool
-    ghost_json_sha256: str
-
-    def summary(self) -> str:
-        news = "" if self.downloaded else "already here, "
-        return (
-            f"{self.out}: {news}{self.files} files, {self.bytes / 1e9:.2f} GB, each matching its SHA-256 in ghost.json"
-            f"\nghost.json itself has SHA-256 {self.ghost_json_sha256}; next: ghost check {shlex.quote(self.out)}"
-        )
+def summary(pulled: dict[str, Any]) -> str:
+    news = "" if pulled["downloaded"] else "already here, "
+    return (
+        f"{pulled['out']}: {news}{pulled['files']} files, {pulled['bytes'] / 1e9:.2f} GB, each matching its SHA-256 in "
+        f"ghost.json\nghost.json itself has SHA-256 {pulled['ghost_json_sha256']}; next: ghost check "
+        f"{shlex.quote(pulled['out'])}"
+    )
 
 
-def pull(hub: Hub, revision: str | None, out: Path) -> Pulled:
-    """Make `out` a copy of the repo at `revision`. Raises HubError, ArtifactError or WeightsError; `out` is then
-    unchanged, and the partial download stays beside it for the next call."""
+def pull(hub: Hub, revision: str | None, out: Path) -> dict[str, Any]:
+    """Make `out` a copy of the repo at `revision`; return facts for the user.
+
+    Raises HubError, ArtifactError or WeightsError; `out` is then unchanged, and the partial download stays beside it
+    for the next call.
+    """
     commit = hub.ask(lambda: hub.head(revision)).commit
     hub.say(f"{hub.repo} at {revision or 'main'} is commit {commit}")
     out = out.resolve()
@@ -99,7 +92,7 @@ def _locked(hub: Hub, out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(hub: Hub, commit: str, out: Path) -> Pulled:
+def _fetch(hub: Hub, commit: str, out: Path) -> dict[str, Any]:
     mend(out)
     partial = out.parent / f".{out.name}.{commit[:12]}.pull"
     remote = hub.ask(lambda: hub.tree(commit))
@@ -117,9 +110,15 @@ def _fetch(hub: Hub, commit: str, out: Path) -> Pulled:
             shutil.rmtree(partial)  # holds nothing that would save a download
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.pull"):  # of this commit, or of one that was abandoned
         shutil.rmtree(left)
-    size = sum(file["size"] for file in files.values())
-    digest = ghost_json.sha256(out / ghost_json.NAME)
-    return Pulled(hub.repo, commit, str(out), len(files), size, downloaded, digest)
+    return {
+        "repo": hub.repo,
+        "commit": commit,
+        "out": str(out),
+        "files": len(files),
+        "bytes": sum(file["size"] for file in files.values()),
+        "downloaded": downloaded,
+        "ghost_json_sha256": ghost_json.sha256(out / ghost_json.NAME),
+    }
 
 
 def _ghost(hub: Hub, commit: str, remote: "dict[str, RepoFile]", partial: Path) -> Ghost:

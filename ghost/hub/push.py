@@ -159,97 +159,80 @@ def run(args: argparse.Namespace) -> int:
         with progress("hashing"):
             ghost_json.verify(ghost)
         pushed = push(hub, ghost, tag=args.tag, public=args.public is not None)
-    print(json.dumps(pushed.__dict__, indent=2)) if args.json else console.print(pushed.summary(hub), soft_wrap=True)
+    print(json.dumps(pushed, indent=2)) if args.json else console.print(summary(pushed), soft_wrap=True)
     return 0
 
 
-@dataclass(frozen=True)
-class Pushed:
-    repo: str
-    url: str
-    private: bool
-    commit: str
-    tag: str
-    files: int
-    bytes: int
-    uploaded: list[str]
-    ghost_json_sha256: str
-
-    def summary(self, hub: Hub) -> str:
-        was = f"{len(self.uploaded)} uploaded, {self.files - len(self.uploaded)} already there"
-        return (
-            f"{self.url}, {'private' if self.private else 'PUBLIC'}: {self.files} files, "
-            f"{self.bytes / 1e9:.2f} GB ({was}); every size and hash matches the local file\n"
-            f"version {self.tag} is commit {self.commit}; ghost.json has SHA-256 {self.ghost_json_sha256}\n"
-            f"to download it: ghost pull {hub.repo} --revision {self.tag}"
-        )
-
-
-def push(hub: Hub, ghost: Ghost, *, tag: str | None, public: bool) -> Pushed:
-    """Upload a verified model. Raises HubError; the next call does not upload finished files again."""
-    hub.log_in()
-    for name in transfer.left_out(ghost):
-        hub.say(f"{name}: not in ghost.json, so it is not uploaded")
-    gate = Gate(hub, public)
-    gate.open()
-    files = transfer.entries(ghost, write_card(ghost, hub.repo, licence_of_base(hub, ghost)))
-    upload = Upload(hub, gate, files, tag)
-    commit = hub.ask(upload.attempt)
-    compare(hub, commit, files)
-    tag = hub.ask(lambda: _tag(hub, commit, tag))
-    head = hub.ask(gate.head)  # report it if the repo was made public meanwhile
-    return Pushed(
-        repo=hub.repo,
-        url=hub.page,
-        private=head.private,
-        commit=commit,
-        tag=tag,
-        files=len(files),
-        bytes=sum(entry.size for entry in files),
-        uploaded=sorted(upload.sent),
-        ghost_json_sha256=next(entry.sha256 for entry in files if entry.name == ghost_json.NAME),
+def summary(pushed: dict[str, Any]) -> str:
+    files, sent = pushed["files"], len(pushed["uploaded"])
+    return (
+        f"{pushed['url']}, {'private' if pushed['private'] else 'PUBLIC'}: {files} files, "
+        f"{pushed['bytes'] / 1e9:.2f} GB ({sent} uploaded, {files - sent} already there); every size and hash matches "
+        f"the local file\nversion {pushed['tag']} is commit {pushed['commit']}; ghost.json has SHA-256 "
+        f"{pushed['ghost_json_sha256']}\nto download it: ghost pull {pushed['repo']} --revision {pushed['tag']}"
     )
 
 
-@dataclass(frozen=True)
-class Gate:
-    """Blocks every upload until the Hub has confirmed that the repo is private, and again if it becomes public."""
+def push(hub: Hub, ghost: Ghost, *, tag: str | None, public: bool) -> dict[str, Any]:
+    """Upload a verified model; return facts for the user. Raises HubError; the next call does not upload finished files
+    again."""
+    hub.log_in()
+    for name in transfer.left_out(ghost):
+        hub.say(f"{name}: not in ghost.json, so it is not uploaded")
+    create(hub, public)
+    files = transfer.entries(ghost, write_card(ghost, hub.repo, licence_of_base(hub, ghost)))
+    upload = Upload(hub, public, files, tag)
+    commit = hub.ask(upload.attempt)
+    compare(hub, commit, files)
+    tag = hub.ask(lambda: _tag(hub, commit, tag))
+    head = hub.ask(lambda: private_head(hub, public))  # report it if the repo was made public meanwhile
+    return {
+        "repo": hub.repo,
+        "url": hub.page,
+        "private": head.private,
+        "commit": commit,
+        "tag": tag,
+        "files": len(files),
+        "bytes": sum(entry.size for entry in files),
+        "uploaded": sorted(upload.sent),
+        "ghost_json_sha256": next(entry.sha256 for entry in files if entry.name == ghost_json.NAME),
+    }
 
-    hub: Hub
-    public: bool
 
-    def open(self) -> None:
-        """Create the repo if it does not exist. Raises HubError if that fails, or if the repo is public without
-        `self.public`."""
-        if not self.hub.ask(self._is_there):
-            # The answer may be lost although the repo was created, so look afterwards.
-            self.hub.ask(lambda: self.hub.api.create_repo(self.hub.repo, private=True, exist_ok=True))
-            self.hub.ask(self.head)
-            self.hub.say(f"created {self.hub.page}, private")
+def create(hub: Hub, public: bool) -> None:
+    """Create the repo, private, if it does not exist. Raises HubError if that fails, or as `private_head` does."""
+    from huggingface_hub.errors import RepositoryNotFoundError
 
-    def _is_there(self) -> bool:
-        from huggingface_hub.errors import RepositoryNotFoundError
-
+    def is_there() -> bool:
         try:
-            self.head()
+            private_head(hub, public)
         except RepositoryNotFoundError:
             return False
         return True
 
-    def head(self) -> Head:
-        head = self.hub.head()
-        if not head.private and not self.public:
-            raise HubError(
-                f"{self.hub.page} is public, so everybody could read what the model memorised: make it private in its "
-                f"settings, or type: {self.hub.again} --public {self.hub.repo}"
-            )
-        return head
+    if not hub.ask(is_there):
+        # The answer may be lost although the repo was created, so look afterwards.
+        hub.ask(lambda: hub.api.create_repo(hub.repo, private=True, exist_ok=True))
+        hub.ask(lambda: private_head(hub, public))
+        hub.say(f"created {hub.page}, private")
+
+
+def private_head(hub: Hub, public: bool) -> Head:
+    """The head of a private repo. Called before every upload: raises HubError if the repo is public, unless `public`
+    allows that."""
+    head = hub.head()
+    if not head.private and not public:
+        raise HubError(
+            f"{hub.page} is public, so everybody could read what the model memorised: make it private in its "
+            f"settings, or type: {hub.again} --public {hub.repo}"
+        )
+    return head
 
 
 @dataclass
 class Upload:
     hub: Hub
-    gate: Gate
+    public: bool
     files: list[Entry]
     tag: str | None
     sent: set[str] = field(default_factory=set)
@@ -259,7 +242,7 @@ class Upload:
         be retried after any fault, also after a commit whose answer was lost."""
         from huggingface_hub import CommitOperationDelete
 
-        head = self.gate.head()
+        head = private_head(self.hub, self.public)
         remote = self.hub.tree(head.commit)
         todo = [entry for entry in self.files if not entry.is_at(remote.get(entry.name))]
         ours = {entry.name for entry in self.files}
@@ -287,7 +270,9 @@ class Upload:
                     self.hub.api.preupload_lfs_files(self.hub.repo, additions[-1:], free_memory=False)
         for name in old:
             self.hub.say(f"{name}: removed; it belongs to an earlier version")
-        self.gate.head()  # the upload took hours, and nothing is readable before the commit: check once more
+        private_head(
+            self.hub, self.public
+        )  # the upload took hours, and nothing is readable before the commit: check once more
         digest = next(entry.sha256 for entry in self.files if entry.name == ghost_json.NAME)
         done = self.hub.api.create_commit(
             self.hub.repo,

@@ -89,7 +89,7 @@ def test_of_two_at_once_one_waits(
     asked = connect(REPO, "again", say)
     with ThreadPoolExecutor() as pool:
         jobs = [pool.submit(pull.pull, asked, None, tmp_path / "out") for _ in range(2)]
-        assert sorted(job.result().downloaded for job in jobs) == [False, True]
+        assert sorted(job.result()["downloaded"] for job in jobs) == [False, True]
     assert len([line for line in said if "another ghost pull is writing" in line]) == 1
     assert hub.ranges == [None, None]  # each shard once, whole
     assert contents(tmp_path / "out") == contents(pushed)
