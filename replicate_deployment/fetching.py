@@ -62,6 +62,7 @@ def fetch(repo: str, revision: str, cache: Path, token: str | None) -> Path:
 
     Raises WeightsError when the Hub refuses, the disk is too small or a file does not match ghost.json.
     """
+    from filelock import FileLock
     from huggingface_hub import HfApi, constants
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -71,12 +72,14 @@ def fetch(repo: str, revision: str, cache: Path, token: str | None) -> Path:
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token or False)
     with _translate_errors(repo, revision, token, cache):
         commit = revision if COMMIT.fullmatch(revision) else _commit_of_tag(api, repo, revision)
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = cache / f"{repo.replace('/', '--')}--{commit}"
     if folder.is_dir():
         return folder
     partial = cache / f".{folder.name}.part"
-    # When two servers start on one cache, the second waits here and then uses the first one's download.
-    with _translate_errors(repo, revision, token, cache), _locked(cache, f".{folder.name}.lock"):
+    # When two servers start on one cache, the second waits here and then uses the first one's download. The lock of a
+    # killed process is released.
+    with _translate_errors(repo, revision, token, cache), FileLock(cache / f".{folder.name}.lock"):
         if folder.is_dir():
             return folder
         partial.mkdir(mode=0o700, exist_ok=True)
@@ -94,16 +97,6 @@ def fetch(repo: str, revision: str, cache: Path, token: str | None) -> Path:
         shutil.rmtree(partial / ".cache", ignore_errors=True)  # huggingface_hub's bookkeeping
         os.replace(partial, folder)
     return folder
-
-
-@contextmanager
-def _locked(cache: Path, name: str) -> Iterator[None]:
-    """Let one process in at a time. The lock of a killed process is released."""
-    from filelock import FileLock
-
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with FileLock(cache / name):
-        yield
 
 
 def _commit_of_tag(api: "HfApi", repo: str, revision: str) -> str:

@@ -34,23 +34,20 @@ def status(db: Database, config: BotConfig, *, owner: bool) -> str:
     if not owner:
         return "\n".join(lines)
     lines.append(f"Predictions today: {predictions_today(db)} of {config.limits.predictions_per_day}")
-    failed = db.value("SELECT count(*) FROM predictions WHERE day = ? AND state IN ('failed', 'lost')", day)
-    if failed:
-        lines.append(f"of which failed: {failed}")
-    broken = db.value("SELECT count(*) FROM predictions WHERE day = ? AND state = 'withheld'", day)
-    if broken:
-        lines.append(f"of which broken, not sent: {broken}")
-    waiting = db.value("SELECT count(DISTINCT conversation) FROM messages WHERE pending")
-    if waiting:
-        lines.append(f"Chats waiting for a reply: {waiting}")
+    failed = "SELECT count(*) FROM predictions WHERE day = ? AND state IN ('failed', 'lost')"
+    if count := db.value(failed, day):
+        lines.append(f"of which failed: {count}")
+    if count := db.value("SELECT count(*) FROM predictions WHERE day = ? AND state = 'withheld'", day):
+        lines.append(f"of which broken, not sent: {count}")
+    if count := db.value("SELECT count(DISTINCT conversation) FROM messages WHERE pending"):
+        lines.append(f"Chats waiting for a reply: {count}")
     for state, meaning in [("doubtful", "Delivery unknown, not sent again"), ("refused", "Refused by Telegram")]:
         numbers = [str(row[0]) for row in db.rows("SELECT id FROM outgoing WHERE state = ? ORDER BY id DESC", state)]
         if numbers:
             more = ", …" if len(numbers) > 5 else ""
             lines.append(f"{meaning}: {len(numbers)} (message {', '.join(numbers[:5])}{more})")
-    failed = db.value("SELECT count(*) FROM updates WHERE failed IS NOT NULL")
-    if failed:
-        lines.append(f"Updates that could not be processed: {failed}")
+    if count := db.value("SELECT count(*) FROM updates WHERE failed IS NOT NULL"):
+        lines.append(f"Updates that could not be processed: {count}")
     return "\n".join(lines)
 
 

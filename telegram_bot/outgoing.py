@@ -10,12 +10,12 @@ import logging
 import sqlite3
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ghost.errors import BotError
 from telegram_bot import history, quality
 from telegram_bot.database import Database
-from telegram_bot.gateway import Call, DeliveryUnknown, Moved, Refused, RetryLater
+from telegram_bot.gateway import Call, DeliveryUnknown, Moved, Refused, RetryLater, Telegram
 
 log = logging.getLogger("ghost.bot")
 LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
@@ -61,12 +61,6 @@ class Tasks(dict[Key, asyncio.Task[None]]):
             self.broken.set_exception(error)
 
 
-class TelegramClient(Protocol):
-    async def do(self, call: Call) -> int: ...
-
-    async def typing(self, chat: int, connection: str, thread: int) -> None: ...
-
-
 def plan(
     db: Database,
     place: Place,
@@ -105,7 +99,7 @@ class Sender:
     """
 
     def __init__(
-        self, db: Database, telegram: TelegramClient, drafted: Callable[[sqlite3.Row, dict[str, Any], str, int], None]
+        self, db: Database, telegram: Telegram, drafted: Callable[[sqlite3.Row, dict[str, Any], str, int], None]
     ) -> None:
         self._db, self._telegram, self._drafted = db, telegram, drafted
         self._closing = False

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ghost.console import progress
 from ghost.errors import UsageError
@@ -14,37 +14,21 @@ from replicate_deployment.errors import PromptError
 from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
 
+if TYPE_CHECKING:
+    from replicate_deployment.engine import Engine
+
 COMPLETIONS = "completions:"
 SEEDS = 2**32  # predict.py accepts 0 to one less
 DISCLOSURE = "This is an imitation, made by a machine from somebody's messages. What it says, nobody has said."
 
-
 Changes = Mapping[str, float]
-
-
-class Speaker(Protocol):
-    """A model in this process, or a server."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def labels(self) -> Labels: ...
-
-    @property
-    def settings(self) -> Settings:
-        """Its default sampling settings; for a server, a guess."""
-
-    def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
-        """Yield the next turn of `labels.me` in pieces; closing the generator ends the work. `changes` replace sampling
-        defaults of the model. Raises GhostError if there is no reply."""
 
 
 @dataclass
 class Chat:
     """One conversation. A message without a reply is not kept, so one that is too long does not affect the next."""
 
-    speaker: Speaker
+    speaker: "Speaker"
     changes: dict[str, float] = field(default_factory=dict)
     """Sampling settings that the user has set; the others are the model's own."""
     seed: int | None = None
@@ -81,12 +65,14 @@ def parse_seed(text: str) -> int:
     raise UsageError(f"seed: {text!r} is not a whole number from 0 to {SEEDS - 1}")
 
 
-# The two kinds of speakers: a merged model in this process, and a server over HTTP.
+# The two kinds of speakers: a model in this process, and a server over HTTP. `reply` yields the next turn of
+# `labels.me` in pieces; closing it ends the work. `changes` replace sampling defaults. Raises GhostError if
+# there is no reply.
 
 
 def find_speaker(
     model: str, labels: Labels | None, folder: Path = Path("models/merged"), lora: Path | None = None
-) -> Speaker:
+) -> "Speaker":
     """Return the speaker for a server, for the folder of a merged model, or for a GGUF file and the adapter `lora`.
 
     `labels` are those of a server's model. A folder and a file say their own, and `folder` has the ghost.json of a
@@ -135,17 +121,15 @@ class LocalSpeaker:
     """A merged model or a GGUF file, loaded in this process."""
 
     name: str
-    engine: Any
+    engine: "Engine"
 
     @property
     def labels(self) -> Labels:
-        labels: Labels = self.engine.labels
-        return labels
+        return self.engine.labels
 
     @property
     def settings(self) -> Settings:
-        settings: Settings = self.engine.settings
-        return settings
+        return self.engine.settings
 
     def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
         yield from self.engine.reply(turns, self.settings.replace(**changes), seed=seed)
@@ -160,6 +144,7 @@ class ServerSpeaker:
     folder: Path = Path("models/merged")
     """Of ghost.json and tokenizer, for a server of completions."""
     settings: Settings = field(default_factory=Settings)
+    """A guess: the server does not tell its sampling defaults."""
 
     def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
         from ghost.serving.client import backend
@@ -176,6 +161,9 @@ class ServerSpeaker:
                     yield piece
             finally:
                 runner.run(_end(server, pieces))
+
+
+Speaker = LocalSpeaker | ServerSpeaker
 
 
 async def _next(pieces: Any) -> str | None:

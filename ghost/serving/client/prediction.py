@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from ghost.errors import PredictionLost, ServerError, ServerUnreachable
@@ -181,9 +180,7 @@ class Backend(ABC):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.http.aclose()
 
     async def ready(self) -> None:  # noqa: B027  a server that cannot be asked is found out by the first request
@@ -252,9 +249,7 @@ def read(answer: Mapping[str, Any]) -> Prediction:
     if not isinstance(status, str) or status not in get_args(Status) or not isinstance(id, str):
         raise ServerError(f"the server's answer is not a prediction (status {status!r:.40})")
     metrics, urls = (found if isinstance(found := answer.get(key), dict) else {} for key in ("metrics", "urls"))
-    created, started, completed = (
-        str(answer.get(f"{moment}_at") or "") for moment in ("created", "started", "completed")
-    )
+    created, started, completed = (str(answer.get(key) or "") for key in ("created_at", "started_at", "completed_at"))
     return Prediction(
         id,
         cast(Status, status),
