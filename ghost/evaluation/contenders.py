@@ -31,12 +31,6 @@ NAMES: dict[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class Size:
-    parameters: int
-    bytes: int
-
-
-@dataclass(frozen=True)
 class Contender:
     """`shots` are few-shot examples in front of every prompt."""
 
@@ -49,10 +43,13 @@ class Contender:
         return NAMES.get(self.kind, self.kind)
 
     @property
-    def size(self) -> "Size":
+    def size(self) -> dict[str, int]:
         """Of the weights as they are in memory; matrices that two layers share count once."""
         parameters = list(self.engine.model.parameters())
-        return Size(sum(one.numel() for one in parameters), sum(one.nbytes for one in parameters))
+        return {
+            "parameters": sum(one.numel() for one in parameters),
+            "bytes": sum(one.nbytes for one in parameters),
+        }
 
     def prompt(self, context: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """The shots and as many of the last turns as the engine's context still holds."""

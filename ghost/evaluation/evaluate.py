@@ -73,13 +73,10 @@ def contender_figures(
     }
     if result.size is not None:
         drawn = sum(one.tokens or 0 for one in said)
-        found["cost"] = {**asdict(result.size), "tokens_a_second": round(drawn / result.answers.seconds, 2)}
+        found["cost"] = {**result.size, "tokens_a_second": round(drawn / result.answers.seconds, 2)}
     if result.nats is not None:
-        found["likelihood"] = likelihood(exchanges, result.nats, seed).as_json()
-        found["likelihood_by"] = {
-            name: {group: one.as_json() for group, one in groups.items()}
-            for name, groups in breakdowns(exchanges, result.nats, seed).items()
-        }
+        found["likelihood"] = likelihood(exchanges, result.nats, seed)
+        found["likelihood_by"] = breakdowns(exchanges, result.nats, seed)
         if base is not None and base.nats is not None and base is not result:
             found["gain"] = vars(gain(exchanges, result.nats, base.nats, seed))
     if result.context is not None:

@@ -253,8 +253,7 @@ def _rows(stored: Any, tensor: gguf_file.Stored, decoder: Decoder) -> Iterator[A
     if not tensor.source:
         yield stored.data
         return
-    head = tensor.shape[0] // tensor.heads if tensor.heads else 1
-    for start, stop in row_blocks(tensor.shape, head):
+    for start, stop in row_blocks(tensor.shape, tensor.head):
         yield dequantize(stored.data[start:stop], stored.tensor_type).reshape(stop - start, *tensor.shape[1:])
 
 

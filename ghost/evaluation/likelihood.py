@@ -3,7 +3,7 @@
 import copy
 import math
 import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,60 +61,38 @@ FEWEST = 10  # replies of a platform, a language or a length of context, below w
 CONTEXTS = (1, 3, 7, 13, 21)  # turns of context: borders of the groups
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """Means over replies, without their end tokens, and `end` over those alone.
-
-    A model's tokens are its own: only per character can two tokenizers be compared.
-    """
-
-    nats_per_token: Estimate
-    nats_per_character: Estimate
-    end: Estimate
-    """Nats of the end token after a whole reply."""
-
-    @property
-    def perplexity(self) -> Estimate:
-        """exp of the nats a token: the number of equally likely tokens with the same uncertainty."""
-        found = self.nats_per_token
-        return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.n)
-
-    def as_json(self) -> dict[str, Any]:
-        named = {
-            "nats_per_token": self.nats_per_token,
-            "perplexity": self.perplexity,
-            "nats_per_character": self.nats_per_character,
-            "end_nats": self.end,
-        }
-        return {name: vars(estimate) for name, estimate in named.items()}
-
-
 def clusters(exchanges: Sequence[Exchange]) -> list[int]:
     """The groups to resample: each exchange's conversation, or each exchange alone if conversations are unknown."""
     known = all(one.conversation >= 0 for one in exchanges)
     return [one.conversation if known else number for number, one in enumerate(exchanges)]
 
 
-def likelihood(exchanges: Sequence[Exchange], nats: Sequence[Nats], seed: int) -> Likelihood:
+def likelihood(exchanges: Sequence[Exchange], nats: Sequence[Nats], seed: int) -> dict[str, Any]:
+    """Means over replies, for evaluation.json. All but `end_nats`, that of the end token, leave end tokens out.
+
+    A model's tokens are its own: only per character can two tokenizers be compared. `perplexity` is exp of the nats a
+    token: the number of equally likely tokens with the same uncertainty.
+    """
     groups = clusters(exchanges)
     replies = [one.reply for one in nats]
-    return Likelihood(
-        ratio(replies, [one.tokens for one in nats], groups, seed),
-        ratio(replies, [max(one.characters, 1) for one in nats], groups, seed),
-        ratio([one.end for one in nats], [1] * len(nats), groups, seed),
-    )
+    by_token = ratio(replies, [one.tokens for one in nats], groups, seed)
+    found = {
+        "nats_per_token": by_token,
+        "perplexity": Estimate(math.exp(by_token.value), math.exp(by_token.low), math.exp(by_token.high), by_token.n),
+        "nats_per_character": ratio(replies, [max(one.characters, 1) for one in nats], groups, seed),
+        "end_nats": ratio([one.end for one in nats], [1] * len(nats), groups, seed),
+    }
+    return {name: vars(estimate) for name, estimate in found.items()}
 
 
-def breakdowns(
-    exchanges: Sequence[Exchange], nats: Sequence[Nats], seed: int
-) -> Mapping[str, Mapping[str, Likelihood]]:
-    """The same by platform, language and turns of context, without groups below FEWEST and unrecorded ones."""
+def breakdowns(exchanges: Sequence[Exchange], nats: Sequence[Nats], seed: int) -> dict[str, dict[str, Any]]:
+    """`likelihood` by platform, language and turns of context, without groups below FEWEST and unrecorded ones."""
     by: dict[str, Callable[[Exchange], Hashable]] = {
         "platform": lambda one: one.platform,
         "language": lambda one: one.language,
         "context": lambda one: context_group(len(one.context)),
     }
-    found: dict[str, dict[str, Likelihood]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, key in by.items():
         places: dict[str, list[int]] = {}
         for place, exchange in enumerate(exchanges):

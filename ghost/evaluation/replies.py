@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghost.console import progress
-from ghost.evaluation.contenders import Contender, Kind, Size
+from ghost.evaluation.contenders import Contender, Kind
 from ghost.evaluation.data import Estimate, Exchange
 from ghost.evaluation.intervals import share
 from ghost.evaluation.likelihood import (
@@ -129,7 +129,7 @@ class Result:
     context: ContextUse | None
     ranking: Ranking | None
     answers: Answers
-    size: Size | None = None
+    size: dict[str, int] | None = None
 
 
 def run_contender(contender: Contender, exchanges: Sequence[Exchange], settings: "Settings", seed: int) -> Result:

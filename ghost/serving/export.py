@@ -243,6 +243,8 @@ def export_adapter(folder: Path, base: str | None, out: Path) -> dict[str, Any]:
     Raises MergeError on an adapter that cannot be read or is of another base, ConversionError on one that llama.cpp
     cannot run, UsageError when `out` holds foreign files. `out` is then unchanged.
     """
+    import gguf
+
     refuse_foreign_files(out, artifact.own_files(out, "export"))
     with provenance.adapter_folder(folder) as named:
         ghost = provenance.read_facts(named)
@@ -251,7 +253,6 @@ def export_adapter(folder: Path, base: str | None, out: Path) -> dict[str, Any]:
         source = _read(found.folder, lambda: provenance.adapter_tokenizer(ghost, found))
         sampling, labels, stops = Settings(), ghost.labels, ghost.stop_sequences
         name, template = f"{NAME}-lora.gguf", "chat_template.jinja"
-        alpha = float(adapter.config["lora_alpha"])
         tensors = plan_lora(adapter, source.decoder)
         ends = {"begin": source.begin, "end": source.tokenizer.eos_token}
         over = Path("..", "gguf-base", f"{BASE}-q4_0.gguf").as_posix()
@@ -260,15 +261,16 @@ def export_adapter(folder: Path, base: str | None, out: Path) -> dict[str, Any]:
         facts = own_facts(ghost) | {"kind": "adapter", "base_sha256": found.weights_sha256, "adapter_sha256": sha256}
 
         def add_metadata(writer: Any) -> None:
-            gguf_file.lora_facts(writer, alpha)
+            writer.add_type(gguf.GGUFType.ADAPTER)
+            writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+            writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(adapter.config["lora_alpha"]))
             gguf_file.own_facts(writer, facts)
 
         with adapter.open() as weights, replace_folder(out) as written:
 
             def blocks(tensor: Stored) -> Iterator[Any]:
                 rows = weights.tensor(tensor.source).float() * tensor.factor
-                head = tensor.shape[0] // tensor.heads if tensor.heads else 1
-                yield gguf_file.interleaved(rows.numpy(), head)
+                yield gguf_file.interleaved(rows.numpy(), tensor.head)
 
             with progress(f"writing {name}", total=len(tensors)) as bar:
                 architecture = source.decoder.architecture

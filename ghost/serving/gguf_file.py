@@ -367,6 +367,11 @@ class Stored:
     factor: float = 1.0
     """What an adapter's values are multiplied by."""
 
+    @property
+    def head(self) -> int:
+        """Rows of a head, or 1."""
+        return self.shape[0] // self.heads if self.heads else 1
+
 
 def plan(decoder: Decoder, weights: Weights, kind: Type) -> list[Stored]:
     """The tensors of the file, in order: matrices as `kind`, vectors in float32.
@@ -484,10 +489,9 @@ def model_blocks(tensor: Stored, decoder: Decoder, weights: Weights) -> Iterator
     if not tensor.source:
         yield np.array(decoder.rope_factors, np.float32)
         return
-    head = tensor.shape[0] // tensor.heads if tensor.heads else 1
-    for start, stop in row_blocks(tensor.shape, head):
+    for start, stop in row_blocks(tensor.shape, tensor.head):
         block = weights.rows(tensor.source, start, stop)
-        yield interleaved((block if weights.dtypes[tensor.source] == "F16" else block.float()).numpy(), head)
+        yield interleaved((block if weights.dtypes[tensor.source] == "F16" else block.float()).numpy(), tensor.head)
 
 
 def interleaved(rows: Block, head: int) -> Block:
@@ -534,14 +538,6 @@ def sampling_facts(writer: Any, sampling: Settings) -> None:
     writer.add_sampling_top_k(sampling.top_k)
     writer.add_sampling_min_p(0.0)
     writer.add_sampling_penalty_repeat(sampling.repetition_penalty)
-
-
-def lora_facts(writer: Any, alpha: float) -> None:
-    import gguf
-
-    writer.add_type(gguf.GGUFType.ADAPTER)
-    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
 
 
 FACTS = "ghost.facts"
