@@ -48,7 +48,7 @@ def chat_ids(llama: LlamaCpp, tokenizer: Tokenizer, turns: Sequence[Turn], me: s
     messages = [{"role": "assistant" if turn.label == me else "user", "content": turn.text} for turn in turns]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ours = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    return Chat(llama.ids(text, special=True), list(ours))
+    return Chat(llama.ids(text, bos=False, special=True), list(ours))
 
 
 def greedy_transformers(model: Any, ids: Sequence[int], end: int) -> list[int]:

@@ -140,6 +140,7 @@ class Engine:
                 facts["tolerance"],
             )
         text_bytes = token_bytes(tokenizer)
+        padding = [b""] * (model.config.vocab_size - len(text_bytes))  # of the vocabulary, which some bases have
         ends = model.generation_config.eos_token_id or []
         end_ids = frozenset([tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends)])
         return cls(
@@ -149,8 +150,7 @@ class Engine:
             labels=ghost.labels,
             recipe=recipe,
             settings=settings.from_facts(ghost.block("sampling")),
-            token_bytes=text_bytes
-            + [b""] * (model.config.vocab_size - len(text_bytes)),  # some bases have a padded vocabulary
+            token_bytes=[*text_bytes, *padding],
             end_ids=end_ids,
             penalty_exempt=end_ids | format_ids(tokenizer, ghost.labels, text_bytes),
             static=static_decoder(model, facts["ids"]) if wanted else None,

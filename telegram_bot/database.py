@@ -287,9 +287,8 @@ class Database:
     def count_per_minute(self, chat: int, what: str) -> int:
         """Within a transaction: record an event and return how many there were within a minute; delete older ones."""
         now = self.clock.time()
-        self.run(
-            "DELETE FROM pace WHERE NOT at BETWEEN ? AND ?", now - PACE_SECONDS, now
-        )  # the upper bound: clocks may be set back
+        # The upper bound: clocks may be set back.
+        self.run("DELETE FROM pace WHERE NOT at BETWEEN ? AND ?", now - PACE_SECONDS, now)
         self.run("INSERT INTO pace VALUES(?, ?, ?)", chat, what, now)
         return int(self.value("SELECT count(*) FROM pace WHERE chat = ? AND what = ?", chat, what))
 

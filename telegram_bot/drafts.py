@@ -153,18 +153,14 @@ def pressed(db: Database, config: BotConfig, query: "CallbackQuery") -> None:
     action, _, rest = (query.data or "").partition(":")
     number, _, version = rest.partition(":")
     answer = GONE
-    draft = _of_owner(db, config, query, number)
+    draft = None
+    if query.from_user.id == config.owner and number.isdecimal():
+        draft = db.row("SELECT * FROM drafts WHERE id = ?", int(number))
     if draft and draft["state"] == "offered" and str(draft["version"]) == version:
         if query.message:
             db.run("UPDATE drafts SET shown = ? WHERE id = ?", query.message.message_id, draft["id"])
         answer = _do(db, config, draft["id"], action)
     plan(db, Place(query.from_user.id), answer, method="callback", query=query.id)
-
-
-def _of_owner(db: Database, config: BotConfig, query: "CallbackQuery", number: str) -> sqlite3.Row | None:
-    if query.from_user.id != config.owner or not number.isdecimal():
-        return None
-    return db.row("SELECT * FROM drafts WHERE id = ?", int(number))
 
 
 def _do(db: Database, config: BotConfig, number: int, action: str) -> str:

@@ -255,10 +255,10 @@ class Telegram:
     def me(self) -> User:
         return self._bot.bot
 
-    async def updates(self, offset: int | None, seconds: int = POLL_SECONDS) -> Sequence[Update]:
+    async def updates(self, offset: int | None) -> Sequence[Update]:
         """Return the updates from `offset` on, and confirm all before it. Raises RetryLater or PolledElsewhere."""
         try:
-            return await self._bot.get_updates(offset=offset, limit=100, timeout=seconds, allowed_updates=UPDATES)
+            return await self._bot.get_updates(offset=offset, limit=100, timeout=POLL_SECONDS, allowed_updates=UPDATES)
         except Conflict as error:
             raise PolledElsewhere from error
         except (InvalidToken, Forbidden) as error:

@@ -202,10 +202,8 @@ class ReplyWorker:
         turns = history.as_turns(messages, labels, config.context_turns)
         writing = "SELECT 1 FROM drafts WHERE conversation = ? AND state = 'writing' AND upto = ?"
         again = self._db.value(writing, conversation["id"], upto)
-        asked = [
-            message.at for message in messages if not message.mine and not again
-        ]  # for Another, count from the press
-        asked = asked or [self._clock.time()]
+        # For Another, count from the press.
+        asked = [message.at for message in messages if not message.mine and not again] or [self._clock.time()]
         inputs = {"prompt": render_prompt(turns, labels)} | msgspec.to_builtins(config.inputs)
         typing = None
         if conversation["kind"] in ("private", "group"):
@@ -354,9 +352,8 @@ class ReplyWorker:
         if earlier is not None and (found := await self._fetch(earlier, upto)) is not None:
             return found
         await db.writable()
-        if (
-            commands.predictions_today(db) >= limits.predictions_per_day
-        ):  # checked here because others may have asked meanwhile
+        # Checked here because others may have asked meanwhile.
+        if commands.predictions_today(db) >= limits.predictions_per_day:
             raise BudgetSpent
 
         def asking() -> int:
@@ -366,11 +363,9 @@ class ReplyWorker:
                 "INSERT INTO predictions(conversation, upto, day, at) VALUES(?, ?, ?, ?)",
                 *(number, upto, day, self._clock.time()),
             )
-            if commands.predictions_today(db) >= 0.8 * limits.predictions_per_day:
-                asked = (
-                    f"{commands.predictions_today(db)} of today's {limits.predictions_per_day} predictions are used."
-                )
-                self._tell_owner("80%", day, asked)
+            if (count := commands.predictions_today(db)) >= 0.8 * limits.predictions_per_day:
+                text = f"{count} of today's {limits.predictions_per_day} predictions are used."
+                self._tell_owner("80%", day, text)
             return row
 
         row = await db.write(asking)

@@ -17,7 +17,7 @@ from ghost.console import console, progress
 from ghost.errors import HubError, UsageError
 from ghost.hub import transfer
 from ghost.hub.client import Hub, connect, resumable
-from ghost.hub.transfer import git_blob_id
+from ghost.hub.transfer import Entry
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
@@ -132,10 +132,7 @@ def _ghost(hub: Hub, commit: str, remote: "dict[str, RepoFile]", partial: Path) 
     path = partial / ghost_json.NAME
     path.unlink(missing_ok=True)
     hub.ask(lambda: transfer.fetch(hub, commit, ghost_json.NAME, listed.size, path, lambda _: None))
-    is_it = (
-        listed.lfs.sha256 == ghost_json.sha256(path) if listed.lfs else listed.blob_id == git_blob_id(path.read_bytes())
-    )
-    if not is_it:
+    if not Entry(ghost_json.NAME, path.stat().st_size, ghost_json.sha256(path), path).is_at(listed):
         raise HubError(f"{hub.repo}: {ghost_json.NAME} was altered on the way; type again: {hub.again}")
     ghost = ghost_json.read(partial)
     transfer.listed(ghost)

@@ -270,9 +270,8 @@ class Upload:
                     self.hub.api.preupload_lfs_files(self.hub.repo, additions[-1:], free_memory=False)
         for name in old:
             self.hub.say(f"{name}: removed; it belongs to an earlier version")
-        private_head(
-            self.hub, self.public
-        )  # the upload took hours, and nothing is readable before the commit: check once more
+        # The upload took hours, and nothing is readable before the commit: check once more.
+        private_head(self.hub, self.public)
         digest = next(entry.sha256 for entry in self.files if entry.name == ghost_json.NAME)
         done = self.hub.api.create_commit(
             self.hub.repo,

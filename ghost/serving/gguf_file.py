@@ -652,9 +652,8 @@ class _Header:
             if dimensions > 4:
                 raise ValueError(f"{name[:60]!r} has {dimensions:,} dimensions")
             shape = [self._number(8) for _ in range(dimensions)]
-            per_block, block_bytes = BLOCKS.get(
-                self._number(4), (1, 0)
-            )  # the library knows which other types there are
+            # The library knows which other types there are.
+            per_block, block_bytes = BLOCKS.get(self._number(4), (1, 0))
             places.append((self._number(8) + math.prod(shape) // per_block * block_bytes, name))
             # The smallest type has less than two bits a value.
             if math.prod(shape) > 8 * self._size or name in names:

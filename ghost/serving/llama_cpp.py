@@ -219,13 +219,10 @@ class LlamaCpp:
         if not pointer:
             raise ConversionError(f"{file}: llama.cpp cannot load it ({(_errors or ['it says no more'])[0]})")
 
-    def ids(self, text: str, *, special: bool = False) -> list[int]:
-        """Tokenise as llama.cpp does. Special tokens in `text` are read as such if `special`; else they are text, and
-        BOS goes before it where the file names one.
+    def ids(self, text: str, *, bos: bool = True, special: bool = False) -> list[int]:
+        """Tokenise as llama.cpp does: with BOS before the text, if `bos` and if the file names one. Special tokens in
+        `text` are read as such if `special`, else as text.
         """
-        return self._tokenize(text, not special, special)
-
-    def _tokenize(self, text: str, bos: bool, special: bool) -> list[int]:
         content = text.encode()
         room = len(content) + 2
         tokens = (_TOKEN * room)()
@@ -257,7 +254,7 @@ class LlamaCpp:
     def __call__(self, text: str, **_: Any) -> dict[str, list[Any]]:
         """Tokenise `text` alone, without BOS, and with special tokens as text, as replicate_deployment/tokenization.py
         asks a tokenizer of transformers to: `input_ids` and, in characters, `offset_mapping`."""
-        ids = self._tokenize(self.begin + text, False, False)
+        ids = self.ids(self.begin + text, bos=False)
         at = [place for place, character in enumerate(text) for _ in character.encode()]
         ends = [*accumulate((len(self.token_bytes[token]) for token in ids), initial=-len(self.begin))]
         spans = ((max(0, start), max(0, end)) for start, end in pairwise(ends))
