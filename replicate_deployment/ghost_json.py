@@ -16,6 +16,7 @@ from typing import Any
 from .chat_format import RECIPES, Labels, Recipe
 from .errors import WeightsError
 from .model_folder import LOADED, path_of, read_json
+from .settings import Settings, from_facts
 
 NAME = "ghost.json"
 FORMAT = 1
@@ -78,6 +79,11 @@ class Ghost:
             f"{self.folder / NAME}: text.recipe is {named!r:.40}, and only {' and '.join(RECIPES)} are known; "
             "update ghost, or run ghost prepare again"
         )
+
+    @property
+    def settings(self) -> Settings:
+        """The sampling defaults; for an adapter, which has none yet, those that the merge will record."""
+        return from_facts(self.facts.get("sampling", {}))
 
     def block(self, name: str) -> dict[str, Any]:
         """Return a block. Raises WeightsError when no earlier stage has written it."""

@@ -1,9 +1,9 @@
 """report.html: does it sound like you? For the person's own eyes, since it shows replies beside those they wrote."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ghost.evaluation import contenders
 from ghost.evaluation.authorship import is_informative
@@ -11,7 +11,7 @@ from ghost.evaluation.data import Exchange
 from ghost.evaluation.memorisation import times
 from ghost.evaluation.replies import Result
 from ghost.evaluation.style import FEATURES
-from ghost.evaluation.verdict import alike, main_contender
+from ghost.evaluation.verdict import Figures, alike, main_contender
 from ghost.page import (
     Bar,
     Html,
@@ -29,8 +29,6 @@ from ghost.page import (
     section,
     tiles,
 )
-
-Figures = Mapping[str, Any]
 
 OURS, BASE, ADAPTER, FEW_SHOT, YOU = range(1, 6)  # tones
 TONES = {"merged": OURS, "served": OURS, "adapter": ADAPTER, "base": BASE, "few_shot": FEW_SHOT}

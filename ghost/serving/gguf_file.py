@@ -264,7 +264,9 @@ def read_vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary | ByteLevelVo
         pieces[place], kinds[place] = piece, TokenType.UNKNOWN if piece == "<unk>" else kind
     pairs: list[Pair] = [(left, right) for left, right in document["model"].get("merges", [])]
     try:
-        _check_added(document)
+        for token in document["added_tokens"]:
+            if token["lstrip"] or token["rstrip"] or token["single_word"]:
+                raise ValueError(f"its token {token['content']!r} strips spaces around it")
         if "ByteLevel" in str(tokenizer.backend_tokenizer.decoder):
             return _byte_level(tokenizer, pieces, [int(kind) for kind in kinds], pairs)
         _check_kind(document, ids)
@@ -316,12 +318,6 @@ def join(text: str, scores: Mapping[str, float]) -> tuple[list[str], list[Pair]]
         place = -max(fit)[1]
         joined.append((symbols[place], symbols[place + 1]))
         symbols[place : place + 2] = ["".join(joined[-1])]
-
-
-def _check_added(document: Mapping[str, Any]) -> None:
-    for token in document["added_tokens"]:
-        if token["lstrip"] or token["rstrip"] or token["single_word"]:
-            raise ValueError(f"its token {token['content']!r} strips spaces around it")
 
 
 def _check_kind(document: Mapping[str, Any], pieces: Iterable[str]) -> None:

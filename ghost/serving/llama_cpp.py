@@ -22,7 +22,7 @@ import numpy as np
 from ghost.errors import ConversionError
 from ghost.installed import install_command
 from ghost.serving import gguf_file
-from replicate_deployment import predict, settings
+from replicate_deployment import predict
 from replicate_deployment.chat_format import first_turn
 from replicate_deployment.engine import Engine, format_ids
 from replicate_deployment.errors import WeightsError
@@ -155,7 +155,7 @@ def read_ghost(file: Path, lora: Path | None = None) -> Ghost:
             )
     ghost = Ghost(lora or file, facts)
     try:
-        _ = ghost.labels, ghost.stop_sequences, settings.from_facts(facts.get("sampling", {}))
+        _ = ghost.labels, ghost.stop_sequences, ghost.settings
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{ghost.folder}: {gguf_file.FACTS} is not readable ({type(error).__name__}: {error}); export it again"
@@ -416,7 +416,7 @@ def load_engine(file: Path, lora: Path | None = None) -> LlamaCppEngine:
         model=model,
         labels=ghost.labels,
         recipe=ghost.recipe,
-        settings=settings.from_facts(ghost.facts.get("sampling", {})),  # an adapter has none: the merge records them
+        settings=ghost.settings,
         token_bytes=model.token_bytes,
         end_ids=end_ids,
         penalty_exempt=end_ids | format_ids(model, ghost.labels, model.token_bytes),

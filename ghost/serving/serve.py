@@ -7,7 +7,6 @@ port of door.py.
 import argparse
 import contextlib
 import importlib.util
-import ipaddress
 import json
 import os
 import re
@@ -34,11 +33,11 @@ from ghost.errors import ServerError, UsageError
 from ghost.serving.chat.chat import add_lora, add_server_facts, read_labels, read_lora
 from ghost.serving.chat.conversation import COMPLETIONS, is_gguf, is_server, read_folder
 from ghost.serving.client import SERVERS, backend, check
-from ghost.serving.client.prediction import reason
+from ghost.serving.client.prediction import is_loopback, reason
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels
 from replicate_deployment.ghost_json import Ghost
-from replicate_deployment.settings import Settings, from_facts
+from replicate_deployment.settings import Settings
 
 if TYPE_CHECKING:
     from ghost.serving.door import Door
@@ -246,12 +245,12 @@ def run(args: argparse.Namespace) -> int:
                 backend(server.url if server else args.model, args.ghost),
                 _name(str(lora or args.model)),
                 ghost.labels if ghost else labels or Labels(),
-                from_facts(ghost.facts.get("sampling", {})) if ghost else Settings(),  # an adapter has none recorded
+                ghost.settings if ghost else Settings(),
             )
             stack.enter_context(guard.running(api.app(args.host, key), listener, api.backend, openai_api.guarded))
             url = f"{_url(args.host, listener.getsockname()[1])}/v1"
             console.print(f"OpenAI's API: {url} (model {api.name}); press Ctrl-C to stop", soft_wrap=True)
-        if not _only_this_machine(args.host) and not (listener and key):
+        if not is_loopback(args.host) and not (listener and key):
             hint = f"set {KEY}" if listener else "there is no password"
             console.print(f"anyone who can reach {args.host} can talk to it: {hint}", soft_wrap=True)
         try:
@@ -432,8 +431,7 @@ def _started(
                 start_new_session=True,  # Ctrl-C reaches ghost only, which then lets the server finish
             )
 
-        tokens = from_facts(ghost.facts.get("sampling", {})).max_new_tokens
-        front = door.Door(*private, tokens, allowed)
+        front = door.Door(*private, ghost.settings.max_new_tokens, allowed)
         server = _Server(launch, launch(), front, _url(host, listener.getsockname()[1]), log)
         stack.callback(front.reset)
         stack.callback(lambda: server.stop())
@@ -469,13 +467,6 @@ def _open_log(path: Path) -> IO[bytes]:
     output = path.open("wb", buffering=0)
     output.write(LOG)
     return output
-
-
-def _only_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _url(host: str, port: int) -> str:

@@ -32,7 +32,7 @@ from ghost.serving.client.prediction import (
     reason,
 )
 from ghost.serving.client.replicate import retry_after
-from replicate_deployment import ghost_json, golden, settings
+from replicate_deployment import ghost_json, golden
 from replicate_deployment.chat_format import Turn, first_turn, read_prompt
 from replicate_deployment.errors import PromptError, SettingsError, WeightsError
 from replicate_deployment.ghost_json import Ghost
@@ -85,8 +85,7 @@ def read_format(folder: Path) -> Format:
     if not (folder / "tokenizer.json").is_file():
         raise WeightsError(f"{folder}: no tokenizer.json here; name the merged or the adapter folder")
     tokenizer = load_tokenizer(folder)
-    # The merge records `sampling`; an adapter has none yet, and the merge would record these defaults.
-    sampling = settings.from_facts(ghost.facts.get("sampling", {})).replace(repetition_penalty=NO_PENALTY)
+    sampling = ghost.settings.replace(repetition_penalty=NO_PENALTY)
     return Format(ghost, sampling, tokenizer, template_for(tokenizer, ghost.labels, ghost.recipe))
 
 

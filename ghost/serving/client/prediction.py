@@ -23,11 +23,11 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 60  # between two packets of a response other than a prediction
 
 
-def is_loopback(url: "httpx2.URL") -> bool:
+def is_loopback(host: str) -> bool:
     try:
-        return ip_address(url.host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
-        return url.host == "localhost"
+        return host == "localhost"
 
 
 def open_client(
@@ -50,7 +50,7 @@ def open_client(
         auth=auth,
         timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(max_keepalive_connections=None if keep else 0),
-        trust_env=not is_loopback(base),  # a proxy from the environment could not reach this machine
+        trust_env=not is_loopback(base.host),  # a proxy from the environment could not reach this machine
         verify=base.scheme == "https",  # without TLS there is nothing to verify, and its context costs 0.2 s
     )
 
@@ -67,7 +67,7 @@ def connection_errors(url: str, *, sent: str = "", id: str | None = None) -> Ite
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
-        hint = "is the server running?" if is_loopback(httpx2.URL(url)) else "check the network and the name"
+        hint = "is the server running?" if is_loopback(httpx2.URL(url).host) else "check the network and the name"
         raise ServerUnreachable(f"{url}: no answer ({_kind(error)}); {hint}") from error
     except httpx2.TransportError as error:
         if sent:
