@@ -57,24 +57,17 @@ _LINK = re.compile(
 )
 
 
-class Code(NamedTuple):
-    """A `code` entity; `offset` and `length` in UTF-16 units."""
-
-    offset: int
-    length: int
-
-
 def units(text: str) -> int:
     """Return the length of `text` in UTF-16 units, as Telegram counts."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def without_links(text: str) -> list[Code]:
-    """Return the `code` entities that keep `text` from containing links, mentions or commands."""
+def without_links(text: str) -> list[MessageEntity]:
+    """Return the `code` entities, in UTF-16 units, that keep `text` from containing links, mentions or commands."""
     found = list(_LINK.finditer(text))
     if len(found) > MOST_ENTITIES:
-        return [Code(0, units(text))]
-    return [Code(units(text[: match.start()]), units(match.group())) for match in found]
+        return [MessageEntity("code", 0, units(text))]
+    return [MessageEntity("code", units(text[: match.start()]), units(match.group())) for match in found]
 
 
 def as_messages(reply: str, at_most: int) -> list[str]:
@@ -316,7 +309,7 @@ class Telegram:
         text = payload["text"]
         shown: dict[str, Any] = {
             # Explicit entities also disable parsing of the text as markup.
-            "entities": [MessageEntity("code", code.offset, code.length) for code in without_links(text)],
+            "entities": without_links(text),
             "link_preview_options": LinkPreviewOptions(is_disabled=True),
         }
         if call.method == "edit":

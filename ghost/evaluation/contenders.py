@@ -30,6 +30,10 @@ NAMES: dict[Kind, str] = {
 }
 
 
+def name_of(kind: Kind) -> str:
+    return NAMES.get(kind, kind)
+
+
 @dataclass(frozen=True)
 class Contender:
     """`shots` are few-shot examples in front of every prompt."""
@@ -40,7 +44,7 @@ class Contender:
 
     @property
     def name(self) -> str:
-        return NAMES.get(self.kind, self.kind)
+        return name_of(self.kind)
 
     @property
     def size(self) -> dict[str, int]:

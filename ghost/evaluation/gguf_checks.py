@@ -102,10 +102,6 @@ class GgufFile:
         merges = [tuple(pair.split(" ", 1)) for pair in fields["tokenizer.ggml.merges"]]
         return ByteLevelVocabulary(pieces, kinds, merges, fields["tokenizer.ggml.pre"])
 
-    @property
-    def begin(self) -> str:
-        return " " if isinstance(self.vocabulary, Vocabulary) else ""
-
     def texts(self) -> list[str]:
         labels = Labels(**self.facts["text"]["labels"]) if "text" in self.facts else Labels()
         return [*PROBES, *(render_prompt(conversation(texts, labels), labels) for texts in PROMPTS.values())]
@@ -185,18 +181,18 @@ def ids(file: GgufFile) -> str:
     """The ids that llama.cpp makes of texts are those of the tokenizer."""
     golden = file.facts.get("golden")
     if golden is not None:
-        found = file.vocabulary.encode(file.begin + golden["prompt"])
+        found = file.vocabulary.encode(file.vocabulary.begin + golden["prompt"])
         if found != golden["ids"][-len(found) :]:
             raise Problem("the golden prompt gives other ids than it records", AGAIN)
     tokenizer = load_tokenizer(file.reference)
     texts = file.texts()
     expected = [encode(tokenizer, text).ids for text in texts]
     by = "by its vocabulary"
-    ours = [[*_bos(tokenizer), *file.vocabulary.encode(file.begin + text)] for text in texts]
+    ours = [[*_bos(tokenizer), *file.vocabulary.encode(file.vocabulary.begin + text)] for text in texts]
     if importlib.util.find_spec("xllamacpp"):
         by = "by llama.cpp"
         with _llama(file) as llama:
-            ours = [llama.ids(file.begin + text) for text in texts]
+            ours = [llama.ids(file.vocabulary.begin + text) for text in texts]
     wrong = [text for text, one, other in zip(texts, ours, expected, strict=True) if one != other]
     if wrong:
         raise Problem(f"{len(wrong)} of {len(texts)} texts get other ids {by}, first {wrong[0][:30]!r}", AGAIN)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ghost.evaluation import contenders
 from ghost.evaluation.authorship import is_informative
+from ghost.evaluation.contenders import NAMES, name_of
 from ghost.evaluation.data import Exchange
 from ghost.evaluation.memorisation import times
 from ghost.evaluation.replies import Result
@@ -46,11 +46,7 @@ def having(found: Figures, figure: str) -> dict[str, Figures]:
 
 
 def _place(kind: str) -> int:
-    return list(contenders.NAMES).index(kind) if kind in contenders.NAMES else len(contenders.NAMES)
-
-
-def name_of(kind: str) -> str:
-    return contenders.NAMES.get(kind, kind)
+    return list(NAMES).index(kind) if kind in NAMES else len(NAMES)
 
 
 def tone_of(kind: str) -> int:

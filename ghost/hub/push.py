@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -181,8 +180,8 @@ def push(hub: Hub, ghost: Ghost, *, tag: str | None, public: bool) -> dict[str, 
         hub.say(f"{name}: not in ghost.json, so it is not uploaded")
     create(hub, public)
     files = transfer.entries(ghost, write_card(ghost, hub.repo, licence_of_base(hub, ghost)))
-    upload = Upload(hub, public, files, tag)
-    commit = hub.ask(upload.attempt)
+    sent: set[str] = set()
+    commit = hub.ask(lambda: upload(hub, public, files, tag, sent))
     compare(hub, commit, files)
     tag = hub.ask(lambda: _tag(hub, commit, tag))
     head = hub.ask(lambda: private_head(hub, public))  # report it if the repo was made public meanwhile
@@ -194,7 +193,7 @@ def push(hub: Hub, ghost: Ghost, *, tag: str | None, public: bool) -> dict[str, 
         "tag": tag,
         "files": len(files),
         "bytes": sum(entry.size for entry in files),
-        "uploaded": sorted(upload.sent),
+        "uploaded": sorted(sent),
         "ghost_json_sha256": next(entry.sha256 for entry in files if entry.name == ghost_json.NAME),
     }
 
@@ -229,58 +228,52 @@ def private_head(hub: Hub, public: bool) -> Head:
     return head
 
 
-@dataclass
-class Upload:
-    hub: Hub
-    public: bool
-    files: list[Entry]
-    tag: str | None
-    sent: set[str] = field(default_factory=set)
+def upload(hub: Hub, public: bool, files: list[Entry], tag: str | None, sent: set[str]) -> str:
+    """Upload what is missing; add its names to `sent`, and return the commit that holds everything.
 
-    def attempt(self) -> str:
-        """Upload what is missing; return the commit that holds everything. It checks the repo's state first, so it can
-        be retried after any fault, also after a commit whose answer was lost."""
-        from huggingface_hub import CommitOperationDelete
+    It checks the repo's state first, so it can be retried after any fault, also after a commit whose answer was lost.
+    """
+    from huggingface_hub import CommitOperationDelete
 
-        head = private_head(self.hub, self.public)
-        remote = self.hub.tree(head.commit)
-        todo = [entry for entry in self.files if not entry.is_at(remote.get(entry.name))]
-        ours = {entry.name for entry in self.files}
-        # Shards of an earlier version: loaders would read them too, and `ghost pull` would refuse them.
-        old = sorted(name for name in remote if ghost_json.is_guarded(name) and name not in ours)
-        if not todo and not old:
-            return head.commit
-        if self.tag is not None:
-            _refuse_taken(self.hub, self.tag)
-        additions = []
-        with progress("uploading, MB", total=sum(entry.size for entry in todo) // MEGABYTE) as bar:
-            for entry in todo:
-                reached = 0
+    head = private_head(hub, public)
+    remote = hub.tree(head.commit)
+    todo = [entry for entry in files if not entry.is_at(remote.get(entry.name))]
+    ours = {entry.name for entry in files}
+    # Shards of an earlier version: loaders would read them too, and `ghost pull` would refuse them.
+    old = sorted(name for name in remote if ghost_json.is_guarded(name) and name not in ours)
+    if not todo and not old:
+        return head.commit
+    if tag is not None:
+        _refuse_taken(hub, tag)
+    additions = []
+    with progress("uploading, MB", total=sum(entry.size for entry in todo) // MEGABYTE) as bar:
+        for entry in todo:
+            reached = 0
 
-                def read_to(position: int, entry: Entry = entry) -> None:
-                    nonlocal reached
-                    if position > reached:
-                        bar.advance((position - reached) / MEGABYTE)
-                        reached = position
-                        self.sent.add(entry.name)
+            def read_to(position: int, entry: Entry = entry) -> None:
+                nonlocal reached
+                if position > reached:
+                    bar.advance((position - reached) / MEGABYTE)
+                    reached = position
+                    sent.add(entry.name)
 
-                bar.describe(f"{entry.name}, MB")
-                additions.append(transfer.addition(entry, read_to))
-                if entry.size > SMALL:  # one file per call: finished files stay uploaded, and a stop takes effect soon
-                    self.hub.api.preupload_lfs_files(self.hub.repo, additions[-1:], free_memory=False)
-        for name in old:
-            self.hub.say(f"{name}: removed; it belongs to an earlier version")
-        # The upload took hours, and nothing is readable before the commit: check once more.
-        private_head(self.hub, self.public)
-        digest = next(entry.sha256 for entry in self.files if entry.name == ghost_json.NAME)
-        done = self.hub.api.create_commit(
-            self.hub.repo,
-            [*additions, *(CommitOperationDelete(name) for name in old)],
-            commit_message=f"Model whose ghost.json has SHA-256 {digest}",
-            parent_commit=head.commit,  # so that two concurrent pushes do not mix their files
-        )
-        self.sent |= {entry.name for entry in todo if isinstance(entry.source, bytes)}
-        return done.oid
+            bar.describe(f"{entry.name}, MB")
+            additions.append(transfer.addition(entry, read_to))
+            if entry.size > SMALL:  # one file per call: finished files stay uploaded, and a stop takes effect soon
+                hub.api.preupload_lfs_files(hub.repo, additions[-1:], free_memory=False)
+    for name in old:
+        hub.say(f"{name}: removed; it belongs to an earlier version")
+    # The upload took hours, and nothing is readable before the commit: check once more.
+    private_head(hub, public)
+    digest = next(entry.sha256 for entry in files if entry.name == ghost_json.NAME)
+    done = hub.api.create_commit(
+        hub.repo,
+        [*additions, *(CommitOperationDelete(name) for name in old)],
+        commit_message=f"Model whose ghost.json has SHA-256 {digest}",
+        parent_commit=head.commit,  # so that two concurrent pushes do not mix their files
+    )
+    sent |= {entry.name for entry in todo if isinstance(entry.source, bytes)}
+    return done.oid
 
 
 def compare(hub: Hub, commit: str, files: list[Entry]) -> None:

@@ -196,7 +196,7 @@ def export(model: Path, out: Path, kind: Type | KQuant) -> dict[str, Any]:
     source.tokenizer.chat_template = template_for(source.tokenizer, ghost.labels, recipe)
     check_golden_ids(ghost, source)
     name = f"{NAME}-{kind}.gguf"
-    ends = {"begin": source.begin, "end": source.tokenizer.eos_token}
+    ends = {"begin": source.vocabulary.begin, "end": source.tokenizer.eos_token}
     ollama = modelfile(name, ghost.labels, recipe, ghost.stop_sequences, sampling, **ends)
 
     def add_metadata(writer: Any) -> None:
@@ -254,7 +254,7 @@ def export_adapter(folder: Path, base: str | None, out: Path) -> dict[str, Any]:
         sampling, labels, stops = Settings(), ghost.labels, ghost.stop_sequences
         name, template = f"{NAME}-lora.gguf", "chat_template.jinja"
         tensors = plan_lora(adapter, source.decoder)
-        ends = {"begin": source.begin, "end": source.tokenizer.eos_token}
+        ends = {"begin": source.vocabulary.begin, "end": source.tokenizer.eos_token}
         over = Path("..", "gguf-base", f"{BASE}-q4_0.gguf").as_posix()
         ollama = modelfile(over, labels, ghost.recipe, stops, sampling, **ends, adapter=name)
         sha256 = provenance.weights_sha256(ghost, adapters.WEIGHTS)
@@ -327,16 +327,10 @@ def plan_lora(adapter: Adapter, decoder: Decoder) -> list[Stored]:
 
 @dataclass(frozen=True)
 class Source:
-    """A model folder, read. `begin` is what training's tokenizer puts before a text, and llama.cpp does not."""
-
     folder: Path
     decoder: Decoder
     tokenizer: Tokenizer
     vocabulary: Vocabulary | ByteLevelVocabulary
-
-    @property
-    def begin(self) -> str:
-        return " " if isinstance(self.vocabulary, Vocabulary) else ""
 
 
 def _read(folder: Path, load: Callable[[], Tokenizer]) -> Source:
@@ -425,7 +419,7 @@ def llama_server(files: list[str], stops: Sequence[str], tokens: int) -> str:
 def check_golden_ids(ghost: Ghost, source: Source) -> None:
     """Raises ConversionError when the vocabulary encodes the golden prompt to other ids than ghost.json records."""
     golden, bos = ghost.block("golden"), source.tokenizer.bos_token_id
-    found = [*([] if bos is None else [bos]), *source.vocabulary.encode(source.begin + golden["prompt"])]
+    found = [*([] if bos is None else [bos]), *source.vocabulary.encode(source.vocabulary.begin + golden["prompt"])]
     if found != golden["ids"]:
         raise ConversionError(
             f"{ghost.folder}: the golden prompt gives other ids than ghost.json records; type: ghost check"

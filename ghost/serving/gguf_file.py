@@ -129,12 +129,16 @@ MODEL |= {"continuing_subword_prefix": None, "end_of_word_suffix": None}
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`pieces`, `scores` and `kinds` (gguf.TokenType values) are indexed by id."""
+    """`pieces`, `scores` and `kinds` (gguf.TokenType values) are indexed by id.
+
+    `begin` is what training's tokenizer puts before a text, and llama.cpp does not.
+    """
 
     pieces: list[str]
     scores: list[float]
     kinds: list[int]
     model = "llama"
+    begin = " "
     pre = "default"
     differs: tuple[str, ...] = ()
 
@@ -192,6 +196,7 @@ class ByteLevelVocabulary:
     pre: str
     differs: tuple[str, ...] = ()
     model = "gpt2"
+    begin = ""
 
     def encode(self, text: str) -> list[int]:
         """As llama.cpp does: without BOS, special tokens as text."""
