@@ -88,7 +88,7 @@ KNOWN_TURNS = 3  # whose language is certain, before a reply's can be called for
 
 
 def broken(config: BotConfig, turns: Sequence[Turn], reply: str) -> str:
-    """Return what is visibly wrong with a reply to the last of these turns, else "": empty, loop, copy or language."""
+    """Return what is wrong with a reply to the last of these turns: empty, loop, copy or language; "" if nothing is."""
     checks = config.checks
     if not reply:
         return "empty"

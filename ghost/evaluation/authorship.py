@@ -3,8 +3,8 @@
 Character n-grams attribute short texts best (Stamatatos 2013, "On the robustness of authorship attribution based on
 character n-gram features"): TF-IDF of 1- to 4-grams within words, and a logistic regression. The figure is the area
 under the ROC curve: the probability that, of two replies, one of each source, the classifier ranks the right one
-higher. 0.5 is guessing, 1 always right. Below 0.5 it cannot tell either: among replies that both sources give, those in
-a test fold are the ones that its training fold saw less of.
+higher. 0.5 is guessing, 1 always right. Below 0.5 is guessing, too: of replies that both sources give, the training
+fold saw fewer of the source whose replies are in the test fold, so the classifier leans to the other.
 
 It is measured on replies that the classifier has not seen, in folds that keep conversations together, with equally many
 replies of each source at each length: length is a figure of style of its own, and would be all that a classifier uses.

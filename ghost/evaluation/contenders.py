@@ -104,7 +104,7 @@ def line_up(
         return
     try:
         adapted = with_adapter(weights, adapter)
-    # Whatever peft and safetensors make of a broken one.
+    # What peft and safetensors raise on a broken one.
     except (GhostError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         missing["adapter"] = f"{adapter}: cannot be loaded ({str(error).strip().splitlines()[0]})"
         return

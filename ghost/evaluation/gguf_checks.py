@@ -1,7 +1,7 @@
 """The checks of `ghost check FILE.gguf`: an exported model, base or LoRA adapter.
 
-They compare the file with the folder that it was exported from, where that is at hand; with xllamacpp installed also
-what llama.cpp computes.
+They compare the file with the folder that it was exported from, if that is on this disk, and, if xllamacpp is
+installed, what llama.cpp computes with what transformers does.
 """
 
 import importlib.util
@@ -147,7 +147,7 @@ def whole(file: GgufFile) -> str:
 
 
 def fits(file: GgufFile) -> str:
-    """An adapter runs over its own base alone, and is the one of this ghost."""
+    """Check that an adapter is this ghost's, and that the base to run it over is the one it was trained on."""
     if file.facts["kind"] != "adapter":
         raise Skipped("not an adapter")
     folder = file._adapter or file.path.resolve().parent.parent / "adapter"
@@ -178,7 +178,7 @@ def fits(file: GgufFile) -> str:
 
 
 def ids(file: GgufFile) -> str:
-    """The ids that llama.cpp makes of texts are those of the tokenizer."""
+    """Check that llama.cpp makes the same ids of texts as the tokenizer."""
     golden = file.facts.get("golden")
     if golden is not None:
         found = file.vocabulary.encode(file.vocabulary.begin + golden["prompt"])
@@ -210,7 +210,7 @@ def _llama(file: GgufFile) -> Any:
 
 
 def weights(file: GgufFile) -> str:
-    """What rounding has changed, beside the folder's weights: the error's norm by the matrix's own, by type."""
+    """Compare each matrix with the folder's, before rounding: the norm of the difference by the norm of the matrix."""
     import numpy as np
 
     if file.facts["kind"] == "adapter":
@@ -254,7 +254,7 @@ def _rows(stored: Any, tensor: gguf_file.Stored, decoder: Decoder) -> Iterator[A
 
 
 def logprobs(file: GgufFile) -> str:
-    """What llama.cpp computes beside the folder in float32, layer by layer."""
+    """Compare llama.cpp's log-probabilities with those of the folder, computed in float32 layer by layer."""
     if importlib.util.find_spec("xllamacpp") is None:
         raise Skipped(f"xllamacpp is not installed, which runs the file; type: {install_command('home')}")
     tokenizer = load_tokenizer(file.reference)

@@ -91,8 +91,8 @@ def one_turn(written: str, stop_sequences: Sequence[str], labels: Labels, *, cut
     """The reply in what the model wrote: up to the first completed stop sequence, un-escaped, trimmed; without the
     beginning of one at its end if it was cut at the length limit.
 
-    The engine decides the same piece by piece; this looks at the whole, so that each checks the other. The reply itself
-    cannot tell: un-escaped, a blank line that a person would have written looks like the stop sequence for one.
+    The engine decides the same piece by piece; this looks at the whole text, so that each checks the other. It needs
+    the text as the model wrote it: un-escaped, a blank line inside a message looks like the stop sequence.
     """
     found = [(start + len(stop), start) for stop in stop_sequences if (start := written.find(stop)) >= 0]
     if found:

@@ -278,7 +278,7 @@ def make(args: argparse.Namespace) -> int:
         raise UsageError(f"--pairs {args.pairs}: {FEWEST} or more; with fewer, guessing is right too often")
     refuse_occupied(args.blind)
     held_out = read_held_out(args.val, CONTEXT_TURNS)
-    # Some will not do: both say the same, one is empty or too long to be shown.
+    # Twice as many as needed: pairs whose replies are the same, empty or too long to be shown are left out.
     exchanges, passed_over = independent_questions(held_out.exchanges, 2 * args.pairs, args.seed)
     answers = _answers(args, exchanges, held_out.ghost.labels)
     asked = pairs(exchanges, [said.exchange for said in answers.said], args.seed, args.pairs)

@@ -319,7 +319,7 @@ LONGEST = 300  # characters of a message shown
 
 
 def page(found: Figures, exchanges: Sequence[Exchange], results: Sequence[Result]) -> str:
-    """The whole file. `found` is evaluation.json, `judged` what was said to `exchanges`."""
+    """The whole file. `found` is evaluation.json; `results` hold each contender's replies to `exchanges`."""
     cards = [
         plot_authorship(found),
         plot_endings(found),

@@ -479,11 +479,11 @@ def _numbers(counted: Counter[str]) -> list[float]:
     return [float(number) for number in counted.elements()]
 
 
-# Figures of a ghost that talks: what it has said, counted while it is sent, against counts of the person's held-out
-# replies. The words of the other side are not carried, so what needs them is left out.
+# Figures of a running bot: its replies are counted as they are sent, and compared with counts of the person's held-out
+# replies. The other side's words are not stored, so the feature that needs them is left out.
 
 LIVE = tuple(feature for feature in FEATURES if feature.key != "own_spellings")
-SIZES = (20, 50, 100, 200)  # replies in a row whose distances from the person's others are carried
+SIZES = (20, 50, 100, 200)  # replies in a row whose distances from the person's others are stored
 
 
 @dataclass(frozen=True)

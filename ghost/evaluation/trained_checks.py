@@ -16,7 +16,7 @@ AGAIN = "ghost train"
 
 
 class Trained(Model):
-    """A merged model, and what it was made from where that is at hand.
+    """A merged model, and what it was made from, if that is on this disk.
 
     adapter  its folder; without one, `adapter` beside the model, if it is the model's own
     base     folder or Hub repo; without one, the recorded base, if it is on this disk
@@ -35,7 +35,7 @@ class Trained(Model):
 
 
 def values(model: Trained) -> str:
-    """Every value of every tensor: prompts reach only some rows of an embedding, and a NaN waits in another."""
+    """Check every value of every tensor: prompts reach only some rows of an embedding, and a NaN may be in another."""
     count = 0
     with Weights.of_model(model.folder) as weights:
         for name, shape in weights.shapes.items():
@@ -60,7 +60,7 @@ def _scan(weights: Weights, name: str, shape: tuple[int, ...]) -> bool:
 
 
 def loss(model: Trained) -> str:
-    """What training measured on replies that it did not learn from; parity carries it over to the merged model."""
+    """Check that the held-out loss fell in training; parity shows that the merged model is what was measured."""
     training = model.ghost.facts.get("training") or {}
     if margins := (training.get("preferences") or {}).get("margin"):  # which may cost some of the loss
         return _margin(margins["train"])
@@ -84,7 +84,7 @@ def _margin(measured: dict[str, float]) -> str:
 
 
 def adapter(model: Trained) -> str:
-    """Its B matrices begin as zero, so an adapter that training never reached merges into the base itself."""
+    """Check that training changed the adapter: B matrices begin as zero, and with those a merge gives the base."""
     folder = model.adapter
     recorded = model.ghost.block("merge").get("adapter_sha256")
     if recorded != ghost_json.sha256(folder / adapters.WEIGHTS):
@@ -99,7 +99,7 @@ def adapter(model: Trained) -> str:
 
 
 def same(model: Trained) -> str:
-    """The merge's own proof, again: base and adapter as peft runs them, beside the merged files."""
+    """Repeat the merge's proof: compare the merged files with base and adapter as peft runs them."""
     ghost = provenance.read_facts(model.adapter)
     try:
         base = contenders.find_base(model.ghost, model.adapter, model.base)

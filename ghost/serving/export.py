@@ -392,8 +392,8 @@ def _summary(file: Path, written: dict[str, Any], source: Source) -> dict[str, A
 
 
 def own_facts(ghost: Ghost) -> dict[str, Any]:
-    """The facts of ghost.json that a file needs when it travels alone. Nothing of them identifies somebody but the
-    labels, which the chat template holds too."""
+    """The facts of ghost.json that a file needs without its folder. Only the labels may identify somebody, and the chat
+    template holds those too."""
     known = {
         "base_sha256": ("base", "weights_sha256"),
         "adapter_sha256": ("merge", "adapter_sha256"),

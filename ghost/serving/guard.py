@@ -107,7 +107,7 @@ class Guard:
 class Bounded(H11Protocol):
     """Close a connection whose request does not arrive in time, or the oldest such of too many.
 
-    uvicorn itself would wait for ever. Who waits in vain is also who keeps a connection open between two requests.
+    uvicorn itself would wait for ever. A connection that is kept open between two requests counts as such, too.
     """
 
     _late: asyncio.TimerHandle | None = None
