@@ -35,6 +35,10 @@ class PlainConsole(Console):
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
 
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Leave long lines whole, so that paths and commands can be copied; tables keep to the terminal's width."""
+        super().print(*objects, **{"soft_wrap": all(isinstance(one, str) for one in objects)} | how)
+
     def render_str(self, text: str, **how: Any) -> Text:
         """Every string passes here: those that are printed, and the cells of tables."""
         return super().render_str(visible(text), **how)

@@ -55,14 +55,12 @@ def run(args: argparse.Namespace) -> int:
     for name, source in EDITED.items():
         target = FOLDER / name
         if target.exists():
-            console.print(f"kept     {target}", soft_wrap=True)
+            console.print(f"kept     {target}")
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
         part.write_bytes((SHIPPED / source).read_bytes())
         os.replace(part, target)
-        console.print(f"written  {target}", soft_wrap=True)
-    console.print(
-        f"next     put your names into {FOLDER / 'user_config.json'}, then: ghost extract PATH", soft_wrap=True
-    )
+        console.print(f"written  {target}")
+    console.print(f"next     put your names into {FOLDER / 'user_config.json'}, then: ghost extract PATH")
     return 0

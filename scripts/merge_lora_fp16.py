@@ -123,10 +123,10 @@ def merge_folder(args: argparse.Namespace, folder: Path) -> int:
         print(json.dumps({"model": str(args.out), "merge": block, "seconds": clock.seconds}, indent=2))
     else:
         if "interrupted" in (training := ghost.facts.get("training") or {}):
-            console.print(f"adapter     {best_so_far(training)}", soft_wrap=True)
+            console.print(f"adapter     {best_so_far(training)}")
         report(args.out, base, block, ghost.stop_sequences, replaces=replaces)
         if args.keep_adapter:
-            console.print(f"adapter     {args.keep_adapter}, over {base.repo} in FP16: docs/scaling.md", soft_wrap=True)
+            console.print(f"adapter     {args.keep_adapter}, over {base.repo} in FP16: docs/scaling.md")
     return 0
 
 
@@ -239,7 +239,7 @@ def report(out: Path, base: Base, block: dict[str, Any], stops: list[str], *, re
         f'elsewhere   other servers (vLLM, transformers serve) must be sent "stop": {json.dumps(stops)}',
         f"written     {out}{', in place of the model that was there' if replaces else ''}; next: ghost check {out}",
     ]
-    console.print("\n".join(lines), soft_wrap=True)
+    console.print("\n".join(lines))
 
 
 if __name__ == "__main__":

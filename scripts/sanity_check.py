@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     for result in found:
         results.append(result)
         if not args.json:
-            console.print(str(result), soft_wrap=True)
+            console.print(str(result))
     ok = all(result.status != "failed" for result in results)
     if args.json:
         document = {"model": str(args.model), "ok": ok, "checks": [asdict(result) for result in results]}

@@ -87,7 +87,7 @@ def try_prompts(engine: "Engine", args: argparse.Namespace) -> int:
             failed.setdefault(REPEATS, []).append(f"{name}, seed {seeds[0]}")
         answers += said
         if not args.json:
-            console.print(_shown(name, turns, said, engine.labels), soft_wrap=True)
+            console.print(_shown(name, turns, said, engine.labels))
     if args.json:
         document = {
             "model": str(args.model),
@@ -99,9 +99,9 @@ def try_prompts(engine: "Engine", args: argparse.Namespace) -> int:
         }
         echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
-        console.print(_summed(summarise(answers, known)), soft_wrap=True)
+        console.print(_summed(summarise(answers, known)))
         for expectation, places in failed.items():
-            console.print(f"failed: {expectation} ({'; '.join(places)})", style="bold red", soft_wrap=True)
+            console.print(f"failed: {expectation} ({'; '.join(places)})", style="bold red")
     return 1 if failed else 0
 
 
@@ -118,7 +118,7 @@ def try_held_out(engine: "Engine", args: argparse.Namespace) -> int:
         document = {"model": str(args.model), "held_out": str(args.held_out), "seed": args.seed}
         echo(json.dumps(document | figures, indent=2))
     else:
-        console.print(_summed(figures), soft_wrap=True)
+        console.print(_summed(figures))
     return 1 if figures["unmet"] else 0
 
 

@@ -154,11 +154,11 @@ def run(args: argparse.Namespace) -> int:
         then = f"next: ghost train --preferences {args.corrections}"
         if total < FEWEST:
             then = f"ghost train --preferences learns from at least {FEWEST}, so answer more drafts first"
-        console.print(f"{added:,} drafts added to {args.corrections}, which holds {total:,}; {then}", soft_wrap=True)
+        console.print(f"{added:,} drafts added to {args.corrections}, which holds {total:,}; {then}")
         return 0
     if args.quality:
         quality_page(config, args.quality)
-        console.print(f"figures of what was sent in {args.quality}; open it in a browser", soft_wrap=True)
+        console.print(f"figures of what was sent in {args.quality}; open it in a browser")
         return 0
     from telegram_bot import service  # imports the Bot API client
 

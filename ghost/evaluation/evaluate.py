@@ -210,7 +210,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(text, end="")
     else:
-        console.print(summary(found, args.out / PAGE), soft_wrap=True)
+        console.print(summary(found, args.out / PAGE))
     return 0
 
 

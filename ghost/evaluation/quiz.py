@@ -290,21 +290,18 @@ def make(args: argparse.Namespace) -> int:
         if passed_over:
             console.print(
                 f"note: {passed_over} of {len(held_out.exchanges)} held-out replies were passed over: another question "
-                "would show them, or they would show its reply",
-                soft_wrap=True,
+                "would show them, or they would show its reply"
             )
         if len(asked) < args.pairs:
             console.print(
                 f"note: {len(asked)} pairs, fewer than the {args.pairs} of --pairs: the model answered "
-                f"{len(exchanges)}, of which the others are too long to be shown, empty, or what you wrote, too",
-                soft_wrap=True,
+                f"{len(exchanges)}, of which the others are too long to be shown, empty, or what you wrote, too"
             )
         console.print(
             f"{args.blind / QUIZ}: {len(asked)} pairs of real messages and imitated ones. It shows what you and "
             "others really wrote: read it first, and give it to nobody whom you would not show these chats.\n"
             f"Keep {args.blind / KEY}: it says which is which. With the codes that come back: "
-            f"ghost evaluate --score CODE… --key {args.blind / KEY}",
-            soft_wrap=True,
+            f"ghost evaluate --score CODE… --key {args.blind / KEY}"
         )
     return 0
 
@@ -316,9 +313,9 @@ def score(args: argparse.Namespace) -> int:
         print(json.dumps(told, indent=2))
         return 0
     for number, one in enumerate(scores, start=1):
-        console.print(f"{f'friend {number}':<10} {one}", soft_wrap=True)
+        console.print(f"{f'friend {number}':<10} {one}")
     if together:
-        console.print(f"{'together':<10} {together}", soft_wrap=True)
+        console.print(f"{'together':<10} {together}")
     return 0
 
 

@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
     flags = [word for flag, value in given.items() if value is not None for word in (flag, value)]
     again = shlex.join(["ghost", "pull", args.repo, *flags, *(["--json"] if args.json else [])])
     refuse_foreign_files(args.out, artifact.own_files(args.out, "merge"))
-    hub = connect(args.repo, again, lambda line: None if args.json else console.print(line, soft_wrap=True))
+    hub = connect(args.repo, again, lambda line: None if args.json else console.print(line))
     with resumable(again, str(args.out.parent)):
         pulled = pull(hub, args.revision, args.out)
-    print(json.dumps(pulled, indent=2)) if args.json else console.print(summary(pulled), soft_wrap=True)
+    print(json.dumps(pulled, indent=2)) if args.json else console.print(summary(pulled))
     return 0
 
 

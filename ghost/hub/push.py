@@ -151,14 +151,14 @@ def run(args: argparse.Namespace) -> int:
     leaks = leaking.above_limit(evaluation, ghost)
     if args.despite_leaks is None:
         leaking.refuse(leaks or [], evaluation, again, args.repo)
-    hub = connect(args.repo, again, lambda line: None if args.json else console.print(line, soft_wrap=True))
+    hub = connect(args.repo, again, lambda line: None if args.json else console.print(line))
     if leaks is None:
         hub.say(f"note: this model was not checked for leaks; to check it first: ghost evaluate {args.model}")
     with resumable(again, str(args.model)):
         with progress("hashing"):
             ghost_json.verify(ghost)
         pushed = push(hub, ghost, tag=args.tag, public=args.public is not None)
-    print(json.dumps(pushed, indent=2)) if args.json else console.print(summary(pushed), soft_wrap=True)
+    print(json.dumps(pushed, indent=2)) if args.json else console.print(summary(pushed))
     return 0
 
 

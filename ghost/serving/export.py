@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
         return 0
     for what in facts["other_ids"]:
-        console.print(f"note     llama.cpp reads {what} as other tokens than in training", soft_wrap=True)
+        console.print(f"note     llama.cpp reads {what} as other tokens than in training")
     by = f", by {facts['quantizer']}" if facts["quantizer"] else ""
     lines = [
         f"written  {facts['file']}: {facts['bytes'] / 1e9:.2f} GB, {facts['tensors']} tensors, {facts['type']}{by}"
@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
         ]
     if args.gguf_adapter:
         lines.append(f"base     if there is none yet: ghost export --base {shlex.quote(facts['base'])} --gguf q4_0")
-    console.print("\n".join(lines), soft_wrap=True)
+    console.print("\n".join(lines))
     return 0
 
 

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         for result in preflight(folder, weights=not args.no_weights):
             results.append(result)
             if not args.json:
-                console.print(str(result), soft_wrap=True)
+                console.print(str(result))
     failed = [result.check for result in results if result.status == "failed"]
     if args.json:
         print(json.dumps({"ok": not failed, "checks": [asdict(result) for result in results]}, indent=2))
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             verdict = "ready, but the weights were not checked"
         else:
             verdict = f"ready: cd {shlex.quote(str(folder))} && {shlex.join(push_line(folder, 'USER/MODEL'))}"
-        console.print(verdict, soft_wrap=True)
+        console.print(verdict)
     return 1 if failed else 0
 
 

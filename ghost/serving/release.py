@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 def say(args: argparse.Namespace, *lines: str) -> None:
     for line in () if args.json else lines:
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def command(args: argparse.Namespace, *flags: str) -> str:

@@ -235,9 +235,9 @@ def run(args: argparse.Namespace) -> int:
                 )
             body = json.dumps({"input": {"prompt": "hey"}})
             curl = ["curl", f"{server.url}/predictions", "-H", "Content-Type: application/json", "-d", body]
-            console.print(f"ready; press Ctrl-C to stop. Try:\n{shlex.join(curl)}", soft_wrap=True)
+            console.print(f"ready; press Ctrl-C to stop. Try:\n{shlex.join(curl)}")
             stream = [*curl, "-N", "-H", "Accept: text/event-stream"]
-            console.print(f"or, to stream the reply:\n{shlex.join(stream)}", soft_wrap=True)
+            console.print(f"or, to stream the reply:\n{shlex.join(stream)}")
         if listener:
             from ghost.serving import guard, openai_api
 
@@ -249,10 +249,10 @@ def run(args: argparse.Namespace) -> int:
             )
             stack.enter_context(guard.running(api.app(args.host, key), listener, api.backend, openai_api.guarded))
             url = f"{_url(args.host, listener.getsockname()[1])}/v1"
-            console.print(f"OpenAI's API: {url} (model {api.name}); press Ctrl-C to stop", soft_wrap=True)
+            console.print(f"OpenAI's API: {url} (model {api.name}); press Ctrl-C to stop")
         if not is_loopback(args.host) and not (listener and key):
             hint = f"set {KEY}" if listener else "there is no password"
-            console.print(f"anyone who can reach {args.host} can talk to it: {hint}", soft_wrap=True)
+            console.print(f"anyone who can reach {args.host} can talk to it: {hint}")
         try:
             if server:
                 server.wait_until_it_ends()

@@ -46,7 +46,7 @@ def test_escape_sequences_are_spelled_out(capsys: pytest.CaptureFixture[str]) ->
     table.add_row(HOSTILE)
     there = console.PlainConsole()
     there.file = sent
-    there.print(HOSTILE, soft_wrap=True)
+    there.print(HOSTILE)
     there.print(table)
     console.echo(HOSTILE)
     console.echo(HOSTILE, error=True)
@@ -54,6 +54,16 @@ def test_escape_sequences_are_spelled_out(capsys: pytest.CaptureFixture[str]) ->
     assert printed.count(SPELLED) == 5
     assert not {*printed} & {*"\x1b\x07\x9b\r\x7f"}
     assert console.visible("a\tb\nc é 👩\u200d🍳") == "a\tb\nc é 👩\u200d🍳"
+
+
+def test_a_long_line_is_left_whole_and_a_table_is_not_wider_than_the_terminal() -> None:
+    there = console.PlainConsole()
+    there.file, there.width = io.StringIO(), 20
+    there.print("word " * 20 + "/a/path")
+    assert there.file.getvalue() == "word " * 20 + "/a/path\n"
+    table = Table("column " * 9)
+    there.print(table)
+    assert max(map(len, there.file.getvalue().splitlines()[1:])) == 20
 
 
 def test_json_with_control_characters_stays_the_same(capsys: pytest.CaptureFixture[str]) -> None:

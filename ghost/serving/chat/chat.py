@@ -37,7 +37,7 @@ KEYS = "Alt-Enter starts a new line. Ctrl-C stops a reply. Type // to start a me
 def talk(chat: Chat, ask: Callable[[], str]) -> None:
     """Chat until /quit, or until `ask` raises EOFError. Ctrl-C stops a reply, not the chat."""
     said = f"{DISCLOSURE}\n{chat.speaker.name}; type /help for commands, Ctrl-D to leave."
-    console.print(said, style="dim", soft_wrap=True)
+    console.print(said, style="dim")
     while True:
         try:
             message = ask()
@@ -46,7 +46,7 @@ def talk(chat: Chat, ask: Callable[[], str]) -> None:
             if is_command(message):
                 if (output := run_command(chat, message)) is None:
                     return
-                console.print(output, style="dim", soft_wrap=True)
+                console.print(output, style="dim")
             else:
                 answer(chat, message)
         except EOFError:
@@ -56,7 +56,7 @@ def talk(chat: Chat, ask: Callable[[], str]) -> None:
                 raise
             console.print()
         except GhostError as error:  # a prompt too long, a busy server: the next message may succeed
-            console.print(str(error), style="red", soft_wrap=True)
+            console.print(str(error), style="red")
 
 
 def answer(chat: Chat, message: str) -> None:
@@ -65,7 +65,7 @@ def answer(chat: Chat, message: str) -> None:
     try:
         for piece in chat.answer(unescaped(message)):
             lead = "" if shown else GHOST
-            console.print(lead + piece.replace("\n", "\n" + " " * len(GHOST)), end="", style="green", soft_wrap=True)
+            console.print(lead + piece.replace("\n", "\n" + " " * len(GHOST)), end="", style="green")
             shown = True
     except GhostError:
         if shown:

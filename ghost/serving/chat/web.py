@@ -36,7 +36,7 @@ def serve(load: Callable[[], Speaker], changes: Mapping[str, float], seed: int |
         page = prepared(speaker, changes, seed, worker)
         try:
             url = launch(page, host, port)
-            console.print(f"{url}; Ctrl-C stops it", soft_wrap=True)
+            console.print(f"{url}; Ctrl-C stops it")
             threading.Event().wait()
         except KeyboardInterrupt:  # Ctrl-C, or a signal that ghost/cli.py turns into it
             return 0
