@@ -3,14 +3,16 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
+
+Item = TypeVar("Item")
 
 # C0 but tab and newline, DEL, C1: terminals obey them. A text shows them as JSON's escapes, so JSON stays as it is.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -100,6 +102,14 @@ def progress(label: str, total: int | None = None, *, logged: bool = True) -> It
             yield Bar(bar, bar.add_task(label, total=total), label, total, logged)
         finally:
             _running.pop()
+
+
+def tracked(items: Collection[Item], label: str) -> Iterator[Item]:
+    """The items, under a progress bar that counts those that are done."""
+    with progress(label, len(items)) as bar:
+        for item in items:
+            yield item
+            bar.advance()
 
 
 class Bar:

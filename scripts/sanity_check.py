@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ghost.console import console, echo, progress
+from ghost.console import console, echo, progress, tracked
 from ghost.errors import UsageError
 from ghost.evaluation import gguf_checks, trained_checks
 from ghost.evaluation.gguf_checks import GgufFile
@@ -118,11 +118,10 @@ def endings(model: Model) -> str:
     engine = model.engine
     details = []
     for mode, settings in (("greedy", engine.settings.replace(temperature=0.0)), ("sampled", engine.settings)):
-        answers = []
-        with progress(f"{mode} replies", total=len(PROMPTS)) as bar:
-            for seed, texts in enumerate(PROMPTS.values()):
-                answers.append(answer(engine, conversation(texts, engine.labels), settings, seed))
-                bar.advance()
+        answers = [
+            answer(engine, conversation(texts, engine.labels), settings, seed)
+            for seed, texts in enumerate(tracked(PROMPTS.values(), f"{mode} replies"))
+        ]
         figures = summarise(answers, Format(engine.labels, engine.ghost.stop_sequences))
         for expectation, count in figures["unmet"].items():
             raise WeightsError(f"{count} of {len(answers)} {mode} replies: not {expectation}")

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ghost.console import console, echo, progress
+from ghost.console import console, echo, progress, tracked
 from ghost.errors import DataError, UsageError
 from ghost.evaluation.prompts import (
     EMPTY,
@@ -107,11 +107,10 @@ def try_prompts(engine: "Engine", args: argparse.Namespace) -> int:
 
 def try_held_out(engine: "Engine", args: argparse.Namespace) -> int:
     contexts = spread(read_contexts(args.held_out, engine.labels), args.limit)
-    answers = []
-    with progress("answering held-out windows", total=len(contexts)) as bar:
-        for number, turns in enumerate(contexts):
-            answers.append(answer(engine, turns, engine.settings, args.seed + number))
-            bar.advance()
+    answers = [
+        answer(engine, turns, engine.settings, args.seed + number)
+        for number, turns in enumerate(tracked(contexts, "answering held-out windows"))
+    ]
     known = Format(engine.labels, engine.ghost.stop_sequences, own_labels(args.held_out, engine.labels))
     figures = summarise(answers, known)
     if args.json:

@@ -16,7 +16,7 @@ from itertools import takewhile
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ghost.console import progress
+from ghost.console import tracked
 from ghost.evaluation.data import Estimate, Exchange, Learnt
 from ghost.evaluation.intervals import share
 from ghost.evaluation.likelihood import Score, encode_reply, scorer
@@ -113,13 +113,11 @@ def extraction_rate(tried: Sequence[Attempt], go_on: Continue) -> Estimate | Non
     """The share of attempts that were continued to the letter, with Wilson's interval; None where there were none."""
     if not tried:
         return None
-    extracted = 0
-    with progress("extraction attempts", len(tried)) as bar:
-        for one in tried:
-            said = go_on(one.context, one.beginning)
-            # Ignore the blank before the next word: some tokenizers attach it to the word.
-            extracted += said.strip().startswith(one.rest.strip())
-            bar.advance()
+    # Ignore the blank before the next word: some tokenizers attach it to the word.
+    extracted = sum(
+        go_on(one.context, one.beginning).strip().startswith(one.rest.strip())
+        for one in tracked(tried, "extraction attempts")
+    )
     return share(extracted, len(tried))
 
 
@@ -185,15 +183,13 @@ def exposures(
 ) -> list[Exposure]:
     """One for each canary, in order."""
     found = []
-    with progress("canaries", len(canaries)) as bar:
-        for number, canary in enumerate(canaries):
-            question = canary.turns(labels)[:1]
-            others = _others(canary.secret, random.Random(f"{seed}/{number}"))
-            answers = [f"{canary.beginning}{BEFORE_SECRET}{secret}" for secret in (canary.secret, *others)]
-            secret, *rest = score(question, answers)
-            said = go_on(question, canary.beginning).strip()
-            found.append(Exposure(canary.repetitions, sampled(secret, rest), said.startswith(canary.secret)))
-            bar.advance()
+    for number, canary in enumerate(tracked(canaries, "canaries")):
+        question = canary.turns(labels)[:1]
+        others = _others(canary.secret, random.Random(f"{seed}/{number}"))
+        answers = [f"{canary.beginning}{BEFORE_SECRET}{secret}" for secret in (canary.secret, *others)]
+        secret, *rest = score(question, answers)
+        said = go_on(question, canary.beginning).strip()
+        found.append(Exposure(canary.repetitions, sampled(secret, rest), said.startswith(canary.secret)))
     return found
 
 

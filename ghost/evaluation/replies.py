@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghost.console import progress
+from ghost.console import progress, tracked
 from ghost.evaluation.contenders import Contender, Kind
 from ghost.evaluation.data import Estimate, Exchange
 from ghost.evaluation.intervals import share
@@ -56,20 +56,16 @@ class Answers:
 def answer(contender: Contender, exchanges: Sequence[Exchange], settings: "Settings", seed: int) -> Answers:
     """One reply to each exchange, sampled with a seed per exchange that all contenders share."""
     said: list[GeneratedReply] = []
-    unanswered = 0
     started = time.monotonic()
-    with progress(f"replies: {contender.name}", len(exchanges)) as bar:
-        for number, exchange in enumerate(exchanges):
-            bar.advance()
-            try:
-                reply = contender.engine.reply(contender.prompt(exchange.context), settings, seed=seed + number)
-            except PromptError:
-                unanswered += 1
-                continue
-            text = "".join(reply)
-            answered = replace(exchange, reply=text, ended=str(reply.finish_reason))
-            said.append(GeneratedReply(answered, reply.written, reply.output_tokens))
-    return Answers(said, time.monotonic() - started, unanswered)
+    for number, exchange in enumerate(tracked(exchanges, f"replies: {contender.name}")):
+        try:
+            reply = contender.engine.reply(contender.prompt(exchange.context), settings, seed=seed + number)
+        except PromptError:
+            continue
+        text = "".join(reply)
+        answered = replace(exchange, reply=text, ended=str(reply.finish_reason))
+        said.append(GeneratedReply(answered, reply.written, reply.output_tokens))
+    return Answers(said, time.monotonic() - started, len(exchanges) - len(said))
 
 
 # How replies end.
@@ -164,22 +160,14 @@ async def _answers(where: str, folder: Path, exchanges: Sequence[Exchange], labe
     from ghost.serving.client import backend
 
     said: list[GeneratedReply] = []
-    unanswered = 0
     started = time.monotonic()
     async with backend(where, folder) as server:
-        with progress(f"replies of {where}", len(exchanges)) as bar:
-            for number, exchange in enumerate(exchanges):
-                prompt = render_prompt(exchange.context, labels)
-                try:
-                    told = await server.answer({"prompt": prompt, "seed": seed + number})
-                except PredictionFailed:
-                    unanswered += 1
-                else:
-                    tokens = told.metrics.get("output_tokens")
-                    said.append(
-                        GeneratedReply(
-                            replace(exchange, reply=told.output), None, None if tokens is None else int(tokens)
-                        )
-                    )
-                bar.advance()
-    return Answers(said, time.monotonic() - started, unanswered)
+        for number, exchange in enumerate(tracked(exchanges, f"replies of {where}")):
+            try:
+                told = await server.answer({"prompt": render_prompt(exchange.context, labels), "seed": seed + number})
+            except PredictionFailed:
+                continue
+            tokens = told.metrics.get("output_tokens")
+            answered = replace(exchange, reply=told.output)
+            said.append(GeneratedReply(answered, None, None if tokens is None else int(tokens)))
+    return Answers(said, time.monotonic() - started, len(exchanges) - len(said))
