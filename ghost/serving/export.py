@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,10 +28,8 @@ from ghost.serving.gguf_file import (
     read_decoder,
     read_vocabulary,
 )
-from replicate_deployment import ghost_json, settings
-from replicate_deployment.chat_format import END_TOKEN, Labels, Recipe
+from replicate_deployment import ghost_json
 from replicate_deployment.ghost_json import Ghost
-from replicate_deployment.settings import Settings
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer, template_for
 from training.config import BASE_HELP, base_named
 from training.finetuning.base import resolve_base
@@ -57,31 +55,22 @@ TEMPLATE = """\
 {{- end }}{{ "\\n" }}{{ @ME@ }}"""
 
 
-def modelfile(
-    gguf: str,
-    labels: Labels,
-    recipe: Recipe,
-    stops: Sequence[str],
-    settings: Settings,
-    *,
-    begin: str = " ",
-    end: str = END_TOKEN,
-    adapter: str | None = None,
-) -> str:
-    """The Modelfile for the file `gguf`, relative to its folder, and the LoRA file `adapter` over it. `begin` goes
-    before a text, `end` is the end token."""
-    facts = {"@ME@": go_text(labels.me), "@OTHER@": go_text(labels.other)}
-    facts |= {"@BEGIN@": go_text(begin), "@END@": end if recipe == "conversations" else ""}
+def modelfile(gguf: str, ghost: Ghost, source: "Source", adapter: str | None = None) -> str:
+    """The Modelfile for the file `gguf`, relative to its folder, and the LoRA file `adapter` over it."""
+    facts = {"@ME@": go_text(ghost.labels.me), "@OTHER@": go_text(ghost.labels.other)}
+    facts["@BEGIN@"] = go_text(source.vocabulary.begin)
+    facts["@END@"] = source.tokenizer.eos_token if ghost.recipe == "conversations" else ""
     template = TEMPLATE
     for name, value in facts.items():
         template = template.replace(name, value)
-    parameters: list[tuple[str, object]] = [("stop", quoted(stop)) for stop in stops]
+    sampling = ghost.settings
+    parameters: list[tuple[str, object]] = [("stop", quoted(stop)) for stop in ghost.stop_sequences]
     parameters += [
-        ("temperature", settings.temperature),
-        ("top_p", settings.top_p),
-        ("top_k", settings.top_k),
-        ("repeat_penalty", settings.repetition_penalty),
-        ("num_predict", settings.max_new_tokens),
+        ("temperature", sampling.temperature),
+        ("top_p", sampling.top_p),
+        ("top_k", sampling.top_k),
+        ("repeat_penalty", sampling.repetition_penalty),
+        ("num_predict", sampling.max_new_tokens),
     ]
     lines = [
         f"FROM ./{gguf}",
@@ -188,20 +177,19 @@ def export(model: Path, out: Path, kind: Type | KQuant) -> dict[str, Any]:
         raise UsageError(
             f"{model} is an adapter: export it with --gguf-adapter, or merge it first: ghost merge {model}"
         )
-    recipe, sampling = ghost.recipe, settings.from_facts(ghost.block("sampling"))
+    ghost.block("sampling")  # refuse a model without one before the work
     with progress("hashing"):
         ghost_json.verify(ghost)
     source = _read(model, lambda: load_tokenizer(model))
     # A template is a program that other servers run: the file gets ours, whatever the folder holds.
-    source.tokenizer.chat_template = template_for(source.tokenizer, ghost.labels, recipe)
+    source.tokenizer.chat_template = template_for(source.tokenizer, ghost.labels, ghost.recipe)
     check_golden_ids(ghost, source)
     name = f"{NAME}-{kind}.gguf"
-    ends = {"begin": source.vocabulary.begin, "end": source.tokenizer.eos_token}
-    ollama = modelfile(name, ghost.labels, recipe, ghost.stop_sequences, sampling, **ends)
+    ollama = modelfile(name, ghost, source)
 
     def add_metadata(writer: Any) -> None:
         general_facts(writer, ghost.block("base"), NAME)
-        gguf_file.sampling_facts(writer, sampling)
+        gguf_file.sampling_facts(writer, ghost.settings)
         gguf_file.own_facts(writer, own_facts(ghost) | {"kind": "merged"})
 
     with replace_folder(out) as folder:
@@ -209,7 +197,7 @@ def export(model: Path, out: Path, kind: Type | KQuant) -> dict[str, Any]:
         (folder / "Modelfile").write_text(ollama, encoding="utf-8")
         block = {"format": "gguf", "type": kind, "versions": {"gguf": version("gguf")}}
         artifact.write(folder, ghost.facts, {name: written["sha256"]}, export=block)
-    command = llama_server(["-m", str(out / name)], ghost.stop_sequences, sampling.max_new_tokens)
+    command = llama_server(["-m", str(out / name)], ghost)
     return _summary(out / name, written, source) | {"modelfile": str(out / "Modelfile"), "llama_server": command}
 
 
@@ -251,12 +239,10 @@ def export_adapter(folder: Path, base: str | None, out: Path) -> dict[str, Any]:
         found = provenance.find_base(ghost, base)
         adapter = adapters.read_adapter(named, found.folder)
         source = _read(found.folder, lambda: provenance.adapter_tokenizer(ghost, found))
-        sampling, labels, stops = Settings(), ghost.labels, ghost.stop_sequences
         name, template = f"{NAME}-lora.gguf", "chat_template.jinja"
         tensors = plan_lora(adapter, source.decoder)
-        ends = {"begin": source.vocabulary.begin, "end": source.tokenizer.eos_token}
         over = Path("..", "gguf-base", f"{BASE}-q4_0.gguf").as_posix()
-        ollama = modelfile(over, labels, ghost.recipe, stops, sampling, **ends, adapter=name)
+        ollama = modelfile(over, ghost, source, adapter=name)
         sha256 = provenance.weights_sha256(ghost, adapters.WEIGHTS)
         facts = own_facts(ghost) | {"kind": "adapter", "base_sha256": found.weights_sha256, "adapter_sha256": sha256}
 
@@ -275,13 +261,13 @@ def export_adapter(folder: Path, base: str | None, out: Path) -> dict[str, Any]:
             with progress(f"writing {name}", total=len(tensors)) as bar:
                 architecture = source.decoder.architecture
                 digest = gguf_file.write(written / name, architecture, tensors, blocks, add_metadata, bar.advance)
-            text = template_for(source.tokenizer, labels, ghost.recipe)
+            text = template_for(source.tokenizer, ghost.labels, ghost.recipe)
             (written / template).write_text(text, encoding="utf-8")
             (written / "Modelfile").write_text(ollama, encoding="utf-8")
             block = {"format": "gguf", "type": "lora", "versions": {"gguf": version("gguf")}}
             artifact.write(written, ghost.facts, {name: digest}, export=block)
     files = ["-m", str(out / over), "--lora", str(out / name), "--chat-template-file", str(out / template)]
-    command = llama_server(files, stops, sampling.max_new_tokens)
+    command = llama_server(files, ghost)
     result = {"tensors": len(tensors), "sha256": digest, "type": "f16", "quantizer": None}
     place = str(found.folder) if found.revision == "local" else found.repo
     return _summary(out / name, result, source) | {
@@ -404,14 +390,14 @@ def own_facts(ghost: Ghost) -> dict[str, Any]:
     return facts | {name: ghost.facts[name] for name in ("text", "sampling", "golden") if name in ghost.facts}
 
 
-def llama_server(files: list[str], stops: Sequence[str], tokens: int) -> str:
+def llama_server(files: list[str], ghost: Ghost) -> str:
     """The llama-server command that serves a model; `files` are its arguments that name the files.
 
     It ignores the template without --jinja, and a GGUF file cannot hold the stops; a request that names stops replaces
     these. Without -c it would allocate the base's 32,768 tokens: 4 GB for a 7B.
     """
-    words = ["llama-server", *files, "--jinja", "-c", str(CONTEXT), "-n", str(tokens)]
-    for stop in stops:
+    words = ["llama-server", *files, "--jinja", "-c", str(CONTEXT), "-n", str(ghost.settings.max_new_tokens)]
+    for stop in ghost.stop_sequences:
         words += ["-r", stop.replace("\\", "\\\\").replace("\n", "\\n")]
     return shlex.join(words)
 

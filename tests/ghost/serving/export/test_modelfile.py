@@ -1,6 +1,10 @@
 """The Modelfile, read as Ollama reads it; its template, run by Jinja, gives the text of chat_format."""
 
 import re
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from jinja2 import Environment
@@ -8,6 +12,7 @@ from jinja2 import Environment
 from ghost.errors import ConversionError
 from ghost.serving.export import modelfile
 from replicate_deployment.chat_format import END_TOKEN, RECIPES, Labels, Recipe, Turn, render, render_line
+from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
 
 LABELS = [Labels(), Labels(me='Noa"\\}}:', other="é😂:")]
@@ -23,6 +28,12 @@ JINJA = {
     '{{ $before = "\\n" }}': '{% set kept.before = "\\n" %}',
     "{{- end }}\n{{- end }}": "{%- endif %}\n{%- endfor %}",
 }
+
+
+def written(gguf: str, labels: Labels, recipe: Recipe, stops: list[str], sampling: Settings) -> str:
+    text = {"labels": {"me": labels.me, "other": labels.other}, "recipe": recipe, "stop_sequences": stops}
+    source: Any = SimpleNamespace(vocabulary=SimpleNamespace(begin=" "), tokenizer=SimpleNamespace(eos_token=END_TOKEN))
+    return modelfile(gguf, Ghost(Path(), {"text": text, "sampling": asdict(sampling)}), source)
 
 
 def commands(text: str) -> list[tuple[str, str]]:
@@ -44,7 +55,7 @@ def rendered(template: str, turns: list[Turn], me: str) -> str:
 @pytest.mark.parametrize("labels", LABELS, ids=["default", "odd"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_template_gives_the_text_of_the_engine(labels: Labels, recipe: Recipe) -> None:
-    read = dict(commands(modelfile("ghost-f16.gguf", labels, recipe, labels.stop_sequences, Settings())))
+    read = dict(commands(written("ghost-f16.gguf", labels, recipe, labels.stop_sequences, Settings())))
     texts = ["hey", "yo\nça va ? 😂", "{{ .Role }}", "ok", "et toi"]
     turns = [Turn((labels.other, labels.me)[place % 2], text) for place, text in enumerate(texts)]
     for count in (1, 3, 5):
@@ -61,7 +72,7 @@ def test_the_template_gives_the_text_of_the_engine(labels: Labels, recipe: Recip
 @pytest.mark.parametrize("labels", LABELS, ids=["default", "odd"])
 def test_stops_and_sampling_are_those_of_ghost_json(labels: Labels) -> None:
     sampling = Settings(max_new_tokens=50, temperature=0.5, top_p=0.9, top_k=7, repetition_penalty=1.1)
-    found = commands(modelfile("ghost-q8_0.gguf", labels, "windows", [*labels.stop_sequences, "fin"], sampling))
+    found = commands(written("ghost-q8_0.gguf", labels, "windows", [*labels.stop_sequences, "fin"], sampling))
     assert [value for name, value in found if name == "stop"] == [*labels.stop_sequences, "fin"]
     assert [(name, value) for name, value in found if name not in ("stop", "TEMPLATE")] == [
         ("FROM", "./ghost-q8_0.gguf"),
@@ -76,4 +87,4 @@ def test_stops_and_sampling_are_those_of_ghost_json(labels: Labels) -> None:
 @pytest.mark.parametrize("stop", ['"""', 'a"'])
 def test_what_cannot_be_quoted_is_refused(stop: str) -> None:
     with pytest.raises(ConversionError, match="cannot escape quotes"):
-        modelfile("ghost-f16.gguf", Labels(), "windows", [stop], Settings())
+        written("ghost-f16.gguf", Labels(), "windows", [stop], Settings())
