@@ -111,9 +111,7 @@ def _commit_of_tag(api: "HfApi", repo: str, revision: str) -> str:
 
 
 def _check_disk_space(ghost: Ghost, repo: str, cache: Path) -> None:
-    missing = 0
-    for name, facts in ghost.block("files").items():
-        missing += 0 if (ghost.folder / name).is_file() else facts["size"]
+    missing = sum(facts["size"] for name, facts in ghost.block("files").items() if not (ghost.folder / name).is_file())
     free = shutil.disk_usage(cache).free
     if free < missing:
         raise WeightsError(

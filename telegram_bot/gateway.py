@@ -193,14 +193,12 @@ class _UpdatesRequest(_CheckedRequest):
         answer = _CheckedRequest.parse_json_payload(payload)
         if "result" in answer:
             updates = answer["result"]
-            if not isinstance(updates, list) or not all(map(_is_update, updates)):
+            if not isinstance(updates, list) or not all(
+                isinstance(update, dict) and isinstance(update.get("update_id"), int) for update in updates
+            ):
                 raise TelegramError("not a list of updates")
             answer["result"] = [_readable(update) for update in updates]
         return answer
-
-
-def _is_update(found: Any) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("update_id"), int)
 
 
 def _readable(update: dict[str, Any]) -> dict[str, Any]:

@@ -385,10 +385,11 @@ def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) ->
 
     Empty if a sample would have fewer than FEWEST replies.
     """
-    if _size(len(own), len(said)) < FEWEST:
+    size = min(len(own) // 2, len(said))
+    if size < FEWEST:
         return []
     reference = Reference.of(own)
-    draws = _draws(len(own), len(said), seed)
+    draws = _draws(len(own), len(said), size, seed)
     figures = (
         _figure(
             feature,
@@ -401,16 +402,12 @@ def compare(own: Sequence[Exchange], said: Sequence[Exchange], seed: int = 0) ->
     return [figure for figure in figures if figure is not None]
 
 
-def _size(own: int, said: int) -> int:
-    return min(own // 2, said)
-
-
 Draw = tuple[list[int], list[int], list[int]]
 
 
-def _draws(own: int, said: int, seed: int) -> list[Draw]:
+def _draws(own: int, said: int, size: int, seed: int) -> list[Draw]:
     """Two disjoint samples of the person's replies and one of the others, as positions."""
-    rng, size = random.Random(seed), _size(own, said)
+    rng = random.Random(seed)
     drawn = []
     for _ in range(DRAWS):
         mine = rng.sample(range(own), 2 * size)

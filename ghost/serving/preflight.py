@@ -120,20 +120,17 @@ def preflight(folder: Path, *, weights: bool = True) -> Iterator[Result]:
             f"{place} has weights but no {ghost_json.NAME}" if shards else f"no model in {place}",
             f"cp -r models/merged/. {place}/ (or check without: ghost preflight --no-weights)",
         )
+    skip = ("" if there else "no weights") if weights else "--no-weights"
     model = checks.Model(place)
     for name, look_at in checks.CHECKS.items():
-        if not (weights and there):
-            yield Result(name, "skipped", "no weights" if weights else "--no-weights")
-            continue
-        if failed and look_at is checks.golden_prompt:
-            yield Result(name, "skipped", "after a failure")
+        if skip or (failed and look_at is checks.golden_prompt):
+            yield Result(name, "skipped", skip or "after a failure")
             continue
         result = looked_at(name, look_at, model)
         failed |= result.status == "failed"
         yield result
-    if not (weights and there) or failed:
-        reason = "after a failure" if failed else "--no-weights"
-        yield Result(SERVER, "skipped", reason)
+    if skip or failed:
+        yield Result(SERVER, "skipped", "after a failure" if failed else skip)
         return
     del model  # frees its engine: a GPU may not have room for two
     gc.collect()
