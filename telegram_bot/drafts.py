@@ -166,26 +166,22 @@ def pressed(db: Database, config: BotConfig, query: "CallbackQuery") -> None:
 def _do(db: Database, config: BotConfig, number: int, action: str) -> str:
     """Carry out `action` on an open draft; return the text that Telegram shows for the press."""
     draft = db.required_row("SELECT * FROM drafts WHERE id = ?", number)
-    conversation, name, _ = _destination(db, draft["conversation"])
     if action == "send":
         return _approve(db, config, draft)
     if action == "edit":
-        plan(
-            db,
-            Place(config.owner, conversation=conversation),
-            f"Draft {number}: reply to this message with what {name or 'they'} should read.",
-            ask=True,
-        )
+        name, _ = _destination(db, draft)
+        asked = f"Draft {number}: reply to this message with what {name or 'they'} should read."
+        plan(db, _owner(config, draft), asked, ask=True)
         return "Write it below"
     if action == "another":
         refused = json.dumps([*json.loads(draft["refused"]), [draft["draft"], db.clock.time()]], ensure_ascii=False)
         db.run("UPDATE drafts SET state = 'writing', draft = '', refused = ? WHERE id = ?", refused, number)
-        quality.add(db, conversation, {"drafts": {"another": 1}})
+        quality.add(db, draft["conversation"], {"drafts": {"another": 1}})
         _close(db, config, draft, "Writing another…")
         return "Writing another"
     if action == "discard":
         db.run("UPDATE drafts SET state = 'discarded', at = ? WHERE id = ?", db.clock.time(), number)
-        quality.add(db, conversation, {"drafts": {"discarded": 1}})
+        quality.add(db, draft["conversation"], {"drafts": {"discarded": 1}})
         _close(db, config, draft, "Discarded.")
         return "Discarded"
     return GONE
@@ -197,12 +193,12 @@ def _approve(db: Database, config: BotConfig, draft: sqlite3.Row) -> str:
     A sent text is added to the history at once, for replies to messages that arrive meanwhile, and removed if Telegram
     refuses it. A copied text is added when Telegram reports that the owner has sent it.
     """
-    conversation, name, place = _destination(db, draft["conversation"])
-    text, now = draft["text"], db.clock.time()
+    name, place = _destination(db, draft)
+    conversation, text, now = draft["conversation"], draft["text"], db.clock.time()
     db.run("UPDATE drafts SET state = 'sending' WHERE id = ?", draft["id"])
     if place is None:
         for piece in as_messages(text, 1):
-            plan(db, Place(config.owner, conversation=conversation), piece, draft=draft["id"], said=None)
+            plan(db, _owner(config, draft), piece, draft=draft["id"], said=None)
         return "Here it is"
     for piece in as_messages(text, config.limits.messages_per_reply):
         recorded = history.add_message(db, conversation, piece, now, mine=True, pending=False, slot=draft["upto"])
@@ -240,10 +236,10 @@ def _sending(db: Database, config: BotConfig, draft: sqlite3.Row, row: sqlite3.R
             db.run("DELETE FROM messages WHERE id = ?", payload["said"])
         _refused(db, config, draft, "\n".join([text, *(payload["text"] for _, payload in rest)]), row["connection"])
         return
-    conversation, name, _ = _destination(db, draft["conversation"])
     if outcome == "doubtful":
+        name, _ = _destination(db, draft)
         doubt = f"A message to {name or 'them'} may not have arrived; check the chat before you send it again."
-        plan(db, Place(config.owner, conversation=conversation), doubt)
+        plan(db, _owner(config, draft), doubt)
     if not rest:
         _sent(db, config, draft, row["connection"])
 
@@ -251,8 +247,8 @@ def _sending(db: Database, config: BotConfig, draft: sqlite3.Row, row: sqlite3.R
 def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) -> None:
     from rapidfuzz.distance import Levenshtein
 
-    conversation, name, _ = _destination(db, draft["conversation"])
-    text = draft["text"]
+    name, _ = _destination(db, draft)
+    conversation, text = draft["conversation"], draft["text"]
     slot = "SELECT text FROM messages WHERE conversation = ? AND slot = ? AND mine ORDER BY id"
     pieces = [piece for (piece,) in db.rows(slot, conversation, draft["upto"])]
     if len(pieces) > len(as_messages(text, config.limits.messages_per_reply)):  # its beginning was sent before
@@ -277,7 +273,7 @@ def _sent(db: Database, config: BotConfig, draft: sqlite3.Row, connection: str) 
 
 def _refused(db: Database, config: BotConfig, draft: sqlite3.Row, rest: str, connection: str) -> None:
     """Reopen the draft with the unsent rest. If the chat has moved on, give the owner its text instead."""
-    conversation, name, _ = _destination(db, draft["conversation"])
+    conversation = draft["conversation"]
     begun = db.value("SELECT 1 FROM messages WHERE conversation = ? AND slot = ?", conversation, draft["upto"])
     gone_on = "SELECT 1 FROM messages WHERE conversation = ? AND id > ? AND slot IS NULL"
     text = rest if begun else draft["text"]
@@ -287,8 +283,9 @@ def _refused(db: Database, config: BotConfig, draft: sqlite3.Row, rest: str, con
     _close(db, config, draft, "Not sent; see below.")
     if not draft["context"] or db.value(gone_on, conversation, draft["upto"]):
         db.run("UPDATE drafts SET state = 'outdated' WHERE id = ?", draft["id"])
+        name, _ = _destination(db, draft)
         returned = f"Draft {draft['id']}, to {name or 'whoever wrote this'}: {why}\n\n{text}"
-        plan(db, Place(config.owner, conversation=conversation), fitting(returned))
+        plan(db, _owner(config, draft), fitting(returned))
         return
     db.run("UPDATE drafts SET state = 'offered', text = ?, version = version + 1 WHERE id = ?", text, draft["id"])
     _show(db, config, draft["id"], why=why)
@@ -348,25 +345,29 @@ def _shown(db: Database, config: BotConfig, draft: sqlite3.Row, message: int) ->
         _close(db, config, db.required_row("SELECT * FROM drafts WHERE id = ?", draft["id"]), draft["closing"])
 
 
-def _destination(db: Database, conversation: int) -> tuple[int, str, Place | None]:
-    """Return (conversation, name, place for an approved reply; None if the owner must copy it)."""
-    row = db.required_row("SELECT * FROM conversations WHERE id = ?", conversation)
+def _destination(db: Database, draft: sqlite3.Row) -> tuple[str, Place | None]:
+    """Return (name, place for an approved reply; None if the owner must copy it)."""
+    row = db.required_row("SELECT * FROM conversations WHERE id = ?", draft["conversation"])
     can_reply = db.value("SELECT can_reply FROM connections WHERE id = ?", row["connection"])
-    place = Place(row["chat"], row["connection"], row["thread"], conversation) if can_reply else None
-    return conversation, row["name"], place
+    return row["name"], Place(row["chat"], row["connection"], row["thread"], row["id"]) if can_reply else None
+
+
+def _owner(config: BotConfig, draft: sqlite3.Row) -> Place:
+    """The owner's chat with the bot. /forget deletes what is planned there for the draft's conversation."""
+    return Place(config.owner, conversation=draft["conversation"])
 
 
 def _show(db: Database, config: BotConfig, number: int, instead_of: int | None = None, why: str = "") -> None:
     """Show a draft in the message `instead_of`, or in a new one."""
     draft = db.required_row("SELECT * FROM drafts WHERE id = ?", number)
-    conversation, name, place = _destination(db, draft["conversation"])
+    name, place = _destination(db, draft)
     actions = [("Send" if place else "Take", "send"), ("Edit", "edit"), ("Another", "another"), ("Discard", "discard")]
     buttons = [(label, f"{action}:{number}:{draft['version']}") for label, action in actions]
     asked = str(json.loads(draft["context"])[-1][1])
     asked = asked if len(asked) <= QUOTED else f"…{asked[-QUOTED:]}"
     whom = f"{name or 'whoever wrote this'}{why and f': {why}'}"
     text = fitting(f"Draft {number}, to {whom}\n» {asked}\n\n{draft['text']}")
-    owner, shown = Place(config.owner, conversation=conversation), {"buttons": buttons, "version": draft["version"]}
+    owner, shown = _owner(config, draft), {"buttons": buttons, "version": draft["version"]}
     if instead_of is None:
         db.run("UPDATE drafts SET shown = NULL, closing = NULL WHERE id = ?", number)
         plan(db, owner, text, draft=number, **shown)
@@ -379,5 +380,4 @@ def _close(db: Database, config: BotConfig, draft: sqlite3.Row, text: str) -> No
     if draft["shown"] is None:
         db.run("UPDATE drafts SET closing = ? WHERE id = ?", text, draft["id"])
         return
-    owner = Place(config.owner, conversation=draft["conversation"])
-    plan(db, owner, fitting(text), method="edit", message=draft["shown"])
+    plan(db, _owner(config, draft), fitting(text), method="edit", message=draft["shown"])

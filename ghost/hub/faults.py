@@ -65,13 +65,12 @@ def _answer(error: "HfHubHTTPError") -> Fault:
     headers = error.response.headers
     after, limit = headers.get("Retry-After", ""), parse_ratelimit_headers(headers)
     wait = int(after) if after.isdigit() else limit.reset_in_seconds if limit and limit.remaining == 0 else None
-    missing = ""
-    if isinstance(error, errors.RepositoryNotFoundError):
-        missing = "repo"
-    elif isinstance(error, errors.RevisionNotFoundError):
-        missing = "revision"
-    elif isinstance(error, errors.EntryNotFoundError):
-        missing = "file"
+    kinds = {
+        errors.RepositoryNotFoundError: "repo",
+        errors.RevisionNotFoundError: "revision",
+        errors.EntryNotFoundError: "file",
+    }
+    missing = next((what for kind, what in kinds.items() if isinstance(error, kind)), "")
     return Fault(error.response.status_code, error.server_message or "", wait, missing)
 
 

@@ -34,7 +34,8 @@ Scores = Any  # numpy.ndarray, float32 (vocabulary,)
 # llama.cpp's C functions, by ctypes.
 
 _TOKEN, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p
-_TOKENS = ctypes.POINTER(_TOKEN)
+_INT, _BOOL, _SIZE = ctypes.c_int32, ctypes.c_bool, ctypes.c_size_t
+_TOKENS, _FLOATS = ctypes.POINTER(_TOKEN), ctypes.POINTER(ctypes.c_float)
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, _TEXT, _POINTER)
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 
@@ -51,40 +52,31 @@ class _Params(ctypes.Structure):
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_adapter_lora_init": (_POINTER, [_POINTER, _TEXT]),
-    "llama_batch_get_one": (_Params, [_TOKENS, ctypes.c_int32]),
+    "llama_batch_get_one": (_Params, [_TOKENS, _INT]),
     "llama_context_default_params": (_Params, []),
-    "llama_decode": (ctypes.c_int32, [_POINTER, _Params]),
+    "llama_decode": (_INT, [_POINTER, _Params]),
     "llama_free": (None, [_POINTER]),
-    "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), [_POINTER, ctypes.c_int32]),
+    "llama_get_logits_ith": (_FLOATS, [_POINTER, _INT]),
     "llama_get_memory": (_POINTER, [_POINTER]),
     "llama_init_from_model": (_POINTER, [_POINTER, _Params]),
     "llama_log_set": (None, [_LOG, _POINTER]),
-    "llama_memory_seq_rm": (ctypes.c_bool, [_POINTER, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]),
+    "llama_memory_seq_rm": (_BOOL, [_POINTER, _INT, _INT, _INT]),
     "llama_model_default_params": (_Params, []),
     "llama_model_free": (None, [_POINTER]),
     "llama_model_get_vocab": (_POINTER, [_POINTER]),
-    "llama_model_meta_val_str": (ctypes.c_int32, [_POINTER, _TEXT, _TEXT, ctypes.c_size_t]),
+    "llama_model_meta_val_str": (_INT, [_POINTER, _TEXT, _TEXT, _SIZE]),
     "llama_model_load_from_file": (_POINTER, [_TEXT, _Params]),
-    "llama_model_n_ctx_train": (ctypes.c_int32, [_POINTER]),
-    "llama_set_adapters_lora": (
-        ctypes.c_int32,
-        [_POINTER, ctypes.POINTER(_POINTER), ctypes.c_size_t, ctypes.POINTER(ctypes.c_float)],
-    ),
-    "llama_set_n_threads": (None, [_POINTER, ctypes.c_int32, ctypes.c_int32]),
-    "llama_token_to_piece": (
-        ctypes.c_int32,
-        [_POINTER, _TOKEN, _TEXT, ctypes.c_int32, ctypes.c_int32, ctypes.c_bool],
-    ),
-    "llama_tokenize": (
-        ctypes.c_int32,
-        [_POINTER, _TEXT, ctypes.c_int32, _TOKENS, ctypes.c_int32, ctypes.c_bool, ctypes.c_bool],
-    ),
+    "llama_model_n_ctx_train": (_INT, [_POINTER]),
+    "llama_set_adapters_lora": (_INT, [_POINTER, ctypes.POINTER(_POINTER), _SIZE, _FLOATS]),
+    "llama_set_n_threads": (None, [_POINTER, _INT, _INT]),
+    "llama_token_to_piece": (_INT, [_POINTER, _TOKEN, _TEXT, _INT, _INT, _BOOL]),
+    "llama_tokenize": (_INT, [_POINTER, _TEXT, _INT, _TOKENS, _INT, _BOOL, _BOOL]),
     "llama_vocab_bos": (_TOKEN, [_POINTER]),
     "llama_vocab_eos": (_TOKEN, [_POINTER]),
-    "llama_vocab_get_add_bos": (ctypes.c_bool, [_POINTER]),
-    "llama_vocab_is_eog": (ctypes.c_bool, [_POINTER, _TOKEN]),
-    "llama_vocab_n_tokens": (ctypes.c_int32, [_POINTER]),
-    "llama_vocab_type": (ctypes.c_int, [_POINTER]),
+    "llama_vocab_get_add_bos": (_BOOL, [_POINTER]),
+    "llama_vocab_is_eog": (_BOOL, [_POINTER, _TOKEN]),
+    "llama_vocab_n_tokens": (_INT, [_POINTER]),
+    "llama_vocab_type": (_INT, [_POINTER]),
 }
 _SENTENCEPIECE = 1  # LLAMA_VOCAB_TYPE_SPM
 _errors: list[str] = []  # what llama.cpp has logged since the last call that can fail
