@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +79,13 @@ def contender_figures(
         if base is not None and base.nats is not None and base is not result:
             found["gain"] = vars(gain(exchanges, result.nats, base.nats, seed))
     if result.context is not None:
-        found["context"] = asdict(result.context)
+        found["context"] = result.context
     if result.ranking is not None:
-        found["ranking"] = asdict(result.ranking)
+        found["ranking"] = result.ranking
     if not said:
         return found
     if said[0].written is not None:
-        found["stopping"] = asdict(stopping(said, labels, own_labels))
+        found["stopping"] = stopping(said, labels, own_labels)
     found["style"] = style.as_json(style.compare(exchanges, [one.exchange for one in said], seed))
     found["authorship"] = vars(authorship_auc(exchanges, [one.exchange for one in said], seed))
     return found

@@ -4,7 +4,6 @@ import copy
 import math
 import random
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,17 +123,6 @@ def gain(exchanges: Sequence[Exchange], better: Sequence[Nats], worse: Sequence[
 Context = tuple[Turn, ...]
 
 
-@dataclass(frozen=True)
-class ContextUse:
-    """Nats a token of the same replies. `gain` is shuffled minus true: 0 for a model that ignores the context. None
-    minus shuffled is what the format alone gives."""
-
-    true: Estimate
-    shuffled: Estimate
-    none: Estimate
-    gain: Estimate
-
-
 def shuffled(exchanges: Sequence[Exchange], seed: int) -> list[Context] | None:
     """For each exchange, the context of another conversation; None if there is no other."""
     order = random.Random(seed).sample(range(len(exchanges)), len(exchanges))
@@ -155,9 +143,13 @@ def _differ(exchanges: Sequence[Exchange], groups: Sequence[int], one: int, othe
 
 def context_use(
     exchanges: Sequence[Exchange], true: Sequence[Nats], measure: Callable[[Context, str], Nats], seed: int
-) -> ContextUse | None:
-    """`measure(context, reply)` returns the nats of a reply; `true` are those after its own context. None if only one
-    conversation is held out."""
+) -> dict[str, Any] | None:
+    """Nats a token of the same replies after their own context (`true`), another conversation's (`shuffled`) and none,
+    for evaluation.json. None if only one conversation is held out.
+
+    `gain` is shuffled minus true: 0 for a model that ignores the context. None minus shuffled is what the format alone
+    gives. `measure(context, reply)` returns the nats of a reply; `true` are those after its own context.
+    """
     others = shuffled(exchanges, seed)
     if others is None:
         return None
@@ -168,7 +160,9 @@ def context_use(
     def mean(nats: Sequence[Nats]) -> Estimate:
         return ratio([one.reply for one in nats], [one.tokens for one in nats], groups, seed)
 
-    return ContextUse(mean(true), mean(false), mean(bare), gain(exchanges, true, false, seed))
+    gained = gain(exchanges, true, false, seed)
+    found = {"true": mean(true), "shuffled": mean(false), "none": mean(bare), "gain": gained}
+    return {name: vars(estimate) for name, estimate in found.items()}
 
 
 # Does it answer this message, or any message? Rank the true reply among others of the person, in its context.
@@ -182,20 +176,12 @@ Score = Callable[[Sequence[Turn], Sequence[str]], Sequence[float]]
 """(turns, replies to them) → the log-likelihood of each, in nats, up to a shared constant."""
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """The rank of the true reply among `candidates`, by how much likelier its context makes it: log p(reply | context)
-    - log p(reply). So a reply that is likely anywhere, such as `ok`, gains no rank by that."""
-
-    reciprocal: Estimate
-    """Mean of 1 / rank."""
-    chance: float
-    """The same of a model that ranks at random: H(candidates) / candidates."""
-    candidates: int
-
-
 class Ranks(NamedTuple):
-    """`reciprocals[n]` is 1 / the rank, among `candidates`, of the reply of the exchange `places[n]`."""
+    """By how much likelier its context makes a reply: log p(reply | context) - log p(reply). So a reply that is likely
+    anywhere, such as `ok`, gains no rank by that.
+
+    `reciprocals[n]` is 1 / the rank, among `candidates`, of the reply of the exchange `places[n]`.
+    """
 
     places: list[int]
     reciprocals: list[float]
@@ -235,17 +221,16 @@ def ranks(
 
 def ranking(
     contexts: Sequence[Context], exchanges: Sequence[Exchange], score: Score, seed: int, advance: Callable[[], None]
-) -> Ranking | None:
-    """The mean over `ranks`, with its interval."""
+) -> dict[str, Any] | None:
+    """The mean of 1 / rank over `ranks`, that of a model that ranks at random (H(candidates) / candidates), and the
+    number of candidates, for evaluation.json."""
     found = ranks(contexts, exchanges, score, seed, advance)
     if found is None:
         return None
     groups = clusters(exchanges)
-    return Ranking(
-        ratio(found.reciprocals, [1] * len(found.places), [groups[place] for place in found.places], seed),
-        sum(1 / rank for rank in range(1, found.candidates + 1)) / found.candidates,
-        found.candidates,
-    )
+    mean = ratio(found.reciprocals, [1] * len(found.places), [groups[place] for place in found.places], seed)
+    chance = sum(1 / rank for rank in range(1, found.candidates + 1)) / found.candidates
+    return {"reciprocal": vars(mean), "chance": chance, "candidates": found.candidates}
 
 
 def _others(exchanges: Sequence[Exchange], groups: Sequence[int], place: int) -> list[str]:

@@ -6,23 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ghost.console import progress, tracked
 from ghost.evaluation.contenders import Contender, Kind
-from ghost.evaluation.data import Estimate, Exchange
+from ghost.evaluation.data import Exchange
 from ghost.evaluation.intervals import share
-from ghost.evaluation.likelihood import (
-    RANKED,
-    Context,
-    ContextUse,
-    Nats,
-    Ranking,
-    context_use,
-    ranking,
-    reply_nats,
-    scorer,
-)
+from ghost.evaluation.likelihood import RANKED, Context, Nats, context_use, ranking, reply_nats, scorer
 from ghost.evaluation.prompts import labels_in
 from ghost.serving.client.prediction import PredictionFailed
 from replicate_deployment.chat_format import Labels, render_prompt
@@ -71,43 +61,30 @@ def answer(contender: Contender, exchanges: Sequence[Exchange], settings: "Setti
 # How replies end.
 
 
-@dataclass(frozen=True)
-class Stopping:
-    """Shares of replies, with Wilson's intervals.
+def stopping(
+    said: Sequence[GeneratedReply], labels: Labels, own_labels: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Shares of replies with Wilson's intervals, and the mean tokens drawn for a reply, for evaluation.json.
 
     A reply ends by itself if the model generates the end token. Otherwise a stop sequence cuts it; programs that use
-    none would show the model continuing for both sides.
+    none would show the model continuing for both sides: `for_the_other` are turns of the other side that it began,
+    `on_and_on` further turns of the person. `other_labels` are replies with a line that begins with a label that none
+    of the person's lines begins with (`own_labels`), as in `C: Hi`. Raises ValueError if there are no replies.
     """
-
-    itself: Estimate
-    sequence: Estimate
-    length: Estimate
-    for_the_other: Estimate
-    """It began a turn of the other side, which the stop sequence cut."""
-    on_and_on: Estimate
-    """It began another turn of the person."""
-    empty: Estimate
-    other_labels: Estimate
-    """A line of it begins with a label that no line of the person begins with, as in `C: Hi`."""
-    tokens: float
-    """Mean tokens drawn for a reply."""
-
-
-def stopping(said: Sequence[GeneratedReply], labels: Labels, own_labels: frozenset[str] = frozenset()) -> Stopping:
-    """`own_labels` are those that the person's lines begin with. Raises ValueError if there are no replies."""
     total = len(said)
     ended = Counter(one.exchange.ended for one in said)
     other, again = (sum((one.written or "").endswith(f"\n{tag}") for one in said) for tag in (labels.other, labels.me))
-    return Stopping(
-        itself=share(ended["end_token"], total),
-        sequence=share(ended["stop_sequence"], total),
-        length=share(ended["length"], total),
-        for_the_other=share(other, total),
-        on_and_on=share(again, total),
-        empty=share(sum(not one.exchange.reply.strip() for one in said), total),
-        other_labels=share(sum(bool(labels_in([one.exchange.reply]) - own_labels) for one in said), total),
-        tokens=round(sum(one.tokens or 0 for one in said) / total, 2),
-    )
+    counts = {
+        "itself": ended["end_token"],
+        "sequence": ended["stop_sequence"],
+        "length": ended["length"],
+        "for_the_other": other,
+        "on_and_on": again,
+        "empty": sum(not one.exchange.reply.strip() for one in said),
+        "other_labels": sum(bool(labels_in([one.exchange.reply]) - own_labels) for one in said),
+    }
+    shares = {name: vars(share(count, total)) for name, count in counts.items()}
+    return {**shares, "tokens": round(sum(one.tokens or 0 for one in said) / total, 2)}
 
 
 # Measure one contender while it is in memory: likelihoods, then replies.
@@ -122,8 +99,8 @@ class Result:
 
     kind: Kind
     nats: list[Nats] | None
-    context: ContextUse | None
-    ranking: Ranking | None
+    context: dict[str, Any] | None
+    ranking: dict[str, Any] | None
     answers: Answers
     size: dict[str, int] | None = None
 
