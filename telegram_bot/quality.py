@@ -181,15 +181,9 @@ def figures(config: BotConfig, counts: Mapping[str, Counter[str]]) -> list[style
 # busiest people of the dataset of benchmarks/live_quality.py, whose writing drifts over months.
 
 
-class Bet(NamedTuple):
-    """Shares of blocks outside: of the person at most, and of a ghost that is worth an alarm."""
-
-    usual: float
-    alarming: float
-
-
 BEYOND = 1.25  # times the 95th percentile: outside
-OFF, WITHHELD = Bet(0.25, 0.9), Bet(1 / 50, 1 / 2)
+# Shares of blocks outside: of the person at most (`usual`), and of a ghost that is worth an alarm (`alarming`).
+OFF, WITHHELD = (0.25, 0.9), (1 / 50, 1 / 2)
 BETWEEN_ALARMS = 1000  # false ones, in blocks
 
 
@@ -207,7 +201,9 @@ def watch(db: Database, config: BotConfig, *, broken: bool) -> list[str]:
     if state.get("of") != fingerprint:
         state = {"of": fingerprint, "evidence": {}, "told": []}
         db.set_meta("block", "")
-    tested: dict[str, tuple[bool, Bet, style.StyleFigure | None]] = {"withheld": (broken, WITHHELD, None)}
+    tested: dict[str, tuple[bool, tuple[float, float], style.StyleFigure | None]] = {
+        "withheld": (broken, WITHHELD, None)
+    }
     block = _block_of(db)
     if block.get("replies", Counter()).total() >= style.FEWEST:
         db.set_meta("block", "")

@@ -15,6 +15,7 @@ from ghost.evaluation.data import Estimate, Exchange, Learnt, read_held_out, rea
 from ghost.evaluation.likelihood import breakdowns, clusters, gain, likelihood
 from ghost.evaluation.prompts import labels_in
 from ghost.evaluation.replies import Result, run_contender, run_served, stopping
+from ghost.evaluation.report_page import page, summary
 from ghost.serving.client import SERVERS, check
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, Labels
@@ -188,8 +189,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ghost.evaluation.report_page import page, summary
-
     if args.turns < 1:
         raise UsageError(f"--turns {args.turns}: at least 1")
     if args.seed < 0:

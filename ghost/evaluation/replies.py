@@ -14,7 +14,7 @@ from ghost.evaluation.data import Exchange
 from ghost.evaluation.intervals import share
 from ghost.evaluation.likelihood import RANKED, Context, Nats, context_use, ranking, reply_nats, scorer
 from ghost.evaluation.prompts import labels_in
-from ghost.serving.client.prediction import PredictionFailed
+from ghost.serving import client
 from replicate_deployment.chat_format import Labels, render_prompt
 from replicate_deployment.errors import PromptError
 
@@ -134,15 +134,13 @@ def run_served(where: str, folder: Path, exchanges: Sequence[Exchange], labels: 
 
 
 async def _answers(where: str, folder: Path, exchanges: Sequence[Exchange], labels: Labels, seed: int) -> Answers:
-    from ghost.serving.client import backend
-
     said: list[GeneratedReply] = []
     started = time.monotonic()
-    async with backend(where, folder) as server:
+    async with client.backend(where, folder) as server:
         for number, exchange in enumerate(tracked(exchanges, f"replies of {where}")):
             try:
                 told = await server.answer({"prompt": render_prompt(exchange.context, labels), "seed": seed + number})
-            except PredictionFailed:
+            except client.PredictionFailed:
                 continue
             tokens = told.metrics.get("output_tokens")
             answered = replace(exchange, reply=told.output)

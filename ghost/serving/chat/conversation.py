@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghost.console import progress
 from ghost.errors import UsageError
+from ghost.serving import client
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Turn, render_prompt, well_formed
 from replicate_deployment.errors import PromptError
@@ -147,14 +148,12 @@ class ServerSpeaker:
     """A guess: the server does not tell its sampling defaults."""
 
     def reply(self, turns: Sequence[Turn], changes: Changes, seed: int | None) -> Generator[str, None, None]:
-        from ghost.serving.client import backend
-
         inputs: dict[str, Any] = {"prompt": render_prompt(turns, self.labels), **changes}
         if seed is not None:
             inputs["seed"] = seed
         # Run the event loop only while waiting for a piece, so that it does not meet other threads and signals.
         with asyncio.Runner() as runner:
-            server = runner.run(backend(self.name, self.folder).__aenter__())
+            server = runner.run(client.backend(self.name, self.folder).__aenter__())
             pieces = server.stream(inputs)
             try:
                 while (piece := runner.run(_next(pieces))) is not None:
@@ -182,7 +181,5 @@ async def _end(server: Any, pieces: Any) -> None:
 
 
 async def _check(where: str, folder: Path) -> None:
-    from ghost.serving.client import backend
-
-    async with backend(where, folder):
+    async with client.backend(where, folder):
         pass
