@@ -150,7 +150,7 @@ class Account:
 
 FEW = 12  # up to so many files, show a row for each; beyond, a row for each platform
 OTHERS = 58  # terminal columns that a row needs beside the file name
-DOUBT = re.compile("majority|backwards|style|--date-order|after a change|weekday")
+DOUBT = "majority|backwards|style|--date-order|after a change|weekday"  # in the evidence of a date order
 TEMPLATES = 5  # wordings of recurring messages that are shown
 NARROWEST = 22  # minimum width of a file name, in characters
 LEAST_SHOWN = 0.01  # languages below this share are only in languages.json
@@ -165,32 +165,32 @@ def show(account: Account, problems: Sequence[str], out: Path, report: str) -> N
     few = len(account.files) <= FEW
     if account.files:
         console.print(table(account.files if few else _by_platform(account.files), first="file" if few else "files"))
-        for line in (_orders(account.files), *(_evidence(account.files) if few else ()), *_notes(account.files)):
-            console.print(line, soft_wrap=True)
+        evidence = _facts(account.files, "evidence", DOUBT) if few else ()  # the report has it for every file
+        for line in (_orders(account.files), *evidence, *_facts(account.files, "note")):
+            console.print(line)
     passed_over = [
         *([counted(account.attachments, "attachment")] if account.attachments else []),
         *([f"{counted(account.beside_json, 'HTML page')} whose JSON is read"] if account.beside_json else []),
         *(f"{folder}, which ghost wrote" for folder in account.own_folders),
     ]
     if passed_over:
-        console.print(f"passed over: {'; '.join(passed_over)}", soft_wrap=True)
+        console.print(f"passed over: {'; '.join(passed_over)}")
     namesakes: dict[tuple[str, str], list[str]] = {}
     for each in account.conversations:
         namesakes.setdefault((PurePath(each["file"]).parts[0], each["title"]), []).append(each["file"])
     for (_, title), files in namesakes.items():
         if len(files) > 1:
             names = ", ".join(files[:5]) + (", …" if len(files) > 5 else "")
-            line = f"kept apart: {len(files)} chats called {title}, which share hardly a message: {names}"
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(f"kept apart: {len(files)} chats called {title}, which share hardly a message: {names}")
     for line in _left_out_on_purpose(account):
-        console.print(line, soft_wrap=True)
+        console.print(line)
     if account.masked:
         console.print("masked: " + ", ".join(f"{number:,} [{kind}]" for kind, number in account.masked.items()))
     if account.languages:
         shares = [f"{language} {share:.0%}" for language, share in account.languages.items() if share >= LEAST_SHOWN]
         console.print("languages: " + ", ".join(shares))
     if account.recurring:
-        console.print(_recurring(account, report), soft_wrap=True, markup=False)
+        console.print(_recurring(account, report))
     _say_what_was_not_understood(problems)
     if account.messages:
         console.print(
@@ -247,16 +247,14 @@ def _left_out_on_purpose(account: Account) -> Iterator[str]:
             yield f"exclude_messages: no message matches pattern {number}"
 
 
-def _evidence(files: Sequence[FileAccount]) -> list[str]:
-    """The evidence for files whose date order was not obvious; the report has it for every file."""
+def _facts(files: Sequence[FileAccount], key: str, pattern: str = "") -> list[str]:
+    """A line for each file whose fact `key` holds the pattern."""
     named = zip(_names(files), files, strict=True)
-    return [f"{name}: {file.facts['evidence']}" for name, file in named if DOUBT.search(file.facts.get("evidence", ""))]
-
-
-def _notes(files: Sequence[FileAccount]) -> list[str]:
-    """What was changed in a file's text before it was read."""
-    named = zip(_names(files), files, strict=True)
-    return [f"{name}: {file.facts['note']}" for name, file in named if "note" in file.facts]
+    return [
+        f"{name}: {file.facts[key]}"
+        for name, file in named
+        if key in file.facts and re.search(pattern, file.facts[key])
+    ]
 
 
 def _orders(files: Iterable[FileAccount]) -> str:
@@ -286,8 +284,8 @@ def _say_what_was_not_understood(problems: Sequence[str]) -> None:
         asking = [problem for problem in problems if problem.endswith(ending)]
         if len(asking) > 1:
             for problem in asking:
-                console.print(f"not understood: {problem.removesuffix(ending)}", soft_wrap=True)
-            console.print(many.format(len(asking), ending), soft_wrap=True)
+                console.print(f"not understood: {problem.removesuffix(ending)}")
+            console.print(many.format(len(asking), ending))
             problems = [problem for problem in problems if problem not in asking]
     for problem in problems:
-        console.print(f"not understood: {problem}", soft_wrap=True)
+        console.print(f"not understood: {problem}")

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_figures(rows, device), indent=2))
     else:
-        console.print(_summary(rows, device, config, prices), soft_wrap=True)
+        console.print(_summary(rows, device, config, prices))
     return 0
 
 

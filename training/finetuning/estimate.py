@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(figures(found), indent=2))
     else:
-        console.print(summary(found), soft_wrap=True)
+        console.print(summary(found))
     return 0
 
 

@@ -172,13 +172,13 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
         if wanted
         else report.before(config, outline, train, val, plan, budget.tokens, device.name)
     )
-    output.print(what, soft_wrap=True)
+    output.print(what)
     seconds = device.seconds(load, shapes, config, budget)
     if parent:
-        output.print(f"continues {args.parent}", soft_wrap=True)
+        output.print(f"continues {args.parent}")
     if teacher is not None and seconds is not None:
         seconds = seconds.scaled(1 + teacher.work(shapes, config))
-    output.print(f"expected  {hardware.expectation(device, seconds)}", soft_wrap=True)
+    output.print(f"expected  {hardware.expectation(device, seconds)}")
     if not device.cuda and seconds and seconds.low > DAYS_ON_CPU * 86400 and not args.allow_cpu:
         raise TrainingError(
             f"torch finds no GPU here, and on this CPU it would take {hardware.spell_duration(seconds)}. "
@@ -208,7 +208,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
     state, tensors = begin(config, budget.tokens, checkpoint, identity)
     if args.resume:
         found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"
-        output.print(f"resume    {found}", soft_wrap=True)
+        output.print(f"resume    {found}")
 
     set_seed(config.seed)
     checkpointed = dataclasses.replace(config, gradient_checkpointing=budget.checkpointing)
@@ -264,7 +264,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
         print(json.dumps({**facts, "out": str(out)}, indent=2))
     else:
         after = preferences.after(facts, base.folder, out) if wanted else report.after(facts, config, out)
-        console.print(after, soft_wrap=True)
+        console.print(after)
     return 0
 
 
