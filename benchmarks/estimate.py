@@ -21,7 +21,7 @@ from training.finetuning.base import Shapes, shapes_of
 from training.finetuning.data import Example, Split
 from training.finetuning.hardware import Gpu, Range, Work, gpu_of, load_of, on_gpu, spell_duration
 from training.finetuning.packing import Plan
-from training.preparation.dataset import training_conversations, window_examples
+from training.preparation.dataset import make_examples, training_conversations
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "estimate.md"
@@ -48,7 +48,7 @@ def sample(config: TrainingConfig) -> tuple[Split, Split]:
     """WINDOWS windows to train on, instruct seeds among them, and those that preparation then holds out."""
     lengths = talks()
     sides = [[(place + number) % 2 == 1 for place in range(len(talk))] for number, talk in enumerate(lengths)]
-    spans = window_examples(sides).by_conversation
+    spans = make_examples("windows", sides).by_conversation
     # A tenth of all turns is held out, so about a tenth of all windows.
     count = int(np.searchsorted(np.cumsum([len(some) for some in spans]), 1.01 * WINDOWS / 0.9))
     training = training_conversations([len(talk) for talk in lengths[:count]])

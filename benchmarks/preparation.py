@@ -96,7 +96,7 @@ def stages(cleaned: Path, out: Path) -> dict[str, Any]:
     times.append(process_time())
     talks = chats.conversations(table, labels)
     times.append(process_time())
-    found = chats.make_examples("windows", [[turn.label == labels.me for turn in talk.turns] for talk in talks])
+    found = chats.make_examples("windows", [talk.sides(labels) for talk in talks])
     training_conversations([len(talk.turns) for talk in talks])
     times.append(process_time())
     with out.open("wb") as stream:

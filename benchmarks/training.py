@@ -92,7 +92,7 @@ def talks(count: int, seed: int) -> Iterator[list[Turn]]:
 def make_sample(tokenizer: Any, count: int, config: TrainingConfig) -> Sample:
     """The windows and instruct seeds of `count` conversations."""
     spoken = list(talks(count, seed=11))
-    found = dataset.window_examples([[turn.label == "A:" for turn in talk] for talk in spoken])
+    found = dataset.make_examples("windows", [[turn.label == "A:" for turn in talk] for talk in spoken])
     cut = [*zip(spoken, found.by_conversation, strict=True), *zip(spoken, found.seeds, strict=True)]
     lines = [talk[start : last + 1] for talk, spans in cut for start, last in spans]
     examples = [

@@ -18,11 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ghost.errors import DataError
 from replicate_deployment import ghost_json
-from replicate_deployment.chat_format import Labels, Recipe, Turn, render_line
+from replicate_deployment.chat_format import Labels, Turn
 from replicate_deployment.errors import GhostError
 
 NAME = "canaries.json"
@@ -63,15 +61,6 @@ def draw(count: int, repetitions: Sequence[int], seed: str) -> list[Canary]:
         )
         for number, locker in enumerate(lockers)
     ]
-
-
-def lines(canaries: Sequence[Canary], labels: Labels, recipe: Recipe) -> bytes:
-    """Their lines of train.jsonl, newlines included. Both recipes write two turns alike."""
-    return b"".join(
-        b'{"text": ' + msgspec.json.encode(render_line(one.turns(labels), labels, recipe=recipe)) + b"}\n"
-        for one in canaries
-        for _ in range(one.repetitions)
-    )
 
 
 def account(figures: dict[str, Any], canaries: Sequence[Canary], tokens: Sequence[int]) -> None:

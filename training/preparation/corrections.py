@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ghost.errors import DataError
-from replicate_deployment.chat_format import Labels, Turn, render_line, well_formed
+from replicate_deployment.chat_format import Labels, Turn, well_formed
 from training.preparation.dataset import SIZES, Prepared
 
 Outcome = Literal["sent", "edited", "another", "discarded", "own"]
@@ -83,14 +83,9 @@ def read(path: Path, prepared: Prepared) -> Corrections:
     return Corrections(list(used.values()), counts)
 
 
-def lines(corrections: Sequence[Correction], prepared: Prepared) -> bytes:
-    """Their lines of train.jsonl, newlines included: at most as many turns of context as the longest window, and the
-    reply."""
-    labels, recipe = prepared.labels, prepared.recipe
-    turns = ([*one.context[-SIZES[-1] :], Turn(labels.me, one.final or "")] for one in corrections)
-    return b"".join(
-        b'{"text": ' + msgspec.json.encode(render_line(some, labels, recipe=recipe)) + b"}\n" for some in turns
-    )
+def turns(one: Correction, labels: Labels) -> list[Turn]:
+    """What trains of it: at most as many turns of context as the longest window, and the reply."""
+    return [*one.context[-SIZES[-1] :], Turn(labels.me, one.final or "")]
 
 
 def account(figures: dict[str, Any], corrections: Corrections) -> None:

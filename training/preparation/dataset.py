@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ghost.console import progress
+from ghost.console import tracked
 from ghost.errors import DataError
 from replicate_deployment.chat_format import (
     BURST_SECONDS,
@@ -118,6 +118,10 @@ class Conversation:
     turns: list[Turn]
     first: int
 
+    def sides(self, labels: Labels) -> list[bool]:
+        """For each turn, whether the person wrote it."""
+        return [turn.label == labels.me for turn in self.turns]
+
 
 def read(folder: Path, zone: ZoneInfo) -> Messages:
     """Read every CSV under `folder`, in order of path, then time, then place in the file.
@@ -132,15 +136,13 @@ def read(folder: Path, zone: ZoneInfo) -> Messages:
     senders: list[str] = []
     texts: list[str] = []
     sizes: list[int] = []
-    with progress("reading", len(paths)) as bar:
-        for path in paths:
-            one = csv_file.read(path)
-            sizes.append(len(one.messages))
-            stamps += one.timestamps
-            senders += one.senders
-            # chat_format round-trips only turns whose first line is not blank, so strip the edges.
-            texts += map(str.strip, one.messages)
-            bar.advance()
+    for path in tracked(paths, "reading"):
+        one = csv_file.read(path)
+        sizes.append(len(one.messages))
+        stamps += one.timestamps
+        senders += one.senders
+        # chat_format round-trips only turns whose first line is not blank, so strip the edges.
+        texts += map(str.strip, one.messages)
     if not any(texts):
         raise DataError(f"{folder}: {len(paths)} CSV without a single message. First: ghost extract YOUR_EXPORT")
 
@@ -319,8 +321,12 @@ class Examples(NamedTuple):
         return [[*windows, *seeds] for windows, seeds in zip(self.windows, self.seeds, strict=True)]
 
 
-def window_examples(conversations: Sequence[Sequence[bool]]) -> Examples:
-    """Windows and seeds of all conversations, given in order of their first message."""
+def make_examples(recipe: Recipe, conversations: Sequence[Sequence[bool]]) -> Examples:
+    """The examples of all conversations, given in order of their first message. `windows`: windows and seeds.
+    `conversations`: each whole one in which the person writes; no seeds."""
+    if recipe == "conversations":
+        whole = [[Window(0, len(mine) - 1)] if any(mine) else [] for mine in conversations]
+        return Examples(whole, [[] for _ in whole], 0)
     found = [windows(mine) for mine in conversations]
     drawn = draw_seeds(conversations)
     seeds = [
@@ -364,14 +370,6 @@ def holds_special_string(turn: Turn) -> bool:
     return ("<" in turn.text or "[" in turn.text) and _special.search(turn.text) is not None
 
 
-def make_examples(recipe: Recipe, conversations: Sequence[Sequence[bool]]) -> Examples:
-    """`windows`: windows and seeds. `conversations`: each whole one in which the person writes; no seeds."""
-    if recipe == "windows":
-        return window_examples(conversations)
-    whole = [[Window(0, len(mine) - 1)] if any(mine) else [] for mine in conversations]
-    return Examples(whole, [[] for _ in whole], 0)
-
-
 def gives_line(recipe: Recipe, mine: Sequence[bool]) -> bool:
     """Whether a conversation, or a part of one, becomes a line even without seeds."""
     return bool(windows(mine)) if recipe == "windows" else any(mine)
@@ -381,8 +379,11 @@ def make_lines(recipe: Recipe, turns: Sequence[Turn], stretches: Iterable[Window
     """The lines of one conversation, in UTF-8, newlines included: one for each window in `stretches`."""
     if recipe == "windows":
         return window_lines(turns, stretches, labels)
-    texts = (render_line(turns[start : last + 1], labels, recipe=recipe) for start, last in stretches)
-    return b"".join(b'{"text": ' + msgspec.json.encode(text) + b"}\n" for text in texts)
+    return b"".join(line_of(turns[start : last + 1], labels, recipe) for start, last in stretches)
+
+
+def line_of(turns: Sequence[Turn], labels: Labels, recipe: Recipe) -> bytes:
+    return b'{"text": ' + msgspec.json.encode(render_line(turns, labels, recipe=recipe)) + b"}\n"
 
 
 class Exposure(NamedTuple):
@@ -515,7 +516,7 @@ def split_again(
     """
     validates = np.array([any(one.first <= talk.start <= one.last for one in known.held_out) for talk in talks], bool)
     newer = [number for number, talk in enumerate(talks) if talk.start > known.until]
-    sides = [[turn.label == labels.me for turn in talks[number].turns] for number in newer]
+    sides = [talks[number].sides(labels) for number in newer]
     training = training_conversations(list(map(len, sides)))
     if not validates.any() and not any(map(gives_line, sides[training:])):
         training = next((number for number in reversed(range(len(sides))) if gives_line(sides[number])), training)
@@ -562,7 +563,7 @@ class Prepared:
         labels = config.labels
 
         def sides() -> list[list[bool]]:
-            return [[turn.label == labels.me for turn in talk.turns] for talk in talks]
+            return [talk.sides(labels) for talk in talks]
 
         borders = np.zeros(len(table), bool) if borders is None else borders.copy()
         spans = [] if known is None else [*known.held_out]
@@ -603,9 +604,8 @@ class Prepared:
         return self.config.labels
 
     def has_reply(self, talk: Conversation) -> bool:
-        return bool(replies([turn.label == self.labels.me for turn in talk.turns]))
+        return bool(replies(talk.sides(self.labels)))
 
     @cached_property
     def exposure(self) -> Exposure:
-        sides = [[turn.label == self.labels.me for turn in talk.turns] for talk in self.conversations]
-        return exposure(self.recipe, sides, self.examples)
+        return exposure(self.recipe, [talk.sides(self.labels) for talk in self.conversations], self.examples)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ghost import artifact
 from ghost.atomic import refuse_foreign_files, replace_folder
-from ghost.console import console, echo, progress
+from ghost.console import console, echo, tracked
 from ghost.errors import ConfigError, DataError, UsageError
-from replicate_deployment.chat_format import RECIPES
+from replicate_deployment.chat_format import RECIPES, Turn
 from training import config as training_config
 from training import lineage
 from training.extraction import csv_file, speakers
@@ -129,10 +129,7 @@ def run(args: argparse.Namespace) -> int:
             if repo == args.base:
                 raise ConfigError(f"--base {error}. Without --base, lengths are estimated") from error
             tokenizer = None  # a name of config/bases.yaml: most people prepare before they have its tokenizer
-            console.print(
-                f"note: lengths are estimated ({error}); to count them: hf download {repo} tokenizer.json",
-                soft_wrap=True,
-            )
+            console.print(f"note: lengths are estimated ({error}); to count them: hf download {repo} tokenizer.json")
     else:
         tokenizer = try_load_tokenizer(recipe_of_training.base_model, recipe_of_training.revision_of_model)
     found = report.make(prepared, kept, tokenizer, recipe_of_training.sequence_len)
@@ -146,16 +143,17 @@ def run(args: argparse.Namespace) -> int:
     with replace_folder(args.out) as folder:
         digests = _write_lines(prepared, folder)
         if rewritten:
-            _add_lines(folder, digests, corrections.lines(rewritten.used, prepared))
+            _add_lines(prepared, folder, digests, [corrections.turns(one, prepared.labels) for one in rewritten.used])
             corrections.account(figures, rewritten)
         if args.canaries:
             from training.preparation import canaries
 
             # Seed with the hash, so that nobody without the chats can compute the secrets.
             planted = canaries.draw(args.canaries, repetitions, digests[TRAIN].hexdigest())
-            _add_lines(folder, digests, canaries.lines(planted, prepared.labels, prepared.recipe))
-            canaries.write(folder, planted)
             turns = [one.turns(prepared.labels) for one in planted]
+            copies = [some for some, one in zip(turns, planted, strict=True) for _ in range(one.repetitions)]
+            _add_lines(prepared, folder, digests, copies)
+            canaries.write(folder, planted)
             limit = recipe_of_training.sequence_len
             tokens = [checks.trained_tokens(some, prepared, tokenizer, limit) for some in turns]
             canaries.account(figures, planted, tokens)
@@ -178,8 +176,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         elsewhere, alone = (report.writers(prepared.table, mine=mine) for mine in (False, True))
         unheard = [] if args.me else report.unheard(prepared)
-        said = report.summary(figures, args.out, PAGE, elsewhere, alone, unheard, without_config)
-        console.print(said, soft_wrap=True)
+        console.print(report.summary(figures, args.out, PAGE, elsewhere, alone, unheard, without_config))
     return 0
 
 
@@ -228,21 +225,24 @@ def _write_lines(prepared: "Prepared", folder: Path) -> "dict[str, hashlib._Hash
     from training.preparation import dataset
 
     digests = {}
-    with progress("writing", len(prepared.conversations)) as bar:
-        talks = iter(zip(prepared.conversations, prepared.examples.by_conversation, strict=True))
-        for name, share in ((TRAIN, prepared.training), (VAL, None)):
-            digest = digests[name] = hashlib.sha256()
-            with (folder / name).open("wb") as stream:
-                for talk, windows in islice(talks, share):
-                    lines = dataset.make_lines(prepared.recipe, talk.turns, windows, prepared.labels)
-                    stream.write(lines)
-                    digest.update(lines)
-                    bar.advance()
+    talks = tracked([*zip(prepared.conversations, prepared.examples.by_conversation, strict=True)], "writing")
+    for name, share in ((TRAIN, prepared.training), (VAL, None)):
+        digest = digests[name] = hashlib.sha256()
+        with (folder / name).open("wb") as stream:
+            for talk, windows in islice(talks, share):
+                lines = dataset.make_lines(prepared.recipe, talk.turns, windows, prepared.labels)
+                stream.write(lines)
+                digest.update(lines)
     return digests
 
 
-def _add_lines(folder: Path, digests: "dict[str, hashlib._Hash]", lines: bytes) -> None:
+def _add_lines(
+    prepared: "Prepared", folder: Path, digests: "dict[str, hashlib._Hash]", examples: Sequence[Sequence[Turn]]
+) -> None:
     """Append training lines that are from no chat. Training shuffles."""
+    from training.preparation import dataset
+
+    lines = b"".join(dataset.line_of(turns, prepared.labels, prepared.recipe) for turns in examples)
     with (folder / TRAIN).open("ab") as stream:
         stream.write(lines)
     digests[TRAIN].update(lines)

@@ -47,7 +47,6 @@ from training.preparation.dataset import (
     replies,
     split,
     training_conversations,
-    window_examples,
     window_lines,
     windows,
 )
@@ -368,13 +367,13 @@ def test_seeds_are_a_tenth_of_the_replies_with_what_they_answer(conversations: l
 
 
 def test_a_seed_equal_to_a_window_is_not_added() -> None:
-    found = window_examples([[False, True]] * 50)
+    found = make_examples("windows", [[False, True]] * 50)
     assert found.drawn == 5
     assert found.by_conversation == [[Window(0, 1)]] * 50
 
 
 def test_a_seed_is_added_to_the_windows_of_its_own_conversation() -> None:
-    found = window_examples([[True] + [False, True] * 5] * 20)
+    found = make_examples("windows", [[True] + [False, True] * 5] * 20)
     assert found.drawn == 10
     assert sum(map(len, found.seeds)) == 10
     assert [len(some) for some in found.by_conversation] == [
