@@ -133,13 +133,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         tokenizer = try_load_tokenizer(recipe_of_training.base_model, recipe_of_training.revision_of_model)
     found = report.make(prepared, kept, tokenizer, recipe_of_training.sequence_len)
-    refused = [concern.text for concern in found.concerns if concern.severity == "refuse"]
+    figures = found.figures
+    refused = [concern["text"] for concern in figures["concerns"] if concern["severity"] == "refuse"]
     if refused and not args.force:
         left_out = report.left_out(kept.left_out)
         because = f" Left out by {args.user_config}: {'; '.join(left_out)}." if left_out else ""
         raise DataError(f"{' '.join(refused)}{because} To prepare it anyway: --force")
 
-    figures, told = found.figures, found.concerns
     with replace_folder(args.out) as folder:
         digests = _write_lines(prepared, folder)
         if rewritten:
@@ -157,14 +157,12 @@ def run(args: argparse.Namespace) -> int:
             limit = recipe_of_training.sequence_len
             tokens = [checks.trained_tokens(some, prepared, tokenizer, limit) for some in turns]
             canaries.account(figures, planted, tokens)
-            told = [*told, *checks.planted(figures)]
-            figures["concerns"] = [asdict(concern) for concern in told]
+            figures["concerns"] += map(asdict, checks.planted(figures))
         hashes = {name: digest.hexdigest() for name, digest in digests.items()}
         (folder / ABOUT).write_bytes(report.encode(found.held_out))
         (folder / REPORT).write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         cards = privacy.candidate_cards(found.candidates, prepared, args.cleaned)
-        page = report_page.page(prepared, found, figures, told, cards)
-        (folder / PAGE).write_text(page, encoding="utf-8")
+        (folder / PAGE).write_text(report_page.page(prepared, figures, cards), encoding="utf-8")
         blocks = {"text": _text_block(prepared), "data": _data_block(figures, hashes)}
         if prepared.known:
             blocks["data"]["known"] = prepared.known.to_json()

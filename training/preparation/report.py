@@ -3,10 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,33 +14,20 @@ import pandas as pd
 from ghost.console import counted
 from training.extraction.languages import UNDETERMINED, languages
 from training.extraction.speakers import matching, platform_of
-from training.preparation.checks import (
-    Concern,
-    TokenLengths,
-    find_concerns,
-    leakage,
-    own_languages,
-    token_lengths,
-)
+from training.preparation.checks import find_concerns, leakage, own_languages, token_lengths
 from training.preparation.dataset import WHY, Conversation, Prepared, Window, holds_special_string
 from training.preparation.privacy import Candidate, Kept, candidate_counts, groups, pii_candidates
 
 LOOKED_AT = 400  # characters of a conversation that tell its language: a few turns
 
 
-@dataclass(frozen=True)
-class Report:
-    """figures      the content of preparation_report.json
-    held_out     where each line of val.jsonl is from
-    candidates   strings that may still be personal
-    The others are parts of the figures that the page draws.
+class Report(NamedTuple):
+    """figures     the content of preparation_report.json
+    held_out    where each line of val.jsonl is from
+    candidates  strings that may still be personal
     """
 
     figures: dict[str, Any]
-    leakage: Mapping[str, Any]
-    lengths: TokenLengths
-    languages: Mapping[str, Mapping[str, float]]
-    concerns: list[Concern]
     held_out: list[dict[str, Any]]
     candidates: dict[str, list[Candidate]]
 
@@ -50,7 +37,6 @@ def make(prepared: Prepared, kept: Kept, tokenizer: Any | None, sequence_len: in
     estimates and say so."""
     leaks, lengths = leakage(prepared), token_lengths(prepared, tokenizer, sequence_len)
     spoken, held_out, candidates = own_languages(prepared), about(prepared), pii_candidates(prepared)
-    concerns = find_concerns(prepared, leaks, lengths, spoken)
     found = {
         **figures(prepared),
         "left_out": kept.left_out,
@@ -61,9 +47,9 @@ def make(prepared: Prepared, kept: Kept, tokenizer: Any | None, sequence_len: in
         "languages": {half: dict(shares) for half, shares in spoken.items()},
         "held_out_lines": counts(held_out),
         "leftovers": candidate_counts(candidates),
-        "concerns": [asdict(concern) for concern in concerns],
+        "concerns": [asdict(concern) for concern in find_concerns(prepared, leaks, lengths, spoken)],
     }
-    return Report(found, leaks, lengths, spoken, concerns, held_out, candidates)
+    return Report(found, held_out, candidates)
 
 
 def about(prepared: Prepared) -> list[dict[str, Any]]:

@@ -37,9 +37,7 @@ from ghost.page import (
     strips,
     tiles,
 )
-from training.preparation.checks import Concern, TokenLengths
 from training.preparation.dataset import WHY, Prepared
-from training.preparation.report import Report
 
 # A few examples, drawn at random: what one line of train.jsonl looks like as a chat.
 
@@ -280,26 +278,25 @@ def plot_split(prepared: Prepared, timeline: Timeline, chats: Sequence[Chat], fi
     )
 
 
-def plot_lengths_in_tokens(recipe: str, lengths: TokenLengths) -> Html:
+def plot_lengths_in_tokens(recipe: str, lengths: Mapping[str, Any]) -> Html:
+    """`lengths` are the figures of checks.TokenLengths."""
+    is_estimate, limit = lengths["counted_by"] == "estimate", lengths["sequence_len"]
     names = {"50": "half of them have at most", "90": "90% at most", "95": "95% at most", "99": "99% at most"}
     rows = [
         Bar(names.get(share, "the longest"), {TRAINING: tokens}, f"{tokens:,}")
-        for share, tokens in lengths.quantiles.items()
-    ] + [Bar("the limit: sequence_len", {LIMIT: lengths.sequence_len}, f"{lengths.sequence_len:,}")]
-    by = "estimated from their characters" if lengths.counted_by == "estimate" else "counted by the base's tokenizer"
-    sampled = (
-        ""
-        if lengths.sampled == lengths.lines
-        else f", on {lengths.sampled:,} of the {lengths.lines:,}, chosen at random"
-    )
+        for share, tokens in lengths["quantiles"].items()
+    ] + [Bar("the limit: sequence_len", {LIMIT: limit}, f"{limit:,}")]
+    by = "estimated from their characters" if is_estimate else "counted by the base's tokenizer"
+    sampled, lines = lengths["sampled"], lengths["lines"]
+    some = "" if sampled == lines else f", on {sampled:,} of the {lines:,}, chosen at random"
     cut = "lose turns from the front" if recipe == "windows" else "train in pieces, of which none is lost"
     left_out = "are left out" if recipe == "windows" else "hold a turn that is too long"
     return figure(
-        "Tokens in an example" + (", estimated" if lengths.counted_by == "estimate" else ""),
+        "Tokens in an example" + (", estimated" if is_estimate else ""),
         bars("Lengths of the examples in tokens, beside the limit", rows),
-        f"{lengths.within:.1%} of the examples fit as they are, {lengths.shortened:.1%} {cut}, {lengths.skipped:.1%} "
-        f"{left_out}. "
-        f"An epoch is {lengths.tokens_per_epoch:,} tokens. Lengths are {by}{sampled}.",
+        f"{lengths['within']:.1%} of the examples fit as they are, {lengths['shortened']:.1%} {cut}, "
+        f"{lengths['skipped']:.1%} {left_out}. An epoch is {lengths['tokens_per_epoch']:,} tokens. Lengths are "
+        f"{by}{some}.",
     )
 
 
@@ -348,15 +345,8 @@ def _repeated(what: str, counts: Mapping[str, int]) -> tuple[str, str]:
 HEADING = "What your ghost will learn from"
 
 
-def page(
-    prepared: Prepared,
-    report: Report,
-    figures: Mapping[str, Any],
-    concerns: Sequence[Concern],
-    candidates: Sequence[Html] = (),
-) -> str:
-    """The whole file. `figures` and `concerns` may tell of more than `report`: of canaries and corrections.
-    `candidates` are privacy.candidate_cards."""
+def page(prepared: Prepared, figures: Mapping[str, Any], candidates: Sequence[Html] = ()) -> str:
+    """The whole file. `figures` are those of preparation_report.json, `candidates` privacy.candidate_cards."""
     timeline = Timeline.of(prepared.table["instant"], prepared.config.zone)
     chats, shown, lines = largest_chats(prepared), figures["in_examples"], figures["lines"]
     return document(
@@ -371,21 +361,21 @@ def page(
                 (f"{lines['val']:,}", "for validation"),
             ]
         ),
-        *(element("p", concern.text, class_="warning") for concern in concerns),
-        *([] if concerns else [element("p", "These figures give no reason not to train.", class_="note")]),
+        *(element("p", concern["text"], class_="warning") for concern in figures["concerns"]),
+        *([] if figures["concerns"] else [element("p", "These figures give no reason not to train.", class_="note")]),
         section(
             "The chats",
             plot_volume(prepared, timeline),
             plot_lengths(prepared),
-            plot_languages(report.languages),
+            plot_languages(figures["languages"]),
             plot_who(chats, figures["groups"]),
         ),
         section(
             "The examples",
             plot_split(prepared, timeline, chats, figures),
-            plot_lengths_in_tokens(prepared.recipe, report.lengths),
+            plot_lengths_in_tokens(prepared.recipe, figures["lengths"]),
             plot_exposure(figures["exposure"]),
-            plot_leakage(report.leakage),
+            plot_leakage(figures["leakage"]),
         ),
         section(
             "What may still be personal",

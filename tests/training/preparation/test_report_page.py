@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from html import unescape
 from io import BytesIO
@@ -45,7 +46,7 @@ def made(data: Prepared, concerns: list[Concern] | None = None, left_out: int = 
     sizes = {str(path): some["sender"].nunique() for path, some in data.table.groupby("path", observed=True)}
     kept = Kept(data.table, np.zeros(len(data.table), bool), {"dates": {"messages": left_out}}, sizes)
     found = report.make(data, kept, None, 1024)
-    return page(data, found, found.figures, concerns or [])
+    return page(data, found.figures | {"concerns": [asdict(concern) for concern in concerns or []]})
 
 
 def write_chats(folder: Path, *, chats: int, talks: int, days: int, texts: list[str]) -> None:
