@@ -34,8 +34,8 @@ def echo(text: str, *, end: str = "\n", error: bool = False) -> None:
 class PlainConsole(Console):
     """Prints text as it is: square brackets in file names, senders and errors are not rich markup."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Leave long lines whole, so that paths and commands can be copied; tables keep to the terminal's width."""

@@ -11,10 +11,10 @@ from io import BytesIO, StringIO
 from pathlib import Path
 
 from PIL import Image
-from rich.console import Console
 
 from benchmarks.pictures.browser import Browser, browser, found
 from benchmarks.pictures.terminal import write
+from ghost.console import PlainConsole
 from ghost.serving.chat import chat, web
 from ghost.serving.chat.conversation import Chat, Speaker, find_speaker
 from ghost.serving.serve import free_port
@@ -42,14 +42,14 @@ def main(model: Path, folder: Path) -> None:
 
 
 def in_terminal(speaker: Speaker, model: Path, target: Path) -> None:
-    recorder = Console(record=True, width=WIDTH, file=StringIO(), markup=False, highlight=False, emoji=False)
+    recorder = PlainConsole(record=True, width=WIDTH, file=StringIO())
     chat.console = recorder
     recorder.print(f"$ ghost chat {model} --temperature {TEMPERATURE}", style="cyan")
     chat.talk(Chat(speaker, {"temperature": TEMPERATURE}), typing(recorder))
     write(recorder, target, "ghost chat")
 
 
-def typing(recorder: Console) -> Callable[[], str]:
+def typing(recorder: PlainConsole) -> Callable[[], str]:
     left = iter(TYPED)
 
     def ask() -> str:

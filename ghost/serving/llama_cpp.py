@@ -175,15 +175,15 @@ class LlamaCpp:
         _errors.clear()
         try:
             self._model = self._c.llama_model_load_from_file(os.fsencode(file), self._c.llama_model_default_params())
-            self._made(self._model, file)
+            self._check_pointer(self._model, file)
             self.context = min(CONTEXT, self._c.llama_model_n_ctx_train(self._model))
             self._context = self._c.llama_init_from_model(self._model, self._params())
-            self._made(self._context, file)
+            self._check_pointer(self._context, file)
             count = usable_threads()
             self._c.llama_set_n_threads(self._context, count, count)
             if lora is not None:
                 adapter = _POINTER(self._c.llama_adapter_lora_init(self._model, os.fsencode(lora)))
-                self._made(adapter.value, lora)
+                self._check_pointer(adapter.value, lora)
                 full = ctypes.c_float(1.0)
                 self._c.llama_set_adapters_lora(self._context, ctypes.byref(adapter), 1, ctypes.byref(full))
         except BaseException:
@@ -207,7 +207,7 @@ class LlamaCpp:
         first[0], first[1], first[2] = self.context, PREFILL_TOKENS, PREFILL_TOKENS
         return params
 
-    def _made(self, pointer: int | None, file: Path) -> None:
+    def _check_pointer(self, pointer: int | None, file: Path) -> None:
         if not pointer:
             raise ConversionError(f"{file}: llama.cpp cannot load it ({(_errors or ['it says no more'])[0]})")
 
