@@ -26,17 +26,14 @@ FOLDS = 5
 DRAWS = 1000  # bootstrap resamples of the groups
 
 
-def classifier_auc(
-    own: Sequence[str],
-    said: Sequence[str],
-    seed: int = 0,
-    groups: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
-) -> Estimate:
+Groups = tuple[Sequence[Hashable], Sequence[Hashable]]
+
+
+def classifier_auc(own: Sequence[str], said: Sequence[str], seed: int, groups: Groups) -> Estimate:
     """The area under the ROC curve and its bootstrap interval (percentiles); `n` replies of each source were left.
 
     own, said  texts of two sources
-    groups     of each text of either, what must not be in two folds, such as its conversation; without them the i-th
-               of one source is together with the i-th of the other, which answers the same context
+    groups     of each text of either, what must not be in two folds, such as its conversation
 
     The interval is that of these conversations and this training of the classifier. With fewer than LEAST replies left
     of a source, or too few conversations to learn from some and ask of others, it is 0 to 1 around 0.5; `too_few` says
@@ -44,9 +41,8 @@ def classifier_auc(
     """
     texts, labels, contexts = _length_matched(own, said, seed, groups)
     n = len(texts) // 2
-    if n < LEAST or len(set(contexts)) < FOLDS:
-        return Estimate(0.5, 0.0, 1.0, n)
-    scores = _held_out_scores(texts, labels, contexts, seed)
+    enough = n >= LEAST and len(set(contexts)) >= FOLDS
+    scores = _held_out_scores(texts, labels, contexts, seed) if enough else None
     if scores is None:
         return Estimate(0.5, 0.0, 1.0, n)
     return _area(scores, labels == 1, contexts, seed)
@@ -65,17 +61,13 @@ def too_few(estimate: Estimate) -> str:
 
 
 def _length_matched(
-    own: Sequence[str],
-    said: Sequence[str],
-    seed: int,
-    groups: tuple[Sequence[Hashable], Sequence[Hashable]] | None,
+    own: Sequence[str], said: Sequence[str], seed: int, groups: Groups
 ) -> tuple[list[str], Any, list[int]]:
     """Equally many different replies of each source in each range of lengths (1, 2-3, 4-5, 6-7, 8-11, … characters),
     whose each is, and the number of its group."""
     import numpy as np
 
-    sides = groups or (range(len(own)), range(len(said)))
-    ours, theirs = (_once(texts, of) for texts, of in zip((own, said), sides, strict=True))
+    ours, theirs = (_once(texts, of) for texts, of in zip((own, said), groups, strict=True))
     # What both say is of the person's group: in another fold the classifier would have learnt it as the other's.
     theirs = {text: ours.get(text, group) for text, group in theirs.items()}
     by_length: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))

@@ -7,10 +7,15 @@ import pytest
 
 from ghost.demo.people import NOA
 from ghost.evaluation import authorship
-from ghost.evaluation.authorship import classifier_auc, is_informative, too_few
+from ghost.evaluation.authorship import Groups, is_informative, too_few
 from ghost.evaluation.data import Estimate
 from tests.ghost.demo.another import ROMY
 from tests.ghost.evaluation.invented import exchanges
+
+
+def classifier_auc(own: list[str], said: list[str], seed: int = 0, groups: Groups | None = None) -> Estimate:
+    """By default the i-th text of one source is together with the i-th of the other."""
+    return authorship.classifier_auc(own, said, seed, groups or (range(len(own)), range(len(said))))
 
 
 def replies(person: object, count: int = 160, seed: int = 7) -> list[str]:
