@@ -19,7 +19,7 @@ from typing import Any
 from ghost.errors import BaseModelError, MergeError
 from replicate_deployment import model_folder
 from replicate_deployment.errors import WeightsError
-from training.merging.weights import Tensor, Weights
+from training.merging.weights import Shape, Tensor, Weights
 
 # Read adapter_config.json as peft writes it, and refuse what this merge does not support.
 
@@ -149,7 +149,8 @@ def with_adapter(model: Any, config: dict[str, Any]) -> Any:
     from peft import get_peft_model
 
     try:
-        with _quiet():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft warns about its own merge of ties and biases; this one handles both
             return get_peft_model(model, as_peft(config), low_cpu_mem_usage=True).eval()
     except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -215,14 +216,6 @@ def _units(model: Any) -> Iterator[tuple[Any, list[tuple[Any, str, str]]]]:
             yield module, missing
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence peft's warnings about its own merge (ties, biases); this merge handles both."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 # Map the names in an adapter's file to the base's names, whatever wrapped the model when it was saved.
 
 # Inserted into names by torch.compile, FSDP and activation checkpointing.
@@ -273,7 +266,6 @@ def by_place(path: Path, weights: Weights) -> dict[str, str]:
 
 
 WEIGHTS = model_folder.ADAPTER
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -470,9 +462,8 @@ class _Pairing:
     def _require(self, place: str) -> None:
         if place not in self.found:
             raise MergeError(
-                f"{self.path}: {place} is missing, although {CONFIG} needs it; copy the adapter again, or "
-                "name the base "
-                "that it was trained on: --base PATH_OR_REPO"
+                f"{self.path}: {place} is missing, although {CONFIG} needs it; copy the adapter again, or name the "
+                "base that it was trained on: --base PATH_OR_REPO"
             )
 
     def _shared(self, group: list[str], copies: dict[str, str]) -> str | None:

@@ -244,10 +244,10 @@ class Sources:
     base_weights: BaseWeights
 
     @contextmanager
-    def open(self, base_weights: BaseWeights | None = None) -> Iterator[tuple[Source, Weights]]:
-        """Open the base weights (those merged onto, unless `base_weights` says otherwise) and the adapter's."""
+    def open(self) -> Iterator[tuple[Source, Weights]]:
+        """Open the base weights to merge onto, and the adapter's."""
         with Weights.of_model(self.base.folder) as base, self.adapter.open() as tensors:
-            if (base_weights or self.base_weights) == "original":
+            if self.base_weights == "original":
                 yield base, tensors
             else:
                 yield Nf4Weights(base, self.adapter.quantised, **asdict(self.precision)), tensors

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,8 +44,9 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
     """
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = read_json(base.folder, "config.json")
+    generating = read_json(base.folder, GENERATION) if (base.folder / GENERATION).exists() else {}
     ends = [tokenizer.eos_token_id]
-    for named in (_generation(base.folder).get("eos_token_id"), config.get("eos_token_id")):
+    for named in (generating.get("eos_token_id"), config.get("eos_token_id")):
         ends += [end for end in (named if isinstance(named, list) else [named]) if end not in (None, *ends)]
     vocab_size = adapter.vocab_size or config["vocab_size"]
     if len(tokenizer) > vocab_size:
@@ -72,10 +73,6 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
     described = json.loads(path.read_text(encoding="utf-8"))
     inputs = ["input_ids", "attention_mask"]
     _write_json(path, described | {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs})
-
-
-def _generation(folder: Path) -> dict[str, Any]:
-    return read_json(folder, GENERATION) if (folder / GENERATION).exists() else {}
 
 
 def rope_in_both_spellings(config: dict[str, Any]) -> dict[str, Any]:
@@ -108,16 +105,11 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
 KEPT_TEMPLATE = "chat_template.jinja"
 LARGEST_RANK = 512  # the largest --max-lora-rank of vLLM
 LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-# Initialisations that leave the base unchanged. PiSSA, OLoRA, … change it, but all adapters there share one base.
-PLAIN_INITS = {"gaussian", "eva", "orthogonal"}
+# Of what `read_config` accepts.
 UNSUPPORTED_BY_VLLM = (
     "modules_to_save",
     "use_dora",
     "lora_bias",
-    "alora_invocation_tokens",
-    "layer_replication",
-    "use_bdlora",
-    "use_qalora",
     # vLLM before 2026 ignores both silently, so those layers would get the wrong scale.
     "rank_pattern",
     "alpha_pattern",
@@ -126,26 +118,18 @@ UNSUPPORTED_BY_VLLM = (
 
 def check_keepable(folder: Path) -> None:
     """Raises MergeError, with the reasons, if vLLM cannot serve the adapter."""
-    if found := refusals(read_config(folder), names_of(folder)):
+    with Weights([folder / WEIGHTS] if (folder / WEIGHTS).is_file() else []) as weights:
+        found = refusals(read_config(folder), weights.shapes)
+    if found:
         raise MergeError(f"{folder}: vLLM cannot serve this adapter: {'; '.join(found)}. Leave out --keep-adapter")
 
 
-def names_of(folder: Path) -> list[str]:
-    if not (folder / WEIGHTS).is_file():
-        return []
-    with Weights([folder / WEIGHTS]) as weights:
-        return list(weights.shapes)
-
-
-def refusals(config: dict[str, Any], names: list[str]) -> list[str]:
-    """List the reasons to refuse an adapter, from adapter_config.json and the tensors' names."""
+def refusals(config: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """List the reasons to refuse an adapter, from what `read_config` returned and the tensors' names."""
     found = [f"{key} = {config[key]!r:.60}" for key in UNSUPPORTED_BY_VLLM if config.get(key)]
     if config.get("bias", "none") != "none":
         found.append(f"bias = {config['bias']!r}")
-    begun = config.get("init_lora_weights", True)
-    if isinstance(begun, str) and begun.lower() not in PLAIN_INITS:
-        found.append(f"init_lora_weights = {begun!r}, which changed the base as well")
-    if not 0 < config["r"] <= LARGEST_RANK:
+    if config["r"] > LARGEST_RANK:
         found.append(f"r = {config['r']}, of at most {LARGEST_RANK}")
     for name in names:
         layer = re.fullmatch(r"base_model\.model\.(?:.+\.)?([^.]+)\.lora_[AB]\.weight", name)
@@ -193,9 +177,8 @@ def adapter_folder(named: Path) -> Iterator[Path]:
     """
     if not named.exists() and (checkpoint := Checkpoint(named)).exists():
         raise MergeError(
-            f"{named}: no adapter yet. {checkpoint.describe()}: continue with ghost train --resume, or merge "
-            "its best so "
-            f"far: ghost merge {checkpoint.folder}"
+            f"{named}: no adapter yet. {checkpoint.describe()}: continue with ghost train --resume, or merge its best "
+            f"so far: ghost merge {checkpoint.folder}"
         )
     if not (named / checkpoints.FACTS).is_file():
         if named.is_dir() and not any((named / name).exists() for name in (ghost_json.NAME, CONFIG)):

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from ghost.errors import MergeError
@@ -38,6 +37,7 @@ ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # supported dtypes
 # Values per block: 1 MB in float32, which stays in a core's cache.
 BLOCK = 2**18
 Tensor = Any  # torch.Tensor; torch is imported where it is used
+Shape = tuple[int, ...]
 
 
 def row_blocks(shape: Sequence[int], multiple: int = 1) -> Iterator[tuple[int, int]]:
@@ -64,7 +64,7 @@ class Weights:
         self._paths = [*files]
         self._stack = ExitStack()
         self._places: dict[str, _Place] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, str] = {}
 
     @classmethod
@@ -95,9 +95,7 @@ class Weights:
             self.shapes[name] = entry.shape
             self.dtypes[name] = entry.dtype
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def tensor(self, name: str) -> Tensor:
@@ -171,7 +169,6 @@ class Weights:
 
 # Eight files for a 7B model: one for each writing thread, several times over.
 SHARD_BYTES = 2_000_000_000
-Shape = tuple[int, ...]
 
 
 def plan_shards(shapes: Mapping[str, Shape], shard_bytes: int = SHARD_BYTES) -> dict[str, list[str]]:
