@@ -4,12 +4,12 @@ The names are Axolotl's (axolotl-ai-cloud/axolotl, src/axolotl/utils/schemas), s
 No field has a default: a missing key, an unknown key or a wrong type is an error.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 import yaml
 from msgspec import Meta
 
@@ -121,10 +121,9 @@ def dump(config: TrainingConfig) -> str:
 
 
 def as_dict(config: TrainingConfig) -> dict[str, Any]:
-    def lists(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return {key: [*value] if isinstance(value, tuple) else value for key, value in pairs}
-
-    return dataclasses.asdict(config, dict_factory=lists)
+    """As JSON reads it: lists instead of tuples."""
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))
+    return plain
 
 
 @dataclass(frozen=True)
