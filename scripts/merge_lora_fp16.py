@@ -197,7 +197,7 @@ def merge(
         prompt, ids = golden.prompt(tokenizer, ghost.labels)
         blocks = {"merge": block, "sampling": asdict(Settings()), "golden": golden.block(prompt, ids, following)}
         if not provenance.made_here(ghost):
-            blocks["base"] = {"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256}
+            blocks["base"] = base.block
         artifact.write(folder, ghost.facts, sha256, **blocks)
     return block
 

@@ -42,6 +42,11 @@ class Base(Outline):
 
     weights_sha256: str
 
+    @property
+    def block(self) -> dict[str, str]:
+        """The block `base` of ghost.json."""
+        return {"repo": self.repo, "revision": self.revision, "weights_sha256": self.weights_sha256}
+
 
 def find_base(name: str, revision: str | None) -> Outline:
     """Find `name`: a local folder, or a Hub repo at `revision` (a commit id; None: the newest). Downloads small files

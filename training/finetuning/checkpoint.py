@@ -26,7 +26,7 @@ from ghost.errors import TrainingError
 from ghost.signals import Stopped, handled_by
 from replicate_deployment import ghost_json
 from training import config as training_config
-from training.finetuning.model import lora_of, write_adapter_files
+from training.finetuning.model import in_files, lora_of, set_weights, trained, write_adapter_files
 
 # Delay SIGINT and SIGTERM while training until no step is half-done.
 
@@ -67,6 +67,7 @@ class Interruption:
 # Keep the weights of the step with the lowest held-out loss of the replies.
 
 
+@dataclass
 class Selection:
     """The best measurement so far, and how many have come since.
 
@@ -74,33 +75,21 @@ class Selection:
     best_step  optimiser steps done when it was taken
     """
 
-    def __init__(self) -> None:
-        self.best: float | None = None
-        self.best_step: int | None = None
-        self._since = 0
+    best: float | None = None
+    best_step: int | None = None
+    since: int = 0
 
     def consider(self, step: int, loss: float) -> bool:
         """Whether this loss is lower than all before it. Of equal ones keep the first, which has memorised less."""
         if math.isfinite(loss) and (self.best is None or loss < self.best):
-            self.best, self.best_step, self._since = loss, step, 0
+            self.best, self.best_step, self.since = loss, step, 0
             return True
-        self._since += 1
+        self.since += 1
         return False
 
     def exhausted(self, patience: int | None) -> bool:
         """Whether the last `patience` measurements were no better. None: never."""
-        return patience is not None and self._since >= patience
-
-    def to_json(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "since": self._since}
-
-    @classmethod
-    def from_json(cls, recorded: dict[str, Any]) -> "Selection":
-        """Read what `to_json` wrote."""
-        selection = cls()
-        selection.best, selection.best_step = recorded["best"], recorded["best_step"]
-        selection._since = recorded["since"]
-        return selection
+        return patience is not None and self.since >= patience
 
 
 # The state of a training: progress, adapter, optimiser, random state.
@@ -167,19 +156,6 @@ def adapter(model: Any) -> Tensors:
     return {name: parameter.detach().cpu().clone() for name, parameter in trained(model)}
 
 
-def set_weights(model: Any, weights: Tensors) -> None:
-    """Set the trained parameters to `weights`."""
-    import torch
-
-    with torch.no_grad():
-        for name, parameter in trained(model):
-            parameter.copy_(weights[name])
-
-
-def trained(model: Any) -> list[tuple[str, Any]]:
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-
-
 def random_state() -> Tensors:
     """The state of torch's generators, from which only dropout draws during training."""
     import torch
@@ -231,7 +207,7 @@ def fingerprint(
     }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Origin:
     """What is needed to make an adapter from a checkpoint.
 
@@ -303,7 +279,7 @@ class Checkpoint:
             "format": FORMAT,
             "fingerprint": identity,
             **{name: getattr(state, name) for name in _FIELDS},
-            "selection": state.selection.to_json(),
+            "selection": dataclasses.asdict(state.selection),
             "origin": self.origin and dataclasses.asdict(self.origin),
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
@@ -382,8 +358,8 @@ class Checkpoint:
 
 
 def _state(facts: dict[str, Any], best: Tensors | None, rng: Tensors) -> State:
-    selection = Selection.from_json(facts["selection"])
-    return State(**{name: facts[name] for name in _FIELDS}, selection=selection, best=best, rng=rng)
+    recorded = {name: facts[name] for name in _FIELDS}
+    return State(**recorded, selection=Selection(**facts["selection"]), best=best, rng=rng)
 
 
 def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
@@ -402,8 +378,7 @@ def write_best(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     origin, (state, held) = Origin(**recorded["origin"]), checkpoint.best()
     (folder / CONFIG).write_text(origin.config, encoding="utf-8")
     config = training_config.load(folder / CONFIG)
-    # peft's names in files leave out the adapter's name.
-    tensors = {name.replace(".default.", "."): tensor for name, tensor in held.items()}
+    tensors = {in_files(name): tensor for name, tensor in held.items()}
     write_adapter_files(folder, tensors, lora_of(config), origin.base["repo"], origin.base["revision"])
     facts = {**outcome(state), "continues": origin.continues}
     block = training_block(training_config.as_dict(config), facts) | {"interrupted": True}

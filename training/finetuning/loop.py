@@ -23,11 +23,11 @@ from training.finetuning.checkpoint import (
     load_state_tensors,
     random_state,
     set_random_state,
-    set_weights,
     state_tensors,
 )
 from training.finetuning.curve import CURVE, Watch, curve_page, heldout_loss
 from training.finetuning.data import Example
+from training.finetuning.model import set_weights
 from training.finetuning.packing import Plan, Step, forward_backward
 from training.finetuning.preferences import Objective
 from training.finetuning.processes import Alone

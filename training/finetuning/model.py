@@ -91,20 +91,31 @@ def refuse_other_heads(model: Any, repo: str) -> None:
 
 def load_adapter(model: Any, path: Path) -> None:
     """Set the adapter to the weights of a file that `save_adapter` wrote. Raises TrainingError if it has others."""
-    import torch
     from safetensors.torch import load
 
     tensors = load(path.read_bytes())
-    own = {
-        name.replace(".default.", "."): parameter  # peft's names in files leave out the adapter's name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-    if {name: one.shape for name, one in tensors.items()} != {name: one.shape for name, one in own.items()}:
+    shapes = {in_files(name): parameter.shape for name, parameter in trained(model)}
+    if {name: one.shape for name, one in tensors.items()} != shapes:
         raise TrainingError(f"{path}: holds other matrices than this training has; train from the start")
+    set_weights(model, {name: tensors[in_files(name)] for name, _ in trained(model)})
+
+
+def trained(model: Any) -> list[tuple[str, Any]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def set_weights(model: Any, weights: dict[str, Any]) -> None:
+    """Set the trained parameters to `weights`."""
+    import torch
+
     with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+        for name, parameter in trained(model):
+            parameter.copy_(weights[name])
+
+
+def in_files(name: str) -> str:
+    """peft's name of a parameter in files, which leaves out the adapter's name."""
+    return name.replace(".default.", ".")
 
 
 def save_adapter(model: Any, base: Base, folder: Path) -> None:
@@ -129,9 +140,8 @@ def write_adapter_files(folder: Path, tensors: dict[str, Any], lora: Any, repo: 
                 f"{name} holds NaN or infinity: lower learning_rate, or set bf16: true, and train again"
             )
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    (folder / "adapter_model.safetensors").write_bytes(
-        save(contiguous)
-    )  # save_file would make it readable by its owner only
+    # save_file would make it readable by its owner only
+    (folder / "adapter_model.safetensors").write_bytes(save(contiguous))
     lora.base_model_name_or_path = repo
     lora.revision = None if revision == "local" else revision
     lora.target_modules = sorted(lora.target_modules)  # a set: its order changes from run to run

@@ -186,9 +186,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
             f"To train here anyway, type: {command(args, started_by, '--allow-cpu')}"
         )
 
-    base = resolve_base(
-        config.base_model, config.revision_of_model
-    )  # download gigabytes only now that they are known to fit
+    base = resolve_base(config.base_model, config.revision_of_model)  # gigabytes, now that they are known to fit
     if parent:
         parent.check_base(base.repo, base.weights_sha256)
     if teacher is not None:
@@ -203,8 +201,7 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
         raise TrainingError(
             f"{out} holds the adapter of another training and there is no checkpoint to resume; {overwrite}"
         )
-    base_block = {"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256}
-    checkpoint.origin = Origin(training_config.dump(config), ghost.facts, base_block, continues)
+    checkpoint.origin = Origin(training_config.dump(config), ghost.facts, base.block, continues)
     state, tensors = begin(config, budget.tokens, checkpoint, identity)
     if args.resume:
         found = f"after step {state.step:,}, from {checkpoint.folder}" if tensors else "no checkpoint: from the start"
@@ -359,7 +356,7 @@ def write_adapter(
         artifact.write(
             folder,
             ghost.facts,
-            base={"repo": base.repo, "revision": base.revision, "weights_sha256": base.weights_sha256},
+            base=base.block,
             training=training_block(settings, facts),
         )
 

@@ -26,9 +26,9 @@ from training.finetuning.checkpoint import (
     load_state_tensors,
     random_state,
     set_random_state,
-    set_weights,
     state_tensors,
 )
+from training.finetuning.model import set_weights
 
 IDENTITY = {"learning_rate": 0.1, "train.jsonl": "a" * 64}
 
@@ -229,8 +229,8 @@ def test_a_resumed_one_goes_on_as_the_uninterrupted_one(before: list[float], aft
     for step, loss in enumerate(before):
         whole.consider(step, loss)
         half.consider(step, loss)
-    resumed = Selection.from_json(json.loads(json.dumps(half.to_json(), allow_nan=False)))
+    resumed = Selection(**json.loads(json.dumps(dataclasses.asdict(half), allow_nan=False)))
     for step, loss in enumerate(after, start=len(before)):
         assert resumed.consider(step, loss) == whole.consider(step, loss)
-    assert resumed.to_json() == whole.to_json()
+    assert resumed == whole
     assert all(resumed.exhausted(patience) == whole.exhausted(patience) for patience in range(1, 9))
