@@ -103,6 +103,7 @@ def _cut(text: str) -> Iterator[str]:
         yield text
 
 
+LONGEST_WAIT = 60.0  # seconds between two attempts while Telegram cannot be reached
 UNREADABLE = "unreadable"  # key in an update's `api_kwargs`: the kind of parsing error
 
 
@@ -127,11 +128,11 @@ class RetryLater(Exception):
         super().__init__(why)
         self.seconds = seconds
 
-    def wait(self, failures: int, longest: float) -> float:
+    def wait(self, failures: int) -> float:
         """Return the seconds until the next attempt, given the number of earlier failures."""
         if self.seconds is not None:
             return self.seconds
-        return min(longest, 2.0 ** min(failures, 20) / 2)  # a day of failures would overflow a float
+        return min(LONGEST_WAIT, 2.0 ** min(failures, 20) / 2)  # a day of failures would overflow a float
 
 
 class DeliveryUnknown(Exception):

@@ -18,7 +18,6 @@ from telegram_bot.database import Database
 from telegram_bot.gateway import Call, DeliveryUnknown, Moved, Refused, RetryLater, Telegram
 
 log = logging.getLogger("ghost.bot")
-LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
 AT_ONCE = 8  # limits the calls of unknown outcome if the bot is killed; enough for Telegram's 30 calls per second
 TYPING_SECONDS = 4.0  # Telegram shows it for five
 CLOSE_SECONDS = 5.0  # how long calls under way may take when the bot stops
@@ -173,7 +172,7 @@ class Sender:
         except RetryLater as error:
             why = str(error)
             await db.write(lambda: self._postpone(number, why))
-            wait = error.wait(failures, LONGEST_WAIT)
+            wait = error.wait(failures)
             log.warning("message %d: not accepted by Telegram (%s); trying again in %.3g s", number, error, wait)
             return wait
         except Moved as error:

@@ -23,7 +23,6 @@ from telegram_bot.replies import ReplyWorker
 
 log = logging.getLogger("ghost.bot")
 EXPIRY_SECONDS = 3600.0  # how often old data is deleted
-LONGEST_WAIT = 60.0  # between two attempts while Telegram cannot be reached
 CONFLICT_SECONDS = 3.0
 CONFLICTS = 20  # tolerated, since a restarted bot may overlap with its predecessor
 
@@ -93,7 +92,7 @@ async def _connect(stack: AsyncExitStack, config: BotConfig, token: str, clock: 
         try:
             return await stack.enter_async_context(Telegram(token, config.telegram))
         except RetryLater as error:
-            wait = error.wait(failures, LONGEST_WAIT)
+            wait = error.wait(failures)
             failures += 1
             log.warning("no answer from %s (%s); check the network. Again in %.3g s", config.telegram, error, wait)
             await clock.sleep(wait)
@@ -135,7 +134,7 @@ async def _poll(db: Database, config: BotConfig, telegram: Telegram, sender: Sen
             await db.clock.sleep(CONFLICT_SECONDS)
             continue
         except RetryLater as error:
-            wait = error.wait(failures, LONGEST_WAIT)
+            wait = error.wait(failures)
             failures += 1
             log.warning("no updates from Telegram (%s); again in %.3g s", error, wait)
             await db.clock.sleep(wait)

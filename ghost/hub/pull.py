@@ -17,7 +17,7 @@ from ghost.console import console, progress
 from ghost.errors import HubError, UsageError
 from ghost.hub import transfer
 from ghost.hub.client import Hub, connect, resumable
-from ghost.hub.transfer import Entry
+from ghost.hub.transfer import MEGABYTE, Entry
 from replicate_deployment import ghost_json
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.ghost_json import Ghost
@@ -25,7 +25,6 @@ from replicate_deployment.ghost_json import Ghost
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
-MEGABYTE = 10**6
 # A ghost.json has some kilobytes, and a model a dozen files; anything larger is not one.
 LARGEST_GHOST_JSON = 16 * MEGABYTE
 

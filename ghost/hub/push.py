@@ -15,7 +15,7 @@ from ghost.console import console, progress
 from ghost.errors import HubError, UsageError
 from ghost.hub import leaking, transfer
 from ghost.hub.client import Head, Hub, connect, resumable
-from ghost.hub.transfer import Entry
+from ghost.hub.transfer import MEGABYTE, Entry
 from replicate_deployment import ghost_json
 from replicate_deployment.ghost_json import Ghost
 
@@ -97,7 +97,6 @@ def _table(figures: Mapping[str, Any]) -> str:
     return "\n".join(lines) if len(lines) > 2 else f"{UNKNOWN.capitalize()}."
 
 
-MEGABYTE = 10**6
 SMALL = 100_000  # bytes; smaller files are sent within the commit
 
 

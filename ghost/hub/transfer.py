@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Which files belong to a model, and whether the Hub holds the same bytes.
 
 CARD = "README.md"
+MEGABYTE = 10**6
 
 
 @dataclass(frozen=True)

@@ -378,5 +378,5 @@ def test_a_start_without_a_network_waits_for_it(world: World) -> None:
 
 
 def test_days_without_telegram_are_waited_out() -> None:
-    assert [RetryLater(None, "").wait(failures, 60) for failures in (0, 3, 10_000)] == [0.5, 4, 60]
-    assert RetryLater(7, "").wait(10_000, 60) == 7
+    assert [RetryLater(None, "").wait(failures) for failures in (0, 3, 10_000)] == [0.5, 4, 60]
+    assert RetryLater(7, "").wait(10_000) == 7
