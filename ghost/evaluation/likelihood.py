@@ -177,8 +177,8 @@ Score = Callable[[Sequence[Turn], Sequence[str]], Sequence[float]]
 
 
 class Ranks(NamedTuple):
-    """By how much likelier its context makes a reply: log p(reply | context) - log p(reply). So a reply that is likely
-    anywhere, such as `ok`, gains no rank by that.
+    """Ranks of replies by how much likelier the context makes them: log p(reply | context) - log p(reply). So a reply
+    that is likely anywhere, such as `ok`, gains no rank by that.
 
     `reciprocals[n]` is 1 / the rank, among `candidates`, of the reply of the exchange `places[n]`.
     """

@@ -122,7 +122,7 @@ def extraction_rate(tried: Sequence[Attempt], go_on: Continue) -> Estimate | Non
 
 
 def personal(said: Iterable[Exchange], training: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Different personal data in the replies, by kind (`found`), and how many of those training holds (`known`).
+    """Count different personal data in the replies, by kind (`found`), and those of them that training holds (`known`).
 
     It is what the recognisers of `ghost extract` find in the replies but not in the turns before them: repeating a
     number to whoever wrote it is no leak. An invented number looks real, so only what training holds too, in whatever
