@@ -8,6 +8,7 @@ import importlib.util
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ AGAIN = "ghost export"
 LIMIT, ROUNDED_LIMIT = 0.05, 2.0
 
 
+@dataclass
 class GgufFile:
     """A GGUF file and what it was made from.
 
@@ -42,8 +44,10 @@ class GgufFile:
     base     of a base's file: that base. Of a LoRA file: the GGUF file of the base to run it over
     """
 
-    def __init__(self, path: Path, merged: Path | None, adapter: Path | None, base: str | None) -> None:
-        self.path, self._merged, self._adapter, self.base = path, merged, adapter, base
+    path: Path
+    merged: Path | None
+    adapter: Path | None
+    base: str | None
 
     @cached_property
     def reader(self) -> Any:
@@ -51,7 +55,7 @@ class GgufFile:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        return {name: field.contents() for name, field in self.reader.fields.items()}
+        return _contents(self.reader)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -62,14 +66,14 @@ class GgufFile:
         """The folder that holds in full precision what the file computes."""
         if self.facts["kind"] == "base":
             return self._base_folder()
-        folder = self._merged or self.path.resolve().parent.parent / "merged"
-        if self._merged is None and not (folder / ghost_json.NAME).is_file():
+        folder = self.merged or self.path.resolve().parent.parent / "merged"
+        if self.merged is None and not (folder / ghost_json.NAME).is_file():
             raise Skipped("no merged model beside it; --merged FOLDER names one")
         ghost = ghost_json.read(folder)
         same: dict[str, object] = {name: ghost.facts.get(name) for name in ("text", "golden") if name in self.facts}
         same |= {"adapter_sha256": ghost.block("merge").get("adapter_sha256")} if "adapter_sha256" in self.facts else {}
         if any(self.facts[name] != value for name, value in same.items()):
-            if self._merged is None:
+            if self.merged is None:
                 raise Skipped(f"{folder} is another ghost; --merged FOLDER names the model that it was exported from")
             raise Problem(
                 f"{folder} is another ghost than {self.path}", f"{AGAIN} {folder}, or name its own merged model"
@@ -95,7 +99,7 @@ class GgufFile:
 
     @cached_property
     def vocabulary(self) -> Vocabulary | ByteLevelVocabulary:
-        fields = self.fields if self.under is None else _contents(self.under)
+        fields = self.fields if self.under is None else _contents(_open(self.under))
         pieces, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
         if fields["tokenizer.ggml.model"] == Vocabulary.model:
             return Vocabulary(pieces, fields["tokenizer.ggml.scores"], kinds)
@@ -121,8 +125,8 @@ def _open(path: Path) -> Any:
         raise Problem(f"{path}: truncated, or no GGUF file ({' '.join(str(error).split())[:90]})", AGAIN) from error
 
 
-def _contents(path: Path) -> dict[str, Any]:
-    return {name: field.contents() for name, field in _open(path).fields.items()}
+def _contents(reader: Any) -> dict[str, Any]:
+    return {name: field.contents() for name, field in reader.fields.items()}
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -150,10 +154,10 @@ def fits(file: GgufFile) -> str:
     """Check that an adapter is this ghost's, and that the base to run it over is the one it was trained on."""
     if file.facts["kind"] != "adapter":
         raise Skipped("not an adapter")
-    folder = file._adapter or file.path.resolve().parent.parent / "adapter"
+    folder = file.adapter or file.path.resolve().parent.parent / "adapter"
     weights = folder / adapters.WEIGHTS
     of = ""
-    if file._adapter is not None or weights.is_file():
+    if file.adapter is not None or weights.is_file():
         if ghost_json.sha256(weights) != file.facts["adapter_sha256"]:
             raise Problem(
                 f"{file.path} is not of the adapter {folder}: another ghost's", f"{AGAIN} {folder} --gguf-adapter"
