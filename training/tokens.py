@@ -88,28 +88,20 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
     Raises ConfigError if the tokenizer or, in the core install, the library is missing.
     """
     try:
-        from huggingface_hub import errors, try_to_load_from_cache
         from tokenizers import Tokenizer
     except ImportError as error:
-        library = (error.name or "tokenizers").split(".")[0]
         raise ConfigError(
-            f"{base}: the library {library}, which reads the tokenizer, is not installed; type: "
+            f"{base}: the library tokenizers, which reads the tokenizer, is not installed; type: "
             f"{install_command('train')}"
         ) from error
     folder = Path(base).expanduser()
-    path: Any = folder / "tokenizer.json"
-    if folder.is_dir():
-        if not path.is_file():
-            raise ConfigError(f"{base}: no tokenizer.json in this folder")
-    else:
-        try:
-            path = try_to_load_from_cache(base, "tokenizer.json", revision=revision)
-        except errors.HFValidationError:
-            path = None
-        if not isinstance(path, str):
-            raise ConfigError(f"{base}: not a folder, and not a Hub repo whose tokenizer.json is on this disk")
+    path = folder / "tokenizer.json" if folder.is_dir() else cached_file(base, "tokenizer.json", revision)
+    if path is None:
+        raise ConfigError(f"{base}: not a folder, and not a Hub repo whose tokenizer.json is on this disk")
+    if not path.is_file():
+        raise ConfigError(f"{base}: no tokenizer.json in this folder")
     try:
-        check_tokenizer(Path(path).parent)
+        check_tokenizer(path.parent)
         tokenizer = Tokenizer.from_file(str(path))
     except WeightsError as error:
         raise ConfigError(str(error)) from error
@@ -119,6 +111,19 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # as in tokenization.encode: a typed "</s>" is text
     return tokenizer
+
+
+def cached_file(repo: str, name: str, revision: str | None) -> Path | None:
+    """Return a file of a Hub repo that is in the Hub's cache; None if it is not there, or in the core install."""
+    try:
+        from huggingface_hub import errors, try_to_load_from_cache
+    except ImportError:
+        return None
+    try:
+        found = try_to_load_from_cache(repo, name, revision=revision)
+    except errors.HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
 
 
 def estimate(line: str) -> int:

@@ -14,10 +14,12 @@ from replicate_deployment import ghost_json, model_folder
 from replicate_deployment.errors import WeightsError
 from replicate_deployment.model_folder import CONFIG, INDEX, SINGLE
 from training.config import load_bases
+from training.tokens import cached_file
 
 # Only the files that loading reads. Mistral's repos also hold the weights as consolidated.safetensors.
 SMALL = [CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json"]
 LARGE = ["model*.safetensors", INDEX]
+REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # OWNER/NAME
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def find_base(name: str, revision: str | None) -> Outline:
         outline = Outline(local, local.resolve().name, "local")
     elif local.exists():
         raise BaseModelError(f"{name}: this is a file; name the folder that holds config.json")
-    elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+    elif REPO.fullmatch(name):
         folder = _download(name, revision, SMALL)
         outline = Outline(folder, name, folder.name)
     else:
@@ -281,7 +283,7 @@ def shapes_of(base: str, revision: str | None = None) -> Shapes:
     """
     found = config_at_hand(base, revision)
     if found is None:
-        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", base) or Path(base).exists():
+        if not REPO.fullmatch(base) or Path(base).exists():
             raise BaseModelError(
                 f"{base}: no such folder with a config.json, and not the name of a Hub repo (OWNER/NAME)"
             )
@@ -294,11 +296,12 @@ def shapes_of(base: str, revision: str | None = None) -> Shapes:
 
 def config_at_hand(base: str, revision: str | None) -> dict[str, Any] | None:
     """Return the base's config.json without using the network, or None if it is not on this disk."""
-    folder: Path | None = Path(base).expanduser()
-    if folder is not None and not folder.is_dir():
-        folder = _cached(base, revision)
-    if folder is None:
-        return next((known.config for known in load_bases().values() if known.repo == base), None)
+    folder = Path(base).expanduser()
+    if not folder.is_dir():
+        cached = cached_file(base, CONFIG, revision)
+        if cached is None:
+            return next((known.config for known in load_bases().values() if known.repo == base), None)
+        folder = cached.parent
     return read_config(folder)
 
 
@@ -311,18 +314,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         return model_folder.read_config(folder)
     except WeightsError as error:
         raise BaseModelError(str(error)) from error
-
-
-def _cached(base: str, revision: str | None) -> Path | None:
-    try:
-        from huggingface_hub import errors, try_to_load_from_cache
-    except ImportError:  # the core install has no Hub
-        return None
-    try:
-        found = try_to_load_from_cache(base, "config.json", revision=revision)
-    except errors.HFValidationError:
-        return None
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def read_shapes(config: dict[str, Any], base: str) -> Shapes:

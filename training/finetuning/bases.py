@@ -101,10 +101,13 @@ def run(args: argparse.Namespace) -> int:
 def _device() -> Device:
     if importlib.util.find_spec("torch") is not None:
         return hardware.device_at_hand()
-    return Device("CPU", hardware.free_memory(), False, None, cores=hardware.usable_cores())
+    return hardware.cpu("CPU")
 
 
 Rows = list[tuple[str, KnownBase, Needs, dict[str, bool]]]
+
+
+TOLD = ("repo", "revision", "license", "languages", "tokenizer", "tried", "source")  # of config/bases.yaml
 
 
 def _figures(rows: Rows, device: Device) -> dict[str, Any]:
@@ -112,13 +115,7 @@ def _figures(rows: Rows, device: Device) -> dict[str, Any]:
         "device": {"name": device.name, "free": device.free, "cuda": device.cuda},
         "bases": {
             name: {
-                "repo": base.repo,
-                "revision": base.revision,
-                "license": base.license,
-                "languages": base.languages,
-                "tokenizer": base.tokenizer,
-                "tried": base.tried,
-                "source": base.source,
+                **{key: getattr(base, key) for key in TOLD},
                 "read": f"{base.read}",
                 "parameters": need.parameters,
                 "memory": {"train": need.train, "fp16": need.fp16, "bits4": need.bits4},

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ghost.console import progress
+from ghost.console import tracked
 from ghost.errors import DataError
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Recipe, Turn, parse_line, render, render_line, spans
@@ -320,19 +320,17 @@ def _read_windows(path: Path, lines: Lines, tokenizer: Tokenizer, labels: Labels
     def count_tokens(turns: Sequence[Turn]) -> int:
         return len(encode(tokenizer, render(turns, labels), end=True).ids)
 
-    with progress(f"tokenising {path.name}", len(lines)) as bar:
-        for number, line in lines:
-            turns = read_line(line, labels, f"{path}, line {number}", recipe="windows")
-            example = encode_window(turns)
-            bar.advance()
-            if len(example.ids) > config.sequence_len:
-                kept = fit_window(turns, count_tokens, config.sequence_len)
-                example = encode_window(kept)
-                if len(kept) < 2 or len(example.ids) > config.sequence_len:
-                    skipped += 1
-                    continue
-                shortened += 1
-            examples.append(example)
+    for number, line in tracked(lines, f"tokenising {path.name}"):
+        turns = read_line(line, labels, f"{path}, line {number}", recipe="windows")
+        example = encode_window(turns)
+        if len(example.ids) > config.sequence_len:
+            kept = fit_window(turns, count_tokens, config.sequence_len)
+            example = encode_window(kept)
+            if len(kept) < 2 or len(example.ids) > config.sequence_len:
+                skipped += 1
+                continue
+            shortened += 1
+        examples.append(example)
     return Split("windows", examples, len(lines), shortened, skipped)
 
 
@@ -340,11 +338,9 @@ def _read_conversations(
     path: Path, lines: Lines, tokenizer: Tokenizer, labels: Labels, config: TrainingConfig
 ) -> Split:
     conversations: list[Conversation] = []
-    with progress(f"tokenising {path.name}", len(lines)) as bar:
-        for number, line in lines:
-            turns = read_line(line, labels, f"{path}, line {number}", recipe="conversations")
-            conversations.append(measure(tokenizer, turns, labels))
-            bar.advance()
+    for number, line in tracked(lines, f"tokenising {path.name}"):
+        turns = read_line(line, labels, f"{path}, line {number}", recipe="conversations")
+        conversations.append(measure(tokenizer, turns, labels))
     pieces = Pieces(tokenizer, labels, conversations, config.sequence_len, config.goldfish_k)
     shortened, skipped = pieces.losses()
     return Split("conversations", pieces.cut(), len(lines), shortened, skipped, pieces)

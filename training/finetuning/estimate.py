@@ -13,7 +13,7 @@ from training.config import TrainingConfig
 from training.finetuning import hardware, preferences
 from training.finetuning.base import Shapes, shapes_of
 from training.finetuning.data import Split, read_facts, read_split
-from training.finetuning.hardware import Budget, Device, Gpu, Load, Memory, Range, load_of, needed
+from training.finetuning.hardware import Budget, Device, Load, Memory, Range, load_of, needed
 from training.finetuning.packing import Plan
 from training.finetuning.train import add_source_arguments, config_of, make_plan
 from training.tokens import CountingTokenizer, EstimatingTokenizer, try_load_tokenizer
@@ -134,13 +134,13 @@ def estimate(
 ) -> Estimate:
     """Raises TrainingError if no known GPU suffices."""
     table = hardware.load_prices()
-    choices = [choose(_device(gpu), shapes, config, plan, load) for gpu in table.gpus]
+    rented = [Device(gpu.gpu, gpu.bytes, True, gpu) for gpu in table.gpus]
+    choices = [choose(device, shapes, config, plan, load) for device in rented]
     if not any(choice.budget for choice in choices):
         largest = max(choices, key=lambda choice: choice.device.free)
         raise TrainingError(f"{largest.device.name}, the largest GPU of {hardware.NAME}: {largest.refusal}")
     choices.sort(key=lambda choice: (choice.untested, choice.dollars.low if choice.dollars else float("inf")))
-    cores = hardware.usable_cores()
-    cpu = choose(Device("this CPU", hardware.free_memory(), False, None, cores=cores), shapes, config, plan, load)
+    cpu = choose(hardware.cpu("this CPU"), shapes, config, plan, load)
     return Estimate(config, shapes, counted_by, train, val, plan, load, choices, cpu, f"{table.as_of}")
 
 
@@ -150,10 +150,6 @@ def choose(device: Device, shapes: Shapes, config: TrainingConfig, plan: Plan, l
     except TrainingError as error:
         return Choice(device, None, None, str(error))
     return Choice(device, budget, device.seconds(load, shapes, config, budget))
-
-
-def _device(gpu: Gpu) -> Device:
-    return Device(gpu.gpu, gpu.bytes, True, gpu)
 
 
 def disk(shapes: Shapes, config: TrainingConfig) -> dict[str, int]:

@@ -444,9 +444,14 @@ def device_at_hand(count: int = 1) -> Device:
 
     if not torch.cuda.is_available():
         threads = torch.get_num_threads()
-        return Device(f"CPU, {threads} threads", free_memory(), False, None, cores=threads)
+        return cpu(f"CPU, {threads} threads", threads)
     name = torch.cuda.get_device_name()
     return Device(name, torch.cuda.mem_get_info()[0], True, gpu_of(name), count)
+
+
+def cpu(name: str, cores: int | None = None) -> Device:
+    """Return the CPU, with all cores that this process may use unless `cores` says how many."""
+    return Device(name, free_memory(), False, None, cores=cores or usable_cores())
 
 
 def free_memory(system: Path = Path("/")) -> int:
