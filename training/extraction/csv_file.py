@@ -82,7 +82,7 @@ def write(records: list[Record], path: Path) -> None:
 
 def replies(records: list[Record], written: list[Record]) -> list[dict[str, dict[str, str]]]:
     """Which of a conversation's messages answer which, for replies.json. Rows are named by timestamp and sender; what
-    they say stands in the CSV alone, so a row that is deleted there is gone.
+    they say is in the CSV alone, so a row that is deleted there is gone.
 
     Left out are replies to what is not in the CSV, and to or from one of several messages that a person sent in the
     same instant.

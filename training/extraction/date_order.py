@@ -1,7 +1,7 @@
 """Decide whether a file writes dates day first or month first, from all of its dates, and keep the evidence.
 
-A four-digit year shows its place. Open are the order of day and month and, with two-digit years, whether the year
-comes first. Persian years become ours.
+A four-digit year is recognised by its length. What must be decided is the order of day and month and, with two-digit
+years, whether the year comes first. Persian dates are converted to Gregorian ones.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,15 @@ from ghost.errors import ExportError
 NAMES = {"dmy": "day/month", "mdy": "month/day", "ymd": "year/month/day"}
 ASK = " Say which: ghost extract … --date-order dmy (day first), or mdy (month first)"
 EPOCH = 2009  # WhatsApp's first year: an earlier two-digit year must be a day
-# Years with four digits: ours, since computers count from 1970, and the Persian ones of 2009 to 2049. Others that
-# phones may write (Islamic, Hebrew) have days that cannot be told for certain.
-OURS, PERSIAN = range(1970, 2101), range(1388, 1429)
+# Years with four digits: Gregorian ones, since computers count from 1970, and the Persian ones of 2009 to 2049. Dates
+# of other calendars that phones may write (Islamic, Hebrew) cannot be converted for certain.
+GREGORIAN, PERSIAN = range(1970, 2101), range(1388, 1429)
 PERSIAN_ORIGIN = -356_032  # days between the count of `_persian` and Python's
 
 Triple = tuple[int, int, int]
 Runs = Sequence[tuple[Triple, int]]  # (date, number of headers) in file order; equal neighbours are one run
-PROOF = (
-    2  # headers on each side of a seam that fit only that side's order, or steps back in time that rule an order out
-)
+# Headers on each side of a seam that fit only that side's order, or steps back in time that rule an order out.
+PROOF = 2
 
 
 class DateOrder(NamedTuple):
@@ -100,7 +99,7 @@ def read_date(parts: Triple, order: str) -> date | None:
     if year in PERSIAN:
         return _persian(year, month, day)
     try:
-        return date(year, month, day) if year in OURS else None
+        return date(year, month, day) if year in GREGORIAN else None
     except ValueError:
         return None
 
@@ -131,7 +130,7 @@ def decide(dates: Runs, style: str | None, answer: str | None, name: str) -> Dat
         hint = (
             f": the year {year} is of another calendar. Set the phone to the Gregorian calendar and export the chat"
             " again"
-            if year and year not in OURS
+            if year and year not in GREGORIAN
             else "; is this a chat export?"
         )
         raise ExportError(f"{name}: none of its {headers:,} date headers is a date{hint}")

@@ -35,9 +35,9 @@ class Conversation:
 
         If both chats have ids, compare them. Two chats may share a title or an alias, so otherwise also require a
         message in common, or that the senders of one export, three or more, are all in the other: two different
-        friends may share a first name. An export holds all that was said in its time, so if both have messages of the
-        same time and hardly one in common, these are two chats. Of an alias, which names everybody in full, this is not
-        asked.
+        friends may share a first name. An export holds every message of its time, so if both have messages of the same
+        time and hardly one in common, these are two chats. This does not apply to an alias, which names everybody in
+        full.
         """
         if chat.is_id and self.chat.is_id:
             return chat.key == self.chat.key

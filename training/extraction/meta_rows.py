@@ -1,9 +1,9 @@
-"""Rows that Messenger and Instagram write by themselves, told from people's words.
+"""Tell the rows that Messenger and Instagram write themselves from people's messages.
 
-Recent exports mark them by nothing but their words, in the account's language, and words may be anybody's. So a row is
-the app's only if it is, from its first character to its last, one of the app's sentences, and if that sentence is about
-the one who "sent" the row: a name of theirs in the third person, or "You" where the row is the account owner's. What
-cannot be told apart stays a message. The sentences stand in meta_rows.txt.
+Recent exports mark such rows by nothing but their wording, in the account's language, and a person could write the
+same. So a row is the app's only if it is, from its first character to its last, one of the app's sentences, and if that
+sentence is about the one who "sent" the row: a name of theirs in the third person, or "You" where the row is the
+account owner's. In doubt, a row stays a message. The sentences are in meta_rows.txt.
 """
 
 import re
@@ -22,32 +22,21 @@ YOU = (
     *("You ", "Vous ", "Du ", "Tú ", "Você ", "Je ", "Jij ", "U ", "Ty ", "Sinä ", "Вы ", "Ви ", "Bạn ", "Anda ", "คุณ"),
     *("あなた", "你", "您", "회원님이 ", "आप", "तुम्ही ", "আপনি ", "நீங்கள் ", "మీరు ", "Εσείς ", "אתה ", "את "),
 )
-# Languages that leave the pronoun out say "you" by the verb.
+# In languages that drop the pronoun, the verb says "you".
 YOU_BY_VERB = (
-    *(
-        "Has ",
-        "Hai ",
-        "Ai ",
-        "Enviaste ",
-        "Iniciaste ",
-        "Cambiaste ",
-        "Compartiste ",
-        "Creaste ",
-        "Saliste ",
-        "Alteraste ",
-    ),
-    *("أرسلت ", "بدأت "),
+    *("Has ", "Hai ", "Ai ", "Enviaste ", "Iniciaste ", "Cambiaste ", "Compartiste ", "Creaste ", "Saliste "),
+    *("Alteraste ", "أرسلت ", "بدأت "),
 )
 STOPS = ".。।"
 SURE = "_sure"
-ATTACHMENT = "attachment"  # a section of its own: nobody says so of what is sent beside it
+ATTACHMENT = "attachment"  # a section of its own: no person writes such a sentence beside an attachment
 OFTEN = 3  # rows of the app that an unknown name must begin
 LOOK_ALIKE = str.maketrans("“”„«»‘’\u00a0\u202f", '"""""\'\'  ')
 SLOTS = {"{}": r"[^\x00-\x7f]\S*", "…": ".+", "#": r"\d[\d.,:]*", "{name}": "(?P<name>.+)"}
 SYNTAX = re.compile(r"\{name\}|\{\}|…|#|[^{…#]+")
 SLOT = re.compile(r"\{\}|…|#")
 INNERMOST = re.compile(r"\[([^\[\]]*)\]")
-# The other one's missed call: the row is the caller's, the sentence is about the one who was called, or the reverse.
+# A missed call: the row is the caller's and the sentence is about the one who was called, or the reverse.
 WHICH = "(?: video| audio| voice)?"
 MISSED = re.compile(
     rf"(?:You missed an?{WHICH} (?:call|chat) (?:from|with) (.+?)|(.+?) missed your{WHICH} (?:call|chat).*"
@@ -152,7 +141,7 @@ def sentences() -> Sentences:
 
 
 class AppRows:
-    """Tells the app's rows of one thread.
+    """Recognises the app's rows in one thread.
 
     people  names of the participants
     rows    sender and text of every row of the file

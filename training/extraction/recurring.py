@@ -1,9 +1,9 @@
 """Messages that look like the app's own: rows whose wording recurs as no person's does.
 
-Some apps write rows under people's names and mark them by nothing but their words, in any language. Three signs need no
-list of words: a row that speaks of its sender by name, again and again or under several names; a sentence that differs
-in an emoji in its middle alone; a sentence that is often sent and never varied, nor part of another message. They are
-signs and no proof, so the person is told and decides.
+Some apps write rows under people's names and mark them by nothing but their wording, in any language. Three signs need
+no list of words: a row that names its sender, again and again or under several names; a sentence that differs only in
+an emoji in its middle; a sentence that is often sent, never varied and never part of another message. These are signs,
+not proof, so the report shows them and the person decides.
 """
 
 import re
@@ -18,7 +18,7 @@ from training.extraction.speakers import fold
 
 LONGEST = 200  # characters of a row that is looked at
 OFTEN = 5  # rows of one template
-UNDER_SEVERAL = 3  # the same, if several senders are told of by their names
+UNDER_SEVERAL = 3  # the same, if rows name several senders
 UNVARIED, UNVARIED_SHARE = 10, 0.002  # rows of one text, and their share of a run's
 EMOJI_KINDS = 3  # different emoji in one template
 SHORTEST = 4  # letters of a name by which a user name is recognised

@@ -3,8 +3,8 @@ pattern of user_config.json.
 
 rows.json, beside the platforms' folders, holds a hash of every row as it was written, and of the message that it was
 made from where masking or renaming changed it. A row that is no longer in its CSV was deleted; the hash of its message
-stays in rows.json for good. A message is known by its time and what it says, before masking and renaming: so other
-options, or an export that comes later, do not bring it back.
+stays in rows.json for good. A message is identified by its time and text before masking and renaming, so neither other
+options nor a later export bring it back.
 """
 
 import json

@@ -51,9 +51,8 @@ ATTACHMENTS = frozenset(
     )
     for ending in endings
 )
-CHAT_SCRIPT = re.compile(
-    r"direct-messages?(?:-group)?(?:-part\d+)?\.js"
-)  # X writes JSON behind a JavaScript assignment
+# X writes JSON behind a JavaScript assignment.
+CHAT_SCRIPT = re.compile(r"direct-messages?(?:-group)?(?:-part\d+)?\.js")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ class Source:
 
     def _stream(self) -> IO[bytes]:
         if not self.member:
-            # Of size 0 are the files of /proc, too: some never end, others wait for an event.
+            # Files in /proc have size 0, too: some never end, others wait for an event.
             return self.path.open("rb") if self.path.stat().st_size else io.BytesIO()
         try:
             return io.BufferedReader(_Member(archive(self.path).open(self.member)), PIECE)

@@ -3,11 +3,10 @@
 iOS marks its own wording with an invisible U+200E (U+200F in right-to-left locales); Android does not, so there a
 body must equal one of WhatsApp's phrases as a whole. Either way what a person wrote, captions included, is kept.
 
-The phrases are read from the lists in wording/, their only home: one a line, of some sixty languages together, for none
-is told apart from another. The wording is that of WhatsApp's own string tables, iOS 2022/23 and Android 2017-2019, as
-collected by starkdmi/whats_json; newer Android media marks and edit marks are from other public parsers. Matched on a
-whole body only, case-folded, without direction marks and without a final full stop: "I left my keys" and "the video
-omitted a detail" are a person's.
+The phrases are in wording/, one a line, some sixty languages together: which language a phrase is in does not matter.
+They are those of WhatsApp's own string tables, iOS 2022/23 and Android 2017-2019, as collected by starkdmi/whats_json;
+newer Android media marks and edit marks are from other public parsers. Only whole bodies match, case-folded, without
+direction marks and without a final full stop: "I left my keys" and "the video omitted a detail" are a person's.
 """
 
 import re
@@ -163,7 +162,7 @@ def is_notice(body: str) -> bool:
 def is_event(sender: str) -> bool:
     """Whether what precedes the first `: ` of an Android line may be the start of an event and no name.
 
-    Quick, and wrong about a few names; `is_event_line` knows from the whole line.
+    Fast, but wrong about a few names; `is_event_line` decides from the whole line.
     """
     plain = normal(sender)
     starts, others = _heads()
