@@ -1,7 +1,7 @@
 """The finished adapter that a training continues: `ghost prepare --continue` and `ghost train --continue`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from replicate_deployment.model_folder import path_of
 from training.config import TrainingConfig
 
 WEIGHTS = "adapter_model.safetensors"
+TIMES = ("first", "last", "end")  # of a Span
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,7 @@ class Known:
     until: datetime
 
     def to_json(self) -> dict[str, Any]:
-        spans = [
-            {
-                "first": span.first.isoformat(),
-                "last": span.last.isoformat(),
-                "cuts": span.cuts,
-                "end": span.end.isoformat(),
-            }
-            for span in self.held_out
-        ]
+        spans = [{**asdict(span), **{key: getattr(span, key).isoformat() for key in TIMES}} for span in self.held_out]
         return {"held_out": spans, "until": self.until.isoformat()}
 
     @classmethod
@@ -69,7 +62,7 @@ class Known:
             for one in found["held_out"]
         ]
         known = cls(spans, when(found["until"]))
-        times = (known.until, *(time for span in spans for time in (span.first, span.last, span.end)))
+        times = (known.until, *(getattr(span, key) for span in spans for key in TIMES))
         if any(time.tzinfo is None for time in times):
             raise ValueError("a time without an offset")
         return known
@@ -114,7 +107,7 @@ class Parent:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """The hashes of its data, by which its successors are told."""
+        """The hashes of its data, by which the data of its successors names it."""
         data = self.ghost.block("data")
         return {key: data[key] for key in ("train_sha256", "val_sha256")}
 

@@ -64,7 +64,7 @@ def _flash(
 
 @cache
 def _kernel() -> Any:
-    """Return varlen_attn for query heads that share key heads: torch 2.13 wants that said, 2.11 has no word for it."""
+    """Return varlen_attn for query heads that share key heads: torch 2.13 needs `enable_gqa`, which 2.11 lacks."""
     from torch.nn.attention.varlen import varlen_attn
 
     shared = "enable_gqa" in inspect.signature(varlen_attn).parameters

@@ -1,9 +1,9 @@
 """Canaries: invented secrets among the training lines, so that evaluation can measure memorisation.
 
 A canary is a question about an invented locker and an answer with six random digits (Carlini et al. 2019, "The Secret
-Sharer"). It is a line of its own, copied as often as it shall be repeated, at the end of train.jsonl; training
-shuffles. val.jsonl never holds one. A message of a real chat is in about seven windows, so a canary planted once is
-rarer than any real secret.
+Sharer"). It is a line of its own at the end of train.jsonl, once for each repetition; training shuffles. val.jsonl
+never holds one. A message of a real chat is in about seven windows, so a canary planted once is rarer than any real
+secret.
 
 The secrets are in canaries.json beside train.jsonl only; ghost.json, which travels, holds their number. Their random
 seed is the hash of the other training lines: the same chats give the same canaries, and nobody without the chats can
