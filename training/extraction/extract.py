@@ -102,12 +102,12 @@ def _me(config: speakers.UserConfig, args: argparse.Namespace, found: Sequence[C
     """The senders that are you. Only needed when everyone else is renamed."""
     if not args.me and not args.pseudonyms:
         return set(config.names)
+    if not found:
+        return set()
     chats = {
         f"{conversation.platform}/{number}": Counter(record.sender for record in conversation.messages)
         for number, conversation in enumerate(found)
     }
-    if not found:
-        return set()
     path = args.user_config or speakers.CONFIG
     return set().union(*speakers.recognise(config, args.me, chats, path).values())
 

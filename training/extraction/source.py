@@ -174,7 +174,7 @@ def discover(paths: Iterable[Path]) -> Iterator[Source | OwnFolder | ExportError
     """
     seen: set[Path] = set()
     for path in paths:
-        if not _exists(path):
+        if not os.path.exists(path):  # Path.exists raises if the name is too long, for example from `$(cat chat.txt)`
             raise UsageError(f"{printable(str(path))}: no such file or folder")
         files, own, refused = _files(path)
         yield from own
@@ -192,13 +192,6 @@ def discover(paths: Iterable[Path]) -> Iterator[Source | OwnFolder | ExportError
 def natural(name: str) -> list[tuple[int, str]]:
     """A sort key that puts message_10 after message_2."""
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"(\d{1,18})", name)]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # the name is too long, for example from `$(cat chat.txt)`
-        return False
 
 
 def _files(path: Path) -> tuple[list[Path], list[OwnFolder], list[ExportError]]:
