@@ -88,16 +88,13 @@ def heldout_loss(
 
 def _reply_weights(group: Group) -> NDArray[np.float32]:
     """For each target of the group's segment, count the examples that have it in a learnt reply."""
-    whole, alone = (segment(some) for some in (group, [_replies_only(example) for example in group]))
+    replies = [dataclasses.replace(example, learnt=example.learnt & example.reply) for example in group]
+    whole, alone = segment(group), segment(replies)
     found = {target: place for place, target in enumerate(_targets(whole))}
     weights = np.zeros(len(whole.labels), dtype=np.float32)
     for target, weight in zip(_targets(alone), alone.weights, strict=True):
         weights[found[target]] += weight
     return weights
-
-
-def _replies_only(example: Example) -> Example:
-    return dataclasses.replace(example, learnt=example.learnt & example.reply)
 
 
 def _targets(run: Segment) -> list[tuple[int, int]]:

@@ -527,12 +527,12 @@ UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}
 def spell_duration(seconds: Range) -> str:
     """Format as `40 to 65 min`, in the largest unit of which the worse value is at least two."""
     unit = next((unit for unit, size in UNITS.items() if seconds.high >= 2 * size), "s")
-    low, high = map(_two_digits, seconds.scaled(1 / UNITS[unit]))
+    low, high = (f"{some:,.1f}" if some < 10 else f"{some:,.0f}" for some in seconds.scaled(1 / UNITS[unit]))
     return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
 
 
 def spell_dollars(dollars: Range) -> str:
-    low, high = (f"${_cents(some)}" for some in dollars)
+    low, high = (f"${some:,.2f}" if some < 10 else f"${some:,.0f}" for some in dollars)
     if low != "$0.00":
         return low if low == high else f"{low} to {high}"
     return "less than $0.01" if high in ("$0.00", "$0.01") else f"up to {high}"
@@ -548,11 +548,3 @@ def align(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def _two_digits(number: float) -> str:
-    return f"{number:,.1f}" if number < 10 else f"{number:,.0f}"
-
-
-def _cents(dollars: float) -> str:
-    return f"{dollars:,.2f}" if dollars < 10 else f"{dollars:,.0f}"

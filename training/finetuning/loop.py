@@ -160,14 +160,8 @@ class Loop:
         state.seconds["training"] += seconds
         state.rng = random_state()
         if state.step % self.config.logging_steps == 0 or state.step == len(self.plan):
-            entry = {
-                "step": state.step,
-                "loss": loss,
-                "grad_norm": norm,
-                "learning_rate": rate,
-                "epoch": step.epoch + 1,
-            }
-            state.log.append(entry)
+            figures = {"step": state.step, "loss": loss, "grad_norm": norm, "learning_rate": rate}
+            state.log.append({**figures, "epoch": step.epoch + 1})
         watch.step(state.step, loss, tokens, seconds)
 
     def _gradients(self, step: Step) -> float:

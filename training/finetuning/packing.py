@@ -238,7 +238,7 @@ class Plan:
             start = max(0, start - count)
 
     def _epoch(self, number: int) -> list[Step]:
-        return [self._step(number, groups) for groups in self._taken(number)]
+        return [step_of(number, self._runs(groups)) for groups in self._taken(number)]
 
     def _taken(self, epoch: int) -> Iterator[list[Group]]:
         """The groups of each step."""
@@ -253,9 +253,6 @@ class Plan:
 
     def _runs(self, groups: Sequence[Group]) -> Sequence[Group]:
         return groups if self._config.collapse_nested_windows else [[one] for group in groups for one in group]
-
-    def _step(self, epoch: int, groups: Sequence[Group]) -> Step:
-        return step_of(epoch, self._runs(groups))
 
 
 def step_of(epoch: int, runs: Sequence[Group], drawn: int = 0) -> Step:

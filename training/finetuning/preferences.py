@@ -150,10 +150,11 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, data: Ghost, config: Tr
     drafts = len({(one.context, one.draft) for one in found})
     paired = len(pairs) >= LEAST
     if not paired and (drafts < LEAST or not desirable or not undesirable):
+        more = f" {held_out:,} more are left out: they fall in the time of held-out conversations." if held_out else ""
         raise DataError(
             f"{path}: {drafts} drafts, {len(pairs)} of them with what you sent instead; {desirable} replies were sent "
             f"and {undesirable} refused. At least {LEAST} of the second are needed, or {LEAST} drafts with replies of "
-            f"both kinds.{_held_out(held_out)} Answer more drafts, then: ghost bot --corrections {path}"
+            f"both kinds.{more} Answer more drafts, then: ghost bot --corrections {path}"
         )
     rows: Iterable[tuple[tuple[Turn, ...], str, str, bool]]
     if paired:
@@ -182,10 +183,6 @@ def read(path: Path, tokenizer: Tokenizer, ghost: Ghost, data: Ghost, config: Tr
     split = Split("windows", learnt, len(lines), shortened, skipped)
     method: Literal["dpo", "kto"] = "dpo" if paired else "kto"
     return Preferences(method, train, heldout, split, len(pairs), drafts, desirable, undesirable, held_out)
-
-
-def _held_out(count: int | None) -> str:
-    return f" {count:,} more are left out: they fall in the time of held-out conversations." if count else ""
 
 
 def _judged(found: Sequence[Correction]) -> dict[Reply, bool]:

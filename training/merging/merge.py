@@ -69,6 +69,8 @@ class Merging:
 
     def float32(self, output: Output) -> Iterator[Tensor]:
         """Yield the merged rows, unrounded, a block at a time in the same memory."""
+        import torch
+
         update, shift = output.update, output.shift
         if update is None:
             for start, stop in row_blocks(output.shape):
@@ -91,7 +93,7 @@ class Merging:
                 yield block.mul_(factors)
             else:
                 # float64: a float32 sum of thousands of squares would err by more than FP16 rounds.
-                norms = _norms(block)
+                norms = torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).float()
                 yield block.mul_((factors[start:stop] / norms)[:, None])
 
     def _sums(self, output: Output, update: Update, a: Tensor, b: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
@@ -116,13 +118,6 @@ def _part(memory: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return a tensor of this shape in `memory`, or in new memory if it is too small."""
     count = math.prod(shape)
     return (memory[:count] if count <= len(memory) else memory.new_empty(count)).view(shape)
-
-
-def _norms(block: Tensor) -> Tensor:
-    """‖row‖ of each row, float32, summed in float64."""
-    import torch
-
-    return torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).float()
 
 
 # Round base weights to nf4 and back: the values that a QLoRA adapter was trained against.
