@@ -294,16 +294,12 @@ def numbers(name: str, regions: Sequence[str], rename: Callable[[str], str], kno
     """
     pieces: list[str] = []
     end = 0
-    for start, stop in _stretches(name, regions, known):
+    found = [*_known_numbers(name, regions, known), *phones(name, regions), *emails(name)]
+    for start, stop in sorted(found, key=lambda span: (span[0], -span[1])):
         if start >= end and (key := identity(name[start:stop], regions)):
             pieces += name[end:start], rename(key)
             end = stop
     return "".join(pieces) + name[end:] if pieces else name
-
-
-def _stretches(name: str, regions: Sequence[str], known: Container[str]) -> list[tuple[int, int]]:
-    found = [*_known_numbers(name, regions, known), *phones(name, regions), *emails(name)]
-    return sorted(found, key=lambda span: (span[0], -span[1]))
 
 
 def _known_numbers(name: str, regions: Sequence[str], known: Container[str]) -> Iterator[tuple[int, int]]:
