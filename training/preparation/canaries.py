@@ -63,20 +63,17 @@ def draw(count: int, repetitions: Sequence[int], seed: str) -> list[Canary]:
     ]
 
 
-def account(figures: dict[str, Any], canaries: Sequence[Canary], tokens: Sequence[int]) -> None:
-    """Add counts of canaries, lines and tokens, but no secret, to the figures of the report.
+def figures(canaries: Sequence[Canary], tokens: Sequence[int]) -> dict[str, Any]:
+    """Counts of canaries, lines and tokens for the report, but no secret.
 
-    `tokens` is the length of one line of each; `lengths` in the figures does not include them.
+    `tokens` is the length of one line of each; `lengths` in the report does not include them.
     """
-    count = sum(one.repetitions for one in canaries)
-    by_repetitions = Counter(str(one.repetitions) for one in canaries)
-    figures["canaries"] = {
+    return {
         "planted": len(canaries),
-        "lines": count,
-        "by_repetitions": dict(by_repetitions),
+        "lines": sum(one.repetitions for one in canaries),
+        "by_repetitions": dict(Counter(str(one.repetitions) for one in canaries)),
         "tokens_per_epoch": sum(one.repetitions * each for one, each in zip(canaries, tokens, strict=True)),
     }
-    figures["lines"] |= {half: figures["lines"][half] + count for half in ("train", "total")}
 
 
 def write(folder: Path, canaries: Sequence[Canary]) -> None:

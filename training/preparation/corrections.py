@@ -88,12 +88,6 @@ def turns(one: Correction, labels: Labels) -> list[Turn]:
     return [*one.context[-SIZES[-1] :], Turn(labels.me, one.final or "")]
 
 
-def account(figures: dict[str, Any], corrections: Corrections) -> None:
-    """Add their counts to the figures of the report."""
-    figures["corrections"] = corrections.figures
-    figures["lines"] |= {half: figures["lines"][half] + len(corrections.used) for half in ("train", "total")}
-
-
 def _replies(prepared: Prepared, half: str) -> set[tuple[str, str]]:
     """All (turn, reply) pairs of the training or the validation half."""
     talks = prepared.conversations

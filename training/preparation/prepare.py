@@ -143,8 +143,9 @@ def run(args: argparse.Namespace) -> int:
     with replace_folder(args.out) as folder:
         digests = _write_lines(prepared, folder)
         if rewritten:
-            _add_lines(prepared, folder, digests, [corrections.turns(one, prepared.labels) for one in rewritten.used])
-            corrections.account(figures, rewritten)
+            turns = [corrections.turns(one, prepared.labels) for one in rewritten.used]
+            _add_lines(prepared, folder, digests, figures, turns)
+            figures["corrections"] = rewritten.figures
         if args.canaries:
             from training.preparation import canaries
 
@@ -152,11 +153,11 @@ def run(args: argparse.Namespace) -> int:
             planted = canaries.draw(args.canaries, repetitions, digests[TRAIN].hexdigest())
             turns = [one.turns(prepared.labels) for one in planted]
             copies = [some for some, one in zip(turns, planted, strict=True) for _ in range(one.repetitions)]
-            _add_lines(prepared, folder, digests, copies)
+            _add_lines(prepared, folder, digests, figures, copies)
             canaries.write(folder, planted)
             limit = recipe_of_training.sequence_len
             tokens = [checks.trained_tokens(some, prepared, tokenizer, limit) for some in turns]
-            canaries.account(figures, planted, tokens)
+            figures["canaries"] = canaries.figures(planted, tokens)
             figures["concerns"] += map(asdict, checks.planted(figures))
         hashes = {name: digest.hexdigest() for name, digest in digests.items()}
         (folder / ABOUT).write_bytes(report.encode(found.held_out))
@@ -235,15 +236,20 @@ def _write_lines(prepared: "Prepared", folder: Path) -> "dict[str, hashlib._Hash
 
 
 def _add_lines(
-    prepared: "Prepared", folder: Path, digests: "dict[str, hashlib._Hash]", examples: Sequence[Sequence[Turn]]
+    prepared: "Prepared",
+    folder: Path,
+    digests: "dict[str, hashlib._Hash]",
+    figures: dict[str, Any],
+    examples: Sequence[Sequence[Turn]],
 ) -> None:
-    """Append training lines that are from no chat. Training shuffles."""
+    """Append training lines that are from no chat, and count them in the figures. Training shuffles."""
     from training.preparation import dataset
 
     lines = b"".join(dataset.line_of(turns, prepared.labels, prepared.recipe) for turns in examples)
     with (folder / TRAIN).open("ab") as stream:
         stream.write(lines)
     digests[TRAIN].update(lines)
+    figures["lines"] |= {half: figures["lines"][half] + len(examples) for half in ("train", "total")}
 
 
 def _text_block(prepared: "Prepared") -> dict[str, Any]:

@@ -17,16 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ghost.errors import ConfigError, DataError
 from ghost.page import Html, card, element, facts, together
 from training.extraction import csv_file
 from training.extraction.speakers import CONFIG, EXTRACTION_REPORT, Mine, UserConfig, fold
-from training.preparation.dataset import Prepared, written_by
+from training.preparation.dataset import Mask, Prepared, written_by
 
 NEAR = 3  # names shown in an error
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
