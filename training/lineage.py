@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ghost.errors import TrainingError
-from replicate_deployment import ghost_json
+from replicate_deployment import ghost_json, model_folder
 from replicate_deployment.chat_format import SILENCE_SECONDS, Labels, Recipe
 from replicate_deployment.errors import WeightsError
-from replicate_deployment.model_folder import path_of
 from training.config import TrainingConfig
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS = model_folder.ADAPTER
 TIMES = ("first", "last", "end")  # of a Span
 
 
@@ -100,7 +99,7 @@ class Parent:
             if "training" not in ghost.facts:
                 raise TrainingError(f"{given}: holds no adapter; name a folder that ghost train wrote")
             ghost_json.verify(ghost)
-            ghost.block("data"), ghost.block("base"), path_of(folder, WEIGHTS)
+            ghost.block("data"), ghost.block("base"), model_folder.path_of(folder, WEIGHTS)
         except WeightsError as error:
             raise TrainingError(f"--continue: {error}. Name a folder that ghost train wrote") from error
         return cls(ghost)

@@ -107,7 +107,7 @@ def _device() -> Device:
 Rows = list[tuple[str, KnownBase, Needs, dict[str, bool]]]
 
 
-TOLD = ("repo", "revision", "license", "languages", "tokenizer", "tried", "source")  # of config/bases.yaml
+FACTS = ("repo", "revision", "license", "languages", "tokenizer", "tried", "source")  # of config/bases.yaml
 
 
 def _figures(rows: Rows, device: Device) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _figures(rows: Rows, device: Device) -> dict[str, Any]:
         "device": {"name": device.name, "free": device.free, "cuda": device.cuda},
         "bases": {
             name: {
-                **{key: getattr(base, key) for key in TOLD},
+                **{key: getattr(base, key) for key in FACTS},
                 "read": f"{base.read}",
                 "parameters": need.parameters,
                 "memory": {"train": need.train, "fp16": need.fp16, "bits4": need.bits4},

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from ghost.config import load
 from ghost.errors import TrainingError
-from training.config import TrainingConfig
+from training.config import PositiveFloat, TrainingConfig
 from training.finetuning.base import Shapes
 from training.finetuning.data import Split
 from training.finetuning.packing import Plan, Segment, collapse, pack, segment
@@ -24,20 +24,17 @@ from training.finetuning.packing import Plan, Segment, collapse, pack, segment
 NAME = "gpu_prices.yaml"
 
 
-Positive = Annotated[float, Meta(gt=0)]
-
-
 @dataclass(frozen=True)
 class Gpu:
     """An entry of config/gpu_prices.yaml, whose head explains the fields."""
 
     gpu: str
     device: str
-    sold: Positive
-    memory: Positive
-    tflops: Positive
-    bandwidth: Positive
-    price: Positive
+    sold: PositiveFloat
+    memory: PositiveFloat
+    tflops: PositiveFloat
+    bandwidth: PositiveFloat
+    price: PositiveFloat
     provider: str
     read: date
     host: str = "x86-64"
