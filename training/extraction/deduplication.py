@@ -89,7 +89,12 @@ class Conversation:
         return len(messages) - len(fresh)
 
     def in_time_order(self) -> list[Record]:
-        return in_time_order(self.messages, self.is_merged)
+        """Sort by time; ties keep their order. Naive times are compared as written, except in an hour that the clock
+        repeats in autumn."""
+        instants = [instant(record.timestamp) for record in self.messages]
+        if not self.is_merged:  # else a step back in time is a join of exports, not a repeated hour
+            instants = _second_pass_later(instants)
+        return [self.messages[index] for index in sorted(range(len(instants)), key=instants.__getitem__)]
 
     def _interleaves(self, messages: list[Record]) -> bool:
         """Whether messages of one side were sent after the first and before the last of the other."""
@@ -224,18 +229,6 @@ HOUR = len("2022-03-18T14")
 DATE = len("2022-03-18")
 SUNDAY = 6
 NIGHT = ("00", "01", "02", "03")  # hours that can repeat when clocks go back, on a Sunday nearly everywhere
-
-
-def in_time_order(messages: list[Record], is_merged: bool) -> list[Record]:
-    """Sort by time; ties keep their order. Naive times are compared as written, except in an hour that the clock
-    repeats in autumn.
-
-    is_merged  True for messages of several exports: a step back in time is then a join, not a repeated hour
-    """
-    instants = [instant(record.timestamp) for record in messages]
-    if not is_merged:
-        instants = _second_pass_later(instants)
-    return [messages[index] for index in sorted(range(len(messages)), key=instants.__getitem__)]
 
 
 def instant(timestamp: str) -> str:
