@@ -141,9 +141,6 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         with suppress(OSError):
             self._resources.close()
 

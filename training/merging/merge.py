@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from ghost.console import progress
 from ghost.errors import MergeError
@@ -184,15 +184,10 @@ class Nf4Weights:
         return self._scales[1]
 
 
-class _Levels(NamedTuple):
-    border: Tensor
-    """(cells,): the border between two levels in each cell; beyond 1 if it has none."""
-    levels: Tensor
-    """(2 · cells,): the levels below and above the border of each cell."""
-
-
 @cache
-def _levels() -> _Levels:
+def _levels() -> tuple[Tensor, Tensor]:
+    """Return (cells,), the border between two levels in each cell, beyond 1 if it has none; and (2 · cells,), the
+    levels below and above it."""
     import torch
     from bitsandbytes.functional import get_4bit_type
 
@@ -201,7 +196,7 @@ def _levels() -> _Levels:
     low = torch.bucketize(torch.arange(CELLS + 1) / (CELLS / 2) - 1, borders)  # one more cell: for 1 itself
     border = torch.full((CELLS + 1,), 2.0)
     border[((borders + 1) * (CELLS / 2)).int()] = borders
-    return _Levels(border, levels[torch.stack([low, (low + 1).clamp(max=15)], 1)].flatten())
+    return border, levels[torch.stack([low, (low + 1).clamp(max=15)], 1)].flatten()
 
 
 def _runs(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from ghost.errors import MergeError
 from replicate_deployment.errors import WeightsError
@@ -48,11 +48,6 @@ def row_blocks(shape: Sequence[int], multiple: int = 1) -> Iterator[tuple[int, i
         yield start, min(count, start + step)
 
 
-class _Place(NamedTuple):
-    file: Any  # io.FileIO
-    start: int
-
-
 class Weights:
     """A folder's weights, open for reading: `with Weights.of_model(folder) as weights: weights.tensor(name)`.
 
@@ -63,7 +58,7 @@ class Weights:
     def __init__(self, files: Iterable[Path]) -> None:
         self._paths = [*files]
         self._stack = ExitStack()
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, tuple[Any, int]] = {}  # open file, and where the values start in it
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, str] = {}
 
@@ -91,7 +86,7 @@ class Weights:
                 raise MergeError(f"{path}: {name} is {entry.dtype}; only {', '.join(sorted(ITEM_BYTES))} merge")
             if entry.size != ITEM_BYTES[entry.dtype] * math.prod(entry.shape):
                 raise MergeError(f"{path}: {name}: {entry.size} bytes do not fit {entry.dtype} {[*entry.shape]}")
-            self._places[name] = _Place(file, entry.start)
+            self._places[name] = (file, entry.start)
             self.shapes[name] = entry.shape
             self.dtypes[name] = entry.dtype
 
@@ -151,12 +146,12 @@ class Weights:
 
     def _fill(self, view: memoryview, name: str, start: int) -> None:
         """Fill `view` with the bytes of the values from the `start`-th on."""
-        place, done = self._places[name], 0
-        place.file.seek(place.start + start * ITEM_BYTES[self.dtypes[name]])
+        (file, origin), done = self._places[name], 0
+        file.seek(origin + start * ITEM_BYTES[self.dtypes[name]])
         while done < len(view):
-            got = place.file.readinto(view[done:])
+            got = file.readinto(view[done:])
             if not got:
-                raise MergeError(f"{place.file.name}: the file became shorter while it was read; copy it again")
+                raise MergeError(f"{file.name}: the file became shorter while it was read; copy it again")
             done += got
 
     def _dtype(self, name: str) -> Any:
