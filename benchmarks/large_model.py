@@ -106,7 +106,7 @@ def write_adapter(folder: Path, base: Path, layers: int) -> None:
         folder,
         None,
         text={"labels": labels, "recipe": "windows", "stop_sequences": DEFAULT_LABELS.stop_sequences},
-        base={"repo": found.repo, "revision": found.revision, "weights_sha256": found.weights_sha256},
+        base=found.block,
         training={"config": {"bf16": True, "bnb_config_kwargs": {"bnb_4bit_use_double_quant": True}}},
     )
 

@@ -180,7 +180,7 @@ class Watch:
     def _print(self, number: int, *figures: str) -> None:
         done = f"step {number:,} of {self._total:,}, epoch {epochs_done(number, self._epochs):.1f}"
         with suppress(OSError):
-            self._output.print(f"{done}: {', '.join(figures)}", soft_wrap=True)
+            self._output.print(f"{done}: {', '.join(figures)}")
 
 
 def epochs_done(step: int, epochs: Sequence[int]) -> float:

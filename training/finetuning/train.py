@@ -353,12 +353,7 @@ def write_adapter(
         (folder / curve.CURVE).write_text(page, encoding="utf-8")
         (folder / CONFIG).write_text(training_config.dump(config), encoding="utf-8")
         (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        artifact.write(
-            folder,
-            ghost.facts,
-            base=base.block,
-            training=training_block(settings, facts),
-        )
+        artifact.write(folder, ghost.facts, base=base.block, training=training_block(settings, facts))
 
 
 def config_of(args: argparse.Namespace, out: Path | None) -> TrainingConfig:

@@ -152,7 +152,7 @@ def write_adapter(
         (folder / "adapter_config.json").write_text(json.dumps(document))
     tokenizer.save_pretrained(folder)
     found = resolve_base(str(base), None)
-    recorded = {"repo": found.repo, "revision": found.revision, "weights_sha256": found.weights_sha256}
+    recorded = found.block
     artifact.write(folder, None, text=TEXT, data={"counts": {"windows": 7}}, base=recorded, training=TRAINING)
 
 
