@@ -30,3 +30,8 @@ class SettingsError(GhostError):
 
 class WeightsError(GhostError):
     """A model folder is missing, incomplete, altered or differs from its ghost.json."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, or the error's name if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import WeightsError
+from .errors import WeightsError, first_line
 
 MEGABYTE = 10**6
 CONFIG = "config.json"
@@ -108,7 +108,7 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     except RecursionError:
         raise WeightsError(f"{path}: not readable JSON (more than {DEEPEST} levels)") from None
     except ValueError as error:  # UnicodeError, JSONDecodeError, and those below
-        raise WeightsError(f"{path}: not readable JSON ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: not readable JSON ({first_line(error)[:200]})") from error
     return found
 
 
@@ -134,10 +134,6 @@ def _whole(text: str) -> int:
     if len(text) > LONGEST_NUMBER:
         raise ValueError(f"{text[:20]}… is out of range")
     return int(text)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 # config.json
@@ -229,11 +225,11 @@ def one_line(what: str) -> Iterator[None]:
     except (WeightsError, ImportError, MemoryError):
         raise
     except Exception as error:
-        raise WeightsError(f"{what} ({_first_line(error)})") from error
+        raise WeightsError(f"{what} ({first_line(error)[:200]})") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # what Rust's panics become
             raise
-        raise WeightsError(f"{what} ({_first_line(error)})") from None
+        raise WeightsError(f"{what} ({first_line(error)[:200]})") from None
 
 
 # Weights. Headers are read without torch or safetensors: eight bytes of little-endian length, that much JSON, then the
@@ -406,7 +402,7 @@ def check_tokenizer(folder: Path) -> None:
         too_large = len(json.dumps(rules)) > LARGEST_RULES
         complaints |= {"rules that are too large": True} if too_large else _of_rules(rules)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise WeightsError(f"{path}: not a tokenizer ({type(error).__name__}: {_first_line(error)})") from error
+        raise WeightsError(f"{path}: not a tokenizer ({type(error).__name__}: {first_line(error)[:200]})") from error
     if complaint := next((text for text, met in complaints.items() if met), None):
         raise WeightsError(f"{path}: {complaint}; choose a base like Mistral or Llama")
 

@@ -11,7 +11,7 @@ from typing import Any
 from ghost.errors import ConfigError
 from ghost.installed import install_command
 from replicate_deployment.chat_format import Turn
-from replicate_deployment.errors import WeightsError
+from replicate_deployment.errors import WeightsError, first_line
 from replicate_deployment.model_folder import check_tokenizer
 
 BOS, END, NEWLINE, FIRST = 0, 1, 2, 3
@@ -106,7 +106,7 @@ def load_tokenizer(base: str, revision: str | None = None) -> Any:
     except WeightsError as error:
         raise ConfigError(str(error)) from error
     except Exception as error:  # the library raises plain Exception
-        raise ConfigError(f"{path}: cannot be read as a tokenizer ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{path}: cannot be read as a tokenizer ({first_line(error)})") from error
     tokenizer.no_padding()  # transformers leaves both out as well
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # as in tokenization.encode: a typed "</s>" is text

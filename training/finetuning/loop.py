@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghost.console import echo
 from ghost.errors import TrainingError
+from replicate_deployment.errors import first_line
 from training.config import TrainingConfig
 from training.finetuning.checkpoint import (
     Checkpoint,
@@ -221,7 +222,7 @@ class Loop:
                 loss = heldout_loss(self.segment_loss, self.heldout, state.budget, self.config, self.processes)
                 preferred = self.objective.measure(state.budget) if self.objective else {}
         except (TrainingError, RuntimeError) as error:  # RuntimeError: PyTorch's, from a kernel or the device
-            tell(f"step {state.step:,}: held-out loss not measured: {(str(error).splitlines() or [repr(error)])[0]}")
+            tell(f"step {state.step:,}: held-out loss not measured: {first_line(error)}")
             return
         if loss is None:
             return
@@ -244,7 +245,7 @@ class Loop:
                 said = self.samples.answer(self.segment_loss, bf16=self.config.bf16)
             self.samples.write(f"── after step {self.state.step:,} ──", said)
         except (RuntimeError, OSError) as error:
-            tell(f"step {self.state.step:,}: replies not sampled: {(str(error).splitlines() or [repr(error)])[0]}")
+            tell(f"step {self.state.step:,}: replies not sampled: {first_line(error)}")
             return None
         return said
 

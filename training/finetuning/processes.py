@@ -23,6 +23,7 @@ import numpy as np
 
 from ghost.errors import TrainingError
 from ghost.signals import handled_by
+from replicate_deployment.errors import first_line
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
 from training.config import TrainingConfig
 from training.finetuning import packing
@@ -36,14 +37,6 @@ from training.finetuning.packing import MicroBatch, Segment, Step, pack
 
 class ProcessLost(TrainingError):
     """Another process failed or is gone. The first one still has the state of the last finished step."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of an order: its `value`, None if memory ran out, or why it failed."""
-
-    value: Any
-    failure: str | None = None
 
 
 @contextmanager
@@ -60,7 +53,7 @@ def raise_when_lost() -> Iterator[None]:
 
 
 def send_order(what: Any) -> Any:
-    """Broadcast the first process's order. Return it in every process."""
+    """Broadcast the first process's order, None to end. Return it in every process."""
     import torch.distributed as dist
 
     box = [what]
@@ -69,17 +62,20 @@ def send_order(what: Any) -> Any:
     return box[0]
 
 
-def gather_outcomes(mine: Outcome) -> list[Any]:
-    """Return the value of each process, by rank. Raises ProcessLost if one failed."""
+def gather(value: Any, failure: Exception | None = None) -> list[Any]:
+    """Return each process's result of an order, by rank; None where memory ran out.
+
+    Raises ProcessLost if one failed.
+    """
     import torch.distributed as dist
 
     found: list[Any] = [None] * dist.get_world_size()
     with raise_when_lost():
-        dist.all_gather_object(found, mine)
-    for rank, outcome in enumerate(found):
-        if outcome.failure is not None:
-            raise ProcessLost(f"process {rank} of {len(found)} failed: {outcome.failure}")
-    return [outcome.value for outcome in found]
+        dist.all_gather_object(found, (value, failure and first_line(failure)))
+    for rank, (_, why) in enumerate(found):
+        if why is not None:
+            raise ProcessLost(f"process {rank} of {len(found)} failed: {why}")
+    return [value for value, _ in found]
 
 
 def broadcast_adapter(parameters: Sequence[Any]) -> None:
@@ -237,7 +233,7 @@ class _Member(Alone):
 
         if total is None:
             self._out_of_memory()
-        parts = gather_outcomes(Outcome(super().end(total)))
+        parts = gather(super().end(total))
         if None in parts:
             self._segment_loss.zero_grad()
             if torch.cuda.is_available():
@@ -290,16 +286,12 @@ class Leader(_Member):
             self._out_of_memory()
             mine = None
         except Exception as error:  # else the others would wait for a day
-            gather_outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
+            gather(None, error)
             raise
-        found = gather_outcomes(Outcome(mine))[: len(batches)]
+        found = gather(mine)[: len(batches)]
         if any(some is None for some in found):
             raise torch.OutOfMemoryError
         return found
-
-    def dismiss(self) -> None:
-        """Tell the others to end."""
-        send_order(None)
 
     def _order(self, what: Gradients | Losses) -> None:
         send_order(what)
@@ -340,12 +332,12 @@ class Follower(_Member):
             if self.sharded:
                 raise
             with suppress(ProcessLost):  # itself
-                gather_outcomes(Outcome(None, (str(error).splitlines() or [repr(error)])[0]))
+                gather(None, error)
             raise
         if isinstance(order, Gradients):
             self.end(found)
         else:
-            gather_outcomes(Outcome(found))
+            gather(found)
 
     def _gradients(self, order: Gradients) -> Any:
         import torch
@@ -397,7 +389,7 @@ def joined() -> Iterator[Alone | Follower]:
     else:
         leader = Leader(rank, count, sharded=sharded)
         yield leader
-        leader.dismiss()
+        send_order(None)  # to end
     dist.destroy_process_group()
 
 

@@ -12,7 +12,7 @@ from ghost.atomic import refuse_foreign_files, replace_folder
 from ghost.console import PlainConsole, console
 from ghost.errors import DataError, TrainingError, UsageError
 from ghost.signals import Stopped
-from replicate_deployment.errors import WeightsError
+from replicate_deployment.errors import WeightsError, first_line
 from replicate_deployment.ghost_json import Ghost, verify
 from replicate_deployment.ghost_json import read as read_ghost
 from replicate_deployment.tokenization import Tokenizer, load_tokenizer
@@ -239,8 +239,8 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
             loop.save()
             raise TrainingError(f"step {state.step + 1:,}: {error}; {where_it_stands(loop, resume)}") from error
         except torch.AcceleratorError as error:
-            first = str(error).splitlines()[0]
-            raise TrainingError(f"step {state.step + 1:,}: {first}; {where_it_stands(loop, resume)}") from error
+            failed = f"step {state.step + 1:,}: {first_line(error)}"
+            raise TrainingError(f"{failed}; {where_it_stands(loop, resume)}") from error
         loop.finish()
         facts = report.facts(checkpointed, train, val, plan, state, device.name, device.price, continues)
         if wanted and loop.objective:

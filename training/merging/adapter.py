@@ -18,7 +18,7 @@ from typing import Any
 
 from ghost.errors import BaseModelError, MergeError
 from replicate_deployment import model_folder
-from replicate_deployment.errors import WeightsError
+from replicate_deployment.errors import WeightsError, first_line
 from training.merging.weights import Shape, Tensor, Weights
 
 # Read adapter_config.json as peft writes it, and refuse what this merge does not support.
@@ -135,8 +135,9 @@ def meta_model(folder: Path, vocab_size: int | None = None) -> Any:
     except WeightsError as error:
         raise BaseModelError(str(error)) from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ArithmeticError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BaseModelError(f"{folder / 'config.json'}: no model can be built from it ({why})") from error
+        raise BaseModelError(
+            f"{folder / 'config.json'}: no model can be built from it ({first_line(error)})"
+        ) from error
     for module in model.modules():
         for leaf, buffer in module._buffers.items():
             if buffer is not None and leaf not in module._non_persistent_buffers_set:
@@ -153,8 +154,7 @@ def with_adapter(model: Any, config: dict[str, Any]) -> Any:
             warnings.simplefilter("ignore")  # peft warns about its own merge of ties and biases; this one handles both
             return get_peft_model(model, as_peft(config), low_cpu_mem_usage=True).eval()
     except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise MergeError(f"{CONFIG} does not fit this base; peft says: {why}") from error
+        raise MergeError(f"{CONFIG} does not fit this base; peft says: {first_line(error)}") from error
 
 
 @contextmanager
