@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -274,7 +274,31 @@ def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
 
 def notes(facts: Facts, config: TrainingConfig) -> list[str]:
     """Comment on the losses, with their numbers. `facts` need no `notes` yet."""
-    return [*_learnt_nothing(facts), *_memorised(facts, config), *_kept_a_worse(facts, config)]
+    trained, first, found = _trained(facts), facts["heldout"]["before"], []
+    if not trained:
+        return []
+    best, last = _best(trained), trained[-1]
+    lowest, at_end = best["reply_loss"], last["reply_loss"]
+    if first and lowest >= first["reply_loss"]:
+        start = "the adapter that it continues" if facts.get("continues") else "the base itself"
+        found.append(
+            f"no step was better on held-out replies than {start} ({first['reply_loss']:.3f} before, {lowest:.3f} at "
+            "best): learning_rate is too high, or there is too little to learn from"
+        )
+    then, now = (_training_loss(facts, one["step"]) for one in (best, last))
+    if then is not None and now is not None and now < then and at_end > lowest * (1 + RISE):
+        epochs = math.ceil(epochs_done(best["step"], facts["steps_per_epoch"]))
+        advice = f"; fewer epochs would do (num_epochs: {epochs})" if epochs < config.num_epochs else ""
+        found.append(
+            f"from epoch {_epoch(facts, best['step'])} on the loss of held-out replies rises ({lowest:.3f} → "
+            f"{at_end:.3f}) while that of training falls ({then:.3f} → {now:.3f}): it memorises{advice}"
+        )
+    if not config.load_best_model_at_end and lowest < at_end:
+        found.append(
+            f"step {best['step']:,} was better on held-out replies than what is kept ({lowest:.3f}, and {at_end:.3f} "
+            "at the end): load_best_model_at_end: true would have kept it"
+        )
+    return found
 
 
 def price_and_speed(facts: Facts) -> str:
@@ -297,44 +321,6 @@ def _kept(facts: Facts, config: TrainingConfig) -> str:
     return (
         f"{which}, epoch {_epoch(facts, step)}: of {len(trained)} measurements the lowest on held-out replies, {loss}"
     )
-
-
-def _learnt_nothing(facts: Facts) -> Iterator[str]:
-    first, trained = facts["heldout"]["before"], _trained(facts)
-    if first and trained and _best(trained)["reply_loss"] >= first["reply_loss"]:
-        losses = f"{first['reply_loss']:.3f} before, {_best(trained)['reply_loss']:.3f} at best"
-        start = "the adapter that it continues" if facts.get("continues") else "the base itself"
-        yield (
-            f"no step was better on held-out replies than {start} ({losses}): learning_rate is too high, or there is "
-            "too little to learn from"
-        )
-
-
-def _memorised(facts: Facts, config: TrainingConfig) -> Iterator[str]:
-    """The held-out loss has risen since its minimum while the training loss has fallen."""
-    trained = _trained(facts)
-    if len(trained) < 2:
-        return
-    best, last = _best(trained), trained[-1]
-    then, now = _training_loss(facts, best["step"]), _training_loss(facts, last["step"])
-    if then is None or now is None or now >= then or last["reply_loss"] <= best["reply_loss"] * (1 + RISE):
-        return
-    epochs = math.ceil(epochs_done(best["step"], facts["steps_per_epoch"]))
-    advice = f"; fewer epochs would do (num_epochs: {epochs})" if epochs < config.num_epochs else ""
-    yield (
-        f"from epoch {_epoch(facts, best['step'])} on the loss of held-out replies rises ({best['reply_loss']:.3f} → "
-        f"{last['reply_loss']:.3f}) while that of training falls ({then:.3f} → {now:.3f}): it memorises{advice}"
-    )
-
-
-def _kept_a_worse(facts: Facts, config: TrainingConfig) -> Iterator[str]:
-    trained = _trained(facts)
-    if trained and not config.load_best_model_at_end and _best(trained)["reply_loss"] < trained[-1]["reply_loss"]:
-        yield (
-            f"step {_best(trained)['step']:,} was better on held-out replies than what is kept "
-            f"({_best(trained)['reply_loss']:.3f}, and {trained[-1]['reply_loss']:.3f} at the end): "
-            "load_best_model_at_end: true would have kept it"
-        )
 
 
 def _trained(facts: Facts) -> list[dict[str, Any]]:
