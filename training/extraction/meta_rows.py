@@ -7,13 +7,13 @@ account owner's. In doubt, a row stays a message. The sentences are in meta_rows
 """
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 
 from training.extraction.platform import Kind
+from training.extraction.speakers import without_accents
 
 LONGEST = 300  # characters: a poll's question is the longest thing that these sentences quote
 NAME_WORDS = 6  # of a nickname or user name that the file's fields do not have
@@ -256,7 +256,7 @@ class AppRows:
     def _is_user_name(self, sender: str, name: str) -> bool:
         letters = "".join(_parts(name))
         parts = (part for part in self._parts[sender] if len(part) >= SHORTEST)
-        return " " not in name and any(part in letters and part != _plain(name) for part in parts)
+        return " " not in name and any(part in letters and part != without_accents(name.casefold()) for part in parts)
 
     def _is_about(self, sender: str, text: str, bearers: int) -> bool:
         """Whether a row about a nickname is about this person's.
@@ -282,11 +282,7 @@ def _openings(text: str, any_word: bool = False) -> Iterator[tuple[str, str]]:
 
 def _parts(name: str) -> list[str]:
     """The words of a name, without accents."""
-    return LETTERS.findall(_plain(name))
-
-
-def _plain(name: str) -> str:
-    return "".join(each for each in unicodedata.normalize("NFD", name.casefold()) if not unicodedata.combining(each))
+    return LETTERS.findall(without_accents(name.casefold()))
 
 
 def _is_like_a_name(name: str) -> bool:

@@ -8,7 +8,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
 
 from training.extraction.deduplication import Conversation
 from training.extraction.languages import UNDETERMINED, languages
@@ -24,7 +23,7 @@ from training.extraction.pii import (
     regions_of,
 )
 from training.extraction.platform import Record
-from training.extraction.speakers import fold
+from training.extraction.speakers import fold, without_accents
 
 STARTS = (
     "Ba Be Bo Da De Do Fa Fe Fo Ga Gi Go Ja Je Jo Ka Ke Ko La Le Lo Lu Ma Me Mi Na Ne No"
@@ -71,20 +70,6 @@ BETWEEN = re.compile(r"[ \u00a0\u202f.'’-]{1,2}")  # words of one name
 SENTENCE_END = re.compile(r"(?:^|[.!?…\n:])[\s\"'«“(*_~-]*$")
 
 
-class People(Protocol):
-    """Gives people their names in the output: one person, one name, in all conversations of a run."""
-
-    def sender(self, name: str) -> str:
-        """Rename a sender. Returns the same object when the name stays."""
-
-    def title(self, title: str) -> str:
-        """Rename the people in the title of a chat or the name of its file; keep the rest."""
-
-    def body(self, text: str) -> str:
-        """Rename the people whom a message mentions. Call it before `Masker.mask`. Returns the same object when
-        nothing changes."""
-
-
 def identity(name: str, regions: Sequence[str]) -> str | None:
     """A phone number or e-mail address in one spelling; None for any other name."""
     if number := canonical(name, regions):
@@ -99,7 +84,8 @@ def _key(name: str, regions: Sequence[str]) -> str:
 
 class Contacts:
     """Call people `Contact N` who are known only by a phone number or an e-mail address. N counts them as they come;
-    each has one N however the number is spelled. Keep senders in `me`: `ghost prepare --me` must find them.
+    each has one N, in all conversations of a run, however the number is spelled. Keep senders in `me`: `ghost prepare
+    --me` must find them.
 
     names  as for Pseudonyms; a title's digits are a person's number if they are among these names
     """
@@ -111,23 +97,22 @@ class Contacts:
         self._regions = regions
         self._known = frozenset(filter(None, (identity(name, regions) for name in names)))
         self._contacts: dict[str, str] = {}
-        self._senders: dict[str, str] = {}
 
     def sender(self, name: str) -> str:
-        known = self._senders.get(name)
-        if known is None:
-            known = self._senders[name] = name if _key(name, self._regions) in self._me else self._named(name)
-        return known
+        """Rename a sender. Returns the same object when the name stays."""
+        if _key(name, self._regions) in self._me:
+            return name
+        key = identity(name, self._regions)
+        return self._contact(key) if key else numbers(name, self._regions, self._contact, self._known)
 
     def title(self, title: str) -> str:
+        """Rename the people in the title of a chat or the name of its file; keep the rest."""
         return self.sender(title)
 
     def body(self, text: str) -> str:
+        """Rename the people whom a message mentions. Call it before `Masker.mask`. Returns the same object when
+        nothing changes."""
         return mentions(text, self._regions, self._mentioned) if "@" in text else text
-
-    def _named(self, name: str) -> str:
-        key = identity(name, self._regions)
-        return self._contact(key) if key else numbers(name, self._regions, self._contact, self._known)
 
     def _mentioned(self, name: str) -> str:
         key = identity(name, self._regions)
@@ -138,7 +123,7 @@ class Contacts:
 
 
 class Pseudonyms:
-    """Give everyone but `me` an invented name, numbers included; no two people share one.
+    """As Contacts, but give everyone but `me` an invented name, numbers included; no two people share one.
 
     names  every sender of the run and the title of every chat of two. All are needed at the start, so that the invented
            names do not depend on the order of the files
@@ -156,18 +141,14 @@ class Pseudonyms:
         self._free = [name for name in INVENTED if name.casefold() not in words]
         self._invented: dict[str, str] = {}
         self._taken: set[str] = set()
-        self._senders: dict[str, str] = {}
         keys = {key for name in everyone if (key := _key(name, regions)) not in self._me}
         for key in sorted(keys):
             self._invent(key)
         self._by_word = self._spellings(key for key in keys if not identity(key, regions))
 
     def sender(self, name: str) -> str:
-        known = self._senders.get(name)
-        if known is None:
-            key = _key(name, self._regions)
-            known = self._senders[name] = name if key in self._me else self._invent(key)
-        return known
+        key = _key(name, self._regions)
+        return name if key in self._me else self._invent(key)
 
     def title(self, title: str) -> str:
         key = _key(title, self._regions)
@@ -200,19 +181,19 @@ class Pseudonyms:
         """By first word, the spellings to replace in messages and their invented names, longest first."""
         spellings: dict[str, dict[tuple[str, ...], set[str]]] = {}
         for key in sorted(keys):
-            for spelling in dict.fromkeys((key, _without_accents(key))):
+            for spelling in dict.fromkeys((key, without_accents(key))):
                 if words := WORD.findall(spelling):
                     of_word = spellings.setdefault(words[0], {})
                     of_word.setdefault(tuple(words), set()).add(key)
                     of_word.setdefault(_first(spelling), set()).add(key)
-        mine = {_first(spelling) for name in self._me for spelling in (name, _without_accents(name))}
+        mine = {_first(spelling) for name in self._me for spelling in (name, without_accents(name))}
         by_word = {}
         for word, wanted in spellings.items():
             for first in mine.intersection(wanted):
                 del wanted[first]
             # A first name that two people share gets an invented name of its own.
             by_word[word] = [
-                (list(words), self._invent(keys.pop() if len(keys) == 1 else _without_accents(" ".join(words))))
+                (list(words), self._invent(keys.pop() if len(keys) == 1 else without_accents(" ".join(words))))
                 for words, keys in sorted(wanted.items(), key=lambda item: -len(item[0]))
             ]
         return by_word
@@ -245,12 +226,7 @@ def _first(name: str) -> tuple[str, ...]:
     return next((words for part in name.split() if (words := tuple(WORD.findall(part)))), ())
 
 
-def _without_accents(name: str) -> str:
-    """The name as people type it in haste."""
-    return "".join(char for char in unicodedata.normalize("NFD", name) if not unicodedata.combining(char))
-
-
-WORDS = frozenset(map(_without_accents, EVERYDAY))
+WORDS = frozenset(map(without_accents, EVERYDAY))
 
 
 def _is_name(text: str, tokens: list[tuple[int, int, str]]) -> bool:
@@ -261,7 +237,7 @@ def _is_name(text: str, tokens: list[tuple[int, int, str]]) -> bool:
     if len(tokens) > 1:
         return all(BETWEEN.fullmatch(text, left[1], right[0]) for left, right in pairwise(tokens))
     start, _, word = tokens[0]
-    if len(word) > 2 and _without_accents(word) not in WORDS:
+    if len(word) > 2 and without_accents(word) not in WORDS:
         return True
     if start and text[start - 1] in "@\u2068":
         return True
@@ -326,7 +302,7 @@ class Anonymizer:
 
     def __init__(self, found: Sequence[Conversation], me: Iterable[str], pii: bool, pseudonyms: bool) -> None:
         regions: tuple[str, ...] = DEFAULT_REGIONS
-        self._people: People | None = None
+        self._people: Contacts | Pseudonyms | None = None
         if pii or pseudonyms:
             senders = [{record.sender for record in conversation.messages} for conversation in found]
             names = set().union(*senders)

@@ -93,13 +93,8 @@ def _hashes(platform: str, records: Sequence[Record]) -> list[str]:
     short one counts with its chat; when a chat is renamed, its short messages are others."""
     chats = {key: _hash(platform, key) for key in {record.chat.key for record in records}}
     return [
-        _message_hash(*time_and_text(record), "" if len(record.text) >= LONG else chats[record.chat.key])
-        for record in records
+        _hash(*time_and_text(record), "" if len(record.text) >= LONG else chats[record.chat.key]) for record in records
     ]
-
-
-def _message_hash(time: str, text: str, chat: str) -> str:
-    return blake2b(f"{time}\0{text}\0{chat}".encode("utf-8", "replace"), digest_size=SIZE).hexdigest()
 
 
 def _hash(*parts: str) -> str:
@@ -169,7 +164,7 @@ def _present(path: Path, entry: dict[str, Any]) -> Counter[str]:
     present, changed = Counter[str](), list[int]()
     for row, (time, sender, text) in enumerate(zip(*columns, strict=True)):
         moment, _ = time_and_text(Record(NO_CHAT, time, sender, text, Kind.MESSAGE, 0))
-        keys = [_message_hash(moment, text, chat) for chat in ([""] if len(text) >= LONG else chats)]
+        keys = [_hash(moment, text, chat) for chat in ([""] if len(text) >= LONG else chats)]
         key = next((key for key in keys if present[key] < written[key]), None)
         if key is None or _hash(sender) not in senders:
             changed.append(row)

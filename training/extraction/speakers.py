@@ -135,6 +135,11 @@ def fold(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", plain).split())
 
 
+def without_accents(name: str) -> str:
+    """The name as people type it in haste."""
+    return "".join(char for char in unicodedata.normalize("NFD", name) if not unicodedata.combining(char))
+
+
 def matching(identifiers: Iterable[str], senders: Iterable[str]) -> set[str]:
     """The senders whose name equals one of the identifiers after `fold`."""
     folded = {fold(name) for name in identifiers}
