@@ -17,6 +17,7 @@ from training.finetuning.hardware import HEADROOM, Device, Prices, Range, Work
 # llama.cpp's Q4_0: blocks of 32 weights, 16 bytes and a scale of 2; embeddings and head in Q6_K, 210 bytes for 256.
 BITS, BITS_OF_EMBEDDINGS = 4.5, 6.5625
 PRICED = 1_000_000  # tokens whose training is priced
+USES = {"train": "train", "fp16": "serve", "bits4": "serve in 4 bits"}
 CONTEXT = 100  # mean number of tokens that a token attends to, in windows of some 200
 
 
@@ -70,12 +71,10 @@ def _cheapest(shapes: Shapes, config: TrainingConfig, prices: Prices) -> tuple[R
 
 
 def fits(needs: Needs, shapes: Shapes, config: TrainingConfig, device: Device) -> dict[str, bool]:
-    """Whether the memory of `device` suffices."""
-    return {
-        "train": _to_train(shapes, config, cuda=device.cuda) <= device.free,
-        "fp16": needs.fp16 <= device.free,
-        "bits4": needs.bits4 <= device.free,
-    }
+    """Whether the memory of `device` suffices for each of USES."""
+    train = _to_train(shapes, config, cuda=device.cuda)
+    sizes = {"train": train, "fp16": needs.fp16, "bits4": needs.bits4}
+    return {key: size <= device.free for key, size in sizes.items()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +117,7 @@ def _figures(rows: Rows, device: Device) -> dict[str, Any]:
                 **{key: getattr(base, key) for key in FACTS},
                 "read": f"{base.read}",
                 "parameters": need.parameters,
-                "memory": {"train": need.train, "fp16": need.fp16, "bits4": need.bits4},
+                "memory": {key: getattr(need, key) for key in USES},
                 "dollars_per_million_tokens": need.dollars,
                 "gpu": need.gpu,
                 "fits": fit,
@@ -129,13 +128,12 @@ def _figures(rows: Rows, device: Device) -> dict[str, Any]:
 
 
 def _summary(rows: Rows, device: Device, config: TrainingConfig, prices: Prices) -> str:
-    words = {"train": "train", "fp16": "serve", "bits4": "serve in 4 bits"}
     table = [["base", "weights", "to train", "to serve", "in 4 bits", "a million tokens", "fits here"]]
     for name, base, need, fit in rows:
         price = f"{hardware.spell_dollars(need.dollars)}, {need.gpu}" if need.dollars else "no GPU is large enough"
-        memory = [f"{size / 1e9:.1f} GB" for size in (need.train, need.fp16, need.bits4)]
+        memory = [f"{getattr(need, key) / 1e9:.1f} GB" for key in USES]
         default = " *" if base.repo == config.base_model else ""
-        here = ", ".join(words[key] for key in words if fit[key]) or "no"
+        here = ", ".join(words for key, words in USES.items() if fit[key]) or "no"
         table.append([name + default, f"{need.parameters / 1e9:.2f} billion", *memory, price, here])
     where = f"{device.name}, {device.free / 1e9:.1f} GB free"
     return "\n".join(

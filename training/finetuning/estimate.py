@@ -45,6 +45,11 @@ class Choice:
         return self.device.gpu is not None and not self.device.gpu.tested
 
     @property
+    def name(self) -> str:
+        """As torch names it."""
+        return self.device.gpu.device if self.device.gpu else self.device.name
+
+    @property
     def bill(self) -> float:
         """Dollars at worst, with set-up; infinite if it does not fit."""
         return self.dollars.high + SET_UP * (self.device.price or 0) if self.dollars else float("inf")
@@ -179,19 +184,15 @@ def figures(estimate: Estimate) -> dict[str, Any]:
         "steps": estimate.steps,
         "disk": disk(shapes, config),
         "prices_as_of": estimate.as_of,
-        "take": _name(estimate.best),
+        "take": estimate.best.name,
         "devices": [_row_figures(choice) for choice in [*estimate.choices, estimate.cpu]],
     }
 
 
-def _name(choice: Choice) -> str:
-    return choice.device.gpu.device if choice.device.gpu else choice.device.name
-
-
 def _row_figures(choice: Choice) -> dict[str, Any]:
-    device, budget = choice.device, choice.budget
+    budget = choice.budget
     return {
-        "device": _name(choice),
+        "device": choice.name,
         "fits": budget is not None,
         "refusal": choice.refusal or None,
         "micro_batch_tokens": budget and budget.tokens,
@@ -199,7 +200,7 @@ def _row_figures(choice: Choice) -> dict[str, Any]:
         "memory": budget and {**asdict(budget.memory), "total": budget.memory.total},
         "seconds": choice.seconds,
         "dollars": choice.dollars,
-        "dollars_per_hour": device.price,
+        "dollars_per_hour": choice.device.price,
     }
 
 
