@@ -123,7 +123,7 @@ class Engine:
         from . import golden, loading
         from .acceleration import keep_compiled_code, static_decoder
 
-        ghost = ghost_json.read(folder)
+        ghost = ghost_json.read_merged(folder)
         recipe = ghost.recipe
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         wanted = device.startswith("cuda") if accelerate is None else accelerate

@@ -7,6 +7,7 @@ folder.
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 from .chat_format import RECIPES, Labels, Recipe
 from .errors import WeightsError
-from .model_folder import LOADED, path_of, read_json
+from .model_folder import ADAPTER_CONFIG, LOADED, path_of, read_json
 from .settings import Settings, from_facts
 
 NAME = "ghost.json"
@@ -131,6 +132,23 @@ def read(folder: Path) -> Ghost:
         raise WeightsError(f"{path}: format {facts.get('format')!r:.60}, this version reads {FORMAT}")
     _check_names(path, [*facts["files"]])
     return Ghost(folder, facts)
+
+
+def read_merged(folder: Path) -> Ghost:
+    """The same of a merged model. Raises WeightsError when another stage wrote the folder, or as `read` does."""
+    if (folder / ADAPTER_CONFIG).exists():
+        merge = f"ghost merge {shlex.quote(str(folder))}"
+        raise WeightsError(f"{folder}: an adapter, not a model; merge it first: {merge}")
+    ghost = read(folder)
+    if "export" in ghost.facts:
+        files = [str(folder / name) for name in ghost.block("files") if name.endswith(".gguf")]
+        raise WeightsError(f"{folder}: an export; name its file{f': {files[0]}' if files else ''}")
+    if "merge" not in ghost.facts:
+        raise WeightsError(
+            f"{folder}: not a merged model (its {NAME} has {', '.join(sorted(ghost.facts))}, and no merge); name a "
+            "folder that ghost merge or pull wrote"
+        )
+    return ghost
 
 
 def _check_golden(block: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import torch
 from . import ghost_json
 from .errors import WeightsError
 from .ghost_json import Ghost
-from .model_folder import load_model, refuse_adapter
+from .model_folder import load_model
 from .tokenization import Tokenizer, load_tokenizer
 
 
@@ -21,7 +21,6 @@ def load(ghost: Ghost, device: str, *, hashes: bool = True, load_in_4bit: bool =
 
     Raises WeightsError when the files do not match ghost.json or cannot be loaded.
     """
-    refuse_adapter(ghost.folder)
     ghost_json.verify(ghost, hashes=False)
     with ThreadPoolExecutor(max_workers=1) if hashes else nullcontext() as pool:
         hashed = pool.submit(ghost_json.verify, ghost) if pool else None

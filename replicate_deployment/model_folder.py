@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import stat
 import tempfile
 from collections import Counter
@@ -284,7 +285,9 @@ def weight_files(folder: Path) -> list[Path]:
     Raises WeightsError if there are none, a shard is missing, a name leads out of the folder, or it is an adapter.
     """
     if os.path.lexists(folder / ADAPTER_CONFIG):  # transformers would load the base that it names instead
-        raise WeightsError(f"{folder}: holds {ADAPTER_CONFIG}, so this is an adapter; merge it: ghost merge {folder}")
+        raise WeightsError(
+            f"{folder}: holds {ADAPTER_CONFIG}, so this is an adapter; merge it: ghost merge {shlex.quote(str(folder))}"
+        )
     if os.path.lexists(folder / INDEX):
         names = shard_names(folder)
         if (folder / SINGLE).exists() and SINGLE not in names:
@@ -311,12 +314,6 @@ def shard_names(folder: Path) -> list[str]:
         if not (isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*\.safetensors", name)):
             raise WeightsError(f"{folder / INDEX}: names {name!r:.60}, which is no safetensors file of this folder")
     return sorted(set(shards.values()))
-
-
-def refuse_adapter(folder: Path) -> None:
-    """Raises WeightsError if the folder holds an adapter, which needs its base to compute anything."""
-    if (folder / ADAPTER_CONFIG).exists():
-        raise WeightsError(f"{folder}: an adapter, not a model; merge it first: ghost merge {folder}")
 
 
 def load_model(folder: Path, **how: Any) -> Any:

@@ -27,6 +27,7 @@ from ghost.evaluation.prompts import (
     summarise,
     unmet,
 )
+from ghost.serving.chat.conversation import parse_seed
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Turn, render
 from training.finetuning.data import read_line
@@ -42,7 +43,7 @@ SEEDS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, nargs="?", default=Path("models/merged"), help="default: %(default)s")
     parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed gives the same replies (default: %(default)s)"
+        "--seed", type=parse_seed, default=0, help="the same seed gives the same replies (default: %(default)s)"
     )
     parser.add_argument(
         "--seeds", type=int, default=SEEDS, help="replies per prompt, each with its own seed (default: %(default)s)"

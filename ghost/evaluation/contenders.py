@@ -13,7 +13,7 @@ from ghost.errors import BaseModelError, UsageError
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, Labels, Turn
 from replicate_deployment.errors import GhostError, WeightsError
-from replicate_deployment.model_folder import load_model, path_of, refuse_adapter
+from replicate_deployment.model_folder import load_model, path_of
 
 if TYPE_CHECKING:
     from replicate_deployment.engine import Engine
@@ -116,13 +116,12 @@ def check_others(folders: Sequence[Path], model: Path, labels: Labels) -> None:
     lines, WeightsError if one is not whole."""
     known = {model.resolve()}
     for folder in folders:
-        ghost = ghost_json.read(folder)
+        ghost = ghost_json.read_merged(folder)
         if ghost.labels != labels:
             raise UsageError(
                 f"--contender {folder}: its labels are {ghost.labels.me} and {ghost.labels.other}, those of the "
                 f"held-out lines {labels.me} and {labels.other}; name a ghost that was trained on the same labels"
             )
-        refuse_adapter(folder)
         ghost_json.verify(ghost)
         if folder.resolve() in known:
             raise UsageError(f"--contender {folder}: named twice; name each ghost once")

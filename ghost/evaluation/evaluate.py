@@ -16,6 +16,7 @@ from ghost.evaluation.likelihood import breakdowns, clusters, gain, likelihood
 from ghost.evaluation.prompts import labels_in
 from ghost.evaluation.replies import Result, run_contender, run_served, stopping
 from ghost.evaluation.report_page import page, summary
+from ghost.serving.chat.conversation import parse_seed
 from ghost.serving.client import SERVERS, check
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import CONTEXT_TURNS, Labels
@@ -183,7 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=200,
         help="use at most so many held-out replies, chosen at random (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="random seed (%(default)s)")
     quiz.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help=f"print only {FIGURES}")
 
@@ -191,8 +192,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.turns < 1:
         raise UsageError(f"--turns {args.turns}: at least 1")
-    if args.seed < 0:
-        raise UsageError(f"--seed {args.seed}: at least 0")
     if args.val.is_dir():
         args.val = args.val / VAL
     if args.score:

@@ -69,7 +69,7 @@ class GgufFile:
         folder = self.merged or self.path.resolve().parent.parent / "merged"
         if self.merged is None and not (folder / ghost_json.NAME).is_file():
             raise Skipped("no merged model beside it; --merged FOLDER names one")
-        ghost = ghost_json.read(folder)
+        ghost = ghost_json.read_merged(folder)
         same: dict[str, object] = {name: ghost.facts.get(name) for name in ("text", "golden") if name in self.facts}
         same |= {"adapter_sha256": ghost.block("merge").get("adapter_sha256")} if "adapter_sha256" in self.facts else {}
         if any(self.facts[name] != value for name, value in same.items()):

@@ -15,6 +15,7 @@ from ghost.evaluation.intervals import share
 from ghost.evaluation.likelihood import RANKED, Context, Nats, context_use, ranking, reply_nats, scorer
 from ghost.evaluation.prompts import labels_in
 from ghost.serving import client
+from ghost.serving.chat.conversation import SEEDS
 from replicate_deployment.chat_format import Labels, render_prompt
 from replicate_deployment.errors import PromptError
 
@@ -49,7 +50,7 @@ def answer(contender: Contender, exchanges: Sequence[Exchange], settings: "Setti
     started = time.monotonic()
     for number, exchange in enumerate(tracked(exchanges, f"replies: {contender.name}")):
         try:
-            reply = contender.engine.reply(contender.prompt(exchange.context), settings, seed=seed + number)
+            reply = contender.engine.reply(contender.prompt(exchange.context), settings, seed=(seed + number) % SEEDS)
         except PromptError:
             continue
         text = "".join(reply)
@@ -139,7 +140,8 @@ async def _answers(where: str, folder: Path, exchanges: Sequence[Exchange], labe
     async with client.backend(where, folder) as server:
         for number, exchange in enumerate(tracked(exchanges, f"replies of {where}")):
             try:
-                told = await server.answer({"prompt": render_prompt(exchange.context, labels), "seed": seed + number})
+                prompt = render_prompt(exchange.context, labels)
+                told = await server.answer({"prompt": prompt, "seed": (seed + number) % SEEDS})
             except client.PredictionFailed:
                 continue
             tokens = told.metrics.get("output_tokens")

@@ -60,7 +60,7 @@ def summary(pulled: dict[str, Any]) -> str:
 def pull(hub: Hub, revision: str | None, out: Path) -> dict[str, Any]:
     """Make `out` a copy of the repo at `revision`; return facts for the user.
 
-    Raises HubError, ArtifactError or WeightsError; `out` is then unchanged, and the partial download stays beside it
+    Raises HubError or WeightsError; `out` is then unchanged, and the partial download stays beside it
     for the next call.
     """
     commit = hub.ask(lambda: hub.head(revision)).commit
@@ -133,9 +133,7 @@ def _ghost(hub: Hub, commit: str, remote: "dict[str, RepoFile]", partial: Path) 
     hub.ask(lambda: transfer.fetch(hub, commit, ghost_json.NAME, listed.size, path, lambda _: None))
     if not Entry(ghost_json.NAME, path.stat().st_size, ghost_json.sha256(path), path).is_at(listed):
         raise HubError(f"{hub.repo}: {ghost_json.NAME} was altered on the way; type again: {hub.again}")
-    ghost = ghost_json.read(partial)
-    transfer.listed(ghost)
-    return ghost
+    return ghost_json.read_merged(partial)
 
 
 def _is_here(ghost: Ghost, out: Path) -> bool:

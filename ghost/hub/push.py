@@ -145,8 +145,7 @@ def run(args: argparse.Namespace) -> int:
     }
     flags = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     again = shlex.join(["ghost", "push", str(args.model), args.repo, *flags, *(["--json"] if args.json else [])])
-    ghost = ghost_json.read(args.model)
-    transfer.listed(ghost)
+    ghost = ghost_json.read_merged(args.model)
     leaks = leaking.above_limit(evaluation, ghost)
     if args.despite_leaks is None:
         leaking.refuse(leaks or [], evaluation, again, args.repo)

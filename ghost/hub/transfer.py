@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ghost.errors import ArtifactError, HubError
+from ghost.errors import HubError
 from ghost.hub.client import Hub
 from replicate_deployment import ghost_json
 from replicate_deployment.ghost_json import Ghost
@@ -48,22 +48,9 @@ def git_blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def listed(ghost: Ghost) -> dict[str, dict[str, Any]]:
-    """The files of a merged model by name, with size and sha256, from its ghost.json.
-
-    Raises ArtifactError for another artifact (data/processed has a ghost.json too, and holds chats).
-    """
-    where = ghost.folder / ghost_json.NAME
-    if "merge" not in ghost.facts:
-        last = next((name for name in ("training", "data") if name in ghost.facts), "text")
-        raise ArtifactError(f"{where}: not a merged model; its last block is '{last}'. Type: ghost merge ADAPTER")
-    files: dict[str, dict[str, Any]] = ghost.block("files")
-    return files
-
-
 def entries(ghost: Ghost, card: str) -> list[Entry]:
     """All files to upload: those in ghost.json, itself, and a model card. Your own README.md replaces `card`."""
-    found = [Entry(name, f["size"], f["sha256"], ghost.folder / name) for name, f in listed(ghost).items()]
+    found = [Entry(name, f["size"], f["sha256"], ghost.folder / name) for name, f in ghost.block("files").items()]
     own = ghost.folder / CARD
     contents = {ghost_json.NAME: (ghost.folder / ghost_json.NAME).read_bytes()}
     if all(entry.name != CARD for entry in found):
@@ -75,7 +62,7 @@ def entries(ghost: Ghost, card: str) -> list[Entry]:
 
 def left_out(ghost: Ghost) -> list[str]:
     """Files in the folder that a push does not upload."""
-    files = {*listed(ghost), ghost_json.NAME, CARD, ".gitkeep"}
+    files = {*ghost.block("files"), ghost_json.NAME, CARD, ".gitkeep"}
     names = (path.relative_to(ghost.folder).as_posix() for path in ghost.folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name not in files)
 

@@ -73,7 +73,7 @@ class Model:
 
     @cached_property
     def ghost(self) -> Ghost:
-        return ghost_json.read(self.folder)
+        return ghost_json.read_merged(self.folder)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

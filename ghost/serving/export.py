@@ -172,11 +172,12 @@ def export(model: Path, out: Path, kind: Type | KQuant) -> dict[str, Any]:
     refuse_foreign_files(out, artifact.own_files(out, "export"))
     if out.resolve().is_relative_to(model.resolve()):
         raise UsageError(f"--out {out} is inside {model}, which may hold no other weights; name a folder outside")
-    ghost = ghost_json.read(model)
     if (model / adapters.CONFIG).is_file():
+        typed = shlex.quote(str(model))
         raise UsageError(
-            f"{model} is an adapter: export it with --gguf-adapter, or merge it first: ghost merge {model}"
+            f"{model} is an adapter: export it with --gguf-adapter, or merge it first: ghost merge {typed}"
         )
+    ghost = ghost_json.read_merged(model)
     ghost.block("sampling")  # refuse a model without one before the work
     with progress("hashing"):
         ghost_json.verify(ghost)

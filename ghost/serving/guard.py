@@ -217,9 +217,10 @@ def running(
             await server.serve(sockets=[listener])
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="server")
-    thread.start()
     try:
+        thread.start()
         yield
     finally:
         server.should_exit = True
-        thread.join()
+        with suppress(RuntimeError):  # a stop came while the thread started; the interpreter waits for it when it exits
+            thread.join()

@@ -124,7 +124,7 @@ def put_weights(source: Path, target: Path) -> None:
     UsageError when `target` holds files of another origin that have no other hard link, so that removing them loses
     them.
     """
-    ghost = ghost_json.read(source)
+    ghost = ghost_json.read_merged(source)
     ghost_json.verify(ghost, hashes=False)
     names = [ghost_json.NAME, *ghost.block("files")]
     if all(_same(source / name, target / name) for name in names):

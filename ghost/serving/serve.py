@@ -31,7 +31,7 @@ import replicate_deployment
 from ghost.console import console, progress
 from ghost.errors import ServerError, UsageError
 from ghost.serving.chat.chat import add_lora, add_server_facts, read_labels, read_lora
-from ghost.serving.chat.conversation import COMPLETIONS, is_gguf, is_server, read_folder
+from ghost.serving.chat.conversation import COMPLETIONS, is_gguf, is_server
 from ghost.serving.client import SERVERS, backend, check
 from ghost.serving.client.prediction import is_loopback, reason
 from replicate_deployment import ghost_json
@@ -272,7 +272,7 @@ def read_model(model: Path, lora: Path | None) -> Ghost:
         from ghost.serving.llama_cpp import read_ghost
 
         return read_ghost(model, lora)
-    ghost_json.verify(ghost := read_folder(model), hashes=False)
+    ghost_json.verify(ghost := ghost_json.read_merged(model), hashes=False)
     for package in ("torch", "transformers"):  # which a GGUF file does without
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(name=package)

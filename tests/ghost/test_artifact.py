@@ -78,6 +78,32 @@ def test_an_unreadable_document_is_refused(tmp_path: Path, content: str | None, 
         ghost_json.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        (["data"], "not a merged model .* that ghost merge or pull wrote$"),
+        (["data", "base", "training"], "not a merged model"),
+        (["data", "base", "training", "merge", "export"], r"an export; name its file: .*ghost-q8_0\.gguf$"),
+    ],
+)
+def test_a_folder_of_another_stage_is_no_merged_model(tmp_path: Path, blocks: list[str], message: str) -> None:
+    (tmp_path / "ghost-q8_0.gguf").touch()
+    artifact.write(tmp_path, None, text=TEXT, **{name: {} for name in blocks})
+    with pytest.raises(WeightsError, match=message):
+        ghost_json.read_merged(tmp_path)
+
+
+@pytest.mark.parametrize("made_by", ["ghost", "somebody else"])
+def test_an_adapter_is_no_merged_model(tmp_path: Path, made_by: str) -> None:
+    adapter = tmp_path / "my adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    if made_by == "ghost":
+        artifact.write(adapter, None, text=TEXT, training={})
+    with pytest.raises(WeightsError, match=f"merge it first: ghost merge '{adapter}'$"):
+        ghost_json.read_merged(adapter)
+
+
 def test_a_missing_block_is_named(folder: Path) -> None:
     with pytest.raises(WeightsError, match="no 'golden' block"):
         ghost_json.read(folder).block("golden")

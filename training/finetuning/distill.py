@@ -105,8 +105,7 @@ class Teacher:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ghost = ghost_json.read(folder)
-        model_folder.refuse_adapter(folder)
+        self.ghost = ghost_json.read_merged(folder)
         ghost_json.verify(self.ghost)
         self.base = resolve_base(str(folder), None)
         self.shapes = shapes_of(str(folder))

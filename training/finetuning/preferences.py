@@ -117,8 +117,7 @@ def lineage(folder: Path, data: Ghost) -> Ghost:
     """Return the facts that an adapter over the merged ghost in `folder` starts from; how that was trained goes to the
     block `before`. Raises BaseModelError if it is no merged ghost, or not one of the held-out `data`."""
     try:
-        ghost = ghost_json.read(folder)
-        ghost.block("merge")
+        ghost = ghost_json.read_merged(folder)
         same = (ghost.labels, ghost.recipe) == (data.labels, data.recipe)
     except WeightsError as error:
         raise BaseModelError(

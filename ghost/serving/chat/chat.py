@@ -173,7 +173,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=type(field.default),
             metavar=f"{low:g}…{high:g}",
         )
-    sampling.add_argument("--seed", metavar="N", help="the same seed and messages give the same replies")
+    sampling.add_argument(
+        "--seed", type=parse_seed, metavar="N", help="the same seed and messages give the same replies"
+    )
     add_server_facts(parser)
     parser.add_argument("--json", action="store_true", help="in a pipe, print each reply as one line of JSON")
     page = parser.add_argument_group("browser (--host and --port need --web)")
@@ -185,7 +187,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    seed = None if args.seed is None else parse_seed(args.seed)
     changes = {field.name: value for field in fields(Settings) if (value := getattr(args, field.name)) is not None}
     Settings().replace(**changes)  # refuse a value out of range before loading a model
     labels, lora = read_labels(args.labels), read_lora(args.lora, args.model)
@@ -204,10 +205,10 @@ def run(args: argparse.Namespace) -> int:
 
         web.require()
         return web.serve(
-            lambda: find_speaker(args.model, labels, args.ghost, lora), changes, seed, args.host, args.port
+            lambda: find_speaker(args.model, labels, args.ghost, lora), changes, args.seed, args.host, args.port
         )
     speaker = find_speaker(args.model, labels, args.ghost, lora)
-    chat = Chat(speaker, changes, seed)
+    chat = Chat(speaker, changes, args.seed)
     if at_a_terminal:
         talk(chat, asker())
         return 0

@@ -12,7 +12,6 @@ from ghost.serving import client
 from replicate_deployment import ghost_json
 from replicate_deployment.chat_format import Labels, Turn, render_prompt, well_formed
 from replicate_deployment.errors import PromptError
-from replicate_deployment.ghost_json import Ghost
 from replicate_deployment.settings import Settings
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def find_speaker(
 
         with progress("loading the model"):
             return LocalSpeaker(model, load_engine(Path(model), lora))
-    read_folder(Path(model))
+    ghost_json.read_merged(Path(model))  # before torch is imported, which takes seconds
     from transformers.utils.logging import set_verbosity_error
 
     from replicate_deployment.engine import Engine
@@ -106,15 +105,6 @@ def is_server(model: str) -> bool:
 
 def is_gguf(model: str) -> bool:
     return not is_server(model) and model.endswith(".gguf")
-
-
-def read_folder(folder: Path) -> Ghost:
-    """Return the facts of a merged folder. Raises WeightsError or UsageError when it is none."""
-    ghost = ghost_json.read(folder)
-    if "export" in ghost.facts:
-        files = [str(folder / name) for name in ghost.block("files") if is_gguf(name)]
-        raise UsageError(f"{folder} is an export; name its file{f': {files[0]}' if files else ''}")
-    return ghost
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def test_a_folder_of_chats_is_refused(ghost: Ghost, hub: FakeHub, model: Path) -
     (model / "ghost.json").write_text(json.dumps(facts))
     code, output = ghost("push", model, REPO)
     assert code == 1
-    assert "not a merged model; its last block is 'data'" in output
+    assert "not a merged model" in output
     assert hub.seen == []
 
 
