@@ -74,18 +74,21 @@ def _labels_of(row: sqlite3.Row, config: BotConfig, masker: "Masker") -> Iterato
         yield json.dumps({**line, "time": time}, ensure_ascii=False) + "\n"
 
 
-def quality_page(config: BotConfig, out: Path) -> None:
-    """Write the page of what was sent to `out`, which only the file's owner can read. The bot may be running.
+def quality_page(config: BotConfig, out: Path) -> str:
+    """Write the page of what was sent to `out`, which only the file's owner can read, and return its summary. The bot
+    may be running.
 
     Raises BotError when there is no database yet, or when `out` holds something else.
     """
-    from telegram_bot import live_page
+    from telegram_bot import live_page, quality
 
     if out.exists() and not (out.is_file() and live_page.HEADING.encode() in out.read_bytes()):
         raise BotError(f"{out}: not a page of what was sent; name another file, or move it away")
     with _opened(config) as db:
-        text = live_page.page(db, config)
+        summary = quality.summary(db, config)
+        text = live_page.page(db, config, summary)
     _write(out, text)
+    return summary
 
 
 @contextmanager
@@ -157,8 +160,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"{added:,} drafts added to {args.corrections}, which holds {total:,}; {then}")
         return 0
     if args.quality:
-        quality_page(config, args.quality)
-        console.print(f"figures of what was sent in {args.quality}; open it in a browser")
+        summary = quality_page(config, args.quality)
+        console.print(f"{summary}\nfigures of what was sent in {args.quality}; open it in a browser")
         return 0
     from telegram_bot import service  # imports the Bot API client
 

@@ -18,7 +18,7 @@ WEEKS = 8  # of a chat
 Weeks = Mapping[str, Mapping[str, Counter[str]]]
 
 
-def page(db: Database, config: BotConfig) -> str:
+def page(db: Database, config: BotConfig, summary: str) -> str:
     weeks = quality.by_week(db)
     compared = {week: {one.key: one for one in quality.figures(config, counts)} for week, counts in weeks.items()}
     shown: dict[str, StyleFigure] = {}
@@ -40,7 +40,7 @@ def page(db: Database, config: BotConfig) -> str:
     ]
     return document(
         HEADING,
-        *(element("p", line) for line in quality.summary(db, config).splitlines()),
+        *(element("p", line) for line in summary.splitlines()),
         section(
             "Style by week",
             *style,

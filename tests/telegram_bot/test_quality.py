@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ghost import cli
 from ghost.demo.people import NOA, Person
 from ghost.errors import BotError, ConfigError
 from ghost.evaluation import style
@@ -276,10 +277,15 @@ def test_quality_is_for_the_owner(world: World) -> None:
     assert not any("Week of" in text for text in world.api.texts(FRIEND))
 
 
-def test_a_page_without_a_reply_says_so(world: World, tmp_path: Path) -> None:
+def test_without_a_reply_page_and_console_say_so(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Database(Path(world.config.database)).close()
-    bot.quality_page(world.config, tmp_path / "live.html")
-    assert "Nothing has been sent yet." in (tmp_path / "live.html").read_text()
+    config, page = tmp_path / "bot.yaml", tmp_path / "live.html"
+    config.write_text(f"owner: 1\nbackend: http://127.0.0.1:9\ndatabase: {world.config.database}\n")
+    assert cli.main(["bot", "--config", str(config), "--quality", str(page)]) == 0
+    assert "Nothing has been sent yet." in page.read_text()
+    assert "Nothing has been sent yet." in capsys.readouterr().out
 
 
 def test_the_page_replaces_only_itself(world: World, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,29 @@ import pytest
 
 from ghost.serving.serve import running_server
 
-# Without the penalty a greedy model of random weights goes round in circles to its last token: seconds, unless stopped.
+# Without the penalty a greedy model of random weights goes round in circles to its last token; the shared server then
+# begins anew until it is stopped, since on a machine that stalls 1,024 tokens may be over before a test's next request.
 ENDLESS = {"prompt": "hey", "temperature": 0, "repetition_penalty": 1, "max_new_tokens": 1024}
+PREDICTOR = f"""
+from replicate_deployment import predict
+
+class Endless:
+    def __init__(self, engine):
+        self.engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def reply(self, turns, settings, **how):
+        replies = iter(lambda: self.engine.reply(turns, settings, **how), None)
+        if settings.max_new_tokens < {ENDLESS["max_new_tokens"]}:
+            return next(replies)
+        return (piece for reply in replies for piece in reply)
+
+class Predictor(predict.Predictor):
+    def load(self):
+        return Endless(super().load())
+"""
 STREAM = {"Accept": "text/event-stream"}
 ASYNC = {"Prefer": "respond-async"}
 
@@ -44,7 +66,9 @@ shared = _Shared()
 @pytest.fixture(scope="session")
 def url(tiny_merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a server on the tiny merged model. The conftest of each folder that wants it imports this."""
-    yield shared.start(tiny_merged, tmp_path_factory.mktemp("server") / "server.log")
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "predict.py").write_text(PREDICTOR)
+    yield shared.start(tiny_merged, folder / "server.log", partial(running_server, context=folder))
     shared.stop()
 
 

@@ -191,6 +191,7 @@ def _piped(text: str) -> object:
         (["nowhere"], 1, "no such folder"),
         (["--temperature", "9"], 1, "temperature: 9.0 is not a number from 0.0 to 2.0"),
         (["--seed", "x"], 2, "seed"),
+        (["--seed", str(2**32)], 2, "seed"),
         (["http://x", "--labels", "A", "B:"], 2, "--labels"),
         (["models/merged", "--labels", "A:", "B:"], 2, "models/merged/ghost.json has the labels"),
         (["http://x", "--json", "--web"], 2, "--json works in a pipe only"),
