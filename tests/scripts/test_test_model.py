@@ -222,9 +222,11 @@ def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
         read_contexts(tmp_path / "val.jsonl", DEFAULT_LABELS)
 
 
-@pytest.mark.parametrize("flag", ["--limit", "--seeds"])
-def test_numbers_below_one_are_bad_usage(flag: str, merged: Path) -> None:
-    assert main(["try", str(merged), flag, "0"]) == 2
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--limit", 0), ("--seeds", 0), ("--seed", -1), ("--seed", 2**32), ("--seed", 10**30)]
+)
+def test_numbers_out_of_range_are_bad_usage(flag: str, value: int, merged: Path) -> None:
+    assert main(["try", str(merged), f"{flag}={value}"]) == 2
 
 
 def test_a_limit_is_spread_over_the_file() -> None:

@@ -64,8 +64,8 @@ def test_leaving_a_stream_ends_the_work(url: str, http: httpx2.Client) -> None:
 
 
 def test_an_answer_that_takes_too_long_is_canceled(url: str, http: httpx2.Client) -> None:
-    with pytest.raises(PredictionFailed, match=r"no reply within 0\.3 s") as failure:
-        ask(url, lambda server: server.answer(ENDLESS, seconds=0.3))
+    with pytest.raises(PredictionFailed, match="no reply within 2 s") as failure:
+        ask(url, lambda server: server.answer(ENDLESS, seconds=2))
     assert failure.value.prediction
     assert failure.value.prediction.output
     wait_until(http, "READY")

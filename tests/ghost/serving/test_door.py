@@ -107,6 +107,21 @@ def in_front_of(answer: bytes, **options: Any) -> Iterator[tuple[Canned, httpx2.
         cog.shutdown()
 
 
+def test_a_stop_while_the_server_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def start_and_stop(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_stop)
+    listener = socket.create_server(("127.0.0.1", 0))
+    front = door.Door("127.0.0.1", 1, 96)
+    with pytest.raises(KeyboardInterrupt), guard.running(front.app("127.0.0.1"), listener):
+        raise AssertionError
+    assert "server" not in {thread.name for thread in threading.enumerate()}
+
+
 BODY = b'{"output": ["\xc3\xa9", "\\u0000"],\n "n": 1.0e3, "id" : "x"}\r\n'
 WHOLE = (
     b"HTTP/1.1 %d Some\r\nContent-Type: application/json\r\nX-Twice: 1\r\nX-Twice: 2\r\nContent-Length: %d\r\n\r\n%s"
