@@ -27,7 +27,20 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def handled_by(handler: Callable[[int], None]) -> Iterator[None]:
-    """Call `handler(number)` on a signal within the block. Ignored signals (under nohup) stay ignored. Nests."""
+    """Call `handler(number)` on a signal within the block. Ignored signals (under nohup) stay ignored. Nests.
+
+    Python ignores what is raised in a destructor or a weak reference's callback. A Stopped that is lost there is sent
+    again.
+    """
+    report = sys.unraisablehook
+
+    def send_again(ignored: "sys.UnraisableHookArgs") -> None:
+        if isinstance(ignored.exc_value, Stopped):
+            _interrupt_soon(ignored.exc_value.number)
+        else:
+            report(ignored)
+
+    sys.unraisablehook = send_again
     numbers = [number for name in NAMES if (number := getattr(signal, name, None))]
     previous = {number: signal.getsignal(number) for number in numbers}
     for number, before in previous.items():
@@ -36,6 +49,7 @@ def handled_by(handler: Callable[[int], None]) -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number, before in previous.items():
             signal.signal(number, before)
 
@@ -49,12 +63,16 @@ def stop_at_once(number: int, within: FrameType | None = None) -> None:
     frame: FrameType | None = sys._getframe() if within else None
     while frame and frame is not within:
         if frame.f_globals.get("__name__") == "importlib._bootstrap":
-            again = threading.Timer(RETRY_SECONDS, _interrupt, [number])
-            again.daemon = True
-            again.start()
+            _interrupt_soon(number)
             return
         frame = frame.f_back
     raise Stopped(number)
+
+
+def _interrupt_soon(number: int) -> None:
+    again = threading.Timer(RETRY_SECONDS, _interrupt, [number])
+    again.daemon = True
+    again.start()
 
 
 def _interrupt(number: int) -> None:
