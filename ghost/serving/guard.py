@@ -204,6 +204,7 @@ def running(
         app,
         http=partial(Bounded, refused=refused),  # type: ignore[arg-type]
         lifespan="off",
+        log_config=None,  # uvicorn's own asks whether standard output is a terminal, and it may be closed
         ws="none",
         log_level="critical",
         access_log=False,

@@ -251,7 +251,7 @@ def read_facts(train: Path, val: Path) -> ghost_json.Ghost:
 
     Raises DataError if a file is missing or was changed after `ghost prepare`.
     """
-    for path in (train, val):
+    for path in (val, train):  # `ghost evaluate` is told the first alone
         if not path.is_file():
             raise DataError(f"{path}: no such file; write it with: ghost prepare --out {train.parent}")
     try:

@@ -214,13 +214,13 @@ def read_facts(folder: Path, recipe: Recipe | None = None, labels: Labels | None
 
     Raises UsageError if there is no adapter, or if `recipe` or `labels` contradict ghost.json.
     """
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+        raise UsageError(
+            f"{folder}: no adapter here ({CONFIG} is missing; found {found}); name the folder that ghost train, peft, "
+            "Axolotl or Unsloth wrote"
+        )
     if folder.is_dir() and not (folder / ghost_json.NAME).exists():
-        if not (folder / CONFIG).is_file():
-            found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
-            raise UsageError(
-                f"{folder}: no adapter here ({CONFIG} is missing; found {found}); name the folder that ghost train, "
-                "peft, Axolotl or Unsloth wrote"
-            )
         chosen = labels or DEFAULT_LABELS
         text = {
             "labels": {"me": chosen.me, "other": chosen.other},

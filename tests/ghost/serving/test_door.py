@@ -107,6 +107,12 @@ def in_front_of(answer: bytes, **options: Any) -> Iterator[tuple[Canned, httpx2.
         cog.shutdown()
 
 
+def test_it_serves_with_standard_output_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with in_front_of(WHOLE % (200, len(BODY), BODY)) as (_, http):
+        assert http.get("/health-check").content == BODY
+
+
 def test_a_stop_while_the_server_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     start = threading.Thread.start
 

@@ -138,6 +138,7 @@ def test_altered_or_missing_files_are_refused(prepared: Path) -> None:
     (prepared / "ghost.json").unlink()
     with pytest.raises(DataError, match=r"ghost\.json.*ghost prepare"):
         read_facts(train, val)
+    train.unlink()
     val.unlink()
     with pytest.raises(DataError, match=r"val\.jsonl: no such file; write it with: ghost prepare"):
         read_facts(train, val)

@@ -130,10 +130,11 @@ def test_pickles_are_not_read(elsewhere: Make, tmp_path: Path, capsys: pytest.Ca
     assert (code, "adapter_model.bin is a pickle, which can run code and is never read" in error) == (1, True)
 
 
-def test_a_folder_that_is_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_adapter(tiny_merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
-    code, error = refusal(capsys, str(tmp_path / "empty"), "--out", str(tmp_path / "out"))
-    assert (code, "no adapter here (adapter_config.json is missing; found nothing)" in error) == (2, True)
+    for folder, found in ((tmp_path / "empty", "nothing"), (tiny_merged, "chat_template.jinja, ")):
+        code, error = refusal(capsys, str(folder), "--out", str(tmp_path / "out"))
+        assert (code, f"no adapter here (adapter_config.json is missing; found {found}" in error) == (2, True)
 
 
 def test_a_pad_token_that_is_the_end_token_is_dropped(
