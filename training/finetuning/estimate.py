@@ -125,7 +125,8 @@ def make(config: TrainingConfig, corrections: Path | None = None) -> Estimate:
     if corrections:
         merged = preferences.lineage(Path(config.base_model), ghost)
         wanted = preferences.read(corrections, tokenizer, merged, ghost, config)
-        train, plan = wanted.split, wanted.plan(config)
+        train = wanted.split
+        plan: Plan = preferences.PreferencePlan(wanted, config)
         load = load_of(plan, wanted.measured_with(val), config)
     else:
         train = read_split(train_path, tokenizer, ghost, config, at_most=CHARACTERS)

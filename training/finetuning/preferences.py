@@ -83,9 +83,6 @@ class Preferences:
     undesirable: int
     held_out: int | None
 
-    def plan(self, config: TrainingConfig) -> Plan:
-        return PreferencePlan(self, config)
-
     def measured_with(self, val: Split) -> Split:
         """The held-out examples, and all replies of the comparisons, for the estimate: these go through the model
         without gradient once for the reference and once in each epoch, as those do at each measurement."""

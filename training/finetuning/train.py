@@ -151,7 +151,8 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
         ghost = preferences.lineage(outline.folder, data)
         wanted = preferences.read(args.preferences, tokenizer, ghost, data, config)
         settings |= {"preferences": preferences.block(wanted, args.preferences, val_path)}
-        train, plan = wanted.split, wanted.plan(config)
+        train = wanted.split
+        plan: Plan = preferences.PreferencePlan(wanted, config)
         load = load_of(plan, wanted.measured_with(val), config)
     else:
         train = read_split(train_path, tokenizer, data, config)

@@ -100,21 +100,19 @@ def compare(
     merged = score_merged(folder, probes)
     trained = score_trained(base_folder, base, adapter, probes)
     varied = score_merged(folder, probes, _rounded(base, adapter))
-    distance = (
-        torch.cat([score.logprobs for score in merged]) - torch.cat([score.logprobs for score in trained])
-    ).abs()
+    distance = _distances(merged, trained)
     agreed = torch.cat([a.greedy == b.greedy for a, b in zip(merged, trained, strict=True)]).double().mean()
-    rounding = mean_distance(merged, varied)
+    rounding = float(_distances(merged, varied).mean())
     mean, largest = float(distance.mean()), float(distance.max())
     figures = Parity(mean, largest, float(agreed), len(distance), rounding, ALLOWED * rounding)
     return figures, merged[0].following
 
 
-def mean_distance(one: list[Score], other: list[Score]) -> float:
-    """Mean |Δ log-probability| of the probes' tokens, in nats."""
+def _distances(one: list[Score], other: list[Score]) -> Tensor:
+    """|Δ log-probability| of each of the probes' tokens, in nats."""
     import torch
 
-    return float(torch.cat([(a.logprobs - b.logprobs).abs() for a, b in zip(one, other, strict=True)]).mean())
+    return torch.cat([(a.logprobs - b.logprobs).abs() for a, b in zip(one, other, strict=True)])
 
 
 def _rounded(base: Source, adapter: Adapter) -> set[str]:

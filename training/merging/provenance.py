@@ -64,8 +64,8 @@ def write_configs(folder: Path, base: Base, tokenizer: Tokenizer, adapter: Adapt
     # transformers before 4.56 reads only `torch_dtype`; later versions read it too.
     _write_json(folder / "config.json", config | {"torch_dtype": "float16"})
     # Leave out stop_strings, which make generate() fail without a tokenizer. The engine stops by ghost.json.
-    generation = ids | {"eos_token_id": ends if len(ends) > 1 else ends[0]}
-    _write_json(folder / "generation_config.json", generation | asdict(Settings()) | {"do_sample": True})
+    ids |= {"eos_token_id": ends if len(ends) > 1 else ends[0]}
+    _write_json(folder / "generation_config.json", ids | asdict(Settings()) | {"do_sample": True})
     tokenizer.save_pretrained(folder)
     # tokenizer.json holds the whole tokenizer. Under this class name both transformers 4 and 5 read it; 4 lacks the
     # class that 5 writes. Name the inputs, or 4 adds token_type_ids, which no causal model takes.

@@ -228,10 +228,13 @@ def summary(
         ("held out", f"{_held_out(figures['recipe'], figures['leakage'])}"),
         ("train / val", f"{lines['train']:,} / {lines['val']:,} lines in {out}"),
     ]
+    why_not = "you wrote nothing in their conversations"
+    if figures["recipe"] == "windows":
+        why_not = "no window that ends in a reply of yours holds them"
     noted = [
         (
             messages["used"] - shown["messages"],
-            f"messages are in no line ({messages['yours'] - shown['yours']:,} of them yours): {_why_not(figures)}",
+            f"messages are in no line ({messages['yours'] - shown['yours']:,} of them yours): {why_not}",
         ),
         (
             figures["conversations"]["with_a_line_but_no_reply"],
@@ -291,12 +294,6 @@ def left_out(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
     }
     messages = {reason: left["messages"] for reason, left in reasons.items()}
     return [f"{counted(messages[reason], 'message')} {what}" for reason, what in kinds.items() if messages[reason]]
-
-
-def _why_not(figures: Mapping[str, Any]) -> str:
-    if figures["recipe"] == "windows":
-        return "no window that ends in a reply of yours holds them"
-    return "you wrote nothing in their conversations"
 
 
 def _tokens(recipe: str, lengths: dict[str, Any], canaries: dict[str, Any] | None) -> str:

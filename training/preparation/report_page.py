@@ -342,15 +342,12 @@ def _repeated(what: str, counts: Mapping[str, int]) -> tuple[str, str]:
     )
 
 
-HEADING = "What your ghost will learn from"
-
-
 def page(prepared: Prepared, figures: Mapping[str, Any], candidates: Sequence[Html] = ()) -> str:
     """The whole file. `figures` are those of preparation_report.json, `candidates` privacy.candidate_cards."""
     timeline = Timeline.of(prepared.table["instant"], prepared.config.zone)
     chats, shown, lines = largest_chats(prepared), figures["in_examples"], figures["lines"]
     return document(
-        HEADING,
+        "What your ghost will learn from",
         private("preparation_report.json"),
         _in_words(prepared, figures, timeline),
         tiles(
