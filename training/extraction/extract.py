@@ -47,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--me", action="append", default=[], metavar="NAME", help="your name in these chats (repeat for each spelling)"
     )
     parser.add_argument(
-        "--user-config",
-        type=Path,
-        help=f"config file with your names (default: {speakers.CONFIG}, if it exists)",
+        "--user-config", type=Path, help=f"config file with your names (default: {speakers.CONFIG}, if it exists)"
     )
     parser.add_argument(
         "--pii",

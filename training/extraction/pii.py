@@ -289,8 +289,9 @@ def _look(text: str, regions: Sequence[str], is_rare: bool) -> list[Detection]:
 def _numbers(text: str, regions: Sequence[str]) -> Iterator[Detection]:
     yield from _all("id", ids_of_countries(text, regions))
     if "+" in text or NINE_DIGITS.search(text):
-        for kind, spans in NUMBERS:
-            yield from _all(kind, spans(text))
+        yield from _all("iban", ibans(text))
+        yield from _all("card", cards(text))
+        yield from _all("id", national_ids(text))
         yield from _all("phone", phones(text, regions))
 
 
@@ -427,7 +428,7 @@ def ids_of_countries(text: str, regions: Sequence[str]) -> Iterator[Span]:
         if end - start < SHORTEST_ID:
             continue
         words = A_WORD.findall(text[max(0, start - CONTEXT) : start].lower())[-4:]
-        named = [one for word in words if word in ID_WORDS for one in _ids_called(word)]
+        named = [one for word in words if word in ID_WORDS for one in _ids(word)]
         while end > start:
             value = text[start:end]
             if sum(map(str.isdigit, value)) < 4:
@@ -444,7 +445,7 @@ def _is_id(text: str, start: int, value: str, regions: tuple[str, ...]) -> bool:
         return False
     has_letters = any(map(str.isalpha, value))
     return any(
-        one.is_valid(value) and (is_bare or has_letters or _is_punctuated(value, one)) for one in _ids_of(regions)
+        one.is_valid(value) and (is_bare or has_letters or _is_punctuated(value, one)) for one in _ids("", regions)
     ) and not _is_other_id(text, start, start + len(value), NO_WORD)
 
 
@@ -453,17 +454,9 @@ def _is_punctuated(value: str, module: ModuleType) -> bool:
 
 
 @cache
-def _ids_called(word: str) -> tuple[ModuleType, ...]:
-    return tuple(_id_module(one.module) for one in IDS if word in one.words)
-
-
-@cache
-def _ids_of(regions: tuple[str, ...]) -> tuple[ModuleType, ...]:
-    return tuple(_id_module(one.module) for one in IDS if one.region in regions)
-
-
-def _id_module(name: str) -> ModuleType:
-    return import_module(f"stdnum.{name}")
+def _ids(word: str = "", regions: tuple[str, ...] = ()) -> tuple[ModuleType, ...]:
+    """The modules of the numbers that a word names, or of regions."""
+    return tuple(import_module(f"stdnum.{one.module}") for one in IDS if word in one.words or one.region in regions)
 
 
 def _is_other_id(text: str, start: int, end: int, own: re.Pattern[str]) -> bool:
@@ -865,9 +858,4 @@ def _is_code(text: str, end: int) -> bool:
     return glued is not None and 0 < len(glued[0]) < 3 and not EXTENSION.match(text, end)
 
 
-NUMBERS: tuple[tuple[str, Callable[[str], Iterator[Span]]], ...] = (
-    ("iban", ibans),
-    ("card", cards),
-    ("id", national_ids),
-)
 KINDS = ("key", "secret", "email", "iban", "card", "id", "account", "ip", "phone", "location")

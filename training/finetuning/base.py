@@ -186,13 +186,7 @@ def _sha256(path: Path) -> str:
 # The shapes of a base, from its config.json. Reads no weights and downloads nothing.
 
 # Decoders like Llama. Others, such as mixtures of experts, may train, but nobody has checked that they do so rightly.
-ARCHITECTURES = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-    "SmolLM3ForCausalLM",
-)
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM")
 ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 
 

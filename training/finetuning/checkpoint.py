@@ -179,13 +179,8 @@ LOCAL_KEYS = {"base_model", "revision_of_model", "datasets", "test_datasets", "o
 FACTS, STATE, BEST = "checkpoint.json", "state.safetensors", "best.safetensors"
 
 # Keys that may change between runs: paths, and how a step is computed. No other key may differ.
-CHANGEABLE = LOCAL_KEYS | {
-    "micro_batch_size",
-    "gradient_accumulation_steps",
-    "micro_batch_tokens",
-    "gradient_checkpointing",
-}
-CHANGEABLE |= {"checkpoint_minutes", "sample_replies", "logging_steps"}
+CHANGEABLE = LOCAL_KEYS | {"micro_batch_size", "gradient_accumulation_steps", "micro_batch_tokens"}
+CHANGEABLE |= {"gradient_checkpointing", "checkpoint_minutes", "sample_replies", "logging_steps"}
 _FIELDS = [item.name for item in dataclasses.fields(State) if item.name not in ("selection", "best", "rng")]
 
 

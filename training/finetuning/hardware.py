@@ -177,13 +177,7 @@ def saved_by_block(shapes: Shapes, config: TrainingConfig, *, width: int, mask: 
 
 
 def resolve_budget(
-    shapes: Shapes,
-    config: TrainingConfig,
-    free: int,
-    *,
-    longest: int,
-    most: int | None = None,
-    cuda: bool = True,
+    shapes: Shapes, config: TrainingConfig, free: int, *, longest: int, most: int | None = None, cuda: bool = True
 ) -> Budget:
     """Decide how many tokens go through the model at once on a device with `free` bytes, and whether with
     checkpointing.

@@ -14,8 +14,7 @@ UNSUPPORTED = ("final_logit_softcapping", "attn_logit_softcapping", "logits_scal
 
 
 def trainable(base: Base, config: TrainingConfig, tokenizer: Tokenizer) -> Any:
-    """Return a PeftModel with float32 LoRA as its only trained parameters. B starts at zero, so it replies like the
-    base.
+    """Return a PeftModel with float32 LoRA as its only trained parameters. B is zero, so it replies like the base.
 
     A is drawn from torch's global generator: seed it first. Raises ConfigError if the base lacks the config's layers or
     positions, BaseModelError if it has fewer ids than its tokenizer.

@@ -25,36 +25,14 @@ from training.merging.weights import Shape, Tensor, Weights
 
 CONFIG = model_folder.ADAPTER_CONFIG
 # Keys that the merge handles, or that do not affect the arithmetic. Any other key must be off, or an unknown form of
-# adapter would be merged as if it were plain LoRA.
-SUPPORTED_KEYS = {
-    "alpha_pattern",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "bias",
-    "ensure_weight_tying",  # then both tied weights are in the file
-    "eva_config",  # initialises A
-    "exclude_modules",
-    "fan_in_fan_out",
-    "inference_mode",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_alpha",
-    "lora_bias",
-    "lora_dropout",
-    "megatron_core",
-    "modules_to_save",
-    "peft_type",
-    "peft_version",
-    "qalora_group_size",
-    "r",
-    "rank_pattern",
-    "revision",
-    "target_modules",
-    "task_type",
-    "use_dora",
-    "use_rslora",
-}
+# adapter would be merged as if it were plain LoRA. With `ensure_weight_tying` both tied weights are in the file;
+# `eva_config` initialises A.
+SUPPORTED = """
+alpha_pattern auto_mapping base_model_name_or_path bias ensure_weight_tying eva_config exclude_modules
+fan_in_fan_out inference_mode init_lora_weights layers_pattern layers_to_transform lora_alpha lora_bias
+lora_dropout megatron_core modules_to_save peft_type peft_version qalora_group_size r rank_pattern revision
+target_modules task_type use_dora use_rslora
+"""
 # Initialisations that leave W unchanged. PiSSA, OLoRA, CorDA, LoRA-GA and LoftQ change it.
 PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
 
@@ -73,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise MergeError(str(error)) from error
     except KeyError as error:
         raise MergeError(f"{path}: not a readable adapter config ({type(error).__name__}: {error})") from error
-    on = {key: value for key, value in config.items() if value and key not in SUPPORTED_KEYS}
+    on = {key: value for key, value in config.items() if value and key not in SUPPORTED.split()}
     if kind != "LORA":
         on = {"peft_type": kind}
     elif config.get("init_lora_weights", True) not in PLAIN_INITS:

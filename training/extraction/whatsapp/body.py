@@ -32,12 +32,9 @@ def normal(text: str) -> str:
     return MARKS.sub("", text).translate(LOOK_ALIKE).strip().rstrip(STOPS).rstrip().casefold()
 
 
-MEDIA = wording("media")
 DELETED = wording("deleted")
-CALLS_MISSED = wording("calls_missed")
 CALLS_MADE = wording("calls_made")  # `{}` stands for who called
 PLACES = wording("places")
-UNDELIVERED = wording("undelivered")
 ATTACHED = wording("attached")  # `{}` stands for the file's name
 EDITED = wording("edited")
 NOTICES = wording("notices")  # `…` stands for some words
@@ -50,10 +47,10 @@ BODIES: dict[str, Kind] = {
     phrase: kind
     for kind, phrases in (
         (Kind.DELETED, [phrase for phrase in DELETED if "{}" not in phrase]),
-        (Kind.CALL, CALLS_MISSED),
+        (Kind.CALL, wording("calls_missed")),
         (Kind.LOCATION, [place for place in PLACES if not place.endswith(":")]),
-        (Kind.SYSTEM, UNDELIVERED),
-        (Kind.MEDIA, MEDIA),
+        (Kind.SYSTEM, wording("undelivered")),
+        (Kind.MEDIA, wording("media")),
     )
     for phrase in phrases
 }
