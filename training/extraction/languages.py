@@ -125,8 +125,8 @@ def sample(count: int) -> list[int]:
 def detect(texts: Sequence[str]) -> list[str]:
     """The language of each message of one conversation, given the others."""
     guesses = [_guesses(_prose(text)) for text in texts]
-    told = iter(_most_likely([known for known in guesses if known]))
-    return [next(told).removeprefix(LABEL) if known else UNDETERMINED for known in guesses]
+    likeliest = iter(_most_likely([known for known in guesses if known]))
+    return [next(likeliest).removeprefix(LABEL) if known else UNDETERMINED for known in guesses]
 
 
 def _prose(text: str) -> str:

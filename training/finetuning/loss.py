@@ -19,32 +19,29 @@ class SegmentLoss(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
+    def forward(
+        self, *, weights: torch.Tensor, places: torch.Tensor, labels: torch.Tensor, **inputs: Any
+    ) -> torch.Tensor:
         """Return the sum over the targets of weight × negative log-likelihood, in nats: a differentiable float32
         scalar.
 
         Takes what `packing.flatten` returns. Divide `weights` by the labels of the whole step before.
         """
-        hidden, head, labels = self._states(**row)
+        causal = self.model.get_base_model()
+        hidden = _hidden(causal, inputs)[places]
         with torch.autocast(hidden.device.type, enabled=False):  # autocast would round the sums to bfloat16
-            loss: torch.Tensor = _Loss.apply(hidden, head, labels, weights)  # type: ignore[no-untyped-call]
+            loss: torch.Tensor = _Loss.apply(hidden, causal.lm_head.weight, labels, weights)  # type: ignore[no-untyped-call]
         return loss
 
     @torch.no_grad()
-    def losses(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
+    def losses(
+        self, *, weights: torch.Tensor, places: torch.Tensor, labels: torch.Tensor, **inputs: Any
+    ) -> torch.Tensor:
         """Return the unweighted negative log-likelihood of each target, (targets,) float32 nats, without gradient."""
-        hidden, head, labels = self._states(**row)
-        with torch.autocast(hidden.device.type, enabled=False):
-            return torch.cat([_nll(logits, some) for logits, some in _chunks(hidden, head, labels)])
-
-    def _states(
-        self, *, input_ids: Any, position_ids: Any, places: torch.Tensor, labels: torch.Tensor, lengths: list[int]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         causal = self.model.get_base_model()
-        states = causal.model(
-            input_ids=input_ids, position_ids=position_ids, lengths=lengths, use_cache=False
-        ).last_hidden_state[0]
-        return states[places], causal.lm_head.weight, labels
+        hidden = _hidden(causal, inputs)[places]
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.cat([_nll(logits, some) for logits, some in _chunks(hidden, causal.lm_head.weight, labels)])
 
 
 class DistillationLoss(SegmentLoss):
@@ -61,32 +58,40 @@ class DistillationLoss(SegmentLoss):
         super().__init__(model)
         self._teacher = [teacher]  # in a list: it is no part of what is trained, saved or switched to training
 
-    def forward(self, *, weights: torch.Tensor, **row: Any) -> torch.Tensor:
+    def forward(
+        self, *, weights: torch.Tensor, places: torch.Tensor, labels: torch.Tensor, **inputs: Any
+    ) -> torch.Tensor:
         causal, teacher = self.model.get_base_model(), self._teacher[0]
-        words = {word: row[word] for word in ("input_ids", "position_ids", "lengths")}
-        hidden, head = causal.model(**words, use_cache=False).last_hidden_state[0], causal.lm_head.weight
+        hidden, head = _hidden(causal, inputs), causal.lm_head.weight
         with torch.no_grad():
-            told, other = teacher.model(**words, use_cache=False).last_hidden_state[0], teacher.lm_head.weight
-        places, total = row["places"], torch.zeros((), dtype=torch.float32, device=hidden.device)
+            teacher_hidden, teacher_head = _hidden(teacher, inputs), teacher.lm_head.weight
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             if not self.own_replies:
-                nll = _Loss.apply(hidden[places], head, row["labels"], weights)  # type: ignore[no-untyped-call]
+                nll = _Loss.apply(hidden[places], head, labels, weights)  # type: ignore[no-untyped-call]
                 total = total + nll / 2
                 places = torch.arange(len(hidden), device=hidden.device)
                 weights = weights.sum().expand(len(hidden)) / (2 * len(hidden))
             for rows in torch.split(torch.arange(len(places), device=hidden.device), max(1, CHUNK // len(head))):
                 # Computed again in the backward pass, so that no logits are kept.
                 where = places[rows]
-                total = total + checkpoint(
-                    self._part, hidden[where], head, told[where], other, weights[rows], use_reentrant=False
-                )
+                states = hidden[where], head, teacher_hidden[where], teacher_head
+                total = total + checkpoint(self._divergence, *states, weights[rows], use_reentrant=False)
         return total
 
-    def _part(self, hidden: Any, head: Any, told: Any, other: Any, weights: Any) -> Any:
-        known = min(len(head), len(other))  # a vocabulary may be padded; the ids beyond the tokenizer's mean nothing
-        student = linear(hidden.to(head.dtype), head[:known]).float().log_softmax(-1)
-        teacher = linear(told.to(other.dtype), other[:known]).float().log_softmax(-1)
+    def _divergence(self, hidden: Any, head: Any, teacher_hidden: Any, teacher_head: Any, weights: Any) -> Any:
+        known = min(len(head), len(teacher_head))  # a vocabulary may be padded beyond the tokenizer's ids
+        student, teacher = (
+            linear(states.to(matrix.dtype), matrix[:known]).float().log_softmax(-1)
+            for states, matrix in ((hidden, head), (teacher_hidden, teacher_head))
+        )
         return weights @ (jensen_shannon if self.own_replies else divergence)(teacher, student)
+
+
+def _hidden(causal: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """The last hidden states, (tokens, width), of a packed row: `input_ids`, `position_ids` and `lengths`."""
+    states: torch.Tensor = causal.model(**inputs, use_cache=False).last_hidden_state[0]
+    return states
 
 
 def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
