@@ -38,7 +38,7 @@ REPLIES = "replies.json"  # beside the platforms' folders: which message answers
 AGAIN = "Write it again: ghost extract YOUR_EXPORT"
 LONGEST_NAME = 120  # bytes of a file name; common file systems allow 255
 SPECIAL = re.compile('[",\r\n]')
-# Windows keeps these for devices, whatever stands behind a full stop.
+# Windows keeps these names for devices, with any extension.
 RESERVED = re.compile("con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]", re.IGNORECASE)
 UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 

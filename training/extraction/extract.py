@@ -215,7 +215,7 @@ def _recognise_all(
     return ordered
 
 
-# What a file that no platform knows is by its first bytes, and what to do.
+# Files that no platform recognises: what their first bytes show, and what to do.
 FORMS = {
     rb"7z\xbc\xaf|Rar!|\x1f\x8b|\xfd7zXZ|BZh|(?s:.{257})ustar": (
         "an archive, of which only zips are read; unpack it and pass the folder"

@@ -177,7 +177,7 @@ SECRET_PARAMETER = re.compile(
     r"|credential|session_?id)=(?!\[\w+\])([^&#\s\"'<>)\]]{4,4096})",
     re.IGNORECASE,
 )
-# Who has the link has what it opens: a group, an account.
+# Whoever has such a link can enter the group, or the account.
 SECRET_LINK = re.compile(
     r"(?<![\w.-])(?:chat\.whatsapp\.com/(?:invite/)?|(?:t|telegram)\.me/(?:\+|joinchat/)|discord(?:app)?\.(?:gg|com/invite)/"
     r"|signal\.group/#|join\.skype\.com/|meet\.google\.com/|teams\.live\.com/meet/)([\w=-]{5,256})"

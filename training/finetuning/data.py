@@ -68,7 +68,7 @@ def encode_turns(
 
 # Goldfish loss (Hans et al. 2024, arXiv:2406.10209): leave one token in k out of the loss, chosen by a hash of the h
 # tokens before it, so that wherever a text is repeated the same tokens are missing, and greedy decoding goes wrong at
-# them. It lowers what a model can recite. It hides nothing from whoever guesses the missing tokens.
+# them. It lowers what a model can recite. The missing tokens can still be guessed.
 #
 # A turn is in about seven windows, which start at different turns, and in a seed. What one of them leaves out, all must
 # leave out, or nothing is gained. So the h tokens reach back no further than to the text of the turn before, which

@@ -126,7 +126,7 @@ class Loop:
             self.checkpoint.write(self.state, state_tensors(self.model, self.optimizer), self.identity)
         except OSError as error:
             kept = "there is none yet" if self.saved is None else f"that of step {self.saved:,} is intact"
-            tell(f"step {self.state.step:,}: checkpoint not written ({error.strerror or error}); {kept}")
+            warn(f"step {self.state.step:,}: checkpoint not written ({error.strerror or error}); {kept}")
             return False
         self.saved = self.state.step
         page = curve_page(self.state.log, self.state.evaluations, epochs=self.plan.epochs)
@@ -202,7 +202,7 @@ class Loop:
             )
         state.budget = max(state.budget // 2, self.plan.longest)
         state.halved.append({"step": state.step + 1, "micro_batch_tokens": state.budget})
-        tell(
+        warn(
             f"step {state.step + 1:,}: out of memory; continuing with {state.budget:,} tokens at a time, "
             "which is slower and gives the same result"
         )
@@ -222,7 +222,7 @@ class Loop:
                 loss = heldout_loss(self.segment_loss, self.heldout, state.budget, self.config, self.processes)
                 preferred = self.objective.measure(state.budget) if self.objective else {}
         except (TrainingError, RuntimeError) as error:  # RuntimeError: PyTorch's, from a kernel or the device
-            tell(f"step {state.step:,}: held-out loss not measured: {first_line(error)}")
+            warn(f"step {state.step:,}: held-out loss not measured: {first_line(error)}")
             return
         if loss is None:
             return
@@ -245,7 +245,7 @@ class Loop:
                 said = self.samples.answer(self.segment_loss, bf16=self.config.bf16)
             self.samples.write(f"── after step {self.state.step:,} ──", said)
         except (RuntimeError, OSError) as error:
-            tell(f"step {self.state.step:,}: replies not sampled: {first_line(error)}")
+            warn(f"step {self.state.step:,}: replies not sampled: {first_line(error)}")
             return None
         return said
 
@@ -271,6 +271,6 @@ def evaluation_steps(epochs: Sequence[int], per_epoch: int) -> set[int]:
     return steps
 
 
-def tell(message: str) -> None:
+def warn(message: str) -> None:
     with suppress(OSError):  # the terminal is gone
         echo(f"ghost train: {message}", error=True)

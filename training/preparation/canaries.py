@@ -104,4 +104,4 @@ def _on_record(folder: Path) -> int:
     try:
         return int(ghost_json.read(folder).block("data")["counts"].get("canaries", 0))
     except (GhostError, KeyError, TypeError, ValueError, AttributeError):
-        return 0  # whoever reads the data says what is wrong with its ghost.json
+        return 0  # reading the data reports what is wrong with its ghost.json

@@ -213,7 +213,7 @@ def repetitions_of(count: int, repetitions: Sequence[int] | None) -> Sequence[in
         raise UsageError(f"--canary-repetitions {' '.join(map(str, repetitions))}: of no canary; add: --canaries 30")
     repetitions = repetitions or REPETITIONS
     if not 0 <= count <= MOST_CANARIES:
-        raise UsageError(f"--canaries {count}: between 0 and {MOST_CANARIES:,}; 30 tell enough")
+        raise UsageError(f"--canaries {count}: between 0 and {MOST_CANARIES:,}; 30 are enough")
     if min(repetitions) < 1:
         raise UsageError(f"--canary-repetitions {min(repetitions)}: a canary is in one line or more")
     return repetitions

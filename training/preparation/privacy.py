@@ -1,6 +1,6 @@
 """What is left out (people who said no, chats, dates, large groups), and what in the rest may still be personal.
 
-A name in the config that leaves nobody out is an error. A typo would otherwise train on somebody who said no.
+A name in the config that matches nobody is an error, so that a typo cannot include somebody who said no.
 """
 
 import difflib

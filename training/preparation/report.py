@@ -146,8 +146,8 @@ def figures(prepared: Prepared) -> dict[str, Any]:
 
 
 def _in_examples(prepared: Prepared) -> dict[str, int]:
-    """How much of the data is in an example, to train or to validate; the rest teaches nothing. Around somebody who was
-    left out, that is a good part of what the others wrote."""
+    """How much of the data is in an example, to train or to validate; the rest teaches nothing. Leaving a person out
+    can leave much of what the others wrote without an example."""
     table, talks = prepared.table, prepared.conversations
     is_shown = np.zeros(len(table) and int(table["turn"].iloc[-1]) + 1, bool)
     for talk, stretches in zip(talks, prepared.examples.by_conversation, strict=True):

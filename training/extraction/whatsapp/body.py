@@ -100,7 +100,7 @@ class Template(NamedTuple):
     def opens(self, text: str) -> bool:
         """Whether `text`, what precedes a line's colon, holds the first literal that tells the line from a name."""
         for index, head in enumerate(self.before_colon()):
-            if tells(head, LETTERS if index else FIRST_LETTERS) or '"' in head:
+            if is_distinctive(head, LETTERS if index else FIRST_LETTERS) or '"' in head:
                 return text.startswith(head) if index == 0 else head in text
         return False
 
@@ -138,8 +138,8 @@ class Templates:
                     yield each, first
 
 
-def tells(literal: str, letters: int) -> bool:
-    """Whether so many letters, vowel signs included, or fewer ideographs make a literal more than a part of a name."""
+def is_distinctive(literal: str, letters: int) -> bool:
+    """Whether a literal has too many letters, vowel signs included, or ideographs to be a part of a name."""
     plain = [character for character in literal if category(character)[0] in "LM"]
     return len(plain) >= letters or sum(letter >= EAST_ASIAN for letter in plain) >= IDEOGRAPHS
 
@@ -204,8 +204,10 @@ def _events() -> Templates:
 def _heads() -> tuple[tuple[str, ...], frozenset[str]]:
     """The literals that tell an event from a name: those at a line's start, and the others."""
     heads = [each.before_colon() for each in _events().all]
-    starts = {first for first, *_ in filter(None, heads) if tells(first, FIRST_LETTERS)}
-    return tuple(starts), frozenset(head for _, *rest in filter(None, heads) for head in rest if tells(head, LETTERS))
+    starts = {first for first, *_ in filter(None, heads) if is_distinctive(first, FIRST_LETTERS)}
+    return tuple(starts), frozenset(
+        head for _, *rest in filter(None, heads) for head in rest if is_distinctive(head, LETTERS)
+    )
 
 
 @cache
@@ -249,7 +251,7 @@ CALLERS = Templates(CALLS_MADE)
 
 
 def _spellings(phrases: Mapping[str, Kind]) -> dict[str, Kind]:
-    """The phrases as apps write them: one look-up of an untouched body answers, and hits nobody's words."""
+    """The phrases as apps write them: one look-up of the body decides, and no person writes like this."""
     return {
         f"{mark}{written}{end}": kind
         for phrase, kind in phrases.items()
