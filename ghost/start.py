@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from ghost import config
 from ghost.console import console
-from ghost.errors import ConfigError, DataError, UsageError
+from ghost.errors import ConfigError, UsageError
 from ghost.installed import CLONE, FOLDER, install_command
 from ghost.signals import Stopped
 from replicate_deployment.errors import GhostError
@@ -66,8 +66,8 @@ class Answers:
     exports: tuple[str, ...] = ()
     extracted: bool = False
     """Whether data/cleaned was made of `exports`."""
-    others_agree: bool = False
-    """Those who are not in exclude_people may be learnt from."""
+    agreed: tuple[str, ...] = ()
+    """The others who may be learnt from."""
     base: str = ""
     home: str = ""
     repo: str = ""
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     answers = config.load(Answers, ANSWERS.name, ANSWERS) if ANSWERS.exists() else Answers()
     keep_flags(args, answers)
     try:
-        with undone_for_wrong_names(args, answers):
+        with undone_on_error(args, answers):
             if code := extract(args, answers):
                 return code
             settle_names(args, answers)
@@ -139,8 +139,8 @@ def keep_flags(args: argparse.Namespace, answers: Answers) -> None:
 
 
 @contextmanager
-def undone_for_wrong_names(args: argparse.Namespace, answers: Answers) -> Iterator[None]:
-    """If the names are not in the new exports, put back data/cleaned and the exports that it was made of."""
+def undone_on_error(args: argparse.Namespace, answers: Answers) -> Iterator[None]:
+    """If names or consent for new exports are wrong or missing, put back data/cleaned and the exports it came from."""
     if not (args.exports and (CLEANED / speakers.EXTRACTION_REPORT).exists()):
         yield
         return
@@ -149,7 +149,7 @@ def undone_for_wrong_names(args: argparse.Namespace, answers: Answers) -> Iterat
         shutil.copytree(CLEANED, aside := Path(folder) / "before")
         try:
             yield
-        except (ConfigError, DataError):
+        except GhostError:
             shutil.rmtree(CLEANED)
             os.replace(aside, CLEANED)
             before.save()
@@ -227,10 +227,6 @@ def settle_names(args: argparse.Namespace, answers: Answers) -> None:
     given = speakers.load()
     left_out = tuple(dict.fromkeys([*given.exclude_people, *(args.leave_out or ())]))
     wanted = replace(given, exclude_people=left_out)
-    answers.others_agree = answers.others_agree or args.others_agree or bool(left_out)
-    if given.names and answers.others_agree and wanted == given and not (args.me or args.exports):
-        answers.save()
-        return
     messages = dataset.read(CLEANED, given.zone)
     chats, owners = dataset.senders(messages.table), speakers.owners(CLEANED)
     proposal = speakers.propose(chats, owners)
@@ -252,7 +248,7 @@ def settle_names(args: argparse.Namespace, answers: Answers) -> None:
             return wanted
         if said.casefold() in ("", "no", "n"):
             raise UsageError("type `yes`, or name whom to leave out. To ask them first, press Ctrl-C: you can continue")
-        return checked(replace(wanted, exclude_people=names_in(said, listed, chats)))
+        return checked(replace(wanted, exclude_people=(*wanted.exclude_people, *names_in(said, listed, chats))))
 
     listed = [name for name, _ in proposal.listing[: speakers.LISTED]]
     if args.me:
@@ -270,16 +266,20 @@ def settle_names(args: argparse.Namespace, answers: Answers) -> None:
         wanted = ask("\n".join(lines), f"--me NAME; these wrote most: {names}", identified)
     if (wanted := checked(wanted)) != given:
         save_names(wanted)
-    if not answers.others_agree:
-        others = [pair for pair in proposal.listing if not speakers.matching(wanted.names, [pair[0]])]
-        listed = [name for name, _ in others]
+    others = [pair for pair in proposal.listing if not speakers.matching((*wanted.names, *left_out), [pair[0]])]
+    new = [pair for pair in others if not speakers.matching(answers.agreed, [pair[0]])]
+    # Who names those to leave out has asked the others.
+    if new and not (args.others_agree or args.leave_out or (left_out and not answers.agreed)):
+        listed = [name for name, _ in new]
+        wrote = "These people are new" if answers.agreed else "The others wrote half of it"
         lines = [
-            "The others wrote half of it, and each of them may say no. Did all of them agree to be learnt from?",
-            *numbered(others),
+            f"{wrote}, and each of them may say no. Did all of them agree to be learnt from?",
+            *numbered(new),
             "Type `yes`, or the names or numbers of those to leave out, separated by commas.",
         ]
-        save_names(ask("\n".join(lines), "--others-agree or --leave-out NAME", without))
-    answers.others_agree = True
+        save_names(wanted := ask("\n".join(lines), "--others-agree or --leave-out NAME", without))
+    agreed = {name for name, _ in others}
+    answers.agreed = tuple(sorted({*answers.agreed, *agreed} - speakers.matching(wanted.exclude_people, agreed)))
     answers.save()
 
 

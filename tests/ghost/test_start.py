@@ -85,7 +85,7 @@ def test_by_flags_alone_it_needs_no_terminal_and_keeps_no_other_answers(capsys: 
     assert read("config/start.json") == {
         "exports": ["exports"],
         "extracted": True,
-        "others_agree": True,
+        "agreed": ["Bea, the younger", "Malo"],
         "base": "qwen3-4b",
         "home": "server",
         "repo": "noa/ghost",
@@ -313,6 +313,29 @@ def test_consent_is_asked_for_everybody_by_name(monkeypatch: pytest.MonkeyPatch,
     assert all(name in question for name in [*people, "Malo", "Bea, the younger"])
     assert answer(monkeypatch, "22") == 128 + signal.SIGINT
     assert len(read("config/user_config.json")["exclude_people"]) == 1
+
+
+def test_consent_is_asked_again_for_those_who_are_new_and_only_for_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert cli.main(start()) == 0
+    before = {path: path.read_bytes() for path in home.glob("data/cleaned/**/*") if path.is_file()}
+    chat = "".join(f"20/03/2022, 10:{m:02} - {name}: salut\n" for m in range(9) for name in ("Zoé", "Noa", "Ari"))
+    Path("exports/WhatsApp Chat with Zoé.txt").write_text(chat, encoding="utf-8")
+
+    assert cli.main(["start", "--exports", "exports", "exports/WhatsApp Chat with Zoé.txt"]) == 2
+    assert "--others-agree or --leave-out NAME" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in home.glob("data/cleaned/**/*") if path.is_file()} == before
+    assert read("config/start.json")["exports"] == ["exports"]
+
+    assert cli.main(["extract", "exports"]) == 0  # the same people, by another way
+    capsys.readouterr()
+    assert answer(monkeypatch, "Zoé") == 0
+    question = capsys.readouterr().out.partition("These people are new")[2].partition("Type `yes`")[0]
+    assert [name for name in ("Noa", "Malo", "Zoé", "Ari") if name in question] == ["Zoé", "Ari"]
+    assert read("config/user_config.json")["exclude_people"] == ["Zoé"]
+    assert read("config/start.json")["agreed"] == ["Ari", "Bea, the younger", "Malo"]
+    assert cli.main(["start"]) == 0
 
 
 @pytest.mark.usefixtures("home")
