@@ -21,7 +21,7 @@ from training.extraction.deduplication import Conversation, Conversations
 from training.extraction.languages import language_report
 from training.extraction.people import Anonymizer
 from training.extraction.platform import Chat, Kind, Reading, Record
-from training.extraction.platforms import HINT, PLATFORMS, Recognised, recognise
+from training.extraction.platforms import HINT, PLATFORMS, Recognised, mistaken, recognise
 from training.extraction.recurring import Recurring
 from training.extraction.removals import ROWS, Removals
 from training.extraction.report import Account, FileAccount, show
@@ -129,14 +129,20 @@ def gather(
     with progress("Extracting", total=len(recognised)) as bar, csv_file.gc_paused():
         for source, (reader, reason) in recognised:
             bar.describe(source.name)
+            problem, read = "", {}
             try:
                 reading = reader.read(source, date_order)
-            except ExportError as error:
-                account.refused.append(str(error))
-            else:
                 file = FileAccount(str(source), reader.NAME, reason, reading.facts, reader.UNIT)
+                read = _read(reading, file, min_chars, bar)
+            except ExportError as error:
+                problem = str(error)
+            if platform and not read:
+                problem = mistaken(source, platform) or problem
+            if problem:
+                account.refused.append(problem)
+            else:
                 account.files.append(file)
-                for chat, messages in _read(reading, file, min_chars, bar).items():
+                for chat, messages in read.items():
                     kept, deleted, excluded = removed.keep(file.platform, messages)
                     file.move(deleted, Kind.REMOVED)
                     file.move(excluded, Kind.EXCLUDED)

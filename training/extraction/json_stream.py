@@ -50,7 +50,8 @@ class Cursor:
     def __init__(self, stream: IO[bytes], repair: Callable[[str], str] = str) -> None:
         self._stream = stream
         self._repair = repair
-        self._text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+        self._text = codecs.getincrementaldecoder("utf-8-sig")()
+        self._is_utf8 = True  # so far; False behind the last character of a file saved in another encoding
         self._buffer = ""
         self._at = 0  # index in the buffer
         self._behind = 0  # number of characters before the buffer
@@ -187,11 +188,17 @@ class Cursor:
 
     def _fill(self) -> bool:
         """Read more, at least as much as is left in the buffer. False at the end of the stream."""
+        if not self._is_utf8:
+            raise Broken(f"character {self._behind + len(self._buffer):,}: not UTF-8; save the file as UTF-8")
         rest = self._buffer[self._at :]
         more = self._stream.read(max(CHUNK, len(rest)))
         self._ended = not more
         self._behind += self._at
-        self._buffer, self._at = rest + self._text.decode(more, self._ended), 0
+        try:
+            text = self._text.decode(more)
+        except UnicodeDecodeError as error:  # what precedes it is still read
+            text, self._is_utf8, self._ended = error.object[: error.start].decode("utf-8-sig"), False, False
+        self._buffer, self._at = rest + text, 0
         return len(self._buffer) > len(rest) or not self._ended
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ghost.cli import main
 from ghost.demo.exports import write_exports
+from tests.light import one_line
 from tests.training.extraction.exports import save
 from training.extraction.date_order import ASK
 from training.preparation.dataset import read
@@ -109,6 +110,17 @@ def test_date_order_and_platform_are_the_users_to_say(tmp_path: Path) -> None:
     path = save(tmp_path, "10/12/2024, 10:00 - Lea: a")
     assert extract(tmp_path, path, "--date-order", "mdy", "--platform", "whatsapp")[0] == 0
     assert rows(tmp_path / "cleaned/whatsapp/chat.csv")[1][0] == "2024-10-12T10:00:00"
+
+
+@pytest.mark.parametrize("platform", ["telegram", "signal", "skype", "slack"])
+def test_a_platform_that_a_file_is_not_of_is_contradicted(
+    tmp_path: Path, platform: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path, CHAT)
+    assert main(["extract", str(path), "--platform", platform, "--out", str(tmp_path / "out")]) == 1
+    told = one_line(capsys.readouterr().out)
+    assert f"not of {platform} but of whatsapp" in told
+    assert "leave out --platform, or type --platform whatsapp" in told
 
 
 def test_many_files_ask_for_the_date_order_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

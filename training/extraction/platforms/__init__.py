@@ -76,10 +76,22 @@ def recognise(source: Source, override: str | None = None) -> Recognised | None:
     return None
 
 
+def mistaken(source: Source, named: str) -> str | None:
+    """Why a file in which `--platform named` found no message is of another platform or unsupported form; or None."""
+    try:
+        found = recognise(source)
+    except ExportError as error:
+        return str(error)
+    if found is None or (other := found.platform.NAME) == named:
+        return None
+    return f"{source}: not of {named} but of {other} ({found.reason}); leave out --platform, or type --platform {other}"
+
+
 def evidence_of(head: bytes) -> Evidence:
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = head.decode(encoding, errors="replace")
-    return Evidence(text, _json_paths(head) if text.lstrip()[:1] in ("{", "[") else frozenset())
+    is_json = encoding != "utf-16" and text.lstrip()[:1] in ("{", "[")
+    return Evidence(text, _json_paths(text.encode()) if is_json else frozenset())
 
 
 def _json_paths(head: bytes) -> frozenset[str]:
@@ -88,13 +100,13 @@ def _json_paths(head: bytes) -> frozenset[str]:
         # use_float: ijson 3.6 crashes the process on an integer of more than 4,300 digits, as a float it is an error.
         # buf_size: a buffer is parsed before the first of its events is seen, and 64 KiB of "[" take half a minute.
         options = {"multiple_values": True, "use_float": True, "buf_size": 1024}
-        for prefix, event, value in ijson.parse(head.removeprefix(b"\xef\xbb\xbf"), **options):
+        for prefix, event, value in ijson.parse(head, **options):
             if len(prefix) > DEEP:
                 break
             if event == "map_key":
                 paths.add(f"{prefix}.{value}".lstrip("."))
             elif event == "string" and prefix.endswith(".item"):
                 paths.add(f"{prefix}=")
-    except (ijson.JSONError, UnicodeDecodeError):
+    except ijson.JSONError:
         pass  # the head ends in mid-file; what was seen until there is enough
     return frozenset(paths)

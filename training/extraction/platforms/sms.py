@@ -62,6 +62,11 @@ def _records(source: Source) -> Iterator[Record]:
                 f"{source}: not valid XML after entry {entries.position:,} ({expat.errors.messages[error.code]}, line"
                 f" {error.lineno:,}); a backup that was cut off ends like this: copy or make it again"
             ) from None
+        except UnicodeDecodeError:
+            raise ExportError(
+                f"{source}: not in the encoding that it declares after entry {entries.position:,}; save it as UTF-8, or"
+                " make the backup again"
+            ) from None
         except _DoctypeError:
             raise ExportError(f"{source}: declares a document type, which no SMS backup does; refused") from None
 
@@ -219,8 +224,10 @@ OPEN_DATA = re.compile(' (?:d|da|dat|data|data=|data="[A-Za-z0-9+/=]{0,1023})?\\
 def _repaired(stream: IO[bytes]) -> Iterator[str]:
     """The file's text in pieces, halves of emoji joined, illegal characters and pictures left out."""
     chunk = stream.read(CHUNK)
-    decoder = codecs.getincrementaldecoder(_encoding(chunk))(errors="replace")
+    encoding = _encoding(chunk)
+    decoder = codecs.getincrementaldecoder(encoding)()
     rest, in_picture = "", False
+    wrong: UnicodeDecodeError | None = None
 
     def without(picture: re.Match[str]) -> str:
         nonlocal in_picture
@@ -229,7 +236,11 @@ def _repaired(stream: IO[bytes]) -> Iterator[str]:
 
     while chunk:
         following = stream.read(CHUNK)
-        text = rest + well_formed(decoder.decode(chunk, final=not following))  # UTF-7 decodes to halves, too
+        try:
+            decoded = decoder.decode(chunk)  # a character that the end cuts is left out: the XML is cut there too
+        except UnicodeDecodeError as error:  # what precedes it is still read
+            decoded, following, wrong = error.object[: error.start].decode(encoding), b"", error
+        text = rest + well_formed(decoded)  # UTF-7 decodes to halves, too
         if in_picture and (picture := BASE64.match(text)):
             text = text[picture.end() :]
             in_picture = not text
@@ -238,6 +249,8 @@ def _repaired(stream: IO[bytes]) -> Iterator[str]:
         text, rest = text[:cut], text[cut:]
         yield FORBIDDEN.sub("", REFERENCES.sub(_joined, text) if "&#" in text else text)
         chunk = following
+    if wrong:
+        raise wrong
 
 
 def _cut(text: str) -> int:

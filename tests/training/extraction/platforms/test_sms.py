@@ -172,9 +172,12 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert [each.text for each in records(save(tmp_path, text.encode(encoding), "sms.xml"))] == ["é"]
 
 
-def test_a_wrong_byte_damages_one_character(tmp_path: Path) -> None:
-    path = save(tmp_path, backup(text_message("caf\xe9"), text_message()).encode("latin-1"), "sms.xml")
-    assert [each.text for each in records(path)] == ["caf\ufffd", "hi"]
+def test_what_precedes_a_wrong_byte_is_read(tmp_path: Path) -> None:
+    path = save(tmp_path, backup(text_message(), text_message("caf\xe9")).encode("latin-1"), "sms.xml")
+    read = sms.read(Source(path), None).records
+    assert next(read).text == "hi"
+    with pytest.raises(ExportError, match="after entry 1; save it as UTF-8"):
+        next(read)
 
 
 @pytest.mark.parametrize("declared", ["base64", "utf-16", "nonsense", "rot13"])

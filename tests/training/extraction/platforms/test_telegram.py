@@ -152,9 +152,16 @@ def test_what_is_no_list_of_messages_is_an_unreadable_entry(tmp_path: Path, odd:
     assert [each.kind for each in read] == [Kind.UNREADABLE] * (len(read) - 1) + [Kind.MESSAGE]
 
 
-def test_bytes_that_are_no_utf_8_are_marked_and_the_rest_is_kept(tmp_path: Path) -> None:
-    content = json.dumps(chat(message("caf#"))).encode().replace(b"#", b"\xe9")
-    assert records(save(tmp_path, content))[0].text == "caf\ufffd"
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "gb18030"])
+def test_what_precedes_bytes_that_are_no_utf_8_is_read(tmp_path: Path, encoding: str) -> None:
+    one_chat = chat(*(message(text, **{"from": "Bob"}) for text in ("hi", "café", "yo")))
+    source = Source(save(tmp_path, json.dumps(one_chat, ensure_ascii=False).encode(encoding)))
+    found = recognise(source)
+    assert found is not None
+    read = found.platform.read(source, None).records
+    assert next(read).text == "hi"
+    with pytest.raises(ExportError, match=r"after entry 1 .*not UTF-8; save the file as UTF-8"):
+        next(read)
 
 
 def test_both_defects_of_real_versions_are_repaired(tmp_path: Path) -> None:
