@@ -82,10 +82,19 @@ def test_repair_is_for_what_does_not_decode() -> None:
     assert len(seen) == 3
 
 
-def test_half_a_surrogate_pair_and_bytes_that_are_no_utf_8_are_marked() -> None:
-    read = texts(cursor(rb'[{"text": "a\ud83d"}, {"text": "\ud83d\ude00"}, {"text": "' + b'\xff"}]'))
-    assert [len(text.encode().decode()) for text in read] == [2, 1, 1]
+def test_half_a_surrogate_pair_is_marked() -> None:
+    read = texts(cursor(rb'[{"text": "a\ud83d"}, {"text": "\ud83d\ude00"}]'))
+    assert [len(text.encode().decode()) for text in read] == [2, 1]
     assert read[1] == "😀"
+
+
+@pytest.mark.parametrize("chunk", [1, 7, json_stream.CHUNK])
+def test_bytes_that_are_no_utf_8_end_the_file_where_they_are(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
+    rows = cursor('[{"text": "é"}, {"text": "'.encode() + b'\xe9"}, {"text": "x"}]').values()
+    assert next(rows) == {"text": "é"}
+    with pytest.raises(Broken, match="character 26: not UTF-8"):
+        next(rows)
 
 
 def test_nesting_has_no_limit_in_what_is_skipped_and_is_unreadable_in_what_is_read() -> None:
