@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from training import config as training_config
 from training import lineage
 from training.config import TrainingConfig
 from training.finetuning import curve, hardware, preferences, report
-from training.finetuning.base import Base, find_base, resolve_base, shapes_of
+from training.finetuning.base import Base, Outline, find_base, resolve_base, shapes_of
 from training.finetuning.checkpoint import (
     CONFIG,
     Checkpoint,
@@ -33,7 +34,7 @@ from training.finetuning.checkpoint import (
 )
 from training.finetuning.curve import Watch
 from training.finetuning.data import Split, read_facts, read_split
-from training.finetuning.hardware import load_of
+from training.finetuning.hardware import Budget, Device, Load, load_of
 from training.finetuning.model import load_adapter, save_adapter
 from training.finetuning.packing import Plan
 from training.finetuning.processes import Alone, Follower, Leader, ProcessLost, joined, leave
@@ -114,9 +115,27 @@ def run(args: argparse.Namespace, teacher: "Teacher | None" = None) -> int:
     return code
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt, in which order, on which base."""
+
+    config: TrainingConfig
+    outline: Outline
+    tokenizer: Tokenizer
+    ghost: Ghost
+    """Whose ghost.json the adapter's continues."""
+    settings: dict[str, Any]
+    """For ghost.json: the config, and what it does not say of preferences or a teacher."""
+    train: Split
+    val: Split
+    plan: Plan
+    load: Load
+    wanted: preferences.Preferences | None
+    parent: lineage.Parent | None
+
+
 def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, teacher: "Teacher | None" = None) -> int:
     """Run the training, in the first or only process; with a teacher, the distillation."""
-    import torch
     from transformers import set_seed
 
     from training.finetuning.loop import Loop
@@ -132,73 +151,23 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
     overwrite = f"train to another folder: --out FOLDER; or replace it: {command(args, started_by, '--overwrite')}"
     if finished and not (args.resume or args.overwrite):
         raise TrainingError(f"{out} holds a finished adapter. Merge it: ghost merge {out}; {overwrite}")
-    train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
-    parent = None if args.parent is None else lineage.Parent.read(args.parent)
-    data = ghost = read_facts(train_path, val_path)
-    if parent:
-        parent.check_data(ghost)
-        parent.check_lora(config)
-    outline = find_base(config.base_model, config.revision_of_model)
-    config = dataclasses.replace(config, revision_of_model=None if outline.revision == "local" else outline.revision)
+    kept = bool(finished) and not checkpoint.exists() and not args.overwrite  # nothing will be trained
 
-    shapes, tokenizer = shapes_of(str(outline.folder)), load_tokenizer(outline.folder)
-    settings = training_config.as_dict(config)
-    val = read_split(val_path, tokenizer, data, dataclasses.replace(config, goldfish_k=None))  # measure every token
-    wanted = None
-    if args.preferences:
-        if processes.count > 1:
-            raise UsageError(f"--preferences: {processes.count} processes, but it trains in one; type: ghost train …")
-        ghost = preferences.lineage(outline.folder, data)
-        wanted = preferences.read(args.preferences, tokenizer, ghost, data, config)
-        settings |= {"preferences": preferences.block(wanted, args.preferences, val_path)}
-        train = wanted.split
-        plan: Plan = preferences.PreferencePlan(wanted, config)
-        load = load_of(plan, wanted.measured_with(val), config)
-    else:
-        train = read_split(train_path, tokenizer, data, config)
-        if teacher is not None:
-            if processes.count > 1:
-                raise UsageError("ghost distill runs in one process; start it without accelerate launch or torchrun")
-            ask = not (finished and not checkpoint.exists() and not args.overwrite)
-            train = teacher.teach(train, train_path, tokenizer, data, config, out, output, ask=ask)
-            settings |= {"distillation": teacher.block}
-        plan = make_plan(train, train_path, config, parent.epochs if parent else 0)
-        load = load_of(plan, val, config)
-    device = hardware.device_at_hand(processes.count)
-    if teacher is not None:
-        device = dataclasses.replace(device, free=device.free - teacher.memory(config))
-    budget = device.budget(shapes, config, load, longest=plan.longest)
-    what = (
-        preferences.before(wanted, config, outline, plan, device.name)
-        if wanted
-        else report.before(config, outline, train, val, plan, budget.tokens, device.name)
-    )
-    output.print(what)
-    seconds = device.seconds(load, shapes, config, budget)
-    if parent:
-        output.print(f"continues {args.parent}")
-    if teacher is not None and seconds is not None:
-        seconds = seconds.scaled(1 + teacher.work(shapes, config))
-    output.print(f"expected  {hardware.expectation(device, seconds)}")
-    if not device.cuda and seconds and seconds.low > DAYS_ON_CPU * 86400 and not args.allow_cpu:
-        raise TrainingError(
-            f"torch finds no GPU here, and on this CPU it would take {hardware.spell_duration(seconds)}. "
-            "Run `ghost estimate` to see which GPU to rent, or choose a smaller --base. "
-            f"To train here anyway, type: {command(args, started_by, '--allow-cpu')}"
-        )
-
+    lesson = read_lesson(args, config, processes.count, teacher, ask=not kept, output=output)
+    config, ghost, plan, wanted = lesson.config, lesson.ghost, lesson.plan, lesson.wanted
+    device, budget = expect(args, lesson, processes.count, started_by, teacher, output)
     base = resolve_base(config.base_model, config.revision_of_model)  # gigabytes, now that they are known to fit
-    if parent:
-        parent.check_base(base.repo, base.weights_sha256)
+    if lesson.parent:
+        lesson.parent.check_base(base.repo, base.weights_sha256)
     if teacher is not None:
         teacher.refuse(base)
-    continues = parent.lineage if parent else None
-    identity = fingerprint(settings, ghost.block("data"), base.weights_sha256, continues)
+    continues = lesson.parent.lineage if lesson.parent else None
+    identity = fingerprint(lesson.settings, ghost.block("data"), base.weights_sha256, continues)
     if args.resume and not checkpoint.exists() and is_trained(out, identity):
         facts = json.loads((out / REPORT).read_text(encoding="utf-8"))
         print(json.dumps({**facts, "out": str(out)}, indent=2) if args.json else f"{out} is trained already")
         return 0
-    if finished and not checkpoint.exists() and not args.overwrite:
+    if kept:
         raise TrainingError(
             f"{out} holds the adapter of another training and there is no checkpoint to resume; {overwrite}"
         )
@@ -210,44 +179,27 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
 
     set_seed(config.seed)
     checkpointed = dataclasses.replace(config, gradient_checkpointing=budget.checkpointing)
-    model = processes.model(base, checkpointed, tokenizer)
-    if parent:
-        load_adapter(model, parent.ghost.folder / lineage.WEIGHTS)
-    interruption = Interruption()
+    model = processes.model(base, checkpointed, lesson.tokenizer)
+    if lesson.parent:
+        load_adapter(model, lesson.parent.ghost.folder / lineage.WEIGHTS)
+    interruption, heldout = Interruption(), lesson.val.examples
     # A sharded layer computes only for all processes at once, and only this one would sample.
     count = 0 if isinstance(processes, Leader) and processes.sharded else config.sample_replies
-    samples = Samples(val.examples, tokenizer, ghost.labels, count=count, out=out, start=state.step)
-    loop = Loop(
-        model, plan, val.examples, config, state, checkpoint, identity, interruption, processes, samples, teacher
-    )
+    samples = Samples(heldout, lesson.tokenizer, ghost.labels, count=count, out=out, start=state.step)
+    loop = Loop(model, plan, heldout, config, state, checkpoint, identity, interruption, processes, samples, teacher)
     if wanted:
-        beta = settings["preferences"]["beta"]
+        beta = lesson.settings["preferences"]["beta"]
         loop.objective = preferences.Objective(wanted, beta, loop.segment_loss, state.budget, bf16=config.bf16)
     if tensors:
         loop.resume(tensors)
     with interruption.deferred():
-        try:
-            spent = state.seconds["total"]
-            with Watch(plan, state.step, device.price, spent=spent, output=output) as watch:
-                loop.run(watch)
-        except Stopped as stop:
-            loop.save()
-            raise Stopped(stop.number, f"stopped; {where_it_stands(loop, resume)}") from stop
-        except OSError:  # the progress bar's terminal is gone, for example
-            loop.save()
-            raise
-        except ProcessLost as error:
-            loop.save()
-            raise TrainingError(f"step {state.step + 1:,}: {error}; {where_it_stands(loop, resume)}") from error
-        except torch.AcceleratorError as error:
-            failed = f"step {state.step + 1:,}: {first_line(error)}"
-            raise TrainingError(f"{failed}; {where_it_stands(loop, resume)}") from error
+        learn(loop, Watch(plan, state.step, device.price, spent=state.seconds["total"], output=output), resume)
         loop.finish()
-        facts = report.facts(checkpointed, train, val, plan, state, device.name, device.price, continues)
+        facts = report.facts(checkpointed, lesson.train, lesson.val, plan, state, device.name, device.price, continues)
         if wanted and loop.objective:
             facts |= preferences.facts(wanted, loop.objective, state.budget)
         try:
-            write_adapter(out, model, tokenizer, base, config, ghost, facts, settings)
+            write_adapter(out, model, base, lesson, facts)
         except OSError as error:
             why = error.strerror or error
             raise TrainingError(f"{out}: not written ({why}); {where_it_stands(loop, resume)}") from error
@@ -261,9 +213,111 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
     if args.json:
         print(json.dumps({**facts, "out": str(out)}, indent=2))
     else:
-        after = preferences.after(facts, base.folder, out) if wanted else report.after(facts, config, out)
-        console.print(after)
+        console.print(preferences.after(facts, base.folder, out) if wanted else report.after(facts, config, out))
     return 0
+
+
+def read_lesson(
+    args: argparse.Namespace,
+    config: TrainingConfig,
+    processes: int,
+    teacher: "Teacher | None",
+    *,
+    ask: bool,
+    output: PlainConsole,
+) -> Lesson:
+    """Read the data, the base's tokenizer and what is to be continued or taught, without the base's weights.
+
+    `ask`: whether a teacher may be asked for replies.
+    """
+    train_path, val_path = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
+    parent = None if args.parent is None else lineage.Parent.read(args.parent)
+    data = ghost = read_facts(train_path, val_path)
+    if parent:
+        parent.check_data(data)
+        parent.check_lora(config)
+    outline = find_base(config.base_model, config.revision_of_model)
+    config = dataclasses.replace(config, revision_of_model=None if outline.revision == "local" else outline.revision)
+    tokenizer, settings = load_tokenizer(outline.folder), training_config.as_dict(config)
+    val = read_split(val_path, tokenizer, data, dataclasses.replace(config, goldfish_k=None))  # measure every token
+    if processes > 1 and (args.preferences or teacher):
+        what = "--preferences" if args.preferences else "ghost distill"
+        raise UsageError(
+            f"{what}: {processes} processes, but it trains in one; start it without accelerate launch or torchrun"
+        )
+    wanted = None
+    if args.preferences:
+        ghost = preferences.lineage(outline.folder, data)
+        wanted = preferences.read(args.preferences, tokenizer, ghost, data, config)
+        settings["preferences"] = preferences.block(wanted, args.preferences, val_path)
+        train = wanted.split
+        plan: Plan = preferences.PreferencePlan(wanted, config)
+        load = load_of(plan, wanted.measured_with(val), config)
+    else:
+        train = read_split(train_path, tokenizer, data, config)
+        if teacher is not None:
+            out = Path(config.output_dir)
+            train = teacher.teach(train, train_path, tokenizer, data, config, out, output, ask=ask)
+            settings["distillation"] = teacher.block
+        plan = make_plan(train, train_path, config, parent.epochs if parent else 0)
+        load = load_of(plan, val, config)
+    return Lesson(config, outline, tokenizer, ghost, settings, train, val, plan, load, wanted, parent)
+
+
+def expect(
+    args: argparse.Namespace,
+    lesson: Lesson,
+    processes: int,
+    started_by: str,
+    teacher: "Teacher | None",
+    output: PlainConsole,
+) -> tuple[Device, Budget]:
+    """Print what will be trained, and what that should take. Raises TrainingError if it does not fit this machine, or
+    takes days on its CPU."""
+    config, plan, shapes = lesson.config, lesson.plan, shapes_of(str(lesson.outline.folder))
+    device = hardware.device_at_hand(processes)
+    if teacher is not None:
+        device = dataclasses.replace(device, free=device.free - teacher.memory(config))
+    budget = device.budget(shapes, config, lesson.load, longest=plan.longest)
+    output.print(
+        preferences.before(lesson.wanted, config, lesson.outline, plan, device.name)
+        if lesson.wanted
+        else report.before(config, lesson.outline, lesson.train, lesson.val, plan, budget.tokens, device.name)
+    )
+    if lesson.parent:
+        output.print(f"continues {args.parent}")
+    seconds = device.seconds(lesson.load, shapes, config, budget)
+    if teacher is not None and seconds is not None:
+        seconds = seconds.scaled(1 + teacher.work(shapes, config))
+    output.print(f"expected  {hardware.expectation(device, seconds)}")
+    if not device.cuda and seconds and seconds.low > DAYS_ON_CPU * 86400 and not args.allow_cpu:
+        raise TrainingError(
+            f"torch finds no GPU here, and on this CPU it would take {hardware.spell_duration(seconds)}. "
+            "Run `ghost estimate` to see which GPU to rent, or choose a smaller --base. "
+            f"To train here anyway, type: {command(args, started_by, '--allow-cpu')}"
+        )
+    return device, budget
+
+
+def learn(loop: Any, watch: Watch, resume: str) -> None:
+    """Run the loop. Whatever ends it early is raised with what was saved, and the command that continues: `resume`."""
+    import torch
+
+    try:
+        with watch:
+            loop.run(watch)
+    except Stopped as stop:
+        loop.save()
+        raise Stopped(stop.number, f"stopped; {where_it_stands(loop, resume)}") from stop
+    except OSError:  # the progress bar's terminal is gone, for example
+        loop.save()
+        raise
+    except ProcessLost as error:
+        loop.save()
+        raise TrainingError(f"step {loop.state.step + 1:,}: {error}; {where_it_stands(loop, resume)}") from error
+    except torch.AcceleratorError as error:
+        failed = f"step {loop.state.step + 1:,}: {first_line(error)}"
+        raise TrainingError(f"{failed}; {where_it_stands(loop, resume)}") from error
 
 
 def command(args: argparse.Namespace, program: str, flag: str) -> str:
@@ -332,29 +386,20 @@ def where_it_stands(loop: Any, resume: str) -> str:
     return f"{loop.checkpoint.folder} holds step {loop.saved:,} of {len(loop.plan):,}. Continue: {resume}"
 
 
-def write_adapter(
-    out: Path,
-    model: Any,
-    tokenizer: Tokenizer,
-    base: Base,
-    config: TrainingConfig,
-    ghost: Ghost,
-    facts: dict[str, Any],
-    settings: dict[str, Any],
-) -> None:
-    """Replace `out` with the whole artifact: weights, tokenizer, config, report, ghost.json, which records `settings`.
+def write_adapter(out: Path, model: Any, base: Base, lesson: Lesson, facts: dict[str, Any]) -> None:
+    """Replace `out` with the whole artifact: weights, tokenizer, config, report, and ghost.json with the settings.
 
     Raises TrainingError if a weight is not finite; `out` is then unchanged.
     """
     with replace_folder(out) as folder:
         save_adapter(model, base, folder)
-        tokenizer.save_pretrained(folder)
+        lesson.tokenizer.save_pretrained(folder)
         epochs, kept = facts["steps_per_epoch"], facts["kept_step"]
         page = curve.curve_page(facts["log"], facts["evaluations"], epochs=epochs, kept=kept)
         (folder / curve.CURVE).write_text(page, encoding="utf-8")
-        (folder / CONFIG).write_text(training_config.dump(config), encoding="utf-8")
+        (folder / CONFIG).write_text(training_config.dump(lesson.config), encoding="utf-8")
         (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        artifact.write(folder, ghost.facts, base=base.block, training=training_block(settings, facts))
+        artifact.write(folder, lesson.ghost.facts, base=base.block, training=training_block(lesson.settings, facts))
 
 
 def config_of(args: argparse.Namespace, out: Path | None) -> TrainingConfig:
