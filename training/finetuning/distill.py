@@ -35,7 +35,7 @@ from training.finetuning.base import Base, Shapes, load_base, resolve_base, shap
 from training.finetuning.data import Example, Pieces, Split, encode_turns, measure, read_line
 from training.finetuning.hardware import forward_flops, training_flops
 from training.finetuning.packing import Step, step_of
-from training.finetuning.report import NEW_TOKENS, decode, distinct, draw, prompt_of
+from training.finetuning.report import NEW_TOKENS, decode, distinct_2, draw, prompt_of
 
 OWN_REPLIES = 0.25  # share of the steps after the first epoch that are on the student's own replies
 BATCH = 16  # replies of the teacher at a time
@@ -299,7 +299,7 @@ def asked(turns: Sequence[Turn], labels: Labels, recipe: Recipe) -> Iterator[int
 
 def fault(text: str, said: str) -> str:
     """Why a reply of the teacher that ends by itself teaches nothing; empty if it does."""
-    variety = distinct([text], 2)
+    variety = distinct_2([text])
     if not text or text == said or (variety is not None and variety < LOOPING):
         return "dropped as empty, a loop or an echo"
     return ""

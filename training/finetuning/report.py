@@ -4,6 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ class Samples:
         drawn = draw(segment_loss, [prompt.ids for prompt in self.prompts], self._end, NEW_TOKENS, bf16=bf16)
         ended = [self._end in ids for ids in drawn]
         texts = [self._text(ids) for ids in drawn]
-        return SampledReplies(sum(ended) / len(ended), distinct(texts, 2), texts)
+        return SampledReplies(sum(ended) / len(ended), distinct_2(texts), texts)
 
     def write(self, title: str, sampled: SampledReplies) -> None:
         """Append to the file; a training that starts at step 0 replaces it. Raises OSError."""
@@ -171,18 +172,15 @@ def prompt_of(example: Example) -> Prompt | None:
     return Prompt(example.ids[:start].tolist(), example.ids[start:stop].tolist()) if start > 1 else None
 
 
-def distinct(texts: Sequence[str], size: int) -> float | None:
-    """Return the number of different word n-grams over all n-grams (Li et al. 2016, arXiv:1510.03055); None without
-    any.
+def distinct_2(texts: Sequence[str]) -> float | None:
+    """Return the number of different pairs of neighbouring words over all pairs (Li et al. 2016, arXiv:1510.03055);
+    None without any.
 
     It falls as texts get longer or more, so compare only equally many texts of similar length. Near 0, a model repeats
     itself. It does not tell whether varied text makes sense.
     """
-    grams: Counter[tuple[str, ...]] = Counter()
-    for text in texts:
-        words = text.split()
-        grams.update(tuple(words[place : place + size]) for place in range(len(words) - size + 1))
-    return len(grams) / grams.total() if grams else None
+    pairs = Counter(pair for text in texts for pair in pairwise(text.split()))
+    return len(pairs) / pairs.total() if pairs else None
 
 
 def collapsed(evaluations: Sequence[Mapping[str, float]]) -> bool:

@@ -14,7 +14,7 @@ from tests.training.finetuning.conftest import Ghost, weights
 from training.config import TrainingConfig
 from training.finetuning import loop, report
 from training.finetuning.data import encode_turns
-from training.finetuning.report import Samples, collapsed, distinct, prompt_of
+from training.finetuning.report import Samples, collapsed, distinct_2, prompt_of
 
 TALK = [Turn("B:", "hey tu fais quoi"), Turn("A:", "mdr ok"), Turn("B:", "on se voit"), Turn("A:", "c'était dingue")]
 
@@ -140,10 +140,9 @@ def test_a_run_that_collapses_keeps_its_best_and_says_why(
 
 
 def test_distinct_is_low_where_everything_is_said_again() -> None:
-    assert distinct(["a b c", "d e"], 1) == 1.0
-    assert distinct(["ok ok ok ok"], 1) == 0.25
-    assert distinct(["ok ok ok ok", "a b"], 2) == 0.5
-    assert distinct(["a", ""], 2) is None
+    assert distinct_2(["a b c", "d e"]) == 1.0
+    assert distinct_2(["ok ok ok ok", "a b"]) == 0.5
+    assert distinct_2(["a", ""]) is None
 
 
 OUT = Path("models") / "adapter"
