@@ -7,6 +7,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from training.extraction.deduplication import Conversation
@@ -70,7 +71,8 @@ BETWEEN = re.compile(r"[ \u00a0\u202f.'’-]{1,2}")  # words of one name
 SENTENCE_END = re.compile(r"(?:^|[.!?…\n:])[\s\"'«“(*_~-]*$")
 
 
-def identity(name: str, regions: Sequence[str]) -> str | None:
+@lru_cache(maxsize=65_536)  # a name may be mentioned in every message
+def identity(name: str, regions: tuple[str, ...]) -> str | None:
     """A phone number or e-mail address in one spelling; None for any other name."""
     if number := canonical(name, regions):
         return number
@@ -78,7 +80,7 @@ def identity(name: str, regions: Sequence[str]) -> str | None:
     return bare.casefold() if any(span == (0, len(bare)) for span in emails(bare)) else None
 
 
-def _key(name: str, regions: Sequence[str]) -> str:
+def _key(name: str, regions: tuple[str, ...]) -> str:
     return identity(name, regions) or fold(plain(name))
 
 
@@ -91,7 +93,7 @@ class Contacts:
     """
 
     def __init__(
-        self, names: Iterable[str] = (), me: Iterable[str] = (), regions: Sequence[str] = DEFAULT_REGIONS
+        self, names: Iterable[str] = (), me: Iterable[str] = (), regions: tuple[str, ...] = DEFAULT_REGIONS
     ) -> None:
         self._me = frozenset(_key(name, regions) for name in me)
         self._regions = regions
@@ -133,7 +135,9 @@ class Pseudonyms:
     first names that are also words (Rose, Will) unless they have a capital in the middle of a sentence.
     """
 
-    def __init__(self, names: Iterable[str], me: Iterable[str] = (), regions: Sequence[str] = DEFAULT_REGIONS) -> None:
+    def __init__(
+        self, names: Iterable[str], me: Iterable[str] = (), regions: tuple[str, ...] = DEFAULT_REGIONS
+    ) -> None:
         self._me = frozenset(_key(name, regions) for name in me)
         self._regions = regions
         everyone = set(names)
@@ -244,7 +248,7 @@ def _is_name(text: str, tokens: list[tuple[int, int, str]]) -> bool:
     return text[start].isupper() and not SENTENCE_END.search(text[max(0, start - 16) : start])
 
 
-def mentions(text: str, regions: Sequence[str], rename: Callable[[str], str]) -> str:
+def mentions(text: str, regions: tuple[str, ...], rename: Callable[[str], str]) -> str:
     """Rename every mention of a number or an isolated name; keep the @ and the isolates."""
     pieces: list[str] = []
     end = 0
@@ -263,7 +267,7 @@ def mentions(text: str, regions: Sequence[str], rename: Callable[[str], str]) ->
     return "".join(pieces) + text[end:] if pieces else text
 
 
-def numbers(name: str, regions: Sequence[str], rename: Callable[[str], str], known: Container[str] = ()) -> str:
+def numbers(name: str, regions: tuple[str, ...], rename: Callable[[str], str], known: Container[str] = ()) -> str:
     """Rename every phone number and e-mail address in a name or title.
 
     known  identities of people; digits that are one of them always count as a number
@@ -278,7 +282,7 @@ def numbers(name: str, regions: Sequence[str], rename: Callable[[str], str], kno
     return "".join(pieces) + name[end:] if pieces else name
 
 
-def _known_numbers(name: str, regions: Sequence[str], known: Container[str]) -> Iterator[tuple[int, int]]:
+def _known_numbers(name: str, regions: tuple[str, ...], known: Container[str]) -> Iterator[tuple[int, int]]:
     """Spans of the known numbers. One may end before the digits do, as in `33612345678 (1).txt`."""
     for match in LIKE_A_NUMBER.finditer(name):
         for group in reversed(list(re.finditer(r"\d+", match[0]))):
