@@ -55,14 +55,14 @@ class Prices:
     sources: dict[str, str] = field(default_factory=dict)
 
 
-def load_prices(path: Path | None = None) -> Prices:
-    """Load `path`, or the file in the current folder, or else ghost's own. Raises ConfigError."""
-    return load(Prices, NAME, path)
+def load_prices() -> Prices:
+    """Load the file in the current folder, or else ghost's own. Raises ConfigError."""
+    return load(Prices, NAME)
 
 
-def gpu_of(device: str, path: Path | None = None) -> Gpu | None:
+def gpu_of(device: str) -> Gpu | None:
     """Return the GPU that torch calls `device`, or None if the file has none. A MIG slice has another name."""
-    return next((gpu for gpu in load_prices(path).gpus if gpu.device.casefold() == device.casefold()), None)
+    return next((gpu for gpu in load_prices().gpus if gpu.device.casefold() == device.casefold()), None)
 
 
 # Compute the memory that training needs, by component, and how many tokens can go through the model at once.

@@ -499,6 +499,14 @@ ENTRY = "{gpu: X, device: NVIDIA X, sold: 24, memory: 23, tflops: 100, bandwidth
 ENTRY += "read: 2026-01-02}"
 
 
+@pytest.fixture
+def prices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the current folder may have prices of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    return tmp_path / "config" / hardware.NAME
+
+
 def test_the_file_in_the_clone() -> None:
     found = load_prices()
     assert len({gpu.device for gpu in found.gpus}) == len({gpu.gpu for gpu in found.gpus}) == len(found.gpus) > 10
@@ -548,21 +556,14 @@ def test_others_are_not_known(device: str) -> None:
         (f"as_of: 2026-01-02\ngpus:\n  - {ENTRY.replace('gpu: X', 'gpu: 5')}", "gpu: expected text, found 5"),
     ],
 )
-def test_a_slip_in_the_file_is_named(tmp_path: Path, text: str, why: str) -> None:
-    path = tmp_path / "prices.yaml"
-    path.write_text(text, encoding="utf-8")
+def test_a_slip_in_the_file_is_named(prices: Path, text: str, why: str) -> None:
+    prices.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=why):
-        load_prices(path)
+        load_prices()
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
-        load_prices(tmp_path / "none.yaml")
-
-
-def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
-    path = tmp_path / "prices.yaml"
-    path.write_text(f"as_of: 2026-01-02\ngpus:\n  - {ENTRY}", encoding="utf-8")
-    gpu = gpu_of("NVIDIA X", path)
+def test_whole_numbers_are_numbers(prices: Path) -> None:
+    prices.write_text(f"as_of: 2026-01-02\ngpus:\n  - {ENTRY}", encoding="utf-8")
+    gpu = gpu_of("NVIDIA X")
     assert gpu is not None
     assert (gpu.bytes, gpu.tflops) == (23 * 2**30, 100.0)
