@@ -121,17 +121,7 @@ def run(args: argparse.Namespace) -> int:
         from training.preparation import corrections
 
         rewritten = corrections.read(args.corrections, prepared)
-    if args.base:
-        repo, revision = training_config.base_named(args.base)
-        try:
-            tokenizer = load_tokenizer(repo, revision)
-        except ConfigError as error:
-            if repo == args.base:
-                raise ConfigError(f"--base {error}. Without --base, lengths are estimated") from error
-            tokenizer = None  # a name of config/bases.yaml: most people prepare before they have its tokenizer
-            console.print(f"note: lengths are estimated ({error}); to count them: hf download {repo} tokenizer.json")
-    else:
-        tokenizer = try_load_tokenizer(recipe_of_training.base_model, recipe_of_training.revision_of_model)
+    tokenizer = _tokenizer(args.base, recipe_of_training)
     found = report.make(prepared, kept, tokenizer, recipe_of_training.sequence_len)
     figures = found.figures
     refused = [concern["text"] for concern in figures["concerns"] if concern["severity"] == "refuse"]
@@ -177,6 +167,24 @@ def run(args: argparse.Namespace) -> int:
         unheard = [] if args.me else report.unheard(prepared)
         console.print(report.summary(figures, args.out, PAGE, elsewhere, alone, unheard, without_config))
     return 0
+
+
+def _tokenizer(base: str | None, config: training_config.TrainingConfig) -> Any | None:
+    """The tokenizer of --base, or of the config's base; None to estimate lengths.
+
+    Raises ConfigError if --base is a folder or a repo without one on this disk.
+    """
+    if not base:
+        return try_load_tokenizer(config.base_model, config.revision_of_model)
+    repo, revision = training_config.base_named(base)
+    try:
+        return load_tokenizer(repo, revision)
+    except ConfigError as error:
+        if repo == base:
+            raise ConfigError(f"--base {error}. Without --base, lengths are estimated") from error
+        # A name of config/bases.yaml: most people prepare before they have its tokenizer.
+        console.print(f"note: lengths are estimated ({error}); to count them: hf download {repo} tokenizer.json")
+        return None
 
 
 def prepare(
