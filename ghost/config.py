@@ -78,8 +78,10 @@ def _parse(path: Path, name: str) -> Any:
             loader.dispose()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; `ghost init` writes {FOLDER / name} to edit") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start:,}; save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from error
     except Exception as error:  # PyYAML raises what the conversion of a value raises: 2024-02-30, !!bool 5
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property, partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -48,12 +49,16 @@ from training.lineage import Known, Span
 
 OFFSET = r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
+EARLIEST, LATEST = np.datetime64(datetime.min), np.datetime64(datetime.max)
+
 Instants = NDArray[np.datetime64]  # datetime64[us]
 Mask = NDArray[np.bool_]
 
 
 def instants(stamps: Sequence[str], chats: NDArray[np.int64], zone: ZoneInfo) -> tuple[Instants, Mask]:
-    """The instants, NaT where a text is unreadable, and which of the texts have no offset and are placed in `zone`.
+    """The instants, and which of the texts have no offset and are placed in `zone`.
+
+    NaT stands for a text that is no time, and for a time that is outside the years 1 to 9999 in UTC.
 
     `chats` holds the number of each text's chat; the texts of one chat are in the order of its file.
     """
@@ -63,6 +68,7 @@ def instants(stamps: Sequence[str], chats: NDArray[np.int64], zone: ZoneInfo) ->
     is_naive: Mask = (~texts.str.contains(OFFSET)).to_numpy(bool)
     placed = np.flatnonzero(is_naive & ~np.isnat(instant))
     instant[placed] = _place(instant[placed], chats[placed], zone)
+    instant[(instant < EARLIEST) | (instant > LATEST)] = np.datetime64("NaT")
     return instant, is_naive
 
 
@@ -152,7 +158,7 @@ def read(folder: Path, zone: ZoneInfo) -> Messages:
         row = int(np.isnat(instant).argmax())
         path, first = paths[chats[row]], sum(sizes[: chats[row]])
         line = csv_file.line_of(path, row - first)
-        raise DataError(f"{path}:{line}: {stamps[row]!r} is no ISO 8601 time. {csv_file.AGAIN}")
+        raise DataError(f"{path}:{line}: {stamps[row]!r} is no ISO 8601 time of the years 1 to 9999. {csv_file.AGAIN}")
     is_backwards = (np.diff(instant) < np.timedelta64(0)) & (np.diff(chats) == 0)
     rows = np.lexsort((instant, chats)) if is_backwards.any() else np.arange(len(texts))
     empty = texts.count("")

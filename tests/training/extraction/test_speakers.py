@@ -111,7 +111,12 @@ def test_a_config_that_cannot_be_used(tmp_path: Path, values: dict[str, Any], co
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [("{", "not JSON"), ("[]", "expected keys"), ("\udcff", "cannot be read"), ("x: !!bool 5", "not YAML")],
+    [
+        ("{", "not JSON"),
+        ("[]", "expected keys"),
+        ("\udcff", "not UTF-8 at byte 0; save it as UTF-8"),
+        ("x: !!bool 5", "not YAML"),
+    ],
 )
 def test_a_config_that_is_no_json_object(tmp_path: Path, content: str, complaint: str) -> None:
     path = tmp_path / "user_config.json"

@@ -178,6 +178,7 @@ GOOD = '2024-03-01T12:00:00Z,Ada,"two\nlines"\n'
         ("", r"chat\.csv:1: the header is ''"),
         (f"timestamp,sender,message\n{GOOD}yesterday,Ada,secret\n", r"chat\.csv:4: 'yesterday' is no ISO 8601 time"),
         (f"timestamp,sender,message\n{GOOD},Ada,secret\n", r"chat\.csv:4: '' is no ISO 8601 time"),
+        (f"timestamp,sender,message\n{GOOD}9999-12-31T23:00:00-05:00,Ada,secret\n", r"chat\.csv:4: .* 1 to 9999"),
         (f"timestamp,sender,message\n{GOOD}{GOOD}2024-03-01,Ada\n", r"chat\.csv:6: 2 fields, not 3"),
         (f"timestamp,sender,message\n{GOOD}2024-03-01,Ada,secret,more\n", r"chat\.csv:4: 4 fields, not 3"),
         (f'timestamp,sender,message\n{GOOD}2024-03-01,Ada,"secret\n', r"chat\.csv:4: not readable as CSV"),
