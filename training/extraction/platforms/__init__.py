@@ -107,6 +107,6 @@ def _json_paths(head: bytes) -> frozenset[str]:
                 paths.add(f"{prefix}.{value}".lstrip("."))
             elif event == "string" and prefix.endswith(".item"):
                 paths.add(f"{prefix}=")
-    except ijson.JSONError:
+    except (ijson.JSONError, UnicodeDecodeError):  # the second for half a surrogate pair in a key or text
         pass  # the head ends in mid-file; what was seen until there is enough
     return frozenset(paths)
