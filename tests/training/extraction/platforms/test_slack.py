@@ -217,9 +217,7 @@ def test_what_stands_twice_is_counted_once(tmp_path: Path) -> None:
     assert not account.problems
 
 
-@pytest.mark.parametrize(
-    "stamp", [b"1e99999999999999999999", b"1" * 9999, b'"\xff"', b'"a" "b"', b"[" * 9999 + b"]" * 9999]
-)
+@pytest.mark.parametrize("stamp", [b"1e99999999999999999999", b"1" * 9999, b'"a" "b"', b"[" * 9999 + b"]" * 9999])
 def test_a_damaged_entry_costs_itself(tmp_path: Path, stamp: bytes) -> None:
     text = json.dumps([row("one", 1), row("two", 2), row("three", 3)])
     content = text.encode().replace(b'"1736500002.123459"', stamp)
