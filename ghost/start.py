@@ -277,7 +277,8 @@ def settle_names(args: argparse.Namespace, answers: Answers) -> None:
             *numbered(new),
             "Type `yes`, or the names or numbers of those to leave out, separated by commas.",
         ]
-        save_names(wanted := ask("\n".join(lines), "--others-agree or --leave-out NAME", without))
+        flag = f"--others-agree, or --leave-out NAME for each who does not: {', '.join(map(shlex.quote, listed))}"
+        save_names(wanted := ask("\n".join(lines), flag, without))
     agreed = {name for name, _ in others}
     answers.agreed = tuple(sorted({*answers.agreed, *agreed} - speakers.matching(wanted.exclude_people, agreed)))
     answers.save()

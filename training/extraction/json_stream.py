@@ -197,7 +197,7 @@ class Cursor:
         try:
             text = self._text.decode(more)
         except UnicodeDecodeError as error:  # what precedes it is still read
-            text, self._is_utf8, self._ended = error.object[: error.start].decode("utf-8-sig"), False, False
+            text, self._is_utf8 = error.object[: error.start].decode(), False
         self._buffer, self._at = rest + text, 0
         return len(self._buffer) > len(rest) or not self._ended
 
