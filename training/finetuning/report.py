@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -251,8 +252,8 @@ def _too_long(name: str, split: Split) -> str:
     )
 
 
-def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
-    """Describe the result. `out` is the adapter's folder."""
+def after(facts: Facts, config: TrainingConfig, out: Path, *, distilled: bool = False) -> str:
+    """Describe the result. `out` is the adapter's folder. A distilled one is not merged to where its teacher may be."""
     first, last = facts["heldout"]["before"], facts["heldout"]["after"]
     lines = [f"trained   {price_and_speed(facts)}"]
     if first and last:
@@ -267,7 +268,8 @@ def after(facts: Facts, config: TrainingConfig, out: Path) -> str:
             why = "at two measurements no sampled reply ended, all repeated themselves, and the base was better"
         lines.append(f"stopped   after step {facts['steps']:,}, {epochs}: {why}")
     lines += [f"note      {note}" for note in facts["notes"]]
-    return "\n".join([*lines, f"curve     {out / curve.CURVE}", f"adapter   {out}", f"next      ghost merge {out}"])
+    merge = ["ghost", "merge", str(out), *(["--out", f"{out}-merged"] if distilled else [])]
+    return "\n".join([*lines, f"curve     {out / curve.CURVE}", f"adapter   {out}", f"next      {shlex.join(merge)}"])
 
 
 def notes(facts: Facts, config: TrainingConfig) -> list[str]:

@@ -213,7 +213,12 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
     if args.json:
         print(json.dumps({**facts, "out": str(out)}, indent=2))
     else:
-        console.print(preferences.after(facts, base.folder, out) if wanted else report.after(facts, config, out))
+        distilled = teacher is not None
+        console.print(
+            preferences.after(facts, base.folder, out)
+            if wanted
+            else report.after(facts, config, out, distilled=distilled)
+        )
     return 0
 
 

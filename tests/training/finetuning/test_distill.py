@@ -61,8 +61,10 @@ def test_layers_of_the_teacher_learn_to_write_like_it_and_merge(
 ) -> None:
     layers = json.loads((taught / "merged" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
     assert ghost_distill("--layers", str(layers - 1)) == 0
-    assert "same token ids" in capsys.readouterr().out
     out, base = tmp_path / "student", tmp_path / "student.base"
+    told = capsys.readouterr().out
+    assert "same token ids" in told
+    assert f"ghost merge {out} --out {out}-merged" in told  # not to the default, where the teacher may be
     facts, teacher = ghost_json.read(out), resolve_base(str(taught / "merged"), None)
     block = facts.block("training")["config"]["distillation"]
     assert (block["teacher_sha256"], block["way"]) == (teacher.weights_sha256, "logits")
