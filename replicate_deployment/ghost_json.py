@@ -145,8 +145,7 @@ def read_merged(folder: Path) -> Ghost:
         raise WeightsError(f"{folder}: an export; name its file{f': {files[0]}' if files else ''}")
     if "merge" not in ghost.facts:
         raise WeightsError(
-            f"{folder}: not a merged model (its {NAME} has {', '.join(sorted(ghost.facts))}, and no merge); name a "
-            "folder that ghost merge or pull wrote"
+            f"{folder}: not a merged model ({NAME} has no 'merge' block); name a folder that ghost merge or pull wrote"
         )
     return ghost
 

@@ -6,6 +6,7 @@ folder is renamed into place only after the proof.
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections import Counter
@@ -237,7 +238,8 @@ def report(out: Path, base: Base, block: dict[str, Any], stops: list[str], *, re
         f"parity      {parity}",
         # Our engine stops there by itself. Servers that only have the chat template must be told.
         f'elsewhere   other servers (vLLM, transformers serve) must be sent "stop": {json.dumps(stops)}',
-        f"written     {out}{', in place of the model that was there' if replaces else ''}; next: ghost check {out}",
+        f"written     {out}{', in place of the model that was there' if replaces else ''}; next: "
+        f"ghost check {shlex.quote(str(out))}",
     ]
     console.print("\n".join(lines))
 

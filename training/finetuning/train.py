@@ -150,7 +150,9 @@ def lead(args: argparse.Namespace, config: TrainingConfig, processes: Alone, tea
         raise TrainingError(f"{checkpoint.describe()}. Continue: {resume}; or start over: {checkpoint.remove_command}")
     overwrite = f"train to another folder: --out FOLDER; or replace it: {command(args, started_by, '--overwrite')}"
     if finished and not (args.resume or args.overwrite):
-        raise TrainingError(f"{out} holds a finished adapter. Merge it: ghost merge {out}; {overwrite}")
+        raise TrainingError(
+            f"{out} holds a finished adapter. Merge it: ghost merge {shlex.quote(str(out))}; {overwrite}"
+        )
     kept = bool(finished) and not checkpoint.exists() and not args.overwrite  # nothing will be trained
 
     lesson = read_lesson(args, config, processes.count, teacher, ask=not kept, output=output)
