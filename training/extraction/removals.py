@@ -81,8 +81,9 @@ def rows_of(platform: str, read: Sequence[Record], written: Sequence[Record], pa
     changed = [row for row, (here, there) in pairs if here is not there and here.text is not there.text]
     return {
         "sha256": sha256(path),
-        "chats": "".join(_hash(platform, key) for key in {each.chat.key for each in read}),
-        "senders": "".join(_hash(sender) for sender in {each.sender for each in written}),
+        # Sorted: the order of a set of texts differs from run to run.
+        "chats": "".join(sorted(_hash(platform, key) for key in {each.chat.key for each in read})),
+        "senders": "".join(sorted(_hash(sender) for sender in {each.sender for each in written})),
         "rows": "".join(_hashes(platform, written)),
         "messages": dict(zip(map(str, changed), _hashes(platform, [read[row] for row in changed]), strict=True)),
     }

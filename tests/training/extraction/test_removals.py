@@ -173,3 +173,13 @@ def test_messages_that_a_pattern_excludes_are_left_out_and_counted(capsys: pytes
 def test_a_pattern_that_is_none_or_matches_everything_is_refused(pattern: str) -> None:
     configure(pattern)
     assert extract() == 1
+
+
+def test_the_hashes_of_senders_have_the_same_order_in_every_run(folder: Path) -> None:
+    lines = (f"13/03/2022, 14:{minute} - Guest {minute}: here is number {minute}\n" for minute in range(10, 40))
+    write("Party", "".join(lines))
+    assert extract() == 0
+    senders = json.loads(Path("out/rows.json").read_text(encoding="utf-8"))["files"]["whatsapp/Party.csv"]["senders"]
+    pieces = [senders[start : start + 12] for start in range(0, len(senders), 12)]
+    assert len(pieces) == 30
+    assert pieces == sorted(pieces)
