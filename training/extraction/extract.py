@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     removed = removals.read_removals(args.out, config.exclude_messages)
     account, found = gather(args.paths, args.platform, args.date_order, args.min_chars, args.without_app_rows, removed)
     me = _me(config, args, found)
-    anonymizer = Anonymizer(found, me, pii=args.pii == "mask", pseudonyms=args.pseudonyms)
+    anonymizer = Anonymizer(found, me, args.pii == "mask", args.pseudonyms, removed.contacts)
     problems = account.problems  # before renaming, so that the paths can be opened
     account.rename(anonymizer.title)
     if account.messages:

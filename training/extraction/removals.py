@@ -1,5 +1,5 @@
 """What is left out of an extraction because the person deleted it from the CSV files before, or excludes it by a
-pattern of user_config.json.
+pattern of user_config.json; and the numbers of contacts, which later extractions keep.
 
 rows.json, beside the platforms' folders, holds a hash of every row as it was written, and of the message that it was
 made from where masking or renaming changed it. A row that is no longer in its CSV was deleted; the hash of its message
@@ -36,12 +36,14 @@ class Removals:
     messages  how many messages of each hash were deleted
     chats     hashes of the chats whose file was deleted
     patterns  those of the config; `matched` counts the messages that each excludes
+    contacts  the N of each `Contact N`, by a short hash of the number or address
     """
 
     messages: Counter[str] = field(default_factory=Counter)
     chats: set[str] = field(default_factory=set)
     patterns: Sequence[re.Pattern[str]] = ()
     matched: Counter[int] = field(default_factory=Counter)
+    contacts: dict[str, int] = field(default_factory=dict)
 
     def keep(self, platform: str, messages: list[Record]) -> tuple[list[Record], int, int]:
         """The messages of a chat in one file that stay; how many were deleted, and how many a pattern excludes."""
@@ -71,7 +73,7 @@ class Removals:
     def as_json(self, files: dict[str, Any]) -> dict[str, Any]:
         """The content of rows.json, given that of `rows_of` for each file."""
         deleted = {"messages": "".join(sorted(self.messages.elements())), "chats": "".join(sorted(self.chats))}
-        return {"format": FORMAT, "deleted": deleted, "files": files}
+        return {"format": FORMAT, "deleted": deleted, "contacts": self.contacts, "files": files}
 
 
 def rows_of(platform: str, read: Sequence[Record], written: Sequence[Record], path: Path) -> dict[str, Any]:
@@ -112,6 +114,7 @@ def read_removals(out: Path, patterns: Sequence[str]) -> Removals:
         written = json.loads((out / ROWS).read_text(encoding="utf-8"))
         found.messages.update(_pieces(written["deleted"]["messages"]))
         found.chats.update(_pieces(written["deleted"]["chats"]))
+        found.contacts.update({key: int(number) for key, number in written.get("contacts", {}).items()})
         kept = set[str]()  # two chats may have one name
         for file, entry in written["files"].items():
             if (out / file).exists():

@@ -199,6 +199,19 @@ def test_by_default_numbers_become_contacts_everywhere(tmp_path: Path, capsys: p
         assert "example.org" not in place
 
 
+def test_a_contact_keeps_its_number_in_later_extractions(tmp_path: Path) -> None:
+    def senders(*numbers: str) -> set[str]:
+        for number in numbers:
+            save(tmp_path, f"20/03/2024, 10:00 - {number}: hi {number[-2:]}", f"in/{number}.txt")
+        assert main(["extract", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+        found = tmp_path.joinpath("out", "whatsapp").glob("*.csv")
+        return {path.stem for path in found if "hi 32" in path.read_text("utf-8")}
+
+    assert senders("+1 415-555-0132") == {"Contact 1"}
+    assert senders("+1 212-555-0101", "+1 310-555-0199") == {"Contact 1"}  # read before it
+    assert "5550132" not in (tmp_path / "out" / "rows.json").read_text("utf-8")
+
+
 def test_a_group_that_is_called_by_its_numbers(tmp_path: Path) -> None:
     mms = '<mms date="1647615360000" address="81234567~91234567" msg_box="2"><parts><part ct="text/plain" text="yo"/>'
     source = save(tmp_path, f"<smses>{mms}</parts></mms></smses>", "sms.xml")
