@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import random
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -32,7 +33,7 @@ from training import config as training_config
 from training.config import TrainingConfig
 from training.finetuning import train
 from training.finetuning.base import Base, Shapes, load_base, resolve_base, shapes_of
-from training.finetuning.data import Example, Pieces, Split, encode_turns, measure, read_line
+from training.finetuning.data import Example, Pieces, Split, encode_turns, measure, read_facts, read_line
 from training.finetuning.hardware import forward_flops, training_flops
 from training.finetuning.packing import Step, step_of
 from training.finetuning.report import NEW_TOKENS, decode, distinct_2, draw, prompt_of
@@ -64,10 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     teacher = Teacher(args.teacher)
+    teacher.check_data(train.config_of(args, args.out))  # before a base is written
     if args.layers is not None:
         base = args.out.with_name(args.out.name + ".base")
         if base.exists() and not (args.resume or args.overwrite):
-            raise UsageError(f"{base} is there already; train it: --student {base}, or write it anew: --overwrite")
+            student = shlex.quote(str(base))
+            raise UsageError(f"{base} is there already; train it: --student {student}, or write it anew: --overwrite")
         if not (args.resume and base.exists()):
             select_layers(args.teacher, args.layers, base)
         args.base = str(base)
@@ -109,9 +112,16 @@ class Teacher:
         ghost_json.verify(self.ghost)
         self.base = resolve_base(str(folder), None)
         self.shapes = shapes_of(str(folder))
-        self.command = f"ghost distill {folder}"
+        self.command = f"ghost distill {shlex.quote(str(folder))}"
         self.same_ids = True
         self.counts: dict[str, int] = {}
+
+    def check_data(self, config: TrainingConfig) -> None:
+        """Raises UsageError if the teacher did not learn these lines: what the student gives away of them could not be
+        told."""
+        path, val = Path(config.datasets[0].path), Path(config.test_datasets[0].path)
+        if read_facts(path, val).block("data")["train_sha256"] != self.ghost.block("data").get("train_sha256"):
+            raise UsageError(f"{path} is not what {self.folder} learnt; name the folder that it was trained on: --data")
 
     @property
     def block(self) -> dict[str, Any]:
@@ -134,11 +144,7 @@ class Teacher:
         """Choose the way by the tokenizers and say so. Return what the student learns: the person's own lines, and with
         other ids the teacher's replies too. Without `ask`, where `out` is finished and nothing will be trained, only
         count those that it learnt.
-
-        Raises UsageError if the teacher did not learn these lines: their leaks could not be told.
         """
-        if self.ghost.block("data").get("train_sha256") != data.block("data")["train_sha256"]:
-            raise UsageError(f"{path} is not what {self.folder} learnt; name the folder that it was trained on: --data")
         mine = load_tokenizer(self.folder)
         self._config, self._end = config, tokenizer.eos_token_id
         self.same_ids = mine.get_vocab() == tokenizer.get_vocab() and (mine.bos_token_id, mine.eos_token_id) == (
