@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import count, pairwise
 
 from training.extraction.deduplication import Conversation
 from training.extraction.languages import UNDETERMINED, languages
@@ -89,7 +89,8 @@ class Contacts:
     each has one N, in all conversations of a run, however the number is spelled. Keep senders in `me`: `ghost prepare
     --me` must find them.
 
-    names  as for Pseudonyms; a title's digits are a person's number if they are among these names
+    names  as for Pseudonyms; a title's digits are a person's number if they are among these names, and the N of one of
+           these names is nobody else's
     kept   each person's N by a hash, of earlier runs; new ones are added. Otherwise another export could give the N of
            somebody who is left out to another person
     """
@@ -103,11 +104,13 @@ class Contacts:
     ) -> None:
         self._me = frozenset(_key(name, regions) for name in me)
         self._regions = regions
+        names = set(names)
         self._known = frozenset(filter(None, (identity(name, regions) for name in names)))
         self._kept = {} if kept is None else kept
         self._last = max(self._kept.values(), default=0)
         self._contacts: dict[str, str] = {}
-        self._taken: set[int] = set()
+        called_so = (re.fullmatch(r"contact (\d{1,9})", fold(name)) for name in names)
+        self._taken = {int(match[1]) for match in called_so if match}
 
     def sender(self, name: str) -> str:
         """Rename a sender. Returns the same object when the name stays."""
@@ -135,7 +138,8 @@ class Contacts:
             short = hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:6]
             number = self._kept.get(short)
             if number is None or number in self._taken:
-                number = self._kept[short] = self._last = self._last + 1
+                number = next(free for free in count(self._last + 1) if free not in self._taken)
+                self._kept[short] = self._last = number
             self._taken.add(number)
             self._contacts[key] = f"Contact {number}"
         return self._contacts[key]
@@ -355,7 +359,7 @@ class Anonymizer:
         """The messages, renamed and masked; unchanged ones are the same objects."""
         if self._people is None:
             return records
-        senders = {name: self._people.sender(name) for name in {record.sender for record in records}}
+        senders = {name: self._people.sender(name) for name in dict.fromkeys(record.sender for record in records)}
         are_kept = all(name == renamed for name, renamed in senders.items())
         rename = self._people.body
         texts = [rename(record.text) for record in records]

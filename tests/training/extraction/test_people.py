@@ -36,6 +36,19 @@ def test_other_names_stay(name: str) -> None:
     assert Contacts().sender(name) is name
 
 
+def test_nobody_gets_the_name_of_somebody_who_is_called_so() -> None:
+    contacts = Contacts(["contact 1", "+1 415-555-0132"])
+    assert [contacts.sender(name) for name in ("+1 415-555-0132", "contact 1")] == ["Contact 2", "contact 1"]
+
+
+def test_contacts_are_numbered_as_they_come_in_every_run(tmp_path: Path) -> None:
+    people = [f"+33 6 12 34 56 {number}" for number in range(10, 40)]
+    chat = "".join(f"13/03/2022, 14:56 - {name}: hi {number}\n" for number, name in enumerate(people))
+    assert main(["extract", str(save(tmp_path, chat, "Club.txt")), "--out", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out/whatsapp/Club.csv").open(encoding="utf-8", newline="") as stream:
+        assert [row["sender"] for row in csv.DictReader(stream)] == [f"Contact {number}" for number in range(1, 31)]
+
+
 def test_a_mail_address_is_a_contact_too() -> None:
     contacts = Contacts()
     assert contacts.sender("Lea@example.org") == contacts.sender("lea@example.org") == "Contact 1"
