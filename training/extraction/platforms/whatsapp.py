@@ -80,6 +80,7 @@ def _is_chat(header: Header, text: str, found: Sequence[re.Match[str]]) -> bool:
 
 ALIKE = 3  # messages that must open alike, and no other, for the opening to be a part of the name
 OPENING = re.compile(r"([^:\n]{1,40}): ")
+MARKED = re.compile('[\u200e\u200f]+([^:\n"“„«]{1,40}): ')  # the app's own words start like this, too
 NEW = ("", 0)
 
 
@@ -87,12 +88,14 @@ class People(NamedTuple):
     """What a whole file tells about its senders.
 
     longer       sender as read up to the first `: ` → the name, where a name holds one
+    marked       names that start with a mark, each with several messages
     have_events  whether events stand under somebody's name, as in Android's exports of 2013
     names        all senders, in normal form
     written      all senders, as written
     """
 
     longer: Mapping[str, str]
+    marked: frozenset[str]
     have_events: bool
     names: frozenset[str]
     written: frozenset[str]
@@ -115,6 +118,7 @@ def read(source: Source, date_order: str | None) -> Reading:
     runs: list[Run] = []
     clocks: Counter[str] = Counter()
     senders: dict[str | None, tuple[str, int] | None] = {}
+    marked: Counter[str] = Counter()
     if header is not None:
         text = (line_breaks(text) if header.newline == "\n" else text).rstrip("\r\n")
         text = f"{header.newline}{text}{header.newline}"
@@ -122,6 +126,8 @@ def read(source: Source, date_order: str | None) -> Reading:
             these = list(same)
             clocks.update(written := [match["clock"] for match in these])
             _note_openings(text, these, senders)
+            nameless = (MARKED.match(text, match.end()) for match in these if not match["sender"])
+            marked.update(opening[1] for opening in nameless if opening)
             runs.append(Run(day, written[0], len(written)))
     if header is None or not runs:
         raise ExportError(f"{source}: no line starts with a WhatsApp date and time; is this a chat export?")
@@ -136,6 +142,7 @@ def read(source: Source, date_order: str | None) -> Reading:
     }
     people = People(
         {each: f"{each}: {found[0]}" for each, found in senders.items() if each and found and found[1] >= ALIKE},
+        frozenset(name for name, messages in marked.items() if messages >= ALIKE),
         None not in senders and header.family in headers.WITH_MONTHS,
         frozenset(normal(person(each)) for each in senders if each),
         frozenset(filter(None, senders)),
@@ -249,6 +256,9 @@ def _records(
             yield Record(chat, "", "", "", Kind.UNREADABLE, line)
             continue
         sender, body = head["sender"] or "", line_breaks(body).strip("\n")
+        opening = None if sender else MARKED.match(body)
+        if opening and opening[1] in people.marked and not is_event_line(body.partition("\n")[0]):
+            sender, body = opening[1], body[opening.end() :]
         if sender in people.longer:
             sender, body = people.longer[sender], body.partition(": ")[2]
         is_own = not is_ios and is_event(sender) and is_event_line(f"{sender}: {body}")

@@ -615,3 +615,14 @@ def test_edit_marks() -> None:
         assert normal(mark.strip("<>")) in map(normal, EDITED)
         for body in (f"two words {mark}", f"two words \u200e{mark}"):
             assert android_body(body, False) == ios_body("\u200e")(body, False) == (Kind.MESSAGE, "two words")
+
+
+@pytest.mark.parametrize("mark", ["\u200e", "\u200f", "\u200f\u202b"])
+@pytest.mark.parametrize("head", ["13/03/2022, 14:56 - ", "[13/03/2022, 14:56:00] "])
+def test_a_name_that_starts_with_a_mark_is_a_sender_and_events_are_not(mark: str, head: str, tmp_path: Path) -> None:
+    named = [f"{head}{mark}עדי: {text}\n" for text in ("shalom", "ma", "nishma: tov")]
+    events = [f"{head}\u200eBob changed the subject from “Work: one” to “two”\n"] * 4
+    read = whatsapp(save(tmp_path, f"{head}Bob: hi\n" + "".join(named + events)))
+    assert [(each.sender, each.text) for each in read if each.kind is Kind.MESSAGE] == [
+        *[("Bob", "hi"), ("עדי", "shalom"), ("עדי", "ma"), ("עדי", "nishma: tov")]
+    ]
