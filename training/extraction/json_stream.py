@@ -141,6 +141,11 @@ class Cursor:
             if not self._fill():
                 raise CutOff
 
+    def finish(self) -> None:
+        """Raises Broken if the file goes on behind the values that were read. A `;` may end JavaScript."""
+        if self.peek() not in ("", ";"):
+            raise Broken(f"character {self.place:,}: more after its end")
+
     def _at_value(self, name: Any) -> Iterator[Any]:
         self.peek()
         before = self.place
@@ -226,6 +231,7 @@ def array(source: Source, name: str = "") -> Iterator[tuple[int, Any]]:
                     for value in cursor.values():
                         position += 1
                         yield position, value
+            cursor.finish()
         except Broken as error:
             raise damaged(source, position, error) from None
 
@@ -278,6 +284,7 @@ def threads(source: Source, messages: str, name: str = "", wrapper: str | None =
                     yield Thread(about, rows, position)
                     position += len(rows)
                     rows = []
+            cursor.finish()
         except Broken as error:
             if rows:
                 yield Thread(about, rows, position)

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from ghost.cli import main
 from ghost.demo.exports import write_exports
 from tests.light import one_line
+from tests.training.extraction import seeds
 from tests.training.extraction.exports import save
 from training.extraction.date_order import ASK
+from training.extraction.extract import gather
 from training.preparation.dataset import read
 
 CHAT = "13/03/2022, 14:56 - Lea: hi\n13/03/2022, 14:57 - Bob: <Media omitted>\n13/03/2022, 14:58 - Bob: yo\nthere\n"
@@ -395,3 +397,25 @@ def test_two_chats_of_one_title_are_kept_apart_and_said(tmp_path: Path, capsys: 
         ("whatsapp/Marie-2.csv", 11),
     ]
     assert "whatsapp/Marie.csv, whatsapp/Marie-2.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["chat.csv", "chat.tsv", "chat.json", "chat.html", "chat"])
+def test_the_name_of_a_file_does_not_hide_what_it_is(name: str, tmp_path: Path) -> None:
+    account, (conversation,) = gather([save(tmp_path, CHAT, name)], None, None, 1)
+    assert (len(conversation.messages), account.problems) == (2, [])
+
+
+def test_companions_of_a_named_platform_are_passed_over(tmp_path: Path) -> None:
+    save(tmp_path, "[]", "users.json")
+    row = {"type": "message", "user": "U1", "text": "hi", "ts": "1710237600.0001"}
+    save(tmp_path, [row], "general/2024-03-12.json")
+    account, (conversation,) = gather([tmp_path], "slack", None, 1)
+    assert [record.text for record in conversation.messages] == ["hi"]
+    assert (account.attachments, account.problems) == (1, [])
+
+
+@pytest.mark.parametrize("name", [name for name in seeds.SEEDS if name.endswith(".json")])
+def test_what_follows_the_end_of_a_json_export_is_said(name: str, tmp_path: Path) -> None:
+    account, found = gather([save(tmp_path, seeds.content(name) * 2, name)], None, None, 1)
+    assert found
+    assert any("more after its end" in problem for problem in account.problems)

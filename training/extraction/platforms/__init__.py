@@ -52,21 +52,28 @@ def recognise(source: Source, override: str | None = None) -> Recognised | None:
     Raises ExportError for a form or an app that is not read, and when several platforms claim the file.
     """
     if override is not None:
-        return Recognised(PLATFORMS[override], "named by --platform")
+        named = PLATFORMS[override]
+        return None if source.name in named.COMPANIONS else Recognised(named, "named by --platform")
     evidence = evidence_of(source.head())
     if evidence.head.startswith("{\\rtf"):  # its lines may read as a chat, with codes in the words
         raise ExportError(f"{source}: rich text; save it as plain text in UTF-8")
     for broad in (False, True):
-        claims = [
-            Recognised(platform, reason)
-            for platform in PLATFORMS.values()
-            if platform.BROAD is broad and (reason := platform.recognise(source, evidence)) is not None
-        ]
+        claims: list[Recognised] = []
+        refused: ExportError | None = None  # holds if no other platform claims the file
+        for platform in PLATFORMS.values():
+            try:
+                reason = platform.recognise(source, evidence) if platform.BROAD is broad else None
+            except ExportError as error:
+                refused = error
+            else:
+                claims += [Recognised(platform, reason)] if reason is not None else []
         if len(claims) > 1:
             answers = " or ".join(f"--platform {claim.platform.NAME} ({claim.reason})" for claim in claims)
             raise ExportError(f"{source}: could be of {len(claims)} platforms. Say which: {answers}")
         if claims:
             return claims[0]
+        if refused:
+            raise refused
     for name, pattern in UNREAD.items():
         if pattern.search(evidence.head):
             raise ExportError(

@@ -121,6 +121,7 @@ def _records(source: Source) -> Iterator[Record]:
                     held = []
                     for message in cursor.values():
                         held.append(_met(message, len(held) + 1, people))
+            cursor.finish()
         except Broken as error:
             defect = ExportError(f"{source}: not valid JSON after entry {len(held or ()):,} ({error}); {AGAIN}")
     chat = _chat(header, source)

@@ -159,6 +159,7 @@ def _whole_part(content: bytes) -> tuple[dict[str, Any], Broken | None]:
                 rows.extend(cursor.values())  # keeps what came before an error
             else:
                 thread[key] = cursor.value()
+        cursor.finish()
     except Broken as error:
         return thread, error
     return thread, None

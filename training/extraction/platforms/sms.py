@@ -223,7 +223,7 @@ OPEN_DATA = re.compile(' (?:d|da|dat|data|data=|data="[A-Za-z0-9+/=]{0,1023})?\\
 
 def _repaired(stream: IO[bytes]) -> Iterator[str]:
     """The file's text in pieces, halves of emoji joined, illegal characters and pictures left out."""
-    chunk = stream.read(CHUNK)
+    chunk = stream.read(CHUNK).lstrip()  # expat refuses blank lines before the declaration
     encoding = _encoding(chunk)
     decoder = codecs.getincrementaldecoder(encoding)()
     rest, in_picture = "", False

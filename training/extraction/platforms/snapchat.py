@@ -73,6 +73,7 @@ def _records(source: Source) -> Iterator[Record]:
                 yield from _thread(Thread({}, rows, position), name, me)
                 position += len(rows)
                 rows = []
+            cursor.finish()
         except Broken as error:
             yield from _thread(Thread({}, rows, position), name, me)
             raise damaged(source, position + len(rows) - 1, error) from None

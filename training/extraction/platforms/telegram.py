@@ -95,8 +95,8 @@ def _records(source: Source) -> Iterator[Record]:
                 for message in messages:
                     position += 1
                     yield _record(chat, message, position)
-            if has_chat and cursor.peek():
-                raise Broken(f"character {cursor.place:,}: more after its end")
+            if has_chat:
+                cursor.finish()
         except Broken as error:
             cancelled = "; an export that was cancelled ends like this" if isinstance(error, CutOff) else ""
             raise ExportError(

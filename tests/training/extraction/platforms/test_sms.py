@@ -180,6 +180,11 @@ def test_what_precedes_a_wrong_byte_is_read(tmp_path: Path) -> None:
         next(read)
 
 
+def test_blank_lines_before_the_declaration_do_no_harm(tmp_path: Path) -> None:
+    path = save(tmp_path, "\r\n\n" + backup(text_message("é")), "sms.xml")
+    assert [each.text for each in records(path)] == ["é"]
+
+
 @pytest.mark.parametrize("declared", ["base64", "utf-16", "nonsense", "rot13"])
 def test_a_declared_encoding_that_cannot_be_is_not_believed(tmp_path: Path, declared: str) -> None:
     text = backup(text_message("é")).replace("UTF-8", declared)
