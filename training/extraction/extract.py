@@ -137,7 +137,7 @@ def gather(
             except ExportError as error:
                 problem = str(error)
             if platform and not read:
-                problem = mistaken(source, platform) or problem
+                problem = mistaken(source, platform) or _form(source) or problem
             if problem:
                 account.refused.append(problem)
             else:
@@ -213,7 +213,7 @@ def _recognise_all(
         if source.name in companions:
             account.attachments += 1
         else:
-            account.refused.append(f"{source}: {_unknown(source)}")
+            account.refused.append(_form(source) or f"{source}: not a known chat export{HINT}")
     ordered: list[tuple[Source, Recognised]] = []
     for known in PLATFORMS.values():
         ours = [pair for pair in recognised if pair[1].platform is known]
@@ -232,14 +232,12 @@ FORMS = {
 }
 
 
-def _unknown(source: Source) -> str:
-    """Why nothing reads a file."""
+def _form(source: Source) -> str | None:
+    """What a file is by its first bytes, and what to do; None for text."""
     with source.open() as stream:
         head = stream.read(512)
-    for form, advice in FORMS.items():
-        if re.match(form, head):
-            return advice
-    return f"not a known chat export{HINT}" if head else "empty file"
+    advice = next((advice for form, advice in FORMS.items() if re.match(form, head)), None if head else "empty file")
+    return f"{source}: {advice}" if advice else None
 
 
 def _read(reading: Reading, file: FileAccount, min_chars: int, bar: Bar) -> dict[Chat, list[Record]]:

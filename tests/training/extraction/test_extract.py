@@ -125,6 +125,15 @@ def test_a_platform_that_a_file_is_not_of_is_contradicted(
     assert "leave out --platform, or type --platform whatsapp" in told
 
 
+@pytest.mark.parametrize(("content", "told"), [(b"", "empty file"), (b"%PDF-1.4", "a PDF"), (b"\0\1" * 9, "not text")])
+@pytest.mark.parametrize("platform", ["telegram", "whatsapp", "x"])
+def test_what_is_no_text_is_told_whatever_platform_is_named(
+    tmp_path: Path, platform: str, content: bytes, told: str
+) -> None:
+    (problem,) = gather([save(tmp_path, content)], platform, None, 1)[0].problems
+    assert f"chat.txt: {told}" in problem
+
+
 def test_many_files_ask_for_the_date_order_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.txt", "b.txt"):
         save(tmp_path, "10/12/2024, 10:00 - Lea: a", f"in/{name}")
