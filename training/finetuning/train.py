@@ -21,7 +21,7 @@ from training import config as training_config
 from training import lineage
 from training.config import TrainingConfig
 from training.finetuning import curve, hardware, preferences, report
-from training.finetuning.base import Base, Outline, find_base, resolve_base, shapes_of
+from training.finetuning.base import Base, Outline, Shapes, find_base, resolve_base, shapes_of
 from training.finetuning.checkpoint import (
     CONFIG,
     Checkpoint,
@@ -121,6 +121,7 @@ class Lesson:
 
     config: TrainingConfig
     outline: Outline
+    shapes: Shapes
     tokenizer: Tokenizer
     ghost: Ghost
     """Whose ghost.json the adapter's continues."""
@@ -245,7 +246,8 @@ def read_lesson(
         parent.check_lora(config)
     outline = find_base(config.base_model, config.revision_of_model)
     config = dataclasses.replace(config, revision_of_model=None if outline.revision == "local" else outline.revision)
-    tokenizer, settings = load_tokenizer(outline.folder), training_config.as_dict(config)
+    shapes, tokenizer = shapes_of(str(outline.folder)), load_tokenizer(outline.folder)
+    settings = training_config.as_dict(config)
     val = read_split(val_path, tokenizer, data, dataclasses.replace(config, goldfish_k=None))  # measure every token
     if processes > 1 and (args.preferences or teacher):
         what = "--preferences" if args.preferences else "ghost distill"
@@ -268,7 +270,7 @@ def read_lesson(
             settings["distillation"] = teacher.block
         plan = make_plan(train, train_path, config, parent.epochs if parent else 0)
         load = load_of(plan, val, config)
-    return Lesson(config, outline, tokenizer, ghost, settings, train, val, plan, load, wanted, parent)
+    return Lesson(config, outline, shapes, tokenizer, ghost, settings, train, val, plan, load, wanted, parent)
 
 
 def expect(
@@ -281,7 +283,7 @@ def expect(
 ) -> tuple[Device, Budget]:
     """Print what will be trained, and what that should take. Raises TrainingError if it does not fit this machine, or
     takes days on its CPU."""
-    config, plan, shapes = lesson.config, lesson.plan, shapes_of(str(lesson.outline.folder))
+    config, plan, shapes = lesson.config, lesson.plan, lesson.shapes
     device = hardware.device_at_hand(processes)
     if teacher is not None:
         device = dataclasses.replace(device, free=device.free - teacher.memory(config))
