@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,14 +58,17 @@ def running(command: Sequence[str], port: int, log: Path, **options: object) -> 
     """Yield the URL of the Cog server that `command` starts once it is READY. At the end it must stop in order."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, **options)  # type: ignore[call-overload]
-    server = serve._Server(process, f"http://127.0.0.1:{port}", log)
+    url = f"http://127.0.0.1:{port}"
     try:
-        server.wait_until_ready()
-        yield server.url
+        while (health := serve._health(url) or {"status": "STARTING"})["status"] != "READY":
+            assert health["status"] != "SETUP_FAILED", log.read_text(encoding="utf-8")
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            time.sleep(0.1)
+        yield url
     finally:
         process.terminate()
         try:
             code = process.wait(60)
         finally:
             process.kill()
-    assert code == 0, server.last_words()
+    assert code == 0, log.read_text(encoding="utf-8")
